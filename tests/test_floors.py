@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up. On an ordered floor a file may import those that stand before it; on the Lightning floor the three
 # packages do not know each other; whoever is on top may import everything.
 VOCABULARY = ("errors", "tasks", "records", "recipe", "objective", "manifest")
-TRANSFORMS = ("prompts", "tokens", "sampling", "mining", "scoring", "contamination")
+TRANSFORMS = ("prompts", "tokens", "sampling", "mining", "scoring", "contamination", "splits")
 OUTSIDE_WORLD = ("model_folder", "backbone", "reference", "generators", "sources")
 LIGHTNING = ("data", "modules", "callbacks")
 APPLICATION = ("config", "freshness", "pipeline", "misspelt", "cli", "__main__", "commands")
@@ -23,7 +23,19 @@ FLOORS = (VOCABULARY, TRANSFORMS, OUTSIDE_WORLD, LIGHTNING, APPLICATION)
 
 # Takes seconds to import, so reading and scoring files must do without.
 HEAVY = {"torch", "transformers", "lightning", "peft", "bitsandbytes", "torchmetrics"}
-LIGHT = ("errors", "tasks", "records", "recipe", "manifest", "prompts", "mining", "scoring", "contamination", "sources")
+LIGHT = (
+    "errors",
+    "tasks",
+    "records",
+    "recipe",
+    "manifest",
+    "prompts",
+    "mining",
+    "scoring",
+    "contamination",
+    "splits",
+    "sources",
+)
 
 
 def unit(module: str) -> str:

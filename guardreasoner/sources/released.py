@@ -6,7 +6,6 @@
 the same order, is in ``predictions/<model>/<Benchmark>/generated_predictions.jsonl``.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from guardreasoner.contamination import normalise
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.predictions import gold_labels, split_prompt
+from guardreasoner.splits import require_shares, split_of
 from guardreasoner.tasks import GUARD_TASKS
 
 log = logging.getLogger("guardreasoner")
@@ -73,8 +73,7 @@ class Released:
                 raise InputError(f"released data: {name!r} is none of {', '.join(BENCHMARKS)}")
             if names.count(name) > 1:
                 raise InputError(f"released data: {name} is named twice; a benchmark is in test or in train, once")
-        if not 0 <= validation_share < 1:
-            raise InputError(f"released data: validation_share must be in [0, 1), got {validation_share}")
+        require_shares("released data", validation_share)
 
     def records(self, split: Split) -> list[Record]:
         """Return a split's records, benchmark by benchmark, in the order of the files.
@@ -93,9 +92,8 @@ class Released:
     def _splits(self) -> dict[Split, list[Record]]:
         splits: dict[Split, list[Record]] = {"train": [], "validation": [], "test": self._tested}
         for record in self._others:
-            prompt = normalise(record.prompt)
-            if prompt not in self._held:
-                splits["validation" if _place(prompt) < self.validation_share else "train"].append(record)
+            if normalise(record.prompt) not in self._held:
+                splits[split_of(record.prompt, self.validation_share)].append(record)
         log.info(
             "released data: %d of %d records left out, their prompt is also in %s",
             *(len(self.left_out), len(self._others), ", ".join(self.test)),
@@ -142,8 +140,3 @@ def _rows(path: Path) -> list[Any]:
     if not isinstance(rows, list) or not rows:
         raise InputError(f"{path}: expected a JSON list of samples")
     return rows
-
-
-def _place(prompt: str) -> float:
-    """Return a number in [0, 1) that only the prompt decides."""
-    return int.from_bytes(hashlib.sha256(prompt.encode(errors="surrogatepass")).digest()[:8], "big") / 2**64
