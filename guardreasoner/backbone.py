@@ -1,7 +1,7 @@
 """The network: loads a causal language model (full, LoRA, 4-bit), computes completion log-probabilities, saves."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,6 +44,7 @@ class Backbone(nn.Module):
         lora: train adapters instead of all weights.
         quantization: "4bit" loads the frozen weights as NF4 (bitsandbytes); needs ``lora`` or an adapter folder to
         train. dtype: type of the loaded weights.
+        tasks: what the model decides; by default as the folder says, else the three of GuardReasoner.
         format: how the model is asked; by default as the folder says, else as the paper does.
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
 
@@ -59,6 +60,7 @@ class Backbone(nn.Module):
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         format: PromptFormat | None = None,
         gradient_checkpointing: bool = False,
+        tasks: list[Task] | None = None,
     ) -> None:
         super().__init__()
         self.path = path
@@ -68,6 +70,7 @@ class Backbone(nn.Module):
         self.gradient_checkpointing = gradient_checkpointing
         self.network: Any = None
         self._format = format
+        self._tasks = tuple(tasks) if tasks else None
         self._encoder: Encoder | None = None
 
     @property
@@ -256,9 +259,17 @@ class Backbone(nn.Module):
     def _read_format(self) -> PromptFormat:
         stored = (read_json(Path(self.path) / FORMAT_FILE) or {}).get("format")
         if stored is None:
-            return self._format or PromptFormat()
-        tasks = tuple(Task(**{**task, "labels": tuple(task["labels"])}) for task in stored["tasks"])
-        found = PromptFormat(tasks, stored["opening"], stored["chat_template"])
+            format = self._format or PromptFormat()
+            return replace(format, tasks=self._tasks) if self._tasks else format
+        found = PromptFormat(
+            tuple(Task(**task) for task in stored["tasks"]), stored["opening"], stored["chat_template"]
+        )
+        if self._tasks and self._tasks != found.tasks:
+            own = ", ".join(task.name for task in found.tasks)
+            raise InputError(
+                f"{self.path}: the model was made for other tasks than model.backbone.tasks: {own}",
+                "one definition serves all stages: recipe.tasks; make the model again after a change",
+            )
         if self._format is not None and self._format != found:
             raise InputError(
                 f"{self.path}: the model was trained with another prompt format than model.backbone.format asks for",

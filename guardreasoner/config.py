@@ -58,8 +58,8 @@ def resolve(argv: Sequence[str]) -> Command:
     for name, value in flags(argv):
         if name == "config":
             _merge(config, load_yaml(value))
-        elif value is not None:
-            _assign(config, name.split("."), _flag_value(name, value))
+        else:  # a flag alone says yes
+            _assign(config, name.split("."), True if value is None else _flag_value(name, value))
     return Command(tuple(argv), _interpolate(config, " ".join(argv)))
 
 

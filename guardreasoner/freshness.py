@@ -1,5 +1,6 @@
 """Says whether what a command makes is up to date: its manifest against its config and inputs as they are now."""
 
+import glob
 import os
 import shlex
 from collections.abc import Iterator
@@ -12,7 +13,18 @@ from guardreasoner.errors import InputError
 from guardreasoner.manifest import Manifest, content_hash, fingerprint, manifest_path
 
 # Variables act where they are used; the others say where things go, not what is made.
-_NEVER_INPUTS = {"output", "auto_build", "recipe", "logger", "default_root_dir", "dirpath", "save_dir", "class_path"}
+_NEVER_INPUTS = {
+    "output",
+    "cache",
+    "quarantine",
+    "auto_build",
+    "recipe",
+    "logger",
+    "default_root_dir",
+    "dirpath",
+    "save_dir",
+    "class_path",
+}
 _NO_EFFECT = {"output", "auto_build", "recipe"}
 _NO_EFFECT_IN_TRAINER = {
     *("logger", "default_root_dir", "fast_dev_run", "log_every_n_steps", "profiler"),
@@ -63,7 +75,9 @@ class State:
         output = self.command.output
         if output is not None:
             if output.exists():
-                Manifest.describe(output, self.command.argv, self.fingerprint, self.inputs).write(output)
+                allowed = bool(self.command.config.get("allow_contamination"))
+                manifest = Manifest.describe(output, self.command.argv, self.fingerprint, self.inputs, allowed)
+                manifest.write(output)
             _mark(output).unlink(missing_ok=True)
 
     def give_up(self) -> None:
@@ -158,10 +172,17 @@ def _inputs(command: Command) -> Iterator[str]:
     """Yield the files and folders that a config names, but for the command's own output and folders that hold it."""
     own = full(command.output) if command.output else None
     for _, text in texts(command.config):
-        if os.path.exists(text):
-            path = full(text)
+        for found in _existing(text):
+            path = full(found)
             if own is None or not (path.is_relative_to(own) or own.is_relative_to(path)):
-                yield text
+                yield found
+
+
+def _existing(text: str) -> list[str]:
+    """Return the text where it is a path, or the paths that it is a pattern of."""
+    if os.path.exists(text):
+        return [text]
+    return sorted(glob.glob(text)) if glob.has_magic(text) and "\n" not in text else []
 
 
 def _output(command: Command) -> Path:

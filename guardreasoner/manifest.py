@@ -50,6 +50,13 @@ def content_hash(path: str | Path) -> str:
         raise InputError(f"{error.filename or path}: cannot be read: {error.strerror}") from None
 
 
+@lru_cache(maxsize=1)
+def code_fingerprint() -> str:
+    """Return the hash of this package's code, so that what an older one has kept is not used by a newer one."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    return fingerprint([_file_hash(file) for file in files])
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What made an artefact.
@@ -62,6 +69,8 @@ class Manifest:
         versions: of Python and of the packages that matter, where installed.
         commit: the git commit of the code, None where it does not lie in a repository of its own.
         dirty: whether the code differed from that commit.
+        allow_contamination: whether it, or something it was made from, was allowed to be trained or mined on records
+            that a benchmark of the run holds.
         created: date and time, ISO 8601, UTC.
     """
 
@@ -72,11 +81,17 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict)
     commit: str | None = None
     dirty: bool = False
+    allow_contamination: bool = False
     created: str = ""
 
     @classmethod
     def describe(
-        cls, path: str | Path, command: Sequence[str], fingerprint: str, inputs: Mapping[str, str]
+        cls,
+        path: str | Path,
+        command: Sequence[str],
+        fingerprint: str,
+        inputs: Mapping[str, str],
+        allow_contamination: bool = False,
     ) -> "Manifest":
         """Return the manifest of the artefact at ``path`` as it is now, with today's versions, commit and date.
 
@@ -92,6 +107,7 @@ class Manifest:
             versions=_versions(),
             commit=commit,
             dirty=dirty,
+            allow_contamination=allow_contamination or any(map(contaminated, inputs)),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
@@ -110,6 +126,13 @@ class Manifest:
         """Write the manifest beside a file or into a folder."""
         with replacing_file(manifest_path(artefact)) as partial:
             partial.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def contaminated(path: str | Path) -> bool:
+    """Return whether an artefact, or the folder that a file lies in, is stamped with ``allow_contamination``."""
+    path = Path(path)
+    found = (Manifest.read(place) for place in (path, path.parent))
+    return any(manifest.allow_contamination for manifest in found if manifest)
 
 
 def manifest_path(artefact: str | Path) -> Path:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record
-from guardreasoner.tasks import GUARD_TASKS, NO_VERDICT, Task
+from guardreasoner.tasks import GUARD_TASKS, NO_VERDICT, Task, require_different
 
 Verdicts = Mapping[str, str | None]
 """Verdict by task name; None where the text gives no (clear) verdict."""
@@ -30,8 +30,8 @@ class PromptFormat:
     chat_template: bool = False
 
     def __post_init__(self) -> None:
-        if not self.tasks:
-            object.__setattr__(self, "tasks", GUARD_TASKS)
+        object.__setattr__(self, "tasks", tuple(self.tasks) or GUARD_TASKS)
+        require_different(self.tasks)
 
 
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -82,7 +82,10 @@ def target(record: Record, tasks: Sequence[Task]) -> str:
         InputError: no reasoning, or its answer block contradicts a gold label.
     """
     if not record.reasoning:
-        raise InputError(f"record {record.id}: no reasoning to learn from")
+        raise InputError(
+            f"record {record.id}: no reasoning to learn from",
+            "a teacher writes it: python -m guardreasoner predict --config configs/synthesize.yaml",
+        )
     own = parse(record.reasoning, tasks)
     if all(verdict is None for verdict in own.values()):
         return f"{record.reasoning.rstrip()}\n\n{answer_block(record.labels, tasks)}"

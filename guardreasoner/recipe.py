@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
+from guardreasoner.tasks import Task
+
 
 @dataclass
 class Recipe:
     """Values that configs refer to as ``${recipe.base}``, so that one overlay speaks for every stage.
 
     Args:
+        tasks: what the guard decides, for prompt, parser, mining and scores alike; None: the three of GuardReasoner.
         base: the model that R-SFT starts from, a folder or a hub id.
         checkpoints: folder of the models that are made.
         logs: folder of rollouts, predictions and curves.
@@ -26,6 +29,7 @@ class Recipe:
         generation_batch_size: outputs computed at once.
     """
 
+    tasks: list[Task] | None = None
     base: str = "${recipe.checkpoints}/base"
     checkpoints: str = "checkpoints"
     logs: str = "logs"

@@ -33,14 +33,14 @@ class StepSampler:
 
     def __init__(
         self,
-        lengths: Sequence[int],
+        lengths: Sequence[int] | np.ndarray,
         batch_size: int,
         epochs: int,
         start_epoch: int = 0,
         seed: int = 0,
         bucket_steps: int = 1,
     ) -> None:
-        if not lengths:
+        if not len(lengths):
             raise InputError("there is no example to train on")
         if batch_size < 1:
             raise InputError(f"data.batch_size must be at least 1, got {batch_size}")

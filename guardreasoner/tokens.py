@@ -1,6 +1,6 @@
 """Text to token ids, and examples to batches."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
@@ -53,18 +53,33 @@ class Encoder:
 
     def prompt(self, record: Record) -> list[int]:
         """Return the ids of the prompt, with the tokens that open a sequence."""
-        return [*self._before, *self._plain(self.text(record)), *self._after]
+        return self.prompts([record])[0]
+
+    def prompts(self, records: Sequence[Record]) -> list[list[int]]:
+        """Return the ids of many prompts; together they are tokenized side by side."""
+        return [[*self._before, *ids, *self._after] for ids in self._plain([self.text(r) for r in records])]
 
     def completion(self, text: str) -> list[int]:
         """Return the ids of a completion and the end token."""
-        return [*self._plain(text), self.end]
+        return self.completions([text])[0]
+
+    def completions(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of many completions, each with its end token."""
+        return [[*ids, self.end] for ids in self._plain(list(texts))]
+
+    def identity(self) -> object:
+        """Return what decides the ids, so that ids that were kept can be told from those that it would give now."""
+        fast = getattr(self.tokenizer, "backend_tokenizer", None)
+        words = fast.to_str() if fast is not None else sorted(self.tokenizer.get_vocab().items())
+        template = self.tokenizer.chat_template if self.format.chat_template else None
+        return [type(self.tokenizer).__name__, words, self._before, self._after, self.end, template, repr(self.format)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of a completion without special tokens."""
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
-    def _plain(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    def _plain(self, texts: list[str]) -> list[list[int]]:
+        return self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else []
 
     def _frame(self) -> tuple[list[int], list[int]]:
         if not self.format.chat_template:
@@ -238,16 +253,3 @@ class StepCollator:
         parts = [mine[i : i + self.micro_batch_size] for i in range(0, len(mine), self.micro_batch_size)]
         tokens = sum(len(completion) for example in examples for completion in example.completions[:1])
         return Step([self.collate(part, self.padding) for part in parts], tokens, len(examples), float(bool(own)))
-
-
-def require_fit(examples: Iterable[Example], max_length: int) -> None:
-    """Raise ``InputError`` when an example is longer than ``max_length`` tokens: nothing is ever cut."""
-    too_long = [example for example in examples if example.length > max_length]
-    if too_long:
-        worst = max(too_long, key=lambda example: example.length)
-        completion = max(map(len, worst.completions))
-        raise InputError(
-            f"record {worst.id}: prompt of {len(worst.prompt)} and completion of {completion} tokens exceed "
-            f"data.max_length {max_length}; so do {len(too_long) - 1} more records",
-            "raise data.max_length, or leave such records out with data.skip_too_long: true",
-        )

@@ -54,9 +54,10 @@ class HarmfulRecords(ReasoningDataModule):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        kept = {record.id for record in self.records if record.labels["request"] == "harmful"}
+        kept = {record.id for record in self.source.records("train") if record.labels["request"] == "harmful"}
+        count = len(self.train)
         self.train = [example for example in self.train if example.id in kept]
-        print(f"kept {len(self.train)} of {len(self.records)}")
+        print(f"kept {len(self.train)} of {count}")
 
 
 class Answers(Metric):

@@ -91,8 +91,8 @@ def test_a_section_may_come_from_a_file_of_its_own(here: Path) -> None:
     assert config("--model", "m.Third")["model"]["class_path"] == "m.Third"
 
 
-def test_flags_without_a_value_are_passed_over() -> None:
-    assert config("--print_config") == config()
+def test_a_flag_without_a_value_says_yes() -> None:
+    assert config("--dry_run") == {**config(), "dry_run": True} == config("--dry_run=true")
 
 
 @pytest.mark.parametrize(

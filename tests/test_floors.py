@@ -15,7 +15,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up. On an ordered floor a file may import those that stand before it; on the Lightning floor the three
 # packages do not know each other; whoever is on top may import everything.
 VOCABULARY = ("errors", "tasks", "records", "recipe", "objective", "manifest")
-TRANSFORMS = ("prompts", "tokens", "sampling", "mining", "scoring", "contamination", "splits")
+TRANSFORMS = (
+    *("prompts", "tokens", "example_store", "sampling", "mining", "scoring"),
+    *("validation", "contamination", "splits", "synthesis"),
+)
 OUTSIDE_WORLD = ("model_folder", "backbone", "reference", "generators", "sources")
 LIGHTNING = ("data", "modules", "callbacks")
 APPLICATION = ("config", "freshness", "pipeline", "misspelt", "cli", "__main__", "commands")
@@ -34,6 +37,7 @@ LIGHT = (
     "scoring",
     "contamination",
     "splits",
+    "synthesis",
     "sources",
 )
 

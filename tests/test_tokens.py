@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import PromptFormat, render
 from guardreasoner.records import Record
-from guardreasoner.tokens import Encoder, Example, StepCollator, require_fit, two_row
+from guardreasoner.tokens import Encoder, Example, StepCollator, two_row
 from tests.tiny import TinySource, examples
 
 FORMAT = PromptFormat(opening="Judge.")
@@ -158,17 +158,6 @@ def test_micro_batches_and_processes_part_a_step(micro: int, world: int) -> None
 def test_a_process_without_an_example_knows_the_whole_step() -> None:
     step = StepCollator(0, 4, rank=1, world=2)([Example("a", (1,), ((2, 3),))])
     assert (step.tokens, step.examples) == (2, 1)
-
-
-def test_what_does_not_fit_is_named() -> None:
-    fits = Example("a", (1,) * 6, ((2,) * 2, (2,) * 4))
-    require_fit([fits], 10)
-    worst = Example("b", (1,) * 7, ((2,) * 3, (2,) * 9))
-    with pytest.raises(InputError) as error:
-        require_fit([fits, Example("c", (1,) * 11, ((2,),)), worst], 10)
-    message = "record b: prompt of 7 and completion of 9 tokens exceed data.max_length 10; so do 1 more records"
-    assert str(error.value) == message
-    assert "skip_too_long" in (error.value.hint or "")
 
 
 def test_moving_keeps_everything() -> None:

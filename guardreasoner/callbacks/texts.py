@@ -1,5 +1,6 @@
 """A few outputs as text in TensorBoard, so that one can read what the numbers are about."""
 
+from itertools import islice
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -24,7 +25,7 @@ class SampleTexts(Callback):
 
     def on_fit_end(self, trainer: Any, module: Any) -> None:
         """Answer the first validation records with the trained model."""
-        records = trainer.datamodule.source.records("validation")[: self.count]
+        records = list(islice(trainer.datamodule.source.records("validation"), self.count))
         if not (self.count and records and trainer.is_global_zero) or trainer.fast_dev_run:
             return
         encoder = module.backbone.encoder

@@ -14,6 +14,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.manifest import replacing_folder
 from guardreasoner.prompts import answer_block
 from guardreasoner.records import Answer, Record, write_jsonl
+from guardreasoner.tasks import write_tasks
 
 
 class RolloutWriter(Callback):
@@ -29,11 +30,12 @@ class RolloutWriter(Callback):
         self._lines: TextIO | None = None
         self._partial = self.folder
 
-    def on_predict_start(self, trainer: Any, module: LightningModule) -> None:
+    def on_predict_start(self, trainer: Any, module: Any) -> None:
         """Open the files and write the records."""
         _require_one_process(trainer)
         self._partial = self._open.enter_context(replacing_folder(self.folder))
         write_jsonl(self._partial / "records.jsonl", trainer.datamodule.records)
+        write_tasks(self._partial, module.backbone.encoder.format.tasks)
         self._lines = (self._partial / "rollouts.jsonl").open("w", encoding="utf-8")
 
     def on_predict_batch_end(
@@ -119,6 +121,7 @@ class PredictionWriter(Callback):
             }
 
         with replacing_folder(self.folder) as folder:
+            write_tasks(folder, encoder.format.tasks)
             for loader, name, row in ((0, "generated_predictions", prediction), (1, "hard_samples", sample)):
                 answers = sorted(self._answers[loader], key=lambda a: (order[a.rollout.record_id], a.rollout.index))
                 for benchmark, group in _by_benchmark(answers):

@@ -11,11 +11,11 @@ from guardreasoner.errors import InputError
 from guardreasoner.prompts import PromptFormat, render, target
 from guardreasoner.recipe import Recipe
 from guardreasoner.records import Record
-from guardreasoner.tasks import GUARD_TASKS
+from guardreasoner.tasks import GUARD_TASKS, Task
 
 HELP = "make a small base model: a tokenizer trained on the data, and a Llama made from a config"
 
-_OTHERS = {"config", "auto_build", "output", "recipe", "data"}
+_OTHERS = {"config", "auto_build", "allow_contamination", "output", "recipe", "data"}
 _PAD, _BEGIN, _END = "<pad>", "<begin>", "<end>"
 
 
@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     parser = ArgumentParser(parser_mode="omegaconf+", exit_on_error=False)
     parser.add_argument("--config", action="config")
     parser.add_argument("--auto_build", type=bool, default=True)
+    parser.add_argument("--allow_contamination", type=bool, default=False)
     parser.add_argument("--output", type=str, required=True)
     parser.add_class_arguments(Recipe, "recipe", instantiate=False)
     parser.add_subclass_arguments(LightningDataModule, "data")
@@ -45,14 +46,16 @@ def run(args: argparse.Namespace) -> int:
     except (ArgumentError, ValueError, TypeError) as error:
         raise said_by_us(error) or config_error(str(error), parser, ["base-model", *words]) from error
     assert isinstance(config.data, ReasoningDataModule)
+    config.data.allow_contamination = config.allow_contamination
     values = {name: value for name, value in config.as_dict().items() if name not in _OTHERS}
-    make_base_model(config.output, config.data.reasoned("train", GUARD_TASKS), **values)
+    make_base_model(config.output, list(config.data.reasoned("train", values["tasks"] or GUARD_TASKS)), **values)
     return 0
 
 
 def make_base_model(
     output: str,
     records: Sequence[Record],
+    tasks: list[Task] | None = None,
     vocabulary: int = 1000,
     opening: str | None = None,
     hidden_size: int = 128,
@@ -70,6 +73,7 @@ def make_base_model(
     Args:
         output: model folder to make.
         records: what the tokenizer is trained on.
+        tasks: what the model is to decide; None: the three of GuardReasoner.
         vocabulary: tokens, special ones included.
         opening: instruction of the model's prompt format; None is the paper's.
         hidden_size: H.
@@ -93,7 +97,7 @@ def make_base_model(
     from guardreasoner.manifest import replacing_folder
     from guardreasoner.model_folder import FORMAT_FILE
 
-    format = PromptFormat(opening=opening)
+    format = PromptFormat(tuple(tasks or ()), opening)
     if not records:
         raise InputError("data.source: the training split is empty")
     if hidden_size % heads or heads % kv_heads:

@@ -9,8 +9,7 @@ from typing import get_args
 from guardreasoner.errors import InputError
 from guardreasoner.mining import PRESETS, Counts, Graded, Mined, Pairing, ReadingName, Rule, Unparsable, mine
 from guardreasoner.records import write_jsonl
-from guardreasoner.sources.rollouts import read_rollout_folders
-from guardreasoner.tasks import GUARD_TASKS
+from guardreasoner.sources.rollouts import read_rollout_folders, tasks_of
 
 HELP = "find hard records in rollouts and write their weighted preference pairs"
 
@@ -66,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out.is_dir():
         raise InputError(f"{args.out}: is a folder; --out takes a file")
     records, rollouts = read_rollout_folders(args.rollouts)
-    mined = mine(records, rollouts, GUARD_TASKS, pairing)
+    mined = mine(records, rollouts, tasks_of(args.rollouts), pairing)
     _show(mined)
     if not mined.pairs:
         print(f"error: no record is hard, {args.out} is not written", file=sys.stderr)

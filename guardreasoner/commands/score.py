@@ -3,16 +3,17 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from guardreasoner.errors import InputError
+from guardreasoner.manifest import contaminated
 from guardreasoner.records import replacing_file
 from guardreasoner.scoring import Mode, ModelScore, TaskScore, score
 from guardreasoner.sources.predictions import Predictions, read_predictions
-from guardreasoner.tasks import GUARD_TASKS
+from guardreasoner.tasks import Task
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,14 +53,17 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{args.json}: is a folder; --json takes a file")
     models = _read(args.predictions)
     scores = [
-        score(name, read.records, read.rollouts, GUARD_TASKS, args.mode, read.hard_records, read.hard_rollouts)
+        score(name, read.records, read.rollouts, read.tasks, args.mode, read.hard_records, read.hard_rollouts)
         for name, read in models.items()
     ]
-    _show(scores, args.mode)
+    tasks = _same_tasks(models)
+    _show(scores, tasks, args.mode)
     if len({frozenset(record.id for record in read.records) for read in models.values()}) > 1:
         print("note: the models were not scored on the same records")
     if len({frozenset(record.id for record in read.hard_records) for read in models.values()}) > 1:
         print("note: the models have not the same hard records")
+    for name, folder in _stamped(args.predictions):
+        print(f"note: {name} was made with --allow_contamination: {folder}")
     if args.json:
         _write(args.json, scores, args.mode)
     return 0
@@ -84,11 +88,28 @@ def _read(words: Sequence[str]) -> dict[str, Predictions]:
     return models
 
 
-def _show(scores: Sequence[ModelScore], mode: Mode) -> None:
+def _stamped(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield (row as it was given, folder) of predictions whose model was allowed to train on benchmark records."""
+    for word in words:
+        path = Path(word if Path(word).exists() else word.partition("=")[2])
+        if contaminated(path) or contaminated(path.parent):
+            yield word, str(path)
+
+
+def _same_tasks(models: Mapping[str, Predictions]) -> tuple[Task, ...]:
+    first, *others = models.items()
+    for name, read in others:
+        if read.tasks != first[1].tasks:
+            asked = ", ".join(task.name for task in read.tasks)
+            raise InputError(f"score: {name} was asked other tasks ({asked}) than {first[0]}", "score them one by one")
+    return first[1].tasks
+
+
+def _show(scores: Sequence[ModelScore], tasks: Sequence[Task], mode: Mode) -> None:
     from rich.console import Console
 
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
-    _show_models(console, scores)
+    _show_models(console, scores, tasks)
     if len(scores) == 1:
         console.print()
         _show_benchmarks(console, scores[0])
@@ -108,13 +129,13 @@ def _notes(scores: Sequence[ModelScore], mode: Mode) -> list[str]:
     return notes
 
 
-def _show_models(console: "Console", scores: Sequence[ModelScore]) -> None:
+def _show_models(console: "Console", scores: Sequence[ModelScore], tasks: Sequence[Task]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
     classes = [
         (task.name, label)
-        for task in GUARD_TASKS
+        for task in tasks
         for label in task.labels
         if any(_class_f1(one, task.name, label) is not None for one in scores)
     ]

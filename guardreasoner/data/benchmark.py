@@ -46,7 +46,7 @@ class BenchmarkDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read the records and find the hard ones."""
-        self.records = self.source.records(self.split)
+        self.records = list(self.source.records(self.split))
         if not self.records:
             raise InputError(f"data.source: the {self.split} split is empty")
         for record in self.records:

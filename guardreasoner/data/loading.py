@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record
 from guardreasoner.sampling import StepSampler
-from guardreasoner.tokens import Collator, Encoder, Example, StepCollator, require_fit
+from guardreasoner.tokens import Collator, Encoder, Example, StepCollator
 
 log = logging.getLogger("guardreasoner")
 
@@ -80,21 +80,3 @@ def record_loader(records: Sequence[Record], chunk: int) -> DataLoader:
     """Return a loader of chunks of records; longest conversations first, so that a chunk holds like with like."""
     ordered = sorted(records, key=lambda record: -len(record.prompt) - len(record.response or ""))
     return DataLoader(dataset=ordered, batch_size=chunk, collate_fn=list)  # type: ignore[arg-type]
-
-
-def fitting(examples: Sequence[Example], max_length: int, skip_too_long: bool, what: str) -> list[Example]:
-    """Return the examples that fit; refuse the others, or leave them out and say how many."""
-    if not skip_too_long:
-        require_fit(examples, max_length)
-    kept = [example for example in examples if example.length <= max_length]
-    if len(kept) < len(examples):
-        log.warning(
-            "%s: %d of %d are longer than %d tokens, left out",
-            what,
-            len(examples) - len(kept),
-            len(examples),
-            max_length,
-        )
-    if not kept and examples:
-        raise InputError(f"{what}: all {len(examples)} are longer than data.max_length {max_length}")
-    return kept

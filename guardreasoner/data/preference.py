@@ -1,23 +1,21 @@
 """Data of stage 2: hard samples, mined from rollouts, as weighted pairs."""
 
-from collections.abc import Sequence
-from hashlib import sha256
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 
-from lightning.pytorch import LightningDataModule, Trainer
-from torch.utils.data import DataLoader
-
-from guardreasoner.contamination import refuse_overlap
-from guardreasoner.data.loading import StepLoader, encoder_of, fitting, log, step_loader, validation_loader
+from guardreasoner.data.loading import log
+from guardreasoner.data.training import Faulty, Subject, TrainingDataModule
 from guardreasoner.errors import InputError
+from guardreasoner.manifest import content_hash
 from guardreasoner.mining import Pairing, mine
-from guardreasoner.records import Pair
-from guardreasoner.sampling import StepSampler
+from guardreasoner.records import Pair, Split
 from guardreasoner.sources import Source
 from guardreasoner.sources.rollouts import read_rollouts_of
-from guardreasoner.tokens import Collator, Encoder, Example, two_row
+from guardreasoner.splits import split_of
+from guardreasoner.tokens import Collator, Example, two_row
 
 
-class PreferenceDataModule(LightningDataModule):
+class PreferenceDataModule(TrainingDataModule):
     """Derive hard samples, chosen, rejected and α from rollout files, and serve them as optimizer steps.
 
     Args:
@@ -25,7 +23,9 @@ class PreferenceDataModule(LightningDataModule):
         rollouts: folders of rollouts, of one model or of several.
         pairing: how outputs are graded, picked and weighed.
         benchmarks: more sources whose test split must not share a prompt with the pairs.
-        validation_share: part of the hard records that is held out to watch margins, by a hash of the record id.
+        similarity: from which similarity on two prompts count as shared (:class:`guardreasoner.contamination.Held`).
+        leave_out_held: leave out, and count, pairs that a benchmark holds, instead of refusing to start.
+        validation_share: part of the hard prompts that is held out to watch margins, by a hash of the prompt.
         batch_size: pairs per optimizer step, over all processes.
         micro_batch_size: pairs that are computed at once; None: the whole step.
         epochs: epochs of the whole schedule (the trainer's own ``max_epochs`` stays 1).
@@ -34,10 +34,13 @@ class PreferenceDataModule(LightningDataModule):
         bucket_steps: steps whose examples are sorted by length together, so that little is padded; 1: none are.
         seed: of the order.
         collate: layout of a micro-batch.
+        cache: folder that keeps the ids, under a fingerprint of all that decides them; None: they are made each time.
 
     Raises:
         InputError: on setup, for rollouts of other records, pairs that a benchmark holds, or no hard record at all.
     """
+
+    called = "pairs"
 
     def __init__(
         self,
@@ -45,6 +48,8 @@ class PreferenceDataModule(LightningDataModule):
         rollouts: list[str],
         pairing: Pairing = Pairing(),  # noqa: B008 - frozen
         benchmarks: Sequence[Source] = (),
+        similarity: float = 0.85,
+        leave_out_held: bool = False,
         validation_share: float = 0.05,
         batch_size: int = 256,
         micro_batch_size: int | None = None,
@@ -54,81 +59,71 @@ class PreferenceDataModule(LightningDataModule):
         bucket_steps: int = 1,
         seed: int = 0,
         collate: Collator = two_row,
+        cache: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            source,
+            benchmarks,
+            similarity,
+            leave_out_held,
+            batch_size,
+            micro_batch_size,
+            epochs,
+            0,
+            max_length,
+            skip_too_long,
+            bucket_steps,
+            seed,
+            collate,
+            cache,
+        )
         if not 0 <= validation_share < 1:
             raise InputError(f"data.validation_share must be at least 0 and below 1, got {validation_share}")
-        self.source = source
         self.rollouts = rollouts
         self.pairing = pairing
-        self.benchmarks = benchmarks
         self.validation_share = validation_share
-        self.batch_size = batch_size
-        self.micro_batch_size = micro_batch_size
-        self.epochs = epochs
-        self.max_length = max_length
-        self.skip_too_long = skip_too_long
-        self.bucket_steps = bucket_steps
-        self.seed = seed
-        self.collate = collate
-        self.pairs: list[Pair] = []
-        self.train: list[Example] = []
-        self.validation: list[Example] = []
 
     def setup(self, stage: str) -> None:
         """Mine the pairs and encode them."""
+        super().setup(stage)
+        log.info("HS-DPO: %s pairs to train on, %s held out", *(f"{len(e):,}" for e in (self.train, self.validation)))
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """The mined pairs, none of them on a record that a benchmark of the run holds.
+
+        Raises:
+            InputError: rollouts of other records, or no hard record at all.
+        """
         records = {record.id: record for record in self.source.records("train")}
-        rollouts = [r for r in read_rollouts_of(self.rollouts, self.source) if r.record_id in records]
+        tasks = self.encoder.format.tasks
+        rollouts = [r for r in read_rollouts_of(self.rollouts, self.source, tasks) if r.record_id in records]
         if not rollouts:
             raise InputError(f"data.rollouts: {', '.join(self.rollouts)}: no output for a training record")
-        mined = mine(list(records.values()), rollouts, self._encoder.format.tasks, self.pairing)
+        mined = mine(list(records.values()), rollouts, tasks, self.pairing)
         if not mined.pairs:
             raise InputError(
                 f"data.rollouts: none of {len(records)} records is hard: no record has both right and wrong outputs",
                 "sample more outputs a record (model.k) or at a higher temperature",
             )
-        self.pairs = mined.pairs
-        held_out = [record for source in (self.source, *self.benchmarks) for record in source.records("test")]
-        refuse_overlap([pair.record for pair in self.pairs], held_out)
-        examples = fitting([self._example(pair) for pair in self.pairs], self.max_length, self.skip_too_long, "pairs")
-        self.validation = [e for e in examples if _share(e.id) < self.validation_share]
-        self.train = [e for e in examples if _share(e.id) >= self.validation_share]
-        log.info(
-            "HS-DPO: %s hard of %s records, %s pairs to train on, %s held out",
-            *(f"{n:,}" for n in (len(self.pairs), len(records), len(self.train), len(self.validation))),
-        )
+        self.note(f"HS-DPO: {len(mined.pairs):,} hard of {len(records):,} records")
+        kept = {record.id for record in self.apart(pair.record for pair in mined.pairs)}
+        return [pair for pair in mined.pairs if pair.record.id in kept]
 
     def examples(self) -> list[Example]:
         """Return every example that the reference will be asked for."""
         return [*self.train, *self.validation]
 
-    def train_dataloader(self) -> StepLoader:
-        """Return the loader of optimizer steps."""
-        lengths = [example.length for example in self.train]
-        sampler = StepSampler(lengths, self.batch_size, self.epochs, 0, self.seed, self.bucket_steps)
-        return step_loader(self.train, sampler, self._encoder, self._trainer, self.micro_batch_size, self.collate)
+    def made_from(self) -> list[object]:
+        """Return the content of the rollouts, the rules of pairing and the share that is held out."""
+        return [[content_hash(path) for path in self.rollouts], repr(self.pairing), self.validation_share]
 
-    def val_dataloader(self) -> DataLoader:
-        """Return the loader of the pairs that are held out."""
-        size = self.micro_batch_size or self.batch_size
-        return validation_loader(self.validation, self._encoder, size, self.collate)
-
-    @property
-    def _trainer(self) -> Trainer:
-        assert self.trainer is not None
-        return self.trainer
-
-    @property
-    def _encoder(self) -> Encoder:
-        """The encoder of the model that is trained, so that data and model cannot disagree."""
-        return encoder_of(self._trainer)
-
-    def _example(self, pair: Pair) -> Example:
-        encoder = self._encoder
-        completions = (tuple(encoder.completion(r.completion)) for r in (pair.chosen, pair.rejected))
-        return Example(pair.record.id, tuple(encoder.prompt(pair.record)), tuple(completions), pair.weight)
-
-
-def _share(record_id: str) -> float:
-    """Return a number in [0, 1) that stays the same when the data grow."""
-    return int.from_bytes(sha256(record_id.encode()).digest()[:6], "big") / 2**48
+    def subjects(self, split: Split, faulty: Faulty | None = None) -> Iterator[Subject]:
+        """Yield the pairs of a split; a hash of the normalised prompt decides which that is."""
+        encoder = self.encoder
+        for pair in self.pairs:
+            if split_of(pair.record.prompt, self.validation_share) == split:
+                texts = (pair.chosen.completion, pair.rejected.completion)
+                prompt = tuple(encoder.prompt(pair.record))
+                completions = tuple(map(tuple, encoder.completions(texts)))
+                yield Subject(pair.record, texts, Example(pair.record.id, prompt, completions, pair.weight))

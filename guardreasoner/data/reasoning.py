@@ -1,41 +1,37 @@
 """Data of stage 1: records with the reasoning that leads to their labels."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
-from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
-from guardreasoner.contamination import refuse_overlap
-from guardreasoner.data.loading import (
-    StepLoader,
-    encoder_of,
-    fitting,
-    log,
-    record_loader,
-    step_loader,
-    validation_loader,
-)
+from guardreasoner.data.loading import log, record_loader
+from guardreasoner.data.training import Faulty, Subject, TrainingDataModule
 from guardreasoner.errors import InputError
+from guardreasoner.manifest import content_hash
 from guardreasoner.prompts import parse, target
 from guardreasoner.records import Record, Split
-from guardreasoner.sampling import StepSampler
 from guardreasoner.sources import Source
 from guardreasoner.sources.rollouts import read_rollouts_of
 from guardreasoner.tasks import Task
-from guardreasoner.tokens import Collator, Encoder, Example, two_row
+from guardreasoner.tokens import Collator, Example, two_row
+
+_AT_ONCE = 1024
+"""Records that are tokenized together."""
 
 
-class ReasoningDataModule(LightningDataModule):
-    """Records to reason about: for ``fit`` with reasoning, for ``predict`` (mining) without.
+class ReasoningDataModule(TrainingDataModule):
+    """Records to reason about: for ``fit`` with reasoning, for ``predict`` (mining, synthesis) without.
 
     Args:
         source: gives the splits; its test split is a benchmark of the run.
         rollouts: folders of rollouts whose *right* outputs are the reasoning to learn, one a record, picked by
-        ``seed``;
-            None: the records bring their own reasoning.
+            ``seed``; None: the records bring their own reasoning.
         benchmarks: more sources whose test split must not share a prompt with the training records.
+        similarity: from which similarity on two prompts count as shared (:class:`guardreasoner.contamination.Held`).
+        leave_out_held: leave out, and count, training records that a benchmark holds, instead of refusing to start.
         batch_size: records per optimizer step, over all processes.
         micro_batch_size: records that are computed at once; None: the whole step.
         epochs: epochs of the whole schedule (the trainer's own ``max_epochs`` stays 1).
@@ -46,6 +42,7 @@ class ReasoningDataModule(LightningDataModule):
         bucket_steps: steps whose examples are sorted by length together, so that little is padded; 1: none are.
         seed: of the order.
         collate: layout of a micro-batch.
+        cache: folder that keeps the ids, under a fingerprint of all that decides them; None: they are made each time.
 
     Raises:
         InputError: on setup, for training records that a benchmark holds, that have no label, or do not fit.
@@ -56,6 +53,8 @@ class ReasoningDataModule(LightningDataModule):
         source: Source,
         rollouts: list[str] | None = None,
         benchmarks: Sequence[Source] = (),
+        similarity: float = 0.85,
+        leave_out_held: bool = False,
         batch_size: int = 384,
         micro_batch_size: int | None = None,
         epochs: int = 3,
@@ -66,98 +65,106 @@ class ReasoningDataModule(LightningDataModule):
         bucket_steps: int = 1,
         seed: int = 0,
         collate: Collator = two_row,
+        cache: str | None = None,
     ) -> None:
-        super().__init__()
-        self.source = source
+        super().__init__(
+            source,
+            benchmarks,
+            similarity,
+            leave_out_held,
+            batch_size,
+            micro_batch_size,
+            epochs,
+            start_epoch,
+            max_length,
+            skip_too_long,
+            bucket_steps,
+            seed,
+            collate,
+            cache,
+        )
         self.rollouts = rollouts
-        self.benchmarks = benchmarks
-        self.batch_size = batch_size
-        self.micro_batch_size = micro_batch_size
-        self.epochs = epochs
-        self.start_epoch = start_epoch
-        self.max_length = max_length
-        self.skip_too_long = skip_too_long
         self.chunk_size = chunk_size
-        self.bucket_steps = bucket_steps
-        self.seed = seed
-        self.collate = collate
         self.records: list[Record] = []
-        self.train: list[Example] = []
-        self.validation: list[Example] = []
 
     def setup(self, stage: str) -> None:
         """Read, check and encode what the stage needs."""
-        self.records = self.source.records("train")
-        if not self.records:
-            raise InputError("data.source: the training split is empty")
-        for record in self.records:
-            if not record.gold():
-                raise InputError(f"record {record.id}: no label for any task")
-        held_out = [record for source in (self.source, *self.benchmarks) for record in source.records("test")]
-        refuse_overlap(self.records, held_out)
-        if stage != "predict":
-            self.train = self._examples("train")
-            self.validation = self._examples("validation")
+        if stage == "predict":
+            self.records = list(self.asked())
+        else:
+            super().setup(stage)
             log.info(
                 "R-SFT: %s training and %s validation records", f"{len(self.train):,}", f"{len(self.validation):,}"
             )
-
-    def train_dataloader(self) -> StepLoader:
-        """Return the loader of optimizer steps."""
-        lengths = [example.length for example in self.train]
-        sampler = StepSampler(lengths, self.batch_size, self.epochs, self.start_epoch, self.seed, self.bucket_steps)
-        return step_loader(self.train, sampler, self._encoder, self._trainer, self.micro_batch_size, self.collate)
-
-    def val_dataloader(self) -> DataLoader:
-        """Return the loader of validation records."""
-        size = self.micro_batch_size or self.batch_size
-        return validation_loader(self.validation, self._encoder, size, self.collate)
 
     def predict_dataloader(self) -> DataLoader:
         """Return the *training* records in chunks: mining never sees any other."""
         return record_loader(self.records, self.chunk_size)
 
-    @property
-    def _trainer(self) -> Trainer:
-        assert self.trainer is not None
-        return self.trainer
+    def asked(self) -> Iterator[Record]:
+        """Yield the training records, each with a label, none of them held by a benchmark.
 
-    @property
-    def _encoder(self) -> Encoder:
-        """The encoder of the model that is trained, so that data and model cannot disagree."""
-        return encoder_of(self._trainer)
+        Raises:
+            InputError: a record is not so, or there is none.
+        """
+        record = None
+        for record in self.apart(self.source.records("train")):
+            if not record.gold():
+                raise InputError(f"record {record.id}: no label for any task")
+            yield record
+        if record is None:
+            raise InputError("data.source: the training split is empty")
 
-    def reasoned(self, split: Split, tasks: Sequence[Task]) -> list[Record]:
-        """Return the records of a split that have reasoning to learn: their own, or a right output from ``rollouts``.
+    def reasoned(self, split: Split, tasks: Sequence[Task]) -> Iterator[Record]:
+        """Yield the records of a split that have reasoning to learn: their own, or a right output from ``rollouts``.
 
         Raises:
             InputError: none of the rollouts of a training record is right.
         """
-        records = self.source.records(split)
-        if self.rollouts is None or not records:
-            return records
+        records = self.asked() if split == "train" else self.source.records(split)
+        if self.rollouts is None:
+            yield from records
+            return
         right: dict[str, list[str]] = {}
         known = {record.id: record for record in records}
-        for rollout in read_rollouts_of(self.rollouts, self.source):
+        for rollout in read_rollouts_of(self.rollouts, self.source, tasks):
             record = known.get(rollout.record_id)
             if record is not None:
                 verdicts = parse(rollout.completion, tasks)
                 if all(verdicts.get(task) == label for task, label in record.gold().items()):
                     right.setdefault(record.id, []).append(rollout.completion)
-        log.info("%s: %s of %s records have a right trace, the others are left out", split, len(right), len(records))
         if not right and split == "train":
             raise InputError(f"data.rollouts: no output of a {split} record in {', '.join(self.rollouts)} is right")
-        return [
-            replace(record, reasoning=random.Random(f"{self.seed}/{record.id}").choice(right[record.id]))
-            for record in records
-            if record.id in right
-        ]
+        if known:
+            self.note(f"{split}: {len(right)} of {len(known)} records have a right trace, the others are left out")
+        for identity, record in known.items():
+            if traces := right.get(identity):
+                yield replace(record, reasoning=random.Random(f"{self.seed}/{identity}").choice(traces))
 
-    def _examples(self, split: Split) -> list[Example]:
-        encoder = self._encoder
+    def made_from(self) -> list[object]:
+        """Return the content of the rollouts."""
+        return [content_hash(path) for path in self.rollouts or ()]
+
+    def subjects(self, split: Split, faulty: Faulty | None = None) -> Iterator[Subject]:
+        """Yield records with the trace and answer to write, a thousand tokenized together."""
+        encoder = self.encoder
         tasks = encoder.format.tasks
-        examples = [
-            Example(record.id, tuple(encoder.prompt(record)), (tuple(encoder.completion(target(record, tasks))),))
-            for record in self.reasoned(split, tasks)
-        ]
-        return fitting(examples, self.max_length, self.skip_too_long, f"{split} records")
+        taught = self._taught(self.reasoned(split, tasks), tasks, faulty)
+        while chunk := list(islice(taught, _AT_ONCE)):
+            prompts = encoder.prompts([record for record, _ in chunk])
+            completions = encoder.completions([text for _, text in chunk])
+            for (record, text), prompt, completion in zip(chunk, prompts, completions, strict=True):
+                yield Subject(record, (text,), Example(record.id, tuple(prompt), (tuple(completion),)))
+
+    def _taught(
+        self, records: Iterator[Record], tasks: Sequence[Task], faulty: Faulty | None
+    ) -> Iterator[tuple[Record, str]]:
+        for record in records:
+            try:
+                text = target(record, tasks)
+            except InputError as error:
+                if faulty is None:
+                    raise
+                faulty(record, error)
+            else:
+                yield record, text

@@ -1,18 +1,22 @@
 """Where records come from: one small file a data set."""
 
-from collections.abc import Iterable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from guardreasoner.records import Record, Split
+from guardreasoner.records import Split
 
 
 class Source(Protocol):
     """Anything that yields records by split."""
 
-    def records(self, split: Split) -> Iterable[Record]:
+    # The command line takes a class for a source only if its annotation is equal; Any lets one return a list or yield.
+    def records(self, split: Split) -> Any:
         """Return the records of a split, always in the same order; nothing where the source has none.
 
-        What comes back may be read once, from the disk as it is needed: ask again to read again.
+        Args:
+            split: which.
+
+        Returns:
+            An iterable of :class:`Record`. It may be read once, from the disk as it is needed: ask again to read again.
         """
         ...
 

@@ -14,7 +14,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.manifest import content_hash
 from guardreasoner.prompts import conversation, instruction, parse
 from guardreasoner.records import Record, Rollout, read_jsonl, require_unique_ids
-from guardreasoner.tasks import GUARD_TASKS, NO_VERDICT, Task
+from guardreasoner.tasks import NO_VERDICT, Task, read_tasks
 
 PREDICTIONS = "generated_predictions.jsonl"
 HARD_SAMPLES = "hard_samples.jsonl"
@@ -31,6 +31,7 @@ class Predictions:
     """What one model answered: a rollout a record, and any number of rollouts a hard record."""
 
     model: str
+    tasks: tuple[Task, ...]
     records: list[Record]
     rollouts: list[Rollout]
     hard_records: list[Record]
@@ -42,7 +43,13 @@ def is_predictions(path: str | Path) -> bool:
     return Path(path).is_dir() and bool(_files(Path(path)))
 
 
-def read_predictions(path: str | Path, tasks: Sequence[Task] = GUARD_TASKS) -> Predictions:
+def predicted_tasks(path: Path) -> tuple[Task, ...]:
+    """Return the tasks that a folder (or the folder above a file) says were asked; else those of GuardReasoner."""
+    folder = path if path.is_dir() else path.parent
+    return read_tasks(folder, folder.resolve().parent)
+
+
+def read_predictions(path: str | Path, tasks: Sequence[Task] | None = None) -> Predictions:
     """Read a model's predictions.
 
     The model is called like the folder that holds the benchmarks; a single file that is not in such a folder, like
@@ -51,7 +58,7 @@ def read_predictions(path: str | Path, tasks: Sequence[Task] = GUARD_TASKS) -> P
 
     Args:
         path: a file, a benchmark's folder, or a folder of those.
-        tasks: what the labels may say.
+        tasks: what the labels may say; None: what the folder says was asked.
 
     Raises:
         InputError: nothing is there, or a row is not as it must be (file:line).
@@ -63,9 +70,10 @@ def read_predictions(path: str | Path, tasks: Sequence[Task] = GUARD_TASKS) -> P
         raise InputError(
             f"{path}: {missing}", "python -m guardreasoner test --config configs/evaluate.yaml writes predictions"
         )
+    tasks = tuple(tasks or predicted_tasks(path))
     first = files[0].resolve()
     model = first.parent.parent.name if first.name == PREDICTIONS else first.stem
-    read = Predictions(model, [], [], [], [])
+    read = Predictions(model, tasks, [], [], [], [])
     for file in files:
         benchmark = file.resolve().parent.name if file.name == PREDICTIONS else file.stem
         _read_answers(file, benchmark, tasks, read)

@@ -13,8 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.contamination import normalise
+from guardreasoner.contamination import Held
 from guardreasoner.errors import InputError
+from guardreasoner.manifest import content_hash
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.predictions import gold_labels, split_prompt
 from guardreasoner.splits import require_shares, split_of
@@ -83,16 +84,22 @@ class Released:
         """
         return self._splits[split]
 
-    @property
+    @cached_property
     def left_out(self) -> list[str]:
-        """Ids of the train benchmarks' records whose prompt a test benchmark holds; they are in no split."""
-        return [record.id for record in self._others if normalise(record.prompt) in self._held]
+        """Ids of the train benchmarks' records that are in no split: a test benchmark holds the prompt, or nearly."""
+        return [record.id for record in self._others if self._held.match(record)]
+
+    def identity(self) -> object:
+        """Return the arguments and the content of the files."""
+        files = [content_hash(self._path(name)) for name in (*self.train, *self.test)]
+        return ["Released", self.train, self.test, self.validation_share, files]
 
     @cached_property
     def _splits(self) -> dict[Split, list[Record]]:
         splits: dict[Split, list[Record]] = {"train": [], "validation": [], "test": self._tested}
+        left_out = set(self.left_out)
         for record in self._others:
-            if normalise(record.prompt) not in self._held:
+            if record.id not in left_out:
                 splits[split_of(record.prompt, self.validation_share)].append(record)
         log.info(
             "released data: %d of %d records left out, their prompt is also in %s",
@@ -109,12 +116,15 @@ class Released:
         return [record for name in self.train for record in self._read(name)]
 
     @cached_property
-    def _held(self) -> set[str]:
-        return {normalise(record.prompt) for record in self._tested}
+    def _held(self) -> Held:
+        return Held(self._tested)
 
     def _read(self, name: str) -> list[Record]:
-        path = self.folder / "benchmarks" / f"{BENCHMARKS[name]}.json"
+        path = self._path(name)
         return [self._record(row, name, number, f"{path}: sample {number}") for number, row in enumerate(_rows(path))]
+
+    def _path(self, name: str) -> Path:
+        return self.folder / "benchmarks" / f"{BENCHMARKS[name]}.json"
 
     def _record(self, row: Any, name: str, number: int, where: str) -> Record:
         wanted = ("instruction", "input", "output")

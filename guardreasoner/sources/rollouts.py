@@ -10,19 +10,19 @@ from typing import get_args
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Rollout, Split, read_records, read_rollouts
 from guardreasoner.sources import Source
-from guardreasoner.sources.predictions import is_predictions, read_predictions
-from guardreasoner.tasks import GUARD_TASKS, Task
+from guardreasoner.sources.predictions import is_predictions, predicted_tasks, read_predictions
+from guardreasoner.tasks import Task
 
 RECORDS = "records.jsonl"
 ROLLOUTS = "rollouts.jsonl"
 
 
-def read_rollout_folder(path: str | Path, tasks: Sequence[Task] = GUARD_TASKS) -> tuple[list[Record], list[Rollout]]:
+def read_rollout_folder(path: str | Path, tasks: Sequence[Task] | None = None) -> tuple[list[Record], list[Rollout]]:
     """Read one rollout folder, folder of predictions, or prediction file.
 
     Args:
         path: where it is.
-        tasks: what the gold labels of prediction files may say.
+        tasks: what the gold labels of prediction files may say; None: what the folder says was asked.
 
     Raises:
         InputError: nothing is there, or a row is not as it must be (file:line).
@@ -44,7 +44,7 @@ def read_rollout_folder(path: str | Path, tasks: Sequence[Task] = GUARD_TASKS) -
 
 
 def read_rollout_folders(
-    paths: Iterable[str | Path], tasks: Sequence[Task] = GUARD_TASKS
+    paths: Iterable[str | Path], tasks: Sequence[Task] | None = None
 ) -> tuple[list[Record], list[Rollout]]:
     """Read several, of the same or of different records, as one: each record once, in the order it is first seen.
 
@@ -73,7 +73,21 @@ def read_rollout_folders(
 _HINT = "python -m guardreasoner predict --config configs/mine.yaml writes rollouts"
 
 
-def read_rollouts_of(paths: Iterable[str | Path], source: Source, tasks: Sequence[Task] = GUARD_TASKS) -> list[Rollout]:
+def tasks_of(paths: Iterable[str | Path]) -> tuple[Task, ...]:
+    """Return the tasks that folders of rollouts or predictions were asked.
+
+    Raises:
+        InputError: not all were asked the same.
+    """
+    found = {path: predicted_tasks(Path(path)) for path in paths}
+    first = next(iter(found))
+    for path, tasks in found.items():
+        if tasks != found[first]:
+            raise InputError(f"{path}: other tasks were asked than in {first}: {', '.join(t.name for t in tasks)}")
+    return found[first]
+
+
+def read_rollouts_of(paths: Iterable[str | Path], source: Source, tasks: Sequence[Task] | None = None) -> list[Rollout]:
     """Read rollouts that must belong to a source's records, of any split.
 
     Raises:

@@ -118,7 +118,7 @@ def test_a_new_run_replaces_the_old_one_whole(tiny_base: Path, tmp_path: Path) -
     quiet_trainer(callbacks=[PredictionWriter(str(tmp_path / "out"))]).test(
         module, datamodule=BenchmarkDataModule(TinySource()), verbose=False
     )
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["tiny-even", "tiny-odd"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["tasks.json", "tiny-even", "tiny-odd"]
     assert not list(tmp_path.rglob("hard_samples.jsonl"))
 
 

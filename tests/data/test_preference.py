@@ -55,7 +55,8 @@ def test_hard_records_become_weighted_pairs(
         assert (chosen, rejected) == (pair.chosen.completion, pair.rejected.completion)
         assert f"So it is a {example.id}." in chosen
         assert "I judge by its look." in rejected
-    assert f"HS-DPO: {len(HARD)} hard of 24 records, {len(HARD)} pairs to train on, 0 held out" in caplog.messages
+    assert f"HS-DPO: {len(HARD)} hard of 24 records" in caplog.messages
+    assert f"HS-DPO: {len(HARD)} pairs to train on, 0 held out" in caplog.messages
 
 
 def test_the_pairing_decides_the_weights(tiny_base: Path, tiny_rollouts: Path) -> None:

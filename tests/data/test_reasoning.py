@@ -1,6 +1,7 @@
 """What R-SFT learns from, and what is mined."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def test_mined_rollouts_that_cover_training_records_alone_leave_validation_empty
 ) -> None:
     data = prepared(tiny_base, rollouts=[str(write_rollouts(tmp_path, TRAIN))])
     assert data.train
-    assert data.validation == []
+    assert list(data.validation) == []
 
 
 def test_a_later_start_yields_the_epochs_that_remain(tiny_base: Path) -> None:
@@ -120,9 +121,12 @@ def test_what_is_too_long_is_refused_or_left_out_and_counted(tiny_base: Path, ca
     lengths = sorted(example.length for example in prepared(tiny_base).train)
     limit = lengths[len(lengths) // 2]
     longer = sum(length > limit for length in lengths)
-    with pytest.raises(InputError, match="max_length"):
+    worst = max(prepared(tiny_base).train, key=lambda example: example.length)
+    sizes = f"prompt of {len(worst.prompt)} and completion of {len(worst.completions[0])} tokens"
+    message = f"record {worst.id}: {sizes} exceed data.max_length {limit}; so do {longer - 1} more train records"
+    with pytest.raises(InputError, match=re.escape(message)):
         prepared(tiny_base, max_length=limit)
-    with caplog.at_level(logging.WARNING, "guardreasoner"):
+    with caplog.at_level(logging.INFO, "guardreasoner"):
         data = prepared(tiny_base, max_length=limit, skip_too_long=True)
     assert len(data.train) == 24 - longer
     assert f"train records: {longer} of 24 are longer than {limit} tokens, left out" in caplog.messages

@@ -96,6 +96,10 @@ class Embedded:
         """
         return [record for _, record in self.cases(split)]
 
+    def identity(self) -> object:
+        """Return the arguments; the rest is this package's code."""
+        return ["Embedded", self.counts, self.parts, self.seed]
+
     def cases(self, split: Split) -> list[tuple[Case, Record]]:
         """Return the records of a split, each with the case it was written from; raises as :meth:`records` does."""
         if split not in get_args(Split):

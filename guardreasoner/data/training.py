@@ -1,0 +1,215 @@
+"""What the data of both stages share: kept apart from the benchmarks, tokenized once, served as optimizer steps."""
+
+import json
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, Trainer
+from pyarrow import ArrowException
+from torch.utils.data import DataLoader
+
+from guardreasoner.contamination import Held
+from guardreasoner.data.loading import StepLoader, encoder_of, log, step_loader, validation_loader
+from guardreasoner.errors import InputError
+from guardreasoner.example_store import ExampleStore, write_examples
+from guardreasoner.manifest import code_fingerprint, fingerprint, replacing_folder
+from guardreasoner.records import Record, Split
+from guardreasoner.sampling import StepSampler
+from guardreasoner.sources import Identified, Source
+from guardreasoner.tokens import Collator, Encoder, Example
+
+_NOTES = "notes.json"
+
+Faulty = Callable[[Record, InputError], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One thing to learn.
+
+    Args:
+        record: the conversation, with its labels.
+        completions: what is taught, as text: one (R-SFT), or the chosen and the rejected (HS-DPO).
+        example: the same as ids.
+    """
+
+    record: Record
+    completions: tuple[str, ...]
+    example: Example
+
+
+class TrainingDataModule(LightningDataModule, ABC):
+    """Examples of a training and a validation split; the arguments are explained where a stage has them."""
+
+    called = "records"
+    """What an example is made from, in messages."""
+
+    allow_contamination = False
+    """Set by the flag of that name: train or mine on what a benchmark of the run holds."""
+
+    def __init__(
+        self,
+        source: Source,
+        benchmarks: Sequence[Source],
+        similarity: float,
+        leave_out_held: bool,
+        batch_size: int,
+        micro_batch_size: int | None,
+        epochs: int,
+        start_epoch: int,
+        max_length: int,
+        skip_too_long: bool,
+        bucket_steps: int,
+        seed: int,
+        collate: Collator,
+        cache: str | None,
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.benchmarks = benchmarks
+        self.similarity = similarity
+        self.leave_out_held = leave_out_held
+        self.batch_size = batch_size
+        self.micro_batch_size = micro_batch_size
+        self.epochs = epochs
+        self.start_epoch = start_epoch
+        self.max_length = max_length
+        self.skip_too_long = skip_too_long
+        self.bucket_steps = bucket_steps
+        self.seed = seed
+        self.collate = collate
+        self.cache = cache
+        self.train: Sequence[Example] = []
+        self.validation: Sequence[Example] = []
+        self._notes: list[str] = []
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    @abstractmethod
+    def subjects(self, split: Split, faulty: Faulty | None = None) -> Iterator[Subject]:
+        """Yield what the training or validation split teaches, made anew, the too long included.
+
+        Args:
+            split: which.
+            faulty: called for a record from which nothing can be learned, which is then passed over.
+
+        Raises:
+            InputError: nothing can be learned from a record, and ``faulty`` is not given.
+        """
+
+    @abstractmethod
+    def made_from(self) -> list[object]:
+        """Return what decides the examples beside source, benchmarks and tokenizer.
+
+        Raises:
+            InputError: something is missing.
+        """
+
+    def setup(self, stage: str) -> None:
+        """Read, check and tokenize, or take what an earlier run has kept of the very same."""
+        key = self._key()
+        if self.cache is None or key is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="guardreasoner-")
+            self._make(Path(self._temporary.name) / "tokenised")
+            return
+        folder = Path(self.cache) / key[:32]
+        try:
+            self._open(folder)
+        except (OSError, ValueError, ArrowException):
+            if folder.exists():
+                log.warning("%s is damaged and is made again", folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            self._make(folder)
+
+    def note(self, line: str) -> None:
+        """Log a line, now and whenever the examples come from the cache."""
+        log.info(line)
+        self._notes.append(line)
+
+    def apart(self, records: Iterable[Record], where: str = "training data") -> Iterator[Record]:
+        """Yield records; refuse, leave out or (with the flag) allow those whose prompt a benchmark of the run holds."""
+        held = Held((r for one in (self.source, *self.benchmarks) for r in one.records("test")), self.similarity)
+        return held.checked(records, where, self.leave_out_held, self.allow_contamination)
+
+    def fitting(self, examples: Iterable[Example], what: str) -> Iterator[Example]:
+        """Yield the examples that fit into ``max_length``; leave out or, after the last, refuse the others.
+
+        Raises:
+            InputError: some are longer and ``skip_too_long`` is off, or all are. Nothing is ever cut.
+        """
+        count, too_long, worst = 0, 0, None
+        for example in examples:
+            count += 1
+            if example.length <= self.max_length:
+                yield example
+            else:
+                too_long += 1
+                worst = max(worst or example, example, key=lambda one: one.length)
+        if worst is None:
+            return
+        if not self.skip_too_long:
+            raise InputError(
+                f"record {worst.id}: prompt of {len(worst.prompt)} and completion of "
+                f"{max(map(len, worst.completions))} tokens exceed data.max_length {self.max_length}; "
+                f"so do {too_long - 1} more {what}",
+                "raise data.max_length, or leave such records out with data.skip_too_long: true",
+            )
+        if too_long == count:
+            raise InputError(f"{what}: all {count} are longer than data.max_length {self.max_length}")
+        self.note(f"{what}: {too_long} of {count} are longer than {self.max_length} tokens, left out")
+
+    def train_dataloader(self) -> StepLoader:
+        """Return the loader of optimizer steps."""
+        lengths = self.train.lengths if isinstance(self.train, ExampleStore) else [e.length for e in self.train]
+        sampler = StepSampler(lengths, self.batch_size, self.epochs, self.start_epoch, self.seed, self.bucket_steps)
+        return step_loader(self.train, sampler, self.encoder, self._trainer, self.micro_batch_size, self.collate)
+
+    def val_dataloader(self) -> DataLoader:
+        """Return the loader of what is held out to watch the loss."""
+        size = self.micro_batch_size or self.batch_size
+        return validation_loader(self.validation, self.encoder, size, self.collate)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder of the model that is trained, so that data and model cannot disagree."""
+        return encoder_of(self._trainer)
+
+    @property
+    def _trainer(self) -> Trainer:
+        assert self.trainer is not None
+        return self.trainer
+
+    def _key(self) -> str | None:
+        sources = (self.source, *self.benchmarks)
+        if not all(isinstance(source, Identified) for source in sources):
+            return None
+        try:
+            more = [*self.made_from(), *(source.identity() for source in sources if isinstance(source, Identified))]
+        except InputError:
+            return None  # what is missing is better named where it is read
+        decides: list[Any] = [
+            [self.similarity, self.leave_out_held, self.allow_contamination],
+            [self.max_length, self.skip_too_long, self.seed],
+            self.encoder.identity(),
+            code_fingerprint(),
+        ]
+        return fingerprint([type(self).__name__, *decides, *more])
+
+    def _make(self, folder: Path) -> None:
+        self._notes = []
+        with replacing_folder(folder) as partial:
+            for split in ("train", "validation"):
+                examples = (subject.example for subject in self.subjects(split))
+                write_examples(partial / f"{split}.arrow", self.fitting(examples, f"{split} {self.called}"))
+            (partial / _NOTES).write_text(json.dumps(self._notes), encoding="utf-8")
+        self._open(folder, say=False)
+
+    def _open(self, folder: Path, say: bool = True) -> None:
+        notes = json.loads((folder / _NOTES).read_text(encoding="utf-8"))
+        self.train, self.validation = (ExampleStore(folder / f"{split}.arrow") for split in ("train", "validation"))
+        for line in notes if say else ():
+            log.info(line)
