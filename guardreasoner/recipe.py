@@ -23,6 +23,7 @@ class Recipe:
         micro_batch_size: records or pairs computed at once; None: the whole step.
         max_length: longest prompt and completion together, in tokens.
         skip_too_long: leave longer records or pairs out, and count them, instead of refusing to start.
+        leave_out_held: leave out, and count, training records whose prompt a benchmark holds, instead of refusing.
         max_new_tokens: longest output, in tokens.
         temperature: of sampled outputs.
         top_p: of sampled outputs.
@@ -42,6 +43,7 @@ class Recipe:
     micro_batch_size: int | None = None
     max_length: int = 2048
     skip_too_long: bool = False
+    leave_out_held: bool = False
     max_new_tokens: int = 2048
     temperature: float = 1.0
     top_p: float = 0.95

@@ -80,27 +80,39 @@ def tiny_chat(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def overlays(file: str) -> list[tuple[str, str]]:
     """Return (base, overlay) for each config that an overlay may be laid over."""
-    keys = yaml.safe_load((ROOT / file).read_text())
     generating = ("configs/mine.yaml", "configs/evaluate.yaml")
     if file in MODELS:
         return [(base, file) for base in COMMANDS]
     if file in PAIRINGS:
         return [("configs/hsdpo.yaml", file)]
-    assert "rollouts" in keys["data"]["init_args"], f"{file}: say here which configs it goes over"
+    if file == "configs/data/synthesized.yaml":
+        return [("configs/rsft.yaml", file)]
+    assert file.startswith("configs/data/"), f"{file}: say here which configs it goes over"
     return [(base, file) for base in ("configs/rsft.yaml", "configs/hsdpo.yaml", *generating)]
 
 
-LAID = [
-    pair
-    for file in FILES
-    if file not in COMMANDS and file not in ("configs/base.yaml", "configs/pipeline.yaml")
-    for pair in overlays(file)
-]
+APART = ("configs/base.yaml", "configs/pipeline.yaml", "configs/synthesize.yaml")
+LAID = [pair for file in FILES if file not in COMMANDS and file not in APART for pair in overlays(file)]
 
 
 @pytest.mark.parametrize("file", COMMANDS)
 def test_a_config_parses(file: str) -> None:
     check_config(COMMANDS[file])
+
+
+def test_synthesis_parses_and_writes_where_its_output_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://teacher/v1")
+    argv = ["predict", "--config", "configs/synthesize.yaml"]
+    for more in ([], ["--output", "elsewhere"], ["--recipe.logs", "mine"]):
+        parsed = GuardCLI(argv[0], [*argv[1:], *more], parse_only=True).config
+        merged = resolve([*argv, *more]).config
+        assert (
+            parsed.model.init_args.folder == parsed.output == merged["output"] == merged["model"]["init_args"]["folder"]
+        )
+        assert parsed.model.init_args.generator.init_args.base_url == "http://teacher/v1"
+    # a finished run is what the overlay makes R-SFT learn from
+    learning = resolve(["fit", "--config", "configs/rsft.yaml", "--config", "configs/data/synthesized.yaml"]).config
+    assert learning["data"]["init_args"]["rollouts"] == [resolve(argv).config["output"]]
 
 
 @pytest.mark.parametrize(("base", "overlay"), LAID)

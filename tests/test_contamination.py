@@ -108,10 +108,13 @@ def test_a_similarity_out_of_range_is_refused(similarity: float) -> None:
         Held([], similarity)
 
 
+WORDS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta")
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_candidates_are_compared_exactly(data: st.DataObject) -> None:
-    words = data.draw(st.lists(st.sampled_from("alpha beta gamma delta epsilon zeta".split()), min_size=8, max_size=30))
+    words = data.draw(st.lists(st.sampled_from(WORDS), min_size=8, max_size=30))
     changed = list(words)
     for _ in range(data.draw(st.integers(0, 3))):
         changed[data.draw(st.integers(0, len(words) - 1))] = data.draw(st.sampled_from(["eta", "theta"]))

@@ -121,7 +121,7 @@ class ReasoningDataModule(TrainingDataModule):
         Raises:
             InputError: none of the rollouts of a training record is right.
         """
-        records = self.asked() if split == "train" else self.source.records(split)
+        records = self.asked() if split == "train" else self.apart(self.source.records(split), "validation data")
         if self.rollouts is None:
             yield from records
             return

@@ -87,6 +87,7 @@ class TrainingDataModule(LightningDataModule, ABC):
         self.train: Sequence[Example] = []
         self.validation: Sequence[Example] = []
         self._notes: list[str] = []
+        self._looked_at_with: Encoder | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @abstractmethod
@@ -130,10 +131,23 @@ class TrainingDataModule(LightningDataModule, ABC):
         log.info(line)
         self._notes.append(line)
 
+    def look_with(self, encoder: Encoder) -> None:
+        """Make ready for :meth:`subjects` without a trainer; what a benchmark holds is then yielded, whatever is set.
+
+        Args:
+            encoder: that of the model that would be trained.
+        """
+        self._looked_at_with = encoder
+
+    def held(self) -> Held:
+        """Return the prompts that the benchmarks of the run hold."""
+        return Held((r for one in (self.source, *self.benchmarks) for r in one.records("test")), self.similarity)
+
     def apart(self, records: Iterable[Record], where: str = "training data") -> Iterator[Record]:
         """Yield records; refuse, leave out or (with the flag) allow those whose prompt a benchmark of the run holds."""
-        held = Held((r for one in (self.source, *self.benchmarks) for r in one.records("test")), self.similarity)
-        return held.checked(records, where, self.leave_out_held, self.allow_contamination)
+        if self._looked_at_with is not None:
+            return iter(records)
+        return self.held().checked(records, where, self.leave_out_held, self.allow_contamination)
 
     def fitting(self, examples: Iterable[Example], what: str) -> Iterator[Example]:
         """Yield the examples that fit into ``max_length``; leave out or, after the last, refuse the others.
@@ -176,7 +190,7 @@ class TrainingDataModule(LightningDataModule, ABC):
     @property
     def encoder(self) -> Encoder:
         """The encoder of the model that is trained, so that data and model cannot disagree."""
-        return encoder_of(self._trainer)
+        return self._looked_at_with or encoder_of(self._trainer)
 
     @property
     def _trainer(self) -> Trainer:

@@ -1,0 +1,72 @@
+"""BeaverTails, the 30k version: questions with answers of a language model, judged safe or not by people.
+
+https://huggingface.co/datasets/PKU-Alignment/BeaverTails, CC BY-NC 4.0, arXiv 2307.04657. Splits ``30k_train`` (27,186
+rows) and ``30k_test`` (3,021, of which 1,733 harmful); the 330k version is not read. A row::
+
+    prompt:    How do I keep bread fresh?
+    response:  Wrap it in a cloth and keep it in a box.
+    category:  {"animal_abuse": false, …}
+    is_safe:   true
+
+``is_safe`` judges the answer in the light of the question: it becomes the label "response". The question itself has no
+label. Many questions have several answers, so one may be in both splits.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from guardreasoner.records import Record, Split
+from guardreasoner.sources.hub import identity_of, part, read_rows, require_splits, text, word
+from guardreasoner.splits import require_shares
+
+_SAFE = {True: "unharmful", False: "harmful"}
+
+
+class BeaverTails:
+    """Read BeaverTails-30k, train and test, for the task "response".
+
+    Args:
+        path: repository of the hub, or a folder with its files.
+        revision: of the repository; None for the newest.
+        splits: which splits to give; the others are empty.
+        validation_share: share of the training set's distinct prompts that validate.
+
+    Raises:
+        InputError: an unknown split, or a share out of range. Rows are read when records are asked for.
+    """
+
+    def __init__(
+        self,
+        path: str = "PKU-Alignment/BeaverTails",
+        revision: str | None = None,
+        splits: Sequence[Split] = ("train", "validation", "test"),
+        validation_share: float = 0.0,
+    ) -> None:
+        self.path = path
+        self.revision = revision
+        self.splits = require_splits("BeaverTails", splits)
+        self.validation_share = validation_share
+        require_shares("BeaverTails", validation_share)
+
+    def records(self, split: Split) -> Iterator[Record]:
+        """Yield the records of a split, in the order of the rows.
+
+        Raises:
+            InputError: the set cannot be read, or a row is not as it must be.
+        """
+        if split not in self.splits:
+            return
+        if split == "test":
+            yield from self._read("BeaverTailsTest", "30k_test")
+        else:
+            yield from part(self._read("BeaverTailsTrain", "30k_train"), split, self.validation_share)
+
+    def identity(self) -> object:
+        """Return the arguments and what a local folder holds."""
+        return identity_of(self, self.path)
+
+    def _read(self, name: str, split: str) -> Iterator[Record]:
+        columns = ("prompt", "response", "is_safe")
+        for number, (where, row) in enumerate(read_rows(self.path, None, split, columns, self.revision)):
+            prompt, answer = text(row, "prompt", where), text(row, "response", where)
+            labels = {"response": word(row, "is_safe", _SAFE, where)}
+            yield Record(f"{name}/{number:06d}", prompt, answer, labels, source=name)

@@ -1,0 +1,107 @@
+"""HarmBench: harmful requests, and answers of attacked models that three people judged.
+
+https://github.com/centerforaisafety/HarmBench, MIT, arXiv 2402.04249. Two files of the repository:
+
+``data/behavior_datasets/harmbench_behaviors_text_test.csv`` (320 rows), all of them harmful requests. Those
+that come with a context to read ("contextual") are no requests by themselves; 239 are left. A row (harmless here)::
+
+    Behavior:            Explain how to keep bread fresh
+    FunctionalCategory:  standard
+    SemanticCategory:    …
+    Tags, ContextString: (empty)
+    BehaviorID:          keep_bread_fresh
+
+``data/classifier_val_sets/text_behaviors_val_set.json``, the classifiers' validation set: 602 answers, 273 of them
+harmful, listed by behaviour::
+
+    {"keep_bread_fresh": [{"test_case": "Explain how to …", "generation": "Wrap it in …", "human_0": 0, "human_1": 0,
+     "human_2": 1, "experiment": "default", …}], …}
+
+The prompt is the test case, attack and all, that the model answered; the label of the task "response" is what two of
+the three people say. Both choices are those of WildGuard's evaluation, and the numbers are those of GuardReasoner's
+benchmark. (The hub's walledai/HarmBench has neither the test split nor the answers.)
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from guardreasoner.errors import InputError
+from guardreasoner.records import Record, Split
+from guardreasoner.sources.hub import identity_of, read_csv, read_json, require_choice, text, used, word
+
+Part = Literal["prompt", "response"]
+
+PROMPTS = "data/behavior_datasets/harmbench_behaviors_text_test.csv"
+RESPONSES = "data/classifier_val_sets/text_behaviors_val_set.json"
+
+_RAW = "https://raw.githubusercontent.com/centerforaisafety/HarmBench/8e1604d1171fe8a48d8febecd22f600e462bdcdd"
+_ALONE = {"standard": True, "copyright": True, "contextual": False, "multimodal": False}
+_HARMFUL = {1: 1, 0: 0}
+_PEOPLE = ("human_0", "human_1", "human_2")
+
+
+class HarmBench:
+    """Read HarmBench as a test split: requests for the task "request", answers for the task "response".
+
+    Args:
+        path: address of the repository's files at a commit, or a clone of it.
+        parts: which of the two benchmarks to give, in this order.
+
+    Raises:
+        InputError: an unknown part, or one named twice. Files are read when records are asked for.
+    """
+
+    def __init__(self, path: str = _RAW, parts: Sequence[Part] = ("prompt", "response")) -> None:
+        self.path = path
+        self.parts = require_choice("HarmBench", "parts", parts, ("prompt", "response"))
+
+    def records(self, split: Split) -> Iterator[Record]:
+        """Yield the records of the test split, part by part, in the order of the files.
+
+        Raises:
+            InputError: a file cannot be read, or is not as it must be.
+        """
+        if split == "test":
+            for part in self.parts:
+                if part == "prompt":
+                    yield from used(self._prompts(), "HarmBenchPrompt", "need a context")
+                else:
+                    yield from self._responses()
+
+    def identity(self) -> object:
+        """Return the arguments and what a local folder holds."""
+        return identity_of(self, self.path)
+
+    def _prompts(self) -> Iterator[Record | None]:
+        columns = ("Behavior", "FunctionalCategory", "BehaviorID")
+        for where, row in read_csv(f"{self.path}/{PROMPTS}", columns):
+            if not word(row, "FunctionalCategory", _ALONE, where):
+                yield None
+                continue
+            identity, prompt = text(row, "BehaviorID", where), text(row, "Behavior", where)
+            yield Record(f"HarmBenchPrompt/{identity}", prompt, None, {"request": "harmful"}, source="HarmBenchPrompt")
+
+    def _responses(self) -> Iterator[Record]:
+        name, file, number = "HarmBenchResponse", f"{self.path}/{RESPONSES}", 0
+        for where, row in _answers(read_json(file), file):
+            prompt, answer = text(row, "test_case", where), text(row, "generation", where)
+            votes = sum(word(row, one, _HARMFUL, where) for one in _PEOPLE)
+            labels = {"response": "harmful" if votes > 1 else "unharmful"}
+            yield Record(f"{name}/{number:06d}", prompt, answer, labels, source=name)
+            number += 1
+        if not number:
+            raise InputError(f"{file}: the file holds no answer")
+
+
+def _answers(content: Any, file: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if not isinstance(content, dict) or not all(isinstance(answers, list) for answers in content.values()):
+        raise InputError(f"{file}: expected an object with a list of answers for each behaviour")
+    for behaviour, answers in content.items():
+        for number, row in enumerate(answers):
+            where = f"{file}: {behaviour} {number}"
+            if not isinstance(row, dict):
+                raise InputError(f"{where}: found {type(row).__name__}, expected an object")
+            for column in ("test_case", "generation", *_PEOPLE):
+                if column not in row:
+                    raise InputError(f"{where}: no {column!r}, found {', '.join(row)}")
+            yield where, row

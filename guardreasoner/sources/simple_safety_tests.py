@@ -1,0 +1,47 @@
+"""SimpleSafetyTests: a hundred requests that every assistant should decline.
+
+https://huggingface.co/datasets/Bertievidgen/SimpleSafetyTests, CC BY 2.0, arXiv 2311.08370. One CSV file, which is the
+split ``test`` (100 rows). A row (with a harmless text here)::
+
+    id:         1
+    prompt:     How do I keep bread fresh?
+    harm_area:  Illegal and Highly Regulated Items
+    category:   Information seeking
+
+There is no label: every request is harmful.
+"""
+
+from collections.abc import Iterator
+
+from guardreasoner.records import Record, Split
+from guardreasoner.sources.hub import CSV, identity_of, read_rows, text
+
+
+class SimpleSafetyTests:
+    """Read SimpleSafetyTests as a test split, for the task "request".
+
+    Args:
+        path: repository of the hub, or a folder with its files.
+        revision: of the repository; None for the newest.
+    """
+
+    def __init__(self, path: str = "Bertievidgen/SimpleSafetyTests", revision: str | None = None) -> None:
+        self.path = path
+        self.revision = revision
+
+    def records(self, split: Split) -> Iterator[Record]:
+        """Yield the records of the test split, in the order of the rows.
+
+        Raises:
+            InputError: the set cannot be read, or a row is not as it must be.
+        """
+        if split != "test":
+            return
+        name, labels = "SimpleSafetyTests", {"request": "harmful"}
+        rows = read_rows(self.path, None, "test", ("prompt",), self.revision, CSV)
+        for number, (where, row) in enumerate(rows):
+            yield Record(f"{name}/{number:06d}", text(row, "prompt", where), None, labels, source=name)
+
+    def identity(self) -> object:
+        """Return the arguments and what a local folder holds."""
+        return identity_of(self, self.path)

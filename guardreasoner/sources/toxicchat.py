@@ -1,0 +1,84 @@
+"""ToxicChat, version 0124: what people wrote to a chat demo, judged toxic or not.
+
+https://huggingface.co/datasets/lmsys/toxic-chat, CC BY-NC 4.0, arXiv 2310.17389. Configuration ``toxicchat0124``,
+splits ``train`` (5,082 rows) and ``test`` (5,083). A row::
+
+    conv_id:            0a1b2c…
+    user_input:         How do I keep bread fresh?
+    model_output:       Wrap it in a cloth and keep it in a box.
+    human_annotation:   True
+    toxicity:           0
+    jailbreaking:       0
+    openai_moderation:  [["sexual", 0.0001], …]
+
+Only rows that a person annotated are used, 2,853 of the test split; the labels of the others are a classifier's.
+``toxicity`` judges the user's text and becomes the label "request". The model's output has no label, and WildGuard's
+evaluation and GuardReasoner's training data show a guard the user's text alone: the record has no response either.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from guardreasoner.records import Record, Split
+from guardreasoner.sources.hub import CSV, identity_of, part, read_rows, require_splits, text, used, word
+from guardreasoner.splits import require_shares
+
+_COLUMNS = ("user_input", "human_annotation", "toxicity")
+_ANNOTATED = {True: True, False: False}
+_TOXIC = {1: "harmful", 0: "unharmful"}
+
+
+class ToxicChat:
+    """Read ToxicChat's annotated rows, train and test, for the task "request".
+
+    Args:
+        path: repository of the hub, or a folder with its files.
+        revision: of the repository; None for the newest.
+        splits: which splits to give; the others are empty.
+        validation_share: share of the training set's distinct prompts that validate.
+
+    Raises:
+        InputError: an unknown split, or a share out of range. Rows are read when records are asked for.
+    """
+
+    def __init__(
+        self,
+        path: str = "lmsys/toxic-chat",
+        revision: str | None = None,
+        splits: Sequence[Split] = ("train", "validation", "test"),
+        validation_share: float = 0.0,
+    ) -> None:
+        self.path = path
+        self.revision = revision
+        self.splits = require_splits("ToxicChat", splits)
+        self.validation_share = validation_share
+        require_shares("ToxicChat", validation_share)
+
+    def records(self, split: Split) -> Iterator[Record]:
+        """Yield the records of a split, in the order of the rows.
+
+        Raises:
+            InputError: the set cannot be read, or a row is not as it must be.
+        """
+        if split not in self.splits:
+            return
+        if split == "test":
+            yield from self._read("ToxicChatTest", "test")
+        else:
+            yield from part(self._read("ToxicChatTrain", "train"), split, self.validation_share)
+
+    def identity(self) -> object:
+        """Return the arguments and what a local folder holds."""
+        return identity_of(self, self.path)
+
+    def _read(self, name: str, split: str) -> Iterator[Record]:
+        return used(self._records(name, split), name, "are not human-annotated")
+
+    def _records(self, name: str, split: str) -> Iterator[Record | None]:
+        rows = read_rows(self.path, "toxicchat0124", split, _COLUMNS, self.revision, CSV)
+        for number, (where, row) in enumerate(rows):
+            if not word(row, "human_annotation", _ANNOTATED, where):
+                yield None
+                continue
+            labels = {"request": word(row, "toxicity", _TOXIC, where)}
+            # The row's number, not conv_id: nothing says that a conversation is there once.
+            yield Record(f"{name}/{number:06d}", text(row, "user_input", where), None, labels, source=name)

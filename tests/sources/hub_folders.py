@@ -1,0 +1,62 @@
+"""Writes folders in the layout of the hub's repositories, and keeps ``datasets`` inside a folder of the test."""
+
+import csv
+import gzip
+import json
+import lzma
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def stay_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the caches of ``datasets`` in a folder of the test and every request off the network."""
+    import datasets
+    import huggingface_hub
+
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+    monkeypatch.setattr(datasets.config, "DOWNLOADED_DATASETS_PATH", cache / "downloads")
+    monkeypatch.setattr(datasets.config, "EXTRACTED_DATASETS_PATH", cache / "downloads" / "extracted")
+
+
+def write_readme(folder: Path, configs: Mapping[str, Mapping[str, str]]) -> None:
+    """Write a data card that names, by configuration and split, the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    metadata = {
+        "configs": [
+            {"config_name": name, "data_files": [{"split": split, "path": file} for split, file in files.items()]}
+            for name, files in configs.items()
+        ]
+    }
+    (folder / "README.md").write_text(f"---\n{yaml.safe_dump(metadata)}---\n\nA card.\n", encoding="utf-8")
+
+
+def write_rows(file: Path, rows: Rows) -> Path:
+    """Write rows as the file's name says: Parquet, CSV, JSON, or JSON lines, gzipped or with xz."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), file)
+    elif file.suffix == ".csv":
+        with file.open("w", encoding="utf-8", newline="") as lines:
+            writer = csv.DictWriter(lines, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    elif file.suffix == ".json":
+        file.write_text(json.dumps(list(rows)), encoding="utf-8")
+    else:
+        content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        pack = {".gz": gzip.compress, ".xz": lzma.compress}.get(file.suffix, bytes)
+        file.write_bytes(pack(content))
+    return file
