@@ -147,7 +147,7 @@ class TrainingDataModule(LightningDataModule, ABC):
         """Yield records; refuse, leave out or (with the flag) allow those whose prompt a benchmark of the run holds."""
         if self._looked_at_with is not None:
             return iter(records)
-        return self.held().checked(records, where, self.leave_out_held, self.allow_contamination)
+        return self.held().checked(records, where, self.leave_out_held, self.allow_contamination, self.note)
 
     def fitting(self, examples: Iterable[Example], what: str) -> Iterator[Example]:
         """Yield the examples that fit into ``max_length``; leave out or, after the last, refuse the others.
