@@ -1,9 +1,14 @@
 """What several test files need."""
 
+import logging
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from guardreasoner.__main__ import main
 
 # The first example of a test may import torch, which takes seconds: no deadline per example.
 settings.register_profile("guardreasoner", deadline=None)
@@ -53,3 +58,41 @@ def tiny_rollouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny import TinySource, write_rollouts
 
     return write_rollouts(tmp_path_factory.mktemp("tiny") / "rollouts", TinySource().records("train"))
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Work in a folder with the project's configs, where nothing has been made."""
+    monkeypatch.chdir(tmp_path)
+    Path("configs").symlink_to(Path(__file__).parents[1] / "configs")
+    yield tmp_path
+    # its handler writes to the captured stream of this test
+    logging.getLogger("guardreasoner").handlers.clear()
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Return what runs a command that must end well, and gives back its standard output."""
+
+    def run(*argv: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["guardreasoner", *argv])
+        code = main(list(argv))
+        said = capsys.readouterr()
+        assert code == 0, said.err
+        return said.out
+
+    return run
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Return what runs a command that must end with one line and at most one hint, and gives them back."""
+
+    def run(*argv: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["guardreasoner", *argv])
+        assert main(list(argv)) == 2
+        said = capsys.readouterr().err
+        assert [line.split(":")[0] for line in said.splitlines()] in (["error"], ["error", "hint"]), said
+        return said
+
+    return run

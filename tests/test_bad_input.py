@@ -1,11 +1,10 @@
 """Every mistake is one line and at most one hint, ends with an exit code, and leaves nothing behind."""
 
 import json
-import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from guardreasoner.__main__ import main
 from guardreasoner.records import Record, Rollout, Split, write_jsonl
 from tests.tiny import TinySource, answer, write_rollouts
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 Refused = Callable[..., str]
 
 
@@ -44,14 +42,9 @@ class Empty(TinySource):
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Work in a folder with the project's configs, where nothing has been made."""
-    monkeypatch.chdir(tmp_path)
+def offline(workplace: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in a folder with the project's configs, where nothing has been made, and without a hub."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    Path("configs").symlink_to(CONFIGS)
-    yield tmp_path
-    # its handler writes to the captured stream of this test
-    logging.getLogger("guardreasoner").handlers.clear()
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """A CSV with a six-way label through every stage, by YAML alone: the worked example of docs/own-data.md."""
 
 import json
-import logging
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,16 +16,13 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def desk(workplace: Path) -> Path:
     """Work where the configs are, with the overlay as the page has it and few requests."""
-    monkeypatch.chdir(tmp_path)
-    Path("configs").symlink_to(ROOT / "configs")
     found = re.search(r"```yaml\n(.*?)```", (ROOT / "docs" / "own-data.md").read_text(), re.DOTALL)
     assert found
     Path("desk.yaml").write_text(found[1])
     write_requests(Path("data/requests.csv"), 240)
-    yield tmp_path
-    logging.getLogger("guardreasoner").handlers.clear()
+    return workplace
 
 
 def run(*words: str) -> None:

@@ -184,3 +184,11 @@ def quiet_trainer(**changes: Any) -> Trainer:
         "log_every_n_steps": 1,
     }
     return Trainer(**(settings | changes))
+
+
+def command(stage: str, base: Path, *more: str) -> tuple[str, ...]:
+    """Return the words of a stage on tiny things."""
+    verb = {"rsft": "fit", "hsdpo": "fit", "mine": "predict", "evaluate": "test"}[stage]
+    start = (verb, "--config", f"configs/{stage}.yaml", "--model.backbone.path", str(base), "--auto_build", "false")
+    quiet = ("--trainer.logger", "false", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu")
+    return (*start, "--data.source", "tests.tiny.TinySource", "--output", "made", *quiet, *more)

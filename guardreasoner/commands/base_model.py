@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from jsonargparse import ArgumentParser
     from lightning.pytorch import LightningDataModule
 
+    from guardreasoner.cli import show_log
     from guardreasoner.data.reasoning import ReasoningDataModule
     from guardreasoner.misspelt import config_error, said_by_us
 
@@ -40,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     parser.add_class_arguments(Recipe, "recipe", instantiate=False)
     parser.add_subclass_arguments(LightningDataModule, "data")
     parser.add_function_arguments(make_base_model, skip={"output", "records"})
+    show_log()
     words = [word for path in args.config for word in ("--config", path)]
     try:
         config = parser.instantiate_classes(parser.parse_args(words))
