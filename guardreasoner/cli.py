@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from jsonargparse import ActionYesNo
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from guardreasoner.callbacks import HardSampleAccuracy, PredictionWriter, RolloutWriter, SampleTexts, Throughput
+from guardreasoner.data.training import TrainingDataModule
 from guardreasoner.errors import InputError
 from guardreasoner.misspelt import config_error, said_by_us
 from guardreasoner.recipe import Recipe
@@ -92,6 +94,17 @@ class GuardCLI(LightningCLI):
         parser.add_argument(
             "--auto_build", type=bool, default=True, help="build what is missing (configs/pipeline.yaml)"
         )
+        parser.add_argument(
+            "--allow_contamination",
+            action=ActionYesNo(),
+            nargs="?",
+            default=False,
+            help="train or mine on records that a benchmark of the run holds; stamped on all that is made from it",
+        )
+        if self.verb == "predict":
+            parser.add_argument(
+                "--dry_run", action=ActionYesNo(), nargs="?", default=False, help="say what a run would cost"
+            )
         if self.verb == "fit":
             parser.add_argument(
                 "--save_optimizer", type=bool, default=False, help="keep optimizer.pt, to continue from"
@@ -111,6 +124,8 @@ class GuardCLI(LightningCLI):
                 super().instantiate_classes()
             except ValueError as error:
                 raise said_by_us(error) or error from error
+            if isinstance(self.datamodule, TrainingDataModule):
+                self.datamodule.allow_contamination = self.config.allow_contamination
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the callbacks of the verb."""
@@ -119,6 +134,8 @@ class GuardCLI(LightningCLI):
             if config[name] not in (None, 1):
                 raise InputError(f"trainer.{name} is not used here, got {config[name]}", f"set {instead} instead")
         callbacks = list(config.callbacks or [])
+        # a module with a stream of its own knows better than a callback what is done, and keeps it as it comes
+        writes_by_itself = getattr(self.model, "writes_output", False) or self._is_dry_run
         if self.verb == "fit":
             callbacks += [Throughput(), SampleTexts()]
         if self.verb == "test":
@@ -126,22 +143,35 @@ class GuardCLI(LightningCLI):
         if self.config.output and not config.fast_dev_run:
             if self.verb == "test":
                 callbacks.append(PredictionWriter(self.config.output))
-            if self.verb == "predict":
+            if self.verb == "predict" and not writes_by_itself:
                 callbacks.append(RolloutWriter(self.config.output))
-        if config.enable_progress_bar is not False:
+        if config.enable_progress_bar is not False and not writes_by_itself:
             callbacks.append(RichProgressBar())
-        if config.logger is False:
+        if writes_by_itself:
+            kwargs["enable_progress_bar"] = False
+        if config.logger is False or self._is_dry_run:
             self.save_config_callback = None  # there is no folder of the run to keep it in
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
     def run(self) -> None:
         """Run the verb and, after a fit, export the model."""
         arguments = {name: self.config[name] for name in self.verb_arguments}
-        getattr(self.trainer, self.verb)(self.model, datamodule=self.datamodule, **arguments)
+        module = self._estimator() if self._is_dry_run else self.model
+        getattr(self.trainer, self.verb)(module, datamodule=self.datamodule, **arguments)
         if self.verb in ("test", "validate"):
             self._say_what_was_measured()
         if self.verb == "fit" and self.config.output and not self.config.trainer.fast_dev_run:
             self._export(self.config.output)
+
+    @property
+    def _is_dry_run(self) -> bool:
+        return self.verb == "predict" and self.config.dry_run
+
+    def _estimator(self) -> LightningModule:
+        """Return what the module puts in its own place when nothing shall be sent or written."""
+        if not hasattr(self.model, "estimator"):
+            raise InputError(f"--dry_run: {type(self.model).__name__} has no estimate to give", "run it without")
+        return self.model.estimator()
 
     def _say_what_was_measured(self) -> None:
         values = {name.split("/", 1)[1]: float(value) for name, value in self.trainer.logged_metrics.items()}
@@ -167,6 +197,29 @@ def check_config(argv: list[str]) -> None:
     GuardCLI(argv[0], argv[1:], parse_only=True)
 
 
+def fitted_on(argv: list[str]) -> tuple[LightningDataModule, Any, bool]:
+    """Return data module and module of a fit, and whether it may train on what a benchmark holds.
+
+    No trainer is made, no weights are loaded, nothing is written.
+
+    Args:
+        argv: the words after the verb.
+
+    Raises:
+        InputError: a key or value is wrong.
+    """
+    _quiet()
+    cli = GuardCLI("fit", argv, parse_only=True)
+    config = cli.config.clone()
+    for name in ("logger", "callbacks", "plugins", "profiler"):
+        config.trainer[name] = None  # they may ask for a service, or for a folder, that only a run needs
+    try:
+        made = cli.parser.instantiate_classes(config)
+    except ValueError as error:
+        raise said_by_us(error) or error from error
+    return made.data, made.model, bool(config.allow_contamination)
+
+
 def run_lightning(argv: list[str]) -> None:
     """Run a Lightning verb.
 
@@ -190,6 +243,7 @@ def _quiet() -> None:
         logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
     for message in (
         "does not have many workers",
+        "Total length of .DataLoader. across ranks is zero",
         "LeafSpec",
         "LightningCLI's args parameter",
         "log_every_n_steps",
@@ -198,6 +252,11 @@ def _quiet() -> None:
     ):
         warnings.filterwarnings("ignore", f".*{message}")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    show_log()
+
+
+def show_log() -> None:
+    """Show our own lines on the screen."""
     if not log.handlers:
         handler = logging.StreamHandler(sys.stdout)
         handler.setFormatter(logging.Formatter("%(message)s"))

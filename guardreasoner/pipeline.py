@@ -180,6 +180,8 @@ def prepare(
     if "config" not in given or {"help", "print_config"} & given or "-h" in argv or _is_later_process():
         return None
     command = resolve(argv)
+    if command.config.get("dry_run"):
+        return None  # which neither builds nor writes
     if pipeline.is_file():
         overlays = [file for file in config_files(argv)[1:] if "recipe" in load_yaml(file)]
         graph = Pipeline.load(pipeline, overlays, launcher)
@@ -193,7 +195,9 @@ def prepare(
         else:
             _require(graph, keys)
     trainer: Any = command.config.get("trainer")
-    makes_nothing = command.verb == "validate" or (isinstance(trainer, dict) and trainer.get("fast_dev_run"))
+    makes_nothing = command.verb in ("validate", "doctor") or (
+        isinstance(trainer, dict) and trainer.get("fast_dev_run")
+    )
     if command.output is None or makes_nothing:
         return None
     state = State.of(command)

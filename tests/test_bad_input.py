@@ -234,13 +234,6 @@ def test_a_rollout_given_twice(refused: Refused, tiny_base: Path, tiny_rollouts:
     assert "gives output 0 twice" in said
 
 
-def test_a_misspelt_key_in_a_config(refused: Refused, tiny_base: Path) -> None:
-    Path("mine.yaml").write_text("data:\n  init_args:\n    bach_size: 4\n")
-    said = refused(*train(tiny_base, "--config", "mine.yaml"))
-    assert said.startswith("error: mine.yaml:3: unknown key")
-    assert said.endswith("hint: did you mean 'batch_size'?\n")
-
-
 def test_a_completion_longer_than_the_limit(refused: Refused, tiny_base: Path, tiny_rollouts: Path) -> None:
     for words in (
         train(tiny_base, "--data.max_length", "60"),

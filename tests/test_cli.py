@@ -107,7 +107,8 @@ def test_what_lightning_would_do_twice_is_refused(
 
 
 def test_a_verb_says_what_it_measured_and_where_it_is(tiny_base: Path, start: Start) -> None:
-    out = start(*command("evaluate", tiny_base, "--model.greedy", "tests.test_swapping.Parrot", "--data.rollouts", "null"))
+    greedy = ("--model.greedy", "tests.test_swapping.Parrot")
+    out = start(*command("evaluate", tiny_base, *greedy, "--data.rollouts", "null"))
     assert "written to made; python -m guardreasoner score made" in out
     assert "accuracy" in start("score", "made")
 

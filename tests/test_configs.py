@@ -106,9 +106,8 @@ def test_synthesis_parses_and_writes_where_its_output_is(monkeypatch: pytest.Mon
     for more in ([], ["--output", "elsewhere"], ["--recipe.logs", "mine"]):
         parsed = GuardCLI(argv[0], [*argv[1:], *more], parse_only=True).config
         merged = resolve([*argv, *more]).config
-        assert (
-            parsed.model.init_args.folder == parsed.output == merged["output"] == merged["model"]["init_args"]["folder"]
-        )
+        assert parsed.output == merged["output"]
+        assert parsed.model.init_args.folder == merged["model"]["init_args"]["folder"] == merged["output"]
         assert parsed.model.init_args.generator.init_args.base_url == "http://teacher/v1"
     # a finished run is what the overlay makes R-SFT learn from
     learning = resolve(["fit", "--config", "configs/rsft.yaml", "--config", "configs/data/synthesized.yaml"]).config

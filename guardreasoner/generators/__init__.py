@@ -24,11 +24,24 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One output: generated text without special tokens."""
+    """One output: generated text without special tokens.
+
+    Args:
+        record_id: the request's.
+        index: which of the request's outputs.
+        text: what was written.
+        finish_reason: why it ended, in a server's words ("stop", "length"); None where nobody says.
+        prompt_tokens: what a server counted; None where nobody does. Of several outputs that came in one reply the
+            first holds the reply's counts and the others 0, so that sums are right.
+        completion_tokens: likewise.
+    """
 
     record_id: str
     index: int
     text: str
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class Generator(ABC):

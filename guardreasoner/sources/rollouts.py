@@ -70,7 +70,7 @@ def read_rollout_folders(
     return list(records.values()), rollouts
 
 
-_HINT = "python -m guardreasoner predict --config configs/mine.yaml writes rollouts"
+_HINT = "python -m guardreasoner predict --config configs/mine.yaml (or configs/synthesize.yaml) writes rollouts"
 
 
 def tasks_of(paths: Iterable[str | Path]) -> tuple[Task, ...]:
