@@ -107,21 +107,28 @@ def _own(words: list[str]) -> Callable[[list[str]], int]:
     command = importlib.import_module(f"guardreasoner.commands.{words[0].replace('-', '_')}")
     parser = _Parser(prog=f"python -m guardreasoner {words[0]}", description=command.HELP, allow_abbrev=False)
     command.configure(parser)
-    parser.require_known(words[1:])
-    arguments = parser.parse_args(words[1:])
+    overrides = getattr(command, "OVERRIDES", ())
+    parser.require_known(words[1:], overrides)
+    if overrides:
+        arguments, _ = parser.parse_known_args(words[1:])
+        arguments.words = words[1:]
+    else:
+        arguments = parser.parse_args(words[1:])
     return lambda _: command.run(arguments)
 
 
 class _Parser(argparse.ArgumentParser):
     """An argument parser that answers a mistake with one line and at most one hint."""
 
-    def require_known(self, words: Sequence[str]) -> None:
+    def require_known(self, words: Sequence[str], overrides: Sequence[str] = ()) -> None:
+        """Refuse options that nobody knows; keys of a config (dotted, or named in ``overrides``) are for others."""
         # Before parsing: a misspelt option often leaves a required one out, and that is what argparse would speak of.
         known = self._option_string_actions  # argparse has no public list of them
         for word in words[: words.index("--")] if "--" in words else words:
             name = word.partition("=")[0]
-            if name.startswith("--") and name not in known:
-                self._refuse(f"unknown option {name}", _nearest(name, known))
+            is_key = bool(overrides) and (name.partition(".")[0] in overrides)
+            if name.startswith("--") and name not in known and not is_key:
+                self._refuse(f"unknown option {name}", _nearest(name, [*known, *overrides]))
 
     def error(self, message: str) -> NoReturn:
         self._refuse(message.replace("the following arguments are required", "required"), None)

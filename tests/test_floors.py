@@ -17,11 +17,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 VOCABULARY = ("errors", "tasks", "records", "recipe", "objective", "manifest")
 TRANSFORMS = (
     *("prompts", "tokens", "example_store", "sampling", "mining", "scoring"),
-    *("validation", "contamination", "splits", "synthesis"),
+    *("validation", "contamination", "splits", "synthesis", "diagnosis"),
 )
 OUTSIDE_WORLD = ("model_folder", "backbone", "reference", "generators", "sources")
 LIGHTNING = ("data", "modules", "callbacks")
-APPLICATION = ("config", "freshness", "pipeline", "misspelt", "cli", "__main__", "commands")
+APPLICATION = ("config", "freshness", "pipeline", "misspelt", "cli", "__main__", "commands", "report")
 FLOORS = (VOCABULARY, TRANSFORMS, OUTSIDE_WORLD, LIGHTNING, APPLICATION)
 
 # Takes seconds to import, so reading and scoring files must do without.

@@ -97,7 +97,8 @@ def test_missing_rollouts_say_what_makes_them(tmp_path: Path, capsys: pytest.Cap
     assert main(["pairs", "--rollouts", str(tmp_path / "r"), "--out", str(tmp_path / "pairs.jsonl")]) == 2
     error, hint = capsys.readouterr().err.splitlines()
     assert "no such file or folder" in error
-    assert hint == "hint: python -m guardreasoner predict --config configs/mine.yaml writes rollouts"
+    command = "python -m guardreasoner predict --config configs/mine.yaml (or configs/synthesize.yaml)"
+    assert hint == f"hint: {command} writes rollouts"
 
 
 @pytest.mark.parametrize(("flags", "hard"), [([], 165), (["--reading", "released"], 166)])

@@ -1,0 +1,1 @@
+"""Pages: self-contained HTML, readable on a phone, in the dark and on paper."""
