@@ -2,7 +2,7 @@
 
 import logging
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -117,7 +117,6 @@ class Held:
         where: str,
         leave_out: bool = False,
         allowed: bool = False,
-        warn: Callable[[str], None] = log.warning,
     ) -> Iterator[Record]:
         """Yield the records; after the last, refuse them all if a benchmark holds one, and warn of near-duplicates.
 
@@ -128,7 +127,6 @@ class Held:
             where: what to call them in messages.
             leave_out: pass over those that a benchmark holds, near-duplicates too, and say how many.
             allowed: yield those that a benchmark holds too, and warn instead of refusing.
-            warn: takes a line that says what was left out, allowed or kept.
 
         Raises:
             InputError: how many, and their ids.
@@ -144,12 +142,12 @@ class Held:
         near = [match for match in matches if match.similarity < 1]
         if near:
             kind = f"at least {self.similarity:g} like a benchmark's"
-            warn(f"{_message(near, where, kind)} ({'left out' if leave_out else 'kept; see the verb doctor'})")
+            log.warning(f"{_message(near, where, kind)} ({'left out' if leave_out else 'kept; see the verb doctor'})")
         if not equal:
             return
         message = _message(equal, where, "that a benchmark of this run holds")
         if leave_out or allowed:
-            warn(f"{message} ({'left out' if leave_out else 'allowed by --allow_contamination'})")
+            log.warning(f"{message} ({'left out' if leave_out else 'allowed by --allow_contamination'})")
             return
         raise InputError(
             message,

@@ -182,7 +182,7 @@ def _existing(text: str) -> list[str]:
     """Return the text where it is a path, or the paths that it is a pattern of."""
     if os.path.exists(text):
         return [text]
-    return sorted(glob.glob(text)) if glob.has_magic(text) and "\n" not in text else []
+    return sorted(glob.glob(text, recursive=True)) if glob.has_magic(text) and "\n" not in text else []
 
 
 def _output(command: Command) -> Path:

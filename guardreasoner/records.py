@@ -122,7 +122,9 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
                         raise InputError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
                     yield number, row
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{number}: not valid JSON: {error.msg} at column {error.colno}") from None
+        raise InputError(
+            f"{path}:{number}: not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
+        ) from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}:{number + 1}: not valid UTF-8: {error.reason}") from None
 

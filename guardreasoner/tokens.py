@@ -1,5 +1,6 @@
 """Text to token ids, and examples to batches."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
@@ -35,11 +36,17 @@ class Encoder:
         self.tokenizer = tokenizer
         self.format = format
         self._before, self._after = self._frame()
+        self._text = _of_text(tokenizer)
 
     @property
     def end(self) -> int:
         """Id of the token that ends a completion."""
         return self.tokenizer.eos_token_id
+
+    @property
+    def frame(self) -> tuple[list[int], list[int]]:
+        """Ids that stand before and after the text of every prompt."""
+        return list(self._before), list(self._after)
 
     @property
     def padding(self) -> int:
@@ -79,6 +86,8 @@ class Encoder:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def _plain(self, texts: list[str]) -> list[list[int]]:
+        if self._text is not None:
+            return [encoding.ids for encoding in self._text.encode_batch_fast(texts, add_special_tokens=False)]
         return self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else []
 
     def _frame(self) -> tuple[list[int], list[int]]:
@@ -94,6 +103,28 @@ class Encoder:
         )
         before, after = text.split(_SLOT)
         return tuple(self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))
+
+
+def _of_text(tokenizer: Any) -> Any:
+    """Return a copy of a tokenizer for which no added token is more than text; None where the tokenizer can do so.
+
+    ``split_special_tokens`` splits special tokens alone, and some models have added tokens that are not special and yet
+    steer them (``<tool_call>``). Runs of white space stay: as added tokens they are how some models read code.
+    """
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    added = backend.get_added_tokens_decoder().values() if backend is not None else ()
+    if all(token.special or not token.content.strip() for token in added):
+        return None
+    from tokenizers import Tokenizer
+
+    content = json.loads(backend.to_str())
+    for token in content["added_tokens"]:
+        token["special"] = token["special"] or bool(token["content"].strip())
+    copy = Tokenizer.from_str(json.dumps(content))
+    copy.encode_special_tokens = True
+    copy.no_padding()
+    copy.no_truncation()
+    return copy
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,35 @@ from datetime import date, time
 from functools import partial
 from typing import Annotated, Any
 
-from pydantic import AliasPath, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    AliasChoices,
+    AliasPath,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+)
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record
 from guardreasoner.tasks import Task
 
-_OPTIONAL = ("response", "reasoning", "id", "source")
+_TEXT = Annotated[str, Field(pattern=r"\S")]
+_TYPES: dict[str, Any] = {
+    # A pattern that any text matches makes pydantic look at it: else it lets lone surrogates pass.
+    "response": Annotated[str, Field(pattern="")],
+    "reasoning": _TEXT,
+    # A number is a name as well; the last annotation is the first to see the cell.
+    "id": Annotated[
+        str,
+        Field(pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$", max_length=512),
+        BeforeValidator(lambda cell: str(cell) if type(cell) is int else cell),
+    ],
+    "source": Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=512)],
+}
+"""Columns that a row need not have."""
 _LABEL = "label_"
 _LABELS = "labels"
 
@@ -25,7 +47,8 @@ class Columns:
     Args:
         prompt: column of the user's text.
         response: column of the assistant's text; None: "response", in rows that have it.
-        labels: column by task; a dot leads into an object. None given: "labels.request" and so on.
+        labels: column by task; a dot leads into an object where no column has it in its name. None given:
+            "labels.request" and so on.
         words: for each task whose labels are other words in the file, the label by word: ``{request: {1: harmful}}``.
         reasoning: column of the trace; None: "reasoning", in rows that have it.
         id: column of the record's id; None: "id" in rows that have it, else file and line.
@@ -66,15 +89,19 @@ class RowCheck:
                     raise InputError(
                         f"columns.words.{name}: {word!r} stands for {label!r}; task {name} has the labels {allowed}"
                     )
-        fields: dict[str, Any] = {"prompt": (_text(), Field(validation_alias=_alias(columns.prompt)))}
-        for name in _OPTIONAL:
+        fields: dict[str, Any] = {"prompt": (_TEXT, Field(validation_alias=_alias(columns.prompt)))}
+        for name in _TYPES:
             column = getattr(columns, name)
-            type_ = (_name() if name in ("id", "source") else _text(blank=name != "reasoning")) | None
+            type_ = _TYPES[name] | None
             fields[name] = (type_, Field(... if column else None, validation_alias=_alias(column or name)))
         labels = dict(columns.labels) or {name: f"{_LABELS}.{name}" for name in known}
         for name, column in labels.items():
-            words = {_spelt(word): label for word, label in columns.words.get(name, {}).items()}
-            type_ = Annotated[str | None, BeforeValidator(partial(_label, words, known[name].labels))]
+            given = columns.words.get(name, {})
+            words = {spelling: label for word, label in given.items() for spelling in spellings(word)}
+            # The words of the file are what the user knows; the labels are allowed beside them.
+            allowed = ", ".join(dict.fromkeys([*map(spelt, given), *known[name].labels]))
+            words = {label: label for label in known[name].labels} | words
+            type_ = Annotated[str | None, BeforeValidator(partial(_label, words, allowed))]
             fields[_LABEL + name] = (type_, Field(... if columns.labels else None, validation_alias=_alias(column)))
         self._known_labels = () if columns.labels else tuple(known)
         self.labelled = tuple(labels)
@@ -89,9 +116,10 @@ class RowCheck:
             place: the record's id where the row has none.
             source: the record's source where the row names none.
         """
-        if self._known_labels and isinstance(given := row.get(_LABELS), dict):
-            unknown = [name for name in given if name not in self._known_labels]
-            if unknown:
+        if self._known_labels and (given := row.get(_LABELS)) is not None:
+            if not isinstance(given, dict):
+                return [f"{_LABELS}: found {describe(given)}, expected an object with a label by task"]
+            if unknown := [name for name in given if name not in self._known_labels]:
                 return [f"{_LABELS}: found {describe(unknown[0])}, allowed are {', '.join(self._known_labels)}"]
         try:
             valid = self._model.model_validate(row)
@@ -120,40 +148,52 @@ def describe(value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "an infinite number"
     if isinstance(value, int | float):
-        return f"a number ({value})"
+        return f"a number ({_short(str(value))})"
     if isinstance(value, str):
-        return repr(value if len(value) <= 40 else f"{value[:37]}…") if value.strip() else "an empty text"
+        return repr(_short(value)) if value.strip() else "an empty text"
     if isinstance(value, date | time):
         return f"a date ({value})"
     names: dict[type, str] = {list: "a list", dict: "an object", bytes: "bytes"}
     return names.get(type(value), type(value).__name__)
 
 
-def _text(blank: bool = False) -> Any:
-    return str if blank else Annotated[str, Field(pattern=r"\S")]
-
-
-def _name() -> Any:
-    return Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$", max_length=512)]
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:37]}…"
 
 
 def _alias(column: str) -> Any:
-    return AliasPath(*column.split(".")) if "." in column else column
+    return AliasChoices(column, AliasPath(*column.split("."))) if "." in column else column
 
 
-def _spelt(word: Any) -> str:
-    """Return a word as text, so that 1 in YAML is "1" in a CSV file, and true is true in any."""
-    return str(word).lower() if isinstance(word, bool) else str(word)
+def spelt(word: Any) -> str:
+    """Return a word of a config as text, for a message."""
+    return "null" if word is None else next(iter(spellings(word)), str(word))
 
 
-def _label(words: Mapping[str, str], labels: Sequence[str], value: Any) -> Any:
+def spellings(value: Any) -> tuple[str, ...]:
+    """Return how a word of a config, or a cell, may be spelt in files: two are the same that share a spelling.
+
+    YAML reads 1 as a number and yes as true, CSV knows texts alone, and a column of whole numbers in which one is
+    missing often comes as 1.0.
+    """
+    if value is None:
+        return ("",)
+    if isinstance(value, bool):
+        words = ("true", "yes", "on") if value else ("false", "no", "off")
+        return tuple(way(word) for word in words for way in (str.lower, str.capitalize, str.upper))
+    if isinstance(value, float) and value.is_integer():
+        return (str(value), str(int(value)))
+    return (str(value),) if isinstance(value, str | int | float | date) else ()
+
+
+def _label(words: Mapping[str, str], allowed: str, value: Any) -> str | None:
     """Return the label that a cell stands for; None where it holds none."""
-    if isinstance(value, str | int | float) and (label := words.get(_spelt(value))) is not None:
-        return label
-    if value is None or (isinstance(value, str) and value in labels):
-        return value
-    # The words of the file are what the user knows; the labels are allowed beside them.
-    raise ValueError(f"found {describe(value)}, allowed are {', '.join(dict.fromkeys([*words, *labels]))}")
+    for spelling in spellings(value):
+        if spelling in words:
+            return words[spelling]
+    if value is None:
+        return None
+    raise ValueError(f"found {describe(value)}, allowed are {allowed}")
 
 
 def _fault(error: Any, row: Mapping[str, Any]) -> str:

@@ -106,7 +106,7 @@ class PreferenceDataModule(TrainingDataModule):
                 f"data.rollouts: none of {len(records)} records is hard: no record has both right and wrong outputs",
                 "sample more outputs a record (model.k) or at a higher temperature",
             )
-        self.note(f"HS-DPO: {len(mined.pairs):,} hard of {len(records):,} records")
+        log.info(f"HS-DPO: {len(mined.pairs):,} hard of {len(records):,} records")
         kept = {record.id for record in self.apart(pair.record for pair in mined.pairs)}
         return [pair for pair in mined.pairs if pair.record.id in kept]
 

@@ -11,10 +11,11 @@ from guardreasoner.data.loading import log, record_loader
 from guardreasoner.data.training import Faulty, Subject, TrainingDataModule
 from guardreasoner.errors import InputError
 from guardreasoner.manifest import content_hash
-from guardreasoner.prompts import parse, target
+from guardreasoner.prompts import target
 from guardreasoner.records import Record, Split
 from guardreasoner.sources import Source
 from guardreasoner.sources.rollouts import read_rollouts_of
+from guardreasoner.synthesis import faults
 from guardreasoner.tasks import Task
 from guardreasoner.tokens import Collator, Example, two_row
 
@@ -28,7 +29,8 @@ class ReasoningDataModule(TrainingDataModule):
     Args:
         source: gives the splits; its test split is a benchmark of the run.
         rollouts: folders of rollouts whose *right* outputs are the reasoning to learn, one a record, picked by
-            ``seed``; None: the records bring their own reasoning.
+            ``seed``; an output that holds no reasoning, or betrays that the answer was given, counts as wrong.
+            None: the records bring their own reasoning.
         benchmarks: more sources whose test split must not share a prompt with the training records.
         similarity: from which similarity on two prompts count as shared (:class:`guardreasoner.contamination.Held`).
         leave_out_held: leave out, and count, training records that a benchmark holds, instead of refusing to start.
@@ -129,14 +131,12 @@ class ReasoningDataModule(TrainingDataModule):
         known = {record.id: record for record in records}
         for rollout in read_rollouts_of(self.rollouts, self.source, tasks):
             record = known.get(rollout.record_id)
-            if record is not None:
-                verdicts = parse(rollout.completion, tasks)
-                if all(verdicts.get(task) == label for task, label in record.gold().items()):
-                    right.setdefault(record.id, []).append(rollout.completion)
+            if record is not None and not faults(rollout.completion, record, tasks, steps=None):
+                right.setdefault(record.id, []).append(rollout.completion)
         if not right and split == "train":
             raise InputError(f"data.rollouts: no output of a {split} record in {', '.join(self.rollouts)} is right")
         if known:
-            self.note(f"{split}: {len(right)} of {len(known)} records have a right trace, the others are left out")
+            log.info(f"{split}: {len(right)} of {len(known)} records have a right trace, the others are left out")
         for identity, record in known.items():
             if traces := right.get(identity):
                 yield replace(record, reasoning=random.Random(f"{self.seed}/{identity}").choice(traces))

@@ -1,10 +1,12 @@
 """What the data of both stages share: kept apart from the benchmarks, tokenized once, served as optimizer steps."""
 
 import json
+import logging
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +88,6 @@ class TrainingDataModule(LightningDataModule, ABC):
         self.cache = cache
         self.train: Sequence[Example] = []
         self.validation: Sequence[Example] = []
-        self._notes: list[str] = []
         self._looked_at_with: Encoder | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
@@ -126,11 +127,6 @@ class TrainingDataModule(LightningDataModule, ABC):
             shutil.rmtree(folder, ignore_errors=True)
             self._make(folder)
 
-    def note(self, line: str) -> None:
-        """Log a line, now and whenever the examples come from the cache."""
-        log.info(line)
-        self._notes.append(line)
-
     def look_with(self, encoder: Encoder) -> None:
         """Make ready for :meth:`subjects` without a trainer; what a benchmark holds is then yielded, whatever is set.
 
@@ -147,7 +143,7 @@ class TrainingDataModule(LightningDataModule, ABC):
         """Yield records; refuse, leave out or (with the flag) allow those whose prompt a benchmark of the run holds."""
         if self._looked_at_with is not None:
             return iter(records)
-        return self.held().checked(records, where, self.leave_out_held, self.allow_contamination, self.note)
+        return self.held().checked(records, where, self.leave_out_held, self.allow_contamination)
 
     def fitting(self, examples: Iterable[Example], what: str) -> Iterator[Example]:
         """Yield the examples that fit into ``max_length``; leave out or, after the last, refuse the others.
@@ -174,7 +170,7 @@ class TrainingDataModule(LightningDataModule, ABC):
             )
         if too_long == count:
             raise InputError(f"{what}: all {count} are longer than data.max_length {self.max_length}")
-        self.note(f"{what}: {too_long} of {count} are longer than {self.max_length} tokens, left out")
+        log.info(f"{what}: {too_long} of {count} are longer than {self.max_length} tokens, left out")
 
     def train_dataloader(self) -> StepLoader:
         """Return the loader of optimizer steps."""
@@ -214,16 +210,28 @@ class TrainingDataModule(LightningDataModule, ABC):
         return fingerprint([type(self).__name__, *decides, *more])
 
     def _make(self, folder: Path) -> None:
-        self._notes = []
-        with replacing_folder(folder) as partial:
+        with replacing_folder(folder) as partial, _listening() as notes:
             for split in ("train", "validation"):
                 examples = (subject.example for subject in self.subjects(split))
                 write_examples(partial / f"{split}.arrow", self.fitting(examples, f"{split} {self.called}"))
-            (partial / _NOTES).write_text(json.dumps(self._notes), encoding="utf-8")
+            (partial / _NOTES).write_text(json.dumps(notes), encoding="utf-8")
         self._open(folder, say=False)
 
     def _open(self, folder: Path, say: bool = True) -> None:
         notes = json.loads((folder / _NOTES).read_text(encoding="utf-8"))
         self.train, self.validation = (ExampleStore(folder / f"{split}.arrow") for split in ("train", "validation"))
         for line in notes if say else ():
-            log.info(line)
+            log.info("%s", line)
+
+
+@contextmanager
+def _listening() -> Iterator[list[str]]:
+    """Collect what is logged of rows left out, set aside or allowed, so that it can be said again from the cache."""
+    heard: list[str] = []
+    listener = logging.Handler(logging.INFO)
+    listener.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    log.addHandler(listener)
+    try:
+        yield heard
+    finally:
+        log.removeHandler(listener)

@@ -20,7 +20,7 @@ from guardreasoner.sources.quarantine import set_aside
 from guardreasoner.sources.rows import Row, read_rows
 from guardreasoner.splits import require_shares, split_of
 from guardreasoner.tasks import GUARD_TASKS, Task
-from guardreasoner.validation import Columns, RowCheck
+from guardreasoner.validation import Columns, RowCheck, spellings, spelt
 
 log = logging.getLogger("guardreasoner")
 
@@ -72,7 +72,8 @@ class Files:
             raise InputError("data.source: no file is given (train, validation or test)")
         self.columns = columns
         self.tasks = tuple(tasks or GUARD_TASKS)
-        self.keep = {column: {str(word) for word in words} for column, words in (keep or {}).items()}
+        self.keep = keep or {}
+        self._wanted = {column: {s for word in words for s in spellings(word)} for column, words in self.keep.items()}
         self.validation_share = validation_share
         self.test_share = test_share
         self.quarantine = quarantine
@@ -93,18 +94,21 @@ class Files:
                     if (name, row.place) in faulty or not self._kept(row):
                         continue
                     record = self._record(row, name)
-                    assert isinstance(record, Record)
+                    if not isinstance(record, Record):
+                        raise InputError(f"{path}:{row.place}: {record[0]}", "the file changed while it was read")
                     if self._split(own, record) == split:
                         yield record
 
     def identity(self) -> object:
         """Return the arguments and the content of every file."""
-        files = [content_hash(path) for split in self._files().values() for path, _ in split]
+        files = [(name, content_hash(path)) for split in self._files().values() for path, name in split]
         arguments = [self.patterns, self.columns, self.tasks, self.keep, self.validation_share, self.test_share]
-        return [*map(repr, arguments), bool(self.quarantine), files]
+        return [*map(repr, arguments), self.quarantine, files]
 
     def _split(self, own: Split, record: Record) -> Split:
-        return split_of(record.prompt, self.validation_share, self.test_share) if own == "train" else own
+        if own != "train" or not (self.validation_share or self.test_share):
+            return own
+        return split_of(record.prompt, self.validation_share, self.test_share)
 
     def _files(self) -> dict[Split, list[tuple[Path, str]]]:
         """Return the files of each split with the name that ids begin with: the file's own where it is the only one."""
@@ -113,16 +117,31 @@ class Files:
             for split, patterns in self.patterns.items():
                 found[split] = [path for pattern in patterns for path in _matching(pattern, split)]
             counts = Counter(path.name for paths in found.values() for path in paths)
-            if twice := next((p for p, n in Counter(p for ps in found.values() for p in ps).items() if n > 1), None):
-                raise InputError(f"data.source: {twice} is given twice; a file belongs to one split, once")
+            self._require_apart([path for paths in found.values() for path in paths])
             self._names = {
-                split: [(path, path.name if counts[path.name] == 1 else path.as_posix()) for path in paths]
+                split: [(path, _one_line(path.name if counts[path.name] == 1 else path.as_posix())) for path in paths]
                 for split, paths in found.items()
             }
         return self._names
 
+    def _require_apart(self, paths: Sequence[Path]) -> None:
+        seen: set[Path] = set()
+        for path in paths:
+            real = path.resolve()
+            if real in seen:
+                raise InputError(f"data.source: {path} is given twice; a file belongs to one split, once")
+            if self.quarantine is not None and real.is_relative_to(Path(self.quarantine).resolve()):
+                raise InputError(
+                    f"data.source: {path} lies in data.source.quarantine {self.quarantine}, which is written anew",
+                    "move the file, once its rows are mended, out of there",
+                )
+            seen.add(real)
+
     def _kept(self, row: Row) -> bool:
-        return row.values is None or all(str(row.values.get(column)) in words for column, words in self.keep.items())
+        if row.values is None:
+            return True
+        values = row.values
+        return all(not words.isdisjoint(spellings(values.get(column))) for column, words in self._wanted.items())
 
     def _record(self, row: Row, name: str) -> Record | list[str]:
         if row.values is None:
@@ -139,9 +158,7 @@ class Files:
                 set_aside(self.quarantine, found.rows, found.faults)
                 log.warning("%d of %d rows are in quarantine: %s", len(found.faulty), found.count, self.quarantine)
             if found.left_out:
-                log.info(
-                    "%d of %d rows left out: data.source.keep wants %s", found.left_out, found.count, self._wanted()
-                )
+                log.info("%d of %d rows left out: %s", found.left_out, found.count, self._filter())
             self._faulty = frozenset(found.faulty)
         return self._faulty
 
@@ -154,8 +171,10 @@ class Files:
         for split, files in splits.items():
             for path, name in files:
                 used = read = 0
+                columns: dict[str, None] = {}
                 for row in read_rows(path):
                     read += 1
+                    columns.update(dict.fromkeys(row.values or ()) if self.keep else {})
                     if not self._kept(row):
                         found.left_out += 1
                         continue
@@ -171,13 +190,16 @@ class Files:
                 if not read:
                     raise InputError(f"{path}: the file holds no row")
                 if not used and self.keep and not found.rows.get(path):
-                    raise InputError(f"{path}: none of {read} rows is left: data.source.keep wants {self._wanted()}")
+                    absent = next((column for column in self.keep if column not in columns), None)
+                    hint = f"there is no column {absent!r}, but {', '.join(map(repr, columns))}" if absent else None
+                    raise InputError(f"{path}: none of {read} rows is left: {self._filter()}", hint)
                 if not used and self.quarantine is not None:
-                    raise InputError(f"{path}: all {read} rows are faulty; the first: {found.first(path)}")
+                    raise InputError(f"{path}: no row is without fault; the first: {found.first(path)}")
         return found
 
-    def _wanted(self) -> str:
-        return "; ".join(f"{column}: {', '.join(sorted(words))}" for column, words in self.keep.items())
+    def _filter(self) -> str:
+        wanted = "; ".join(f"{column}: {', '.join(map(spelt, words))}" for column, words in self.keep.items())
+        return f"data.source.keep wants {wanted}"
 
     def _refusal(self, found: "_Findings") -> InputError:
         shown = found.faults[:_SHOWN]
@@ -202,15 +224,19 @@ class _Findings:
 
     def add(self, path: Path, name: str, row: Row, faults: Sequence[str]) -> None:
         self.faulty.append((name, row.place))
-        self.faults += [f"{path}:{row.place}: {fault}" for fault in faults]
+        self.faults += [_one_line(f"{path}:{row.place}: {fault}") for fault in faults]
         self.rows.setdefault(path, []).append(row.raw)
 
     def first(self, path: Path) -> str:
-        return next(fault for fault in self.faults if fault.startswith(f"{path}:"))
+        return next(fault for fault in self.faults if fault.startswith(_one_line(f"{path}:")))
+
+
+def _one_line(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _matching(pattern: str, split: str) -> list[Path]:
-    if not glob.has_magic(pattern):
+    if not glob.has_magic(pattern) or Path(pattern).exists():
         return [Path(pattern)]
     found = sorted(Path(path) for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
     if not found:

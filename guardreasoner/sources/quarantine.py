@@ -1,8 +1,7 @@
 """Faulty rows set aside, unchanged, in files of the same form, so that they can be mended and read again."""
 
 import gzip
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,27 +28,34 @@ def set_aside(folder: str | Path, rows: dict[Path, list[Any]], faults: Sequence[
         raise InputError(f"data.source.quarantine: {folder} holds other things, expected a folder of its own")
     try:
         with replacing_folder(folder) as partial:
-            for path, own in rows.items():
-                _write(partial / _name(path, rows), own, header(path))
-            partial.joinpath(FAULTS).write_text("".join(f"{fault}\n" for fault in faults), encoding="utf-8")
+            for path, name in _names(rows).items():
+                _write(partial / name, rows[path], path)
+            content = "".join(f"{fault}\n" for fault in faults)
+            (partial / FAULTS).write_text(content, encoding="utf-8")
     except OSError as error:
         raise InputError(f"data.source.quarantine: {folder} cannot be written: {error.strerror}") from None
 
 
-def _name(path: Path, rows: dict[Path, list[Any]]) -> str:
-    alike = [other for other in rows if other.name == path.name]
-    return path.name if len(alike) == 1 else f"{alike.index(path)}-{path.name}"
+def _names(paths: Iterable[Path]) -> dict[Path, str]:
+    """Return a name of its own for each file: the one it has, with a number before it where that is taken."""
+    names: dict[Path, str] = {}
+    for path in paths:
+        number, name = 1, path.name
+        while name in names.values():
+            number, name = number + 1, f"{number + 1}-{path.name}"
+        names[path] = name
+    return names
 
 
-def _write(path: Path, rows: Sequence[Any], first: bytes) -> None:
+def _write(path: Path, rows: Sequence[Any], origin: Path) -> None:
     if kind(path) == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        pq.write_table(pa.Table.from_pylist(list(rows)), path)
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=pq.read_schema(origin)), path)
         return
     if kind(path) == ".json":
-        content = json.dumps([json.loads(row) for row in rows], indent=1, ensure_ascii=True).encode()
+        content = b"[\n" + b",\n".join(rows) + b"\n]\n"
     else:
-        content = first + b"".join(row if row.endswith(b"\n") else row + b"\n" for row in rows)
+        content = b"".join(row if row.endswith(b"\n") else row + b"\n" for row in (header(origin), *rows) if row)
     path.write_bytes(gzip.compress(content) if path.suffix.lower() == ".gz" else content)

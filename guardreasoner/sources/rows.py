@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,8 @@ from guardreasoner.errors import InputError
 
 _BOM = b"\xef\xbb\xbf"
 _BATCH = 1024
+_ESCAPED = re.compile("[\udc80-\udcff]")
+_SPACE = re.compile(r"[ \t\n\r]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ def read_rows(path: str | Path) -> Iterator[Row]:
     try:
         yield from reader(path)
     except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise InputError(f"{path}: cannot be read: {reason}") from None
 
 
@@ -61,10 +64,10 @@ def kind(path: Path) -> str:
 
 
 def header(path: Path) -> bytes:
-    """Return the first line of a file whose rows mean nothing without it; nothing for other files."""
-    if kind(path) not in (".csv", ".tsv"):
+    """Return the names of the columns of a CSV or TSV file as they stand in it; nothing for other files."""
+    if kind(path) not in _DELIMITERS:
         return b""
-    return next((line for _, line in _lines(path)), b"")
+    return next((raw for _, cells, raw in _cells(path) if cells), b"")
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -87,7 +90,7 @@ def _json_row(place: str, line: bytes) -> Row:
     try:
         value = parse_json(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        return Row(place, None, _not_utf8(line[error.start], error.start), line)
+        return Row(place, None, _not_utf8(line[error.start], len(line[: error.start].decode("utf-8"))), line)
     except ValueError as error:
         return Row(place, None, str(error), line)
     if not isinstance(value, dict):
@@ -101,22 +104,47 @@ def _json(path: Path) -> Iterator[Row]:
     if not content.strip():
         return
     try:
-        value = parse_json(content.decode("utf-8"))
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}:{line}: {_not_utf8(content[error.start], error.start)}") from None
+        before = content[: error.start].decode("utf-8")
+        fault = _not_utf8(content[error.start], len(before) - before.rfind("\n") - 1)
+        raise InputError(f"{path}:{before.count(chr(10)) + 1}: {fault}") from None
+    try:
+        yield from _items(text, path)
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not valid JSON: {error.msg} at column {error.colno}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
-    if not isinstance(value, list):
-        raise InputError(f"{path}: found {_json_name(value)}, expected a JSON list of objects")
-    for number, item in enumerate(value, start=1):
-        raw = json.dumps(item).encode()
-        if isinstance(item, dict):
-            yield Row(f"item {number}", item, None, raw)
-        else:
-            yield Row(f"item {number}", None, f"found {_json_name(item)}, expected a JSON object", raw)
+        raise InputError(f"{path}:{error.lineno}: {_not_json(error)}") from None
+    except RecursionError:
+        raise InputError(f"{path}: not valid JSON: too deeply nested") from None
+
+
+def _items(text: str, path: Path) -> Iterator[Row]:
+    """Yield the items of a JSON list one by one, each as it stands there."""
+    decoder = json.JSONDecoder(parse_int=float)  # only to find where an item ends; an int may be too long for Python
+
+    def after_space(at: int) -> int:
+        found = _SPACE.match(text, at)
+        return found.end() if found else at
+
+    at = after_space(0)
+    if text[at] != "[":
+        value, _ = decoder.raw_decode(text, at)
+        hint = "a file with an object on each line is named .jsonl" if isinstance(value, dict) else None
+        raise InputError(f"{path}: found {_json_name(value)}, expected a JSON list of objects", hint)
+    at = after_space(at + 1)
+    mark, number = text[at : at + 1], 0
+    if mark == "]":
+        at = after_space(at + 1)
+    while mark != "]":
+        start, number = at, number + 1
+        _, end = decoder.raw_decode(text, start)
+        yield _json_row(f"item {number}", text[start:end].encode())
+        at = after_space(end)
+        mark = text[at : at + 1]
+        if mark not in (",", "]"):
+            raise json.JSONDecodeError("Expecting ',' or ']'", text, at)
+        at = after_space(at + 1)
+    if at < len(text):
+        raise json.JSONDecodeError("Extra data", text, at)
 
 
 def parse_json(text: str) -> Any:
@@ -129,9 +157,7 @@ def parse_json(text: str) -> Any:
     def once(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)
         if len(found) < len(items):
-            seen: set[str] = set()
-            twice = next(key for key, _ in items if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise ValueError(f"the key {twice!r} occurs twice")
+            raise ValueError(f"the key {_twice([key for key, _ in items])!r} occurs twice")
         return found
 
     def no_number(word: str) -> Any:
@@ -140,13 +166,18 @@ def parse_json(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=once, parse_constant=no_number)
     except json.JSONDecodeError as error:
-        error.args = (f"not valid JSON: {error.msg} at column {error.colno}",)
+        error.args = (_not_json(error),)
         raise
     except RecursionError:
         raise ValueError("not valid JSON: too deeply nested") from None
+    except ValueError as error:
+        if "set_int_max_str_digits" not in str(error):
+            raise
+        raise ValueError("found a number of thousands of digits, which Python does not read") from None
 
 
-def _csv(path: Path, delimiter: str = ",") -> Iterator[Row]:
+def _cells(path: Path) -> Iterator[tuple[int, list[str] | str, bytes]]:
+    """Yield each row of a CSV or TSV file: its first line, its cells or what is wrong with it, and its bytes."""
     csv.field_size_limit(sys.maxsize)
     pending: list[bytes] = []
 
@@ -155,48 +186,49 @@ def _csv(path: Path, delimiter: str = ",") -> Iterator[Row]:
             pending.append(line)
             yield line.decode("utf-8", errors="surrogateescape")
 
-    reader = csv.reader(texts(), delimiter=delimiter, strict=True)
-    header: list[str] | None = None
+    reader = csv.reader(texts(), delimiter=_DELIMITERS[kind(path)], strict=True)
     while True:
         start = reader.line_num + 1
         try:
-            cells = next(reader, None)
+            cells: list[str] | str | None = next(reader, None)
         except csv.Error as error:
-            if header is None:
-                raise InputError(f"{path}:{start}: not valid CSV: {error}") from None
-            yield Row(str(start), None, f"not valid CSV: {error}", b"".join(pending))
-            pending.clear()
-            continue
+            known = (ours for theirs, ours in _CSV_ERRORS.items() if str(error).startswith(theirs))
+            cells = f"not valid CSV: {next(known, error)}"
         if cells is None:
             return
-        raw = b"".join(pending)
+        yield start, cells, b"".join(pending)
         pending.clear()
-        if header is None:
-            header = _header(cells, path)
-        elif cells:
-            yield _csv_row(str(start), header, cells, raw)
 
 
-def _header(cells: Sequence[str], path: Path) -> list[str]:
-    if twice := next((name for name in cells if cells.count(name) > 1), None):
-        raise InputError(f"{path}:1: the column {twice!r} occurs twice")
-    if any("\udc80" <= character <= "\udcff" for name in cells for character in name):
-        raise InputError(f"{path}:1: the names of the columns are not valid UTF-8")
-    return list(cells)
+def _csv(path: Path) -> Iterator[Row]:
+    names: list[str] | None = None
+    for start, cells, raw in _cells(path):
+        if isinstance(cells, str):
+            if names is None:
+                raise InputError(f"{path}:{start}: {cells}")
+            yield Row(str(start), None, cells, raw)
+        elif cells and names is None:
+            names = _header(cells, f"{path}:{start}")
+        elif cells and names is not None:
+            yield _csv_row(str(start), names, cells, raw)
+
+
+def _header(names: list[str], where: str) -> list[str]:
+    if (twice := _twice(names)) is not None:
+        raise InputError(f"{where}: the column {twice!r} occurs twice")
+    if any(map(_ESCAPED.search, names)):
+        raise InputError(f"{where}: the names of the columns are not valid UTF-8")
+    return names
 
 
 def _csv_row(place: str, header: Sequence[str], cells: Sequence[str], raw: bytes) -> Row:
     if len(cells) != len(header):
-        return Row(place, None, f"found {len(cells)} cells, expected {len(header)}: {', '.join(header)}", raw)
+        count = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}"
+        return Row(place, None, f"found {count}, expected {len(header)}: {', '.join(map(repr, header))}", raw)
     for name, cell in zip(header, cells, strict=True):
-        escaped = next((at for at, character in enumerate(cell) if "\udc80" <= character <= "\udcff"), None)
-        if escaped is not None:
-            return Row(place, None, f"{name}: {_not_utf8(ord(cell[escaped]) - 0xDC00, escaped)}", raw)
+        if escaped := _ESCAPED.search(cell):
+            return Row(place, None, f"{name}: {_not_utf8(ord(escaped[0]) - 0xDC00, escaped.start())}", raw)
     return Row(place, {name: cell or None for name, cell in zip(header, cells, strict=True)}, None, raw)
-
-
-def _tsv(path: Path) -> Iterator[Row]:
-    return _csv(path, "\t")
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -205,6 +237,8 @@ def _parquet(path: Path) -> Iterator[Row]:
 
     try:
         with pq.ParquetFile(path) as file:
+            if (twice := _twice(file.schema_arrow.names)) is not None:
+                raise InputError(f"{path}: the column {twice!r} occurs twice")
             number = 0
             for batch in file.iter_batches(batch_size=_BATCH):
                 for values in batch.to_pylist():
@@ -214,17 +248,31 @@ def _parquet(path: Path) -> Iterator[Row]:
         raise InputError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from None
 
 
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_CSV_ERRORS = {
+    "unexpected end of data": "a quoted cell does not end",
+    "new-line character": "found a carriage return outside quotes, expected lines that end in \\n or \\r\\n",
+}
+
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".jsonl": _jsonl,
     ".json": _json,
     ".csv": _csv,
-    ".tsv": _tsv,
+    ".tsv": _csv,
     ".parquet": _parquet,
 }
 
 
+def _twice(names: Sequence[str]) -> str | None:
+    return next((name for at, name in enumerate(names) if name in names[:at]), None)
+
+
+def _not_json(error: json.JSONDecodeError) -> str:
+    return f"not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
+
+
 def _not_utf8(byte: int, at: int) -> str:
-    return f"not valid UTF-8: byte 0x{byte:02x} at {at + 1}"
+    return f"not valid UTF-8: byte 0x{byte:02x} at character {at + 1}"
 
 
 def _json_name(value: Any) -> str:
