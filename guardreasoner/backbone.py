@@ -8,13 +8,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from guardreasoner.attention import Tree, attend_by_segments
+from guardreasoner.encoder import Encoder
 from guardreasoner.errors import InputError
 from guardreasoner.manifest import replacing_folder
 from guardreasoner.model_folder import FORMAT_FILE, files_fingerprint, loading, read_json
 from guardreasoner.objective import token_logps
 from guardreasoner.prompts import PromptFormat
 from guardreasoner.tasks import Task
-from guardreasoner.tokens import Batch, Encoder
+from guardreasoner.tokens import Batch
+
+_PLAIN = "data.collate: guardreasoner.tokens.two_row"
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class Backbone(nn.Module):
         self.dtype = dtype
         self.gradient_checkpointing = gradient_checkpointing
         self.network: Any = None
+        self.takes_segments = False
+        """Whether the loaded network computes packed rows (:mod:`guardreasoner.packing`)."""
         self._format = format
         self._tasks = tuple(tasks) if tasks else None
         self._encoder: Encoder | None = None
@@ -111,17 +117,30 @@ class Backbone(nn.Module):
             network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             network.enable_input_require_grads()
         self.network = network
+        self.takes_segments = attend_by_segments(self._decoder())
 
     def completion_logps(self, batch: Batch) -> Tensor:
         """Return the log-probability of each completion token: (N,) in nats.
 
         The output layer is applied to the N places that predict a completion token and to no other.
+
+        Raises:
+            InputError: a packed row for a network that cannot compute it.
         """
+        packed: dict[str, Any] = {}
+        mask = batch.attention_mask
+        if batch.segments is not None:
+            if not self.takes_segments:
+                raise InputError(f"{self.path}: this network computes no packed rows", f"set {_PLAIN}")
+            # a mask that is ready is passed on as it is; this one is never looked at
+            mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=batch.input_ids.device)
+            packed["tree"] = Tree(batch.segments)
         hidden = self._decoder()(
             input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
+            attention_mask=mask,
             position_ids=batch.position_ids,
             use_cache=False,
+            **packed,
         ).last_hidden_state
         hidden = hidden.flatten(0, 1)[batch.predictors]
         return token_logps(hidden, self.network.get_output_embeddings().weight, batch.targets)

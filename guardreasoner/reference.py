@@ -14,6 +14,7 @@ from guardreasoner.backbone import Backbone
 from guardreasoner.errors import InputError
 from guardreasoner.manifest import fingerprint
 from guardreasoner.objective import sequence_logps
+from guardreasoner.packing import packed
 from guardreasoner.records import replacing_file
 from guardreasoner.tokens import Batch, Example, two_row
 
@@ -154,9 +155,10 @@ class Precomputed(Reference):
     def _compute(self, backbone: Backbone, examples: list[Example]) -> Tensor:
         backbone.eval()
         device = next(backbone.parameters()).device
+        collate = packed if backbone.takes_segments else two_row
         rows = []
         for start in range(0, len(examples), self.batch_size):
-            batch = two_row(examples[start : start + self.batch_size], backbone.encoder.padding).to(device)
+            batch = collate(examples[start : start + self.batch_size], backbone.encoder.padding).to(device)
             logps = sequence_logps(backbone.completion_logps(batch), batch.sequence, batch.sequences)
             rows.append(logps.reshape(-1, len(batch.ids)).T.double().cpu())
         return torch.cat(rows)

@@ -16,11 +16,12 @@ from guardreasoner.contamination import Held
 from guardreasoner.data.training import Subject
 from guardreasoner.diagnosis import Diagnosis, Examination
 from guardreasoner.diagnosis.findings import CHECKS
+from guardreasoner.encoder import Encoder
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import PromptFormat, answer_block, target
 from guardreasoner.records import Record, Split
 from guardreasoner.tasks import GUARD_TASKS
-from guardreasoner.tokens import Encoder, Example
+from guardreasoner.tokens import Example
 from tests.tiny import TinySource, answer
 
 FORMAT = PromptFormat(opening="Judge.")

@@ -16,10 +16,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # packages do not know each other; whoever is on top may import everything.
 VOCABULARY = ("errors", "tasks", "records", "recipe", "objective", "manifest")
 TRANSFORMS = (
-    *("prompts", "tokens", "example_store", "sampling", "mining", "scoring"),
+    *("prompts", "encoder", "tokens", "packing", "example_store", "sampling", "mining", "scoring"),
     *("validation", "contamination", "splits", "synthesis", "diagnosis"),
 )
-OUTSIDE_WORLD = ("model_folder", "backbone", "reference", "generators", "sources")
+OUTSIDE_WORLD = ("model_folder", "attention", "backbone", "reference", "generators", "sources")
 LIGHTNING = ("data", "modules", "callbacks")
 APPLICATION = ("config", "freshness", "pipeline", "misspelt", "cli", "__main__", "commands", "report")
 FLOORS = (VOCABULARY, TRANSFORMS, OUTSIDE_WORLD, LIGHTNING, APPLICATION)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 OUTPUT = Path("logs/traces/teacher")
 LEDGER = OUTPUT / "answers.jsonl"
 COMMAND = ("predict", "--config", "configs/synthesize.yaml", "--data.source", "tests.tiny.TinySource")
-QUICK = ("--model.generator.timeout", "0.5", "--model.generator.pause", "0.01", "--model.generator.concurrency", "4")
+QUICK = ("--model.generator.timeout", "1.5", "--model.generator.pause", "0.01", "--model.generator.concurrency", "4")
 Run = Callable[..., tuple[int, str, str]]
 
 

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from guardreasoner.encoder import Encoder
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import PromptFormat, render
 from guardreasoner.records import Record
-from guardreasoner.tokens import Encoder, Example, StepCollator, two_row
+from guardreasoner.tokens import Example, StepCollator, two_row
 from tests.tiny import TinySource, examples
 
 FORMAT = PromptFormat(opening="Judge.")

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from guardreasoner.backbone import Backbone
 from guardreasoner.commands.base_model import make_base_model
+from guardreasoner.encoder import Encoder
 from guardreasoner.generators import Completion, Generator, Request
 from guardreasoner.prompts import answer_block
 from guardreasoner.records import Record, Rollout, Split, write_jsonl
 from guardreasoner.tasks import GUARD_TASKS
-from guardreasoner.tokens import Batch, Encoder, Example, two_row
+from guardreasoner.tokens import Batch, Example, two_row
 
 THINGS = ("kettle", "ladder", "violin", "garden", "letter", "window", "bridge", "candle")
 COUNTS: dict[Split, int] = {"train": 24, "validation": 4, "test": 6}

@@ -25,7 +25,7 @@ class Throughput(Callback):
 
     def on_train_batch_end(self, trainer: Any, module: LightningModule, outputs: Any, step: Step, index: int) -> None:
         """Log what happened since the last logged step."""
-        self._tokens += sum(int(batch.attention_mask.count_nonzero()) for batch in step.batches)
+        self._tokens += sum(batch.tokens for batch in step.batches)
         module.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
         if trainer.global_step % trainer.log_every_n_steps == 0 and self._tokens:
             seconds = time.perf_counter() - self._started

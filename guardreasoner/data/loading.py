@@ -7,10 +7,11 @@ from typing import Any
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
+from guardreasoner.encoder import Encoder
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record
 from guardreasoner.sampling import StepSampler
-from guardreasoner.tokens import Collator, Encoder, Example, StepCollator
+from guardreasoner.tokens import Collator, Example, StepCollator
 
 log = logging.getLogger("guardreasoner")
 
@@ -32,6 +33,11 @@ class StepLoader(DataLoader):
 def encoder_of(trainer: Any) -> Encoder:
     """Return the encoder of the trainer's model, so that data and model cannot disagree on a single id."""
     return trainer.lightning_module.backbone.encoder
+
+
+def takes_segments(trainer: Any) -> bool:
+    """Return whether the trainer's model computes packed rows; its weights are loaded by now."""
+    return trainer.lightning_module.backbone.takes_segments
 
 
 def step_loader(

@@ -8,11 +8,12 @@ from guardreasoner.data.training import Faulty, Subject, TrainingDataModule
 from guardreasoner.errors import InputError
 from guardreasoner.manifest import content_hash
 from guardreasoner.mining import Pairing, mine
+from guardreasoner.packing import packed
 from guardreasoner.records import Pair, Split
 from guardreasoner.sources import Source
 from guardreasoner.sources.rollouts import read_rollouts_of
 from guardreasoner.splits import split_of
-from guardreasoner.tokens import Collator, Example, two_row
+from guardreasoner.tokens import Collator, Example
 
 
 class PreferenceDataModule(TrainingDataModule):
@@ -58,7 +59,7 @@ class PreferenceDataModule(TrainingDataModule):
         skip_too_long: bool = False,
         bucket_steps: int = 1,
         seed: int = 0,
-        collate: Collator = two_row,
+        collate: Collator = packed,
         cache: str | None = None,
     ) -> None:
         super().__init__(

@@ -11,13 +11,14 @@ from guardreasoner.data.loading import log, record_loader
 from guardreasoner.data.training import Faulty, Subject, TrainingDataModule
 from guardreasoner.errors import InputError
 from guardreasoner.manifest import content_hash
+from guardreasoner.packing import packed
 from guardreasoner.prompts import target
 from guardreasoner.records import Record, Split
 from guardreasoner.sources import Source
 from guardreasoner.sources.rollouts import read_rollouts_of
 from guardreasoner.synthesis import faults
 from guardreasoner.tasks import Task
-from guardreasoner.tokens import Collator, Example, two_row
+from guardreasoner.tokens import Collator, Example
 
 _AT_ONCE = 1024
 """Records that are tokenized together."""
@@ -66,7 +67,7 @@ class ReasoningDataModule(TrainingDataModule):
         chunk_size: int = 64,
         bucket_steps: int = 1,
         seed: int = 0,
-        collate: Collator = two_row,
+        collate: Collator = packed,
         cache: str | None = None,
     ) -> None:
         super().__init__(

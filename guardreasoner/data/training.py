@@ -16,14 +16,16 @@ from pyarrow import ArrowException
 from torch.utils.data import DataLoader
 
 from guardreasoner.contamination import Held
-from guardreasoner.data.loading import StepLoader, encoder_of, log, step_loader, validation_loader
+from guardreasoner.data.loading import StepLoader, encoder_of, log, step_loader, takes_segments, validation_loader
+from guardreasoner.encoder import Encoder
 from guardreasoner.errors import InputError
 from guardreasoner.example_store import ExampleStore, write_examples
 from guardreasoner.manifest import code_fingerprint, fingerprint, replacing_folder
+from guardreasoner.packing import packed
 from guardreasoner.records import Record, Split
 from guardreasoner.sampling import StepSampler
 from guardreasoner.sources import Identified, Source
-from guardreasoner.tokens import Collator, Encoder, Example
+from guardreasoner.tokens import Collator, Example, two_row
 
 _NOTES = "notes.json"
 
@@ -176,12 +178,19 @@ class TrainingDataModule(LightningDataModule, ABC):
         """Return the loader of optimizer steps."""
         lengths = self.train.lengths if isinstance(self.train, ExampleStore) else [e.length for e in self.train]
         sampler = StepSampler(lengths, self.batch_size, self.epochs, self.start_epoch, self.seed, self.bucket_steps)
-        return step_loader(self.train, sampler, self.encoder, self._trainer, self.micro_batch_size, self.collate)
+        return step_loader(self.train, sampler, self.encoder, self._trainer, self.micro_batch_size, self._layout())
 
     def val_dataloader(self) -> DataLoader:
         """Return the loader of what is held out to watch the loss."""
         size = self.micro_batch_size or self.batch_size
-        return validation_loader(self.validation, self.encoder, size, self.collate)
+        return validation_loader(self.validation, self.encoder, size, self._layout())
+
+    def _layout(self) -> Collator:
+        """Return the collator, the plain one where the network computes no packed rows."""
+        if self.collate is packed and not takes_segments(self._trainer):
+            log.info("this network computes no packed rows: each completion gets a row of its own")
+            return two_row
+        return self.collate
 
     @property
     def encoder(self) -> Encoder:

@@ -14,9 +14,10 @@ from guardreasoner.diagnosis.findings import CHECKS, SEVERITIES, Finding, Tally
 from guardreasoner.diagnosis.ids import IdCheck
 from guardreasoner.diagnosis.summary import Balance, Histogram, Lengths, balance, rare
 from guardreasoner.diagnosis.targets import answer_line, target_hits
+from guardreasoner.encoder import Encoder
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
-from guardreasoner.tokens import Encoder, Example
+from guardreasoner.tokens import Example
 
 _AT_ONCE = 256
 _JOINED = 1000

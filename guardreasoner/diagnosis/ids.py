@@ -6,7 +6,8 @@ from itertools import chain, takewhile
 from typing import Any
 
 from guardreasoner.contamination import normalise
-from guardreasoner.tokens import Encoder, Example
+from guardreasoner.encoder import Encoder
+from guardreasoner.tokens import Example
 
 Hit = tuple[str, tuple[str, ...]]
 """Name of a check, and the words that were found."""

@@ -14,11 +14,11 @@ from transformers import AutoTokenizer
 from guardreasoner.backbone import Backbone
 from guardreasoner.data import training
 from guardreasoner.data.reasoning import ReasoningDataModule
+from guardreasoner.encoder import Encoder
 from guardreasoner.errors import InputError
 from guardreasoner.modules.rsft import RSFTModule
 from guardreasoner.records import Record, write_jsonl
 from guardreasoner.sources.files import Files
-from guardreasoner.tokens import Encoder
 from tests.tiny import TinySource, quiet_trainer, write_rollouts
 
 RECORDS = TinySource().records("train")

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
+from guardreasoner.encoder import Encoder
 from guardreasoner.prompts import PromptFormat, parse, target
 from guardreasoner.records import Record
 from guardreasoner.sources.files import Files
 from guardreasoner.tasks import GUARD_TASKS
-from guardreasoner.tokens import Encoder
 from tests.tiny import TinySource
 
 FORMAT = PromptFormat(opening="Judge.")

@@ -1,0 +1,182 @@
+"""Packed rows give the loss and gradients of plain rows, for every architecture that is claimed."""
+
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    GemmaConfig,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    Qwen3Config,
+)
+
+from guardreasoner.backbone import Backbone, LoRA
+from guardreasoner.data.reasoning import ReasoningDataModule
+from guardreasoner.errors import InputError
+from guardreasoner.modules.rsft import RSFTModule
+from guardreasoner.objective import dpo, hsdpo, sequence_logps, sequence_nll
+from guardreasoner.packing import packed
+from guardreasoner.tokens import Collator, Example, two_row
+from tests.test_packing import micro_batches
+from tests.tiny import TinySource, quiet_trainer
+
+SHAPE = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
+ARCHITECTURES: dict[str, Callable[[], Any]] = {
+    "llama": lambda: LlamaConfig(**SHAPE),
+    "qwen3": lambda: Qwen3Config(**SHAPE, head_dim=8),
+    "mistral": lambda: MistralConfig(**SHAPE, sliding_window=None),
+    "mistral-window": lambda: MistralConfig(**SHAPE, sliding_window=12),
+    "gemma": lambda: GemmaConfig(**SHAPE, head_dim=8),
+    "phi3": lambda: Phi3Config(**SHAPE, pad_token_id=0),
+    "phi3-window": lambda: Phi3Config(**SHAPE, pad_token_id=0, sliding_window=12),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return what makes the model folder of an architecture, once."""
+    made: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in made:
+            made[name] = Path(shutil.copytree(tiny_base, tmp_path_factory.mktemp("models") / name))
+            torch.manual_seed(0)
+            config = ARCHITECTURES[name]()
+            config.initializer_range = 0.3  # far from uniform, so that a wrong mask shows
+            AutoModelForCausalLM.from_config(config).save_pretrained(made[name])
+        return made[name]
+
+    return folder
+
+
+def double(backbone: Backbone) -> Backbone:
+    """Compute in float64, norms too, which transformers computes in float32 whatever they get."""
+
+    def forward(norm: Any, x: Tensor) -> Tensor:
+        weight = norm.weight + 1 if type(norm).__name__.startswith("Gemma") else norm.weight
+        eps = getattr(norm, "variance_epsilon", None) or norm.eps
+        return weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
+
+    for module in backbone.double().modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = MethodType(forward, module)
+    return backbone
+
+
+def step(
+    backbone: Backbone, examples: Sequence[Example], collate: Collator, micro: int
+) -> tuple[float, dict[str, Tensor]]:
+    """Return loss and gradients of one HS-DPO (or, with one completion each, R-SFT) step in micro-batches."""
+    backbone.zero_grad()
+    total = 0.0
+    for start in range(0, len(examples), micro):
+        batch = collate(examples[start : start + micro], 0)
+        logps = backbone.completion_logps(batch)
+        nll = sequence_nll(logps, batch.sequence, batch.sequences)
+        loss = nll.sum()
+        if batch.sequences > len(batch.ids):
+            gap = sequence_logps(logps, batch.sequence, batch.sequences) - batch.reference_logps
+            half = len(batch.ids)
+            loss = hsdpo(dpo(gap[:half] - gap[half:], 0.1), batch.weight, nll[:half], 2.0).sum()
+        (loss / len(examples)).backward()
+        total += float(loss) / len(examples)
+    return total, {n: p.grad.clone() for n, p in backbone.named_parameters() if p.grad is not None}
+
+
+def require_equal(backbone: Backbone, examples: Sequence[Example], tolerance: float, micro: int = 8) -> None:
+    loss, gradients = step(backbone, examples, two_row, 1)
+    found, packed_gradients = step(backbone, examples, packed, micro)
+    assert found == pytest.approx(loss, rel=tolerance)
+    assert gradients.keys() == packed_gradients.keys()
+    largest = max(float(gradient.norm()) for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        # a gradient that is zero but for rounding has no direction to compare
+        scale = max(float(gradient.norm()), 1e-4 * largest)
+        assert float((packed_gradients[name] - gradient).norm()) <= tolerance * scale, name
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(examples=micro_batches())
+def test_loss_and_gradients_in_float64(name: str, folders: Callable[[str], Path], examples: list[Example]) -> None:
+    if name not in _LOADED:
+        backbone = Backbone(str(folders(name)))
+        backbone.load()
+        _LOADED[name] = double(backbone.train())
+    require_equal(_LOADED[name], examples, 1e-10, micro=3)
+
+
+_LOADED: dict[str, Backbone] = {}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("change", ["none", "lora", "checkpointing"])
+def test_loss_and_gradients_in_float32(name: str, change: str, folders: Callable[[str], Path]) -> None:
+    torch.manual_seed(0)
+    lora = LoRA(r=2, alpha=4, dropout=0.0) if change == "lora" else None
+    backbone = Backbone(str(folders(name)), lora=lora, gradient_checkpointing=change == "checkpointing")
+    backbone.load()
+    backbone.train()
+    if lora:
+        for parameter_name, parameter in backbone.named_parameters():
+            if "lora_B" in parameter_name:
+                torch.nn.init.normal_(parameter, std=0.3)
+    generator = torch.Generator().manual_seed(1)
+    beginning = _draw(20, generator)
+    examples = [
+        Example(
+            str(n),
+            beginning + _draw(3 * n, generator) + _draw(1, generator),
+            (_draw(5 + 7 * n, generator), _draw(30 - 5 * n, generator)),
+            0.5 + n / 4,
+            (-3.0 * n, -40.0),
+        )
+        for n in range(4)
+    ]
+    require_equal(backbone, examples, 1e-5, micro=4)
+
+
+def _draw(count: int, generator: torch.Generator) -> tuple[int, ...]:
+    return tuple(torch.randint(3, 300, (count,), generator=generator).tolist())
+
+
+def test_a_saved_model_does_not_name_our_attention(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    backbone = Backbone(str(folders("llama")))
+    backbone.load()
+    backbone.save(tmp_path / "saved")
+    assert "guardreasoner" not in (tmp_path / "saved" / "config.json").read_text()
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "saved").config._attn_implementation == "sdpa"
+
+
+def test_a_network_that_cannot_takes_plain_rows_and_says_so(
+    tiny_base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(tiny_base, tmp_path / "gemma2"))
+    from transformers import Gemma2Config
+
+    config = Gemma2Config(**SHAPE, head_dim=8, attn_logit_softcapping=50.0, final_logit_softcapping=None)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    with caplog.at_level(logging.INFO, "guardreasoner"):
+        module = RSFTModule(Backbone(str(folder)))
+        quiet_trainer(fast_dev_run=True).fit(module, ReasoningDataModule(TinySource(), batch_size=4, epochs=1))
+    assert "this network computes no packed rows: each completion gets a row of its own" in caplog.messages
+    with pytest.raises(InputError, match="computes no packed rows"):
+        module.backbone.completion_logps(packed([Example("a", (3, 4), ((5,),))], 0))
