@@ -32,13 +32,13 @@ from typing import Literal
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import identity_of, part, read_rows, require_splits, text, text_or_none, used
-from guardreasoner.splits import require_shares
+from guardreasoner.sources.hub import read_rows, text, text_or_none, used
+from guardreasoner.sources.train_and_test import TrainAndTest
 
 _ANNOTATORS = ("labels_0", "labels_1", "labels_2", "labels_3", "labels_4")
 
 
-class Aegis:
+class Aegis(TrainAndTest):
     """Read Aegis 1.0, train and test (AegisSafetyTest), for the task "request".
 
     Args:
@@ -60,33 +60,14 @@ class Aegis:
         validation_share: float = 0.0,
         needs_caution: Literal["harmful", "unharmful"] = "harmful",
     ) -> None:
-        self.path = path
-        self.revision = revision
-        self.splits = require_splits("Aegis", splits)
-        self.validation_share = validation_share
+        super().__init__(path, revision, splits, validation_share)
         self.needs_caution = needs_caution
-        require_shares("Aegis", validation_share)
         if needs_caution not in ("harmful", "unharmful"):
             raise InputError(f"Aegis: needs_caution must be harmful or unharmful, got {needs_caution!r}")
 
-    def records(self, split: Split) -> Iterator[Record]:
-        """Yield the records of a split, in the order of the rows.
-
-        Raises:
-            InputError: the set cannot be read, or a row is not as it must be.
-        """
-        if split not in self.splits:
-            return
-        if split == "test":
-            yield from self._read("AegisSafetyTest", "test")
-        else:
-            yield from part(self._read("AegisTrain", "train"), split, self.validation_share)
-
-    def identity(self) -> object:
-        """Return the arguments and what a local folder holds."""
-        return identity_of(self, self.path)
-
-    def _read(self, name: str, split: str) -> Iterator[Record]:
+    def read(self, split: Literal["train", "test"]) -> Iterator[Record]:
+        """Yield the users' messages of a split that were voted on; the other rows are counted."""
+        name = "AegisSafetyTest" if split == "test" else "AegisTrain"
         return used(self._records(name, split), name, "are no user's message with a label")
 
     def _records(self, name: str, split: str) -> Iterator[Record | None]:

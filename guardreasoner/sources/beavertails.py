@@ -13,15 +13,16 @@ label. Many questions have several answers, so one may be in both splits.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import identity_of, part, read_rows, require_splits, text, word
-from guardreasoner.splits import require_shares
+from guardreasoner.sources.hub import read_rows, text, word
+from guardreasoner.sources.train_and_test import TrainAndTest
 
 _SAFE = {True: "unharmful", False: "harmful"}
 
 
-class BeaverTails:
+class BeaverTails(TrainAndTest):
     """Read BeaverTails-30k, train and test, for the task "response".
 
     Args:
@@ -41,32 +42,12 @@ class BeaverTails:
         splits: Sequence[Split] = ("train", "validation", "test"),
         validation_share: float = 0.0,
     ) -> None:
-        self.path = path
-        self.revision = revision
-        self.splits = require_splits("BeaverTails", splits)
-        self.validation_share = validation_share
-        require_shares("BeaverTails", validation_share)
+        super().__init__(path, revision, splits, validation_share)
 
-    def records(self, split: Split) -> Iterator[Record]:
-        """Yield the records of a split, in the order of the rows.
-
-        Raises:
-            InputError: the set cannot be read, or a row is not as it must be.
-        """
-        if split not in self.splits:
-            return
-        if split == "test":
-            yield from self._read("BeaverTailsTest", "30k_test")
-        else:
-            yield from part(self._read("BeaverTailsTrain", "30k_train"), split, self.validation_share)
-
-    def identity(self) -> object:
-        """Return the arguments and what a local folder holds."""
-        return identity_of(self, self.path)
-
-    def _read(self, name: str, split: str) -> Iterator[Record]:
-        columns = ("prompt", "response", "is_safe")
-        for number, (where, row) in enumerate(read_rows(self.path, None, split, columns, self.revision)):
+    def read(self, split: Literal["train", "test"]) -> Iterator[Record]:
+        """Yield the rows of a split, each a conversation with a label of its response."""
+        name, columns = f"BeaverTails{split.capitalize()}", ("prompt", "response", "is_safe")
+        for number, (where, row) in enumerate(read_rows(self.path, None, f"30k_{split}", columns, self.revision)):
             prompt, answer = text(row, "prompt", where), text(row, "response", where)
             labels = {"response": word(row, "is_safe", _SAFE, where)}
             yield Record(f"{name}/{number:06d}", prompt, answer, labels, source=name)

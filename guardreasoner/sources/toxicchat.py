@@ -17,17 +17,18 @@ evaluation and GuardReasoner's training data show a guard the user's text alone:
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import CSV, identity_of, part, read_rows, require_splits, text, used, word
-from guardreasoner.splits import require_shares
+from guardreasoner.sources.hub import CSV, read_rows, text, used, word
+from guardreasoner.sources.train_and_test import TrainAndTest
 
 _COLUMNS = ("user_input", "human_annotation", "toxicity")
 _ANNOTATED = {True: True, False: False}
 _TOXIC = {1: "harmful", 0: "unharmful"}
 
 
-class ToxicChat:
+class ToxicChat(TrainAndTest):
     """Read ToxicChat's annotated rows, train and test, for the task "request".
 
     Args:
@@ -47,30 +48,11 @@ class ToxicChat:
         splits: Sequence[Split] = ("train", "validation", "test"),
         validation_share: float = 0.0,
     ) -> None:
-        self.path = path
-        self.revision = revision
-        self.splits = require_splits("ToxicChat", splits)
-        self.validation_share = validation_share
-        require_shares("ToxicChat", validation_share)
+        super().__init__(path, revision, splits, validation_share)
 
-    def records(self, split: Split) -> Iterator[Record]:
-        """Yield the records of a split, in the order of the rows.
-
-        Raises:
-            InputError: the set cannot be read, or a row is not as it must be.
-        """
-        if split not in self.splits:
-            return
-        if split == "test":
-            yield from self._read("ToxicChatTest", "test")
-        else:
-            yield from part(self._read("ToxicChatTrain", "train"), split, self.validation_share)
-
-    def identity(self) -> object:
-        """Return the arguments and what a local folder holds."""
-        return identity_of(self, self.path)
-
-    def _read(self, name: str, split: str) -> Iterator[Record]:
+    def read(self, split: Literal["train", "test"]) -> Iterator[Record]:
+        """Yield the human-annotated rows of a split; the others are counted."""
+        name = f"ToxicChat{split.capitalize()}"
         return used(self._records(name, split), name, "are not human-annotated")
 
     def _records(self, name: str, split: str) -> Iterator[Record | None]:

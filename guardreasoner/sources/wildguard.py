@@ -18,26 +18,24 @@ both used. The published evaluation asks three questions of the same rows, so on
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.hub import (
     HARMFUL,
     REFUSAL,
-    identity_of,
-    part,
     read_rows,
-    require_splits,
     text,
     text_or_none,
     used,
     word,
 )
-from guardreasoner.splits import require_shares
+from guardreasoner.sources.train_and_test import TrainAndTest
 
 _COLUMNS = ("prompt", "response", "prompt_harm_label", "response_refusal_label", "response_harm_label")
 
 
-class WildGuardMix:
+class WildGuardMix(TrainAndTest):
     """Read WildGuardTrain and WildGuardTest, for all three tasks.
 
     Args:
@@ -57,31 +55,12 @@ class WildGuardMix:
         splits: Sequence[Split] = ("train", "validation", "test"),
         validation_share: float = 0.0,
     ) -> None:
-        self.path = path
-        self.revision = revision
-        self.splits = require_splits("WildGuardMix", splits)
-        self.validation_share = validation_share
-        require_shares("WildGuardMix", validation_share)
+        super().__init__(path, revision, splits, validation_share)
 
-    def records(self, split: Split) -> Iterator[Record]:
-        """Yield the records of a split, in the order of the rows.
-
-        Raises:
-            InputError: the set cannot be read, or a row is not as it must be.
-        """
-        if split not in self.splits:
-            return
-        if split == "test":
-            yield from self._read("WildGuardTest", "wildguardtest", "test")
-        else:
-            yield from part(self._read("WildGuardTrain", "wildguardtrain", "train"), split, self.validation_share)
-
-    def identity(self) -> object:
-        """Return the arguments and what a local folder holds."""
-        return identity_of(self, self.path)
-
-    def _read(self, name: str, config: str, split: str) -> Iterator[Record]:
-        return used(self._records(name, config, split), name, "have no label")
+    def read(self, split: Literal["train", "test"]) -> Iterator[Record]:
+        """Yield the labelled rows of a split; the others are counted."""
+        name = f"WildGuard{split.capitalize()}"
+        return used(self._records(name, name.lower(), split), name, "have no label")
 
     def _records(self, name: str, config: str, split: str) -> Iterator[Record | None]:
         for number, (where, row) in enumerate(read_rows(self.path, config, split, _COLUMNS, self.revision)):

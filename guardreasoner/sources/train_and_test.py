@@ -1,0 +1,52 @@
+"""What public sets with a training and a test split share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from guardreasoner.records import Record, Split
+from guardreasoner.sources.hub import identity_of, part, require_splits
+from guardreasoner.splits import require_shares
+
+
+class TrainAndTest(ABC):
+    """A set whose validation split is cut out of its training split, by a hash of the normalised prompt.
+
+    Args:
+        path: repository of the hub, or a folder with its files.
+        revision: of the repository; None for the newest.
+        splits: which splits to give; the others are empty.
+        validation_share: share of the training set's distinct prompts that validate.
+
+    Raises:
+        InputError: an unknown split, or a share out of range. Rows are read when records are asked for.
+    """
+
+    def __init__(self, path: str, revision: str | None, splits: Sequence[Split], validation_share: float) -> None:
+        name = type(self).__name__
+        self.path = path
+        self.revision = revision
+        self.splits = require_splits(name, splits)
+        self.validation_share = validation_share
+        require_shares(name, validation_share)
+
+    @abstractmethod
+    def read(self, split: Literal["train", "test"]) -> Iterator[Record]:
+        """Yield the records of a split of the set itself, in the order of the rows."""
+
+    def records(self, split: Split) -> Iterator[Record]:
+        """Yield the records of a split, in the order of the rows.
+
+        Raises:
+            InputError: the set cannot be read, or a row is not as it must be.
+        """
+        if split not in self.splits:
+            return
+        if split == "test":
+            yield from self.read("test")
+        else:
+            yield from part(self.read("train"), split, self.validation_share)
+
+    def identity(self) -> object:
+        """Return the arguments and what a local folder holds."""
+        return identity_of(self, self.path)
