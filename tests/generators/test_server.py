@@ -234,9 +234,14 @@ def test_a_stop_in_the_middle_leaves_no_thread() -> None:
             time.sleep(0.2)  # the main thread waits for the first reply by now
             signal.pthread_kill(main, signal.SIGINT)
 
-        threading.Thread(target=stop).start()
-        with pytest.raises(KeyboardInterrupt):
-            next(answers)
+        # a shell starts what it runs in the background with this signal ignored
+        former = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            threading.Thread(target=stop).start()
+            with pytest.raises(KeyboardInterrupt):
+                next(answers)
+        finally:
+            signal.signal(signal.SIGINT, former)
     assert not [t for t in threading.enumerate() if t.name == "server-requests"]
 
 
