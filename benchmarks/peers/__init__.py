@@ -1,0 +1,1 @@
+"""What the comparisons with other trainers share: real data, one process a measurement, tables."""

@@ -1,0 +1,149 @@
+"""Real pairs, mined from the published predictions of two models, and a model of the wanted shape, made once."""
+
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from guardreasoner.errors import InputError
+
+OPENS = ("1B", "3B")
+"""Folders of predictions, one a model; the pairs are records on which the outputs of both together disagree."""
+
+
+def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
+    """Write a model, its adapter where one is trained, and the examples.
+
+    Args:
+        folder: where they go.
+        predictions: folder of the published predictions.
+        arguments: ``stage``, ``hidden``, ``layers``, ``vocabulary``, ``pairs``, ``limit`` and ``lora``.
+
+    Returns:
+        Paths of ``model``, ``base`` and ``examples``.
+
+    Raises:
+        InputError: no predictions there, or too few pairs that are short enough.
+    """
+    from guardreasoner.backbone import Backbone, LoRA
+    from guardreasoner.mining import Pairing, mine
+    from guardreasoner.sources.rollouts import read_rollout_folders
+    from guardreasoner.tasks import GUARD_TASKS
+
+    folders = [predictions / name for name in OPENS]
+    if missing := [path for path in folders if not path.is_dir()]:
+        raise InputError(f"--predictions: {missing[0]}: no such folder of published predictions")
+    records, rollouts = read_rollout_folders(folders)
+    pairs = mine(records, rollouts, GUARD_TASKS, Pairing()).pairs
+    base = folder / "base"
+    _make_base(base, records, rollouts, arguments)
+    encoder = Backbone(str(base)).encoder
+    examples = []
+    for pair in pairs:
+        texts = [pair.chosen.completion, pair.rejected.completion][: 1 if arguments.stage == "rsft" else 2]
+        ids = {"id": pair.record.id, "prompt": encoder.prompt(pair.record), "completions": encoder.completions(texts)}
+        if length(ids) <= arguments.limit:
+            examples.append(ids)
+    if len(examples) < arguments.pairs:
+        raise InputError(f"--pairs: only {len(examples)} pairs have at most {arguments.limit} tokens")
+    (folder / "examples.json").write_text(json.dumps(_spread(examples, arguments.pairs)))
+    model = base
+    if arguments.lora:
+        import torch
+
+        torch.manual_seed(0)
+        model = folder / "adapter"
+        adapted = Backbone(str(base), lora=LoRA(r=arguments.lora, alpha=2 * arguments.lora, dropout=0.0))
+        adapted.load()
+        adapted.save(model)
+    return {"model": str(model), "base": str(base), "examples": str(folder / "examples.json")}
+
+
+def length(example: dict[str, Any]) -> int:
+    """Return the tokens of an example's longest row."""
+    return len(example["prompt"]) + max(map(len, example["completions"]))
+
+
+def tokens(example: dict[str, Any]) -> int:
+    """Return the tokens of all its rows, each prompt counted with every completion."""
+    return sum(len(example["prompt"]) + len(completion) for completion in example["completions"])
+
+
+def fingerprint(rows: Iterable[Sequence[int]]) -> str:
+    """Return a hash of rows of ids, whatever their order."""
+    return hashlib.sha256(json.dumps(sorted(map(list, rows))).encode()).hexdigest()[:16]
+
+
+def rows_of(examples: Sequence[dict[str, Any]]) -> list[list[int]]:
+    """Return the rows that plain training computes: prompt and completion, for every completion."""
+    return [[*example["prompt"], *completion] for example in examples for completion in example["completions"]]
+
+
+def useful_flops(example: dict[str, Any], shape: dict[str, int], adapter: bool) -> float:
+    """Return the FLOP that a training step on an example needs at least, so that it is the same for both sides.
+
+    The prompt counts once, the output layer on completion tokens alone, attention without what a causal mask hides. A
+    backward pass costs twice the forward one; with an adapter, frozen weights need no gradient of their own.
+
+    Args:
+        example: ids.
+        shape: ``body`` (weights of the layers), ``hidden``, ``layers``, ``vocabulary``.
+        adapter: whether the weights are frozen.
+    """
+    prompt, completions = len(example["prompt"]), [len(c) for c in example["completions"]]
+    head = 2 * shape["vocabulary"] * shape["hidden"] * sum(completions)
+    body = 2 * shape["body"] * (prompt + sum(completions))
+    seen = prompt * (prompt + 1) / 2 + sum(c * prompt + c * (c + 1) / 2 for c in completions)
+    attention = 4 * shape["hidden"] * shape["layers"] * seen
+    return (2 if adapter else 3) * (head + body) + 3 * attention
+
+
+def shape_of(base: str) -> dict[str, int]:
+    """Return the sizes that :func:`useful_flops` wants, from a model's config."""
+    config = json.loads(Path(base, "config.json").read_text())
+    hidden, inner, layers = (config[n] for n in ("hidden_size", "intermediate_size", "num_hidden_layers"))
+    narrow = hidden * config["num_key_value_heads"] // config["num_attention_heads"]
+    body = layers * (2 * hidden * hidden + 2 * hidden * narrow + 3 * hidden * inner)
+    return {"body": body, "hidden": hidden, "layers": layers, "vocabulary": config["vocab_size"]}
+
+
+def _spread(examples: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Return as many examples, drawn evenly by a hash of their ids."""
+    return sorted(examples, key=lambda example: hashlib.sha256(example["id"].encode()).digest())[:count]
+
+
+def _make_base(base: Path, records: Sequence[Any], rollouts: Sequence[Any], arguments: Any) -> None:
+    """Train the tokenizer on the real texts and make the weights; a larger vocabulary only widens the embedding."""
+    from transformers import AutoModelForCausalLM
+
+    from guardreasoner.commands.base_model import make_base_model
+    from guardreasoner.prompts import parse
+    from guardreasoner.tasks import GUARD_TASKS
+
+    by_id = {record.id: record for record in records}
+    taught = []
+    for rollout in rollouts:
+        labels = {task: label for task, label in parse(rollout.completion, GUARD_TASKS).items() if label}
+        if labels:
+            taught.append(replace(by_id[rollout.record_id], reasoning=rollout.completion, labels=labels))
+    heads = max(2, arguments.hidden // 64)
+    with contextlib.redirect_stdout(io.StringIO()):
+        make_base_model(
+            str(base),
+            taught,
+            vocabulary=min(arguments.vocabulary, 12_000),
+            hidden_size=arguments.hidden,
+            intermediate_size=arguments.hidden * 11 // 4,
+            layers=arguments.layers,
+            heads=heads,
+            kv_heads=heads // 2,
+            max_length=4096,
+        )
+    network = AutoModelForCausalLM.from_pretrained(base)
+    if arguments.vocabulary > network.config.vocab_size:
+        network.resize_token_embeddings(arguments.vocabulary, mean_resizing=False)
+        network.save_pretrained(base)
