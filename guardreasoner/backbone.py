@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from guardreasoner.attention import Tree, attend_by_segments
+from guardreasoner.attention import Beginning, Context, KeyValues, Tree, attend_by_segments, read_last_layer_in_part
 from guardreasoner.encoder import Encoder
 from guardreasoner.errors import InputError
 from guardreasoner.manifest import replacing_folder
@@ -16,7 +16,7 @@ from guardreasoner.model_folder import FORMAT_FILE, files_fingerprint, loading, 
 from guardreasoner.objective import token_logps
 from guardreasoner.prompts import PromptFormat
 from guardreasoner.tasks import Task
-from guardreasoner.tokens import Batch
+from guardreasoner.tokens import Batch, Segment
 
 _PLAIN = "data.collate: guardreasoner.tokens.two_row"
 
@@ -118,32 +118,56 @@ class Backbone(nn.Module):
             network.enable_input_require_grads()
         self.network = network
         self.takes_segments = attend_by_segments(self._decoder())
+        if self.takes_segments:
+            read_last_layer_in_part(self._decoder())
 
-    def completion_logps(self, batch: Batch) -> Tensor:
+    def completion_logps(self, batch: Batch, beginning: Beginning | None = None) -> Tensor:
         """Return the log-probability of each completion token: (N,) in nats.
 
         The output layer is applied to the N places that predict a completion token and to no other.
 
+        Args:
+            batch: rows.
+            beginning: that of a packed batch, where it is computed already (:meth:`begin`).
+
         Raises:
             InputError: a packed row for a network that cannot compute it.
         """
-        packed: dict[str, Any] = {}
-        mask = batch.attention_mask
-        if batch.segments is not None:
+        predictors = batch.predictors
+        if batch.segments is None:
+            hidden = self._hidden(batch.input_ids, batch.attention_mask, batch.position_ids)
+        else:
+            tree = Tree(batch.segments, beginning or self.begin(batch))
+            hidden = self._hidden(batch.input_ids, None, batch.position_ids, tree)
+            if tree.seen is not None:  # the last layer gave what is read alone
+                read = torch.tensor(tree.read, device=hidden.device)
+                predictors = torch.searchsorted(read, predictors)
+        hidden = hidden.flatten(0, 1)[predictors]
+        return token_logps(hidden, self.network.get_output_embeddings().weight, batch.targets)
+
+    def begin(self, batch: Batch) -> Beginning | None:
+        """Compute what all prompts of a packed batch begin with; None where that is nothing."""
+        if batch.beginning is None or not len(batch.beginning):
+            return None
+        kept: dict[int, KeyValues] = {}
+        length = len(batch.beginning)
+        positions = torch.arange(length, device=batch.beginning.device)
+        self._hidden(batch.beginning[None], None, positions[None], Tree([Segment(0, length, read=1)], kept=kept))
+        return Beginning(kept)
+
+    def _hidden(self, ids: Tensor, mask: Tensor | None, positions: Tensor, context: Context | None = None) -> Tensor:
+        """Return the last hidden states: (rows, T, H)."""
+        more: dict[str, Any] = {}
+        if context is not None:
             if not self.takes_segments:
                 raise InputError(f"{self.path}: this network computes no packed rows", f"set {_PLAIN}")
             # a mask that is ready is passed on as it is; this one is never looked at
-            mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=batch.input_ids.device)
-            packed["tree"] = Tree(batch.segments)
-        hidden = self._decoder()(
-            input_ids=batch.input_ids,
-            attention_mask=mask,
-            position_ids=batch.position_ids,
-            use_cache=False,
-            **packed,
-        ).last_hidden_state
-        hidden = hidden.flatten(0, 1)[batch.predictors]
-        return token_logps(hidden, self.network.get_output_embeddings().weight, batch.targets)
+            mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids.device)
+            more["context"] = context
+        decoder = self._decoder()
+        found = decoder(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, **more)
+        hidden: Tensor = found.last_hidden_state
+        return hidden
 
     def weights_fingerprint(self) -> str:
         """Return a hash that tells this model's weights and tokenizer from others': sizes and samples of every file."""

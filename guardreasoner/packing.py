@@ -1,34 +1,36 @@
 """Many completions in one row without padding: what their prompts share is computed once.
 
-A row is a tree of segments. Its root is what all prompts of the micro-batch begin with (the instruction); each prompt's
-rest follows it, and each completion its prompt. A token sees its own segment up to itself, and all of those above it.
+A row is made of segments: each prompt, and each completion, which follows its prompt. A token sees its own segment up to
+itself, and all of those above it. What all prompts of the step begin with (the instruction) is not in the row: it is
+computed apart, once a step, and every segment follows it.
 """
 
 from collections.abc import Sequence
-from itertools import takewhile
 
 import torch
 
-from guardreasoner.tokens import Batch, Example, Segment, reference_column
-
-_SHORTEST_ROOT = 16
-"""Tokens that prompts must share for a segment of their own; below, it saves less than it costs."""
+from guardreasoner.tokens import Batch, Example, Segment, common_beginning, reference_column
 
 
 class _Row:
-    """A packed row while it grows."""
+    """A packed row while it grows.
 
-    def __init__(self) -> None:
+    Args:
+        position: of a first token.
+    """
+
+    def __init__(self, position: int) -> None:
+        self.position = position
         self.ids: list[int] = []
         self.positions: list[int] = []
         self.segments: list[Segment] = []
 
-    def add(self, ids: Sequence[int], above: tuple[int, ...]) -> tuple[int, ...]:
-        """Append a segment; return what follows it must name, which without tokens is what the segment names."""
+    def add(self, ids: Sequence[int], above: tuple[int, ...], read: int) -> tuple[int, ...]:
+        """Append a segment, from whose last ``read`` tokens is predicted; return what those must name that follow it."""
         if not ids:
             return above
-        before = sum(self.segments[number].end - self.segments[number].start for number in above)
-        self.segments.append(Segment(len(self.ids), len(self.ids) + len(ids), above))
+        before = self.position + sum(self.segments[number].end - self.segments[number].start for number in above)
+        self.segments.append(Segment(len(self.ids), len(self.ids) + len(ids), above, read))
         self.ids += ids
         self.positions += range(before, before + len(ids))
         return (*above, len(self.segments) - 1)
@@ -38,24 +40,24 @@ class _Row:
         return self.segments[path[-1]].end - 1
 
 
-def packed(examples: Sequence[Example], padding: int) -> Batch:
-    """Put all examples of a micro-batch into one row, each shared piece of prompt once, nothing padded.
+def packed(examples: Sequence[Example], padding: int, shared: int | None = None) -> Batch:
+    """Put all examples of a micro-batch into one row, each prompt once, their common beginning apart, nothing padded.
 
     A completion's last token is not put in, as nothing is predicted from it.
 
     Args:
         examples: with as many completions each.
         padding: not needed here.
+        shared: tokens with which all prompts of the whole step begin, fewer than any has; None: find out for these.
     """
-    row = _Row()
-    shared = _common([example.prompt for example in examples])
-    root = row.add(examples[0].prompt[:shared], ()) if shared else ()
+    shared = common_beginning([example.prompt for example in examples]) if shared is None else shared
+    row = _Row(shared)
     places: dict[int, list[int]] = {}
     for place, example in enumerate(examples):
-        prompt = row.add(example.prompt[shared:], root)
+        prompt = row.add(example.prompt[shared:], (), read=1)
         for number, completion in enumerate(example.completions):
             start = len(row.ids)
-            row.add(completion[:-1], prompt)
+            row.add(completion[:-1], prompt, read=len(completion) - 1)
             inside = range(start, start + len(completion) - 1)
             places[number * len(examples) + place] = [row.last(prompt), *inside]
     order = sorted(places)
@@ -72,14 +74,6 @@ def packed(examples: Sequence[Example], padding: int) -> Batch:
         reference_logps=reference_column([example.reference_logps for example in examples]),
         ids=[example.id for example in examples],
         segments=tuple(row.segments),
+        beginning=torch.tensor(examples[0].prompt[:shared], dtype=torch.int64),
         tokens=sum(len(example.prompt) + len(c) for example in examples for c in example.completions),
     )
-
-
-def _common(prompts: Sequence[Sequence[int]]) -> int:
-    """Return how many tokens all prompts begin with, 0 where a segment of their own would not pay."""
-    if len(prompts) < 2:
-        return 0
-    columns = zip(*prompts, strict=False)
-    shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
-    return shared if shared >= _SHORTEST_ROOT else 0

@@ -34,17 +34,19 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A run of tokens in a packed row.
+    """A run of tokens in a packed row; all of them follow the beginning, which is not in the row.
 
     Args:
         start: place of its first token in the row.
         end: place behind its last.
         above: numbers of the segments that it follows, the first one first.
+        read: how many of its last tokens something is predicted from.
     """
 
     start: int
     end: int
     above: tuple[int, ...] = ()
+    read: int = 0
 
 
 @dataclass
@@ -65,6 +67,7 @@ class Batch:
         reference_logps: (sequences,) float64 in nats, or None.
         ids: record ids.
         segments: of a packed row (:mod:`guardreasoner.packing`).
+        beginning: (tokens,) int64, what all prompts of a packed row begin with, kept out of it; may be empty.
         tokens: prompt and completion tokens of all sequences, whether or not each was computed on its own.
     """
 
@@ -79,6 +82,7 @@ class Batch:
     reference_logps: Tensor | None
     ids: list[str] = field(default_factory=list)
     segments: tuple[Segment, ...] | None = None
+    beginning: Tensor | None = None
     tokens: int = 0
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
@@ -112,12 +116,18 @@ class Step:
 
 
 class Collator(Protocol):
-    """Turns the examples of a micro-batch into tensors."""
+    """Turns the examples of a micro-batch into tensors.
 
-    def __call__(self, examples: Sequence[Example], padding: int) -> Batch: ...
+    Args:
+        examples: with as many completions each.
+        padding: id that fills rows.
+        shared: tokens with which all prompts of the whole step begin; None: find out for these.
+    """
+
+    def __call__(self, examples: Sequence[Example], padding: int, shared: int | None = None) -> Batch: ...
 
 
-def two_row(examples: Sequence[Example], padding: int) -> Batch:
+def two_row(examples: Sequence[Example], padding: int, shared: int | None = None) -> Batch:
     """Give every completion a row of its own, prompt repeated, padded on the right: the plain, readable reference."""
     rows = [
         (number * len(examples) + place, example.prompt, example.completions[number])
@@ -149,6 +159,20 @@ def two_row(examples: Sequence[Example], padding: int) -> Batch:
         ids=[e.id for e in examples],
         tokens=sum(len(prompt) + len(completion) for _, prompt, completion in rows),
     )
+
+
+_SHORTEST_BEGINNING = 16
+"""Tokens that prompts must share to be computed apart; below, it saves less than it costs."""
+
+
+def common_beginning(prompts: Sequence[Sequence[int]]) -> int:
+    """Return how many tokens all prompts begin with, 0 where it would not pay; each keeps a last token of its own."""
+    if len(prompts) < 2:
+        return 0
+    most = min(map(len, prompts)) - 1
+    first, last = min(prompts), max(prompts)  # in alphabetical order all others lie between these
+    shared = next((place for place in range(most) if first[place] != last[place]), max(most, 0))
+    return shared if shared >= _SHORTEST_BEGINNING else 0
 
 
 def reference_column(references: Sequence[tuple[float, ...] | None]) -> Tensor | None:
@@ -185,4 +209,6 @@ class StepCollator:
         mine = own or ordered[-1:]
         parts = [mine[i : i + self.micro_batch_size] for i in range(0, len(mine), self.micro_batch_size)]
         tokens = sum(len(completion) for example in examples for completion in example.completions[:1])
-        return Step([self.collate(part, self.padding) for part in parts], tokens, len(examples), float(bool(own)))
+        shared = common_beginning([example.prompt for example in mine])
+        batches = [self.collate(part, self.padding, shared) for part in parts]
+        return Step(batches, tokens, len(examples), float(bool(own)))

@@ -34,9 +34,10 @@ def micro_batches(draw: st.DrawFn) -> list[Example]:
 def seen(batch: object, place: int) -> list[int]:
     """Return the ids that a token of a packed row sees, in their order, itself last."""
     segments, row = batch.segments, batch.input_ids[0].tolist()  # type: ignore[attr-defined]
+    beginning = batch.beginning.tolist()  # type: ignore[attr-defined]
     own = next(segment for segment in segments if segment.start <= place < segment.end)
     above = [token for number in own.above for token in row[segments[number].start : segments[number].end]]
-    return above + row[own.start : place + 1]
+    return beginning + above + row[own.start : place + 1]
 
 
 @given(micro_batches())
@@ -79,8 +80,11 @@ def test_what_all_prompts_begin_with_is_computed_once() -> None:
     beginning = tuple(range(100, 120))
     examples = [Example(str(n), (*beginning, n, n), ((7, 8), (9, 9, 9))) for n in range(3)]
     batch = packed(examples, 0)
-    assert batch.input_ids.shape[1] == 20 + 3 * (2 + 1 + 2)
+    assert batch.beginning is not None
+    assert batch.beginning.tolist() == list(beginning)
+    assert batch.input_ids.shape[1] == 3 * (2 + 1 + 2)
+    assert batch.position_ids[0, :2].tolist() == [20, 21]
     assert batch.segments is not None
-    assert [segment.above for segment in batch.segments[:4]] == [(), (0,), (0, 1), (0, 1)]
+    assert [segment.above for segment in batch.segments[:4]] == [(), (0,), (0,), ()]
     short = [Example(e.id, e.prompt[10:], e.completions) for e in examples]
     assert packed(short, 0).input_ids.shape[1] == 3 * (12 + 1 + 2)

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from guardreasoner.attention import Beginning
 from guardreasoner.backbone import Backbone
 from guardreasoner.modules.hsdpo import HSDPOModule
 from guardreasoner.modules.rsft import RSFTModule
@@ -59,8 +60,8 @@ class Timed(Precomputed):
 class TRLReduction(HSDPOModule):
     """Our per-token values under TRL's reduction: its SFT term is a token mean over the micro-batch, not over pairs."""
 
-    def _shares(self, batch: Batch, pairs: int) -> dict[str, Tensor]:
-        values = self.backbone.completion_logps(batch)
+    def _shares(self, batch: Batch, pairs: int, beginning: Beginning | None = None) -> dict[str, Tensor]:
+        values = self.backbone.completion_logps(batch, beginning)
         policy = sequence_logps(values, batch.sequence, batch.sequences)
         assert self.reference is not None
         chosen, rejected = (policy - self.reference.sequence_logps(batch).to(policy)).chunk(2)

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from guardreasoner.attention import Beginning
 from guardreasoner.backbone import Backbone
 from guardreasoner.errors import InputError
 from guardreasoner.modules.optimization import configure, take_step
@@ -92,7 +93,7 @@ class HSDPOModule(LightningModule):
 
     def training_step(self, step: Step, index: int) -> None:
         """Update the weights once with a whole optimizer step."""
-        values = take_step(self, step, lambda batch: self._shares(batch, step.examples))
+        values = take_step(self, step, lambda batch, beginning: self._shares(batch, step.examples, beginning))
         self.log("train/loss", values["loss"], prog_bar=True)
         self.log("train/margin", values["margin"], prog_bar=True)
         for name in sorted(values.keys() - {"loss", "margin"}):
@@ -104,9 +105,9 @@ class HSDPOModule(LightningModule):
             for name, value in self._shares(batch, len(batch.ids)).items():
                 self.log(f"val/{name}", value, batch_size=len(batch.ids), prog_bar=name == "loss", sync_dist=True)
 
-    def _shares(self, batch: Batch, pairs: int) -> dict[str, Tensor]:
+    def _shares(self, batch: Batch, pairs: int, beginning: Beginning | None = None) -> dict[str, Tensor]:
         """Return this micro-batch's share of each mean over ``pairs`` pairs."""
-        tokens = self.backbone.completion_logps(batch)
+        tokens = self.backbone.completion_logps(batch, beginning)
         policy = sequence_logps(tokens, batch.sequence, batch.sequences)
         nll = sequence_nll(tokens, batch.sequence, batch.sequences)
         chosen_nll = nll[: len(batch.ids)]

@@ -10,20 +10,27 @@ from torch import Tensor
 from torch.optim import Optimizer
 from transformers import get_cosine_schedule_with_warmup
 
+from guardreasoner.attention import Beginning
 from guardreasoner.errors import InputError
 from guardreasoner.tokens import Batch, Step
 
 
-def take_step(module: Any, step: Step, losses: Callable[[Batch], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+Losses = Callable[[Batch, Beginning | None], Mapping[str, Tensor]]
+"""Gives a micro-batch's share of each logged value, "loss" among them, from what its prompts begin with, if that is
+computed already."""
+
+
+def take_step(module: Any, step: Step, losses: Losses) -> dict[str, Tensor]:
     """Run backward over the micro-batches of a step, clip, and update the weights once.
 
     Micro-batch losses are *sums* that are already divided by the denominators of the whole step, so they add up:
-    splitting a step into micro-batches or over processes changes nothing but rounding.
+    splitting a step into micro-batches or over processes changes nothing but rounding. What all prompts begin with goes
+    forward once before the micro-batches and backward once with the last of them.
 
     Args:
         module: a LightningModule in manual optimization; its ``max_grad_norm`` clips the gradient's norm (0: never).
         step: this process's part of the step.
-        losses: gives a micro-batch's share of each logged value; "loss" is what is minimised.
+        losses: of a micro-batch; "loss" is what is minimised.
 
     Returns:
         The values of the whole step, and "grad_norm" before clipping.
@@ -34,11 +41,18 @@ def take_step(module: Any, step: Step, losses: Callable[[Batch], Mapping[str, Te
     optimizer = module.optimizers()
     optimizer.zero_grad()
     totals: dict[str, Tensor] = {}
+    several = len(step.batches) > 1
+    original = module.backbone.begin(step.batches[0]) if several else None
+    copy = original and original.detached()
     for number, batch in enumerate(step.batches):
-        with _without_sync(module, wanted=number + 1 < len(step.batches)):
-            values = {name: value * step.share for name, value in losses(batch).items()}
+        last = number + 1 == len(step.batches)
+        with _without_sync(module, wanted=not last):
+            values = {name: value * step.share for name, value in losses(batch, original if last else copy).items()}
             # processes average their gradients; the shares must be added
-            module.manual_backward(values["loss"] * module.trainer.world_size)
+            goal = values["loss"] * module.trainer.world_size
+            if last and original and copy:
+                goal = goal + original.carried(copy)
+            module.manual_backward(goal)
         for name, value in values.items():
             totals[name] = totals.get(name, torch.zeros_like(value)) + value.detach()
     totals = {name: _summed(module, value) for name, value in totals.items()}

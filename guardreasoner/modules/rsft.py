@@ -8,6 +8,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from guardreasoner.attention import Beginning
 from guardreasoner.backbone import Backbone
 from guardreasoner.errors import InputError
 from guardreasoner.modules.optimization import configure, take_step
@@ -69,7 +70,7 @@ class RSFTModule(LightningModule):
 
     def training_step(self, step: Step, index: int) -> None:
         """Update the weights once with a whole optimizer step."""
-        values = take_step(self, step, lambda batch: {"loss": self._nll_sum(batch) / step.tokens})
+        values = take_step(self, step, lambda batch, beginning: {"loss": self._nll_sum(batch, beginning) / step.tokens})
         self.log("train/loss", values["loss"], prog_bar=True)
         self.log("train/sft_loss", values["loss"])
         self.log("train/grad_norm", values["grad_norm"])
@@ -80,5 +81,5 @@ class RSFTModule(LightningModule):
             count = len(batch.targets)
             self.log("val/loss", self._nll_sum(batch) / count, batch_size=count, prog_bar=True, sync_dist=True)
 
-    def _nll_sum(self, batch: Batch) -> Tensor:
-        return -self.backbone.completion_logps(batch).sum()
+    def _nll_sum(self, batch: Batch, beginning: Beginning | None = None) -> Tensor:
+        return -self.backbone.completion_logps(batch, beginning).sum()

@@ -185,7 +185,8 @@ def test_activations_are_computed_again_where_that_is_asked(tiny_base: Path, tin
         backbone.network.model.layers[0].mlp.register_forward_pre_hook(lambda *_, seen=seen: seen.append(1))
         fitted(backbone, data(tiny_rollouts), reference=By())
         calls.append(len(seen))
-    assert calls == [1, 2]  # a forward pass, and once more in the backward pass
+    # what all prompts begin with and the rest, each in a forward pass, and once more in the backward pass
+    assert calls == [2, 4]
 
 
 def test_a_loss_that_is_no_number_stops_before_the_update(tiny_base: Path, tiny_rollouts: Path) -> None:
