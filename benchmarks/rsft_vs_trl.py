@@ -14,7 +14,8 @@ from dataclasses import replace
 from typing import Any
 
 from peers import flags
-from peers.comparison import SLACK, Choice, Comparison, Target, compare
+from peers.comparison import SLACK, Choice, Comparison, compare
+from peers.ratios import Target
 
 
 def main() -> None:

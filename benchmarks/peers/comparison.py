@@ -1,10 +1,8 @@
 """The course of a comparison: equal losses first, then the best settings of each side, then runs in turn."""
 
 import json
-import sys
-import tempfile
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -12,11 +10,11 @@ from typing import Any
 
 from guardreasoner.errors import InputError
 from peers import machine, table
-from peers.job import Failed, Job, allocator_settings, run
+from peers.job import Job
+from peers.outcome import outcome, settings
+from peers.process import Failed, allocator_settings, run
+from peers.ratios import TOLERANCE, Target, difference, in_turn, ratio, require_equal
 from peers.real_pairs import fingerprint, length, prepare, rows_of, shape_of, tokens, useful_flops
-
-TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
-"""Largest relative difference of two losses that count as equal."""
 
 SLACK = 0.05
 """Share of speed that we give up for memory when our micro-batch is chosen; TRL's is the fastest there is."""
@@ -42,25 +40,6 @@ class Choice:
     options: dict[str, Any] = field(default_factory=dict)
     order: str = "steps"
     same_loss: bool = True
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is wanted of a ratio.
-
-    Args:
-        what: "speed" or "memory".
-        against: "best" or "default".
-        bound: speed at least, memory at most.
-    """
-
-    what: str
-    against: str
-    bound: float
-
-    def met(self, value: float) -> bool:
-        """Return whether a ratio is good enough."""
-        return value >= self.bound if self.what == "speed" else value <= self.bound
 
 
 class Comparison:
@@ -137,8 +116,7 @@ class Comparison:
             raise InputError(f"{name}: the two sides were not trained on the same ids")
         differs = difference(left["losses"], right["losses"])
         print(table.losses(name, left["losses"], right["losses"], differs), flush=True)
-        if differs > TOLERANCE[self.arguments.dtype]:
-            raise InputError(f"{name}: the losses differ by {differs:.1e}, relatively")
+        require_equal(name, differs, self.arguments.dtype)
         return {"what": name, "ours": left["losses"], "trl": right["losses"], "difference": differs}
 
     def search(
@@ -172,38 +150,17 @@ class Comparison:
         fastest = max(speeds.values())
         return next(choice for choice, speed in speeds.items() if speed >= fastest * (1 - slack)), tried
 
-    def in_turn(self, choices: Sequence[Choice]) -> dict[str, list[dict[str, Any]]]:
-        """Run settings one after the other, several times, every other time backwards."""
-        runs: dict[str, list[dict[str, Any]]] = {choice.name: [] for choice in choices}
-        for number in range(self.arguments.repeats):
-            for choice in choices if number % 2 == 0 else reversed(choices):
-                runs[choice.name].append(self.run(choice))
-                print(table.trial(f"{number + 1}. {choice.name}", runs[choice.name][-1]), flush=True)
-        return runs
-
     def result(self, ours: Choice, rivals: dict[str, Choice], targets: Sequence[Target], **more: Any) -> dict[str, Any]:
         """Time all, print the table, and return what is written as JSON."""
-        runs = self.in_turn([ours, *rivals.values()])
-        ratios = []
-        for against, choice in rivals.items():
-            for what, name in (("speed", "pairs_per_second"), ("memory", "memory_mb")):
-                each = [a[name] / b[name] for a, b in zip(runs[ours.name], runs[choice.name], strict=True)]
-                wanted = next((t for t in targets if (t.what, t.against) == (what, against)), None)
-                ratios.append(
-                    {
-                        "what": what,
-                        "against": against,
-                        "median": median(each),
-                        "min": min(each),
-                        "max": max(each),
-                        "target": wanted.bound if wanted else None,
-                        "met": wanted.met(median(each)) if wanted else None,
-                    }
-                )
-        flags = {k: v for k, v in vars(self.arguments).items() if k not in ("json", "predictions", "quick")}
+        runs = in_turn([ours, *rivals.values()], self.arguments.repeats, self.run, table.trial)
+        ratios = [
+            ratio(what, against, *([one[name] for one in runs[side.name]] for side in (ours, choice)), targets)
+            for against, choice in rivals.items()
+            for what, name in (("speed", "pairs_per_second"), ("memory", "memory_mb"))
+        ]
         found = {
             "comparison": self.job.stage,
-            "settings": {**flags, "quick": self.arguments.quick, "examples": len(self.examples)},
+            "settings": {**settings(self.arguments), "examples": len(self.examples)},
             "examples": {
                 "prompt_tokens": median(len(example["prompt"]) for example in self.examples),
                 "completion_tokens": median(len(c) for example in self.examples for c in example["completions"]),
@@ -226,12 +183,7 @@ class Comparison:
         return -length(self.examples[number])
 
 
-def difference(left: Sequence[float], right: Sequence[float]) -> float:
-    """Return the largest relative difference of two series."""
-    return max(abs(a - b) / max(abs(a), abs(b)) for a, b in zip(left, right, strict=True))
-
-
-def compare(stage: str, arguments: Namespace, course: Any) -> None:
+def compare(stage: str, arguments: Namespace, course: Callable[[Comparison], dict[str, Any]]) -> None:
     """Run a comparison in a folder of its own and write its JSON; what is wrong is one line.
 
     Args:
@@ -239,15 +191,5 @@ def compare(stage: str, arguments: Namespace, course: Any) -> None:
         arguments: the flags.
         course: takes the :class:`Comparison` and returns its result.
     """
-    try:
-        arguments.stage = stage
-        with tempfile.TemporaryDirectory() as folder:
-            found = course(Comparison(stage, arguments, Path(folder)))
-        if arguments.json:
-            arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_text(json.dumps(found, indent=1) + "\n")
-            print(f"written: {arguments.json}")
-    except InputError as error:
-        sys.exit(error.lines())
-    except Failed as error:
-        sys.exit(f"error: {error}")
+    arguments.stage = stage
+    outcome(arguments, lambda folder: course(Comparison(stage, arguments, folder)))

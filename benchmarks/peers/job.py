@@ -1,20 +1,9 @@
-"""One measurement in a process of its own: what it is told, and what it gives back."""
+"""What a process is told: to train for some steps, to sample outputs, or to run a fit."""
 
-import ctypes.util
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 MODULES = {"ours": "peers.our_side", "trl": "peers.trl_side", "peak": "peers.machine"}
-
-
-class Failed(Exception):
-    """A measurement that came to no end; its message is the last line that the process wrote."""
 
 
 @dataclass(frozen=True)
@@ -57,59 +46,70 @@ class Job:
     check: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def module(self) -> str:
+        """What runs it."""
+        return MODULES[self.side]
+
     def but(self, **changes: Any) -> "Job":
         """Return the job with some fields changed."""
         return replace(self, **changes)
 
 
-def run(job: Job, allocator: dict[str, str]) -> dict[str, Any]:
-    """Run a job in a process of its own and return what it measured.
+@dataclass(frozen=True)
+class Sampling:
+    """One run over all prompts.
 
     Args:
-        job: what to run.
-        allocator: environment variables, the same for every process that is compared.
-
-    Raises:
-        Failed: the process ended with an error.
+        side: "ours", "transformers", or "both" to compare their greedy outputs.
+        model: model folder.
+        prompts: JSON file (:mod:`peers.real_prompts`).
+        at_once: outputs that are computed together.
+        k: outputs a prompt.
+        max_new_tokens: longest output.
+        checked: prompts whose greedy outputs are compared.
+        dtype: "fp32" or "bf16".
+        device: "cpu" or "cuda".
+        threads: of torch.
+        seed: of the outputs.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        told, found = Path(folder, "job.json"), Path(folder, "found.json")
-        told.write_text(json.dumps(asdict(job)))
-        threads = str(job.threads)
-        environment = {
-            **os.environ,
-            **allocator,
-            "OMP_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
-            "TOKENIZERS_PARALLELISM": "false",
-            "TQDM_DISABLE": "1",
-            "HF_HUB_OFFLINE": "1",
-            "HF_DATASETS_CACHE": str(Path(folder, "datasets")),  # no reference values of an earlier run
-        }
-        here = Path(__file__).parents[1]
-        words = [sys.executable, "-m", MODULES[job.side], str(told), str(found)]
-        done = subprocess.run(words, cwd=here, env=environment, capture_output=True, text=True)
-        if done.returncode or not found.is_file():
-            lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-            raise Failed(lines[-1])
-        return json.loads(found.read_text())
+
+    side: str
+    model: str
+    prompts: str
+    at_once: int = 32
+    k: int = 4
+    max_new_tokens: int = 512
+    checked: int = 8
+    dtype: str = "fp32"
+    device: str = "cpu"
+    threads: int = 2
+    seed: int = 0
+
+    @property
+    def module(self) -> str:
+        """What runs it."""
+        return "peers.generation"
 
 
-def allocator_settings(choice: str) -> dict[str, str]:
-    """Return the environment of the allocator, for both sides alike.
+@dataclass(frozen=True)
+class Fit:
+    """A fit as ``configs/hsdpo.yaml`` describes it, on other pairs.
 
     Args:
-        choice: "auto" is tcmalloc or jemalloc where one is installed, else "glibc"; "glibc" keeps freed memory instead
-            of giving it back to the system at each step; "system" changes nothing.
+        module: what runs it: "peers.growing" or "peers.overhead".
+        base: model folder.
+        pairs: folder of records and rollouts (:mod:`peers.pair_files`).
+        scratch: folder that the fit writes to.
+        flags: more words for ``fit``.
+        threads: of torch.
+        repeats: runs of each side, where two sides are compared.
     """
-    if choice == "system" or not sys.platform.startswith("linux"):
-        return {}
-    for name in ("tcmalloc", "tcmalloc_minimal", "jemalloc") if choice == "auto" else ():
-        if library := ctypes.util.find_library(name):
-            return {"LD_PRELOAD": library}
-    return {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_TOP_PAD_": str(2**26)}
 
-
-def read_job(words: list[str]) -> tuple[Job, Path]:
-    """Return, in the child, the job and where its result goes."""
-    return Job(**json.loads(Path(words[1]).read_text())), Path(words[2])
+    module: str
+    base: str
+    pairs: str
+    scratch: str
+    flags: list[str] = field(default_factory=list)
+    threads: int = 2
+    repeats: int = 1

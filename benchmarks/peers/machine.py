@@ -6,7 +6,8 @@ import platform
 import resource
 import sys
 import time
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,14 @@ def describe(device: str, threads: int) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what is compared, and of what it stands on."""
+    """Return the versions of what is compared, and of what it stands on, as far as it is installed."""
     from guardreasoner import __version__
 
-    return {"guardreasoner": __version__, **{name: version(name) for name in PACKAGES}}
+    found = {"guardreasoner": __version__}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def setup_torch(device: str, threads: int) -> None:
@@ -119,8 +124,9 @@ def _status(name: str) -> float:
 
 
 if __name__ == "__main__":
-    from peers.job import read_job
+    from peers.job import Job
+    from peers.process import told
 
-    job, place = read_job(sys.argv)
+    job, place = told(Job)
     setup_torch(job.device, job.threads)
     place.write_text(json.dumps({"flops": matrix_peak(job.dtype, job.device)}))

@@ -1,7 +1,6 @@
 """Our side: the real modules, run by Lightning, as ``fit`` runs them."""
 
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,8 +18,9 @@ from guardreasoner.modules.rsft import RSFTModule
 from guardreasoner.objective import dpo, margin, sequence_logps
 from guardreasoner.reference import Precomputed
 from guardreasoner.tokens import Batch, Example, StepCollator, two_row
-from peers.job import Job, read_job
+from peers.job import Job
 from peers.machine import peak_mb, reset_peak, resident_mb, setup_torch, wait
+from peers.process import told
 from peers.real_pairs import fingerprint
 
 
@@ -145,6 +145,6 @@ def measure(job: Job, folder: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    told, place = read_job(sys.argv)
+    wanted, place = told(Job)
     with tempfile.TemporaryDirectory() as temporary:
-        place.write_text(json.dumps(measure(told, temporary)))
+        place.write_text(json.dumps(measure(wanted, temporary)))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
+from guardreasoner.records import Pair, Record, Rollout
 
 OPENS = ("1B", "3B")
 """Folders of predictions, one a model; the pairs are records on which the outputs of both together disagree."""
@@ -21,7 +22,7 @@ def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
     Args:
         folder: where they go.
         predictions: folder of the published predictions.
-        arguments: ``stage``, ``hidden``, ``layers``, ``vocabulary``, ``pairs``, ``limit`` and ``lora``.
+        arguments: ``stage``, ``pairs``, ``limit``, ``lora`` and what :func:`make_base` wants.
 
     Returns:
         Paths of ``model``, ``base`` and ``examples``.
@@ -30,27 +31,21 @@ def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
         InputError: no predictions there, or too few pairs that are short enough.
     """
     from guardreasoner.backbone import Backbone, LoRA
-    from guardreasoner.mining import Pairing, mine
-    from guardreasoner.sources.rollouts import read_rollout_folders
-    from guardreasoner.tasks import GUARD_TASKS
 
-    folders = [predictions / name for name in OPENS]
-    if missing := [path for path in folders if not path.is_dir()]:
-        raise InputError(f"--predictions: {missing[0]}: no such folder of published predictions")
-    records, rollouts = read_rollout_folders(folders)
-    pairs = mine(records, rollouts, GUARD_TASKS, Pairing()).pairs
+    records, rollouts = read_predictions(predictions)
     base = folder / "base"
-    _make_base(base, records, rollouts, arguments)
+    make_base(base, records, rollouts, arguments)
     encoder = Backbone(str(base)).encoder
     examples = []
-    for pair in pairs:
+    for pair in mined(records, rollouts):
         texts = [pair.chosen.completion, pair.rejected.completion][: 1 if arguments.stage == "rsft" else 2]
         ids = {"id": pair.record.id, "prompt": encoder.prompt(pair.record), "completions": encoder.completions(texts)}
         if length(ids) <= arguments.limit:
             examples.append(ids)
+    examples.sort(key=lambda example: place(example["id"]))
     if len(examples) < arguments.pairs:
         raise InputError(f"--pairs: only {len(examples)} pairs have at most {arguments.limit} tokens")
-    (folder / "examples.json").write_text(json.dumps(_spread(examples, arguments.pairs)))
+    (folder / "examples.json").write_text(json.dumps(examples[: arguments.pairs]))
     model = base
     if arguments.lora:
         import torch
@@ -61,6 +56,28 @@ def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
         adapted.load()
         adapted.save(model)
     return {"model": str(model), "base": str(base), "examples": str(folder / "examples.json")}
+
+
+def read_predictions(predictions: Path) -> tuple[list[Record], list[Rollout]]:
+    """Return the published records and one output of each model for every one of them.
+
+    Raises:
+        InputError: they are not there.
+    """
+    from guardreasoner.sources.rollouts import read_rollout_folders
+
+    folders = [predictions / name for name in OPENS]
+    if missing := [path for path in folders if not path.is_dir()]:
+        raise InputError(f"--predictions: {missing[0]}: no such folder of published predictions")
+    return read_rollout_folders(folders)
+
+
+def mined(records: Sequence[Record], rollouts: Sequence[Rollout]) -> list[Pair]:
+    """Return a pair for each record on which the outputs disagree."""
+    from guardreasoner.mining import Pairing, mine
+    from guardreasoner.tasks import GUARD_TASKS
+
+    return mine(records, rollouts, GUARD_TASKS, Pairing()).pairs
 
 
 def length(example: dict[str, Any]) -> int:
@@ -111,13 +128,20 @@ def shape_of(base: str) -> dict[str, int]:
     return {"body": body, "hidden": hidden, "layers": layers, "vocabulary": config["vocab_size"]}
 
 
-def _spread(examples: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """Return as many examples, drawn evenly by a hash of their ids."""
-    return sorted(examples, key=lambda example: hashlib.sha256(example["id"].encode()).digest())[:count]
+def place(record_id: str) -> bytes:
+    """Return what examples are sorted by, so that the first ones are spread evenly: a hash of the record's id."""
+    return hashlib.sha256(record_id.encode()).digest()
 
 
-def _make_base(base: Path, records: Sequence[Any], rollouts: Sequence[Any], arguments: Any) -> None:
-    """Train the tokenizer on the real texts and make the weights; a larger vocabulary only widens the embedding."""
+def make_base(base: Path, records: Sequence[Record], rollouts: Sequence[Rollout], arguments: Any) -> None:
+    """Train the tokenizer on the real texts and make the weights; a larger vocabulary only widens the embedding.
+
+    Args:
+        base: model folder to make.
+        records: the conversations.
+        rollouts: their outputs.
+        arguments: ``hidden``, ``layers``, ``vocabulary``, and of ``texts`` how many outputs are learnt from.
+    """
     from transformers import AutoModelForCausalLM
 
     from guardreasoner.commands.base_model import make_base_model
@@ -126,7 +150,7 @@ def _make_base(base: Path, records: Sequence[Any], rollouts: Sequence[Any], argu
 
     by_id = {record.id: record for record in records}
     taught = []
-    for rollout in rollouts:
+    for rollout in rollouts[: arguments.texts]:
         labels = {task: label for task, label in parse(rollout.completion, GUARD_TASKS).items() if label}
         if labels:
             taught.append(replace(by_id[rollout.record_id], reasoning=rollout.completion, labels=labels))

@@ -1,7 +1,6 @@
 """TRL's side: its trainers, given the very ids that ours are given."""
 
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,8 +15,9 @@ from transformers import AutoTokenizer, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from trl.data_utils import pack_dataset
 
-from peers.job import Job, read_job
+from peers.job import Job
 from peers.machine import peak_mb, reset_peak, resident_mb, setup_torch, wait
+from peers.process import told
 from peers.real_pairs import fingerprint
 
 
@@ -157,9 +157,9 @@ def measure(job: Job, output: str) -> dict[str, Any]:
     }
     adapter = Path(job.model, "adapter_config.json")
     if adapter.is_file():
-        told = json.loads(adapter.read_text())
+        saved = json.loads(adapter.read_text())
         common["peft_config"] = LoraConfig(
-            **{name: told[name] for name in ("r", "lora_alpha", "lora_dropout", "target_modules", "task_type")}
+            **{name: saved[name] for name in ("r", "lora_alpha", "lora_dropout", "target_modules", "task_type")}
         )
     trainer = (sft if job.stage == "rsft" else dpo)(job, rows, output, common, clock)
     if adapter.is_file():  # the same random values as ours; their product is 0 until the first update
@@ -177,6 +177,6 @@ def measure(job: Job, output: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    told, place = read_job(sys.argv)
+    wanted, place = told(Job)
     with tempfile.TemporaryDirectory() as temporary:
-        place.write_text(json.dumps(measure(told, temporary)))
+        place.write_text(json.dumps(measure(wanted, temporary)))

@@ -1,0 +1,212 @@
+"""Sampling, one side a process: our engine, or generate() of transformers; lengths come from real outputs.
+
+Random weights would never end by themselves. Each output ends where a real one ended, which neither side is told
+before the token is drawn; how long an output may become at most is the same for both.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteriaList
+
+from guardreasoner.backbone import Backbone
+from guardreasoner.generators import Request
+from guardreasoner.generators.local import LocalGenerator
+from peers.job import Sampling
+from peers.machine import peak_mb, reset_peak, resident_mb, setup_torch, wait
+from peers.process import told
+
+WARM_TOKENS = 8
+"""Tokens of each output that are made before the clock starts."""
+
+
+class Scripted(LocalGenerator):
+    """Our engine, with each output ended at its length and by no token.
+
+    Args:
+        lengths: tokens of each output, by record id and index.
+    """
+
+    def __init__(self, backbone: Backbone, lengths: dict[tuple[str, int], int], **settings: Any) -> None:
+        super().__init__(backbone, **settings)
+        self.lengths = lengths
+        self.ended: list[tuple[str, int]] = []
+
+    def _is_end(self, key: tuple[str, int], count: int, token: int) -> bool:
+        """Return whether an output of ``count`` tokens, ``token`` the last of them, is over."""
+        if count < self.lengths[key]:
+            return False
+        self.ended.append(key)
+        return True
+
+
+class Marked(Scripted):
+    """The same for an engine that does not ask ``_is_end``: the draw of the last token is one that cannot occur."""
+
+    MARK = 2.0
+
+    def _draws(self, request: Request, index: int) -> np.ndarray:
+        draws = super()._draws(request, index)
+        draws[self.lengths[request.record_id, index] - 1] = self.MARK
+        self.ended.append((request.record_id, index))
+        return draws
+
+    def _choose(self, logits: Tensor, draws: Tensor) -> Tensor:
+        tokens, end = super()._choose(logits, draws), self.backbone.encoder.end
+        tokens = torch.where(tokens == end, self.backbone.encoder.padding, tokens)
+        return torch.where(draws == self.MARK, end, tokens)
+
+
+class Lengths(StoppingCriteria):
+    """The same for transformers: a row is over when it is as long as it is to be.
+
+    Args:
+        width: tokens of the padded prompts.
+        lengths: (rows,) int64, tokens of each output.
+        end: id of the end token; where a criterion has one, ``generate`` pads the rows that are over.
+    """
+
+    def __init__(self, width: int, lengths: Tensor, end: int) -> None:
+        self.width = width
+        self.lengths = lengths
+        self.eos_token_id = end
+
+    def __call__(self, input_ids: Any, scores: Any, **more: Any) -> Any:
+        """Return for each row whether it is over."""
+        return input_ids.shape[1] - self.width >= self.lengths
+
+
+def sample_ours(job: Sampling, backbone: Backbone, rows: Sequence[dict[str, Any]]) -> int:
+    """Sample k outputs of every prompt with our engine and return the tokens that they have.
+
+    Raises:
+        RuntimeError: an output did not end where it should.
+    """
+    lengths = {(row["id"], index): length for row in rows for index, length in enumerate(row["lengths"])}
+    kind = Scripted if hasattr(LocalGenerator, "_is_end") else Marked
+    generator = kind(
+        backbone,
+        lengths,
+        max_new_tokens=job.max_new_tokens,
+        temperature=1.0,
+        top_p=1.0,
+        batch_size=job.at_once,
+    )
+    found = [(done.record_id, done.index) for done in generator.generate(requests(rows, (job.seed,) * job.k))]
+    if not sorted(found) == sorted(generator.ended) == sorted(lengths):
+        raise RuntimeError("ours: an output is missing, or did not end at its length")
+    return sum(lengths.values())
+
+
+@torch.inference_mode()
+def sample_theirs(job: Sampling, network: Any, rows: Sequence[dict[str, Any]], padding: int, end: int) -> int:
+    """Sample k outputs of every prompt with ``generate`` and return the tokens that they have.
+
+    Raises:
+        RuntimeError: an output did not end where it should.
+    """
+    torch.manual_seed(job.seed)
+    size = max(1, job.at_once // job.k)
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        lengths = torch.tensor([length for row in part for length in row["lengths"]], device=network.device)
+        input_ids, mask = left_padded(part, padding, network.device)
+        found = network.generate(
+            input_ids=input_ids,
+            attention_mask=mask,
+            do_sample=True,
+            temperature=1.0,
+            top_p=1.0,
+            top_k=0,
+            num_return_sequences=job.k,
+            max_new_tokens=job.max_new_tokens,
+            pad_token_id=padding,
+            stopping_criteria=StoppingCriteriaList([Lengths(input_ids.shape[1], lengths, end)]),
+        )
+        if len(found) != len(lengths) or found.shape[1] - input_ids.shape[1] < int(lengths.max()):
+            raise RuntimeError("transformers: an output is missing, or ended before its length")
+    return sum(length for row in rows for length in row["lengths"])
+
+
+def greedy(job: Sampling, backbone: Backbone, network: Any, rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Return the greedy outputs of both sides, as text."""
+    ours = LocalGenerator(backbone, max_new_tokens=job.max_new_tokens, temperature=0.0, batch_size=job.at_once)
+    by_id = {done.record_id: done.text for done in ours.generate(requests(rows, (job.seed,)))}
+    encoder = backbone.encoder
+    input_ids, mask = left_padded(rows, encoder.padding, network.device)
+    found = network.generate(
+        input_ids=input_ids,
+        attention_mask=mask,
+        do_sample=False,
+        max_new_tokens=job.max_new_tokens,
+        eos_token_id=encoder.end,
+        pad_token_id=encoder.padding,
+    )
+    theirs = [encoder.decode(ids) for ids in found[:, input_ids.shape[1] :].tolist()]
+    return [[by_id[row["id"]] for row in rows], theirs]
+
+
+def requests(rows: Sequence[dict[str, Any]], seeds: tuple[int, ...]) -> list[Request]:
+    """Return what our engine is asked."""
+    return [Request(row["id"], tuple(row["prompt"]), "", seeds) for row in rows]
+
+
+def left_padded(rows: Sequence[dict[str, Any]], padding: int, device: Any) -> tuple[Tensor, Tensor]:
+    """Return ids and mask of prompts, (rows, longest prompt) int64."""
+    width = max(len(row["prompt"]) for row in rows)
+    input_ids = [[padding] * (width - len(row["prompt"])) + row["prompt"] for row in rows]
+    mask = [[0] * (width - len(row["prompt"])) + [1] * len(row["prompt"]) for row in rows]
+    return torch.tensor(input_ids, device=device), torch.tensor(mask, device=device)
+
+
+def measure(job: Sampling) -> dict[str, Any]:
+    """Load the model, warm up on the longest prompts, sample all; return seconds, tokens and memory."""
+    setup_torch(job.device, job.threads)
+    before = resident_mb(job.device)
+    rows = json.loads(Path(job.prompts).read_text())
+    dtype: Any = "bfloat16" if job.dtype == "bf16" else "float32"
+    backbone = Backbone(job.model, dtype=dtype)
+    encoder = backbone.encoder
+    network: Any = None
+    if job.side != "transformers":
+        backbone.load()
+        backbone.to(job.device)
+    if job.side != "ours":
+        network = AutoModelForCausalLM.from_pretrained(job.model, dtype=dtype)
+        network.to(job.device).eval()
+        network.generation_config.eos_token_id = None
+    if job.side == "both":
+        few = rows[:: max(1, len(rows) // job.checked)][: job.checked]  # of every length
+        return {"texts": greedy(job, backbone, network, few)}
+
+    def sample(asked: Sequence[dict[str, Any]], wanted: Sampling) -> int:
+        if network is None:
+            return sample_ours(wanted, backbone, asked)
+        return sample_theirs(wanted, network, asked, encoder.padding, encoder.end)
+
+    few = [{**row, "lengths": [WARM_TOKENS] * job.k} for row in rows[:2]]
+    sample(few, replace(job, max_new_tokens=WARM_TOKENS))
+    wait(job.device)
+    reset_peak(job.device)
+    began = time.perf_counter()
+    tokens = sample(rows, job)
+    wait(job.device)
+    return {
+        "seconds": time.perf_counter() - began,
+        "tokens": tokens,
+        "records": len(rows),
+        "before_mb": before,
+        "peak_mb": peak_mb(job.device),
+    }
+
+
+if __name__ == "__main__":
+    wanted, place = told(Sampling)
+    place.write_text(json.dumps(measure(wanted)))

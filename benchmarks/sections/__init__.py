@@ -1,0 +1,1 @@
+"""The parts of docs/performance.md: one file for each kind of result, each with the same three functions."""

@@ -1,0 +1,63 @@
+"""A comparison of training with TRL."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sections.words import hardware, ratio_row, tried
+
+NAMES = {"hsdpo": ("HS-DPO", "pairs"), "rsft": ("R-SFT", "examples")}
+
+
+def overview(result: dict[str, Any]) -> list[str]:
+    """Return the rows of the table of ratios."""
+    names = {"best": "TRL's best", "default": "TRL as it comes"}
+    return [ratio_row(title(result), ratio, names[ratio["against"]]) for ratio in result["ratios"]]
+
+
+def title(result: dict[str, Any]) -> str:
+    """Return what was compared, in a few words."""
+    settings = result["settings"]
+    what = f"LoRA r {settings['lora']}" if settings["lora"] else "full weights"
+    words = [what, f"vocabulary {settings['vocabulary']:,}", settings["dtype"], settings["device"].upper()]
+    return f"{NAMES[result['comparison']][0]}, {', '.join(words)}" + (", quick" if settings["quick"] else "")
+
+
+def section(result: dict[str, Any]) -> str:
+    """Return the part of the page on one comparison."""
+    settings = result["settings"]
+    unit = NAMES[result["comparison"]][1]
+    lines = [
+        f"## {title(result)}",
+        "",
+        f"Hidden size {settings['hidden']}, {settings['layers']} layers; {settings['examples']} real {unit} of at most "
+        f"{settings['limit']:,} tokens (median prompt {result['examples']['prompt_tokens']:.0f}, completion "
+        f"{result['examples']['completion_tokens']:.0f}), {settings['batch']} an optimizer step, "
+        f"{settings['repeats']} runs each.",
+        "",
+        f"| | {unit}/s | range | tokens/s | memory | process | MFU | reference |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['name']} | {row['pairs_per_second']:.2f} | {row['slowest']:.2f}–{row['fastest']:.2f} "
+        f"| {row['tokens_per_second']:,.0f} | {row['memory_mb']:,.0f} MB | {row['peak_mb']:,.0f} MB "
+        f"| {100 * row['mfu']:.1f} % | {row['reference_seconds']:.1f} s |"
+        for row in result["rows"]
+    ]
+    lines += [
+        "",
+        "Losses of the first optimizer steps:",
+        "",
+        "| | ours | TRL | largest difference |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {one['what']} | {_series(one['ours'])} | {_series(one['trl'])} | {one['difference']:.0e} |"
+        for one in result["losses"]
+    ]
+    theirs, ours = (tried(result[name], "pairs_per_second") for name in ("search", "own_search"))
+    lines += ["", f"TRL's settings that were tried, with {unit}/s: {theirs}.", "", f"Ours: {ours}."]
+    return "\n".join([*lines, "", hardware(result), ""])
+
+
+def _series(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.6f}" for value in values)

@@ -1,0 +1,82 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peers.generation import Lengths, greedy, left_padded, sample_ours, sample_theirs
+from peers.job import Sampling
+from transformers import AutoModelForCausalLM
+
+from guardreasoner.backbone import Backbone
+from tests.tiny import TinySource, load
+
+LENGTHS = ([3, 7, 1, 5], [6, 2, 4, 7])
+
+
+@pytest.fixture
+def backbone(tiny_base: Path) -> Backbone:
+    return load(tiny_base)
+
+
+@pytest.fixture
+def network(tiny_base: Path) -> Any:
+    found = AutoModelForCausalLM.from_pretrained(tiny_base).eval()
+    found.generation_config.eos_token_id = None
+    return found
+
+
+@pytest.fixture
+def rows(backbone: Backbone) -> list[dict[str, Any]]:
+    records = TinySource().records("train")[: len(LENGTHS)]
+    prompts = backbone.encoder.prompts(records)
+    assert len(prompts[0]) != len(prompts[1])
+    return [
+        {"id": record.id, "prompt": ids, "lengths": lengths}
+        for record, ids, lengths in zip(records, prompts, LENGTHS, strict=True)
+    ]
+
+
+def job(tiny_base: Path, side: str) -> Sampling:
+    return Sampling(side, str(tiny_base), "", at_once=8, max_new_tokens=16, threads=1)
+
+
+def test_our_outputs_end_where_they_should(backbone: Backbone, tiny_base: Path, rows: list[dict[str, Any]]) -> None:
+    written: list[int] = []
+    plain = backbone.encoder.decode
+
+    def decode(ids: list[int]) -> str:
+        written.append(len(ids))
+        return plain(ids)
+
+    backbone.encoder.decode = decode  # type: ignore[method-assign]
+    expected = [length for lengths in LENGTHS for length in lengths]
+    assert sample_ours(job(tiny_base, "ours"), backbone, rows) == sum(expected)
+    # the last token is the end token, or one in its place that an engine may keep
+    assert sorted(written) in (sorted(expected), [length - 1 for length in sorted(expected)])
+
+
+def test_their_outputs_end_where_they_should(
+    backbone: Backbone, network: Any, tiny_base: Path, rows: list[dict[str, Any]]
+) -> None:
+    steps: list[int] = []
+    network.register_forward_hook(lambda *_: steps.append(1))
+    encoder = backbone.encoder
+    found = sample_theirs(job(tiny_base, "transformers"), network, rows, encoder.padding, encoder.end)
+    assert found == sum(map(sum, LENGTHS))
+    assert len(steps) == max(map(max, LENGTHS))  # and not the 16 that are allowed
+
+
+def test_a_row_is_over_at_its_length() -> None:
+    over = Lengths(10, torch.tensor([1, 2, 3]), end=2)
+    assert over(torch.zeros(3, 12), None).tolist() == [True, True, False]
+
+
+def test_prompts_are_padded_on_the_left() -> None:
+    input_ids, mask = left_padded([{"prompt": [5]}, {"prompt": [6, 7]}], 0, "cpu")
+    assert (input_ids.tolist(), mask.tolist()) == ([[0, 5], [6, 7]], [[0, 1], [1, 1]])
+
+
+def test_greedy_texts_are_equal(backbone: Backbone, network: Any, tiny_base: Path, rows: list[dict[str, Any]]) -> None:
+    ours, theirs = greedy(job(tiny_base, "both"), backbone, network, rows)
+    assert ours == theirs
+    assert all(ours)
