@@ -1,13 +1,14 @@
 """The network: loads a causal language model (full, LoRA, 4-bit), computes completion log-probabilities, saves."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from guardreasoner.adapter import LoRA, add_adapter, attach_adapter, base_fingerprint, prepared, write_base
 from guardreasoner.attention import Beginning, Context, KeyValues, Tree, attend_by_segments, read_last_layer_in_part
 from guardreasoner.encoder import Encoder
 from guardreasoner.errors import InputError
@@ -19,23 +20,6 @@ from guardreasoner.tasks import Task
 from guardreasoner.tokens import Batch, Segment
 
 _PLAIN = "data.collate: guardreasoner.tokens.two_row"
-
-
-@dataclass(frozen=True)
-class LoRA:
-    """Low-rank adapters (Hu et al. 2021).
-
-    Args:
-        r: rank.
-        alpha: scale; the update is multiplied by alpha / r.
-        dropout: on the adapter's input, in R-SFT only.
-        target_modules: names of layers, or "all-linear".
-    """
-
-    r: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
-    target_modules: str | list[str] = "all-linear"
 
 
 class Backbone(nn.Module):
@@ -108,9 +92,9 @@ class Backbone(nn.Module):
         adapter = read_json(Path(self.path) / "adapter_config.json")
         network = self._load_network(adapter["base_model_name_or_path"] if adapter else self.path)
         if adapter:
-            network = self._attach_adapter(network, adapter)
+            network = attach_adapter(prepared(network, bool(self.quantization)), self.path, adapter, self.lora)
         elif self.lora is not None:
-            network = self._add_adapter(network, self.lora)
+            network = add_adapter(prepared(network, bool(self.quantization)), self.lora)
         elif self.quantization:
             network.requires_grad_(False)
         if self.gradient_checkpointing:
@@ -178,13 +162,13 @@ class Backbone(nn.Module):
         with replacing_folder(path) as folder:
             if self.has_adapter:
                 self.network.save_pretrained(folder, selected_adapters=["default"])
-                self._write_adapter_base(folder)
+                write_base(folder)
             else:
                 self.network.save_pretrained(folder)
             self.encoder.tokenizer.save_pretrained(folder)
             about: dict[str, Any] = {"format": asdict(self.encoder.format)}
             if self.has_adapter:
-                about["base"] = self._base_fingerprint()
+                about["base"] = base_fingerprint(self.network)
             (folder / FORMAT_FILE).write_text(json.dumps(about, indent=1) + "\n")
 
     def _decoder(self) -> Any:
@@ -230,61 +214,6 @@ class Backbone(nn.Module):
         ):
             raise InputError(f"{path}: an output layer with a bias, or capped or scaled logits, is not supported")
         return network
-
-    def _attach_adapter(self, network: Any, config: dict[str, Any]) -> Any:
-        from peft import PeftModel, get_peft_model_state_dict
-        from safetensors import safe_open
-
-        if self.lora is not None and (self.lora.r, self.lora.alpha) != (config["r"], config["lora_alpha"]):
-            raise InputError(
-                f"{self.path}: its adapter has r {config['r']} and alpha {config['lora_alpha']}, "
-                f"the config says r {self.lora.r} and alpha {self.lora.alpha}"
-            )
-        base = (read_json(Path(self.path) / FORMAT_FILE) or {}).get("base")
-        found = files_fingerprint(config["base_model_name_or_path"])
-        if base is not None and base != found:
-            raise InputError(
-                f"{self.path}: its adapter was trained on another base model than "
-                f"{config['base_model_name_or_path']} now holds"
-            )
-        adapted = PeftModel.from_pretrained(self._prepared(network), self.path, is_trainable=True)
-        with safe_open(Path(self.path) / "adapter_model.safetensors", "pt") as file:
-            missing = sorted(get_peft_model_state_dict(adapted).keys() - set(file.keys()))
-        if missing:
-            raise InputError(f"{self.path}: {len(missing)} weights are missing, {missing[0]} first")
-        return adapted
-
-    def _add_adapter(self, network: Any, lora: LoRA) -> Any:
-        from peft import LoraConfig, get_peft_model
-
-        config = LoraConfig(
-            r=lora.r,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=lora.target_modules,
-            task_type="CAUSAL_LM",
-        )
-        adapted = get_peft_model(self._prepared(network), config)
-        if hasattr(adapted.get_output_embeddings(), "lora_A"):
-            raise InputError("model.backbone.lora.target_modules: the output layer (lm_head) cannot have an adapter")
-        return adapted
-
-    def _prepared(self, network: Any) -> Any:
-        if not self.quantization:
-            return network
-        from peft import prepare_model_for_kbit_training
-
-        return prepare_model_for_kbit_training(network, use_gradient_checkpointing=False)
-
-    def _write_adapter_base(self, folder: Path) -> None:
-        # peft writes the path it was given; an absolute local one survives a change of working folder
-        config = read_json(folder / "adapter_config.json") or {}
-        base = Path(config["base_model_name_or_path"])
-        config["base_model_name_or_path"] = str(base.resolve()) if base.is_dir() else str(base)
-        (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
-
-    def _base_fingerprint(self) -> str:
-        return files_fingerprint(self.network.peft_config["default"].base_model_name_or_path)
 
     def _require_path(self) -> None:
         path = Path(self.path)

@@ -33,7 +33,7 @@ _LOGITS = 2**27
 
 
 class _TokenLogps(torch.autograd.Function):
-    """Log-softmax of the output layer at the targets, with p = softmax(Wx): ∂/∂x = W_target − pW, ∂/∂W = (e_target − p) x.
+    """log p_target with p = softmax(Wx); ∂/∂x = W_target − pW, and ∂/∂W = (e_target − p) x.
 
     Where the head is frozen (LoRA), the direction of x's gradient is computed going forward, and no probability is
     kept. Where it is trained, those of a single chunk are kept; those of several are computed again going backward.

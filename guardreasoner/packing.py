@@ -1,7 +1,7 @@
 """Many completions in one row without padding: what their prompts share is computed once.
 
-A row is made of segments: each prompt, and each completion, which follows its prompt. A token sees its own segment up to
-itself, and all of those above it. What all prompts of the step begin with (the instruction) is not in the row: it is
+A row is made of segments: each prompt, and each completion, which follows its prompt. A token sees its own segment up
+to itself, and all of those above it. What all prompts of the step begin with (the instruction) is not in the row: it is
 computed apart, once a step, and every segment follows it.
 """
 
@@ -26,7 +26,7 @@ class _Row:
         self.segments: list[Segment] = []
 
     def add(self, ids: Sequence[int], above: tuple[int, ...], read: int) -> tuple[int, ...]:
-        """Append a segment, from whose last ``read`` tokens is predicted; return what those must name that follow it."""
+        """Append a segment whose last ``read`` tokens predict; return what those must name that follow it."""
         if not ids:
             return above
         before = self.position + sum(self.segments[number].end - self.segments[number].start for number in above)

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from guardreasoner.backbone import Backbone
@@ -129,18 +130,19 @@ class Precomputed(Reference):
         """Read the stored values, or compute and store them.
 
         Raises:
-            InputError: a stored value is not a finite number.
+            InputError: a stored value is not a finite number, or belongs to another model or other pairs.
         """
         examples = sorted(examples, key=lambda example: example.length)
         pairs = [[example.id, example.prompt, example.completions] for example in examples]
         model = [backbone.weights_fingerprint(), backbone.dtype, backbone.quantization]
-        path = self.folder / f"{fingerprint([*model, pairs])[:32]}.safetensors"
-        values = load_file(path)["logps"] if path.is_file() else self._compute(backbone, examples)
+        key = fingerprint([*model, pairs])
+        path = self.folder / f"{key[:32]}.safetensors"
+        values = _stored(path, key) if path.is_file() else self._compute(backbone, examples)
         if values.shape[0] != len(examples) or not all(map(math.isfinite, values.flatten().tolist())):
             raise InputError(f"{path}: a stored reference value is not a finite number", f"delete {path} and run again")
         if not path.is_file():
             with replacing_file(path) as partial:
-                save_file({"logps": values}, partial)
+                save_file({"logps": values}, partial, metadata={_MADE_FOR: key})
         self._logps = {_key(e.id, *map(len, e.completions)): row for e, row in zip(examples, values, strict=True)}
 
     def sequence_logps(self, batch: Batch) -> Tensor:
@@ -162,6 +164,20 @@ class Precomputed(Reference):
             logps = sequence_logps(backbone.completion_logps(batch), batch.sequence, batch.sequences)
             rows.append(logps.reshape(-1, len(batch.ids)).T.double().cpu())
         return torch.cat(rows)
+
+
+_MADE_FOR = "model, tokenizer and pairs"
+
+
+def _stored(path: Path, key: str) -> Tensor:
+    try:
+        with safe_open(path, "pt") as file:
+            made_for, values = (file.metadata() or {}).get(_MADE_FOR), file.get_tensor("logps")
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a file of reference values ({error})", f"delete {path} and run again") from None
+    if made_for != key:
+        raise InputError(f"{path}: reference values of another model or other pairs", f"delete {path} and run again")
+    return values
 
 
 def _key(record_id: str, *lengths: int) -> str:

@@ -31,6 +31,11 @@ class Example:
         """Tokens of the longest row."""
         return len(self.prompt) + max(map(len, self.completions))
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of the prompt and of all completions."""
+        return len(self.prompt) + sum(map(len, self.completions))
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -170,7 +175,7 @@ def common_beginning(prompts: Sequence[Sequence[int]]) -> int:
     if len(prompts) < 2:
         return 0
     most = min(map(len, prompts)) - 1
-    first, last = min(prompts), max(prompts)  # in alphabetical order all others lie between these
+    first, last = min(map(tuple, prompts)), max(map(tuple, prompts))  # in this order all others lie between these
     shared = next((place for place in range(most) if first[place] != last[place]), max(most, 0))
     return shared if shared >= _SHORTEST_BEGINNING else 0
 
@@ -193,6 +198,7 @@ class StepCollator:
         collate: the layout of a micro-batch.
         rank: number of this process; it takes every ``world``-th example.
         world: how many processes share the step.
+        tokens: also end a micro-batch before it holds more tokens, each prompt counted once; None: never.
     """
 
     padding: int
@@ -200,6 +206,7 @@ class StepCollator:
     collate: Collator = two_row
     rank: int = 0
     world: int = 1
+    tokens: int | None = None
 
     def __call__(self, examples: Sequence[Example]) -> Step:
         """Return the step; it may hold no micro-batch where there are fewer examples than processes."""
@@ -207,8 +214,17 @@ class StepCollator:
         # a process without an example computes one for nothing, as the others wait for its gradient
         own = ordered[self.rank :: self.world]
         mine = own or ordered[-1:]
-        parts = [mine[i : i + self.micro_batch_size] for i in range(0, len(mine), self.micro_batch_size)]
         tokens = sum(len(completion) for example in examples for completion in example.completions[:1])
         shared = common_beginning([example.prompt for example in mine])
-        batches = [self.collate(part, self.padding, shared) for part in parts]
+        batches = [self.collate(part, self.padding, shared) for part in self._parts(mine)]
         return Step(batches, tokens, len(examples), float(bool(own)))
+
+    def _parts(self, examples: Sequence[Example]) -> list[list[Example]]:
+        parts: list[list[Example]] = [[]]
+        for example in examples:
+            tokens = sum(one.tokens for one in parts[-1]) + example.tokens
+            full = len(parts[-1]) == self.micro_batch_size or (self.tokens is not None and tokens > self.tokens)
+            if full and parts[-1]:
+                parts.append([])
+            parts[-1].append(example)
+        return parts

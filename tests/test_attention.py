@@ -1,5 +1,6 @@
 """Packed rows give the loss and gradients of plain rows, for every architecture that is claimed."""
 
+import copy
 import logging
 import shutil
 from collections.abc import Callable, Sequence
@@ -20,13 +21,14 @@ from transformers import (
     Qwen3Config,
 )
 
-from guardreasoner.backbone import Backbone, LoRA
+from guardreasoner.adapter import LoRA
+from guardreasoner.backbone import Backbone
 from guardreasoner.data.reasoning import ReasoningDataModule
 from guardreasoner.errors import InputError
 from guardreasoner.modules.rsft import RSFTModule
 from guardreasoner.objective import dpo, hsdpo, sequence_logps, sequence_nll
 from guardreasoner.packing import packed
-from guardreasoner.tokens import Collator, Example, two_row
+from guardreasoner.tokens import Collator, Example, StepCollator, two_row
 from tests.test_packing import micro_batches
 from tests.tiny import TinySource, quiet_trainer
 
@@ -84,19 +86,26 @@ def double(backbone: Backbone) -> Backbone:
 def step(
     backbone: Backbone, examples: Sequence[Example], collate: Collator, micro: int
 ) -> tuple[float, dict[str, Tensor]]:
-    """Return loss and gradients of one HS-DPO (or, with one completion each, R-SFT) step in micro-batches."""
+    """Return loss and gradients of one HS-DPO (or, with one completion each, R-SFT) step in micro-batches.
+
+    What the prompts begin with is computed once, as the modules do it.
+    """
     backbone.zero_grad()
     total = 0.0
-    for start in range(0, len(examples), micro):
-        batch = collate(examples[start : start + micro], 0)
-        logps = backbone.completion_logps(batch)
+    batches = StepCollator(0, micro, collate)(examples).batches
+    original = backbone.begin(batches[0]) if len(batches) > 1 else None
+    gathering = original and original.detached()
+    for number, batch in enumerate(batches):
+        last = number + 1 == len(batches)
+        logps = backbone.completion_logps(batch, original if last else gathering)
         nll = sequence_nll(logps, batch.sequence, batch.sequences)
         loss = nll.sum()
         if batch.sequences > len(batch.ids):
             gap = sequence_logps(logps, batch.sequence, batch.sequences) - batch.reference_logps
             half = len(batch.ids)
             loss = hsdpo(dpo(gap[:half] - gap[half:], 0.1), batch.weight, nll[:half], 2.0).sum()
-        (loss / len(examples)).backward()
+        carried = original.carried(gathering) if last and original and gathering else 0.0
+        (loss / len(examples) + carried).backward()
         total += float(loss) / len(examples)
     return total, {n: p.grad.clone() for n, p in backbone.named_parameters() if p.grad is not None}
 
@@ -129,7 +138,8 @@ _LOADED: dict[str, Backbone] = {}
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("change", ["none", "lora", "checkpointing"])
-def test_loss_and_gradients_in_float32(name: str, change: str, folders: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("micro", [1, 3, 4])
+def test_loss_and_gradients_in_float32(name: str, micro: int, change: str, folders: Callable[[str], Path]) -> None:
     torch.manual_seed(0)
     lora = LoRA(r=2, alpha=4, dropout=0.0) if change == "lora" else None
     backbone = Backbone(str(folders(name)), lora=lora, gradient_checkpointing=change == "checkpointing")
@@ -151,7 +161,31 @@ def test_loss_and_gradients_in_float32(name: str, change: str, folders: Callable
         )
         for n in range(4)
     ]
-    require_equal(backbone, examples, 1e-5, micro=4)
+    require_equal(backbone, examples, 1e-5, micro)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_last_layer_computes_what_is_read_alone(name: str, folders: Callable[[str], Path]) -> None:
+    backbone = Backbone(str(folders(name)))
+    backbone.load()
+    places: list[int] = []
+    for layer in backbone.network.model.layers:
+        layer.mlp.register_forward_pre_hook(lambda _, inputs: places.append(inputs[0].shape[1]))
+    batch = packed([Example("a", (3,) * 9, ((4, 5, 6), (7, 8)))], 0)
+    backbone.completion_logps(batch)
+    assert places == [9 + 2 + 1, 1 + 2 + 1]
+
+
+def test_a_copy_of_a_network_reads_its_own_last_layer(folders: Callable[[str], Path]) -> None:
+    backbone = Backbone(str(folders("llama")))
+    backbone.load()
+    batch = packed([Example("a", (3, 9, 4), ((4, 5, 6), (7, 8)))], 0)
+    copied = copy.deepcopy(backbone)
+    before = copied.completion_logps(batch).detach()
+    with torch.no_grad():
+        backbone.network.model.layers[-1].input_layernorm.weight.fill_(3.0)
+    assert torch.equal(copied.completion_logps(batch), before)
+    assert not torch.equal(backbone.completion_logps(batch), before)
 
 
 def _draw(count: int, generator: torch.Generator) -> tuple[int, ...]:

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from guardreasoner.backbone import Backbone, LoRA
+from guardreasoner.adapter import LoRA
+from guardreasoner.backbone import Backbone
 from guardreasoner.errors import InputError
 from guardreasoner.model_folder import FORMAT_FILE
 from guardreasoner.prompts import PromptFormat

@@ -19,7 +19,7 @@ TRANSFORMS = (
     *("prompts", "encoder", "tokens", "packing", "example_store", "sampling", "mining", "scoring"),
     *("validation", "contamination", "splits", "synthesis", "diagnosis"),
 )
-OUTSIDE_WORLD = ("model_folder", "attention", "backbone", "reference", "generators", "sources")
+OUTSIDE_WORLD = ("model_folder", "adapter", "attention", "backbone", "reference", "generators", "sources")
 LIGHTNING = ("data", "modules", "callbacks")
 APPLICATION = ("config", "freshness", "pipeline", "misspelt", "cli", "__main__", "commands", "report")
 FLOORS = (VOCABULARY, TRANSFORMS, OUTSIDE_WORLD, LIGHTNING, APPLICATION)

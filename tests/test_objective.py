@@ -141,6 +141,39 @@ def test_gradients_of_token_logps(chunk: int) -> None:
     assert gradcheck(lambda h, w: token_logps(h, w, targets, chunk), (hidden, head))
 
 
+@pytest.mark.parametrize("chunk", [2, 10])
+@pytest.mark.parametrize("trained", ["hidden", "head"])
+def test_gradients_where_only_one_factor_is_trained(trained: str, chunk: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    factors = {"hidden": torch.randn(5, 3, generator=generator), "head": torch.randn(4, 3, generator=generator)}
+    factors = {name: factor.double() for name, factor in factors.items()}
+    targets = torch.tensor([3, 0, 1, 1, 2])
+
+    def logps(factor: Tensor) -> Tensor:
+        return token_logps(**(factors | {trained: factor}), targets=targets, chunk=chunk)
+
+    assert gradcheck(logps, (factors[trained].clone().requires_grad_(),))
+
+
+def test_half_precision_gradients_are_close_to_those_of_autograd() -> None:
+    generator = torch.Generator().manual_seed(3)
+    whole = torch.randn(6, 8, generator=generator), torch.randn(9, 8, generator=generator)
+    targets = torch.tensor([8, 0, 1, 5, 2, 2])
+    found = [one.bfloat16().requires_grad_() for one in whole]
+    plain = [one.bfloat16().float().requires_grad_() for one in whole]
+    token_logps(found[0], found[1], targets).sum().backward()
+    (plain[0] @ plain[1].T).log_softmax(-1).gather(1, targets[:, None]).sum().backward()
+    for half, exact in zip(found, plain, strict=True):
+        assert half.grad is not None
+        assert half.grad.dtype == torch.bfloat16
+        torch.testing.assert_close(half.grad.float(), exact.grad, rtol=0.05, atol=0.05)
+
+
+def test_no_token_has_no_logps() -> None:
+    hidden = torch.zeros(0, 3, requires_grad=True)
+    assert token_logps(hidden, torch.zeros(4, 3), torch.zeros(0, dtype=torch.int64)).shape == (0,)
+
+
 @pytest.mark.parametrize("function", [sequence_logps, sequence_nll])
 def test_gradients_of_sums(function: object) -> None:
     logps = doubles(-1, -0.5, -2, -3).requires_grad_()

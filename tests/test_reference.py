@@ -3,9 +3,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from guardreasoner.backbone import Backbone, LoRA
+from guardreasoner.adapter import LoRA
+from guardreasoner.backbone import Backbone
 from guardreasoner.errors import InputError
 from guardreasoner.objective import margin, sequence_logps
 from guardreasoner.reference import FrozenAdapter, FrozenCopy, Precomputed, Reference
@@ -102,12 +105,19 @@ def test_a_saved_adapter_does_not_hold_the_reference(tiny_adapter: Path, tmp_pat
     assert torch.equal(policy_logps(load(tmp_path / "out"), batch), policy_logps(backbone, batch))
 
 
+def change(file: Path, values: Tensor) -> None:
+    """Replace the stored values and leave what they are said to be made for."""
+    with safe_open(file, "pt") as opened:
+        made_for = opened.metadata()
+    save_file({"logps": values}, file, metadata=made_for)
+
+
 def test_stored_numbers_are_read_again(tiny_base: Path, tmp_path: Path) -> None:
     first = prepared("stored", load(tiny_base), tmp_path)
     (file,) = (tmp_path / "stored").iterdir()
     values = load_file(file)["logps"]
     assert (values.shape, values.dtype) == ((5, 2), torch.float64)
-    save_file({"logps": values - 100}, file)  # a change that only a reader can notice
+    change(file, values - 100)  # which only a reader can notice
     second = prepared("stored", load(tiny_base), tmp_path)
     batch = batch_of(load(tiny_base).encoder)
     assert torch.equal(second.sequence_logps(batch), first.sequence_logps(batch) - 100)
@@ -143,10 +153,29 @@ def test_a_stored_value_that_is_no_number_is_refused(value: float, tiny_base: Pa
     (file,) = (tmp_path / "stored").iterdir()
     values = load_file(file)["logps"]
     values[2, 1] = value
-    save_file({"logps": values}, file)
+    change(file, values)
     with pytest.raises(InputError, match="not a finite number") as error:
         prepared("stored", load(tiny_base), tmp_path)
     assert str(file) in (error.value.hint or "")
+
+
+def test_stored_values_of_another_model_are_refused(tiny_base: Path, tiny_adapter: Path, tmp_path: Path) -> None:
+    prepared("stored", load(tiny_base), tmp_path)
+    (own,) = (tmp_path / "stored").iterdir()
+    prepared("stored", load(tiny_adapter), tmp_path)
+    (other,) = set((tmp_path / "stored").iterdir()) - {own}
+    other.replace(own)
+    with pytest.raises(InputError, match="of another model or other pairs") as error:
+        prepared("stored", load(tiny_base), tmp_path)
+    assert str(own) in str(error.value)
+
+
+def test_a_damaged_file_of_stored_values_is_named(tiny_base: Path, tmp_path: Path) -> None:
+    prepared("stored", load(tiny_base), tmp_path)
+    (file,) = (tmp_path / "stored").iterdir()
+    file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(InputError, match="not a file of reference values"):
+        prepared("stored", load(tiny_base), tmp_path)
 
 
 def test_nothing_is_stored_of_a_broken_model(tiny_base: Path, tmp_path: Path) -> None:

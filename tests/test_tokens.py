@@ -13,7 +13,7 @@ from guardreasoner.encoder import Encoder
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import PromptFormat, render
 from guardreasoner.records import Record
-from guardreasoner.tokens import Example, StepCollator, two_row
+from guardreasoner.tokens import Example, StepCollator, common_beginning, two_row
 from tests.tiny import TinySource, examples
 
 FORMAT = PromptFormat(opening="Judge.")
@@ -174,3 +174,29 @@ def test_moving_keeps_everything() -> None:
                 assert new == old
     back = step.to(torch.device("cpu"))
     assert torch.equal(back.batches[0].input_ids, step.batches[0].input_ids)
+
+
+some_ids = st.lists(st.integers(3, 5), min_size=1, max_size=40).map(tuple)
+
+
+@given(st.lists(some_ids, min_size=1, max_size=5), st.lists(st.integers(3, 5), max_size=30).map(tuple))
+def test_the_common_beginning_leaves_every_prompt_a_token(rests: list[tuple[int, ...]], first: tuple[int, ...]) -> None:
+    prompts = [first + rest for rest in rests]
+    shared = common_beginning(prompts)
+    assert len({prompt[:shared] for prompt in prompts}) == 1
+    assert shared < min(map(len, prompts))
+    longest = next(
+        n for n in range(40 + 30, -1, -1) if len({p[:n] for p in prompts}) == 1 and n < min(map(len, prompts))
+    )
+    assert shared == (longest if longest >= 16 and len(prompts) > 1 else 0)
+
+
+@given(st.lists(some_ids, min_size=1, max_size=12), st.integers(1, 5), st.none() | st.integers(1, 90))
+def test_micro_batches_keep_to_size_and_budget(prompts: list[tuple[int, ...]], size: int, budget: int | None) -> None:
+    examples = [Example(str(number), prompt, ((7, 8),)) for number, prompt in enumerate(prompts)]
+    step = StepCollator(0, size, tokens=budget)(examples)
+    by_id = {example.id: example for example in examples}
+    assert sorted(name for batch in step.batches for name in batch.ids) == sorted(by_id)
+    for batch in step.batches:
+        tokens = sum(by_id[name].tokens for name in batch.ids)
+        assert len(batch.ids) == 1 or (len(batch.ids) <= size and (budget is None or tokens <= budget))

@@ -30,7 +30,8 @@ def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
     Raises:
         InputError: no predictions there, or too few pairs that are short enough.
     """
-    from guardreasoner.backbone import Backbone, LoRA
+    from guardreasoner.adapter import LoRA
+    from guardreasoner.backbone import Backbone
 
     records, rollouts = read_predictions(predictions)
     base = folder / "base"

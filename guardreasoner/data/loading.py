@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -11,7 +12,7 @@ from guardreasoner.encoder import Encoder
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record
 from guardreasoner.sampling import StepSampler
-from guardreasoner.tokens import Collator, Example, StepCollator
+from guardreasoner.tokens import Example, StepCollator
 
 log = logging.getLogger("guardreasoner")
 
@@ -41,22 +42,15 @@ def takes_segments(trainer: Any) -> bool:
 
 
 def step_loader(
-    examples: Sequence[Example],
-    sampler: StepSampler,
-    encoder: Encoder,
-    trainer: Trainer,
-    micro_batch_size: int | None,
-    collate: Collator,
+    examples: Sequence[Example], sampler: StepSampler, trainer: Trainer, collator: StepCollator
 ) -> StepLoader:
     """Return the training loader: one item is one whole :class:`guardreasoner.tokens.Step`.
 
     Args:
         examples: what the sampler's indices point at.
         sampler: the order.
-        encoder: for the padding id.
         trainer: for rank and number of processes.
-        micro_batch_size: examples of a process that are computed at once; None: all of its step.
-        collate: layout of a micro-batch.
+        collator: makes micro-batches of a step's examples.
 
     Raises:
         InputError: the trainer would repeat or regroup the steps.
@@ -71,14 +65,12 @@ def step_loader(
             f"trainer.accumulate_grad_batches must be 1, got {trainer.accumulate_grad_batches}",
             "an item is a whole step; set data.batch_size (a step) and data.micro_batch_size (computed at once)",
         )
-    micro = micro_batch_size or sampler.batch_size
-    collator = StepCollator(encoder.padding, micro, collate, trainer.global_rank, trainer.world_size)
-    return StepLoader(examples, batch_sampler=sampler, collate_fn=collator)  # type: ignore[arg-type]
+    shared = replace(collator, rank=trainer.global_rank, world=trainer.world_size)
+    return StepLoader(examples, batch_sampler=sampler, collate_fn=shared)  # type: ignore[arg-type]
 
 
-def validation_loader(examples: Sequence[Example], encoder: Encoder, batch_size: int, collate: Collator) -> DataLoader:
+def validation_loader(examples: Sequence[Example], batch_size: int, collator: StepCollator) -> DataLoader:
     """Return a loader over held-out examples in their order, for one process."""
-    collator = StepCollator(encoder.padding, batch_size, collate)
     return DataLoader(dataset=examples, batch_size=batch_size, collate_fn=collator)  # type: ignore[arg-type]
 
 

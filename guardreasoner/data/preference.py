@@ -29,6 +29,7 @@ class PreferenceDataModule(TrainingDataModule):
         validation_share: part of the hard prompts that is held out to watch margins, by a hash of the prompt.
         batch_size: pairs per optimizer step, over all processes.
         micro_batch_size: pairs that are computed at once; None: the whole step.
+        micro_batch_tokens: tokens that are computed at once, each prompt counted once; None: any number.
         epochs: epochs of the whole schedule (the trainer's own ``max_epochs`` stays 1).
         max_length: longest prompt and completion together, in tokens; nothing is ever cut.
         skip_too_long: leave longer pairs out and count them, instead of refusing to start.
@@ -54,6 +55,7 @@ class PreferenceDataModule(TrainingDataModule):
         validation_share: float = 0.05,
         batch_size: int = 256,
         micro_batch_size: int | None = None,
+        micro_batch_tokens: int | None = None,
         epochs: int = 2,
         max_length: int = 2048,
         skip_too_long: bool = False,
@@ -69,6 +71,7 @@ class PreferenceDataModule(TrainingDataModule):
             leave_out_held,
             batch_size,
             micro_batch_size,
+            micro_batch_tokens,
             epochs,
             0,
             max_length,

@@ -37,6 +37,7 @@ class ReasoningDataModule(TrainingDataModule):
         leave_out_held: leave out, and count, training records that a benchmark holds, instead of refusing to start.
         batch_size: records per optimizer step, over all processes.
         micro_batch_size: records that are computed at once; None: the whole step.
+        micro_batch_tokens: tokens that are computed at once, each prompt counted once; None: any number.
         epochs: epochs of the whole schedule (the trainer's own ``max_epochs`` stays 1).
         start_epoch: first epoch of this run, for one that continues a finished run.
         max_length: longest prompt and completion together, in tokens; nothing is ever cut.
@@ -60,6 +61,7 @@ class ReasoningDataModule(TrainingDataModule):
         leave_out_held: bool = False,
         batch_size: int = 384,
         micro_batch_size: int | None = None,
+        micro_batch_tokens: int | None = None,
         epochs: int = 3,
         start_epoch: int = 0,
         max_length: int = 2048,
@@ -77,6 +79,7 @@ class ReasoningDataModule(TrainingDataModule):
             leave_out_held,
             batch_size,
             micro_batch_size,
+            micro_batch_tokens,
             epochs,
             start_epoch,
             max_length,

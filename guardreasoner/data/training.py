@@ -25,7 +25,7 @@ from guardreasoner.packing import packed
 from guardreasoner.records import Record, Split
 from guardreasoner.sampling import StepSampler
 from guardreasoner.sources import Identified, Source
-from guardreasoner.tokens import Collator, Example, two_row
+from guardreasoner.tokens import Collator, Example, StepCollator, two_row
 
 _NOTES = "notes.json"
 
@@ -64,6 +64,7 @@ class TrainingDataModule(LightningDataModule, ABC):
         leave_out_held: bool,
         batch_size: int,
         micro_batch_size: int | None,
+        micro_batch_tokens: int | None,
         epochs: int,
         start_epoch: int,
         max_length: int,
@@ -74,12 +75,16 @@ class TrainingDataModule(LightningDataModule, ABC):
         cache: str | None,
     ) -> None:
         super().__init__()
+        for name, value in (("micro_batch_size", micro_batch_size), ("micro_batch_tokens", micro_batch_tokens)):
+            if value is not None and value < 1:
+                raise InputError(f"data.{name} must be at least 1, got {value}")
         self.source = source
         self.benchmarks = benchmarks
         self.similarity = similarity
         self.leave_out_held = leave_out_held
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size
+        self.micro_batch_tokens = micro_batch_tokens
         self.epochs = epochs
         self.start_epoch = start_epoch
         self.max_length = max_length
@@ -156,11 +161,19 @@ class TrainingDataModule(LightningDataModule, ABC):
         count, too_long, worst = 0, 0, None
         for example in examples:
             count += 1
-            if example.length <= self.max_length:
-                yield example
-            else:
+            if not all(example.completions):
+                raise InputError(f"record {example.id}: a completion of no token; one has at least its end token")
+            if example.length > self.max_length:
                 too_long += 1
                 worst = max(worst or example, example, key=lambda one: one.length)
+                continue
+            if self.micro_batch_tokens is not None and example.tokens > self.micro_batch_tokens:
+                raise InputError(
+                    f"record {example.id}: its {example.tokens} tokens exceed data.micro_batch_tokens "
+                    f"{self.micro_batch_tokens}; a micro-batch holds at least one example",
+                    "raise data.micro_batch_tokens, or lower data.max_length with data.skip_too_long: true",
+                )
+            yield example
         if worst is None:
             return
         if not self.skip_too_long:
@@ -178,12 +191,15 @@ class TrainingDataModule(LightningDataModule, ABC):
         """Return the loader of optimizer steps."""
         lengths = self.train.lengths if isinstance(self.train, ExampleStore) else [e.length for e in self.train]
         sampler = StepSampler(lengths, self.batch_size, self.epochs, self.start_epoch, self.seed, self.bucket_steps)
-        return step_loader(self.train, sampler, self.encoder, self._trainer, self.micro_batch_size, self._layout())
+        return step_loader(self.train, sampler, self._trainer, self._collator(self.micro_batch_size or self.batch_size))
 
     def val_dataloader(self) -> DataLoader:
         """Return the loader of what is held out to watch the loss."""
         size = self.micro_batch_size or self.batch_size
-        return validation_loader(self.validation, self.encoder, size, self._layout())
+        return validation_loader(self.validation, size, self._collator(size))
+
+    def _collator(self, size: int) -> StepCollator:
+        return StepCollator(self.encoder.padding, size, self._layout(), tokens=self.micro_batch_tokens)
 
     def _layout(self) -> Collator:
         """Return the collator, the plain one where the network computes no packed rows."""
@@ -212,7 +228,7 @@ class TrainingDataModule(LightningDataModule, ABC):
             return None  # what is missing is better named where it is read
         decides: list[Any] = [
             [self.similarity, self.leave_out_held, self.allow_contamination],
-            [self.max_length, self.skip_too_long, self.seed],
+            [self.max_length, self.micro_batch_tokens, self.skip_too_long, self.seed],
             self.encoder.identity(),
             code_fingerprint(),
         ]

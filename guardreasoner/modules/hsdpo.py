@@ -48,7 +48,9 @@ class HSDPOModule(LightningModule):
         preference: Callable[[Tensor, float], Tensor] = dpo,
         beta: float = 0.01,
         sft_coef: float = 2.0,
-        optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(parameters, lr=5e-6, weight_decay=0.0),
+        optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(
+            parameters, lr=5e-6, weight_decay=0.0, fused=True
+        ),
         warmup: float = 0.0,
         max_grad_norm: float = 1.0,
     ) -> None:

@@ -14,7 +14,6 @@ from guardreasoner.attention import Beginning
 from guardreasoner.errors import InputError
 from guardreasoner.tokens import Batch, Step
 
-
 Losses = Callable[[Batch, Beginning | None], Mapping[str, Tensor]]
 """Gives a micro-batch's share of each logged value, "loss" among them, from what its prompts begin with, if that is
 computed already."""

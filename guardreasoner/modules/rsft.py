@@ -35,7 +35,9 @@ class RSFTModule(LightningModule):
     def __init__(
         self,
         backbone: Backbone,
-        optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(parameters, lr=5e-5, weight_decay=0.0),
+        optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(
+            parameters, lr=5e-5, weight_decay=0.0, fused=True
+        ),
         warmup: float = 0.0,
         max_grad_norm: float = 1.0,
         optimizer_state: str | None = None,

@@ -14,6 +14,7 @@ from guardreasoner.modules.rsft import RSFTModule
 from guardreasoner.prompts import target
 from guardreasoner.records import Rollout, write_jsonl
 from guardreasoner.tasks import GUARD_TASKS
+from guardreasoner.tokens import Example
 from tests.tiny import K, TinySource, answer, quiet_trainer, write_rollouts, wrong_outputs
 
 TRAIN = TinySource().records("train")
@@ -104,6 +105,36 @@ def test_a_later_start_yields_the_epochs_that_remain(tiny_base: Path) -> None:
 def test_a_step_is_computed_in_micro_batches(tiny_base: Path) -> None:
     loader = prepared(tiny_base, batch_size=12, micro_batch_size=5, epochs=1).train_dataloader()
     assert [[len(batch.ids) for batch in step.batches] for step in loader] == [[5, 5, 2]] * 2
+
+
+def test_a_micro_batch_keeps_to_a_budget_of_tokens(tiny_base: Path) -> None:
+    data = prepared(tiny_base, batch_size=12, micro_batch_tokens=200, epochs=1)
+    sizes = {example.id: example.tokens for example in data.train}
+    batches = [batch for step in data.train_dataloader() for batch in step.batches]
+    assert all(sum(sizes[name] for name in batch.ids) <= 200 for batch in batches)
+    assert sorted(name for batch in batches for name in batch.ids) == sorted(sizes)
+    assert max(len(batch.ids) for batch in batches) > 1
+
+
+def test_an_example_above_the_budget_is_named(tiny_base: Path) -> None:
+    first = prepared(tiny_base).train[0]
+    with pytest.raises(InputError, match=r"exceed data\.micro_batch_tokens 20; a micro-batch") as error:
+        prepared(tiny_base, micro_batch_tokens=20)
+    assert f"record {first.id}: its {first.tokens} tokens" in str(error.value)
+    assert "data.max_length" in (error.value.hint or "")
+
+
+@pytest.mark.parametrize("name", ["micro_batch_size", "micro_batch_tokens"])
+def test_a_micro_batch_of_nothing_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"data.{name} must be at least 1, got 0"):
+        ReasoningDataModule(TinySource(), **{name: 0})
+
+
+def test_a_completion_of_no_token_is_refused(tiny_base: Path) -> None:
+    data = prepared(tiny_base)
+    empty = [Example("r7", (1, 2), ((3,), ()))]
+    with pytest.raises(InputError, match="record r7: a completion of no token"):
+        list(data.fitting(empty, "pairs"))
 
 
 def test_mining_gets_the_training_records_alone_in_chunks(tiny_base: Path) -> None:

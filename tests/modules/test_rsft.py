@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import SGD, AdamW
 
-from guardreasoner.backbone import LoRA
+from guardreasoner.adapter import LoRA
 from guardreasoner.data.preference import PreferenceDataModule
 from guardreasoner.data.reasoning import ReasoningDataModule
 from guardreasoner.errors import InputError
