@@ -214,3 +214,20 @@ def test_a_network_that_cannot_takes_plain_rows_and_says_so(
     assert "this network computes no packed rows: each completion gets a row of its own" in caplog.messages
     with pytest.raises(InputError, match="computes no packed rows"):
         module.backbone.completion_logps(packed([Example("a", (3, 4), ((5,),))], 0))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_layers_give_the_same_loss_and_gradients(folders: Callable[[str], Path]) -> None:
+    plain, compiled = (Backbone(str(folders("llama")), compile=compile) for compile in (False, True))
+    generator = torch.Generator().manual_seed(1)
+    beginning = _draw(20, generator)
+    examples = [Example(str(n), beginning + _draw(4 + n, generator), (_draw(9, generator),)) for n in range(3)]
+    results = []
+    for backbone in (plain, compiled):
+        backbone.load()
+        backbone.train()
+        results.append(step(backbone, examples, packed, 1))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+    for name, gradient in results[0][1].items():
+        torch.testing.assert_close(results[1][1][name], gradient, rtol=1e-4, atol=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
