@@ -1,11 +1,12 @@
 """The frozen reference of HS-DPO: the R-SFT model, kept as a copy, as a second adapter, or as stored numbers."""
 
 import copy
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -24,7 +25,7 @@ class Reference(ABC):
     """Gives log π_ref of whole completions. It sees the backbone once, before the first step of training."""
 
     @abstractmethod
-    def prepare(self, backbone: Backbone, examples: Iterable[Example]) -> None:
+    def prepare(self, backbone: Backbone, examples: Sequence[Example]) -> None:
         """Freeze what the backbone is now.
 
         Args:
@@ -43,7 +44,7 @@ class FrozenCopy(Reference):
     def __init__(self) -> None:
         self._copy: Backbone | None = None
 
-    def prepare(self, backbone: Backbone, examples: Iterable[Example]) -> None:
+    def prepare(self, backbone: Backbone, examples: Sequence[Example]) -> None:
         """Copy the network."""
         self._copy = copy.deepcopy(backbone).eval().requires_grad_(False)
 
@@ -68,7 +69,7 @@ class FrozenAdapter(Reference):
     def __init__(self) -> None:
         self._backbone: Backbone | None = None
 
-    def prepare(self, backbone: Backbone, examples: Iterable[Example]) -> None:
+    def prepare(self, backbone: Backbone, examples: Sequence[Example]) -> None:
         """Copy the adapter's weights into a second adapter that is never trained.
 
         Raises:
@@ -124,46 +125,55 @@ class Precomputed(Reference):
             raise InputError(f"model.reference.batch_size must be at least 1, got {batch_size}")
         self.folder = Path(folder)
         self.batch_size = batch_size
-        self._logps: dict[str, Tensor] = {}
+        self._places: dict[str, int] = {}
+        self._logps = torch.zeros(0, 2, dtype=torch.float64)
 
-    def prepare(self, backbone: Backbone, examples: Iterable[Example]) -> None:
+    def prepare(self, backbone: Backbone, examples: Sequence[Example]) -> None:
         """Read the stored values, or compute and store them.
 
         Raises:
             InputError: a stored value is not a finite number, or belongs to another model or other pairs.
         """
-        examples = sorted(examples, key=lambda example: example.length)
-        pairs = [[example.id, example.prompt, example.completions] for example in examples]
-        model = [backbone.weights_fingerprint(), backbone.dtype, backbone.quantization]
-        key = fingerprint([*model, pairs])
+        digest = sha256(fingerprint([backbone.weights_fingerprint(), backbone.dtype, backbone.quantization]).encode())
+        lengths = []
+        for place, example in enumerate(_each(examples)):
+            digest.update(repr((example.id, example.prompt, example.completions)).encode())
+            lengths.append(example.length)
+            self._places[_key(example.id, *map(len, example.completions))] = place
+        key = digest.hexdigest()
         path = self.folder / f"{key[:32]}.safetensors"
-        values = _stored(path, key) if path.is_file() else self._compute(backbone, examples)
-        if values.shape[0] != len(examples) or not all(map(math.isfinite, values.flatten().tolist())):
+        values = _stored(path, key) if path.is_file() else self._compute(backbone, examples, np.argsort(lengths))
+        if values.shape[0] != len(examples) or not torch.isfinite(values).all():
             raise InputError(f"{path}: a stored reference value is not a finite number", f"delete {path} and run again")
         if not path.is_file():
             with replacing_file(path) as partial:
                 save_file({"logps": values}, partial, metadata={_MADE_FOR: key})
-        self._logps = {_key(e.id, *map(len, e.completions)): row for e, row in zip(examples, values, strict=True)}
+        self._logps = values
 
     def sequence_logps(self, batch: Batch) -> Tensor:
         """Look the values up; chosen ones first, then rejected ones."""
         lengths = torch.bincount(batch.sequence, minlength=batch.sequences).tolist()
         count = len(batch.ids)
-        keys = [_key(name, *lengths[place::count]) for place, name in enumerate(batch.ids)]
-        rows = torch.stack([self._logps[key] for key in keys])
-        return rows.T.reshape(-1).to(batch.input_ids.device)
+        places = [self._places[_key(name, *lengths[place::count])] for place, name in enumerate(batch.ids)]
+        return self._logps[places].T.reshape(-1).to(batch.input_ids.device)
 
     @torch.no_grad()
-    def _compute(self, backbone: Backbone, examples: list[Example]) -> Tensor:
+    def _compute(self, backbone: Backbone, examples: Sequence[Example], order: np.ndarray) -> Tensor:
+        """Return (examples, 2) values; pairs of like length are computed together."""
         backbone.eval()
         device = next(backbone.parameters()).device
         collate = packed if backbone.takes_segments else two_row
-        rows = []
-        for start in range(0, len(examples), self.batch_size):
-            batch = collate(examples[start : start + self.batch_size], backbone.encoder.padding).to(device)
+        values = torch.zeros(len(order), 2, dtype=torch.float64)
+        for start in range(0, len(order), self.batch_size):
+            places = order[start : start + self.batch_size].tolist()
+            batch = collate([examples[place] for place in places], backbone.encoder.padding).to(device)
             logps = sequence_logps(backbone.completion_logps(batch), batch.sequence, batch.sequences)
-            rows.append(logps.reshape(-1, len(batch.ids)).T.double().cpu())
-        return torch.cat(rows)
+            values[places] = logps.reshape(2, len(places)).T.double().cpu()
+        return values
+
+
+def _each(examples: Sequence[Example]) -> Iterator[Example]:
+    return (examples[place] for place in range(len(examples)))
 
 
 _MADE_FOR = "model, tokenizer and pairs"

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Any
+
+from torch.utils.data import ConcatDataset
 
 from guardreasoner.data.loading import log
 from guardreasoner.data.training import Faulty, Subject, TrainingDataModule
@@ -90,6 +93,7 @@ class PreferenceDataModule(TrainingDataModule):
     def setup(self, stage: str) -> None:
         """Mine the pairs and encode them."""
         super().setup(stage)
+        self.__dict__.pop("pairs", None)  # texts of all outputs, which training does not need
         log.info("HS-DPO: %s pairs to train on, %s held out", *(f"{len(e):,}" for e in (self.train, self.validation)))
 
     @cached_property
@@ -114,9 +118,10 @@ class PreferenceDataModule(TrainingDataModule):
         kept = {record.id for record in self.apart(pair.record for pair in mined.pairs)}
         return [pair for pair in mined.pairs if pair.record.id in kept]
 
-    def examples(self) -> list[Example]:
-        """Return every example that the reference will be asked for."""
-        return [*self.train, *self.validation]
+    def examples(self) -> Sequence[Example]:
+        """Return every example that the reference will be asked for, read as it is looked at."""
+        found: Any = ConcatDataset([self.train, self.validation])  # type: ignore[list-item]
+        return found
 
     def made_from(self) -> list[object]:
         """Return the content of the rollouts, the rules of pairing and the share that is held out."""

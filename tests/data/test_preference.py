@@ -76,7 +76,7 @@ def test_a_pair_once_held_out_stays_so_when_the_data_grow(tmp_path: Path, tiny_b
     assert {e.id for e in large.validation} & set(HARD) == {e.id for e in small.validation}
     assert {e.id for e in large.train} & set(HARD) == {e.id for e in small.train}
     assert 0.2 < len(large.validation) / len(large.pairs) < 0.6
-    assert large.examples() == [*large.train, *large.validation]
+    assert list(large.examples()) == [*large.train, *large.validation]
 
 
 def test_outputs_of_several_models_are_pooled(tmp_path: Path, tiny_base: Path) -> None:
