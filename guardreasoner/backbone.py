@@ -13,7 +13,7 @@ from guardreasoner.attention import Beginning, Context, KeyValues, Tree, attend_
 from guardreasoner.encoder import Encoder
 from guardreasoner.errors import InputError
 from guardreasoner.manifest import replacing_folder
-from guardreasoner.model_folder import FORMAT_FILE, files_fingerprint, loading, read_json
+from guardreasoner.model_folder import FORMAT_FILE, files_fingerprint, load_network, loading, read_json
 from guardreasoner.objective import token_logps
 from guardreasoner.prompts import PromptFormat
 from guardreasoner.tasks import Task
@@ -94,7 +94,9 @@ class Backbone(nn.Module):
             return
         self._require_path()
         adapter = read_json(Path(self.path) / "adapter_config.json")
-        network = self._load_network(adapter["base_model_name_or_path"] if adapter else self.path)
+        network = load_network(
+            adapter["base_model_name_or_path"] if adapter else self.path, getattr(torch, self.dtype), self.quantization
+        )
         if adapter:
             network = attach_adapter(prepared(network, bool(self.quantization)), self.path, adapter, self.lora)
         elif self.lora is not None:
@@ -123,30 +125,59 @@ class Backbone(nn.Module):
         Raises:
             InputError: a packed row for a network that cannot compute it.
         """
-        predictors = batch.predictors
         if batch.segments is None:
-            hidden = self._hidden(batch.input_ids, batch.attention_mask, batch.position_ids)
+            hidden = self._hidden(batch.input_ids, batch.position_ids, mask=batch.attention_mask).flatten(0, 1)
+            hidden = hidden[batch.predictors]
         else:
             tree = Tree(batch.segments, beginning or self.begin(batch))
-            hidden = self._hidden(batch.input_ids, None, batch.position_ids, tree)
-            if tree.seen is not None:  # the last layer gave what is read alone
-                read = torch.tensor(tree.read, device=hidden.device)
-                predictors = torch.searchsorted(read, predictors)
-        hidden = hidden.flatten(0, 1)[predictors]
-        return token_logps(hidden, self.network.get_output_embeddings().weight, batch.targets)
+            read = torch.tensor(tree.read, device=batch.predictors.device)
+            hidden = self.read(batch.input_ids, batch.position_ids, tree)
+            hidden = hidden[torch.searchsorted(read, batch.predictors)]
+        return token_logps(hidden, self._output_weight(), batch.targets)
 
     def begin(self, batch: Batch) -> Beginning | None:
         """Compute what all prompts of a packed batch begin with; None where that is nothing."""
-        if batch.beginning is None or not len(batch.beginning):
+        return None if batch.beginning is None else self.begun(batch.beginning)
+
+    def begun(self, tokens: Tensor) -> Beginning | None:
+        """Compute a beginning, (tokens,) int64; None where it is empty."""
+        if not len(tokens):
             return None
         kept: dict[int, KeyValues] = {}
-        length = len(batch.beginning)
-        positions = torch.arange(length, device=batch.beginning.device)
-        self._hidden(batch.beginning[None], None, positions[None], Tree([Segment(0, length, read=1)], kept=kept))
+        positions = torch.arange(len(tokens), device=tokens.device)
+        self.read(tokens[None], positions[None], Tree([Segment(0, len(tokens), read=1)], kept=kept))
         return Beginning(kept)
 
-    def _hidden(self, ids: Tensor, mask: Tensor | None, positions: Tensor, context: Context | None = None) -> Tensor:
-        """Return the last hidden states: (rows, T, H)."""
+    def read(self, ids: Tensor, positions: Tensor, tree: Tree) -> Tensor:
+        """Return the last hidden states of a packed row where something is predicted: (places read, H).
+
+        Args:
+            ids: (1, T) int64.
+            positions: (1, T) int64.
+            tree: the row's.
+
+        Raises:
+            InputError: the network takes no packed rows.
+        """
+        hidden = self._hidden(ids, positions, tree)[0]
+        return hidden if tree.seen is not None else hidden[tree.read]  # a last layer that reads in part has done it
+
+    def next_hidden(self, ids: Tensor, positions: Tensor, context: Context) -> Tensor:
+        """Return the last hidden states of one more token a row: (rows, H).
+
+        Args:
+            ids: (rows, 1) int64.
+            positions: (rows, 1) int64.
+            context: what the rows hold already.
+
+        Raises:
+            InputError: the network takes no contexts.
+        """
+        return self._hidden(ids, positions, context)[:, 0]
+
+    def _hidden(
+        self, ids: Tensor, positions: Tensor, context: Context | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         more: dict[str, Any] = {}
         if context is not None:
             if not self.takes_segments:
@@ -158,6 +189,11 @@ class Backbone(nn.Module):
         found = decoder(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, **more)
         hidden: Tensor = found.last_hidden_state
         return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Apply the output layer to (N, H) hidden states: (N, V)."""
+        weight = self._output_weight()
+        return nn.functional.linear(hidden.to(weight.dtype), weight)
 
     def weights_fingerprint(self) -> str:
         """Return a hash that tells this model's weights and tokenizer from others': sizes and samples of every file."""
@@ -193,45 +229,8 @@ class Backbone(nn.Module):
         network = self.network.get_base_model() if self.has_adapter else self.network
         return network.base_model
 
-    def _load_network(self, path: str) -> Any:
-        from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
-        dtype = getattr(torch, self.dtype)
-        quantization = None
-        if self.quantization:
-            quantization = BitsAndBytesConfig(
-                load_in_4bit=True,
-                bnb_4bit_quant_type="nf4",
-                bnb_4bit_compute_dtype=dtype,
-                bnb_4bit_use_double_quant=True,
-            )
-        network, report = loading(
-            path,
-            lambda: AutoModelForCausalLM.from_pretrained(
-                path,
-                dtype=dtype,
-                quantization_config=quantization,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            ),
-        )
-        for layer in network.modules() if self.quantization else ():
-            # On a CPU with AVX512-BF16, bitsandbytes packs the weights at the first forward pass without a gradient,
-            # for a kernel that has no backward: later gradients would stop at every such layer, without a word.
-            if hasattr(layer, "support_avx512bf16_for_cpu"):
-                layer.support_avx512bf16_for_cpu = False
-        if missing := sorted(report["missing_keys"]):
-            raise InputError(f"{path}: {len(missing)} weights are missing, {missing[0]} first; they would be random")
-        head = network.get_output_embeddings()
-        scales = [getattr(network.config, name, None) for name in ("logit_scale", "logits_scaling")]
-        if (
-            getattr(head, "bias", None) is not None
-            or getattr(network.config, "final_logit_softcapping", None)
-            or any(scale not in (None, 1) for scale in scales)
-        ):
-            raise InputError(f"{path}: an output layer with a bias, or capped or scaled logits, is not supported")
-        return network
+    def _output_weight(self) -> Tensor:
+        return self.network.get_output_embeddings().weight
 
     def _require_path(self) -> None:
         path = Path(self.path)

@@ -1,4 +1,4 @@
-"""What lies in a model folder beside the weights, and how a folder is told from another."""
+"""A model folder: its weights, what lies beside them, and how a folder is told from another."""
 
 import json
 from collections.abc import Callable
@@ -52,3 +52,53 @@ def loading(path: str, load: Callable[[], Any]) -> Any:
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
         first = (str(error).strip() or "damaged").splitlines()[0]
         raise InputError(f"{path}: cannot be loaded: {type(error).__name__}: {first}") from error
+
+
+def load_network(path: str, dtype: Any, quantization: str | None = None) -> Any:
+    """Load a causal language model.
+
+    Args:
+        path: a folder or hub id.
+        dtype: of the weights (of what is computed from them, where they are quantized).
+        quantization: "4bit": as NF4.
+
+    Raises:
+        InputError: it cannot be loaded, weights are missing, or its output layer is of a kind that is not supported.
+    """
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    config = None
+    if quantization:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=dtype,
+            bnb_4bit_use_double_quant=True,
+        )
+    network, report = loading(
+        path,
+        lambda: AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=dtype,
+            quantization_config=config,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        ),
+    )
+    for layer in network.modules() if quantization else ():
+        # On a CPU with AVX512-BF16, bitsandbytes packs the weights at the first forward pass without a gradient,
+        # for a kernel that has no backward: later gradients would stop at every such layer, without a word.
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(f"{path}: {len(missing)} weights are missing, {missing[0]} first; they would be random")
+    head = network.get_output_embeddings()
+    scales = [getattr(network.config, name, None) for name in ("logit_scale", "logits_scaling")]
+    if (
+        getattr(head, "bias", None) is not None
+        or getattr(network.config, "final_logit_softcapping", None)
+        or any(scale not in (None, 1) for scale in scales)
+    ):
+        raise InputError(f"{path}: an output layer with a bias, or capped or scaled logits, is not supported")
+    return network

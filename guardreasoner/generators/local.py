@@ -1,41 +1,59 @@
-"""Sampling with the model in this process, through transformers' forward pass."""
+"""Sampling with the model in this process: finished outputs leave, waiting ones enter, nothing is padded."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from hashlib import sha256
-from itertools import islice
-from typing import Any
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from guardreasoner.attention import KeyValues, Tree
 from guardreasoner.backbone import Backbone
 from guardreasoner.errors import InputError
 from guardreasoner.generators import Completion, Generator, Request
-from guardreasoner.generators.cache import reserved_cache
+from guardreasoner.generators.choice import Choice, draws, end_tokens
+from guardreasoner.generators.plain import PlainGenerator
+from guardreasoner.generators.running import Running
+from guardreasoner.generators.side_by_side import chunks, side_by_side
+from guardreasoner.tokens import Segment, common_beginning
 
-_FEW = 32
-"""Tokens among which the nucleus is looked for first."""
+log = logging.getLogger("guardreasoner")
 
-_LEAVE = 0.8
-"""Rows are moved together once this share of them is still running: moving costs a copy of the cache."""
+_BATCHES = 8
+"""A chunk has outputs for so many batches: at its end rows fall idle, and a later batch makes up for that."""
+
+_FREE = 0.25
+"""Requests enter once this share of the rows is free: fewer at a time, and the network would run again and again for a
+few short prompts; more, and too many rows would be idle."""
+
+_PREFILL = 16384
+"""Prompt tokens computed at once, at most, which bounds the memory for what lies between two layers."""
 
 
 class LocalGenerator(Generator):
-    """Generate with a loaded backbone: the prompt is computed once for all its outputs, finished rows leave the batch.
+    """Generate with a loaded backbone, in rows that are never idle for long.
+
+    A prompt is computed once for all its outputs, and what all prompts of a chunk begin with is computed once. Nothing
+    need be known of how long outputs get: one that ends leaves its row to another.
 
     Each output is drawn from a RNG of its own, so neither its neighbours nor the order of requests changes it; chunks
-    of ``batch_size`` outputs are computed together, and the same chunk always gives the same text.
+    are worked through on their own, and the same chunk always gives the same text.
+
+    A network that takes no contexts (:attr:`Backbone.takes_segments`) is left to :class:`PlainGenerator`.
 
     Args:
         backbone: the model.
         max_new_tokens: longest output, its end token included.
         temperature: 0 is greedy.
         top_p: nucleus; 1 is the whole distribution.
-        batch_size: outputs computed at once; rounded down to whole requests, at least one.
-        workers: batches computed side by side, each on one thread; None: as many as torch has threads on a CPU, where a
+        batch_size: outputs computed at once; all of a request's run together, even where they are more.
+        workers: chunks computed side by side, each on one thread; None: as many as torch has threads on a CPU, where a
             small network cannot keep two threads busy, and 1 on any other device.
+        chunk: requests that are worked through together, and whose outputs are given out together; None: as many as
+            have outputs for eight batches.
 
     Raises:
         InputError: a number out of range.
@@ -49,139 +67,178 @@ class LocalGenerator(Generator):
         top_p: float = 1.0,
         batch_size: int = 128,
         workers: int | None = None,
+        chunk: int | None = None,
     ) -> None:
-        if max_new_tokens < 1 or batch_size < 1 or (workers is not None and workers < 1):
-            raise InputError("generator: max_new_tokens, batch_size and workers must be at least 1")
-        if not (0 <= temperature < float("inf")):
-            raise InputError(f"generator: temperature must be 0 (greedy) or above, got {temperature}")
-        if not 0 < top_p <= 1:
-            raise InputError(f"generator: top_p must be above 0 and at most 1, got {top_p}")
+        if chunk is not None and chunk < 1:
+            raise InputError(f"generator: chunk must be at least 1, got {chunk}")
+        self._plain = PlainGenerator(backbone, max_new_tokens, temperature, top_p, batch_size, workers)
         self.backbone = backbone
         self.max_new_tokens = max_new_tokens
-        self.temperature = temperature
-        self.top_p = top_p
+        self.choice = Choice(temperature, top_p)
         self.batch_size = batch_size
         self.workers = workers
+        self.chunk = chunk
+        self._ends: frozenset[int] = frozenset()
+        self._said = False
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Yield every request's outputs, chunk by chunk, in the order of the requests."""
         self.backbone.load()
         self.backbone.eval()
-        chunks = list(self._chunks(requests))
-        on_cpu = next(self.backbone.parameters()).device.type == "cpu"
-        workers = min(self.workers or (torch.get_num_threads() if on_cpu else 1), len(chunks))
-        if workers < 2:
-            for chunk in chunks:
-                yield from self._generate_chunk(chunk)
+        if not self.backbone.takes_segments:
+            if not self._said:
+                log.info("this network generates in padded batches: its attention cannot be told what a token sees")
+            self._said = True
+            yield from self._plain.generate(requests)
             return
-        with ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(1)) as pool:
-            for completions in pool.map(self._generate_chunk, chunks):
-                yield from completions
+        self._ends = end_tokens(self.backbone)
+        parts = list(chunks(requests, self._chunk_size))
+        yield from side_by_side(self._generate_chunk, parts, self.backbone, self.workers)
 
-    def _chunks(self, requests: Iterable[Request]) -> Iterator[list[Request]]:
-        waiting = iter(requests)
-        for first in waiting:
-            size = max(1, self.batch_size // len(first.seeds))
-            yield [first, *islice(waiting, size - 1)]
+    def _chunk_size(self, first: Request) -> int:
+        return self.chunk or max(1, _BATCHES * self.batch_size // len(first.seeds))
+
+    def _is_end(self, key: tuple[str, int], count: int, token: int) -> bool:
+        """Return whether an output has ended.
+
+        Args:
+            key: record id and index.
+            count: tokens of the output, the last one included.
+            token: the last one; it is no part of the text where it is an end.
+        """
+        return token in self._ends
+
+    def _generate_chunk(self, chunk: Sequence[Request]) -> list[Completion]:
+        outputs = _Chunk(self.backbone, chunk, self.batch_size, self.max_new_tokens, self.choice, self._is_end).run()
+        return [Completion(*output.key, self.backbone.encoder.decode(output.written)) for output in outputs]
+
+
+@dataclass(slots=True)
+class _Output:
+    """An output while it is written.
+
+    Args:
+        key: record id and index.
+        draws: a random number for each of its tokens.
+        written: its tokens without the one that ended it.
+        done: whether it has ended or is as long as it may be.
+        last: its last token.
+    """
+
+    key: tuple[str, int]
+    draws: np.ndarray
+    written: list[int] = field(default_factory=list)
+    done: bool = False
+    last: int = -1
+
+
+class _Chunk:
+    """Requests that are worked through together.
+
+    Args:
+        backbone: the model.
+        requests: in the order of what is returned.
+        batch_size: outputs computed at once, if no request has more.
+        max_new_tokens: longest output.
+        choice: of tokens.
+        is_end: says of an output's key, tokens so far and last token whether it has ended.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        requests: Sequence[Request],
+        batch_size: int,
+        max_new_tokens: int,
+        choice: Choice,
+        is_end: Callable[[tuple[str, int], int, int], bool],
+    ) -> None:
+        self.backbone = backbone
+        self.requests = requests
+        self.batch_size = batch_size
+        self.max_new_tokens = max_new_tokens
+        self.choice = choice
+        self.is_end = is_end
+        self.device = next(backbone.parameters()).device
+        self.shared = common_beginning([request.prompt for request in requests])
 
     @torch.inference_mode()
-    def _generate_chunk(self, chunk: Sequence[Request]) -> list[Completion]:
-        network, device = self.backbone.network, next(self.backbone.parameters()).device
-        cache = reserved_cache(network.config.get_text_config(), self.max_new_tokens)
-        input_ids, mask = _left_padded([request.prompt for request in chunk], self.backbone.encoder.padding)
-        logits = self._forward(network, input_ids.to(device), mask.to(device), _positions(mask).to(device), cache)
+    def run(self) -> list[_Output]:
+        """Return every request's outputs, in the order of the requests."""
+        every = [
+            [_Output((r.record_id, n), draws(r, n, self.max_new_tokens)) for n in range(len(r.seeds))]
+            for r in self.requests
+        ]
+        beginning = self.backbone.begun(torch.tensor(self.requests[0].prompt[: self.shared], device=self.device).long())
+        rows = max(self.batch_size, *map(len, every))
+        running = Running(min(rows, sum(map(len, every))), beginning, self.device)
+        # prompts of like lengths run side by side, as a step costs what its longest row does
+        waiting = deque(sorted(range(len(every)), key=lambda n: len(self.requests[n].prompt), reverse=True))
+        active: list[_Output] = []
+        while waiting or active:
+            if entering := self._entering(waiting, running):
+                fresh = [every[number] for number in entering]
+                logits = self._enter(running, [self.requests[n].prompt[self.shared :] for n in entering], fresh)
+                active += (written := [output for outputs in fresh for output in outputs])
+            else:
+                positions = running.advance()
+                ids = torch.tensor([[output.last] for output in active], device=self.device)
+                logits = self.backbone.logits(self.backbone.next_hidden(ids, positions, running))
+                written = active
+            self._write(written, logits)
+            order = _order([output.done for output in active])
+            running.keep(order)
+            active = [active[row] for row in order]
+        return [output for outputs in every for output in outputs]
 
-        outputs = [(request.record_id, index) for request in chunk for index in range(len(request.seeds))]
-        draws = torch.from_numpy(
-            np.stack([self._draws(request, i) for request in chunk for i in range(len(request.seeds))])
-        )
-        parents = torch.tensor([row for row, request in enumerate(chunk) for _ in request.seeds])
-        cache.batch_select_indices(parents.to(device))
-        logits, mask = logits[parents.to(device)], mask[parents].to(device)
-        positions = mask.sum(dim=1, keepdim=True)
-        rows, running = torch.arange(len(outputs)), torch.ones(len(outputs), dtype=torch.bool, device=device)
-        ends = self._ends(network).to(device)
-        written = torch.full((len(outputs), self.max_new_tokens), -1)
-        for step in range(self.max_new_tokens):
-            tokens = self._choose(logits, draws[rows, step].to(device))
-            written[rows, step] = tokens.cpu()
-            running &= ~torch.isin(tokens, ends)
-            if step + 1 == self.max_new_tokens or not running.any():
+    def _entering(self, waiting: deque[int], running: Running) -> list[int]:
+        """Take the requests that enter now, none where it would not pay."""
+        free = running.rows - len(running.lengths)
+        entering: list[int] = []
+        if running.lengths and free < _FREE * running.rows:
+            return entering
+        tokens = 0
+        while waiting:
+            outputs = len(self.requests[waiting[0]].seeds)
+            tokens += len(self.requests[waiting[0]].prompt) - self.shared
+            if outputs > free or (entering and tokens > _PREFILL):
                 break
-            if running.sum() <= _LEAVE * len(running):
-                keep = running.nonzero().squeeze(1)
-                cache.batch_select_indices(keep)
-                rows, running = rows[keep.cpu()], running[keep]
-                tokens, mask, positions = tokens[keep], mask[keep], positions[keep]
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            logits = self._forward(network, tokens[:, None], mask, positions, cache)
-            positions = positions + 1
-        texts = (self.backbone.encoder.decode(_until(ids, {-1, *ends.tolist()})) for ids in written.tolist())
-        return [Completion(*output, text) for output, text in zip(outputs, texts, strict=True)]
+            free -= outputs
+            entering.append(waiting.popleft())
+        return entering
 
-    def _forward(self, network: Any, input_ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
-        """Return the logits after the last token of each row: (rows, V)."""
-        output = network(
-            input_ids=input_ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return output.logits[:, -1]
+    def _enter(
+        self, running: Running, prompts: Sequence[Sequence[int]], outputs: Sequence[Sequence[_Output]]
+    ) -> Tensor:
+        """Compute prompts, let their outputs enter, and return the logits of their first tokens, (outputs, V)."""
+        ids = torch.tensor([[token for prompt in prompts for token in prompt]], device=self.device)
+        positions = [self.shared + place for prompt in prompts for place in range(len(prompt))]
+        ends = list(pairwise(accumulate(map(len, prompts), initial=0)))
+        segments = [Segment(start, end, read=1) for start, end in ends]
+        kept: dict[int, KeyValues] = {}
+        tree = Tree(segments, running.beginning, kept)
+        logits = self.backbone.logits(self.backbone.read(ids, torch.tensor([positions], device=self.device), tree))
+        counts = list(map(len, outputs))
+        running.enter(kept, list(zip(segments, counts, strict=True)))
+        return logits.repeat_interleave(torch.tensor(counts, device=self.device), 0, output_size=sum(counts))
 
-    def _choose(self, logits: Tensor, draws: Tensor) -> Tensor:
-        """Return a token per row: the likeliest, or the one whose part of [0, 1) the row's draw falls into."""
-        if self.temperature == 0:
-            return logits.argmax(dim=-1)
-        probabilities = torch.softmax(logits.float() / self.temperature, dim=-1)
-        if self.top_p == 1:
-            return _inverse(probabilities, draws)
-        # nearly always a few tokens hold the nucleus, and sorting a whole vocabulary costs more than a small network
-        ordered, ids = probabilities.topk(min(_FEW, probabilities.shape[-1]), dim=-1)
-        tokens = _from_nucleus(ordered, ids, draws, self.top_p)
-        wide = (ordered.sum(dim=-1) < self.top_p).nonzero().squeeze(1)
-        if len(wide):
-            tokens[wide] = _from_nucleus(*probabilities[wide].sort(dim=-1, descending=True), draws[wide], self.top_p)
-        return tokens
-
-    def _draws(self, request: Request, index: int) -> np.ndarray:
-        key = sha256(f"{request.seeds[index]}\0{request.record_id}\0{index}".encode()).digest()
-        return np.random.default_rng(int.from_bytes(key[:16], "big")).random(self.max_new_tokens, dtype=np.float32)
-
-    def _ends(self, network: Any) -> Tensor:
-        own = network.generation_config.eos_token_id
-        more = own if isinstance(own, list) else [] if own is None else [own]
-        return torch.tensor([self.backbone.encoder.end, *more])
+    def _write(self, outputs: Sequence[_Output], logits: Tensor) -> None:
+        """Add to each output the token that its logits, (outputs, V), and its next draw give."""
+        tokens = self.choice(logits, (output.draws[len(output.written)] for output in outputs))
+        for output, token in zip(outputs, tokens, strict=True):
+            output.last = token
+            ended = self.is_end(output.key, len(output.written) + 1, token)
+            if not ended:
+                output.written.append(token)
+            output.done = ended or len(output.written) == self.max_new_tokens
 
 
-def _until(ids: list[int], ends: set[int]) -> list[int]:
-    return ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids))]
-
-
-def _from_nucleus(ordered: Tensor, ids: Tensor, draws: Tensor, top_p: float) -> Tensor:
-    """Return a token per row from those, likeliest first, before which less than ``top_p`` is gathered."""
-    before = ordered.cumsum(dim=-1) - ordered
-    place = _inverse(ordered.masked_fill(before >= top_p, 0), draws)
-    return ids.gather(1, place[:, None])[:, 0]
-
-
-def _inverse(probabilities: Tensor, draws: Tensor) -> Tensor:
-    """Return per row the first token whose cumulative probability exceeds draw × total."""
-    cumulative = probabilities.cumsum(dim=-1)
-    place = torch.searchsorted(cumulative, (draws[:, None] * cumulative[:, -1:]), right=True)[:, 0]
-    # a draw that rounds up to the total must still fall on a token that has probability
-    last = (probabilities > 0).long().mul(torch.arange(1, probabilities.shape[1] + 1, device=draws.device)).amax(1) - 1
-    return torch.minimum(place, last)
-
-
-def _left_padded(prompts: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor]:
-    width = max(map(len, prompts))
-    input_ids = torch.tensor([[padding] * (width - len(p)) + list(p) for p in prompts])
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-    return input_ids, mask
-
-
-def _positions(mask: Tensor) -> Tensor:
-    return (mask.cumsum(dim=1) - 1).clamp(min=0)
+def _order(done: Sequence[bool]) -> list[int]:
+    """Return the rows that go on, the last ones in the places of those that are done."""
+    order = list(range(len(done)))
+    for row in reversed(range(len(done))):
+        if done[row]:
+            last = order.pop()
+            if row < len(order):
+                order[row] = last
+    return order
