@@ -62,10 +62,9 @@ class Running:
         moved = [(place, row) for place, row in enumerate(order) if place != row]
         if moved:
             places, rows = torch.tensor(moved, device=self._device).T
-            longest = max(self.lengths)
             for pair in self._layers.values():
                 for buffer in pair:
-                    buffer[places, :, :longest] = buffer[rows, :, :longest]
+                    buffer[places] = buffer[rows]
 
     def advance(self) -> Tensor:
         """Make ready for one more token of every row; return its position, (rows, 1) int64."""
