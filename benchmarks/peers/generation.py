@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteriaList
@@ -47,23 +46,6 @@ class Scripted(LocalGenerator):
         return True
 
 
-class Marked(Scripted):
-    """The same for an engine that does not ask ``_is_end``: the draw of the last token is one that cannot occur."""
-
-    MARK = 2.0
-
-    def _draws(self, request: Request, index: int) -> np.ndarray:
-        draws = super()._draws(request, index)
-        draws[self.lengths[request.record_id, index] - 1] = self.MARK
-        self.ended.append((request.record_id, index))
-        return draws
-
-    def _choose(self, logits: Tensor, draws: Tensor) -> Tensor:
-        tokens, end = super()._choose(logits, draws), self.backbone.encoder.end
-        tokens = torch.where(tokens == end, self.backbone.encoder.padding, tokens)
-        return torch.where(draws == self.MARK, end, tokens)
-
-
 class Lengths(StoppingCriteria):
     """The same for transformers: a row is over when it is as long as it is to be.
 
@@ -90,8 +72,7 @@ def sample_ours(job: Sampling, backbone: Backbone, rows: Sequence[dict[str, Any]
         RuntimeError: an output did not end where it should.
     """
     lengths = {(row["id"], index): length for row in rows for index, length in enumerate(row["lengths"])}
-    kind = Scripted if hasattr(LocalGenerator, "_is_end") else Marked
-    generator = kind(
+    generator = Scripted(
         backbone,
         lengths,
         max_new_tokens=job.max_new_tokens,

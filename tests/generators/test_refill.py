@@ -66,7 +66,9 @@ def forwards(backbone: Backbone) -> Iterator[list[tuple[int, int]]]:
     """Give the shape (rows, tokens) of every forward pass."""
     shapes: list[tuple[int, int]] = []
     decoder = backbone._decoder()
-    handle = decoder.register_forward_hook(lambda *arguments: shapes.append(tuple(arguments[2][0].shape[:2])))
+    handle = decoder.register_forward_pre_hook(
+        lambda _, __, named: shapes.append(tuple(named["input_ids"].shape)), with_kwargs=True
+    )
     yield shapes
     handle.remove()
 
