@@ -17,6 +17,7 @@ _NEVER_INPUTS = {
     "output",
     "cache",
     "quarantine",
+    "reference",
     "auto_build",
     "recipe",
     "logger",
