@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from guardreasoner.freshness import status
+from guardreasoner.config import resolve
+from guardreasoner.freshness import status, texts
 from guardreasoner.manifest import Manifest
 from guardreasoner.pipeline import prepare
 from tests.chain import build, change, lay_out, load
@@ -96,3 +97,11 @@ def test_every_element_of_a_list_is_an_input(launcher: tuple[str, ...]) -> None:
     manifest = Manifest.read("made/third")
     assert manifest is not None
     assert sorted(manifest.inputs) == ["made/first", "made/second", "seed.txt"]
+
+
+def test_what_a_stage_stores_on_its_way_is_no_input() -> None:
+    config = resolve(["fit", "--config", "configs/hsdpo.yaml"]).config
+    named = dict(texts(config))
+    assert named["model.init_args.backbone.path"] == "checkpoints/rsft"
+    assert "checkpoints/rsft" in named.values()
+    assert not {"logs/reference", "logs/tokenised"} & set(named.values())
