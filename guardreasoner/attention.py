@@ -1,7 +1,6 @@
 """Attention over a packed row (:mod:`guardreasoner.packing`), for decoders of transformers that let it be chosen."""
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -86,12 +85,15 @@ class Tree:
         self.kept = kept
         self.seen: Tensor | None = None
         """(1, T, H), what the attention of a layer sees that gives only what is read."""
+        self._read: Tensor | None = None
         self._masks: dict[tuple[int, int, int | None], Tensor | None] = {}
 
-    @cached_property
-    def read(self) -> list[int]:
-        """Places of the row that something is predicted from, in order."""
-        return [place for one in self.segments for place in range(one.end - one.read, one.end)]
+    def read(self, device: torch.device) -> Tensor:
+        """Return the places of the row that something is predicted from, in order: (places,) int64."""
+        if self._read is None:
+            places = [place for one in self.segments for place in range(one.end - one.read, one.end)]
+            self._read = torch.tensor(places, device=device)
+        return self._read
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
@@ -218,7 +220,7 @@ def _pass_on_what_is_read(layer: Any, inputs: tuple[Any, ...], named: dict[str, 
         return None
     hidden, *others = inputs
     tree.seen = layer.input_layernorm(hidden)
-    return (hidden[:, tree.read], *others), named
+    return (hidden[:, tree.read(hidden.device)], *others), named
 
 
 def _see_all(attention: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -228,7 +230,7 @@ def _see_all(attention: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> 
 
 def _give_what_is_read(attention: Any, inputs: tuple[Any, ...], named: dict[str, Any], outputs: Any) -> Any:
     tree = named.get("context")
-    return (outputs[0][:, tree.read], *outputs[1:]) if isinstance(tree, Tree) else None
+    return (outputs[0][:, tree.read(outputs[0].device)], *outputs[1:]) if isinstance(tree, Tree) else None
 
 
 def _mask(own: int, keys: int, window: int | None, device: torch.device) -> Tensor:

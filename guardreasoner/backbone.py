@@ -130,9 +130,8 @@ class Backbone(nn.Module):
             hidden = hidden[batch.predictors]
         else:
             tree = Tree(batch.segments, beginning or self.begin(batch))
-            read = torch.tensor(tree.read, device=batch.predictors.device)
             hidden = self.read(batch.input_ids, batch.position_ids, tree)
-            hidden = hidden[torch.searchsorted(read, batch.predictors)]
+            hidden = hidden[torch.searchsorted(tree.read(hidden.device), batch.predictors)]
         return token_logps(hidden, self._output_weight(), batch.targets)
 
     def begin(self, batch: Batch) -> Beginning | None:
@@ -160,7 +159,8 @@ class Backbone(nn.Module):
             InputError: the network takes no packed rows.
         """
         hidden = self._hidden(ids, positions, tree)[0]
-        return hidden if tree.seen is not None else hidden[tree.read]  # a last layer that reads in part has done it
+        # a last layer that reads in part has left the others out already
+        return hidden if tree.seen is not None else hidden[tree.read(hidden.device)]
 
     def next_hidden(self, ids: Tensor, positions: Tensor, context: Context) -> Tensor:
         """Return the last hidden states of one more token a row: (rows, H).
