@@ -19,6 +19,7 @@ _SCHEMA = pa.schema(
         "completions": pa.large_list(_IDS),
         "weight": pa.float64(),
         "length": pa.int64(),
+        "tokens": pa.int64(),
     }
 )
 
@@ -38,9 +39,10 @@ class ExampleStore(Sequence[Example]):
         if self._reader.schema != _SCHEMA:
             raise pa.ArrowInvalid(f"{path}: other columns than {', '.join(_SCHEMA.names)}")
         self._batches = [self._reader.get_batch(number) for number in range(self._reader.num_record_batches)]
-        lengths = [batch.column("length").to_numpy() for batch in self._batches]
-        self.lengths: np.ndarray = np.concatenate(lengths) if lengths else np.zeros(0, dtype=np.int64)
+        self.lengths = self._numbers("length")
         """Tokens of each example's longest row, (examples,) int64."""
+        self.tokens = self._numbers("tokens")
+        """Tokens of each example's prompt and of all its completions, (examples,) int64."""
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -63,6 +65,10 @@ class ExampleStore(Sequence[Example]):
             weight=columns.column("weight")[row].as_py(),
         )
 
+    def _numbers(self, column: str) -> np.ndarray:
+        found = [batch.column(column).to_numpy() for batch in self._batches]
+        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
 
 def write_examples(path: Path, examples: Iterable[Example]) -> int:
     """Write examples as they come, a thousand at a time; return how many. Their reference values are not kept."""
@@ -81,6 +87,7 @@ def _columns(examples: Sequence[Example]) -> Iterator[Any]:
     yield pa.LargeListArray.from_arrays(_offsets([e.completions for e in examples]), _lists(completions))
     yield pa.array([e.weight for e in examples], pa.float64())
     yield pa.array([e.length for e in examples], pa.int64())
+    yield pa.array([e.tokens for e in examples], pa.int64())
 
 
 def _lists(rows: Sequence[Sequence[int]]) -> Any:

@@ -167,12 +167,6 @@ class TrainingDataModule(LightningDataModule, ABC):
                 too_long += 1
                 worst = max(worst or example, example, key=lambda one: one.length)
                 continue
-            if self.micro_batch_tokens is not None and example.tokens > self.micro_batch_tokens:
-                raise InputError(
-                    f"record {example.id}: its {example.tokens} tokens exceed data.micro_batch_tokens "
-                    f"{self.micro_batch_tokens}; a micro-batch holds at least one example",
-                    "raise data.micro_batch_tokens, or lower data.max_length with data.skip_too_long: true",
-                )
             yield example
         if worst is None:
             return
@@ -228,7 +222,7 @@ class TrainingDataModule(LightningDataModule, ABC):
             return None  # what is missing is better named where it is read
         decides: list[Any] = [
             [self.similarity, self.leave_out_held, self.allow_contamination],
-            [self.max_length, self.micro_batch_tokens, self.skip_too_long, self.seed],
+            [self.max_length, self.skip_too_long, self.seed],
             self.encoder.identity(),
             code_fingerprint(),
         ]
@@ -244,9 +238,25 @@ class TrainingDataModule(LightningDataModule, ABC):
 
     def _open(self, folder: Path, say: bool = True) -> None:
         notes = json.loads((folder / _NOTES).read_text(encoding="utf-8"))
-        self.train, self.validation = (ExampleStore(folder / f"{split}.arrow") for split in ("train", "validation"))
+        self.train, self.validation = stores = [
+            ExampleStore(folder / f"{split}.arrow") for split in ("train", "validation")
+        ]
+        for store in stores:
+            self._require_room(store)
         for line in notes if say else ():
             log.info("%s", line)
+
+    def _require_room(self, examples: ExampleStore) -> None:
+        """Raise ``InputError`` when an example has more tokens than a micro-batch may."""
+        budget = self.micro_batch_tokens
+        if budget is None or not len(examples) or examples.tokens.max() <= budget:
+            return
+        largest = int(examples.tokens.argmax())
+        raise InputError(
+            f"record {examples[largest].id}: its {examples.tokens[largest]} tokens exceed data.micro_batch_tokens "
+            f"{budget}; so do {int((examples.tokens > budget).sum()) - 1} more {self.called}",
+            "raise data.micro_batch_tokens, or lower data.max_length with data.skip_too_long: true",
+        )
 
 
 @contextmanager

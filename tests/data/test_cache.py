@@ -111,6 +111,7 @@ def test_a_second_start_reads_what_the_first_has_made(start: Start, caplog: pyte
     [
         {"batch_size": 5},
         {"micro_batch_size": 2},
+        {"micro_batch_tokens": 4 * LIMIT},
         {"epochs": 1},
         {"start_epoch": 2},
         {"bucket_steps": 4},
@@ -141,6 +142,13 @@ def test_other_arguments_make_other_ids(start: Start, arguments: dict[str, Any])
     assert start.texts > 0
     assert len(kept()) == 2
     start()
+    assert start.texts == 0
+
+
+def test_a_budget_is_held_against_what_is_tokenized_already(start: Start) -> None:
+    start()
+    with pytest.raises(InputError, match=r"exceed data\.micro_batch_tokens 20; so do"):
+        start(micro_batch_tokens=20)
     assert start.texts == 0
 
 

@@ -116,11 +116,11 @@ def test_a_micro_batch_keeps_to_a_budget_of_tokens(tiny_base: Path) -> None:
     assert max(len(batch.ids) for batch in batches) > 1
 
 
-def test_an_example_above_the_budget_is_named(tiny_base: Path) -> None:
-    first = prepared(tiny_base).train[0]
-    with pytest.raises(InputError, match=r"exceed data\.micro_batch_tokens 20; a micro-batch") as error:
+def test_the_largest_example_above_the_budget_is_named(tiny_base: Path) -> None:
+    largest = max(prepared(tiny_base).train, key=lambda example: example.tokens)
+    with pytest.raises(InputError, match=r"exceed data\.micro_batch_tokens 20; so do 23 more records") as error:
         prepared(tiny_base, micro_batch_tokens=20)
-    assert f"record {first.id}: its {first.tokens} tokens" in str(error.value)
+    assert f"record {largest.id}: its {largest.tokens} tokens" in str(error.value)
     assert "data.max_length" in (error.value.hint or "")
 
 
