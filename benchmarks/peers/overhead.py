@@ -62,10 +62,15 @@ def bare(job: Fit, module: HSDPOModule, steps: list[Step]) -> dict[str, Any]:
     for step in steps:
         optimizer.zero_grad()
         total = 0.0
-        for batch in step.batches:
-            loss = plain._shares(batch, step.examples)["loss"]
-            loss.backward()
+        original = backbone.begin(step.batches[0]) if len(step.batches) > 1 else None
+        copy = original and original.detached()
+        for number, batch in enumerate(step.batches):
+            last = number + 1 == len(step.batches)
+            loss = plain._shares(batch, step.examples, original if last else copy)["loss"]
             total += float(loss)
+            if last and original and copy:
+                loss = loss + original.carried(copy)
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, module.max_grad_norm)
         optimizer.step()
         schedule.step()
