@@ -1,6 +1,7 @@
 """What writes completions: one file a backend, all behind one interface."""
 
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ class Completion:
         finish_reason: why it ended, in a server's words ("stop", "length"); None where nobody says.
         prompt_tokens: what a server counted; None where nobody does. Of several outputs that came in one reply the
             first holds the reply's counts and the others 0, so that sums are right.
-        completion_tokens: likewise.
+        completion_tokens: what the engine wrote; of a server's reply, as with ``prompt_tokens``.
     """
 
     record_id: str
@@ -45,8 +46,35 @@ class Completion:
 
 
 class Generator(ABC):
-    """Generates completions and yields them as they finish; every request gets one per seed."""
+    """Generates completions; every request gets one per seed."""
+
+    needs_weights = True
+    """Whether the backbone that it was made with must be loaded; not where something else holds the weights."""
 
     @abstractmethod
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Yield the outputs of all requests."""
+        """Yield the outputs of all requests as they finish."""
+
+    def parts(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
+        """Yield the same outputs, those together that are kept or lost together: here all of a request.
+
+        An engine whose outputs depend, in their last digits, on what is computed beside them yields chunks of requests
+        that follow each other, in their order; asked for the same chunk it gives the same outputs.
+        """
+        wanted: dict[str, int] = {}
+
+        def noted() -> Iterator[Request]:
+            for request in requests:
+                wanted[request.record_id] = len(request.seeds)
+                yield request
+
+        got: dict[str, list[Completion]] = defaultdict(list)
+        for completion in self.generate(noted()):
+            got[completion.record_id].append(completion)
+            if len(got[completion.record_id]) == wanted.get(completion.record_id):
+                yield got.pop(completion.record_id)
+        yield from got.values()  # too few, or of no request: the caller says so
+
+    def model_fingerprint(self, weights: str) -> str:
+        """Return the fingerprint of the model that answers, given that of the backbone's weights and tokenizer."""
+        return weights

@@ -83,17 +83,22 @@ class LocalGenerator(Generator):
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Yield every request's outputs, chunk by chunk, in the order of the requests."""
+        for part in self.parts(requests):
+            yield from part
+
+    def parts(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
+        """Yield the outputs of one chunk after the other."""
         self.backbone.load()
         self.backbone.eval()
         if not self.backbone.takes_segments:
             if not self._said:
                 log.info("this network generates in padded batches: its attention cannot be told what a token sees")
             self._said = True
-            yield from self._plain.generate(requests)
+            yield from self._plain.parts(requests)
             return
         self._ends = end_tokens(self.backbone)
-        parts = list(chunks(requests, self._chunk_size))
-        yield from side_by_side(self._generate_chunk, parts, self.backbone, self.workers)
+        whole = list(chunks(requests, self._chunk_size))
+        yield from side_by_side(self._generate_chunk, whole, self.backbone, self.workers)
 
     def _chunk_size(self, first: Request) -> int:
         return self.chunk or max(1, _BATCHES * self.batch_size // len(first.seeds))
@@ -110,7 +115,10 @@ class LocalGenerator(Generator):
 
     def _generate_chunk(self, chunk: Sequence[Request]) -> list[Completion]:
         outputs = _Chunk(self.backbone, chunk, self.batch_size, self.max_new_tokens, self.choice, self._is_end).run()
-        return [Completion(*output.key, self.backbone.encoder.decode(output.written)) for output in outputs]
+        return [
+            Completion(*output.key, self.backbone.encoder.decode(output.written), completion_tokens=len(output.written))
+            for output in outputs
+        ]
 
 
 @dataclass(slots=True)

@@ -56,11 +56,16 @@ class PlainGenerator(Generator):
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Yield every request's outputs, chunk by chunk, in the order of the requests."""
+        for part in self.parts(requests):
+            yield from part
+
+    def parts(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
+        """Yield the outputs of one chunk after the other."""
         self.backbone.load()
         self.backbone.eval()
         self._ends = end_tokens(self.backbone)
-        parts = list(chunks(requests, lambda first: max(1, self.batch_size // len(first.seeds))))
-        yield from side_by_side(self._generate_chunk, parts, self.backbone, self.workers)
+        whole = list(chunks(requests, lambda first: max(1, self.batch_size // len(first.seeds))))
+        yield from side_by_side(self._generate_chunk, whole, self.backbone, self.workers)
 
     @torch.inference_mode()
     def _generate_chunk(self, chunk: Sequence[Request]) -> list[Completion]:
@@ -96,7 +101,8 @@ class PlainGenerator(Generator):
             logits = self._forward(network, torch.tensor(tokens, device=device)[:, None], mask, positions, cache)
             positions = positions + 1
         return [
-            Completion(*output, self.backbone.encoder.decode(ids)) for output, ids in zip(outputs, written, strict=True)
+            Completion(*output, self.backbone.encoder.decode(ids), completion_tokens=len(ids))
+            for output, ids in zip(outputs, written, strict=True)
         ]
 
     def _forward(self, network: Any, input_ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:

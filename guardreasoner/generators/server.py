@@ -9,6 +9,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.generators import Completion, Generator, Request
 from guardreasoner.generators.patience import Failure
 from guardreasoner.generators.slots import Answer, Slots
+from guardreasoner.manifest import fingerprint
 
 
 class ServerGenerator(Generator):
@@ -37,6 +38,8 @@ class ServerGenerator(Generator):
     Raises:
         InputError: a number out of range.
     """
+
+    needs_weights = False
 
     def __init__(
         self,
@@ -91,6 +94,10 @@ class ServerGenerator(Generator):
     def settings(self) -> dict[str, Any]:
         """Return all that decides what a prompt is answered with, but for the seed."""
         return {"model": self.model, "chat": self.chat, **self._sampling, "extra_body": self.extra_body}
+
+    def model_fingerprint(self, weights: str) -> str:
+        """Return a hash of what the server is asked for: nothing says which weights it holds."""
+        return fingerprint({"served": self.settings})
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Yield the outputs of all requests as they finish.

@@ -22,7 +22,7 @@ def side_by_side(
     parts: Sequence[Sequence[Request]],
     backbone: Backbone,
     workers: int | None,
-) -> Iterator[Completion]:
+) -> Iterator[list[Completion]]:
     """Yield what each part gives, in the order of the parts, whichever is done first.
 
     Args:
@@ -35,9 +35,7 @@ def side_by_side(
     on_cpu = next(backbone.parameters()).device.type == "cpu"
     workers = min(workers or (torch.get_num_threads() if on_cpu else 1), len(parts))
     if workers < 2:
-        for part in parts:
-            yield from work(part)
+        yield from map(work, parts)
         return
     with ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(1)) as pool:
-        for completions in pool.map(work, parts):
-            yield from completions
+        yield from pool.map(work, parts)
