@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from peers import flags
-from peers.comparison import SLACK, Choice, Comparison, compare
+from peers.comparison import Choice, Comparison, compare
 from peers.ratios import Target
 
 
@@ -54,7 +54,7 @@ def course(comparison: Comparison) -> dict[str, Any]:
         name = f"micro-batch {other.micro_batch}, TRL's reduction of our values"
         found.append(comparison.losses(name, reduced, other))
     print("our settings", flush=True)
-    own, own_tried = comparison.search([ours(arguments, size) for size in sorted(arguments.batches)], slack=SLACK)
+    own, own_tried = comparison.search_ours([ours(arguments, size) for size in sorted(arguments.batches)])
     print("in turn", flush=True)
     default = Choice(
         "TRL as it comes: 4 × 2, online reference, checkpointing",

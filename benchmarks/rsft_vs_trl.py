@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from peers import flags
-from peers.comparison import SLACK, Choice, Comparison, compare
+from peers.comparison import Choice, Comparison, compare
 from peers.ratios import Target
 
 
@@ -29,7 +29,7 @@ def course(comparison: Comparison) -> dict[str, Any]:
     print("losses", flush=True)
     found = [comparison.losses("micro-batch 1", ours(arguments, 1), theirs(1))]
     print("our settings", flush=True)
-    own, own_tried = comparison.search([ours(arguments, size) for size in sorted(arguments.batches)], slack=SLACK)
+    own, own_tried = comparison.search_ours([ours(arguments, size) for size in sorted(arguments.batches)])
     expected = comparison.run(own, arguments.search_steps)["losses"]
     print("TRL's settings", flush=True)
     larger = [size for size in arguments.batches if size > 1]

@@ -3,7 +3,7 @@
 import json
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -149,6 +149,15 @@ class Comparison:
             raise InputError("none of these settings ran; see the lines above")
         fastest = max(speeds.values())
         return next(choice for choice, speed in speeds.items() if speed >= fastest * (1 - slack)), tried
+
+    def search_ours(self, choices: Sequence[Choice]) -> tuple[Choice, list[dict[str, Any]]]:
+        """Return our fastest settings, compiled where ``--compile`` asks for it and it pays, and what was tried."""
+        best, tried = self.search(choices, slack=SLACK)
+        if not self.arguments.compile:
+            return best, tried
+        compiled = replace(best, name=f"{best.name}, compiled", options=best.options | {"compile": True})
+        found, more = self.search([best, compiled])
+        return found, [*tried, more[-1]]
 
     def result(self, ours: Choice, rivals: dict[str, Choice], targets: Sequence[Target], **more: Any) -> dict[str, Any]:
         """Time all, print the table, and return what is written as JSON."""

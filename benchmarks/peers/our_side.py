@@ -111,7 +111,7 @@ def measure(job: Job, folder: str) -> dict[str, Any]:
     setup_torch(job.device, job.threads)
     before = resident_mb(job.device)
     dtype: Any = "bfloat16" if job.dtype == "bf16" else "float32"
-    backbone = Backbone(job.model, dtype=dtype)
+    backbone = Backbone(job.model, dtype=dtype, compile=job.options.get("compile", False))
     make = {"optimizer": lambda weights: torch.optim.AdamW(weights, lr=job.lr, weight_decay=0.0, fused=True)}
     reference = Timed(folder, batch_size=job.options.get("reference_batch", 4))
     module: Any
