@@ -47,7 +47,7 @@ def course(comparison: Comparison) -> dict[str, Any]:
         )
         if wanted
     ]
-    other, tried_more = comparison.search([best, *more])
+    other, tried_more = comparison.search(more)
     if other.micro_batch > 1:
         reduced = ours(arguments, other.micro_batch)
         reduced = replace(reduced, options=reduced.options | {"trl_reduction": True}, order=other.order)
@@ -68,7 +68,7 @@ def course(comparison: Comparison) -> dict[str, Any]:
         {"best": replace(other, name=f"{other.name} (best)"), "default": default},
         targets(arguments),
         losses=found,
-        search=[*tried, *tried_more[1:]],
+        search=[*tried, *tried_more],
         own_search=own_tried,
     )
 

@@ -41,7 +41,7 @@ def course(comparison: Comparison) -> dict[str, Any]:
     more = [replace(best, name=f"{best.name}, checkpointing", options=best.options | {"gradient_checkpointing": True})]
     if arguments.compile:
         more.append(replace(best, name=f"{best.name}, compiled", options=best.options | {"compile": True}))
-    other, tried_more = comparison.search([best, *more], expected)
+    other, tried_more = comparison.search(more, expected)
     if other.micro_batch > 1:
         size = other.micro_batch
         same = replace(ours(arguments, size), order=other.order)
@@ -54,7 +54,7 @@ def course(comparison: Comparison) -> dict[str, Any]:
         {"best": replace(other, name=f"{other.name} (best)"), "default": default},
         targets(arguments),
         losses=found,
-        search=[*tried, *tried_more[1:]],
+        search=[*tried, *tried_more],
         own_search=own_tried,
     )
 

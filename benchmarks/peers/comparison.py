@@ -69,6 +69,8 @@ class Comparison:
             threads=arguments.threads,
             limit=arguments.limit,
         )
+        self.speeds: dict[str, dict[Choice, float]] = {}
+        """By side, the rate of each choice that was tried."""
         self.peak_flops = run(self.job.but(side="peak"), self.allocator)["flops"]
 
     def steps(self, order: str, count: int | None = None) -> list[list[int]]:
@@ -122,7 +124,7 @@ class Comparison:
     def search(
         self, choices: Sequence[Choice], expected: list[float] | None = None, slack: float = 0.0
     ) -> tuple[Choice, list[dict[str, Any]]]:
-        """Return the fastest settings, and a line for each that was tried.
+        """Return the fastest settings of all that were tried so far on their side, and a line for each of these.
 
         Args:
             choices: what to try, in order of memory where ``slack`` is given.
@@ -130,7 +132,8 @@ class Comparison:
                 not train what they should, and are left out.
             slack: take the first choice that is slower than the fastest by no more than this share.
         """
-        tried, speeds = [], {}
+        tried = []
+        speeds = self.speeds.setdefault(choices[0].side, {})
         for choice in choices:
             try:
                 found = self.run(choice, self.arguments.search_steps)
@@ -156,8 +159,8 @@ class Comparison:
         if not self.arguments.compile:
             return best, tried
         compiled = replace(best, name=f"{best.name}, compiled", options=best.options | {"compile": True})
-        found, more = self.search([best, compiled])
-        return found, [*tried, more[-1]]
+        found, more = self.search([compiled])
+        return found, [*tried, *more]
 
     def result(self, ours: Choice, rivals: dict[str, Choice], targets: Sequence[Target], **more: Any) -> dict[str, Any]:
         """Time all, print the table, and return what is written as JSON."""
