@@ -11,6 +11,7 @@ class Recipe:
 
     Args:
         tasks: what the guard decides, for prompt, parser, mining and scores alike; None: the three of GuardReasoner.
+        parts: which parts of the training data to train or mine on, in configs/data/paper.yaml.
         base: the model that R-SFT starts from, a folder or a hub id.
         checkpoints: folder of the models that are made.
         logs: folder of rollouts, predictions and curves.
@@ -31,6 +32,7 @@ class Recipe:
     """
 
     tasks: list[Task] | None = None
+    parts: list[str] | None = None
     base: str = "${recipe.checkpoints}/base"
     checkpoints: str = "checkpoints"
     logs: str = "logs"
