@@ -145,9 +145,10 @@ class GuardCLI(LightningCLI):
                 callbacks.append(PredictionWriter(self.config.output))
             if self.verb == "predict" and not writes_by_itself:
                 callbacks.append(RolloutWriter(self.config.output))
-        if config.enable_progress_bar is not False and not writes_by_itself:
+        shows_by_itself = writes_by_itself or any(isinstance(callback, RolloutWriter) for callback in callbacks)
+        if config.enable_progress_bar is not False and not shows_by_itself:
             callbacks.append(RichProgressBar())
-        if writes_by_itself:
+        if shows_by_itself:
             kwargs["enable_progress_bar"] = False
         if config.logger is False or self._is_dry_run:
             self.save_config_callback = None  # there is no folder of the run to keep it in

@@ -1,24 +1,33 @@
 """What generation leaves behind: rollouts of a mining run, predictions of a test."""
 
-import json
+import logging
+import signal
+import time
 from collections import defaultdict
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Set
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from guardreasoner.errors import InputError
+from guardreasoner.journal import Journal
 from guardreasoner.manifest import replacing_folder
+from guardreasoner.progress import RecordProgress, total_of
 from guardreasoner.prompts import answer_block
 from guardreasoner.records import Answer, Record, write_jsonl
 from guardreasoner.tasks import write_tasks
 
+log = logging.getLogger("guardreasoner")
+
 
 class RolloutWriter(Callback):
-    """Write ``records.jsonl`` (what was asked) and ``rollouts.jsonl`` (what came back), whole or not at all.
+    """Write ``records.jsonl`` (what was asked) and ``rollouts.jsonl`` (what came back).
+
+    Outputs are committed to a :class:`guardreasoner.journal.Journal` as they come; the folder itself is made when all
+    are there. A run that was interrupted goes on where it stood, if nothing that decides its rows has changed. Several
+    processes share the records.
 
     Args:
         folder: where to.
@@ -26,43 +35,83 @@ class RolloutWriter(Callback):
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
-        self._open = ExitStack()
-        self._lines: TextIO | None = None
-        self._partial = self.folder
+        self._journal: Journal | None = None
+        self._progress: RecordProgress | None = None
+        self._trainer: Trainer | None = None
+        self._began = 0.0
+        self._before = self._fresh = self._tokens = 0
 
-    def on_predict_start(self, trainer: Any, module: Any) -> None:
-        """Open the files and write the records."""
-        _require_one_process(trainer)
-        self._partial = self._open.enter_context(replacing_folder(self.folder))
-        write_jsonl(self._partial / "records.jsonl", trainer.datamodule.records)
-        write_tasks(self._partial, module.backbone.encoder.format.tasks)
-        self._lines = (self._partial / "rollouts.jsonl").open("w", encoding="utf-8")
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Repair the journal, or begin one, and tell the module what is done."""
+        if stage != "predict":
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        guard: Any = module
+        tasks = guard.backbone.encoder.format.tasks
+        decides = {
+            **guard.decides(),
+            "tasks": [asdict(task) for task in tasks],
+            "records": [asdict(record) for record in data.records],
+            "chunk_size": getattr(data, "chunk_size", None),
+        }
+        self._journal = journal = Journal(self.folder, decides)
+        dropped = journal.prepare(data.records, tasks) if trainer.is_global_zero else 0
+        trainer.strategy.barrier()
+        guard.done = journal.done(guard.k)
+        if trainer.is_global_zero and (guard.done or dropped):
+            log.info(
+                "going on: %s of %s records are done%s",
+                f"{len(guard.done):,}",
+                f"{len(data.records):,}",
+                f", {dropped} lines of an unfinished part are dropped" if dropped else "",
+            )
+        trainer.strategy.barrier()  # what is done is the same for all before anyone adds to it
+        journal.open(trainer.global_rank, module.device.type)
+        guard.keep = self._keep
+        self._trainer = trainer
 
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        index: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Write a chunk's rollouts."""
-        assert self._lines is not None
-        for answer in outputs:
-            self._lines.write(json.dumps(asdict(answer.rollout), ensure_ascii=False) + "\n")
+    def on_predict_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Start the clock."""
+        done: Set[str] = getattr(module, "done", frozenset())
+        loader: Any = trainer.predict_dataloaders
+        self._before = sum(record.id in done for chunk in loader.dataset for record in chunk)
+        self._fresh = self._tokens = 0
+        self._progress = RecordProgress("mining", total_of(trainer)) if trainer.is_global_zero else None
+        self._began = time.monotonic()
 
-    def on_predict_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Move the folder into place."""
-        assert self._lines is not None
-        self._lines.close()
-        self._open.close()
+    def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Make the folder of what is committed."""
+        if self._journal is None:
+            return
+        self._end()
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            self._journal.finish(trainer.datamodule.records)  # type: ignore[attr-defined]
+        trainer.strategy.barrier()
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        """Leave what was at the folder before."""
-        if self._lines is not None:
-            self._lines.close()
-        self._open.__exit__(type(exception), exception, exception.__traceback__)
+        """Leave what was at the folder before, and what is committed to go on with."""
+        self._end()
+        if self._journal is not None:
+            self._journal.discard_if_empty()
+
+    def _keep(self, answers: list[Answer], tokens: int) -> None:
+        assert self._journal is not None
+        now = time.monotonic()
+        self._journal.append((answer.rollout for answer in answers), now - self._began, tokens)
+        self._began = now
+        self._fresh += len({answer.record.id for answer in answers})
+        self._tokens += tokens
+        if self._progress is not None:
+            self._progress.show(self._before + self._fresh, self._fresh, tokens=self._tokens or None)
+        if self._trainer is not None and self._trainer.received_sigterm:
+            raise SystemExit(128 + signal.SIGTERM)  # the trainer would not look before the last chunk
+
+    def _end(self) -> None:
+        if self._progress is not None:
+            self._progress.close()
+        if self._journal is not None:
+            self._journal.close()
 
 
 class PredictionWriter(Callback):

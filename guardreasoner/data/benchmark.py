@@ -70,4 +70,4 @@ class BenchmarkDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         """Return all records, to find the hard ones among them."""
-        return record_loader(self.records, self.chunk_size)
+        return record_loader(self.records, self.chunk_size, self.trainer)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -74,7 +75,15 @@ def validation_loader(examples: Sequence[Example], batch_size: int, collator: St
     return DataLoader(dataset=examples, batch_size=batch_size, collate_fn=collator)  # type: ignore[arg-type]
 
 
-def record_loader(records: Sequence[Record], chunk: int) -> DataLoader:
-    """Return a loader of chunks of records; longest conversations first, so that a chunk holds like with like."""
+def record_loader(records: Sequence[Record], chunk: int, trainer: Trainer | None = None) -> DataLoader:
+    """Return a loader of chunks of records; longest conversations first, so that a chunk holds like with like.
+
+    Args:
+        records: to be loaded.
+        chunk: records at once.
+        trainer: of several processes, each of which gets its own chunks; None: all chunks.
+    """
     ordered = sorted(records, key=lambda record: -len(record.prompt) - len(record.response or ""))
-    return DataLoader(dataset=ordered, batch_size=chunk, collate_fn=list)  # type: ignore[arg-type]
+    chunks = [ordered[start : start + chunk] for start in range(0, len(ordered), chunk)]
+    own = chunks[trainer.global_rank :: trainer.world_size] if trainer else chunks
+    return DataLoader(dataset=own, batch_size=1, collate_fn=itemgetter(0))  # type: ignore[arg-type]

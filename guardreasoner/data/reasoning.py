@@ -105,7 +105,7 @@ class ReasoningDataModule(TrainingDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         """Return the *training* records in chunks: mining never sees any other."""
-        return record_loader(self.records, self.chunk_size)
+        return record_loader(self.records, self.chunk_size, self.trainer)
 
     def asked(self) -> Iterator[Record]:
         """Yield the training records, each with a label, none of them held by a benchmark.

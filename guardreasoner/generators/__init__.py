@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,12 @@ class Generator(ABC):
             if len(got[completion.record_id]) == wanted.get(completion.record_id):
                 yield got.pop(completion.record_id)
         yield from got.values()  # too few, or of no request: the caller says so
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the outputs beside model and request, as JSON can hold it: here all plain attributes."""
+        plain = (str, int, float, bool, type(None))
+        return {name: value for name, value in vars(self).items() if isinstance(value, plain) and name[0] != "_"}
 
     def model_fingerprint(self, weights: str) -> str:
         """Return the fingerprint of the model that answers, given that of the backbone's weights and tokenizer."""

@@ -34,6 +34,11 @@ class Choice:
         self.temperature = temperature
         self.top_p = top_p
 
+    @property
+    def settings(self) -> dict[str, float]:
+        """Return the arguments."""
+        return {"temperature": self.temperature, "top_p": self.top_p}
+
     def __call__(self, logits: Tensor, draws: Iterable[float]) -> list[int]:
         """Return a token per row: the likeliest, or the one whose part of [0, 1) the row's draw falls into.
 

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,6 +81,11 @@ class LocalGenerator(Generator):
         self.chunk = chunk
         self._ends: frozenset[int] = frozenset()
         self._said = False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the outputs; batches and chunks do so by rounding."""
+        return {**self._plain.settings, "chunk": self.chunk}
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Yield every request's outputs, chunk by chunk, in the order of the requests."""

@@ -54,6 +54,11 @@ class PlainGenerator(Generator):
         self.workers = workers
         self._ends: frozenset[int] = frozenset()
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the outputs; batches do so by rounding."""
+        return {"max_new_tokens": self.max_new_tokens, **self.choice.settings, "batch_size": self.batch_size}
+
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Yield every request's outputs, chunk by chunk, in the order of the requests."""
         for part in self.parts(requests):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from typing import Any
 
+from guardreasoner.backbone import Backbone
 from guardreasoner.errors import InputError
 from guardreasoner.generators import Completion, Generator, Request
 from guardreasoner.generators.patience import Failure
@@ -16,6 +17,7 @@ class ServerGenerator(Generator):
     """Generate with an OpenAI-compatible server: a request a slot at a time, asked again after a fault that may pass.
 
     Args:
+        backbone: of a guard, which hands itself to whatever generates for it; the server holds the weights.
         base_url: the server's address, up to and with its ``/v1``.
         model: the model's name there.
         temperature: 0 is greedy; None leaves it to the server, as do the next two.
@@ -43,6 +45,8 @@ class ServerGenerator(Generator):
 
     def __init__(
         self,
+        backbone: Backbone | None = None,
+        *,
         base_url: str,
         model: str,
         temperature: float | None = 1.0,

@@ -19,7 +19,7 @@ from guardreasoner.generators.slots import Answer
 from guardreasoner.manifest import fingerprint
 from guardreasoner.modules.estimate import Estimate, Prices
 from guardreasoner.modules.ledger import Ledger
-from guardreasoner.modules.progress import RecordProgress, total_of
+from guardreasoner.progress import RecordProgress, total_of
 from guardreasoner.records import Record, Rollout, write_jsonl
 from guardreasoner.synthesis import STEPS, check_steps, faults, prompt_from
 from guardreasoner.tasks import GUARD_TASKS, Task, write_tasks
@@ -147,7 +147,7 @@ class TeacherModule(LightningModule):
             )
         if torn := self.ledger.open():
             log.warning("%s: cut off a torn last line of %d bytes; its record is asked again", self.ledger.path, torn)
-        self._progress = RecordProgress(total_of(self.trainer))
+        self._progress = RecordProgress("synthesis", total_of(self.trainer))
         self._answers: Iterator[Answer] = self.generator.ask(self._draw)
 
     def predict_step(self, records: list[Record], index: int) -> list[Any]:
@@ -214,8 +214,9 @@ class TeacherModule(LightningModule):
         else:
             self._receive(answer, case)
         count = self._count
-        fresh = count["kept"] + count["refused"] + count["failed"] - count["before"]
-        self._progress.show(count["kept"], count["refused"], count["failed"], fresh)
+        done = count["kept"] + count["refused"] + count["failed"]
+        said = f"kept {count['kept']:,}, refused {count['refused']:,}, failed {count['failed']:,}"
+        self._progress.show(done, done - count["before"], said)
         if self.trainer.received_sigterm:
             raise SystemExit(128 + signal.SIGTERM)  # the trainer would not look before the last chunk
 

@@ -25,7 +25,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 def generator(base_url: str, **changes: Any) -> ServerGenerator:
     # Only tests of timeouts wait for one; the others must not meet any on a machine that is busy.
     settings: dict[str, Any] = {"concurrency": 8, "timeout": 20.0, "pause": 0.01, "attempts": 12}
-    return ServerGenerator(base_url, "fake-teacher", **(settings | changes))
+    return ServerGenerator(base_url=base_url, model="fake-teacher", **(settings | changes))
 
 
 def requests(count: int, outputs: int = 1) -> list[Request]:

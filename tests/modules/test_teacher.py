@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 def teacher(base_url: str, folder: Path, **changes: Any) -> TeacherModule:
     served = {"concurrency": 4, "timeout": 2.0, "pause": 0.01, "attempts": 3, **changes.pop("server", {})}
-    generator = ServerGenerator(base_url, served.pop("model", "fake-teacher"), **served)
+    generator = ServerGenerator(base_url=base_url, model=served.pop("model", "fake-teacher"), **served)
     return TeacherModule(generator, changes.pop("template", TEMPLATE), str(folder), **changes)
 
 
@@ -216,6 +216,6 @@ def test_arguments_are_checked(folder: Path, change: dict[str, Any], says: str) 
     with pytest.raises(InputError, match=says):
         teacher("http://127.0.0.1:9/v1", folder, **change)
     with pytest.raises(InputError, match="output"):
-        TeacherModule(ServerGenerator("http://127.0.0.1:9/v1", "m"), TEMPLATE, None)
+        TeacherModule(ServerGenerator(base_url="http://127.0.0.1:9/v1", model="m"), TEMPLATE, None)
     with pytest.raises(InputError, match="prices"):
         Prices(-1.0)
