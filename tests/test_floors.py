@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the ground up. On an ordered floor a file may import those that stand before it; on the Lightning floor the three
 # packages do not know each other; whoever is on top may import everything.
-VOCABULARY = ("errors", "tasks", "records", "recipe", "objective", "manifest")
+VOCABULARY = ("errors", "tasks", "records", "recipe", "objective", "redaction", "manifest")
 TRANSFORMS = (
     *("prompts", "encoder", "tokens", "packing", "example_store", "sampling", "mining", "scoring"),
     *("validation", "contamination", "splits", "synthesis", "diagnosis"),
@@ -31,6 +31,7 @@ LIGHT = (
     "tasks",
     "records",
     "recipe",
+    "redaction",
     "manifest",
     "prompts",
     "mining",
