@@ -21,7 +21,7 @@ TRANSFORMS = (
 )
 OUTSIDE_WORLD = ("model_folder", "adapter", "attention", "backbone", "reference", "generators", "sources")
 LIGHTNING = ("data", "modules", "callbacks")
-APPLICATION = ("config", "freshness", "pipeline", "misspelt", "cli", "__main__", "commands", "report")
+APPLICATION = ("config", "freshness", "lineage", "pipeline", "misspelt", "cli", "__main__", "commands", "report")
 FLOORS = (VOCABULARY, TRANSFORMS, OUTSIDE_WORLD, LIGHTNING, APPLICATION)
 
 # Takes seconds to import, so reading and scoring files must do without.
@@ -131,7 +131,10 @@ def test_files_are_short_and_have_names_that_say_something(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["guardreasoner.scoring", "guardreasoner.commands.score", "guardreasoner.commands.pairs", "guardreasoner.__main__"],
+    [
+        *("guardreasoner.scoring", "guardreasoner.commands.score", "guardreasoner.commands.pairs"),
+        *("guardreasoner.commands.lineage", "guardreasoner.__main__"),
+    ],
 )
 def test_files_are_scored_without_torch(module: str) -> None:
     heavy = sorted(HEAVY)
