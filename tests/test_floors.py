@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 VOCABULARY = ("errors", "tasks", "records", "recipe", "objective", "redaction", "manifest")
 TRANSFORMS = (
     *("prompts", "encoder", "tokens", "packing", "example_store", "sampling", "mining", "scoring"),
-    *("validation", "contamination", "splits", "synthesis", "diagnosis"),
+    *("validation", "contamination", "splits", "synthesis", "conclusions", "diagnosis"),
 )
 OUTSIDE_WORLD = ("model_folder", "adapter", "attention", "backbone", "reference", "generators", "sources")
 LIGHTNING = ("data", "modules", "callbacks")
@@ -39,6 +39,7 @@ LIGHT = (
     "contamination",
     "splits",
     "synthesis",
+    "conclusions",
     "sources",
 )
 
