@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 VOCABULARY = ("errors", "tasks", "records", "recipe", "objective", "redaction", "manifest")
 TRANSFORMS = (
     *("prompts", "encoder", "tokens", "packing", "example_store", "sampling", "mining", "scoring"),
-    *("validation", "contamination", "splits", "synthesis", "conclusions", "diagnosis"),
+    *("validation", "contamination", "splits", "synthesis", "conclusions", "reasoning_quality", "diagnosis"),
 )
 OUTSIDE_WORLD = ("model_folder", "adapter", "attention", "backbone", "reference", "generators", "sources")
 LIGHTNING = ("data", "modules", "callbacks")
@@ -40,6 +40,7 @@ LIGHT = (
     "splits",
     "synthesis",
     "conclusions",
+    "reasoning_quality",
     "sources",
 )
 
