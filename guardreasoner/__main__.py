@@ -111,9 +111,9 @@ def _own(words: list[str]) -> Callable[[list[str]], int]:
     parser.require_known(words[1:], overrides)
     if overrides:
         arguments, _ = parser.parse_known_args(words[1:])
-        arguments.words = words[1:]
     else:
         arguments = parser.parse_args(words[1:])
+    arguments.words = words[1:]
     return lambda _: command.run(arguments)
 
 

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from typing import Any
 
 from guardreasoner.config import Command
 from guardreasoner.errors import InputError
-from guardreasoner.manifest import Manifest, content_hash, fingerprint, manifest_path
+from guardreasoner.manifest import Manifest, code_hash, content_hash, fingerprint, manifest_path
+from guardreasoner.redaction import command_without_secrets
 
 # Variables act where they are used; the others say where things go, not what is made.
 _NEVER_INPUTS = {
@@ -69,7 +71,8 @@ class State:
             mark = _mark(self.command.output)
             mark.parent.mkdir(parents=True, exist_ok=True)
             found = content_hash(self.command.output) if self.command.output.exists() and not mark.exists() else ""
-            mark.write_text(f"{command_line(self.command)}\n{found}\n", encoding="utf-8")
+            words = shlex.join(command_without_secrets(self.command.argv))
+            mark.write_text(f"{words}\n{found}\n", encoding="utf-8")
 
     def finish(self) -> None:
         """Write the manifest of the output, if there is one, and take the mark away."""
@@ -77,7 +80,15 @@ class State:
         if output is not None:
             if output.exists():
                 allowed = bool(self.command.config.get("allow_contamination"))
-                manifest = Manifest.describe(output, self.command.argv, self.fingerprint, self.inputs, allowed)
+                manifest = Manifest.describe(
+                    output,
+                    self.command.argv,
+                    self.fingerprint,
+                    self.inputs,
+                    allowed,
+                    self.command.config,
+                    origins(self.command),
+                )
                 manifest.write(output)
             _mark(output).unlink(missing_ok=True)
 
@@ -117,7 +128,7 @@ def status(command: Command) -> str | None:
 def made_by_another(command: Command) -> bool:
     """Return whether what lies at a command's output is whole, and another command's work with another result."""
     manifest = Manifest.read(_output(command)) if _output(command).exists() else None
-    if manifest is None or manifest.command == list(command.argv):
+    if manifest is None or manifest.made_by(command.argv):
         return False
     return content_hash(_output(command)) == manifest.content and status(command) is not None
 
@@ -133,7 +144,7 @@ def keep_if_not_ours(command: Command) -> Path | None:
         return None
     manifest = Manifest.read(output)
     unchanged = manifest is not None and content_hash(output) == manifest.content
-    if (manifest.command == list(command.argv)) if manifest and unchanged else _mark(output).exists():
+    if manifest.made_by(command.argv) if manifest and unchanged else _mark(output).exists():
         return None
     kept, number = output.with_name(f"{output.name}.previous"), 1
     while kept.exists():
@@ -144,6 +155,21 @@ def keep_if_not_ours(command: Command) -> Path | None:
     if beside.exists():
         beside.rename(manifest_path(kept))
     return kept
+
+
+def origins(command: Command) -> list[dict[str, Any]]:
+    """Return what a command reads that is no file, as :class:`guardreasoner.manifest.Manifest` keeps it."""
+    found: list[dict[str, Any]] = []
+    for source in _sources(command.config.get("data")):
+        arguments = source.get("init_args") or {}
+        # One that reads files is known by them.
+        if not any(_existing(text) for _, text in texts(arguments)):
+            path = str(source["class_path"])
+            found.append({"class_path": path, "init_args": arguments, "code": code_hash(path)})
+    for key, text in texts(command.config):
+        if re.search(r"\bbackbone\.(init_args\.)?path$", key) and not os.path.exists(text):
+            found.append({"hub": text})
+    return [origin for place, origin in enumerate(found) if origin not in found[:place]]
 
 
 def texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -177,6 +203,17 @@ def _inputs(command: Command) -> Iterator[str]:
             path = full(found)
             if own is None or not (path.is_relative_to(own) or own.is_relative_to(path)):
                 yield found
+
+
+def _sources(owner: Any) -> Iterator[dict[str, Any]]:
+    """Yield the sources of records that a class is given, those of which another one is made in its place."""
+    arguments = owner.get("init_args") if isinstance(owner, dict) else None
+    given = arguments if isinstance(arguments, dict) else {}
+    for value in (given.get(name) for name in ("source", "sources", "benchmarks")):
+        for one in value if isinstance(value, list) else [value]:
+            source = {"class_path": one} if isinstance(one, str) else one
+            if isinstance(source, dict) and source.get("class_path"):
+                yield from list(_sources(source)) or [source]
 
 
 def _existing(text: str) -> list[str]:

@@ -6,19 +6,21 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from importlib import metadata
+from importlib import metadata, util
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import replacing_file
+from guardreasoner.redaction import command_without_secrets, without_secrets
 
-_NAME = "manifest.json"
+MANIFEST = "manifest.json"
 _PACKAGES = ("guardreasoner", "torch", "transformers", "lightning", "tokenizers", "peft", "bitsandbytes", "datasets")
 
 
@@ -43,7 +45,7 @@ def content_hash(path: str | Path) -> str:
         files = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
         digest = hashlib.sha256()
         for name, file in sorted((file.relative_to(path).as_posix(), file) for file in files):
-            if file.name != _NAME and not name.endswith(f".{_NAME}"):
+            if file.name != MANIFEST and not name.endswith(f".{MANIFEST}"):
                 digest.update(f"{name}\0{_file_hash(file)}\n".encode())
         return digest.hexdigest()
     except OSError as error:
@@ -57,12 +59,39 @@ def code_fingerprint() -> str:
     return fingerprint([_file_hash(file) for file in files])
 
 
+def code_hash(class_path: str) -> str:
+    """Return the hash of the module or package that a class lies in, found but not imported; "" where there is none.
+
+    Args:
+        class_path: import path, ``package.module.Class``.
+    """
+    spec = None
+    for name in class_path.split(".")[:-1]:
+        try:
+            spec = (
+                util.find_spec(name)
+                if spec is None
+                else PathFinder.find_spec(f"{spec.name}.{name}", spec.submodule_search_locations or [])
+            )
+        except (ImportError, ValueError):
+            return ""
+        if spec is None:
+            return ""
+    if spec is None:
+        return ""
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    files = [(file.relative_to(folder).as_posix(), file) for folder in folders for file in sorted(folder.rglob("*.py"))]
+    if not folders and spec.origin and Path(spec.origin).is_file():
+        files = [("", Path(spec.origin))]
+    return fingerprint([(name, _file_hash(file)) for name, file in files]) if files else ""
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What made an artefact.
 
     Args:
-        command: the words after ``python -m guardreasoner``.
+        command: the words after ``python -m guardreasoner``; no key or password is written, here or in the config.
         fingerprint: of the merged config and of the inputs' contents.
         inputs: content hash by path of each file or folder that was read.
         content: content hash of the artefact itself.
@@ -72,6 +101,9 @@ class Manifest:
         allow_contamination: whether it, or something it was made from, was allowed to be trained or mined on records
             that a benchmark of the run holds.
         created: date and time, ISO 8601, UTC.
+        config: what the command amounted to, merged and with every ``${…}`` filled in; None where nobody wrote it down.
+        origins: what was read that is no file: ``{"class_path", "init_args", "code"}`` of a class that generates or
+            fetches records, its code as a hash; ``{"hub"}`` of a model that lies on a hub.
     """
 
     command: list[str]
@@ -83,6 +115,8 @@ class Manifest:
     dirty: bool = False
     allow_contamination: bool = False
     created: str = ""
+    config: dict[str, Any] | None = None
+    origins: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def describe(
@@ -92,6 +126,8 @@ class Manifest:
         fingerprint: str,
         inputs: Mapping[str, str],
         allow_contamination: bool = False,
+        config: Mapping[str, Any] | None = None,
+        origins: Sequence[Mapping[str, Any]] = (),
     ) -> "Manifest":
         """Return the manifest of the artefact at ``path`` as it is now, with today's versions, commit and date.
 
@@ -100,7 +136,7 @@ class Manifest:
         """
         commit, dirty = _commit()
         return cls(
-            command=list(command),
+            command=command_without_secrets(command),
             fingerprint=fingerprint,
             inputs=dict(inputs),
             content=content_hash(path),
@@ -109,6 +145,8 @@ class Manifest:
             dirty=dirty,
             allow_contamination=allow_contamination or any(map(contaminated, inputs)),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
+            config=None if config is None else without_secrets(dict(config)),
+            origins=[without_secrets(dict(origin)) for origin in origins],
         )
 
     @classmethod
@@ -119,13 +157,44 @@ class Manifest:
             manifest = cls(**row)
         except (OSError, ValueError, TypeError):
             return None
-        whole = isinstance(manifest.command, list) and isinstance(manifest.inputs, dict)
-        return manifest if whole else None
+        return manifest if manifest._is_whole() else None
 
     def write(self, artefact: str | Path) -> None:
         """Write the manifest beside a file or into a folder."""
         with replacing_file(manifest_path(artefact)) as partial:
-            partial.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            text = json.dumps(asdict(self), indent=2, ensure_ascii=False, default=str)
+            partial.write_text(text + "\n", encoding="utf-8")
+
+    def made_by(self, command: Sequence[str]) -> bool:
+        """Return whether these words made the artefact."""
+        return self.command in (list(command), command_without_secrets(command))
+
+    def _is_whole(self) -> bool:
+        """Return whether the fields that are relied on are what they must be; another tool's file has others."""
+        types = {"command": list, "inputs": dict, "versions": dict, "origins": list, "config": dict | None}
+        if not all(isinstance(getattr(self, name), kind) for name, kind in types.items()):
+            return False
+        texts = (*self.command, *self.inputs, *self.inputs.values(), self.content, self.created, self.commit or "")
+        return all(isinstance(text, str) for text in texts) and all(isinstance(one, dict) for one in self.origins)
+
+
+def record_made(
+    path: str | Path, command: Sequence[str], config: Mapping[str, Any], inputs: Iterable[str | Path]
+) -> None:
+    """Write the manifest of what a verb without a config file has just made.
+
+    Args:
+        path: file or folder that was made.
+        command: the words after ``python -m guardreasoner``.
+        config: what the words amount to.
+        inputs: files and folders that were read.
+
+    Raises:
+        InputError: one of them cannot be read.
+    """
+    hashes = {str(one): content_hash(one) for one in inputs}
+    made = fingerprint({"verb": command[0], "config": config, "inputs": hashes})
+    Manifest.describe(path, command, made, hashes, config=config).write(path)
 
 
 def contaminated(path: str | Path) -> bool:
@@ -138,7 +207,7 @@ def contaminated(path: str | Path) -> bool:
 def manifest_path(artefact: str | Path) -> Path:
     """Return where an artefact's manifest lies: ``folder/manifest.json`` or ``file.manifest.json``."""
     artefact = Path(artefact)
-    return artefact / _NAME if artefact.is_dir() else artefact.with_name(f"{artefact.name}.{_NAME}")
+    return artefact / MANIFEST if artefact.is_dir() else artefact.with_name(f"{artefact.name}.{MANIFEST}")
 
 
 @contextmanager

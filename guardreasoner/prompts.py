@@ -109,20 +109,15 @@ def parse(completion: str, tasks: Sequence[Task]) -> Verdicts:
     Returns:
         A label or None for each task.
     """
-    fields: dict[str, set[str]] = {task.name: set() for task in tasks}
-    patterns = _patterns(tasks)
-    for line in reversed(completion.rstrip().splitlines()):
-        text = line.strip()
-        if not text:
-            continue
-        found = patterns.line.fullmatch(text)
-        if found is None:
-            break
-        for key, word in patterns.field.findall(found["fields"] or ""):
-            fields[patterns.names[key.casefold()]].add(word.casefold())
-        if found["header"]:
-            break
+    _, fields = _read(completion.rstrip().splitlines(), tasks)
     return {task.name: _verdict(fields[task.name], task) for task in tasks}
+
+
+def reasoning_of(completion: str, tasks: Sequence[Task]) -> str:
+    """Return what stands before the answer block, as :func:`parse` finds it; all of the text where there is none."""
+    lines = completion.rstrip().splitlines(keepends=True)
+    end, _ = _read(lines, tasks)
+    return "".join(lines[:end]).rstrip()
 
 
 def parse_released(completion: str, tasks: Sequence[Task]) -> Verdicts:
@@ -151,6 +146,26 @@ class _Patterns:
         self.names = {task.key.casefold(): task.name for task in tasks}
         self.line = re.compile(rf"(?P<header>{header})?\s*(?P<fields>{field}(?:,\s*{field})*)?,?", re.IGNORECASE)
         self.field = re.compile(rf"({key})\s*:[^\S\n]*([^,:\n]*)", re.IGNORECASE)
+
+
+def _read(lines: Sequence[str], tasks: Sequence[Task]) -> tuple[int, dict[str, set[str]]]:
+    """Return how many lines stand before the answer block, and the words of each field in it, case folded."""
+    fields: dict[str, set[str]] = {task.name: set() for task in tasks}
+    patterns = _patterns(tasks)
+    end = len(lines)
+    for place in range(len(lines) - 1, -1, -1):
+        text = lines[place].strip()
+        if not text:
+            continue
+        found = patterns.line.fullmatch(text)
+        if found is None:
+            break
+        end = place
+        for key, word in patterns.field.findall(found["fields"] or ""):
+            fields[patterns.names[key.casefold()]].add(word.casefold())
+        if found["header"]:
+            break
+    return end, fields
 
 
 _CACHE: dict[tuple[str, ...], _Patterns] = {}

@@ -14,14 +14,15 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the ground up. On an ordered floor a file may import those that stand before it; on the Lightning floor the three
 # packages do not know each other; whoever is on top may import everything.
-VOCABULARY = ("errors", "tasks", "records", "recipe", "objective", "manifest")
+VOCABULARY = ("errors", "tasks", "records", "recipe", "objective", "redaction", "manifest")
 TRANSFORMS = (
     *("prompts", "encoder", "tokens", "packing", "example_store", "sampling", "mining", "scoring"),
-    *("validation", "contamination", "splits", "synthesis", "diagnosis", "journal", "progress"),
+    *("attacks", "robustness", "comparison", "validation", "contamination", "splits", "synthesis", "conclusions"),
+    *("reasoning_quality", "diagnosis", "journal", "progress"),
 )
 OUTSIDE_WORLD = ("model_folder", "adapter", "attention", "backbone", "reference", "generators", "sources")
 LIGHTNING = ("data", "modules", "callbacks")
-APPLICATION = ("config", "freshness", "pipeline", "misspelt", "cli", "__main__", "commands", "report")
+APPLICATION = ("config", "freshness", "lineage", "pipeline", "misspelt", "cli", "__main__", "commands", "report")
 FLOORS = (VOCABULARY, TRANSFORMS, OUTSIDE_WORLD, LIGHTNING, APPLICATION)
 
 # Takes seconds to import, so reading and scoring files must do without.
@@ -31,6 +32,7 @@ LIGHT = (
     "tasks",
     "records",
     "recipe",
+    "redaction",
     "manifest",
     "prompts",
     "mining",
@@ -38,6 +40,8 @@ LIGHT = (
     "contamination",
     "splits",
     "synthesis",
+    "conclusions",
+    "reasoning_quality",
     "sources",
 )
 
@@ -130,7 +134,10 @@ def test_files_are_short_and_have_names_that_say_something(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["guardreasoner.scoring", "guardreasoner.commands.score", "guardreasoner.commands.pairs", "guardreasoner.__main__"],
+    [
+        *("guardreasoner.scoring", "guardreasoner.commands.score", "guardreasoner.commands.pairs"),
+        *("guardreasoner.commands.lineage", "guardreasoner.__main__"),
+    ],
 )
 def test_files_are_scored_without_torch(module: str) -> None:
     heavy = sorted(HEAVY)

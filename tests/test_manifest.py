@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from guardreasoner.errors import InputError
-from guardreasoner.manifest import Manifest, content_hash, fingerprint, manifest_path, replacing_folder
+from guardreasoner.manifest import (
+    Manifest,
+    code_hash,
+    content_hash,
+    fingerprint,
+    manifest_path,
+    record_made,
+    replacing_folder,
+)
 
 
 def test_a_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
@@ -62,16 +70,71 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path, kind: str) -> None
     else:
         artefact.mkdir()
         (artefact / "x").write_text("x")
-    manifest = Manifest.describe(artefact, ["fit", "--config", "a.yaml"], "f" * 64, {"in": "0" * 64})
+    config = {"output": "out", "sizes": [1, 2.5, None, True]}
+    origins = [{"class_path": "a.B", "init_args": {}, "code": ""}]
+    command = ["fit", "--config", "a.yaml"]
+    manifest = Manifest.describe(artefact, command, "f" * 64, {"in": "0" * 64}, False, config, origins)
     manifest.write(artefact)
     assert Manifest.read(artefact) == manifest
+    assert (manifest.config, manifest.origins) == (config, origins)
     assert manifest_path(artefact).is_file()
     assert manifest.content == content_hash(artefact)
     assert manifest.versions["python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}")
     assert manifest.created.endswith("+00:00")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"command": []}', '{"unknown": 1}'])
+def test_no_key_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-0123456789abcdef")
+    (tmp_path / "out").write_text("x")
+    command = ["predict", "--model.user", "sk-0123456789abcdef"]
+    manifest = Manifest.describe(tmp_path / "out", command, "", {}, False, {"user": "sk-0123456789abcdef"})
+    manifest.write(tmp_path / "out")
+    assert "0123456789" not in manifest_path(tmp_path / "out").read_text()
+    assert manifest.made_by(command)
+    assert not manifest.made_by(["predict", "--model.user", "another"])
+
+
+def test_a_manifest_from_before_there_was_a_config_is_read(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"command": ["fit"], "fingerprint": "", "inputs": {}, "content": ""}')
+    manifest = Manifest.read(tmp_path)
+    assert manifest is not None
+    assert (manifest.config, manifest.origins) == (None, [])
+
+
+def test_what_a_verb_made_is_recorded(tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("1")
+    (tmp_path / "out").write_text("2")
+    record_made(tmp_path / "out", ["pairs", "--seed", "1"], {"seed": 1}, [tmp_path / "in"])
+    manifest = Manifest.read(tmp_path / "out")
+    assert manifest is not None
+    assert manifest.inputs == {str(tmp_path / "in"): content_hash(tmp_path / "in")}
+    assert (manifest.content, manifest.config) == (content_hash(tmp_path / "out"), {"seed": 1})
+
+
+def test_the_code_of_a_class_is_known_without_importing_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "loud").mkdir()
+    for name in ("__init__", "inner"):
+        (tmp_path / f"loud/{name}.py").write_text("raise RuntimeError('imported')\n")
+    module, package = code_hash("loud.inner.Source"), code_hash("loud.Source")
+    assert len(module) == len(package) == 64
+    (tmp_path / "loud/__init__.py").write_text("raise RuntimeError('imported again')\n")
+    assert code_hash("loud.inner.Source") == module
+    assert code_hash("loud.Source") != package
+    for absent in ("loud.absent.Source", "loud.inner.deeper.Source", "absent.Source", "Source", "", "sys.x", "..a.b"):
+        assert code_hash(absent) == "", absent
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "null", '{"command": []}', '{"unknown": 1}'),
+        '{"command": ["fit"], "fingerprint": "", "inputs": [], "content": ""}',
+        '{"command": ["fit"], "fingerprint": "", "inputs": {"a": 1}, "content": ""}',
+        '{"command": ["fit"], "fingerprint": "", "inputs": {}, "content": "", "config": []}',
+        '{"command": [1], "fingerprint": "", "inputs": {}, "content": ""}',
+    ],
+)
 def test_a_damaged_manifest_is_no_manifest(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
     assert Manifest.read(tmp_path) is None

@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardreasoner.errors import InputError
-from guardreasoner.prompts import answer_block, conversation, instruction, parse, parse_released, render, target
+from guardreasoner.prompts import (
+    answer_block,
+    conversation,
+    instruction,
+    parse,
+    parse_released,
+    reasoning_of,
+    render,
+    target,
+)
 from guardreasoner.records import Record
 from guardreasoner.tasks import GUARD_TASKS, Task
 
@@ -150,3 +159,27 @@ def test_the_target_is_reasoning_and_answer() -> None:
 def test_a_target_needs_reasoning_that_agrees(reasoning: str | None, what: str) -> None:
     with pytest.raises(InputError, match=what):
         target(Record("a", "p", labels={"request": "unharmful"}, reasoning=reasoning), GUARD_TASKS)
+
+
+@pytest.mark.parametrize(
+    ("completion", "reasoning"),
+    [
+        (f"Some reasoning.\n\n{BLOCK}\n", "Some reasoning."),
+        (f"{BLOCK}\n\n{BLOCK}", BLOCK),
+        (f"{BLOCK}\nMore words. ", f"{BLOCK}\nMore words."),
+        ("Request: harmful, Completion: None", ""),
+        ("a\x0bb\u2028c\r\n# Answers\nRequest: harmful", "a\x0bb\u2028c"),
+        ("", ""),
+    ],
+)
+def test_reasoning_is_what_stands_before_the_block(completion: str, reasoning: str) -> None:
+    assert reasoning_of(completion, GUARD_TASKS) == reasoning
+
+
+@given(answered(), st.text())
+def test_reasoning_and_block_are_the_whole_text(
+    made: tuple[tuple[Task, ...], dict[str, str | None]], text: str
+) -> None:
+    tasks, labels = made
+    completion = f"{text}\n\nSo it is.\n\n{answer_block(labels, tasks)}"
+    assert reasoning_of(completion, tasks) == f"{text}\n\nSo it is."

@@ -2,11 +2,12 @@
 
 import argparse
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import get_args
 
 from guardreasoner.errors import InputError
+from guardreasoner.manifest import record_made
 from guardreasoner.mining import PRESETS, Counts, Graded, Mined, Pairing, ReadingName, Rule, Unparsable, mine
 from guardreasoner.records import write_jsonl
 from guardreasoner.sources.rollouts import read_rollout_folders, tasks_of
@@ -73,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
     try:
         write_jsonl(args.out, mined.pairs)
+        record_made(args.out, ["pairs", *args.words], {"output": str(args.out), **asdict(pairing)}, args.rollouts)
     except OSError as error:
         raise InputError(f"{args.out}: cannot be written: {error.strerror}") from None
     least, most = (pick(pair.weight for pair in mined.pairs) for pick in (min, max))

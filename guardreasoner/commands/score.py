@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from guardreasoner.errors import InputError
 from guardreasoner.manifest import contaminated
+from guardreasoner.prompts import conversation
+from guardreasoner.reasoning_quality import Quality, quality
 from guardreasoner.records import replacing_file
 from guardreasoner.scoring import Mode, ModelScore, TaskScore, score
 from guardreasoner.sources.predictions import Predictions, read_predictions
@@ -36,6 +38,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=get_args(Mode),
         default="strict",
         help="strict (default): an unparsable answer is one wrong answer; released: as the released script counts",
+    )
+    parser.add_argument(
+        "--reasoning",
+        action="store_true",
+        help="also show what the reasoning is like: conclusions, length, loops, leaks",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers as JSON")
 
@@ -64,9 +71,21 @@ def run(args: argparse.Namespace) -> int:
         print("note: the models have not the same hard records")
     for name, folder in _stamped(args.predictions):
         print(f"note: {name} was made with --allow_contamination: {folder}")
+    reasoning = {name: _quality(read) for name, read in models.items()} if args.reasoning else {}
+    if reasoning:
+        from guardreasoner.report.reasoning import show_reasoning
+
+        print()
+        show_reasoning(_console(), reasoning)
     if args.json:
-        _write(args.json, scores, args.mode)
+        _write(args.json, scores, args.mode, reasoning)
     return 0
+
+
+def _quality(read: Predictions) -> Quality:
+    about = {record.id: conversation(record) for record in read.records}
+    answers = [answer.completion for answer in read.rollouts]
+    return quality(answers, read.tasks, [about[answer.record_id] for answer in read.rollouts])
 
 
 def _read(words: Sequence[str]) -> dict[str, Predictions]:
@@ -106,15 +125,19 @@ def _same_tasks(models: Mapping[str, Predictions]) -> tuple[Task, ...]:
 
 
 def _show(scores: Sequence[ModelScore], tasks: Sequence[Task], mode: Mode) -> None:
-    from rich.console import Console
-
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
+    console = _console()
     _show_models(console, scores, tasks)
     if len(scores) == 1:
         console.print()
         _show_benchmarks(console, scores[0])
     for note in _notes(scores, mode):
         console.print(note, style="dim")
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
 
 
 def _notes(scores: Sequence[ModelScore], mode: Mode) -> list[str]:
@@ -181,8 +204,11 @@ def _percent(value: float | None) -> str:
     return _UNDEFINED if value is None else f"{value:.2f}"
 
 
-def _write(path: Path, scores: Sequence[ModelScore], mode: Mode) -> None:
-    content = {"mode": mode, "models": {one.model: _as_json(one) for one in scores}}
+def _write(path: Path, scores: Sequence[ModelScore], mode: Mode, reasoning: Mapping[str, Quality]) -> None:
+    models = {one.model: _as_json(one) for one in scores}
+    for name, found in reasoning.items():
+        models[name]["reasoning"] = asdict(found)
+    content = {"mode": mode, "models": models}
     try:
         with replacing_file(path) as partial:
             partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

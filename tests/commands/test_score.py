@@ -108,8 +108,28 @@ def test_the_published_models(shared_data: Path, tmp_path: Path, capsys: pytest.
             assert values["f1"] == pytest.approx(published[model][benchmark][mode], abs=0.01)
 
 
+def test_reasoning_is_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [str(predictions(tmp_path / name, "HH HU U-")) for name in "ab"]
+    out = tmp_path / "scores.json"
+    assert main(["score", *folders, "--reasoning", "--json", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 120
+    rows = {line.split("  ")[0]: line.split()[-6:] for line in shown.splitlines() if "[" in line}
+    assert rows["request: concludes nothing"] == ["100.00", "[34.24,", "100.00]"] * 2
+    assert rows["no reasoning"][0] == "100.00"
+    written = json.loads(out.read_text())["models"]
+    (first, _) = written.values()
+    assert first["reasoning"]["records"] == 3
+    assert first["reasoning"]["conclusions"]["request"]["agrees"]["n"] == 2
+    assert main(["score", *folders, "--json", str(out)]) == 0
+    assert "no reasoning" not in capsys.readouterr().out
+    assert "reasoning" not in json.loads(out.read_text())["models"][next(iter(written))]
+
+
 def test_score_imports_no_torch(tmp_path: Path) -> None:
     folder = predictions(tmp_path / "m", "HH HU UU", hard="HU")
     code = "import sys; from guardreasoner.__main__ import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code, "score", str(folder)], capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "score", str(folder), "--reasoning"], capture_output=True, check=False
+    )
     assert done.returncode == 0, done.stderr.decode()
