@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 VOCABULARY = ("errors", "tasks", "records", "recipe", "objective", "manifest")
 TRANSFORMS = (
     *("prompts", "encoder", "tokens", "packing", "example_store", "sampling", "mining", "scoring"),
-    *("attacks", "validation", "contamination", "splits", "synthesis", "diagnosis"),
+    *("attacks", "robustness", "validation", "contamination", "splits", "synthesis", "diagnosis"),
 )
 OUTSIDE_WORLD = ("model_folder", "adapter", "attention", "backbone", "reference", "generators", "sources")
 LIGHTNING = ("data", "modules", "callbacks")
@@ -36,6 +36,7 @@ LIGHT = (
     "mining",
     "scoring",
     "attacks",
+    "robustness",
     "contamination",
     "splits",
     "synthesis",
@@ -133,7 +134,7 @@ def test_files_are_short_and_have_names_that_say_something(path: Path) -> None:
     "module",
     [
         *("guardreasoner.scoring", "guardreasoner.commands.score", "guardreasoner.commands.pairs"),
-        "guardreasoner.__main__",
+        *("guardreasoner.robustness", "guardreasoner.commands.robustness", "guardreasoner.__main__"),
     ],
 )
 def test_files_are_scored_without_torch(module: str) -> None:
