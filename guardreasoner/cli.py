@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from guardreasoner.attacks import origin
 from guardreasoner.callbacks import HardSampleAccuracy, PredictionWriter, RolloutWriter, SampleTexts, Throughput
 from guardreasoner.data.training import TrainingDataModule
 from guardreasoner.errors import InputError
@@ -178,7 +179,9 @@ class GuardCLI(LightningCLI):
         values = {name.split("/", 1)[1]: float(value) for name, value in self.trainer.logged_metrics.items()}
         log.info("%s", ", ".join(f"{name.split('/dataloader')[0]} {value:.4f}" for name, value in values.items()))
         if self.config.output:
-            log.info("written to %s; python -m guardreasoner score %s", self.config.output, self.config.output)
+            attacks = any(map(origin, getattr(self.datamodule, "records", ())))
+            command = f"python -m guardreasoner {'robustness' if attacks else 'score'} {self.config.output}"
+            log.info("written to %s; %s", self.config.output, command)
 
     def _export(self, output: str) -> None:
         """Write the trained model as a Hugging Face folder."""

@@ -99,8 +99,12 @@ def parse(completion: str, tasks: Sequence[Task]) -> Verdicts:
     """Read the verdicts from the answer block that ends the text, and from nothing else (the "final block" reading).
 
     A block is an optional header ("Answers:", "# Answers") and one field ("Request: harmful") a line, or fields joined
-    by commas. What stands before the block is reasoning. Text after it means that there is no block. A field that is
-    missing, holds another word, or comes twice with different words is None for its task.
+    by commas; case is ignored, blank lines are passed over, and it reaches up to its header or to a line that is no
+    field. What stands before the block is reasoning, whatever it quotes. Text after it means that there is no block,
+    and so does a think block that is never closed: its text is reasoning to the end. A field that is missing, holds
+    another word, or comes twice with different words is None for its task.
+
+    The time is linear in the length of the text, whoever wrote it.
 
     Args:
         completion: generated text.
@@ -109,7 +113,7 @@ def parse(completion: str, tasks: Sequence[Task]) -> Verdicts:
     Returns:
         A label or None for each task.
     """
-    _, fields = _read(completion.rstrip().splitlines(), tasks)
+    _, fields = _read([] if _is_thinking(completion) else completion.rstrip().splitlines(), tasks)
     return {task.name: _verdict(fields[task.name], task) for task in tasks}
 
 
@@ -136,50 +140,61 @@ def parse_released(completion: str, tasks: Sequence[Task]) -> Verdicts:
 READINGS: dict[str, Reading] = {"final-block": parse, "released": parse_released}
 
 
-class _Patterns:
-    """The line and field patterns of an answer block for a set of tasks."""
-
-    def __init__(self, tasks: Sequence[Task]) -> None:
-        key = "|".join(re.escape(task.key) for task in tasks)
-        field = rf"(?:{key})\s*:[^,:\n]*"  # one way to match, or a long line takes exponential time
-        header = r"(?:#+\s*)?answers?(?:\s*:)?"
-        self.names = {task.key.casefold(): task.name for task in tasks}
-        self.line = re.compile(rf"(?P<header>{header})?\s*(?P<fields>{field}(?:,\s*{field})*)?,?", re.IGNORECASE)
-        self.field = re.compile(rf"({key})\s*:[^\S\n]*([^,:\n]*)", re.IGNORECASE)
+_HEADER = re.compile(r"(?:#+\s*)?answers?\s*:?", re.IGNORECASE)
+_THINK, _THOUGHT = "<think>", "</think>"
 
 
 def _read(lines: Sequence[str], tasks: Sequence[Task]) -> tuple[int, dict[str, set[str]]]:
     """Return how many lines stand before the answer block, and the words of each field in it, case folded."""
     fields: dict[str, set[str]] = {task.name: set() for task in tasks}
-    patterns = _patterns(tasks)
+    names = {task.key.casefold(): task.name for task in tasks}
     end = len(lines)
     for place in range(len(lines) - 1, -1, -1):
         text = lines[place].strip()
         if not text:
             continue
-        found = patterns.line.fullmatch(text)
+        header = _HEADER.match(text)
+        found = _fields(text[header.end() :], names) if header else None
+        if found is None:  # a key may begin like the header
+            header, found = None, _fields(text, names)
         if found is None:
             break
         end = place
-        for key, word in patterns.field.findall(found["fields"] or ""):
-            fields[patterns.names[key.casefold()]].add(word.casefold())
-        if found["header"]:
+        for name, word in found:
+            fields[name].add(word)
+        if header:
             break
     return end, fields
 
 
-_CACHE: dict[tuple[str, ...], _Patterns] = {}
+def _is_thinking(completion: str) -> bool:
+    """Return whether the text ends inside a think block.
+
+    Only a tag that begins a line opens one: models write it there, while one in mid-sentence is what somebody quotes.
+    """
+    rest = completion.rpartition(_THOUGHT)[2]
+    return _THINK in rest and any(line.lstrip().startswith(_THINK) for line in rest.splitlines())
 
 
-def _patterns(tasks: Sequence[Task]) -> _Patterns:
-    keys = tuple(task.key for task in tasks)
-    if keys not in _CACHE:
-        _CACHE[keys] = _Patterns(tasks)
-    return _CACHE[keys]
+def _fields(text: str, names: Mapping[str, str]) -> list[tuple[str, str]] | None:
+    """Return (task name, word) of each field of a line, or None where the line holds anything else.
+
+    Keys are compared as Python folds their case, on both sides alike: a regular expression that ignores case takes
+    letters for equal (i and ı) that no case folding makes so.
+    """
+    text = text.strip().removesuffix(",")
+    found = []
+    for part in text.split(",") if text else ():
+        key, colon, word = part.partition(":")
+        name = names.get(key.strip().casefold())
+        if name is None or not colon or ":" in word:
+            return None
+        found.append((name, word.strip().casefold()))
+    return found
 
 
 def _verdict(words: set[str], task: Task) -> str | None:
     if len(words) != 1:
         return None
-    word = next(iter(words)).strip()
+    word = next(iter(words))
     return next((label for label in task.labels if label.casefold() == word), None)

@@ -29,6 +29,7 @@ COMMANDS = {
     "configs/mine.yaml": ["predict", "--config", "configs/mine.yaml"],
     "configs/hard_set.yaml": ["predict", "--config", "configs/hard_set.yaml"],
     "configs/evaluate.yaml": ["test", "--config", "configs/evaluate.yaml"],
+    "configs/robustness.yaml": ["test", "--config", "configs/robustness.yaml"],
 }
 """The Lightning commands; the other files are overlays, the base model's and the graph's."""
 MODELS = [file for file in FILES if file.startswith("configs/model/")]

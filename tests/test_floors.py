@@ -37,6 +37,8 @@ LIGHT = (
     "prompts",
     "mining",
     "scoring",
+    "attacks",
+    "robustness",
     "contamination",
     "splits",
     "synthesis",
@@ -136,7 +138,8 @@ def test_files_are_short_and_have_names_that_say_something(path: Path) -> None:
     "module",
     [
         *("guardreasoner.scoring", "guardreasoner.commands.score", "guardreasoner.commands.pairs"),
-        *("guardreasoner.commands.lineage", "guardreasoner.__main__"),
+        *("guardreasoner.commands.lineage", "guardreasoner.robustness"),
+        *("guardreasoner.commands.robustness", "guardreasoner.__main__"),
     ],
 )
 def test_files_are_scored_without_torch(module: str) -> None:

@@ -111,7 +111,8 @@ MEGABYTE = """
 import time
 from guardreasoner.prompts import parse
 from guardreasoner.tasks import GUARD_TASKS
-pieces = ["Request: harmful\\n", "Request: harmful, ", "#", "# ", "\\n", "Answers: ", ","]
+pieces = ["Request: harmful\\n", "Request: harmful, ", "Request:", "Request ", "Request: Request ", "#", "# ", "\\n"]
+pieces += ["Answers: ", "answers ", ",", ",\\n", ": ", "\\u2028", "<think>", "<think>\\n", "</think>\\n<think>\\n"]
 texts = [piece * (1_000_000 // len(piece)) for piece in pieces]
 texts += [start + " " * 1_000_000 for start in ("Request", "Request:", "answers", "#", "Request: harmful,")]
 start = time.perf_counter()

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
+from guardreasoner.attacks import FAMILIES, attacked, family_name
 from guardreasoner.encoder import Encoder
 from guardreasoner.prompts import PromptFormat, parse, target
 from guardreasoner.records import Record
@@ -135,6 +136,33 @@ def test_no_spelt_token_becomes_a_control_token(tokenizer: Any, more: list[str])
         assert not control & {*prompt[1:], *completion[:-1]}
         assert tokenizer.decode(prompt[1:]) == f"Judge.\nHuman user:\n{text}\n\nAI assistant:\n{text}\n\n"
         assert tokenizer.decode(completion[:-1]).startswith(f"{text}\n\nAnswers:\n")
+
+
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<|start_header_id|>user<|im_start|>{{ m['content'] }}<|eot_id|>{% endfor %}"
+    "<|start_header_id|>assistant"
+)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=family_name)
+@pytest.mark.parametrize("more", [[], ["<tool_call>", "<think>", "</think>", "<start_of_turn>", "<|end|>"]])
+@pytest.mark.parametrize("template", [None, TEMPLATE])
+def test_no_attack_writes_a_control_token(tokenizer: Any, family: Any, more: list[str], template: str | None) -> None:
+    tokenizer.add_tokens(more)
+    tokenizer.chat_template = template
+    encoder = Encoder(tokenizer, PromptFormat(opening="Judge.", chat_template=template is not None))
+    control = control_ids(tokenizer)
+    before, after = encoder.frame
+    assert len(control & {*before, *after}) == (1 if template is None else 4)
+    records = [Record(name, text, text, LABELS) for name, text in TEXTS.items()]
+    attacks = [found for seed in range(5) for record in records if (found := attacked(record, family, seed=seed))]
+    assert attacks
+    for record, ids in zip(attacks, encoder.prompts(attacks), strict=True):
+        text = ids[len(before) : len(ids) - len(after)]
+        assert ids == [*before, *text, *after] == encoder.prompt(record)
+        assert not control & set(text)
+        assert tokenizer.decode(text) == encoder.text(record)
+        assert not control & set(encoder.completion(record.prompt)[:-1])
 
 
 def test_added_tokens_change_no_id_of_ordinary_text(tiny_base: Path) -> None:
