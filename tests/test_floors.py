@@ -17,11 +17,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 VOCABULARY = ("errors", "tasks", "records", "recipe", "objective", "manifest")
 TRANSFORMS = (
     *("prompts", "encoder", "tokens", "packing", "example_store", "sampling", "mining", "scoring"),
-    *("validation", "contamination", "splits", "synthesis", "diagnosis"),
+    *("comparison", "validation", "contamination", "splits", "synthesis", "diagnosis"),
 )
 OUTSIDE_WORLD = ("model_folder", "adapter", "attention", "backbone", "reference", "generators", "sources")
 LIGHTNING = ("data", "modules", "callbacks")
-APPLICATION = ("config", "freshness", "pipeline", "misspelt", "cli", "__main__", "commands", "report")
+APPLICATION = ("config", "freshness", "pipeline", "misspelt", "cli", "__main__", "commands", "options", "report")
 FLOORS = (VOCABULARY, TRANSFORMS, OUTSIDE_WORLD, LIGHTNING, APPLICATION)
 
 # Takes seconds to import, so reading and scoring files must do without.
@@ -35,6 +35,7 @@ LIGHT = (
     "prompts",
     "mining",
     "scoring",
+    "comparison",
     "contamination",
     "splits",
     "synthesis",
@@ -130,7 +131,10 @@ def test_files_are_short_and_have_names_that_say_something(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["guardreasoner.scoring", "guardreasoner.commands.score", "guardreasoner.commands.pairs", "guardreasoner.__main__"],
+    [
+        *("guardreasoner.scoring", "guardreasoner.comparison", "guardreasoner.commands.score"),
+        *("guardreasoner.commands.pairs", "guardreasoner.__main__"),
+    ],
 )
 def test_files_are_scored_without_torch(module: str) -> None:
     heavy = sorted(HEAVY)
