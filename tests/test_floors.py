@@ -133,7 +133,7 @@ def test_files_are_short_and_have_names_that_say_something(path: Path) -> None:
     "module",
     [
         *("guardreasoner.scoring", "guardreasoner.comparison", "guardreasoner.commands.score"),
-        *("guardreasoner.commands.pairs", "guardreasoner.__main__"),
+        *("guardreasoner.commands.compare", "guardreasoner.commands.pairs", "guardreasoner.__main__"),
     ],
 )
 def test_files_are_scored_without_torch(module: str) -> None:
