@@ -11,6 +11,7 @@ demo: $(VENV)/installed
 	$(RUN) test --config configs/evaluate.yaml --model.backbone.path checkpoints/rsft --output logs/predictions/rsft
 	$(RUN) test --config configs/evaluate.yaml
 	$(RUN) score "R-SFT, 1 epoch=logs/predictions/rsft-1epoch" "R-SFT, 3 epochs=logs/predictions/rsft" "HS-DPO=logs/predictions/hsdpo"
+	$(RUN) compare "R-SFT, 1 epoch=logs/predictions/rsft-1epoch" "R-SFT, 3 epochs=logs/predictions/rsft" "HS-DPO=logs/predictions/hsdpo"
 
 test: lint
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile

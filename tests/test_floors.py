@@ -22,7 +22,18 @@ TRANSFORMS = (
 )
 OUTSIDE_WORLD = ("model_folder", "adapter", "attention", "backbone", "reference", "generators", "sources")
 LIGHTNING = ("data", "modules", "callbacks")
-APPLICATION = ("config", "freshness", "lineage", "pipeline", "misspelt", "cli", "__main__", "commands", "report")
+APPLICATION = (
+    "config",
+    "freshness",
+    "lineage",
+    "pipeline",
+    "misspelt",
+    "cli",
+    "__main__",
+    "commands",
+    "options",
+    "report",
+)
 FLOORS = (VOCABULARY, TRANSFORMS, OUTSIDE_WORLD, LIGHTNING, APPLICATION)
 
 # Takes seconds to import, so reading and scoring files must do without.
@@ -39,6 +50,7 @@ LIGHT = (
     "scoring",
     "attacks",
     "robustness",
+    "comparison",
     "contamination",
     "splits",
     "synthesis",
@@ -137,9 +149,8 @@ def test_files_are_short_and_have_names_that_say_something(path: Path) -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        *("guardreasoner.scoring", "guardreasoner.commands.score", "guardreasoner.commands.pairs"),
-        *("guardreasoner.commands.lineage", "guardreasoner.robustness"),
-        *("guardreasoner.commands.robustness", "guardreasoner.__main__"),
+        *("guardreasoner.scoring", "guardreasoner.comparison", "guardreasoner.robustness", "guardreasoner.__main__"),
+        *(f"guardreasoner.commands.{verb}" for verb in ("score", "compare", "robustness", "lineage", "pairs")),
     ],
 )
 def test_files_are_scored_without_torch(module: str) -> None:

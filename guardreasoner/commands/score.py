@@ -3,52 +3,60 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import get_args
 
+from guardreasoner.comparison.alignment import described_lack, differing, lacking
 from guardreasoner.errors import InputError
-from guardreasoner.manifest import contaminated
+from guardreasoner.options import add_files, add_resampling, require_files, write
 from guardreasoner.prompts import conversation
 from guardreasoner.reasoning_quality import Quality, quality
-from guardreasoner.records import replacing_file
-from guardreasoner.scoring import Mode, ModelScore, TaskScore, score
-from guardreasoner.sources.predictions import Predictions, read_predictions
-from guardreasoner.tasks import Task
+from guardreasoner.report.scores import score_notes, score_tables, scores_as_json
+from guardreasoner.report.tables import latex_document
+from guardreasoner.scoring import ModelScore, score
+from guardreasoner.scoring.outcomes import Mode
+from guardreasoner.sources.named_predictions import Named, read_named, remarks, require_benchmarks, tasks_of
 
-if TYPE_CHECKING:
-    from rich.console import Console
+HELP = "score prediction files: F1 per class, accuracy, hard-sample accuracy, with intervals"
 
-HELP = "score prediction files: F1 per class, accuracy, hard-sample accuracy"
-
-_UNDEFINED = "–"
+_MODES: tuple[Mode, ...] = get_args(Mode)
+_ALL = "all"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
         "predictions",
-        nargs="+",
+        nargs="*",
         metavar="[NAME=]PATH",
         help="one model each: a folder of <Benchmark>/generated_predictions.jsonl, or such a file; NAME: its row",
     )
     parser.add_argument(
         "--mode",
-        choices=get_args(Mode),
-        default="strict",
-        help="strict (default): an unparsable answer is one wrong answer; released: as the released script counts",
+        nargs="+",
+        default=["strict"],
+        metavar="MODE",
+        help="strict (default): an unparsable answer is one wrong answer; drop: it is left out; released: as the "
+        "released script counts; several, or all, side by side",
+    )
+    parser.add_argument(
+        "--benchmarks",
+        type=Path,
+        metavar="FOLDER",
+        help="holds benchmarks/ as released: refuse predictions of other records than theirs",
     )
     parser.add_argument(
         "--reasoning",
         action="store_true",
         help="also show what the reasoning is like: conclusions, length, loops, leaks",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers as JSON")
+    add_resampling(parser)
+    add_files(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score each model, show the tables, write the JSON.
+    """Score each model, show the tables, write the files.
 
     Args:
         args: what :func:`configure` declares.
@@ -56,187 +64,76 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: a file, or what it holds, is wrong; two models have one name.
     """
-    if args.json and args.json.is_dir():
-        raise InputError(f"{args.json}: is a folder; --json takes a file")
-    models = _read(args.predictions)
-    scores = [
-        score(name, read.records, read.rollouts, read.tasks, args.mode, read.hard_records, read.hard_rollouts)
-        for name, read in models.items()
-    ]
-    tasks = _same_tasks(models)
-    _show(scores, tasks, args.mode)
-    if len({frozenset(record.id for record in read.records) for read in models.values()}) > 1:
-        print("note: the models were not scored on the same records")
-    if len({frozenset(record.id for record in read.hard_records) for read in models.values()}) > 1:
-        print("note: the models have not the same hard records")
-    for name, folder in _stamped(args.predictions):
-        print(f"note: {name} was made with --allow_contamination: {folder}")
-    reasoning = {name: _quality(read) for name, read in models.items()} if args.reasoning else {}
+    require_files(json=args.json, latex=args.latex)
+    modes, paths = _modes_and_paths(args)
+    models = read_named(paths, "score")
+    tasks = tasks_of(models)
+    notes = require_benchmarks(models, args.benchmarks) if args.benchmarks else []
+    scores = {mode: [_score(one, mode, args) for one in models] for mode in modes}
+    tables, meanings = score_tables(scores, tasks), score_notes(scores, args.resamples)
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
+    for table in tables:
+        table.show(console)
+    for meaning in meanings:
+        console.print(meaning, style="dim", highlight=False, markup=False)
+    reasoning = {one.name: _quality(one) for one in models} if args.reasoning else {}
     if reasoning:
         from guardreasoner.report.reasoning import show_reasoning
 
-        print()
-        show_reasoning(_console(), reasoning)
+        console.print()
+        show_reasoning(console, reasoning)
+    for note in [*notes, *_unlike(models), *remarks(models)]:
+        print(f"note: {note}")
     if args.json:
-        _write(args.json, scores, args.mode, reasoning)
+        content = scores_as_json(scores, args.resamples, args.seed)
+        if reasoning:
+            content["reasoning"] = {name: asdict(found) for name, found in reasoning.items()}
+        write(args.json, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    if args.latex:
+        write(args.latex, latex_document(tables, meanings))
     return 0
 
 
-def _quality(read: Predictions) -> Quality:
+def _modes_and_paths(args: argparse.Namespace) -> tuple[list[Mode], list[str]]:
+    """Return the modes, and what is to be scored: also the words after the modes, as in ``--mode strict PATH``."""
+    words = list(args.mode)
+    count = next((place for place, word in enumerate(words) if word not in (*_MODES, _ALL)), len(words))
+    if not count:
+        raise InputError(f"score: --mode: invalid choice {words[0]!r}, choose from {', '.join((*_MODES, _ALL))}")
+    modes = _MODES if _ALL in words[:count] else tuple(mode for mode in _MODES if mode in words[:count])
+    paths = [*args.predictions, *words[count:]]
+    if not paths:
+        raise InputError("score: required: [NAME=]PATH", "python -m guardreasoner score --help lists the options")
+    return list(modes), paths
+
+
+def _score(one: Named, mode: Mode, args: argparse.Namespace) -> ModelScore:
+    (read,) = one.seeds
+    hard = (read.hard_records, read.hard_rollouts)
+    return score(one.name, read.records, read.rollouts, read.tasks, mode, *hard, args.resamples, args.seed)
+
+
+def _quality(one: Named) -> Quality:
+    (read,) = one.seeds
     about = {record.id: conversation(record) for record in read.records}
     answers = [answer.completion for answer in read.rollouts]
     return quality(answers, read.tasks, [about[answer.record_id] for answer in read.rollouts])
 
 
-def _read(words: Sequence[str]) -> dict[str, Predictions]:
-    """Return predictions by the name to show: the one given, else the folder's, else (where two are alike) the path."""
-    named: list[tuple[str | None, str, Predictions]] = []
-    for word in words:
-        name, parted, path = word.partition("=")
-        if not parted or not name or Path(word).exists():
-            named.append((None, word, read_predictions(word)))
-        else:
-            named.append((name, path, read_predictions(path)))
-    folders = [read.model for _, _, read in named]
-    models: dict[str, Predictions] = {}
-    for given, path, read in named:
-        name = given or (read.model if folders.count(read.model) == 1 else path)
-        if name in models:
-            raise InputError(f"score: {name!r} is given twice", "name the rows: score A=PATH B=PATH")
-        models[name] = read
-    return models
-
-
-def _stamped(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield (row as it was given, folder) of predictions whose model was allowed to train on benchmark records."""
-    for word in words:
-        path = Path(word if Path(word).exists() else word.partition("=")[2])
-        if contaminated(path) or contaminated(path.parent):
-            yield word, str(path)
-
-
-def _same_tasks(models: Mapping[str, Predictions]) -> tuple[Task, ...]:
-    first, *others = models.items()
-    for name, read in others:
-        if read.tasks != first[1].tasks:
-            asked = ", ".join(task.name for task in read.tasks)
-            raise InputError(f"score: {name} was asked other tasks ({asked}) than {first[0]}", "score them one by one")
-    return first[1].tasks
-
-
-def _show(scores: Sequence[ModelScore], tasks: Sequence[Task], mode: Mode) -> None:
-    console = _console()
-    _show_models(console, scores, tasks)
-    if len(scores) == 1:
-        console.print()
-        _show_benchmarks(console, scores[0])
-    for note in _notes(scores, mode):
-        console.print(note, style="dim")
-
-
-def _console() -> "Console":
-    from rich.console import Console
-
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
-
-
-def _notes(scores: Sequence[ModelScore], mode: Mode) -> list[str]:
-    counted = {"strict": "one wrong answer", "released": "left out where the label is harmful, else two wrong answers"}
-    notes = ["In percent. All right: records with every verdict right; then F1 per class."]
-    if len({one.benchmark for every in scores for one in every.benchmarks}) > 1:
-        notes.append("F1 is the mean over benchmarks, weighted by their records.")
-    if found := next((one.hard for one in scores if one.hard), None):
-        each = f"{found.samples / found.records:g} outputs each"
-        notes.append(f"Hard records: share of outputs with every verdict right, {found.records} records, {each}.")
-    notes.append(f"Unparsed: answers without a verdict; in F1 each is {counted[mode]} ({mode}).")
+def _unlike(models: list[Named]) -> list[str]:
+    """Return how the records of models differ."""
+    notes = []
+    records = {one.name: one.seeds[0].records for one in models}
+    if absent := lacking(records):
+        notes.append(f"the models were not scored on the same records: {described_lack(absent)}")
+    hard = {one.name: one.seeds[0].hard_records for one in models}
+    if absent := lacking(hard):
+        notes.append(f"the models have not the same hard records: {described_lack(absent)}")
+    first = models[0].name
+    for name, other in records.items():
+        if unlike := differing(records[first], other):
+            what = f"{len(unlike)} rows in the same place, or of the same id, are other conversations or labels"
+            notes.append(f"{first} and {name}: {what}: {unlike[0]}" + (", …" if len(unlike) > 1 else ""))
     return notes
-
-
-def _show_models(console: "Console", scores: Sequence[ModelScore], tasks: Sequence[Task]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    classes = [
-        (task.name, label)
-        for task in tasks
-        for label in task.labels
-        if any(_class_f1(one, task.name, label) is not None for one in scores)
-    ]
-    hard = any(one.hard for one in scores)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("\nmodel", overflow="fold")
-    for heading in ("all\nright", *(f"{task}\n{label}" for task, label in classes), "\nunparsed"):
-        table.add_column(heading, justify="right")
-    if hard:
-        table.add_column("hard\nrecords", justify="right")
-    for one in scores:
-        cells = [_percent(one.accuracy), *(_percent(_class_f1(one, *of)) for of in classes), str(one.unparsed)]
-        table.add_row(escape(one.model), *cells, *([_percent(one.hard.accuracy if one.hard else None)] if hard else []))
-    console.print(table)
-
-
-def _show_benchmarks(console: "Console", one: ModelScore) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("benchmark", "task"):
-        table.add_column(heading)
-    for heading in ("n", "F1", "accuracy", "unparsed"):
-        table.add_column(heading, justify="right")
-    table.add_column("F1 per class")
-    several = len({score.benchmark for score in one.benchmarks}) > 1
-    for row in (*one.benchmarks, *(one.averages if several else ())):
-        classes = "  ".join(f"{label} {_percent(value)}" for label, value in row.f1.items())
-        numbers = (str(row.n), _percent(row.positive_f1), _percent(row.accuracy), str(row.unparsed))
-        table.add_row(escape(row.benchmark), row.task, *numbers, classes)
-    if several:
-        total = sum(row.n for row in one.benchmarks)
-        table.add_row("average", "all", str(total), _percent(one.overall), "", "", "")
-    console.print(table)
-
-
-def _class_f1(one: ModelScore, task: str, label: str) -> float | None:
-    return next((average.f1[label] for average in one.averages if average.task == task), None)
-
-
-def _percent(value: float | None) -> str:
-    return _UNDEFINED if value is None else f"{value:.2f}"
-
-
-def _write(path: Path, scores: Sequence[ModelScore], mode: Mode, reasoning: Mapping[str, Quality]) -> None:
-    models = {one.model: _as_json(one) for one in scores}
-    for name, found in reasoning.items():
-        models[name]["reasoning"] = asdict(found)
-    content = {"mode": mode, "models": models}
-    try:
-        with replacing_file(path) as partial:
-            partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-    print(f"written: {path}")
-
-
-def _as_json(one: ModelScore) -> dict[str, Any]:
-    benchmarks: dict[str, dict[str, Any]] = {}
-    for row in one.benchmarks:
-        benchmarks.setdefault(row.benchmark, {})[row.task] = _row(row)
-    return {
-        "records": one.records,
-        "accuracy": one.accuracy,
-        "unparsed": one.unparsed,
-        "hard": asdict(one.hard) if one.hard else None,
-        "benchmarks": benchmarks,
-        "average": {row.task: _row(row) for row in one.averages},
-        "overall_f1": one.overall,
-    }
-
-
-def _row(row: TaskScore) -> dict[str, Any]:
-    return {
-        "n": row.n,
-        "f1": row.positive_f1,
-        "accuracy": row.accuracy,
-        "unparsed": row.unparsed,
-        "f1_per_class": dict(row.f1),
-    }
