@@ -23,16 +23,7 @@ TRANSFORMS = (
 OUTSIDE_WORLD = ("model_folder", "adapter", "attention", "backbone", "reference", "generators", "sources")
 LIGHTNING = ("data", "modules", "callbacks")
 APPLICATION = (
-    "config",
-    "freshness",
-    "lineage",
-    "pipeline",
-    "misspelt",
-    "cli",
-    "__main__",
-    "commands",
-    "options",
-    "report",
+    *("config", "freshness", "lineage", "pipeline", "misspelt", "cli", "__main__", "commands", "options", "report"),
 )
 FLOORS = (VOCABULARY, TRANSFORMS, OUTSIDE_WORLD, LIGHTNING, APPLICATION)
 
