@@ -79,8 +79,8 @@ def test_f1_is_that_of_score(rows: list[tuple[str, str, str]]) -> None:
     text = " ".join(map("".join, rows))
     records, answers = judged(text)
     expected = {
-        one.benchmark: (one.positive_f1, one.unparsed)
-        for one in score("m", records, answers, GUARD_TASKS).benchmarks
+        one.benchmark: (one.positive_f1 and one.positive_f1.value, one.unparsed)
+        for one in score("m", records, answers, GUARD_TASKS, resamples=2).benchmarks
         if one.task == "request"
     }
     found = only(text)
@@ -95,7 +95,8 @@ def test_an_unparsable_answer_costs_other_labels_as_in_score() -> None:
     texts = ["Kind: A", "Kind: B", "Kind: B", "?", "?", "Kind: C", "Kind: A", "Kind: A"]
     answers = [Rollout(record.id, "m", "f", 0, 0, text) for record, text in zip(records, texts, strict=True)]
     (found,) = robustness(records, answers, THREE)
-    by_score = {one.benchmark: one.positive_f1 for one in score("m", records, answers, THREE).benchmarks}
+    scores = score("m", records, answers, THREE, resamples=2).benchmarks
+    by_score = {one.benchmark: one.positive_f1.value for one in scores if one.positive_f1}
     assert (found.before, found.after) == (pytest.approx(by_score["b"]), pytest.approx(by_score["b@leetspeak"]))
 
 
