@@ -167,4 +167,7 @@ def _verdict(words: set[str], task: Task) -> str | None:
     if len(words) != 1:
         return None
     word = next(iter(words)).strip()
-    return next((label for label in task.labels if label.casefold() == word), None)
+    for label in task.labels:
+        if label.casefold() == word:
+            return label
+    return None
