@@ -50,7 +50,8 @@ class Rollout:
     Args:
         record_id: the record that was judged.
         model: name of the model, as people call it.
-        fingerprint: hash of the model's weights and tokenizer.
+        fingerprint: hash of the model's weights and tokenizer; where they are not known, ``OF_A_FILE`` and a hash of
+            the file that the output stands in.
         index: which of the k outputs, from 0.
         seed: seed of the run that sampled it.
         completion: the generated text, without special tokens.
@@ -64,11 +65,16 @@ class Rollout:
     completion: str
 
 
+OF_A_FILE = "file:"
+"""How the fingerprint of a rollout begins whose model's weights are not known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """A hard record with one right and one wrong output.
 
     Args:
+        id: the record's; where a record has several pairs, ``#1``, ``#2`` … behind it.
         record: the conversation with its gold labels.
         chosen: a right output.
         rejected: a wrong one.
@@ -79,6 +85,7 @@ class Pair:
         votes: right (True) or wrong (False), per output, ordered by model, fingerprint, seed and index.
     """
 
+    id: str
     record: Record
     chosen: Rollout
     rejected: Rollout

@@ -135,4 +135,4 @@ class PreferenceDataModule(TrainingDataModule):
                 texts = (pair.chosen.completion, pair.rejected.completion)
                 prompt = tuple(encoder.prompt(pair.record))
                 completions = tuple(map(tuple, encoder.completions(texts)))
-                yield Subject(pair.record, texts, Example(pair.record.id, prompt, completions, pair.weight))
+                yield Subject(pair.record, texts, Example(pair.id, prompt, completions, pair.weight))

@@ -1,14 +1,15 @@
 """How rollouts become pairs: the options, and the three published answers."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from guardreasoner.errors import InputError
 
 ReadingName = Literal["final-block", "released"]
 Unparsable = Literal["wrong", "drop"]
-Rule = Literal["random", "longest", "shortest"]
+Rule = Literal["random", "longest", "shortest", "all"]
 Graded = Literal["all", "first-mixed"]
 
 
@@ -17,11 +18,17 @@ class Pairing:
     """How rollouts become pairs.
 
     Args:
-        pool: outputs of all models vote together; otherwise each model is mined alone, and one pair a record is kept.
+        pool: outputs of all models vote together; otherwise each model is mined alone, and a record's pairs are those
+            of the first model, by name, for which it is hard.
+        mines: by a model's name, the sources that its outputs are mined for: a record's source as it is, or what
+            stands before a "/" in it ("embedded" for "embedded/home"). A model that is not named mines every source;
+            an empty list takes a model out.
         reading: how a verdict is read from an output.
         unparsable: an output without a verdict is a wrong vote, or no vote.
         chosen: which of the right outputs is preferred; lengths are in characters, the first of equals is taken.
-        rejected: which of the wrong outputs it is preferred to.
+        rejected: which of the wrong outputs it is preferred to. With "all", here or for ``chosen``, a record has
+            several pairs: each such output with the one of the other side, or with all of them.
+        cap: most pairs of one record; which ones are kept is drawn.
         graded: "all": an output is right when it meets every gold label. "first-mixed": tasks are graded one by one
             (request, response, completion, then others), and the first with right and wrong outputs decides.
         gamma: half-width of the range of the weights, 0 ≤ γ < 1.
@@ -32,10 +39,12 @@ class Pairing:
     """
 
     pool: bool = True
+    mines: Mapping[str, Sequence[str]] = field(default_factory=dict)
     reading: ReadingName = "final-block"
     unparsable: Unparsable = "wrong"
     chosen: Rule = "random"
     rejected: Rule = "random"
+    cap: int = 8
     graded: Graded = "all"
     gamma: float = 0.5
     seed: int = 0
@@ -48,6 +57,25 @@ class Pairing:
             raise InputError(
                 f"pairing: gamma must be in [0, 1), got {self.gamma}", "at 1 an easy pair would weigh nothing"
             )
+        if isinstance(self.cap, bool) or not isinstance(self.cap, int) or self.cap < 1:
+            raise InputError(f"pairing: cap must be a whole number, at least 1, got {self.cap!r}")
+        if not isinstance(self.mines, Mapping):
+            raise InputError(f"pairing: mines must be sources by a model's name, got {self.mines!r}")
+        for model, sources in self.mines.items():
+            if isinstance(sources, str) or not all(isinstance(source, str) for source in sources or ()):
+                raise InputError(f"pairing: mines: {model}: expected a list of sources, got {sources!r}")
+        # In one order, so that equal options have equal fingerprints.
+        mines = {model: sorted(set(sources or ())) for model, sources in sorted(self.mines.items())}
+        object.__setattr__(self, "mines", mines)
+
+    def takes(self, model: str, source: str) -> bool:
+        """Return whether a model's outputs for the records of a source are mined."""
+        return model not in self.mines or any(covers(one, source) for one in self.mines[model])
+
+
+def covers(named: str, source: str) -> bool:
+    """Return whether what an option names is a record's source, or stands before a "/" in it."""
+    return source == named or source.startswith(f"{named}/")
 
 
 _WORDS: dict[str, tuple[str, ...]] = {

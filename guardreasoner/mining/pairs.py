@@ -1,25 +1,55 @@
 """Hard records and their weighted pairs, out of records and rollouts."""
 
-import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from guardreasoner.errors import InputError
-from guardreasoner.mining.counts import Counts
+from guardreasoner.mining.counts import NO_LABEL, RIGHT, UNPARSED, WRONG, Counts, Tally
 from guardreasoner.mining.grading import Grades, ballots, grade, outcome
-from guardreasoner.mining.pairing import Pairing, Rule
-from guardreasoner.records import Pair, Record, Rollout, require_unique_ids
+from guardreasoner.mining.pairing import Pairing, covers
+from guardreasoner.mining.picking import Hard
+from guardreasoner.records import OF_A_FILE, Pair, Record, Rollout, require_unique_ids
 from guardreasoner.tasks import Task
+
+_Graded = tuple[Rollout, Grades]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The hard groups over which α is min–max: all of them when pooled, otherwise those of one model in one source.
+
+    Args:
+        hard: how many there are.
+        least: the smallest excess of wrong over right votes among them.
+        most: the largest.
+    """
+
+    hard: int
+    least: int
+    most: int
 
 
 @dataclass(frozen=True, slots=True)
 class Mined:
-    """The pairs, in the order of the records, and what was found, by source in alphabetical order."""
+    """What mining found.
+
+    Args:
+        pairs: in the order of the records.
+        counts: by source, in alphabetical order.
+        tallies: how each model's outputs for each record were graded, record by record.
+        scopes: by model and source, both "" when pooled.
+        tasks: names of the tasks, in the order of the tallies.
+        pairing: the options.
+    """
 
     pairs: list[Pair]
     counts: dict[str, Counts]
+    tallies: list[Tally]
+    scopes: dict[tuple[str, str], Scope]
+    tasks: tuple[str, ...]
+    pairing: Pairing
 
     def total(self) -> Counts:
         """Return the counts over all sources."""
@@ -27,7 +57,7 @@ class Mined:
 
 
 def mine(records: Sequence[Record], rollouts: Iterable[Rollout], tasks: Sequence[Task], pairing: Pairing) -> Mined:
-    """Find the hard records among those that have rollouts, and make one pair of each.
+    """Find the hard records among those that have rollouts, and make one or several pairs of each.
 
     The result depends on neither the order of the rollouts nor, but for the order of the pairs, that of the records.
 
@@ -42,85 +72,134 @@ def mine(records: Sequence[Record], rollouts: Iterable[Rollout], tasks: Sequence
         one model in one source, as in the released code; its weights are fixed before duplicates are left out.
 
     Raises:
-        InputError: a rollout of an unknown record, the same rollout twice, a record without a label or with an unknown
-            one, or no record with two outputs to compare.
+        InputError: a rollout of an unknown record, the same rollout twice, two models of one name, a record without a
+            label or with an unknown one, a model or source of ``pairing.mines`` that is not there, or no record with
+            two outputs to compare.
     """
-    by_record = _by_record(records, rollouts)
-    counts: dict[str, Counts] = defaultdict(Counts)
-    scopes: dict[tuple[str, str], list[_Hard]] = defaultdict(list)
+    by_record, models = _by_record(records, rollouts)
+    _require_known(pairing, models, {record.source for record in records})
+    ids, counts = frozenset(by_record), defaultdict[str, Counts](Counts)
+    tallies, rows = list[Tally](), dict[tuple[int, ...], tuple[int, ...]]()
+    hard: dict[tuple[str, str], list[Hard]] = defaultdict(list)
     most = 0
     for record in records:
         _require_labels(record, tasks)
-        for model, group in _groups(by_record.pop(record.id, []), pairing.pool):
+        given = in_order(by_record.pop(record.id))
+        own = [rollout for rollout in given if pairing.takes(rollout.model, record.source)]
+        if len(own) < len(given):
+            counts[record.source].not_mined += len(given) - len(own)
+        graded = [(rollout, grade(record, rollout.completion, tasks, pairing.reading)) for rollout in own]
+        by_model = groups(graded, pool=False)
+        for model, group in by_model.items():
+            coded = [_coded(grades, tasks) for _, grades in group]
+            tallies.append(Tally(record.id, record.source, model, tuple(rows.setdefault(row, row) for row in coded)))
+        for model, group in (groups(graded, pool=True) if pairing.pool else by_model).items():
             most = max(most, len(group))
-            grades = [grade(record, rollout.completion, tasks, pairing.reading) for rollout in group]
-            hard = _examine(record, group, grades, tasks, pairing, counts[record.source])
-            if hard:
-                scopes[model, "" if pairing.pool else record.source].append(hard)
+            if found := _examine(record, group, tasks, pairing, counts[record.source]):
+                hard[scope_of(model, record, pairing)].append(found)
     if most < 2:
-        where = "over all models" if pairing.pool else "by any one model"
-        raise InputError(
-            f"no record has two outputs {where}: with k = 1 nothing can be mixed, so no record can be hard",
-            "sample more outputs a record, or give the rollouts of several models"
-            + ("" if pairing.pool else " and pool them"),
-        )
-    pairs = {}
-    for scope in sorted(scopes):
-        for hard, weight in zip(scopes[scope], _weights(scopes[scope], pairing.gamma), strict=True):
-            if hard.record.id in pairs:
-                counts[hard.record.source].duplicates += 1
-            else:
-                pairs[hard.record.id] = hard.pair(weight, pairing)
-                counts[hard.record.source].pairs += 1
-    in_order = [pairs[record.id] for record in records if record.id in pairs]
-    return Mined(in_order, dict(sorted(counts.items())))
+        _refuse_single_outputs(pairing)
+    pairs: dict[str, list[Pair]] = {}
+    for scope in sorted(hard):
+        alphas = weights([one.excess_errors() for one in hard[scope]], pairing.gamma)
+        for one, weight in zip(hard[scope], alphas, strict=True):
+            found_in = counts[one.record.source]
+            if one.record.id in pairs:
+                found_in.duplicates += 1
+                continue
+            pairs[one.record.id], beyond = one.pairs(weight, pairing, ids)
+            found_in.pairs += len(pairs[one.record.id])
+            found_in.beyond_cap += beyond
+    in_all = [pair for record in records for pair in pairs.get(record.id, ())]
+    scopes = {scope: _scope(hard[scope]) for scope in sorted(hard)}
+    names = tuple(task.name for task in tasks)
+    return Mined(in_all, dict(sorted(counts.items())), tallies, scopes, names, pairing)
 
 
-@dataclass(frozen=True, slots=True)
-class _Hard:
-    record: Record
-    task: str
-    outputs: tuple[Rollout, ...]
-    votes: tuple[bool, ...]
+def in_order(rollouts: Iterable[Rollout]) -> list[Rollout]:
+    """Return one record's rollouts by model, fingerprint, seed and index.
 
-    def excess_errors(self) -> int:
-        return len(self.votes) - 2 * sum(self.votes)
-
-    def pair(self, weight: float, pairing: Pairing) -> Pair:
-        rng = random.Random(f"{pairing.seed} {self.record.id}")
-        right = [output for output, vote in zip(self.outputs, self.votes, strict=True) if vote]
-        wrong = [output for output, vote in zip(self.outputs, self.votes, strict=True) if not vote]
-        chosen, rejected = _pick(right, pairing.chosen, rng), _pick(wrong, pairing.rejected, rng)
-        rule = f"{pairing.chosen}/{pairing.rejected}"
-        return Pair(self.record, chosen, rejected, self.task, rule, self.excess_errors(), weight, self.votes)
+    Raises:
+        InputError: one occurs twice, or two models have one name.
+    """
+    ordered = sorted(rollouts, key=_key)
+    for one, other in pairwise(ordered):
+        if _key(one) == _key(other):
+            what = f"record {one.record_id!r}: {one.model} (seed {one.seed}) gives output {one.index} twice"
+            raise InputError(what, "the same rollouts may have been given twice")
+        if one.model == other.model and one.fingerprint != other.fingerprint:
+            raise _two_of_one_name(one, other.fingerprint)
+    return ordered
 
 
-def _by_record(records: Sequence[Record], rollouts: Iterable[Rollout]) -> dict[str, list[Rollout]]:
+def groups(graded: Iterable[_Graded], pool: bool) -> dict[str, list[_Graded]]:
+    """Return a record's outputs with their grades by model; under the name "" when pooled."""
+    found: dict[str, list[_Graded]] = {}
+    for rollout, grades in graded:
+        found.setdefault("" if pool else rollout.model, []).append((rollout, grades))
+    return found
+
+
+def scope_of(model: str, record: Record, pairing: Pairing) -> tuple[str, str]:
+    """Return the model and source over whose hard groups a group's α is min–max."""
+    return model, "" if pairing.pool else record.source
+
+
+def weights(excess_errors: Sequence[int], gamma: float) -> list[float]:
+    """Return α for each number of wrong minus right votes, min–max over all of them (paper, section 3.3)."""
+    import torch  # here, since reading options, grading and scoring need no torch
+
+    from guardreasoner.objective import adaptive_weight
+
+    return adaptive_weight(torch.tensor(excess_errors), gamma).tolist()
+
+
+def _by_record(records: Sequence[Record], rollouts: Iterable[Rollout]) -> tuple[dict[str, list[Rollout]], set[str]]:
+    """Return the rollouts by record, and the models' names."""
     require_unique_ids(records, "records")
     by_record: dict[str, list[Rollout]] = {record.id: [] for record in records}
+    models: dict[str, str] = {}
     for rollout in rollouts:
         if rollout.record_id not in by_record:
             found = f"{rollout.model} answered {rollout.record_id!r}, which is not among the {len(by_record)} records"
             raise InputError(f"rollouts that belong to other records: {found}")
+        # What was hashed in place of the weights differs by file, and says nothing of rollouts on other records.
+        weights = "" if rollout.fingerprint.startswith(OF_A_FILE) else rollout.fingerprint
+        known = models.setdefault(rollout.model, weights)
+        if weights and known and known != weights:
+            raise _two_of_one_name(rollout, known)
+        models[rollout.model] = known or weights
         by_record[rollout.record_id].append(rollout)
-    return by_record
+    return by_record, set(models)
+
+
+def _two_of_one_name(rollout: Rollout, fingerprint: str) -> InputError:
+    one, other = sorted((rollout.fingerprint, fingerprint))
+    return InputError(
+        f"record {rollout.record_id!r}: rollouts of two models under the name {rollout.model!r}: "
+        f"fingerprints {one[:16]} and {other[:16]}",
+        "a model is called like its folder: mine the two checkpoints apart, or rename one and sample again",
+    )
+
+
+def _require_known(pairing: Pairing, models: Collection[str], sources: Collection[str]) -> None:
+    for model, named in pairing.mines.items():
+        if model not in models:
+            known = _listed(models) if models else "none"
+            raise InputError(f"pairing: mines: no rollout is of a model {model!r}; there are: {known}")
+        for one in named:
+            if not any(covers(one, source) for source in sources):
+                known = _listed(source or "(none)" for source in sources)
+                raise InputError(f"pairing: mines: {model}: no record is of a source {one!r}; there are: {known}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:20]) + (f" and {len(ordered) - 20} more" if len(ordered) > 20 else "")
 
 
 def _key(rollout: Rollout) -> tuple[str, str, int, int]:
     return rollout.model, rollout.fingerprint, rollout.seed, rollout.index
-
-
-def _groups(rollouts: list[Rollout], pool: bool) -> Iterable[tuple[str, list[Rollout]]]:
-    """Yield (model, outputs in the order of their keys); one group under the name "" when pooled."""
-    rollouts.sort(key=_key)
-    for one, other in pairwise(rollouts):
-        if _key(one) == _key(other):
-            what = f"record {one.record_id!r}: {one.model} (seed {one.seed}) gives output {one.index} twice"
-            raise InputError(what, "the same rollouts may have been given twice")
-    groups: dict[str, list[Rollout]] = {}
-    for rollout in rollouts:
-        groups.setdefault("" if pool else rollout.model, []).append(rollout)
-    return groups.items()
 
 
 def _require_labels(record: Record, tasks: Sequence[Task]) -> None:
@@ -134,35 +213,40 @@ def _require_labels(record: Record, tasks: Sequence[Task]) -> None:
         raise InputError(f"record {record.id}: no label for any task ({', '.join(task.name for task in tasks)})")
 
 
+def _coded(grades: Grades, tasks: Sequence[Task]) -> tuple[int, ...]:
+    codes = {True: RIGHT, False: WRONG, None: UNPARSED}
+    return tuple(codes[grades[task.name]] if task.name in grades else NO_LABEL for task in tasks)
+
+
 def _examine(
-    record: Record, group: list[Rollout], grades: list[Grades], tasks: Sequence[Task], pairing: Pairing, counts: Counts
-) -> _Hard | None:
+    record: Record, group: Sequence[_Graded], tasks: Sequence[Task], pairing: Pairing, counts: Counts
+) -> Hard | None:
     """Count the group; return it with its deciding votes if it is hard."""
-    unparsed = sum(None in one.values() for one in grades)
+    unparsed = sum(None in grades.values() for _, grades in group)
     counts.groups += 1
     counts.outputs += len(group)
     counts.unparsed += unparsed
     counts.dropped += unparsed if pairing.unparsable == "drop" else 0
-    cast = ballots(grades, tasks, pairing)
+    cast = ballots([grades for _, grades in group], tasks, pairing)
     found, task = outcome(cast)
     name = found.replace(" ", "_")
     setattr(counts, name, getattr(counts, name) + 1)
     if found != "mixed":
         return None
-    votes = [(output, vote) for output, vote in zip(group, cast[task], strict=True) if vote is not None]
-    return _Hard(record, task, tuple(output for output, _ in votes), tuple(vote for _, vote in votes))
+    votes = [(output, vote) for (output, _), vote in zip(group, cast[task], strict=True) if vote is not None]
+    return Hard(record, task, tuple(output for output, _ in votes), tuple(vote for _, vote in votes))
 
 
-def _pick(outputs: list[Rollout], rule: Rule, rng: random.Random) -> Rollout:
-    if rule == "random":
-        return rng.choice(outputs)
-    sign = 1 if rule == "longest" else -1
-    return max(outputs, key=lambda output: sign * len(output.completion))
+def _refuse_single_outputs(pairing: Pairing) -> None:
+    where = "over all models" if pairing.pool else "by any one model"
+    left_out = " (of those that pairing.mines leaves)" if pairing.mines else ""
+    raise InputError(
+        f"no record has two outputs {where}{left_out}: with k = 1 nothing can be mixed, so no record can be hard",
+        "sample more outputs a record, or give the rollouts of several models"
+        + ("" if pairing.pool else " and pool them"),
+    )
 
 
-def _weights(hard: Sequence[_Hard], gamma: float) -> list[float]:
-    import torch  # here, since reading options, grading and scoring need no torch
-
-    from guardreasoner.objective import adaptive_weight
-
-    return adaptive_weight(torch.tensor([one.excess_errors() for one in hard]), gamma).tolist()
+def _scope(hard: Sequence[Hard]) -> Scope:
+    excess = [one.excess_errors() for one in hard]
+    return Scope(len(hard), min(excess), max(excess))
