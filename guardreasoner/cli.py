@@ -14,7 +14,14 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from guardreasoner.attacks import origin
-from guardreasoner.callbacks import HardSampleAccuracy, PredictionWriter, RolloutWriter, SampleTexts, Throughput
+from guardreasoner.callbacks import (
+    HardSampleAccuracy,
+    MiningFindings,
+    PredictionWriter,
+    RolloutWriter,
+    SampleTexts,
+    Throughput,
+)
 from guardreasoner.data.training import TrainingDataModule
 from guardreasoner.errors import InputError
 from guardreasoner.misspelt import config_error, said_by_us
@@ -139,6 +146,8 @@ class GuardCLI(LightningCLI):
         writes_by_itself = getattr(self.model, "writes_output", False) or self._is_dry_run
         if self.verb == "fit":
             callbacks += [Throughput(), SampleTexts()]
+            if hasattr(self.datamodule, "findings"):
+                callbacks.append(MiningFindings())
         if self.verb == "test":
             callbacks += [HardSampleAccuracy(), SampleTexts()]
         if self.config.output and not config.fast_dev_run:

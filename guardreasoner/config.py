@@ -164,7 +164,7 @@ def _assign(node: Config, keys: list[Any], value: Any) -> None:
         _assign(old, rest, value)
     elif append:
         node[key] = [*(old or []), *(value if isinstance(value, list) else [value])]
-    elif isinstance(value, Mapping):
+    elif isinstance(value, Mapping) and key not in _WHOLE:
         if not isinstance(old, dict):
             old = node[key] = {}
         _merge(old, value)
@@ -172,6 +172,10 @@ def _assign(node: Config, keys: list[Any], value: Any) -> None:
         old["class_path"] = value
     else:
         node[key] = value
+
+
+_WHOLE = {"mines"}
+"""Mappings by names of the user's own: a later one takes the place of an earlier one, on the command line as here."""
 
 
 def _interpolate(config: Config, where: str) -> Config:

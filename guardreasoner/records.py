@@ -1,14 +1,19 @@
 """The things that travel between stages, and the JSONL files they travel in."""
 
 import json
+import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from guardreasoner.errors import InputError
+
+log = logging.getLogger("guardreasoner")
 
 Split = Literal["train", "validation", "test"]
 
@@ -45,7 +50,8 @@ class Rollout:
     Args:
         record_id: the record that was judged.
         model: name of the model, as people call it.
-        fingerprint: hash of the model's weights and tokenizer.
+        fingerprint: hash of the model's weights and tokenizer; where they are not known, ``OF_A_FILE`` and a hash of
+            the file that the output stands in.
         index: which of the k outputs, from 0.
         seed: seed of the run that sampled it.
         completion: the generated text, without special tokens.
@@ -59,11 +65,16 @@ class Rollout:
     completion: str
 
 
+OF_A_FILE = "file:"
+"""How the fingerprint of a rollout begins whose model's weights are not known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """A hard record with one right and one wrong output.
 
     Args:
+        id: the record's; where a record has several pairs, ``#1``, ``#2`` … behind it.
         record: the conversation with its gold labels.
         chosen: a right output.
         rejected: a wrong one.
@@ -74,6 +85,7 @@ class Pair:
         votes: right (True) or wrong (False), per output, ordered by model, fingerprint, seed and index.
     """
 
+    id: str
     record: Record
     chosen: Rollout
     rejected: Rollout
@@ -103,8 +115,13 @@ class Answer:
         return self
 
 
-def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_jsonl(path: str | Path, torn: Callable[[int], None] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number from 1, object) for each line of a JSONL file; blank lines are passed over.
+
+    Args:
+        path: the file.
+        torn: called with the number of a last line that has no end and is no JSON, since its writer was stopped; the
+            line is then passed over. None: it is an error, as anywhere else.
 
     Raises:
         InputError: the file is missing, is not UTF-8, or a line is not a JSON object.
@@ -112,21 +129,20 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    number = 0
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise InputError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
-                    yield number, row
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}:{number}: not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}:{number + 1}: not valid UTF-8: {error.reason}") from None
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode())
+            except ValueError as error:
+                if torn is None or line.endswith(b"\n"):
+                    raise InputError(f"{path}:{number}: {_fault(error)}") from None
+                torn(number)
+                return
+            if not isinstance(row, dict):
+                raise InputError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
+            yield number, row
 
 
 def read_records(path: str | Path) -> list[Record]:
@@ -143,10 +159,22 @@ def read_records(path: str | Path) -> list[Record]:
 
 
 def read_rollouts(path: str | Path) -> list[Rollout]:
-    """Read rollouts from JSONL; raises ``InputError`` as :func:`read_records` does."""
-    rollouts = [_build(Rollout, row, f"{path}:{number}") for number, row in read_jsonl(path)]
+    """Read rollouts from JSONL. A last line that its writer did not finish is left out, with a line that says so.
+
+    Raises:
+        InputError: as :func:`read_records`.
+    """
+    rollouts, torn = list[Rollout](), list[int]()
+    for number, row in read_jsonl(path, torn.append):
+        for name in ("record_id", "model", "fingerprint"):
+            if isinstance(row.get(name), str):
+                row[name] = sys.intern(row[name])  # one text for all rollouts that share it
+        rollouts.append(_build(Rollout, row, f"{path}:{number}"))
     if not rollouts:
         raise InputError(f"{path}: the file holds no rollout")
+    if torn:
+        where = f"{path}:{torn[0]}"
+        log.warning(f"{where}: cut off while it was written: 1 rollout left out, {len(rollouts):,} read")
     return rollouts
 
 
@@ -162,10 +190,10 @@ def require_unique_ids(records: Iterable[Record], where: str) -> None:
 def write_jsonl(path: str | Path, rows: Iterable[Record | Rollout | Pair | Mapping[str, Any]]) -> int:
     """Write rows as JSONL, whole or not at all; return how many."""
     count = 0
-    with replacing_file(path) as partial, partial.open("w", encoding="utf-8") as lines:
+    # half a surrogate pair has no UTF-8, but a JSON escape, and that is what the error handler writes
+    with replacing_file(path) as partial, partial.open("w", encoding="utf-8", errors="backslashreplace") as lines:
         for row in rows:
-            value = dict(row) if isinstance(row, Mapping) else asdict(row)
-            lines.write(json.dumps(value, ensure_ascii=False) + "\n")
+            lines.write(json.dumps(_as_dict(row), ensure_ascii=False, default=_as_dict) + "\n")
             count += 1
     return count
 
@@ -194,16 +222,36 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def _build(cls: type, row: Mapping[str, Any], where: str) -> Any:
-    known = {f.name for f in fields(cls)}
+    known = _names(cls)
     for name, value in row.items():
         if name not in known:
             raise InputError(f"{where}: unknown field {name!r}; a {cls.__name__} has {', '.join(sorted(known))}")
-        if not isinstance(value, _TYPES[name]) or isinstance(value, bool):
+        if type(value) not in _TYPES[name]:  # what JSON gives has no subclasses, and bool is none of them
             allowed = " or ".join("null" if t is type(None) else t.__name__ for t in _TYPES[name])
             raise InputError(f"{where}: {name}: expected {allowed}, found {type(value).__name__}")
     try:
         return cls(**row)
     except TypeError:
-        required = ("id", "prompt") if cls is Record else tuple(f.name for f in fields(cls))
+        required = ("id", "prompt") if cls is Record else known
         absent = [name for name in required if name not in row]
         raise InputError(f"{where}: missing field {absent[0]!r}") from None
+
+
+def _as_dict(value: Any) -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    kind: type = type(value)
+    if not is_dataclass(kind):
+        raise TypeError(f"{kind.__name__} is not JSON serializable")
+    return {name: getattr(value, name) for name in _names(kind)}
+
+
+@cache
+def _names(cls: type) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(cls))
+
+
+def _fault(error: ValueError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
+    return f"not valid UTF-8: {error.reason}" if isinstance(error, UnicodeDecodeError) else f"not valid JSON: {error}"

@@ -181,7 +181,10 @@ def test_no_hard_record(refused: Refused, tiny_base: Path) -> None:
         "easy/rollouts.jsonl", [Rollout(r.id, "m", "f", i, 0, answer(r, True)) for r in records for i in (0, 1)]
     )
     said = refused(*prefer(tiny_base, "easy"))
-    assert said.startswith("error: data.rollouts: none of 24 records is hard")
+    assert said.startswith(
+        "error: data.rollouts: none of 24 records is hard: 24 all right, 0 mixed, 0 all wrong; 0 of 48"
+    )
+    assert "hint: outputs agree: sample more a record" in said
 
 
 @pytest.mark.parametrize("gamma", ["1.0", "-0.1", ".nan", "nan", ".inf"])

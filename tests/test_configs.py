@@ -16,6 +16,7 @@ from guardreasoner.__main__ import main
 from guardreasoner.cli import GuardCLI, check_config
 from guardreasoner.config import resolve
 from guardreasoner.mining import PRESETS, Pairing
+from guardreasoner.pipeline import Pipeline
 from guardreasoner.records import read_jsonl, read_records, read_rollouts
 from guardreasoner.sources.embedded import Embedded
 from tests.tiny import TinySource, batch_of, make_tiny_base, write_rollouts
@@ -34,6 +35,7 @@ COMMANDS = {
 """The Lightning commands; the other files are overlays, the base model's and the graph's."""
 MODELS = [file for file in FILES if file.startswith("configs/model/")]
 PAIRINGS = [file for file in FILES if file.startswith("configs/pairing/")]
+ENSEMBLE = "configs/pairing/ensemble.yaml"
 SMALL = {"train": 24, "validation": 6, "test": 6}
 SOURCE = [word for split, count in SMALL.items() for word in (f"--data.source.{split}", str(count))]
 QUIET = ("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--auto_build", "false")
@@ -135,7 +137,7 @@ def test_the_parser_and_the_stage_graph_read_alike() -> None:
             assert parsed.model.init_args.optimizer.init_args.lr == rate
 
 
-@pytest.mark.parametrize("file", PAIRINGS)
+@pytest.mark.parametrize("file", [file for file in PAIRINGS if file != ENSEMBLE])
 def test_a_pairing_is_the_preset_of_its_name(file: str) -> None:
     parser = GuardCLI("fit", ["--config", "configs/hsdpo.yaml", "--config", file], parse_only=True)
     found = parser.config.data.init_args.pairing
@@ -146,7 +148,34 @@ def test_a_pairing_is_the_preset_of_its_name(file: str) -> None:
 
 
 def test_every_preset_has_a_file() -> None:
-    assert {Path(file).stem for file in PAIRINGS} == set(PRESETS)
+    assert {Path(file).stem for file in PAIRINGS if file != ENSEMBLE} == set(PRESETS)
+
+
+def test_members_of_the_ensemble_mine_what_they_saw() -> None:
+    laid = resolve([*COMMANDS["configs/hsdpo.yaml"], "--config", ENSEMBLE]).config
+    mines = laid["data"]["init_args"]["pairing"]["mines"]
+    saw = {}
+    for name, stage in Pipeline.load(Path("configs/pipeline.yaml")).stages.items():
+        if name.startswith("member-"):
+            assert stage.output is not None
+            parts = stage.config["data"]["init_args"]["source"]["init_args"]["parts"]
+            saw[stage.output.name] = [f"embedded/{part}" for part in parts]
+    assert saw == mines
+    sources = {record.source for record in Embedded(**SMALL).records("train")}
+    assert {source for named in mines.values() for source in named} == sources
+
+
+def test_who_mines_is_one_value_in_the_parser_and_the_stage_graph() -> None:
+    Path("other.yaml").write_text("data: {init_args: {pairing: {mines: {rsft: [embedded/home]}}}}")
+    fit = COMMANDS["configs/hsdpo.yaml"]
+    for more in (
+        ["--config", ENSEMBLE, "--config", "other.yaml"],
+        ["--config", ENSEMBLE, "--config", "configs/pairing/paper.yaml"],
+        ["--config", ENSEMBLE, "--data.pairing.mines", "{rsft: []}"],
+    ):
+        parsed = GuardCLI("fit", [*fit[1:], *more], parse_only=True).config.data.init_args.pairing
+        merged = resolve([*fit, *more]).config["data"]["init_args"]["pairing"]
+        assert parsed.mines == merged["mines"], more
 
 
 @pytest.mark.parametrize("file", MODELS)

@@ -260,6 +260,18 @@ def test_pairs_are_right_and_wrong(encoder: Encoder) -> None:
         assert found(examined(encoder, changed)) == {name: (FIRST.id,)}  # type: ignore[arg-type]
 
 
+def test_several_pairs_of_a_record_are_no_duplicates(encoder: Encoder) -> None:
+    pairs = [
+        (taught(encoder, s.record, answer(s.record, True), f"{n} {answer(s.record, False)}"), p)
+        for s, p in corpus(encoder)
+        for n in range(3)
+    ]
+    diagnosis = examined(encoder, pairs)
+    assert found(diagnosis) == {}
+    assert diagnosis.train == 3 * 24
+    assert sum(sum(row.labels.values()) for row in diagnosis.balance if row.task == "request") == 24
+
+
 def test_records_from_which_nothing_can_be_learned(encoder: Encoder) -> None:
     examination = Examination(encoder, "here", 4096, False, Held(()))
     for subject, split in corpus(encoder):

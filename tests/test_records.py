@@ -1,4 +1,5 @@
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,47 @@ def test_a_rollout_needs_every_field(tmp_path: Path) -> None:
     path.write_text(json.dumps({"record_id": "a", "index": True}))
     with pytest.raises(InputError, match="index: expected int, found bool"):
         read_rollouts(path)
+
+
+@pytest.mark.parametrize("cut", [b'{"record_id": "a", "completion": "half', b'{"record_id": "\xc3', b"\0\0\0", b"{"])
+def test_a_last_line_that_was_cut_off_is_left_out_and_said(
+    tmp_path: Path, cut: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "rollouts.jsonl"
+    write_jsonl(path, [ROLLOUT])
+    whole = path.read_bytes()
+    path.write_bytes(whole + cut)
+    with caplog.at_level(logging.WARNING, "guardreasoner"):
+        assert read_rollouts(path) == [ROLLOUT]
+    assert caplog.messages == [f"{path}:2: cut off while it was written: 1 rollout left out, 1 read"]
+    # ended, further up, alone, or not a rollout but a record: an error
+    for content in (whole + cut + b"\n", cut + b"\n" + whole):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"rollouts.jsonl:[12]: not valid"):
+            read_rollouts(path)
+    path.write_bytes(cut)
+    with pytest.raises(InputError, match="holds no rollout"):
+        read_rollouts(path)
+    path.write_bytes(b'{"id": "a", "prompt": "x"}\n' + cut)
+    with pytest.raises(InputError, match=r"rollouts.jsonl:2: not valid"):
+        read_records(path)
+
+
+def test_a_last_line_that_only_lacks_its_end_is_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "rollouts.jsonl"
+    write_jsonl(path, [ROLLOUT, ROLLOUT])
+    path.write_bytes(path.read_bytes().rstrip())
+    assert read_rollouts(path) == [ROLLOUT, ROLLOUT]
+    assert not caplog.messages
+    path.write_text(path.read_text() + "\n[1]")
+    with pytest.raises(InputError, match=r"rollouts.jsonl:3: expected a JSON object, found list"):
+        read_rollouts(path)
+
+
+def test_half_a_surrogate_pair_is_written_and_read(tmp_path: Path) -> None:
+    record = Record("a", "\ud800 and é")
+    write_jsonl(tmp_path / "records.jsonl", [record])
+    assert read_records(tmp_path / "records.jsonl") == [record]
 
 
 def test_a_missing_and_an_empty_file_are_named(tmp_path: Path) -> None:

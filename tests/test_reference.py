@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from guardreasoner.backbone import Backbone
 from guardreasoner.errors import InputError
 from guardreasoner.objective import margin, sequence_logps
 from guardreasoner.reference import FrozenAdapter, FrozenCopy, Precomputed, Reference
-from guardreasoner.tokens import StepCollator
+from guardreasoner.tokens import StepCollator, two_row
 from tests.tiny import batch_of, examples, load, make_tiny_base, weights
 
 KINDS = ["copy", "adapter", "stored"]
@@ -130,6 +131,22 @@ def test_stored_numbers_are_found_for_any_batch(tiny_base: Path, tmp_path: Path)
     for batch in step.batches:
         expected = policy_logps(backbone, batch).detach().double()
         torch.testing.assert_close(reference.sequence_logps(batch), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_pairs_of_one_record_have_values_of_their_own(tiny_base: Path, tmp_path: Path) -> None:
+    backbone = load(tiny_base)
+    example = examples(backbone.encoder, 1)[0]
+    chosen, rejected = example.completions
+    other = (*rejected[:-2], rejected[-1], rejected[-2])  # as long, and another text
+    pairs = [replace(example, id="a#1"), replace(example, id="a#2", completions=(chosen, other))]
+    reference = Precomputed(str(tmp_path / "stored"))
+    reference.prepare(backbone, pairs)
+    for order in (pairs, pairs[::-1]):
+        batch = two_row(order, backbone.encoder.padding)
+        expected = policy_logps(backbone, batch).detach().double()
+        torch.testing.assert_close(reference.sequence_logps(batch), expected, rtol=1e-5, atol=1e-5)
+    values = reference.sequence_logps(two_row(pairs, backbone.encoder.padding))
+    assert values[2] != values[3]
 
 
 def test_other_weights_pairs_or_precision_are_stored_apart(tiny_base: Path, tiny_adapter: Path, tmp_path: Path) -> None:

@@ -1,123 +1,210 @@
 """``pairs``: hard records and their preference pairs from rollout files."""
 
 import argparse
+import shlex
 import sys
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from guardreasoner.errors import InputError
 from guardreasoner.manifest import record_made
-from guardreasoner.mining import PRESETS, Counts, Graded, Mined, Pairing, ReadingName, Rule, Unparsable, mine
-from guardreasoner.records import write_jsonl
-from guardreasoner.sources.rollouts import read_rollout_folders, tasks_of
+from guardreasoner.mining import PRESETS, Graded, Mined, Pairing, ReadingName, Rule, Unparsable, mine
+from guardreasoner.mining.explain import explain
+from guardreasoner.mining.findings import Findings, findings
+from guardreasoner.records import Record, Rollout, replacing_file, write_jsonl
+from guardreasoner.report.explanation import explanation_lines
+from guardreasoner.report.mining_screen import brief, show_counts, show_details
+from guardreasoner.sources.rollouts import read_costs, read_rollout_folders, read_training_rollouts, tasks_of
+from guardreasoner.tasks import Task
+
+if TYPE_CHECKING:
+    from guardreasoner.commands._fit_inputs import FitInputs
 
 HELP = "find hard records in rollouts and write their weighted preference pairs"
+
+OVERRIDES = ("--data", "--recipe", "--model", "--trainer", "--output", "--seed_everything", "--allow_contamination")
+"""Flags of ``fit``, dotted ones too, that may stand beside ``--config``."""
 
 _CHOICES = {
     "reading": (get_args(ReadingName), "how a verdict is read from an output"),
     "unparsable": (get_args(Unparsable), "what an output without a verdict is"),
-    "chosen": (get_args(Rule), "which right output is preferred"),
-    "rejected": (get_args(Rule), "to which wrong output"),
+    "chosen": (get_args(Rule), "which right output is preferred; all: each of them, in a pair of its own"),
+    "rejected": (get_args(Rule), "to which wrong output; all: to each of them"),
     "graded": (get_args(Graded), "what makes an output right: all gold labels, or those of the first mixed task"),
 }
-_OPTIONS = ("pool", *_CHOICES, "gamma", "seed")
+_OPTIONS = ("pool", *_CHOICES, "cap", "gamma", "seed")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
+        *("-c", "--config"),
+        action="append",
+        metavar="YAML",
+        help="the config of an HS-DPO fit, then overlays: its records, rollouts and pairing; flags like "
+        "--data.pairing.gamma 0.2 too",
+    )
+    _add_own(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Mine, show the counts, write the pairs; or explain those of one record.
+
+    Args:
+        args: what :func:`configure` declares, and ``words``: all arguments, those for ``--config`` among them.
+
+    Returns:
+        0, or 1 when no record is hard; then no pair is written.
+
+    Raises:
+        InputError: an option, a file, or what it holds is wrong.
+    """
+    _check_files(args)
+    given = _read(args)
+    mined = mine(given.records, given.rollouts, given.tasks, given.pairing)
+    if args.explain is not None:
+        found = explain(args.explain, mined, given.records, given.rollouts, given.tasks)
+        notes = [] if given.fit is None else list(given.fit.notes(found.record, found.pairs))
+        for line in explanation_lines(found, args.verbose, notes):
+            print(line)
+        return 0
+    show_counts(mined.counts)
+    found_all = findings(mined, read_costs(given.paths))
+    if not mined.pairs:
+        print(f"error: no record is hard, {args.out} is not written", file=sys.stderr)
+        print(f"hint: {mined.total().advice()}", file=sys.stderr)
+    else:
+        _write_pairs(args.out, mined)
+        config = {"output": str(args.out), **asdict(given.pairing)}
+        record_made(args.out, ["pairs", *args.words], config, given.paths)
+        _summarise(args, mined, found_all, len(given.records))
+    if args.details:
+        show_details(found_all)
+    if args.html:
+        _write_page(args.html, found_all, given.pairing, args.words)
+    return 0 if mined.pairs else 1
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What is mined, and how."""
+
+    paths: Sequence[str | Path]
+    records: list[Record]
+    rollouts: list[Rollout]
+    tasks: tuple[Task, ...]
+    pairing: Pairing
+    fit: "FitInputs | None" = None
+
+
+def _add_own(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--rollouts",
         nargs="+",
-        required=True,
         type=Path,
         metavar="PATH",
         help="folders with records.jsonl and rollouts.jsonl, or prediction folders or files",
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="the pairs, as JSONL")
-    parser.add_argument(
-        "--preset", choices=tuple(PRESETS), default="plan", help="what the options below start from (plan)"
-    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the pairs, as JSONL")
+    parser.add_argument("--explain", metavar="RECORD_ID", help="only say, step by step, why this record has its pairs")
+    parser.add_argument("--verbose", action="store_true", help="with --explain: whole texts")
+    parser.add_argument("--details", action="store_true", help="also show votes, weights and agreement of models")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with plots, complete in one file")
+    parser.add_argument("--preset", choices=tuple(PRESETS), help="what the options below start from (plan)")
     parser.add_argument(
         "--pool",
         action=argparse.BooleanOptionalAction,
         help="let all models' outputs vote together, or mine each alone",
     )
+    parser.add_argument(
+        "--mines",
+        action="append",
+        metavar="MODEL=SOURCE,…",
+        help="mine this model's outputs for these sources alone (MODEL= for none); may be given again",
+    )
     for name, (words, meaning) in _CHOICES.items():
         parser.add_argument(f"--{name}", choices=words, help=meaning)
+    parser.add_argument("--cap", type=int, help="most pairs of one record")
     parser.add_argument("--gamma", type=float, help="half-width of the range of the weights, 0 to below 1")
     parser.add_argument("--seed", type=int, help="of the random choices")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Mine, show the counts, write the pairs.
+def _check_files(args: argparse.Namespace) -> None:
+    if not (args.rollouts or args.config):
+        raise InputError("pairs: required: --rollouts or --config", "python -m guardreasoner pairs --help lists both")
+    if args.explain is None and args.out is None:
+        raise InputError("pairs: required: --out", "or --explain RECORD_ID, which writes nothing")
+    if args.explain is not None and (args.out or args.html or args.details):
+        raise InputError("pairs: --explain says why one record has its pairs, and nothing else", "leave the rest out")
+    for option, file in (("--out", args.out), ("--html", args.html)):
+        if file and file.is_dir():
+            raise InputError(f"{file}: is a folder; {option} takes a file")
 
-    Args:
-        args: what :func:`configure` declares.
 
-    Returns:
-        0, or 1 when no record is hard; then nothing is written.
+def _read(args: argparse.Namespace) -> _Given:
+    ours = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_own(ours)
+    words = ours.parse_known_args(args.words)[1]  # those for fit, in their order
+    if not args.config:
+        if words:
+            raise InputError(f"pairs: {words[0]} belongs to a --config, which is not given")
+        records, rollouts = read_rollout_folders(args.rollouts)
+        return _Given(args.rollouts, records, rollouts, tasks_of(args.rollouts), _pairing(args, PRESETS["plan"]))
+    from guardreasoner.commands._fit_inputs import inputs_of_fit
 
-    Raises:
-        InputError: an option, a file, or what it holds is wrong.
-    """
-    given = {name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None}
-    pairing = replace(PRESETS[args.preset], **given)
-    if args.out.is_dir():
-        raise InputError(f"{args.out}: is a folder; --out takes a file")
-    records, rollouts = read_rollout_folders(args.rollouts)
-    mined = mine(records, rollouts, tasks_of(args.rollouts), pairing)
-    _show(mined)
-    if not mined.pairs:
-        print(f"error: no record is hard, {args.out} is not written", file=sys.stderr)
-        print(f"hint: {_advice(mined.total(), pairing)}", file=sys.stderr)
-        return 1
+    fit = inputs_of_fit(words)
+    paths = args.rollouts or fit.rollouts
+    tasks = tasks_of(paths)
+    records, rollouts = read_training_rollouts(paths, fit.source, tasks)
+    return _Given(paths, records, rollouts, tasks, _pairing(args, fit.pairing), fit)
+
+
+def _pairing(args: argparse.Namespace, start: Pairing) -> Pairing:
+    """Return the options: those of the preset, if one is named, else those given, under the flags."""
+    start = PRESETS[args.preset] if args.preset else start
+    flags = {name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None}
+    return replace(start, mines={**start.mines, **_mines(args.mines or ())}, **flags)
+
+
+def _mines(words: Iterable[str]) -> dict[str, list[str]]:
+    mines: dict[str, list[str]] = {}
+    for word in words:
+        model, parted, sources = word.partition("=")
+        if not (parted and model):
+            raise InputError(f"pairs: --mines {word}: expected MODEL=SOURCE,SOURCE, or MODEL= to take the model out")
+        mines.setdefault(model, []).extend(source for source in sources.split(",") if source)
+    return mines
+
+
+def _write_pairs(path: Path, mined: Mined) -> None:
     try:
-        write_jsonl(args.out, mined.pairs)
-        record_made(args.out, ["pairs", *args.words], {"output": str(args.out), **asdict(pairing)}, args.rollouts)
+        write_jsonl(path, mined.pairs)
     except OSError as error:
-        raise InputError(f"{args.out}: cannot be written: {error.strerror}") from None
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _summarise(args: argparse.Namespace, mined: Mined, found: Findings, records: int) -> None:
+    total = mined.total()
     least, most = (pick(pair.weight for pair in mined.pairs) for pick in (min, max))
     weights = f"weights {least:.3g} to {most:.3g}" if least < most else f"all of weight {least:.3g}"
-    found = f"{len(mined.pairs)} hard records, {weights}"
-    print(f"{mined.total().outputs} outputs of {len(records)} records: {found}; written: {args.out}")
-    return 0
+    several = f", {total.pairs} pairs" if total.pairs > total.hard else ""
+    hard = f"{total.hard} hard records{several}, {weights}"
+    print(f"{total.outputs} outputs of {records} records: {hard}; written: {args.out}")
+    for line in brief(found):
+        print(line)
+    if not (args.details or args.html):
+        print("more: --details, --html FILE as a page with plots, --explain RECORD_ID")
 
 
-def _advice(total: Counts, pairing: Pairing) -> str:
-    if total.too_few == total.groups:
-        return "too few outputs are left to compare: --unparsable wrong, more outputs a record, or longer training"
-    if total.all_right >= total.all_wrong:
-        return "outputs agree: sample more a record, at a higher temperature, from several models, or other records"
-    if total.unparsed > total.outputs / 2:
-        return "most outputs give no verdict: train R-SFT longer, or allow more new tokens"
-    return "no output is right: train R-SFT longer, or check that the gold labels and the tasks belong together"
+def _write_page(path: Path, found: Findings, pairing: Pairing, words: Sequence[str]) -> None:
+    from guardreasoner.report.page import mining_page
 
-
-def _show(mined: Mined) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold", show_footer=True)
-    total = mined.total()
-    columns = {
-        "all right": "all_right",
-        "mixed": "mixed",
-        "all wrong": "all_wrong",
-        "too few": "too_few",
-        "duplicates": "duplicates",
-        "unparsed outputs": "unparsed",
-        "dropped": "dropped",
-        "pairs": "pairs",
-    }
-    # What can only be under some options is shown where it is.
-    shown = [
-        name for name in columns if name not in ("too few", "duplicates", "dropped") or getattr(total, columns[name])
-    ]
-    table.add_column("source", footer="total")
-    for name in shown:
-        table.add_column(name, footer=str(getattr(total, columns[name])), justify="right")
-    for source, counts in mined.counts.items():
-        table.add_row(escape(source or "(none)"), *(str(getattr(counts, columns[name])) for name in shown))
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120).print(table)
+    page = mining_page(found, pairing, shlex.join(["pairs", *words]))
+    try:
+        with replacing_file(path) as partial:
+            partial.write_text(page, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+    print(f"written: {path}")

@@ -1,7 +1,9 @@
 """Data of stage 2: hard samples, mined from rollouts, as weighted pairs."""
 
+import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import ConcatDataset
@@ -11,12 +13,15 @@ from guardreasoner.data.training import Faulty, Subject, TrainingDataModule
 from guardreasoner.errors import InputError
 from guardreasoner.manifest import content_hash
 from guardreasoner.mining import Pairing, mine
+from guardreasoner.mining.findings import Findings, findings
 from guardreasoner.packing import packed
 from guardreasoner.records import Pair, Split
 from guardreasoner.sources import Source
-from guardreasoner.sources.rollouts import read_rollouts_of
+from guardreasoner.sources.rollouts import read_costs, read_training_rollouts
 from guardreasoner.splits import split_of
 from guardreasoner.tokens import Collator, Example
+
+_FINDINGS = "findings.json"
 
 
 class PreferenceDataModule(TrainingDataModule):
@@ -89,6 +94,8 @@ class PreferenceDataModule(TrainingDataModule):
         self.rollouts = rollouts
         self.pairing = pairing
         self.validation_share = validation_share
+        self.findings: Findings | None = None
+        """What mining found, known after setup."""
 
     def setup(self, stage: str) -> None:
         """Mine the pairs and encode them."""
@@ -103,19 +110,17 @@ class PreferenceDataModule(TrainingDataModule):
         Raises:
             InputError: rollouts of other records, or no hard record at all.
         """
-        records = {record.id: record for record in self.source.records("train")}
         tasks = self.encoder.format.tasks
-        rollouts = [r for r in read_rollouts_of(self.rollouts, self.source, tasks) if r.record_id in records]
-        if not rollouts:
-            raise InputError(f"data.rollouts: {', '.join(self.rollouts)}: no output for a training record")
-        mined = mine(list(records.values()), rollouts, tasks, self.pairing)
+        records, rollouts = read_training_rollouts(self.rollouts, self.source, tasks)
+        mined = mine(records, rollouts, tasks, self.pairing)
+        self.findings = findings(mined, read_costs(self.rollouts))
+        total = mined.total()
         if not mined.pairs:
-            raise InputError(
-                f"data.rollouts: none of {len(records)} records is hard: no record has both right and wrong outputs",
-                "sample more outputs a record (model.k) or at a higher temperature",
-            )
-        log.info(f"HS-DPO: {len(mined.pairs):,} hard of {len(records):,} records")
-        kept = {record.id for record in self.apart(pair.record for pair in mined.pairs)}
+            raise InputError(f"data.rollouts: none of {len(records)} records is hard: {total.line()}", total.advice())
+        several = f", {total.pairs:,} pairs" if total.pairs > total.hard else ""
+        log.info(f"HS-DPO: {total.hard:,} hard of {len(records):,} records{several}")
+        hard = {pair.record.id: pair.record for pair in mined.pairs}
+        kept = {record.id for record in self.apart(hard.values())}
         return [pair for pair in mined.pairs if pair.record.id in kept]
 
     def examples(self) -> Sequence[Example]:
@@ -135,4 +140,12 @@ class PreferenceDataModule(TrainingDataModule):
                 texts = (pair.chosen.completion, pair.rejected.completion)
                 prompt = tuple(encoder.prompt(pair.record))
                 completions = tuple(map(tuple, encoder.completions(texts)))
-                yield Subject(pair.record, texts, Example(pair.record.id, prompt, completions, pair.weight))
+                yield Subject(pair.record, texts, Example(pair.id, prompt, completions, pair.weight))
+
+    def _keep(self, folder: Path) -> None:
+        found = None if self.findings is None else self.findings.as_json()
+        (folder / _FINDINGS).write_text(json.dumps(found), encoding="utf-8")
+
+    def _recall(self, folder: Path) -> None:
+        found = json.loads((folder / _FINDINGS).read_text(encoding="utf-8"))
+        self.findings = None if found is None else Findings.from_json(found)

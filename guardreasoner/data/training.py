@@ -234,6 +234,7 @@ class TrainingDataModule(LightningDataModule, ABC):
                 examples = (subject.example for subject in self.subjects(split))
                 write_examples(partial / f"{split}.arrow", self.fitting(examples, f"{split} {self.called}"))
             (partial / _NOTES).write_text(json.dumps(notes), encoding="utf-8")
+            self._keep(partial)
         self._open(folder, say=False)
 
     def _open(self, folder: Path, say: bool = True) -> None:
@@ -241,10 +242,17 @@ class TrainingDataModule(LightningDataModule, ABC):
         self.train, self.validation = stores = [
             ExampleStore(folder / f"{split}.arrow") for split in ("train", "validation")
         ]
+        self._recall(folder)
         for store in stores:
             self._require_room(store)
         for line in notes if say else ():
             log.info("%s", line)
+
+    def _keep(self, folder: Path) -> None:
+        """Write what else a later start has to know beside the ids."""
+
+    def _recall(self, folder: Path) -> None:
+        """Read it; ``OSError`` or ``ValueError`` where it is damaged."""
 
     def _require_room(self, examples: ExampleStore) -> None:
         """Raise ``InputError`` when an example has more tokens than a micro-batch may."""

@@ -115,6 +115,7 @@ class Examination:
         self._longest: list[tuple[int, str, int, int]] = []
         self._too_long_prompts = 0
         self._seen = self._taken = self._joined = 0
+        self._latest: tuple[Split, str] | None = None
         self._taken_of: Counter[Split] = Counter()
         self._labels: dict[str, dict[str, Counter[str | None]]] = defaultdict(lambda: defaultdict(Counter))
         self._conversations: dict[int, tuple[Split, Mapping[str, str]]] = {}
@@ -196,6 +197,9 @@ class Examination:
         return not self.skip_too_long
 
     def _look_at_record(self, record: Record, split: Split) -> None:
+        if (split, record.id) == self._latest:
+            return  # another pair of the same record
+        self._latest = split, record.id
         texts = [record.prompt, *([] if record.response is None else [record.response])]
         if spelt := [word for text in texts for word in self._ids.spelt(text)]:
             self._hit("spells a control token", record.id, *dict.fromkeys(spelt))

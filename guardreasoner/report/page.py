@@ -1,12 +1,15 @@
 """Numbers to pages: everything from data is escaped, and a page needs nothing but itself."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from guardreasoner import __version__
 from guardreasoner.diagnosis import Diagnosis
+from guardreasoner.mining.findings import Findings
+from guardreasoner.mining.pairing import Pairing
 from guardreasoner.report import plots
 
 if TYPE_CHECKING:
@@ -33,6 +36,25 @@ def doctor_page(diagnosis: Diagnosis, command: str, said: Sequence[str] = ()) ->
         command=f"python -m guardreasoner {command}",
         said=said,
         plots={name: Markup(svg) for name, svg in drawings.items()},
+    )
+
+
+def mining_page(found: Findings, pairing: Pairing, command: str) -> str:
+    """Return the page of what mining found.
+
+    Args:
+        found: the numbers.
+        pairing: the options.
+        command: what was asked for, as words of a command line.
+    """
+    return _render(
+        "mining.html",
+        title="Mining: which records are hard",
+        found=found,
+        total=found.total(),
+        pairing=asdict(pairing),
+        command=f"python -m guardreasoner {command}",
+        plots={name: Markup(svg) for name, svg in plots.mining_plots(found).items()},
     )
 
 

@@ -9,6 +9,8 @@ from itertools import pairwise
 from typing import Any
 
 from guardreasoner.diagnosis import Balance, Histogram, Lengths
+from guardreasoner.mining.findings import Findings
+from guardreasoner.mining.plots import Plot, plots
 
 # Colours that matplotlib writes down and nobody else uses; each stands for a variable of the page.
 _INK, _FAINT, _LIMIT = "#010101", "#020202", "#030303"
@@ -102,6 +104,18 @@ def label_balance(rows: Sequence[Balance]) -> str:
             _legend(axes)
 
     return _svg(draw, height, "balance", "Training examples by label, source and task") if shown else ""
+
+
+def mining_plots(found: Findings) -> dict[str, str]:
+    """Return the plots of what mining found, by name."""
+    return {plot.name: _in_page_colours(plot) for plot in plots(found)}
+
+
+def _in_page_colours(plot: Plot) -> str:
+    def draw(figure: Any) -> None:
+        plot.draw(figure, _SERIES)
+
+    return _svg(draw, plot.height, plot.name, plot.title)
 
 
 def _largest(rows: Sequence[Balance]) -> list[tuple[str, dict[str, int]]]:

@@ -13,7 +13,7 @@ from typing import Any
 from guardreasoner.errors import InputError
 from guardreasoner.manifest import content_hash
 from guardreasoner.prompts import conversation, instruction, parse
-from guardreasoner.records import Record, Rollout, read_jsonl, require_unique_ids
+from guardreasoner.records import OF_A_FILE, Record, Rollout, read_jsonl, require_unique_ids
 from guardreasoner.tasks import NO_VERDICT, Task, read_tasks
 
 PREDICTIONS = "generated_predictions.jsonl"
@@ -133,8 +133,12 @@ def _files(folder: Path) -> list[Path]:
     return [own] if own.is_file() else sorted(folder.glob(f"*/{PREDICTIONS}"))
 
 
+def _fingerprint(file: Path) -> str:
+    return OF_A_FILE + content_hash(file)[:16]
+
+
 def _read_answers(file: Path, benchmark: str, tasks: Sequence[Task], read: Predictions) -> None:
-    fingerprint, count = content_hash(file)[:16], len(read.records)
+    fingerprint, count = _fingerprint(file), len(read.records)
     for line, row in read_jsonl(file):
         where = f"{file}:{line}"
         _require_fields(row, _ROW, _OUR_ROW, where)
@@ -149,7 +153,7 @@ def _read_answers(file: Path, benchmark: str, tasks: Sequence[Task], read: Predi
 
 
 def _read_hard_samples(file: Path, benchmark: str, tasks: Sequence[Task], read: Predictions) -> None:
-    fingerprint = content_hash(file)[:16]
+    fingerprint = _fingerprint(file)
     known = {record.id: record for record in (*read.records, *read.hard_records)}
     seen: set[tuple[str, int, int]] = set()
     hard: set[str] = set()

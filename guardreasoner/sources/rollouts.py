@@ -1,13 +1,18 @@
 """Reads rollouts with the records they belong to: folders that mining wrote, or prediction files.
 
-A rollout folder holds ``records.jsonl`` and ``rollouts.jsonl``.
+A rollout folder holds ``records.jsonl`` and ``rollouts.jsonl``. It may hold ``cost.manifest.json``, what sampling took:
+``{"seconds": 81.5, "device": "cuda", "devices": 1, "tokens": 40312, "outputs": 400}``, seconds being wall time times
+devices.
 """
 
+import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import get_args
 
 from guardreasoner.errors import InputError
+from guardreasoner.mining.findings import Cost
 from guardreasoner.records import Record, Rollout, Split, read_records, read_rollouts
 from guardreasoner.sources import Source
 from guardreasoner.sources.predictions import is_predictions, predicted_tasks, read_predictions
@@ -15,6 +20,7 @@ from guardreasoner.tasks import Task
 
 RECORDS = "records.jsonl"
 ROLLOUTS = "rollouts.jsonl"
+COST = "cost.manifest.json"
 
 
 def read_rollout_folder(path: str | Path, tasks: Sequence[Task] | None = None) -> tuple[list[Record], list[Rollout]]:
@@ -87,6 +93,38 @@ def tasks_of(paths: Iterable[str | Path]) -> tuple[Task, ...]:
     return found[first]
 
 
+def read_costs(paths: Iterable[str | Path]) -> list[Cost]:
+    """Return what sampling took, added up by kind of device; nothing where no folder says.
+
+    Raises:
+        InputError: a file of costs is damaged.
+    """
+    folders = [Path(path) for path in paths]
+    found: dict[str, Cost] = {}
+    for folder in folders:
+        if (folder / COST).is_file():
+            kind, seconds, tokens, outputs = _read_cost(folder / COST)
+            known = found.get(kind, Cost(kind, 0.0, 0, 0, 0, len(folders)))
+            sums = (known.seconds + seconds, known.tokens + tokens, known.outputs + outputs, known.folders + 1)
+            found[kind] = Cost(kind, *sums, len(folders))
+    return [found[kind] for kind in sorted(found)]
+
+
+def read_training_rollouts(
+    paths: Sequence[str | Path], source: Source, tasks: Sequence[Task] | None = None
+) -> tuple[list[Record], list[Rollout]]:
+    """Return a source's training records, and the rollouts on them: what a fit of HS-DPO mines.
+
+    Raises:
+        InputError: as :func:`read_rollouts_of`, or there is no rollout on a training record.
+    """
+    records = {record.id: record for record in source.records("train")}
+    rollouts = [one for one in read_rollouts_of(paths, source, tasks) if one.record_id in records]
+    if not rollouts:
+        raise InputError(f"data.rollouts: {', '.join(map(str, paths))}: no output for a training record")
+    return list(records.values()), rollouts
+
+
 def read_rollouts_of(paths: Iterable[str | Path], source: Source, tasks: Sequence[Task] | None = None) -> list[Rollout]:
     """Read rollouts that must belong to a source's records, of any split.
 
@@ -106,3 +144,16 @@ def read_rollouts_of(paths: Iterable[str | Path], source: Source, tasks: Sequenc
                 f"{', '.join(map(str, paths))}: these rollouts belong to other records: {record.id!r} {fault}", _HINT
             )
     return [rollout for rollout in rollouts if rollout.record_id not in left_out]
+
+
+def _read_cost(path: Path) -> tuple[str, float, int, int]:
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+        device, seconds = row["device"].partition(":")[0], float(row["seconds"])
+        tokens, outputs = int(row["tokens"]), int(row["outputs"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        device, seconds, tokens, outputs = "", math.nan, 0, 0
+    if not (math.isfinite(seconds) and min(seconds, tokens, outputs) >= 0):
+        wanted = "seconds, tokens and outputs as numbers and device as a word"
+        raise InputError(f"{path}: expected {wanted}", "it says what sampling took and nothing else: it may be deleted")
+    return {"cuda": "GPU", "cpu": "CPU"}.get(device, device), seconds, tokens, outputs

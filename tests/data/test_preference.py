@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from guardreasoner.backbone import Backbone
 from guardreasoner.data.preference import PreferenceDataModule
 from guardreasoner.errors import InputError
 from guardreasoner.mining import Pairing
 from guardreasoner.modules.hsdpo import HSDPOModule
+from guardreasoner.objective import sequence_logps
 from guardreasoner.records import Record, Rollout, write_jsonl
+from guardreasoner.reference import Precomputed
+from guardreasoner.sources.files import Files
+from guardreasoner.tokens import two_row
 from tests.tiny import K, TinySource, answer, quiet_trainer, write_rollouts, wrong_outputs
 
 TRAIN = TinySource().records("train")
@@ -62,6 +67,57 @@ def test_hard_records_become_weighted_pairs(
 def test_the_pairing_decides_the_weights(tiny_base: Path, tiny_rollouts: Path) -> None:
     data = prepared(tiny_base, [tiny_rollouts], pairing=Pairing(gamma=0.2))
     assert [pair.weight for pair in data.pairs] == pytest.approx([{1: 0.8, 2: 1.0, 3: 1.2}[w] for w in HARD.values()])
+
+
+def test_several_pairs_of_a_record_are_examples_of_their_own(
+    tiny_base: Path, tiny_rollouts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pairing = Pairing(chosen="all", rejected="all", cap=3, gamma=0.2)
+    with caplog.at_level(logging.INFO, "guardreasoner"):
+        data = prepared(tiny_base, [tiny_rollouts], pairing=pairing, validation_share=0.3)
+    # 1 or 3 wrong outputs of 4 make three pairs, 2 make four, of which three are kept
+    assert f"HS-DPO: {len(HARD)} hard of 24 records, {3 * len(HARD)} pairs" in caplog.messages
+    examples = list(data.examples())
+    assert sorted(e.id for e in examples) == sorted(f"{name}#{n}" for name in HARD for n in (1, 2, 3))
+    assert {e.id: e.weight for e in examples} == pytest.approx(
+        {f"{name}#{n}": {1: 0.8, 2: 1.0, 3: 1.2}[wrong] for name, wrong in HARD.items() for n in (1, 2, 3)}
+    )
+    held_out = {e.id.partition("#")[0] for e in data.validation}
+    assert held_out
+    assert not held_out & {e.id.partition("#")[0] for e in data.train}
+    # pairs of one record have completions of equal lengths here, and stored reference values of their own
+    backbone = Backbone(str(tiny_base))
+    backbone.load()
+    reference = Precomputed(str(tmp_path / "stored"))
+    reference.prepare(backbone, examples)
+    first = [e for e in examples if e.id.startswith(f"{examples[0].id[:-2]}#")]
+    assert len({tuple(map(len, e.completions)) for e in first}) < len(first)
+    batch = two_row(first, backbone.encoder.padding)
+    expected = sequence_logps(backbone.completion_logps(batch), batch.sequence, batch.sequences).detach().double()
+    torch.testing.assert_close(reference.sequence_logps(batch), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_findings_are_there_when_the_ids_are_read_again(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_jsonl("train.jsonl", TRAIN)
+    rollouts = [write_rollouts(Path("mined"), list(Files(train="train.jsonl").records("train")))]
+    assert PreferenceDataModule(Files(train="train.jsonl"), ["mined"]).findings is None
+    data = prepared(tiny_base, rollouts, source=Files(train="train.jsonl"), cache="kept")
+    assert data.findings is not None
+    assert (data.findings.total().hard, data.findings.records) == (len(HARD), 24)
+    (kept,) = Path("kept").iterdir()
+    again = prepared(tiny_base, rollouts, source=Files(train="train.jsonl"), cache="kept")
+    assert again.findings == data.findings
+    (kept / "findings.json").write_text("{}")
+    assert prepared(tiny_base, rollouts, source=Files(train="train.jsonl"), cache="kept").findings == data.findings
+    assert [folder.name for folder in Path("kept").iterdir()] == [kept.name]
+    other = Pairing(mines={"tiny": ["tiny/even"]})
+    fewer = prepared(tiny_base, rollouts, source=Files(train="train.jsonl"), cache="kept", pairing=other)
+    assert fewer.findings is not None
+    assert fewer.findings.total().not_mined == 48
+    assert {example.id for example in fewer.train} < {example.id for example in data.train}
 
 
 def test_a_pair_once_held_out_stays_so_when_the_data_grow(tmp_path: Path, tiny_base: Path) -> None:

@@ -1,11 +1,19 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from guardreasoner.errors import InputError
+from guardreasoner.mining.findings import Cost
 from guardreasoner.records import Record, Rollout, Split, write_jsonl
-from guardreasoner.sources.rollouts import read_rollout_folder, read_rollout_folders, read_rollouts_of
+from guardreasoner.sources.rollouts import (
+    read_costs,
+    read_rollout_folder,
+    read_rollout_folders,
+    read_rollouts_of,
+    read_training_rollouts,
+)
 
 RECORDS = [Record("a", "A?", None, {"request": "harmful"}), Record("b", "B?", "B.", {"response": "harmful"})]
 ROLLOUTS = [Rollout(name, "m", "f", index, 0, "…") for name in "ab" for index in range(2)]
@@ -86,3 +94,39 @@ def test_predictions_are_rollouts(shared_data: Path) -> None:
     folders = [shared_data / "predictions" / name for name in ("1B", "3B")]
     records, rollouts = read_rollout_folders(folders)
     assert (len(records), len(rollouts)) == (2195, 4390)
+
+
+def test_a_fit_mines_the_training_records_alone(tmp_path: Path) -> None:
+    path = folder(tmp_path)
+    assert read_training_rollouts([path], Listed(RECORDS)) == (RECORDS, ROLLOUTS)
+
+    class Split1(Listed):
+        def records(self, split: Split) -> list[Record]:
+            return RECORDS[:1] if split == "train" else RECORDS[1:] if split == "test" else []
+
+    assert read_training_rollouts([path], Split1([])) == (RECORDS[:1], ROLLOUTS[:2])
+    with pytest.raises(InputError, match=r"data\.rollouts: .*: no output for a training record"):
+        read_training_rollouts([folder(tmp_path / "b", RECORDS[1:], ROLLOUTS[2:])], Split1([]))
+
+
+def test_what_sampling_took_is_added_up_by_device(tmp_path: Path) -> None:
+    assert read_costs([tmp_path]) == []
+    for name, device, seconds in (("1", "cuda:0", 1.5), ("2", "cuda", 2), ("3", "cpu", 10)):
+        (tmp_path / name).mkdir()
+        cost = {"seconds": seconds, "device": device, "devices": 1, "tokens": 100, "outputs": 4}
+        (tmp_path / name / "cost.manifest.json").write_text(json.dumps(cost))
+    found = read_costs([tmp_path / name for name in "1234"])
+    assert found == [Cost("CPU", 10.0, 100, 4, 1, 4), Cost("GPU", 3.5, 200, 8, 2, 4)]
+
+
+NO_COSTS = (
+    *("", "[]", "{}", '{"seconds": NaN, "device": "cpu", "tokens": 1, "outputs": 1}'),
+    *('{"seconds": 1, "device": 3, "tokens": 1, "outputs": 1}', '{"seconds": -1, "device": "cpu", "tokens": 1}'),
+)
+
+
+@pytest.mark.parametrize("content", NO_COSTS)
+def test_damaged_costs_are_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "cost.manifest.json").write_text(content)
+    with pytest.raises(InputError, match=r"cost.manifest.json: expected seconds, tokens and outputs as numbers"):
+        read_costs([tmp_path])

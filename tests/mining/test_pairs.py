@@ -10,79 +10,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardreasoner.errors import InputError
-from guardreasoner.mining import PRESETS, Pairing, grade, mine
-from guardreasoner.prompts import answer_block
-from guardreasoner.records import Record, Rollout
+from guardreasoner.mining import Pairing, grade, mine
+from guardreasoner.records import OF_A_FILE
 from guardreasoner.sources.rollouts import read_rollout_folders
 from guardreasoner.tasks import GUARD_TASKS
-
-R, W, U = "harmful", "unharmful", None
-"""A right, a wrong and an unparsable answer to a harmful request."""
-
-
-def asked(name: str, source: str = "s", **labels: str | None) -> Record:
-    return Record(name, f"prompt {name}", labels=labels or {"request": "harmful"}, source=source)
-
-
-def output(name: str, word: str | None, index: int, model: str = "m", reasoning: str = "because") -> Rollout:
-    answer = "no idea" if word is None else answer_block({"request": word}, GUARD_TASKS)
-    return Rollout(name, model, "f", index, 0, f"{reasoning}\n\n{answer}")
-
-
-def outputs(name: str, words: list[str | None], model: str = "m") -> list[Rollout]:
-    return [output(name, word, index, model) for index, word in enumerate(words)]
-
-
-def judged(name: str, index: int, **verdicts: str) -> Rollout:
-    return Rollout(name, "m", "f", index, 0, answer_block(verdicts, GUARD_TASKS))
-
-
-options = st.builds(
-    Pairing,
-    pool=st.booleans(),
-    unparsable=st.sampled_from(["wrong", "drop"]),
-    chosen=st.sampled_from(["random", "longest", "shortest"]),
-    rejected=st.sampled_from(["random", "longest", "shortest"]),
-    graded=st.sampled_from(["all", "first-mixed"]),
-    gamma=st.floats(0, 0.99),
-    seed=st.integers(0, 5),
-)
-
-
-@st.composite
-def rollouts_of_records(draw: st.DrawFn) -> tuple[list[Record], list[Rollout]]:
-    records, rollouts = [asked("0")], outputs("0", [R, R])
-    for number in range(1, draw(st.integers(1, 6))):
-        name = str(number)
-        records.append(asked(name, source=draw(st.sampled_from("ab"))))
-        for model in draw(st.sampled_from([["m"], ["m", "n"]])):
-            words = draw(st.lists(st.sampled_from([R, W, U]), max_size=5))
-            lengths = [draw(st.integers(1, 3)) for _ in words]
-            rollouts += [
-                output(name, w, i, model, "x" * n) for i, (w, n) in enumerate(zip(words, lengths, strict=True))
-            ]
-    return records, rollouts
+from tests.mining.scripted import Given, R, U, W, asked, judged, options, outputs, rollouts_of_records
 
 
 @given(rollouts_of_records(), options, st.randoms(use_true_random=False))
-def test_the_order_of_the_inputs_changes_nothing(
-    given_rollouts: tuple[list[Record], list[Rollout]], pairing: Pairing, rng: random.Random
-) -> None:
+def test_the_order_of_the_inputs_changes_nothing(given_rollouts: Given, pairing: Pairing, rng: random.Random) -> None:
     records, rollouts = given_rollouts
     mined = mine(records, rollouts, GUARD_TASKS, pairing)
     assert mine(records, rng.sample(rollouts, len(rollouts)), GUARD_TASKS, pairing) == mined
     shuffled = mine(rng.sample(records, len(records)), rollouts, GUARD_TASKS, pairing)
-    assert sorted(shuffled.pairs, key=lambda pair: pair.record.id) == mined.pairs
+    assert (
+        sorted(shuffled.pairs, key=lambda pair: int(pair.record.id)) == mined.pairs
+    )  # a record's own keep their order
     assert shuffled.counts == mined.counts
 
 
 @given(rollouts_of_records(), options)
 @settings(max_examples=200)
-def test_pairs_are_what_they_claim(given_rollouts: tuple[list[Record], list[Rollout]], pairing: Pairing) -> None:
+def test_pairs_are_what_they_claim(given_rollouts: Given, pairing: Pairing) -> None:
     records, rollouts = given_rollouts
     mined = mine(records, rollouts, GUARD_TASKS, pairing)
-    assert len({pair.record.id for pair in mined.pairs}) == len(mined.pairs)
+    assert len({pair.id for pair in mined.pairs}) == len(mined.pairs)
+    several = Counter(pair.record.id for pair in mined.pairs)
+    assert all(count <= pairing.cap for count in several.values())
+    if "all" not in (pairing.chosen, pairing.rejected):
+        assert set(several.values()) <= {1}
     for pair in mined.pairs:
+        assert (pair.id == pair.record.id) == (several[pair.record.id] == 1)
         assert 1 - pairing.gamma - 1e-9 <= pair.weight <= 1 + pairing.gamma + 1e-9
         assert grade(pair.record, pair.chosen.completion, GUARD_TASKS)["request"] is True
         wrong = (False, None) if pairing.unparsable == "wrong" else (False,)
@@ -93,10 +51,11 @@ def test_pairs_are_what_they_claim(given_rollouts: tuple[list[Record], list[Roll
             assert pair.chosen.model == pair.rejected.model
     for counts in mined.counts.values():
         assert counts.groups == counts.all_right + counts.mixed + counts.all_wrong + counts.too_few
-        assert counts.pairs == counts.mixed - counts.duplicates
+        assert counts.pairs >= counts.hard == counts.mixed - counts.duplicates
         assert counts.dropped == (counts.unparsed if pairing.unparsable == "drop" else 0)
     total = mined.total()
-    assert (total.pairs, total.outputs) == (len(mined.pairs), len(rollouts))
+    assert (total.pairs, total.outputs, total.hard) == (len(mined.pairs), len(rollouts), len(several))
+    assert sum(len(tally.grades) for tally in mined.tallies) == len(rollouts)
 
 
 @given(st.integers(1, 4), st.floats(0, 0.99))
@@ -104,6 +63,19 @@ def test_equally_hard_records_weigh_one(count: int, gamma: float) -> None:
     records = [asked(str(number)) for number in range(count)]
     rollouts = [rollout for record in records for rollout in outputs(record.id, [R, W, W])]
     assert [pair.weight for pair in mine(records, rollouts, GUARD_TASKS, Pairing(gamma=gamma)).pairs] == [1.0] * count
+
+
+@given(st.lists(st.sampled_from([1, 2, 3]), min_size=1, max_size=8), st.randoms(use_true_random=False))
+def test_weights_of_four_outputs_of_one_model_have_three_values(wrong: list[int], rng: random.Random) -> None:
+    wrong = [*wrong, 1, 2, 3]  # excess errors of −2, 0 and 2 all occur
+    rng.shuffle(wrong)
+    records = [asked(str(number)) for number in range(len(wrong))]
+    rollouts = [
+        o for record, n in zip(records, wrong, strict=True) for o in outputs(record.id, [R] * (4 - n) + [W] * n)
+    ]
+    for pool in (True, False):
+        pairs = mine(records, rollouts, GUARD_TASKS, Pairing(pool=pool, gamma=0.2)).pairs
+        assert [pair.weight for pair in pairs] == pytest.approx([{1: 0.8, 2: 1.0, 3: 1.2}[n] for n in wrong])
 
 
 def test_weights_of_four_outputs_of_one_model() -> None:
@@ -159,32 +131,24 @@ def test_unparsable_outputs_are_wrong_or_no_vote() -> None:
     assert (dropped.total().too_few, dropped.total().dropped) == (2, 4)
 
 
-def test_lengths_choose() -> None:
-    words = [("aa", R), ("aaaa", R), ("a", R), ("bbb", W), ("b", W)]
-    rollouts = [output("a", word, index, reasoning=text) for index, (text, word) in enumerate(words)]
-
-    def picked(chosen: Any, rejected: Any) -> tuple[str, str, str]:
-        (pair,) = mine([asked("a")], rollouts, GUARD_TASKS, Pairing(chosen=chosen, rejected=rejected)).pairs
-        return pair.chosen.completion.split()[0], pair.rejected.completion.split()[0], pair.rule
-
-    assert picked("longest", "shortest") == ("aaaa", "b", "longest/shortest")
-    assert picked("shortest", "longest") == ("a", "bbb", "shortest/longest")
-
-
-def test_random_choices_depend_on_seed_and_record_alone() -> None:
-    names = [str(number) for number in range(60)]
-    rollouts = [rollout for name in names for rollout in outputs(name, [R, R, R, W, W, W])]
-    records = [asked(name) for name in names]
-
-    def chosen(seed: int, some: list[Record]) -> dict[str, int]:
-        own = {record.id for record in some}
-        pairs = mine(some, [r for r in rollouts if r.record_id in own], GUARD_TASKS, Pairing(seed=seed)).pairs
-        return {pair.record.id: pair.chosen.index for pair in pairs}
-
-    first = chosen(0, records)
-    assert chosen(0, records[30:]) == {name: first[name] for name in names[30:]}
-    assert chosen(1, records) != first
-    assert set(Counter(first.values())) == {0, 1, 2}
+def test_two_models_of_one_name_are_refused() -> None:
+    rollouts = outputs("a", [R, W])
+    later = [replace(one, fingerprint="e") for one in outputs("b", [R, W])]
+    for given_rollouts in (
+        rollouts + later,
+        later + rollouts,
+        rollouts + [replace(one, record_id="a") for one in later],
+    ):
+        with pytest.raises(
+            InputError, match="rollouts of two models under the name 'm': fingerprints e and f"
+        ) as error:
+            mine([asked("a"), asked("b")], given_rollouts, GUARD_TASKS, Pairing())
+        assert "rename one" in (error.value.hint or "")
+    # where only a hash of the file is known, outputs on other records may be the same model's, but not on the same
+    files = [replace(one, fingerprint=f"{OF_A_FILE}{one.record_id}") for one in [*rollouts, *later]]
+    assert mine([asked("a"), asked("b")], files, GUARD_TASKS, Pairing()).total().hard == 2
+    with pytest.raises(InputError, match="fingerprints f and file:a"):
+        mine([asked("a")], [*rollouts, *files[:2]], GUARD_TASKS, Pairing())
 
 
 def test_all_labels_or_the_first_mixed_task() -> None:
@@ -207,29 +171,6 @@ def test_a_task_that_is_always_wrong_is_not_mixed() -> None:
     rollouts = [judged("a", index, request="harmful", response="harmful") for index in range(2)]
     mined = mine([record], rollouts, GUARD_TASKS, Pairing(graded="first-mixed"))
     assert (mined.pairs, mined.total().all_wrong) == ([], 1)
-
-
-def test_the_presets_differ_where_paper_code_and_plan_differ() -> None:
-    assert PRESETS["plan"] == Pairing()
-    assert (PRESETS["paper"].gamma, PRESETS["paper"].reading) == (0.2, "final-block")
-    released = PRESETS["released"]
-    assert (released.pool, released.unparsable, released.chosen, released.graded) == (
-        False,
-        "drop",
-        "longest",
-        "first-mixed",
-    )
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [{"gamma": g} for g in (1.0, -0.1, float("nan"), float("inf"))]
-    + [{"reading": "strict"}, {"unparsable": "right"}, {"chosen": "best"}, {"rejected": ""}, {"graded": "none"}],
-    ids=str,
-)
-def test_a_bad_option_is_named(wrong: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=f"pairing: {next(iter(wrong))} must be"):
-        replace(Pairing(), **wrong)
 
 
 def test_rollouts_and_records_must_belong_together() -> None:

@@ -1,0 +1,98 @@
+"""What mining found, as tables and lines on the screen."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+
+from guardreasoner.mining.counts import Counts
+from guardreasoner.mining.findings import Agreement, Findings
+from guardreasoner.report.explanation import plain
+
+_COLUMNS = {
+    "all right": "all_right",
+    "mixed": "mixed",
+    "all wrong": "all_wrong",
+    "too few": "too_few",
+    "duplicates": "duplicates",
+    "unparsed outputs": "unparsed",
+    "dropped": "dropped",
+    "not mined": "not_mined",
+    "beyond cap": "beyond_cap",
+    "pairs": "pairs",
+}
+_WHERE_THERE_ARE = ("too few", "duplicates", "dropped", "not mined", "beyond cap")
+"""What can only be under some options is shown where it is."""
+
+
+def show_counts(counts: dict[str, Counts]) -> None:
+    """Show what was found by source."""
+    total = sum(counts.values(), Counts())
+    shown = [name for name in _COLUMNS if name not in _WHERE_THERE_ARE or getattr(total, _COLUMNS[name])]
+    rows = [(source or "(none)", *(getattr(one, _COLUMNS[name]) for name in shown)) for source, one in counts.items()]
+    _show(("source", *shown), rows, ("total", *(getattr(total, _COLUMNS[name]) for name in shown)))
+
+
+def brief(found: Findings) -> Iterator[str]:
+    """Yield the findings that fit into a line each."""
+    if len(found.growth) > 1:
+        expected = ", ".join(f"{value:,.1f} with {k}" for k, value in found.growth)
+        yield f"hard records to expect by outputs of each model: {expected}"
+    if found.agreement:
+        least, most = (pick(found.agreement, key=lambda row: row.share) for pick in (min, max))
+        to = f" to {_agreement(most)}" if len(found.agreement) > 1 else ""
+        yield f"models agree on the majority for {_agreement(least)}{to} of the records that both answered"
+    for row in found.cost:
+        rate, each = row.rate(), row.each(found.total().pairs)
+        parts = [f"{row.seconds:,.0f} {row.kind}-seconds"]
+        parts += [f"{rate:,.0f} tokens a second"] if rate is not None else []
+        parts += [f"{each:,.2f} {row.kind}-seconds a pair"] if each is not None else []
+        of = f" ({row.folders} of {row.of} folders say)" if row.folders < row.of else ""
+        yield f"sampling took {', '.join(parts)}{of}"
+
+
+def show_details(found: Findings) -> None:
+    """Show everything that was found, table after table."""
+    outcomes = [
+        (row.source or "(none)", row.task, *(row.groups, row.all_right, row.mixed, row.all_wrong), row.unparsed)
+        for row in found.outcomes
+    ]
+    _titled("by source and task", ("source", "task", "groups", "all right", "mixed", "all wrong", "unparsed"), outcomes)
+    votes = [(one.of, right, groups) for one in found.votes for right, groups in enumerate(one.groups)]
+    _titled("by right outputs (every gold label met)", ("votes", "right", "groups"), votes)
+    weights = [(f"{weight:g}", count) for weight, count in found.weights if count]
+    _titled("by weight", ("weight", "pairs"), weights)
+    growth = [(k, f"{value:,.1f}") for k, value in found.growth]
+    _titled("if fewer outputs of each model had been drawn", ("outputs", "hard records to expect"), growth)
+    agreement = [
+        (row.one, row.other, row.records, f"{row.share:.3f}", "–" if row.kappa is None else f"{row.kappa:.3f}")
+        for row in found.agreement
+    ]
+    _titled("agreement of models", ("model", "and model", "records", "share", "kappa"), agreement)
+
+
+def _agreement(row: Agreement) -> str:
+    kappa = "" if row.kappa is None else f", kappa {row.kappa:.2f}"
+    return f"{100 * row.share:.1f} % ({plain(row.one)} and {plain(row.other)}{kappa})"
+
+
+def _titled(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    if rows:
+        print(f"\n{title}")
+        _show(columns, rows)
+
+
+def _show(columns: Sequence[str], rows: Iterable[Sequence[object]], total: Sequence[object] = ()) -> None:
+    """Show a table; columns whose cells are numbers, or the texts of numbers, stand to the right."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    cells = [[f"{cell:,}" if isinstance(cell, int) else plain(str(cell)) for cell in row] for row in rows]
+    footer = [f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in total]
+    words = {"source", "task", "model", "and model"}
+    table = Table(box=None, pad_edge=False, header_style="bold", show_footer=bool(footer))
+    for place, name in enumerate(columns):
+        side = "left" if name in words else "right"
+        table.add_column(name, footer=footer[place] if footer else "", justify=side)  # type: ignore[arg-type]
+    for row in cells:
+        table.add_row(*map(escape, row))
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120).print(table)

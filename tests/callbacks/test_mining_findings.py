@@ -1,0 +1,52 @@
+"""TensorBoard shows what mining found, at the start of the fit that uses the pairs."""
+
+from pathlib import Path
+
+import pytest
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from guardreasoner.callbacks import MiningFindings
+from guardreasoner.cli import GuardCLI
+from guardreasoner.data.preference import PreferenceDataModule
+from guardreasoner.data.reasoning import ReasoningDataModule
+from guardreasoner.modules.hsdpo import HSDPOModule
+from guardreasoner.modules.rsft import RSFTModule
+from tests.tiny import TinySource, command, load, quiet_trainer
+
+
+def test_counts_and_plots_are_logged_once(tiny_base: Path, tiny_rollouts: Path, tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path, name="run", version="0")
+    data = PreferenceDataModule(TinySource(), [str(tiny_rollouts)], batch_size=8, epochs=2)
+    trainer = quiet_trainer(logger=logger, callbacks=[MiningFindings()], limit_val_batches=0)
+    trainer.fit(HSDPOModule(load(tiny_base)), datamodule=data)
+    shown = EventAccumulator(str(tmp_path / "run" / "0"))
+    shown.Reload()
+    values = {tag: shown.Scalars(tag) for tag in shown.Tags()["scalars"] if tag.startswith("mining/")}
+    assert all(len(of) == 1 and of[0].step == 0 for of in values.values())
+    # of 24 records with 4 outputs each, those with 1 to 3 wrong ones are hard
+    total = {tag.removeprefix("mining/"): of[0].value for tag, of in values.items()}
+    assert (total["records"], total["outputs"], total["hard"], total["pairs"]) == (24, 96, 15, 15)
+    assert (total["all_right"], total["all_wrong"]) == (5, 4)
+    images = [tag for tag in shown.Tags()["images"] if tag.startswith("mining/")]
+    assert sorted(images) == [f"mining/{name}" for name in ("growth", "outcomes", "votes", "weights")]
+
+
+def test_data_without_findings_show_none(tiny_base: Path, tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path, name="run", version="0")
+    trainer = quiet_trainer(logger=logger, callbacks=[MiningFindings()], limit_val_batches=0)
+    trainer.fit(RSFTModule(load(tiny_base)), datamodule=ReasoningDataModule(TinySource(), batch_size=12, epochs=1))
+    shown = EventAccumulator(str(tmp_path / "run" / "0"))
+    shown.Reload()
+    assert not [tag for tag in shown.Tags()["scalars"] if tag.startswith("mining/")]
+
+
+@pytest.mark.parametrize(("stage", "watched"), [("hsdpo", True), ("rsft", False)])
+@pytest.mark.usefixtures("workplace")
+def test_the_command_line_shows_them_where_data_have_them(
+    stage: str, watched: bool, tiny_base: Path, tiny_rollouts: Path
+) -> None:
+    more = ("--data.rollouts", f'["{tiny_rollouts}"]') if stage == "hsdpo" else ()
+    _, *words = command(stage, tiny_base, *more)
+    callbacks = GuardCLI("fit", words).trainer.callbacks  # type: ignore[attr-defined]
+    assert any(isinstance(one, MiningFindings) for one in callbacks) == watched
