@@ -71,6 +71,26 @@ def attach_adapter(network: Any, path: str, config: dict[str, Any], lora: LoRA |
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
+    require_same_adapter(path, config, lora)
+    adapted = PeftModel.from_pretrained(network, path, is_trainable=True)
+    with safe_open(Path(path) / "adapter_model.safetensors", "pt") as file:
+        missing = sorted(get_peft_model_state_dict(adapted).keys() - set(file.keys()))
+    if missing:
+        raise InputError(f"{path}: {len(missing)} weights are missing, {missing[0]} first")
+    return adapted
+
+
+def require_same_adapter(path: str, config: dict[str, Any], lora: LoRA | None) -> None:
+    """Refuse an adapter that is not the one that is asked for, or whose base model has changed.
+
+    Args:
+        path: its folder.
+        config: what its ``adapter_config.json`` says.
+        lora: the adapter that the run asks for, if it does.
+
+    Raises:
+        InputError: another adapter is asked for, or another base model is there.
+    """
     if lora is not None and (lora.r, lora.alpha) != (config["r"], config["lora_alpha"]):
         raise InputError(
             f"{path}: its adapter has r {config['r']} and alpha {config['lora_alpha']}, "
@@ -81,12 +101,6 @@ def attach_adapter(network: Any, path: str, config: dict[str, Any], lora: LoRA |
         raise InputError(
             f"{path}: its adapter was trained on another base model than {config['base_model_name_or_path']} now holds"
         )
-    adapted = PeftModel.from_pretrained(network, path, is_trainable=True)
-    with safe_open(Path(path) / "adapter_model.safetensors", "pt") as file:
-        missing = sorted(get_peft_model_state_dict(adapted).keys() - set(file.keys()))
-    if missing:
-        raise InputError(f"{path}: {len(missing)} weights are missing, {missing[0]} first")
-    return adapted
 
 
 def write_base(folder: Path) -> None:

@@ -113,6 +113,22 @@ class Backbone(nn.Module):
         if self.compile_layers:
             self._compile()
 
+    def unloaded(self) -> "Backbone":
+        """Return the same model with nothing read yet, small enough to be sent to another process.
+
+        A folder is named by its absolute path, as the other process may work in another folder.
+        """
+        return Backbone(
+            str(Path(self.path).resolve()) if Path(self.path).is_dir() else self.path,
+            self.lora,
+            self.quantization,
+            self.dtype,
+            self._format,
+            self.gradient_checkpointing,
+            list(self._tasks) if self._tasks else None,
+            self.compile_layers,
+        )
+
     def completion_logps(self, batch: Batch, beginning: Beginning | None = None) -> Tensor:
         """Return the log-probability of each completion token: (N,) in nats.
 

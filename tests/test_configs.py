@@ -36,6 +36,7 @@ COMMANDS = {
 MODELS = [file for file in FILES if file.startswith("configs/model/")]
 PAIRINGS = [file for file in FILES if file.startswith("configs/pairing/")]
 ENSEMBLE = "configs/pairing/ensemble.yaml"
+ENGINES = [file for file in FILES if file.startswith("configs/engine/")]
 SMALL = {"train": 24, "validation": 6, "test": 6}
 SOURCE = [word for split, count in SMALL.items() for word in (f"--data.source.{split}", str(count))]
 QUIET = ("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--auto_build", "false")
@@ -87,6 +88,8 @@ def overlays(file: str) -> list[tuple[str, str]]:
         return [(base, file) for base in COMMANDS]
     if file in PAIRINGS:
         return [("configs/hsdpo.yaml", file)]
+    if file in ENGINES:
+        return [(base, file) for base in ("configs/mine.yaml", "configs/hard_set.yaml")]
     if file == "configs/data/synthesized.yaml":
         return [("configs/rsft.yaml", file)]
     assert file.startswith("configs/data/"), f"{file}: say here which configs it goes over"

@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from hashlib import sha256
 from typing import Any
 
 from guardreasoner.backbone import Backbone
 from guardreasoner.errors import InputError
 from guardreasoner.generators import Completion, Generator, Request
 from guardreasoner.generators.patience import Failure
+from guardreasoner.generators.seeds import seed_of
 from guardreasoner.generators.slots import Answer, Slots
 from guardreasoner.manifest import fingerprint
 
@@ -176,9 +176,7 @@ class ServerGenerator(Generator):
         prompt = {"messages": [{"role": "user", "content": request.text}]} if self.chat else {"prompt": request.text}
         sent: dict[str, Any] = {"model": self.model, **prompt, **self._sampling}
         if self.send_seed:
-            # 31 bits, as some servers keep it in a signed integer
-            text = f"{request.seeds[index]}\0{request.record_id}\0{index}"
-            sent["seed"] = int.from_bytes(sha256(text.encode()).digest()[:4], "big") >> 1
+            sent["seed"] = seed_of(request, index)
         if count > 1:
             sent["n"] = count
         if self.extra_body:
