@@ -155,7 +155,7 @@ def kill_a_hundred_times(base: str, out: str) -> None:
     from tests.tiny import TinySource, quiet_trainer
 
     def mine(name: str) -> None:
-        module = GuardModule(Backbone(base), lambda b: LocalGenerator(b, 12, chunk=2, workers=1), k=4)
+        module = GuardModule(Backbone(base), lambda b: LocalGenerator(b, 8, chunk=2, workers=1), k=2)
         data = ReasoningDataModule(TinySource(), chunk_size=7)
         trainer = quiet_trainer(callbacks=[RolloutWriter(f"{out}/{name}")])
         trainer.predict(module, datamodule=data, return_predictions=False)
@@ -181,7 +181,7 @@ def kill_a_hundred_times(base: str, out: str) -> None:
     began = time.monotonic()
     assert end(start("timed")) == 0
     lasts = time.monotonic() - began
-    assert len(read_rollouts(Path(out, "whole", "rollouts.jsonl"))) == 24 * 4
+    assert len(read_rollouts(Path(out, "whole", "rollouts.jsonl"))) == 24 * 2
     rng = random.Random(0)
     kills = finished = went_on = 0
     while kills < 100:
@@ -206,5 +206,5 @@ def test_a_hundred_kills_at_any_moment_change_no_byte(tiny_base: Path, tmp_path:
     # forked from a process that has used no threads of torch
     program = "import sys, torch; torch.set_num_threads(1); from tests.test_journal import kill_a_hundred_times as f; "
     command = [sys.executable, "-c", f"{program} f(*sys.argv[1:])", str(tiny_base), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=Path(__file__).parents[1])
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=Path(__file__).parents[1])
     assert done.stdout.startswith("100 kills"), done.stderr
