@@ -96,7 +96,7 @@ class RayGenerator(Generator):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return what decides the outputs: not where, or by how many, they are computed."""
+        """Return what decides the outputs: who computes them does not, in which chunks and on how many threads does."""
         engine = f"{type(self.engine).__module__}.{type(self.engine).__qualname__}"
         return {"engine": engine, **self.engine.settings, "chunk": self.chunk, "threads": self.threads}
 

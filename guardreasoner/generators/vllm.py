@@ -18,6 +18,12 @@ from guardreasoner.model_folder import loading, read_json
 _OURS = ("model", "tokenizer", "quantization", "trust_remote_code", "enable_lora")
 """What the backbone decides."""
 
+_ROOM = (
+    *("gpu_memory_utilization", "kv_cache_memory_bytes", "cpu_offload_gb", "swap_space", "enforce_eager"),
+    *("tensor_parallel_size", "pipeline_parallel_size", "max_num_seqs", "max_num_batched_tokens", "max_model_len"),
+)
+"""Arguments that say what fits in and how much is done at once; a run that met their limits goes on with others."""
+
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks of adapters that vLLM makes room for."""
 
@@ -69,8 +75,9 @@ class VLLMGenerator(Generator):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return what decides the outputs, as far as anything does."""
-        return {"max_new_tokens": self.max_new_tokens, **self.choice.settings, "engine": self.engine}
+        """Return what decides the outputs, but for last digits, which vLLM keeps no promise about."""
+        engine = {name: value for name, value in self.engine.items() if name not in _ROOM}
+        return {"max_new_tokens": self.max_new_tokens, **self.choice.settings, "engine": engine}
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Yield every request's outputs, chunk by chunk, in the order of the requests."""
