@@ -11,7 +11,7 @@ from guardreasoner.prompts import answer_block, conversation, instruction, parse
 from guardreasoner.records import Record
 from guardreasoner.tasks import NO_VERDICT, Task
 
-STEPS = r"^\W*Reasoning Step (\d+)\b"
+STEPS = r"^[^\w\n]*Reasoning Step (\d+)\b"
 """How the released traces, and those of the embedded records, open a step; the group is its number."""
 
 _TASK_HEADING = re.compile(r"^[^\S\n]*(?:#+|\*\*)[^\S\n]*Task\s+(\d+)\b.*$", re.IGNORECASE | re.MULTILINE)

@@ -169,3 +169,8 @@ def test_a_wrong_template_is_one_line(template: str, says: str) -> None:
 def test_a_wrong_step_pattern_is_one_line(pattern: str) -> None:
     with pytest.raises(InputError, match=r"model\.steps"):
         check_steps(pattern)
+
+
+def test_steps_are_looked_for_in_linear_time() -> None:
+    # a pattern that looks for its beginning across lines takes minutes for this
+    assert not numbered("\n" * 200_000)
