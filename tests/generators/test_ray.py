@@ -5,17 +5,16 @@ import os
 import pickle
 import platform
 import signal
-import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from guardreasoner.__main__ import main
 from guardreasoner.backbone import Backbone
 from guardreasoner.cli import GuardCLI
 from guardreasoner.errors import InputError
@@ -24,45 +23,12 @@ from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.generators.ray import RayGenerator
 from guardreasoner.generators.ray_actor import EngineActor
 from guardreasoner.generators.ray_watch import room_for
+from tests.ray_engines import CHUNK, NEW, Broken, Logged
 from tests.tiny import TinySource, command, load
 
-ROOT = Path(__file__).parents[2]
 MISSING = "Ray is not installed (pip install 'guardreasoner[ray]')"
-NEW = 16
-CHUNK = 4
 NODE = {"num_cpus": 1, "object_store_memory": 100 << 20}
 """Room for one actor."""
-
-
-class Logged(LocalGenerator):
-    """Writes into a file which process begins which chunk on which node, and takes its time.
-
-    Args:
-        backbone: the model.
-        log: the file.
-        seconds: that a chunk takes at least.
-    """
-
-    def __init__(self, backbone: Backbone, log: str, seconds: float = 0.0) -> None:
-        super().__init__(backbone, NEW, chunk=CHUNK)
-        self.log = log
-        self.seconds = seconds
-
-    def parts(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
-        import ray
-
-        asked = list(requests)
-        with open(self.log, "a") as file:
-            file.write(f"{ray.get_runtime_context().get_node_id()} {os.getpid()} {asked[0].record_id}\n")
-        time.sleep(self.seconds)
-        yield from super().parts(asked)
-
-
-class Broken(LocalGenerator):
-    """Cannot answer."""
-
-    def parts(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
-        raise RuntimeError("CUDA out of memory\nand more lines")
 
 
 def asked_of(folder: Path, count: int, outputs: int = 4) -> list[Request]:
@@ -185,20 +151,34 @@ def test_a_cluster_that_is_not_there_is_one_line(tiny_base: Path, address: str) 
     assert "ray start --head" in (caught.value.hint or "")
 
 
+@pytest.fixture
+def connected() -> Iterator[None]:
+    """Ends what a test starts."""
+    ray = pytest.importorskip("ray", reason=MISSING)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("connected", "workplace")
 def test_one_machine_needs_no_cluster_and_ray_says_nothing(
-    tiny_base: Path, workplace: Path, start: Callable[..., str]
+    tiny_base: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("ray", reason=MISSING)
     words = command("mine", tiny_base, "--recipe.max_new_tokens", str(NEW), "--model.generator.chunk", "8")
-    start(*words)
+    monkeypatch.setattr(sys, "argv", ["guardreasoner"])
+    assert main(words) == 0
     local = Path("made/rollouts.jsonl").read_bytes()
+    capfd.readouterr()
     ray = ("--config", "configs/engine/ray.yaml", "--model.generator.chunk", "8", "--model.generator.actors", "1")
-    program = [sys.executable, "-m", "guardreasoner", *words, *ray, "--output", "by-ray"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(program, capture_output=True, text=True, env=environment)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "ray" not in done.stdout.lower()
+    assert main([*words, *ray, "--output", "by-ray"]) == 0
     assert Path("by-ray/rollouts.jsonl").read_bytes() == local
+    said = capfd.readouterr()
+    assert said.err == ""
+    assert "ray" not in said.out.lower()
+
+    generator = RayGenerator(Backbone(str(tiny_base)), Broken)
+    with pytest.raises(InputError, match=r"^generator.engine: RuntimeError: CUDA out of memory \(on \S+\)$") as caught:
+        list(generator.parts(asked_of(tiny_base, 2)))
+    assert "in parts" in str(caught.value.__cause__)  # for who calls from Python
 
 
 @pytest.fixture(scope="module")
@@ -238,24 +218,16 @@ def ray_generator(folder: Path, log: Path) -> RayGenerator:
     return RayGenerator(backbone, lambda one: Logged(one, str(log), 0.15), chunk=CHUNK, actors=2, patience=0.5)
 
 
-@pytest.mark.usefixtures("cluster")
-def test_an_error_of_the_engine_is_one_line(tiny_base: Path) -> None:
-    generator = RayGenerator(Backbone(str(tiny_base)), Broken)
-    with pytest.raises(InputError, match=r"^generator.engine: RuntimeError: CUDA out of memory \(on \S+\)$") as caught:
-        list(generator.parts(asked_of(tiny_base, 2)))
-    assert "in parts" in str(caught.value.__cause__)  # for who calls from Python
-
-
 @pytest.mark.usefixtures("worker")
 def test_an_actor_that_is_killed_changes_nothing(tiny_base: Path, tmp_path: Path) -> None:
-    asked, log, found, killed = asked_of(tiny_base, 38), tmp_path / "log", [], ""
+    asked, log, found, killed = asked_of(tiny_base, 30), tmp_path / "log", [], ""
     for part in ray_generator(tiny_base, log).parts(iter(asked)):
         found.append(part)
         if len(found) == 3:
             killed = begun(log)[-1][1]
             os.kill(int(killed), signal.SIGKILL)
     assert found == local_parts(tiny_base, asked)
-    assert [len(part) for part in found] == [16] * 9 + [8]
+    assert [len(part) for part in found] == [16] * 7 + [8]
     assert len({process for _, process, _ in begun(log)}) == 3  # it was started again
     assert len(begun(log)) > len(found)  # and what it had not finished was begun again
 
@@ -263,7 +235,7 @@ def test_an_actor_that_is_killed_changes_nothing(tiny_base: Path, tmp_path: Path
 def test_a_node_that_is_killed_half_way_changes_nothing(
     tiny_base: Path, cluster: Any, worker: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asked, log, found = asked_of(tiny_base, 48), tmp_path / "log", []
+    asked, log, found = asked_of(tiny_base, 44), tmp_path / "log", []
     with caplog.at_level(logging.WARNING, "guardreasoner"):
         for part in ray_generator(tiny_base, log).parts(asked):
             found.append(part)
