@@ -9,7 +9,9 @@ import pytest
 from hypothesis import settings
 
 from guardreasoner.__main__ import main
+from tests.browser import chromium, visit
 
+__all__ = ["chromium", "visit"]  # fixtures
 # The first example of a test may import torch, which takes seconds: no deadline per example.
 settings.register_profile("guardreasoner", deadline=None)
 settings.load_profile("guardreasoner")
