@@ -26,9 +26,18 @@ from guardreasoner.generators.ray_watch import room_for
 from tests.ray_engines import CHUNK, NEW, Broken, Logged
 from tests.tiny import TinySource, command, load
 
+ROOT = Path(__file__).parents[2]
 MISSING = "Ray is not installed (pip install 'guardreasoner[ray]')"
 NODE = {"num_cpus": 1, "object_store_memory": 100 << 20}
 """Room for one actor."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def importable() -> Iterator[None]:
+    """Lets actors, which are processes of their own, import what tests define."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        yield
 
 
 def asked_of(folder: Path, count: int, outputs: int = 4) -> list[Request]:
