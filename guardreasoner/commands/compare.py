@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
@@ -14,6 +14,7 @@ from guardreasoner.comparison.alignment import Answers
 from guardreasoner.comparison.criteria import DEMO, ROLES, Criterion, check
 from guardreasoner.errors import InputError
 from guardreasoner.options import add_files, add_resampling, require_files, write
+from guardreasoner.reasoning_quality import faultless
 from guardreasoner.records import write_jsonl
 from guardreasoner.report.comparisons import comparison_as_json, comparison_notes, comparison_tables
 from guardreasoner.report.tables import latex_document
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     named = read_named(args.runs, "compare", seeds=True)
     runs = [Run(one.name, tuple(_answers(one))) for one in named]
     comparison = compare(runs, tasks_of(named), args.mode, args.intersect, args.resamples, args.seed)
-    criteria = _criteria(comparison, args)
+    criteria = _criteria(comparison, runs, args)
     pairs = comparison.pairs()
     tables = comparison_tables(comparison, pairs, criteria)
     seeds = {one.name: len(one.paths) for one in named}
@@ -98,7 +99,7 @@ def _answers(one: Named) -> list[Answers]:
     ]
 
 
-def _criteria(comparison: Comparison, args: argparse.Namespace) -> list[Criterion]:
+def _criteria(comparison: Comparison, runs: Sequence[Run], args: argparse.Namespace) -> list[Criterion]:
     """Check the criteria where they are asked for, or where the runs are called as in the demo."""
     if args.criteria is None and not all(name in comparison.scores for name in DEMO.values()):
         return []
@@ -108,7 +109,19 @@ def _criteria(comparison: Comparison, args: argparse.Namespace) -> list[Criterio
             "compare: --criteria: no run is called as in the demo",
             "say which is which: --criteria rsft=NAME longer=NAME hsdpo=NAME",
         )
-    return check(comparison, roles, resamples=args.resamples, seed=args.seed)
+    return check(comparison, roles, _quality(comparison, runs, roles), args.resamples, args.seed)
+
+
+def _quality(
+    comparison: Comparison, runs: Sequence[Run], roles: Mapping[str, str]
+) -> tuple[Sequence[float], Sequence[float]] | None:
+    """Return the share of faultless reasoning by record, for R-SFT and for HS-DPO; None where one is missing."""
+    files = {one.name: one for one in comparison.aligned.files}
+    seeds = {run.name: [files[answers.name] for answers in run.seeds] for run in runs}
+    if not {"rsft", "hsdpo"} <= roles.keys() or not {roles["rsft"], roles["hsdpo"]} <= seeds.keys():
+        return None
+    before, after = (faultless(seeds[roles[role]], comparison.tasks) for role in ("rsft", "hsdpo"))
+    return before, after
 
 
 def _roles(words: Sequence[str]) -> dict[str, str]:
