@@ -23,12 +23,17 @@ _WHERE_THERE_ARE = ("too few", "duplicates", "dropped", "not mined", "beyond cap
 """What can only be under some options is shown where it is."""
 
 
+def columns_of(total: Counts) -> dict[str, str]:
+    """Return what to show of counts: the field by its heading."""
+    return {name: field for name, field in _COLUMNS.items() if name not in _WHERE_THERE_ARE or getattr(total, field)}
+
+
 def show_counts(counts: dict[str, Counts]) -> None:
     """Show what was found by source."""
     total = sum(counts.values(), Counts())
-    shown = [name for name in _COLUMNS if name not in _WHERE_THERE_ARE or getattr(total, _COLUMNS[name])]
-    rows = [(source or "(none)", *(getattr(one, _COLUMNS[name]) for name in shown)) for source, one in counts.items()]
-    _show(("source", *shown), rows, ("total", *(getattr(total, _COLUMNS[name]) for name in shown)))
+    shown = columns_of(total)
+    rows = [(source or "(none)", *(getattr(one, field) for field in shown.values())) for source, one in counts.items()]
+    _show(("source", *shown), rows, ("total", *(getattr(total, field) for field in shown.values())))
 
 
 def brief(found: Findings) -> Iterator[str]:
