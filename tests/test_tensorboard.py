@@ -175,8 +175,8 @@ def test_plots(runs: dict[str, EventAccumulator]) -> None:
             assert event.step == 0
             picture = imread(io.BytesIO(event.encoded_image_string))
             assert picture.shape[:2] == (event.height, event.width)
-            assert event.width == 600
-            assert 100 < event.height < 1500
+            assert event.width == 750
+            assert 150 < event.height < 1500
             colours = {tuple(pixel) for pixel in (picture[::3, ::3, :3] * 255).astype(int).reshape(-1, 3)}
             assert len(colours) > 3, f"{tag} is empty"
 

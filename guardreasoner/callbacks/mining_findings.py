@@ -32,4 +32,4 @@ def _table(found: Findings) -> str:
     total = found.total()
     counts = {"records": found.records, "hard": total.hard, **asdict(total)}
     rows = [f"| {name.replace('_', ' ')} | {count:,} |" for name, count in counts.items()]
-    return "\n".join(["| | |", "|---|---:|", *rows])
+    return "\n".join(["| over all sources | |", "|---|---:|", *rows])

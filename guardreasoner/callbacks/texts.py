@@ -13,7 +13,7 @@ from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.plotting import short
 from guardreasoner.records import Record
 
-_LONGEST = 20_000
+_LONGEST = 8_000
 _WIDTH = 110
 
 
@@ -65,9 +65,13 @@ def _as_shown(record: Record, output: str) -> str:
     """Return a block of code: TensorBoard renders Markdown, and of its forms this alone leaves a text as it is."""
     gold = ", ".join(f"{task} {label}" for task, label in record.gold().items())
     parts = {"Prompt": record.prompt, "Response": record.response, "Gold labels": gold, "Output": output}
-    shown = "\n\n".join(f"{name}:\n{text}" for name, text in parts.items() if text is not None)
-    more = f"\n… {len(shown) - _LONGEST:,} more characters" if len(shown) > _LONGEST else ""
-    return "\n".join(f"    {line}" for line in _lines(shown[:_LONGEST] + more))
+    shown = "\n\n".join(f"{name}:\n{_cut(text)}" for name, text in parts.items() if text is not None)
+    return "\n".join(f"    {line}" for line in _lines(shown))
+
+
+def _cut(text: str) -> str:
+    more = f"\n… {len(text) - _LONGEST:,} more characters" if len(text) > _LONGEST else ""
+    return text[:_LONGEST] + more
 
 
 def _lines(text: str) -> Iterator[str]:
