@@ -31,7 +31,7 @@ class Item:
 
 RUBRIC = (
     Item("coherent", "coherent", "The steps follow from each other, without contradiction, gap or loop."),
-    Item("consistent", "consistent with the verdict", "The reasoning leads to the very verdict that ends the answer."),
+    Item("consistent", "fits the verdict", "The reasoning leads to the very verdict that ends the answer."),
     Item("true", "true to the text", "What it says of prompt and response is in them; nothing is made up or twisted."),
     Item("complete", "complete", "Whatever decides a question that was asked is weighed."),
 )
