@@ -176,7 +176,7 @@ def _rating(row: Mapping[str, Any], where: str) -> Rating:
     _require(row, _RATING, where)
     answers: dict[str, Judged] = {}
     for slot, answer in row["answers"].items():
-        if slot not in SLOTS or not slot:
+        if slot not in tuple(SLOTS):
             raise InputError(f"{where}: answers: {slot!r} is none of {', '.join(SLOTS)}")
         if not isinstance(answer, dict):
             raise InputError(f"{where}: answers: {slot}: expected a JSON object, found {type(answer).__name__}")

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,6 +35,7 @@ class RatingsFile:
             lock(self._file, path, "review")
             self.found: Ratings = read_ratings([path])
             self.torn = self._mend()
+            self._end = self._size()
             _sync_folder(path.parent)
         except BaseException:
             self._file.close()
@@ -45,19 +47,26 @@ class RatingsFile:
         Raises:
             OSError: it is not, and the file is as it was.
         """
-        end = os.fstat(self._file.fileno()).st_size
         text = json.dumps(line, ensure_ascii=False) + "\n"
+        # half a surrogate pair has no UTF-8, but a JSON escape, and that is what the error handler writes
+        content = text.encode(errors="backslashreplace")
+        if self._size() != self._end:  # what a line that failed has left
+            self._file.truncate(self._end)
         try:
-            # half a surrogate pair has no UTF-8, but a JSON escape, and that is what the error handler writes
-            write_all(self._file, text.encode(errors="backslashreplace"))
+            write_all(self._file, content)
             os.fsync(self._file.fileno())
         except OSError:
-            self._file.truncate(end)
+            with suppress(OSError):
+                self._file.truncate(self._end)
             raise
+        self._end += len(content)
 
     def close(self) -> None:
         """Let others write."""
         self._file.close()
+
+    def _size(self) -> int:
+        return os.fstat(self._file.fileno()).st_size
 
     def _mend(self) -> int:
         """Make the file end in a whole line; return how many were cut off while they were written, 0 or 1."""
