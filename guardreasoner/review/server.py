@@ -13,7 +13,7 @@ ADDRESS = "127.0.0.1"
 
 
 def bind(port: int) -> socket.socket:
-    """Return a socket at a port; 0 is any free one.
+    """Return a socket at a port; 0 is any free one. From now on it takes calls, which wait until somebody serves.
 
     Raises:
         InputError: the port is taken, or not for everybody.
@@ -22,6 +22,7 @@ def bind(port: int) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((ADDRESS, port))
+        bound.listen()
     except OSError as error:
         bound.close()
         raise InputError(f"review: --port {port}: {error.strerror}", "without --port any free one is taken") from None
