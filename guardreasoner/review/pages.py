@@ -58,7 +58,7 @@ def page(session: Session, wanted: Filter, case: Case | None, token: str, nonce:
             tasks=session.cases.tasks,
             rubric=RUBRIC,
             choices=[*((one.slot, f"{one.slot} is better") for one in answers), (TIE, "tie")] if several else [],
-            alike=several and len({one.text for one in answers}) < len(answers),
+            alike=_alike(case) if case else [],
             note_length=NOTE_LENGTH,
             total=len(session.cases.all),
             rated=rated,
@@ -103,6 +103,14 @@ class _Pictures(dict[int, int]):
 
 
 _PICTURES = _Pictures()
+
+
+def _alike(case: Case) -> list[str]:
+    """Return which slots hold the same text: "A and C"."""
+    slots: dict[str, list[str]] = {}
+    for one in case.answers:
+        slots.setdefault(one.text, []).append(one.slot)
+    return [" and ".join(of) for of in slots.values() if len(of) > 1]
 
 
 def _given(case: Case, latest: Rating) -> dict[str, str]:

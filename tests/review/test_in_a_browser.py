@@ -129,6 +129,15 @@ def test_open_questions_may_stay_open(visit: Visit, server: Serving, folder: Pat
     assert turn(page, "u") == "Undone: record 1."
 
 
+def test_it_works_without_scripts(visit: Visit, server: Serving) -> None:
+    page = visit(server.address + "?at=2", java_script_enabled=False)
+    page.check("input[name='B.true'][value=no]")
+    page.click("text=Save and go on")
+    assert page.inner_text("#status") == "Record 2 is saved."
+    page.click("text=Undo")
+    assert page.inner_text("#status") == "Undone: record 2."
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("screen", [DESK, PHONE], ids=["desk", "phone"])
 def test_everybody_can_read_it(visit: Visit, server: Serving, scheme: str, screen: dict[str, int]) -> None:
@@ -149,6 +158,9 @@ def test_any_text_can_be_rated(visit: Visit, server: Serving, folder: Path, text
     beginning = "alert" if text is NASTY else "All work"
     place = next(n for n in range(1, 7) if beginning in server.get(f"?at={n}"))
     page = visit(f"{server.address}?at={place}", viewport=screen)
+    press(page, "PageDown")
+    tops = page.evaluate("[...document.querySelectorAll('.answers .text')].map((one) => one.scrollTop)")
+    assert min(tops) > 50
     assert page.text_content(".text >> nth=0") == text.replace("\x1b", "␛")
     assert not is_wider_than_the_screen(page)
     assert page.locator("script").count() == 1

@@ -112,6 +112,14 @@ function better(key) {
   return true;
 }
 
+// Scroll the answers side by side; at their end, and where they need no scrolling, the page.
+function scrollAnswers(direction) {
+  const texts = [...document.querySelectorAll(".answers .text")];
+  const before = texts.map((text) => text.scrollTop);
+  for (const text of texts) text.scrollBy(0, direction * 0.85 * text.clientHeight);
+  return texts.some((text, place) => text.scrollTop !== before[place]);
+}
+
 document.addEventListener("keydown", (event) => {
   const target = event.target;
   if (target.matches("textarea")) {
@@ -119,12 +127,15 @@ document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && event.ctrlKey) form.requestSubmit();
     return;
   }
-  if (dialog.open || event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
+  if (dialog.open || event.ctrlKey || event.altKey || event.metaKey) return;
   if (target.matches("select")) {
     if (event.key === "Escape") target.blur();
     if (event.key === "Enter") $("#filter").requestSubmit();
     return;
   }
+  const direction = { PageDown: 1, PageUp: -1 }[event.key];
+  if (direction && !target.matches(".text") && scrollAnswers(direction)) event.preventDefault();
+  if (event.repeat) return;
   if (event.key === "Enter" && target.matches("a, button, summary, #filter *")) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   if (better(key)) event.preventDefault();
