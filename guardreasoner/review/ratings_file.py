@@ -1,5 +1,6 @@
 """A ratings file that is written to: one writer, a line at a time, on the disk before anybody is told so."""
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -50,6 +51,8 @@ class RatingsFile:
         text = json.dumps(line, ensure_ascii=False) + "\n"
         # half a surrogate pair has no UTF-8, but a JSON escape, and that is what the error handler writes
         content = text.encode(errors="backslashreplace")
+        if not self.path.exists() or not os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno())):
+            raise OSError(errno.ENOENT, "the file that was there has been taken away")
         if self._size() != self._end:  # what a line that failed has left
             self._file.truncate(self._end)
         try:

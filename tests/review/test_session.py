@@ -156,6 +156,31 @@ def test_a_torn_line_is_removed_and_a_whole_one_kept(tmp_path: Path) -> None:
         assert [json.loads(line)["id"] for line in path.read_bytes().splitlines()][2 + whole :] == ["another"]
 
 
+def test_a_line_is_forced_to_the_disk_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = open_session(tmp_path, two_runs(tmp_path))
+    forced: list[tuple[int, tuple[int, int]]] = []
+    monkeypatch.setattr("os.fsync", lambda _: forced.append((len(lines(session)), session.counts())))
+    session.rate(session.cases.all[0], {"A": YES})
+    session.skip(session.cases.all[1])
+    session.undo()
+    assert forced == [(1, (0, 0)), (2, (1, 0)), (3, (1, 1))]
+
+
+def test_a_file_that_was_taken_away_takes_no_rating(tmp_path: Path) -> None:
+    session = open_session(tmp_path, two_runs(tmp_path))
+    moved = session.file.path.rename(tmp_path / "moved")
+    for path in (None, session.file.path):
+        if path:
+            path.touch()
+        with pytest.raises(OSError, match="has been taken away"):
+            session.rate(session.cases.all[0], {"A": YES})
+    assert (session.counts(), moved.read_text(), session.file.path.read_text()) == ((0, 0), "", "")
+    session.file.path.unlink()
+    moved.rename(session.file.path)
+    session.rate(session.cases.all[0], {"A": YES})
+    assert len(lines(session)) == 1
+
+
 @pytest.mark.parametrize("content", ["secret", "a\nb\n", '{"a": 1}\n', "[1]\nhello"])
 def test_a_file_of_something_else_stays_as_it_is(tmp_path: Path, content: str) -> None:
     path = tmp_path / "x"
