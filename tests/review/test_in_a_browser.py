@@ -110,6 +110,7 @@ def test_gold_labels_and_keys_are_shown_when_asked_for(visit: Visit, server: Ser
     press(page, "Enter")
     assert "Nothing is rated yet" in page.inner_text("#status")
     assert not page.is_visible("#gold dl")
+    assert not any(f"{place}/" in page.inner_text("main") for place in ("home", "away"))  # ids tell of labels
     press(page, "g")
     assert page.is_visible("#gold dl")
     press(page, "?")
