@@ -28,5 +28,6 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# Everything that runs have written; what people have rated stays.
 clean:
-	rm -rf checkpoints/* logs/*
+	find checkpoints logs -mindepth 1 -maxdepth 1 ! -name '.*' ! -path logs/ratings -exec rm -rf {} +

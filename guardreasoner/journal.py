@@ -75,7 +75,7 @@ class Journal:
         dropped = 0
         for path in self._shards():
             with path.open("r+b") as shard:
-                _lock(shard, self.folder)
+                lock(shard, self.folder)
                 end, lines = _committed(shard)
                 dropped += lines
                 shard.truncate(end)
@@ -93,7 +93,7 @@ class Journal:
         """Make ready to append to a process's shard."""
         path = self.folder / f"rollouts-{process:05}.jsonl"
         self._shard = path.open("ab", buffering=0)
-        _lock(self._shard, self.folder)
+        lock(self._shard, self.folder)
         self._cost_file = self.folder / f"cost-{process:05}.json"
         self.cost = _read_cost(self._cost_file) or Cost(device=device)
 
@@ -107,7 +107,7 @@ class Journal:
         """
         assert self._shard is not None
         lines = [json.dumps(asdict(one), ensure_ascii=False).encode() + b"\n" for one in rollouts]
-        _write_all(self._shard, b"".join(lines) + b"\n")
+        write_all(self._shard, b"".join(lines) + b"\n")
         self.cost = replace(
             self.cost,
             seconds=self.cost.seconds + seconds,
@@ -185,6 +185,33 @@ class Journal:
         return sorted(self.folder.glob("rollouts-*.jsonl"))
 
 
+def lock(file: BinaryIO, where: Path, who: str = "run") -> None:
+    """Keep others from writing until the file is closed; file systems without locks let everybody.
+
+    Args:
+        file: open; closed where another process has it.
+        where: what is written, and
+        who: who writes, for the message.
+
+    Raises:
+        InputError: another process has it.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise InputError(f"{where}: another {who} is writing here") from None
+    except OSError:
+        pass
+
+
+def write_all(file: BinaryIO, data: bytes) -> None:
+    """Write all bytes to a file without a buffer, which may take fewer at a time."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
 def _committed(shard: BinaryIO) -> tuple[int, int]:
     """Return the place behind the last whole part, and how many lines stand behind it."""
     place = end = lines = 0
@@ -213,22 +240,6 @@ def _rows(path: Path) -> Iterator[tuple[dict[str, Any], int, int]]:
                         f"{path}:{number}: not valid JSON", f"remove {path.parent} to begin anew"
                     ) from None
             place += len(line)
-
-
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest) :]
-
-
-def _lock(file: BinaryIO, folder: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise InputError(f"{folder}: another run is writing here") from None
-    except OSError:
-        pass  # a file system without locks
 
 
 def _read_cost(path: Path) -> Cost | None:

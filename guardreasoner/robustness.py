@@ -8,7 +8,6 @@ answer counts once, as wrong, as in :mod:`guardreasoner.scoring`'s strict mode.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,42 +16,13 @@ from guardreasoner.attacks import origin
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import Verdicts, parse
 from guardreasoner.records import Record, Rollout
+from guardreasoner.scoring.shares import Share
 from guardreasoner.tasks import Task
 
 ALL = "all"
 """Name of the row over all benchmarks."""
 
 RESAMPLES = 2000
-_Z = 1.959964
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A number of cases out of a total.
-
-    Args:
-        count: the cases.
-        total: what they are counted among.
-    """
-
-    count: int
-    total: int
-
-    @property
-    def percent(self) -> float | None:
-        """The share in percent; None of nothing."""
-        return 100 * self.count / self.total if self.total else None
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """Wilson's 95 % interval of the share, in percent; None of nothing."""
-        if not self.total:
-            return None
-        share, squared = self.count / self.total, _Z**2
-        centre = share + squared / (2 * self.total)
-        half = _Z * sqrt(share * (1 - share) / self.total + squared / (4 * self.total**2))
-        low, high = ((centre + sign * half) / (1 + squared / self.total) for sign in (-1, 1))
-        return 100 * max(0.0, low), 100 * min(1.0, high)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,14 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 VOCABULARY = ("errors", "tasks", "records", "recipe", "objective", "redaction", "manifest")
 TRANSFORMS = (
     *("prompts", "encoder", "tokens", "packing", "example_store", "sampling", "plotting", "mining", "scoring"),
-    *("attacks", "robustness", "comparison", "validation", "contamination", "splits", "synthesis", "conclusions"),
-    *("reasoning_quality", "diagnosis", "journal", "progress"),
+    *("attacks", "robustness", "comparison", "ratings", "validation", "contamination", "splits", "synthesis"),
+    *("conclusions", "reasoning_quality", "diagnosis", "journal", "progress"),
 )
 OUTSIDE_WORLD = ("model_folder", "adapter", "attention", "backbone", "reference", "generators", "sources")
 LIGHTNING = ("data", "modules", "callbacks")
 APPLICATION = (
-    *("config", "freshness", "lineage", "pipeline", "misspelt", "cli", "__main__", "commands", "options", "report"),
+    *("config", "freshness", "lineage", "pipeline", "misspelt", "cli", "__main__", "commands", "options"),
+    *("report", "review"),
 )
 FLOORS = (VOCABULARY, TRANSFORMS, OUTSIDE_WORLD, LIGHTNING, APPLICATION)
 
@@ -48,7 +49,9 @@ LIGHT = (
     "synthesis",
     "conclusions",
     "reasoning_quality",
+    "ratings",
     "sources",
+    "review",
 )
 
 
@@ -154,7 +157,10 @@ def test_files_are_short_and_have_names_that_say_something(path: Path) -> None:
     "module",
     [
         *("guardreasoner.scoring", "guardreasoner.comparison", "guardreasoner.robustness", "guardreasoner.__main__"),
-        *(f"guardreasoner.commands.{verb}" for verb in ("score", "compare", "robustness", "lineage", "pairs")),
+        *(
+            f"guardreasoner.commands.{verb}"
+            for verb in ("score", "compare", "robustness", "lineage", "pairs", "review")
+        ),
     ],
 )
 def test_files_are_scored_without_torch(module: str) -> None:

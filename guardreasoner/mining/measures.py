@@ -38,15 +38,31 @@ def cohens_kappa(one: np.ndarray, other: np.ndarray) -> tuple[float, float | Non
     """Return how often two judges agree, and Cohen's kappa: (agreement − chance) / (1 − chance).
 
     Args:
-        one, other: (items,) bool, at least one item.
+        one, other: (items,) of anything that can be sorted, at least one item.
 
     Returns:
         The share of items, and kappa; None where both say one and the same of everything, so that chance is 1.
     """
-    share = float((one == other).mean())
-    p, q = float(one.mean()), float(other.mean())
-    chance = p * q + (1 - p) * (1 - q)
-    return share, None if chance == 1 else (share - chance) / (1 - chance)
+    said, places = np.unique(np.concatenate([one, other]), return_inverse=True)
+    counts = np.zeros((len(said), len(said)))
+    np.add.at(counts, tuple(places.reshape(2, -1)), 1)
+    share, kappa = agreement(counts)
+    return float(share), None if np.isnan(kappa) else float(kappa)
+
+
+def agreement(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the share on which two judges agree, and Cohen's kappa, of many tables at once.
+
+    Args:
+        counts: (..., C, C) items by what the one and what the other says of them.
+
+    Returns:
+        (...), (...): the share, NaN where nothing was judged; kappa, NaN where chance is 1, too.
+    """
+    total = counts.sum(axis=(-1, -2))
+    chance = _ratio((counts.sum(axis=-1) * counts.sum(axis=-2)).sum(axis=-1), total**2)
+    share = _ratio(np.trace(counts, axis1=-2, axis2=-1), total)
+    return share, _ratio(share - chance, 1 - chance)
 
 
 def expected_hard(
@@ -103,3 +119,7 @@ def chance_none_drawn(marked: np.ndarray, n: np.ndarray, k: int) -> np.ndarray:
         left = np.maximum(n - drawn, 1)  # where all have been drawn, what it divides is not used
         chance *= np.where(drawn < n, np.maximum(n - marked - drawn, 0) / left, 1.0)
     return chance
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)

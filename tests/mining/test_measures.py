@@ -100,6 +100,8 @@ def test_kappa_by_hand() -> None:
     assert cohens_kappa(one, other) == pytest.approx((0.75, 0.5))
     assert cohens_kappa(one, ~one) == pytest.approx((0.0, -1.0))
     assert cohens_kappa(one | True, one | True) == (1.0, None)
+    # three words: the same on 3 of 4; by chance on 2/4 · 1/4 + 1/4 · 2/4 + 1/4 · 1/4 = 5/16; kappa (12 − 5) / (16 − 5)
+    assert cohens_kappa(np.array(["a", "a", "b", "c"]), np.array(["a", "b", "b", "c"])) == pytest.approx((0.75, 7 / 11))
 
 
 def test_histograms_by_hand() -> None:
