@@ -1,7 +1,7 @@
 """What reasoning is like, measured without a judge: whether it concludes what is answered, its length, loops, leaks.
 
-All of it is found by rules on the text, in time linear in its length. Intervals are of 95 %: Wilson's for rates
-(https://doi.org/10.1080/01621459.1927.10502953), a bootstrap over records for means.
+All of it is found by rules on the text, in time linear in its length. Intervals are of 95 %: Wilson's for rates, a
+bootstrap over records for means.
 """
 
 import re
@@ -19,6 +19,7 @@ from guardreasoner.comparison.alignment import Answers
 from guardreasoner.conclusions import conclusions
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import conversation, parse, reasoning_of
+from guardreasoner.scoring.shares import wilson
 from guardreasoner.synthesis import betrayals
 from guardreasoner.tasks import Task
 
@@ -42,7 +43,6 @@ FAULTS = ("contradicts an answer", "no reasoning", "loops", "endless", "answer b
 FAULTLESS = "none of these"
 
 _FOREIGN = 0.01
-_Z = 1.959963984540054
 _RESAMPLES = 1000
 
 
@@ -203,10 +203,8 @@ def rate(hits: int, n: int) -> Estimate:
         hits: 0 to n.
         n: at least 1.
     """
-    share, spread = hits / n, _Z * _Z / n
-    middle = (share + spread / 2) / (1 + spread)
-    half = _Z * float(np.sqrt(share * (1 - share) / n + spread / (4 * n))) / (1 + spread)
-    return Estimate(100 * share, 100 * max(0.0, middle - half), 100 * min(1.0, middle + half), n)
+    low, high = wilson(hits / n, n)
+    return Estimate(100 * hits / n, low, high, n)
 
 
 def _outcome(concluded: str | None, verdict: str) -> Outcome:
