@@ -148,10 +148,10 @@ def compare(
         InputError: fewer than two runs, other records without ``intersect``, or answers that do not fit their records.
     """
     if len(runs) < 2:
-        raise InputError(f"compare: takes two runs or more, got {len(runs)}", "score shows a single one")
+        raise InputError(f"a comparison takes two runs or more, got {len(runs)}", "score shows a single one")
     names = Counter(answers.name for run in runs for answers in run.seeds)
     if twice := next((name for name, count in names.items() if count > 1), None):
-        raise InputError(f"compare: {twice} is given twice")
+        raise InputError(f"{twice} is given twice")
     aligned = align([answers for run in runs for answers in run.seeds], intersect)
     files = [judge(one.name, one.records, one.rollouts, tasks, READING[mode]) for one in aligned.files]
     drawn = draw(files, tasks, mode, resamples, seed)
