@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # packages do not know each other; whoever is on top may import everything.
 VOCABULARY = ("errors", "tasks", "records", "recipe", "objective", "redaction", "manifest")
 TRANSFORMS = (
-    *("prompts", "encoder", "tokens", "packing", "example_store", "sampling", "mining", "scoring"),
+    *("prompts", "encoder", "tokens", "packing", "example_store", "sampling", "plotting", "mining", "scoring"),
     *("attacks", "robustness", "comparison", "validation", "contamination", "splits", "synthesis", "conclusions"),
     *("reasoning_quality", "diagnosis", "journal", "progress"),
 )
@@ -37,6 +37,7 @@ LIGHT = (
     "redaction",
     "manifest",
     "prompts",
+    "plotting",
     "mining",
     "scoring",
     "attacks",

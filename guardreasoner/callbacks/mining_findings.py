@@ -7,7 +7,8 @@ from typing import Any
 from lightning.pytorch import Callback
 
 from guardreasoner.mining.findings import Findings
-from guardreasoner.mining.plots import figures
+from guardreasoner.mining.plots import plots
+from guardreasoner.plotting import figures
 
 
 class MiningFindings(Callback):
@@ -26,5 +27,5 @@ class MiningFindings(Callback):
                     logger.experiment.add_scalar(f"mining/{name}", count, trainer.global_step)
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", "Glyph .* missing")  # names may be in any script
-                    for name, figure in figures(found).items():
+                    for name, figure in figures(plots(found)).items():
                         logger.experiment.add_figure(f"mining/{name}", figure, trainer.global_step)

@@ -1,54 +1,18 @@
-"""Plots of what mining found, drawn with matplotlib: the same ones for a page and for TensorBoard."""
+"""Plots of what mining found: the same ones for a page and for TensorBoard."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from guardreasoner.mining.findings import Findings
-
-COLOURS = ("#2f6db5", "#b87312", "#4c8f57", "#8c5aa8", "#b3485b", "#3f8a8a", "#7d7d3a", "#7a6a5f")
-"""Of series, in order, where nobody gives others."""
+from guardreasoner.plotting import Plot, legend, name_rows
 
 _ROWS = 20
 _SIZES = 4
-
-Draw = Callable[[Any, Sequence[str]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """One plot.
-
-    Args:
-        name: a word.
-        title: what it shows.
-        height: in inches, for a width of five.
-        draw: takes a matplotlib figure and the colours of its series.
-    """
-
-    name: str
-    title: str
-    height: float
-    draw: Draw
 
 
 def plots(found: Findings) -> list[Plot]:
     """Return the plots for which there are numbers."""
     return [plot for make in (_outcomes, _votes, _weights, _growth, _agreement) for plot in make(found)]
-
-
-def figures(found: Findings, colours: Sequence[str] = COLOURS, width: float = 6.0) -> dict[str, Any]:
-    """Return a matplotlib figure by name for each plot; the widths of all are the same, in inches."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    made = {}
-    with matplotlib.rc_context({"text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False}):
-        for plot in plots(found):
-            made[plot.name] = figure = Figure(figsize=(width, plot.height * width / 5), layout="constrained")
-            plot.draw(figure, colours)
-            figure.suptitle(plot.title, fontsize=10)
-    return made
 
 
 def _outcomes(found: Findings) -> list[Plot]:
@@ -88,7 +52,7 @@ def _votes(found: Findings) -> list[Plot]:
         axes.set_xticks(range(max(one.of for one in largest) + 1))
         axes.set_xlabel("right outputs")
         axes.set_ylabel("groups")
-        _legend(axes)
+        legend(axes)
 
     return [Plot("votes", "Groups by the number of right outputs", 2.9, draw)]
 
@@ -139,21 +103,9 @@ def _bars(
             places = [row + (0 if stacked else (number - (len(series) - 1) / 2) * thick) for row in range(len(shown))]
             axes.barh(places, values, thick, done if stacked else None, color=colours[number], label=label)
             done = [before + value for before, value in zip(done, values, strict=True)]
-        axes.set_yticks(range(len(shown)), [_short(called) for called, _ in shown])
-        for label in axes.get_yticklabels():
-            label.set_parse_math(False)  # a dollar sign in a name is one, also where ticks are drawn later
-        axes.invert_yaxis()
+        name_rows(axes, [called for called, _ in shown])
         if left_out:
             axes.set_xlabel(f"{left_out} more are not shown")
-        _legend(axes)
+        legend(axes)
 
     return Plot(name, title, 1.0 + 0.28 * len(shown) + (0.2 if left_out else 0), draw)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 28 else f"{name[:12]}…{name[-15:]}"
-
-
-def _legend(axes: Any) -> None:
-    spacing: Mapping[str, Any] = {"handlelength": 1, "handletextpad": 0.5, "columnspacing": 1, "borderpad": 0}
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False, **spacing)

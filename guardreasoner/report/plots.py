@@ -10,7 +10,8 @@ from typing import Any
 
 from guardreasoner.diagnosis import Balance, Histogram, Lengths
 from guardreasoner.mining.findings import Findings
-from guardreasoner.mining.plots import Plot, plots
+from guardreasoner.mining.plots import plots
+from guardreasoner.plotting import Plot, legend, name_rows, short
 
 # Colours that matplotlib writes down and nobody else uses; each stands for a variable of the page.
 _INK, _FAINT, _LIMIT = "#010101", "#020202", "#030303"
@@ -72,7 +73,7 @@ def length_percentiles(lengths: Sequence[Lengths], limit: int) -> str:
         axes.set_yscale("log")
         _plain_ticks(axes.yaxis, *axes.get_ylim())
         axes.set_ylabel("tokens (logarithmic)")
-        _legend(axes)
+        legend(axes)
 
     return _svg(draw, 3.2, "percentiles", "Lengths of prompt and completion by percentile")
 
@@ -89,19 +90,17 @@ def label_balance(rows: Sequence[Balance]) -> str:
         grid = figure.subplots(len(shown), squeeze=False, height_ratios=ratios)
         for (task, bars), axes in zip(shown.items(), grid[:, 0], strict=True):
             labels = list(dict.fromkeys(label for _, counts in bars for label in counts))
-            names = [_short(source) for source, _ in bars]
             places, done = range(len(bars)), [0] * len(bars)
             for number, label in enumerate(labels):
                 counts = [of.get(label, 0) for _, of in bars]
-                axes.barh(places, counts, 0.7, done, color=_SERIES[number % len(_SERIES)], label=_short(label))
+                axes.barh(places, counts, 0.7, done, color=_SERIES[number % len(_SERIES)], label=short(label, 22))
                 done = [before + count for before, count in zip(done, counts, strict=True)]
-            axes.set_yticks(places, names)
-            axes.invert_yaxis()
+            name_rows(axes, [source for source, _ in bars], longest=22)
             # above the names of the sources, as the legend needs the room above the bars
             where = {"xycoords": ("figure fraction", "axes fraction"), "textcoords": "offset points"}
             title = axes.annotate(task, (0, 1), (4, 7), fontweight="bold", **where)
             title.set_in_layout(False)
-            _legend(axes)
+            legend(axes)
 
     return _svg(draw, height, "balance", "Training examples by label, source and task") if shown else ""
 
@@ -127,15 +126,6 @@ def _largest(rows: Sequence[Balance]) -> list[tuple[str, dict[str, int]]]:
         for label, count in row.labels.items():
             rest[label] = rest.get(label, 0) + count
     return [*bars, (f"{len(ordered) - _SOURCES} other sources", rest)] if rest else bars
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 22 else f"{name[:10]}…{name[-11:]}"
-
-
-def _legend(axes: Any) -> None:
-    spacing = {"handlelength": 1, "handletextpad": 0.5, "columnspacing": 1, "borderpad": 0}
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False, **spacing)
 
 
 def _plain_ticks(axis: Any, low: float, high: float) -> None:

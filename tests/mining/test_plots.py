@@ -6,7 +6,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from guardreasoner.mining import Pairing, mine
 from guardreasoner.mining.findings import Findings, findings
-from guardreasoner.mining.plots import figures, plots
+from guardreasoner.mining.plots import plots
+from guardreasoner.plotting import figures
 from guardreasoner.tasks import GUARD_TASKS
 from tests.mining.scripted import R, W, asked, outputs
 
@@ -18,7 +19,7 @@ def made(source: str = "s", model: str = "m") -> Findings:
 
 
 def test_each_plot_is_a_figure_of_its_own() -> None:
-    drawn = figures(made("$\\frac$ 你好", "$m$ <b>"))
+    drawn = figures(plots(made("$\\frac$ 你好", "$m$ <b>")))
     assert list(drawn) == ["outcomes", "votes", "weights", "growth", "agreement"]
     for figure in drawn.values():
         FigureCanvasAgg(figure).draw()
@@ -31,4 +32,4 @@ def test_each_plot_is_a_figure_of_its_own() -> None:
 def test_without_numbers_there_is_no_plot() -> None:
     empty = replace(made(), outcomes=(), votes=(), weights=((1.0, 0),), growth=(), agreement=())
     assert plots(empty) == []
-    assert figures(empty) == {}
+    assert figures(plots(empty)) == {}
