@@ -10,7 +10,7 @@ from guardreasoner.records import Record, Rollout
 from guardreasoner.scoring.bootstrap import RESAMPLES, Estimate, estimate
 from guardreasoner.scoring.figures import ACCURACY, F1, FALSE_POSITIVES, RECALL, Array, Drawn, draw
 from guardreasoner.scoring.hard_samples import HardScore, draw_hard, hard_score, hard_votes
-from guardreasoner.scoring.outcomes import NONE, READING, Mode, Outcomes, judge
+from guardreasoner.scoring.outcomes import NONE, READING, Confusion, Mode, Outcomes, confusions, judge
 from guardreasoner.tasks import Task
 
 AVERAGE = "average"
@@ -63,6 +63,7 @@ class ModelScore:
         averages: by task, the mean over benchmarks, weighted by their records (as the paper's tables 2, 5 and 8).
         overall: the plain mean of the tasks' average F1 of the positive label (as the paper's table 10).
         hard: on the hard records, where there are outputs for them.
+        confusions: a matrix per task, over all benchmarks; those of several files add up.
     """
 
     model: str
@@ -73,6 +74,7 @@ class ModelScore:
     averages: tuple[TaskScore, ...]
     overall: Estimate
     hard: HardScore | None
+    confusions: tuple[Confusion, ...] = ()
 
 
 def score(
@@ -124,7 +126,7 @@ def model_score(
     Args:
         model: name of the row.
         files: outcomes by benchmark of each file that the figures are a mean of, all with the same records; unparsed
-            answers add up.
+            answers and confusion counts add up.
         drawn: the figures.
         tasks: what was answered.
         hard: the score on the hard set.
@@ -150,6 +152,7 @@ def model_score(
         averages=tuple(averages),
         overall=estimate(drawn.overall(tasks)),
         hard=hard,
+        confusions=confusions([one for file in files for one in file], tasks),
     )
 
 

@@ -122,6 +122,42 @@ def confusion(outcomes: Outcomes, place: int, task: Task) -> NDArray[np.float64]
     return cells
 
 
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """How often one task's records of each gold label were given each verdict.
+
+    Args:
+        task: its name.
+        labels: of the task, L.
+        counts: L rows of L + 1 numbers, by gold label and verdict, the last verdict being none.
+    """
+
+    task: str
+    labels: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
+def confusions(outcomes: Sequence[Outcomes], tasks: Sequence[Task]) -> tuple[Confusion, ...]:
+    """Count verdicts by gold label, over all the benchmarks that are given.
+
+    Every answer counts once, whatever the mode makes of an unparsed one.
+
+    Args:
+        outcomes: of one model.
+        tasks: what was answered.
+
+    Returns:
+        One item for each task that some record has a gold label for.
+    """
+    found = []
+    for place, task in enumerate(tasks):
+        cells = sum(confusion(one, place, task).sum(axis=0) for one in outcomes)
+        counts = np.reshape(cells, (len(task.labels), -1)).astype(int)
+        if counts.any():
+            found.append(Confusion(task.name, task.labels, tuple(map(tuple, counts.tolist()))))
+    return tuple(found)
+
+
 def _places(words: Mapping[str, str | None], tasks: Sequence[Task], benchmark: str) -> list[int]:
     places = []
     for task in tasks:
