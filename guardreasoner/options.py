@@ -32,7 +32,8 @@ def write(path: Path, text: str) -> None:
     """Write a text file, whole or not at all, and say so; raise ``InputError`` where that fails."""
     try:
         with replacing_file(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+            # half a surrogate pair has no UTF-8, but a JSON escape, and that is what the error handler writes
+            partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None
     print(f"written: {path}")

@@ -114,6 +114,16 @@ class Comparison:
         """Yield each task of each record that one of two runs has right and the other wrong."""
         yield from list_flips((first, second), self.outcomes[first], self.outcomes[second], self.tasks, self.mode)
 
+    def files_of(self, run: str) -> tuple[Answers, ...]:
+        """Return the answers that were compared of each of a run's seeds; raise ``KeyError`` for an unknown run."""
+        start = 0
+        for name, benchmarks in self.outcomes.items():
+            end = start + len(benchmarks[0])
+            if name == run:
+                return self.aligned.files[start:end]
+            start = end
+        raise KeyError(run)
+
     def _difference(self, first: str, second: str, row: TaskScore, one: Array, other: Array) -> Difference:
         place = next(number for number, task in enumerate(self.tasks) if task.name == row.task)
         change = other - one

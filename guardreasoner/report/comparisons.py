@@ -158,6 +158,13 @@ def published_rows(comparison: Comparison) -> dict[tuple[str, str], Published]:
     return {key: ROWS[key] for row in first.benchmarks if (key := (row.benchmark, row.task)) in ROWS}
 
 
+def p_value(value: float | None) -> str:
+    """Return the p of a test in words of a table; "–" where there is none."""
+    if value is None:
+        return UNDEFINED
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def _rows(pair: Pairwise) -> list[Difference]:
     several = len(pair.benchmarks) > len(pair.averages)
     return [*pair.benchmarks, *(pair.averages if several else ())]
@@ -170,19 +177,13 @@ def _cells(row: Difference, first: str, second: str, left_out: bool) -> list[Cel
         *(Cell(text) for text in (row.benchmark, row.task, str(row.n), first, second)),
         *(figure(row.f1, True), figure(row.accuracy, True)),
         *(Cell(str(count)) for count in counts),
-        Cell(_p(flips.p)),
+        Cell(p_value(flips.p)),
     ]
 
 
 def _f1(one: ModelScore, of: Difference) -> str:
     rows = (*one.benchmarks, *one.averages)
     return figure(next(row.positive_f1 for row in rows if (row.benchmark, row.task) == (of.benchmark, of.task))).text
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return UNDEFINED
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _pair_as_json(pair: Pairwise) -> dict[str, Any]:

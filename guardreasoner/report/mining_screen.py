@@ -1,11 +1,12 @@
 """What mining found, as tables and lines on the screen."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from guardreasoner.mining.counts import Counts
 from guardreasoner.mining.findings import Agreement, Findings
 from guardreasoner.report.explanation import plain
+from guardreasoner.report.tables import Cell, Table
 
 _COLUMNS = {
     "all right": "all_right",
@@ -23,12 +24,18 @@ _WHERE_THERE_ARE = ("too few", "duplicates", "dropped", "not mined", "beyond cap
 """What can only be under some options is shown where it is."""
 
 
-def show_counts(counts: dict[str, Counts]) -> None:
+def show_counts(counts: Mapping[str, Counts]) -> None:
     """Show what was found by source."""
-    total = sum(counts.values(), Counts())
-    shown = [name for name in _COLUMNS if name not in _WHERE_THERE_ARE or getattr(total, _COLUMNS[name])]
-    rows = [(source or "(none)", *(getattr(one, _COLUMNS[name]) for name in shown)) for source, one in counts.items()]
-    _show(("source", *shown), rows, ("total", *(getattr(total, _COLUMNS[name]) for name in shown)))
+    *rows, total = _count_rows(counts)
+    _show(("source", *_shown(counts)), rows, total)
+
+
+def counts_table(counts: Mapping[str, Counts], title: str) -> Table:
+    """Return the same as a table."""
+    rows = [
+        [Cell(str(source)), *(Cell(f"{number:,}") for number in numbers)] for source, *numbers in _count_rows(counts)
+    ]
+    return Table(title, ("source", *_shown(counts)), rows)
 
 
 def brief(found: Findings) -> Iterator[str]:
@@ -67,6 +74,18 @@ def show_details(found: Findings) -> None:
         for row in found.agreement
     ]
     _titled("agreement of models", ("model", "and model", "records", "share", "kappa"), agreement)
+
+
+def _shown(counts: Mapping[str, Counts]) -> list[str]:
+    total = sum(counts.values(), Counts())
+    return [name for name in _COLUMNS if name not in _WHERE_THERE_ARE or getattr(total, _COLUMNS[name])]
+
+
+def _count_rows(counts: Mapping[str, Counts]) -> Iterator[tuple[str | int, ...]]:
+    """Yield a row a source, then their total."""
+    shown = [_COLUMNS[name] for name in _shown(counts)]
+    for source, one in (*counts.items(), ("total", sum(counts.values(), Counts()))):
+        yield source or "(none)", *(getattr(one, column) for column in shown)
 
 
 def _agreement(row: Agreement) -> str:

@@ -15,6 +15,15 @@ from guardreasoner.report import plots
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+_VISIBLE: dict[int, int | str] = {
+    **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"},  # ESC is ␛
+    0x7F: 0x2421,
+    **dict.fromkeys(range(0x80, 0xA0), 0xFFFD),
+    **dict.fromkeys(range(0xD800, 0xE000), 0xFFFD),  # half a surrogate pair has no UTF-8
+    **{code: f"⟨U+{code:04X}⟩" for code in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))},
+}
+"""Characters that a browser does not show, or that turn the direction of a line, and what stands for them."""
+
 
 def doctor_page(diagnosis: Diagnosis, command: str, said: Sequence[str] = ()) -> str:
     """Return the page of a diagnosis.
@@ -29,7 +38,7 @@ def doctor_page(diagnosis: Diagnosis, command: str, said: Sequence[str] = ()) ->
         drawings["histogram"] = plots.length_histogram(diagnosis.histogram, diagnosis.limit)
         drawings["percentiles"] = plots.length_percentiles(diagnosis.lengths, diagnosis.limit)
     drawings["balance"] = plots.label_balance(diagnosis.balance)
-    return _render(
+    return render(
         "doctor.html",
         title="Doctor: what would spoil this run",
         diagnosis=diagnosis,
@@ -47,7 +56,7 @@ def mining_page(found: Findings, pairing: Pairing, command: str) -> str:
         pairing: the options.
         command: what was asked for, as words of a command line.
     """
-    return _render(
+    return render(
         "mining.html",
         title="Mining: which records are hard",
         found=found,
@@ -58,8 +67,14 @@ def mining_page(found: Findings, pairing: Pairing, command: str) -> str:
     )
 
 
-def _render(template: str, **values: Any) -> str:
-    return _environment().get_template(template).render(version=__version__, **values)
+def render(template: str, **values: Any) -> str:
+    """Return a page; what would steer a terminal or turn the direction of a line is made visible in it.
+
+    Args:
+        template: a file in ``templates``.
+        values: what it names.
+    """
+    return _environment().get_template(template).render(version=__version__, **values).translate(_VISIBLE)
 
 
 def _environment() -> "Environment":
@@ -73,4 +88,5 @@ def _environment() -> "Environment":
         lstrip_blocks=True,
     )
     environment.filters["number"] = lambda value: f"{value:,}"
+    environment.filters["lines"] = lambda text: [line for line in text.split("\n") if line]
     return environment

@@ -107,14 +107,22 @@ def label_balance(rows: Sequence[Balance]) -> str:
 
 def mining_plots(found: Findings) -> dict[str, str]:
     """Return the plots of what mining found, by name."""
-    return {plot.name: _in_page_colours(plot) for plot in plots(found)}
+    return {plot.name: drawing(plot, plot.name) for plot in plots(found)}
 
 
-def _in_page_colours(plot: Plot) -> str:
+def drawing(plot: Plot, name: str, description: str = "") -> str:
+    """Return a plot in the page's colours.
+
+    Args:
+        plot: what is drawn.
+        name: of the plot in its page, where no other has it: letters, digits, "-" and "_".
+        description: what a reader who does not see it should know, such as where its numbers stand.
+    """
+
     def draw(figure: Any) -> None:
         plot.draw(figure, _SERIES)
 
-    return _svg(draw, plot.height, plot.name, plot.title)
+    return _svg(draw, plot.height, name, plot.title, description)
 
 
 def _largest(rows: Sequence[Balance]) -> list[tuple[str, dict[str, int]]]:
@@ -136,7 +144,7 @@ def _plain_ticks(axis: Any, low: float, high: float) -> None:
     axis.set_minor_formatter(lambda value, _: "")
 
 
-def _svg(draw: Callable[[Any], None], height: float, name: str, title: str) -> str:
+def _svg(draw: Callable[[Any], None], height: float, name: str, title: str, description: str = "") -> str:
     """Draw, and make the result part of a page: no outer references, no fixed size, ids of its own, a title."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -159,7 +167,6 @@ def _svg(draw: Callable[[Any], None], height: float, name: str, title: str) -> s
     for colour, variable in _VARIABLES.items():
         body = body.replace(colour, f"var({variable})")
     body = re.sub(r"font-family: [^;\"]*", "font-family: inherit", body)
-    head = (
-        f'<svg class="plot" viewBox="{box[1]}" role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>'
-    )
-    return head + body
+    said = f'aria-label="{escape(title)}"' + (f' aria-describedby="{name}-desc"' if description else "")
+    more = f'<desc id="{name}-desc">{escape(description)}</desc>' if description else ""
+    return f'<svg class="plot" viewBox="{box[1]}" role="img" {said}><title>{escape(title)}</title>{more}{body}'
