@@ -154,7 +154,10 @@ def test_files_are_short_and_have_names_that_say_something(path: Path) -> None:
     "module",
     [
         *("guardreasoner.scoring", "guardreasoner.comparison", "guardreasoner.robustness", "guardreasoner.__main__"),
-        *(f"guardreasoner.commands.{verb}" for verb in ("score", "compare", "robustness", "lineage", "pairs")),
+        *(
+            f"guardreasoner.commands.{verb}"
+            for verb in ("score", "compare", "report", "robustness", "lineage", "pairs")
+        ),
     ],
 )
 def test_files_are_scored_without_torch(module: str) -> None:

@@ -10,7 +10,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.options import require_files, write
 from guardreasoner.sources.named_predictions import remarks
 
-HELP = "write one HTML page on runs: verdict, figures with intervals, curves, mining, examples that flipped, lineage"
+HELP = "write one HTML page on runs: is the last one better, how sure is that; curves, flips, lineage"
 
 _EXAMPLES = 5
 

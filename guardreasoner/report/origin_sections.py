@@ -1,6 +1,7 @@
 """Sections of a page of runs on what they came from: curves of training, mining, files and lineage."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.lineage import Node, problems
 from guardreasoner.manifest import MANIFEST, Manifest, content_hash
 from guardreasoner.mining import PRESETS, Pairing, mine
-from guardreasoner.mining.findings import Findings, findings
+from guardreasoner.mining.findings import findings
 from guardreasoner.mining.plots import plots as mining_plots
 from guardreasoner.report.curves import Curves, curve_plots, curve_table, read_curves, shown_curves
 from guardreasoner.report.lineage_tree import trees_as_text
@@ -118,7 +119,9 @@ def _curves(identity: str, name: str, curves: Curves) -> Section:
 def _mined(identity: str, title: str, paths: Sequence[Path], pairing: Pairing) -> Section:
     tasks = tasks_of(paths)
     records, rollouts = read_rollout_folders(paths, tasks)
-    known: Findings = findings(mine(records, rollouts, tasks, pairing), read_costs(paths))
+    # Weights are not shown here, and those of γ 0 are known without torch; γ changes nothing else.
+    mined = mine(records, rollouts, tasks, replace(pairing, gamma=0.0))
+    known = findings(mined, read_costs(paths))
     total = known.total()
     lines = [
         f"{total.hard:,} hard records of {known.records:,}, {total.pairs:,} pairs, "

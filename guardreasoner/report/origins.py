@@ -75,12 +75,8 @@ def origins(runs: Mapping[str, Sequence[str]]) -> Origins:
         for node in _fits_below(nodes.get(tree.path, tree), nodes):
             owners.setdefault(node.path, []).append(name)
     found: dict[str, Node] = {}
-    waiting = list(owners)
-    while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found[path] = nodes[path]
-            waiting += [node.path for node in _fits_below(nodes[path], nodes)]
+    for path in owners:
+        _add(nodes[path], nodes, found, set())
     fits = [_fit(node, tuple(dict.fromkeys(owners.get(path, ())))) for path, node in found.items()]
     return Origins(tuple(trees), tuple(unknown), tuple(sorted(fits, key=lambda fit: fit.made.created)))
 
@@ -88,6 +84,15 @@ def origins(runs: Mapping[str, Sequence[str]]) -> Origins:
 def event_folders(folder: Path) -> list[Path]:
     """Return the folders at or below one that hold event files of TensorBoard, oldest first."""
     return sorted({file.parent for file in folder.rglob(f"{_EVENTS}*")}, key=lambda one: (_start(one), str(one)))
+
+
+def _add(node: Node, nodes: Mapping[str, Node], found: dict[str, Node], seen: set[str]) -> None:
+    """Add a model after those that it was trained from; one that was trained over itself ends the way down."""
+    if node.path not in found and node.path not in seen:
+        seen.add(node.path)
+        for inner in _fits_below(node, nodes):
+            _add(inner, nodes, found, seen)
+        found[node.path] = node
 
 
 def _fits_below(node: Node, nodes: Mapping[str, Node]) -> Iterator[Node]:

@@ -9,7 +9,7 @@ from guardreasoner.comparison.criteria import Criterion
 from guardreasoner.report.comparisons import comparison_notes
 from guardreasoner.report.origin_sections import curves_section, lineage_section, mining_section
 from guardreasoner.report.origins import origins
-from guardreasoner.report.page import render
+from guardreasoner.report.rendering import render
 from guardreasoner.report.score_sections import (
     confusion_section,
     criteria_section,

@@ -93,7 +93,9 @@ def hard_table(models: Sequence[ModelScore]) -> Table:
         for one in models
         if one.hard
     ]
-    return Table("Hard records", ("model", "outputs right", "records", "outputs", "unparsed"), rows)
+    return Table(
+        "Accuracy on hard records, in percent", ("model", "outputs right", "records", "outputs", "unparsed"), rows
+    )
 
 
 def score_notes(scores: Scores, resamples: int) -> list[str]:

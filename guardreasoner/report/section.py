@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from guardreasoner.plotting import Plot
+from guardreasoner.report.drawing import drawing
 from guardreasoner.report.flipped import Examples
-from guardreasoner.report.plots import drawing
 from guardreasoner.report.tables import Table
 
 
