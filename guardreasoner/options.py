@@ -29,10 +29,12 @@ def require_files(**paths: Path | None) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all, and say so; raise ``InputError`` where that fails."""
+    """Write a text file, whole or not at all, and say so; raise ``InputError`` where that fails.
+
+    Half a surrogate pair, which data may hold and UTF-8 cannot, is written as its escape.
+    """
     try:
         with replacing_file(path) as partial:
-            # half a surrogate pair has no UTF-8, but a JSON escape, and that is what the error handler writes
             partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None

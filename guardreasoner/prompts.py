@@ -100,7 +100,8 @@ def parse(completion: str, tasks: Sequence[Task]) -> Verdicts:
 
     A block is an optional header ("Answers:", "# Answers") and one field ("Request: harmful") a line, or fields joined
     by commas; case is ignored, blank lines are passed over, and it reaches up to its header or to a line that is no
-    field. What stands before the block is reasoning, whatever it quotes. Text after it means that there is no block,
+    field. Blocks with headers of their own and nothing between them are one block: which of them is the answer, nobody
+    can say. What stands before the block is reasoning, whatever it quotes. Text after it means that there is no block,
     and so does a think block that is never closed: its text is reasoning to the end. A field that is missing, holds
     another word, or comes twice with different words is None for its task.
 
@@ -148,7 +149,8 @@ def _read(lines: Sequence[str], tasks: Sequence[Task]) -> tuple[int, dict[str, s
     """Return how many lines stand before the answer block, and the words of each field in it, case folded."""
     fields: dict[str, set[str]] = {task.name: set() for task in tasks}
     names = {task.key.casefold(): task.name for task in tasks}
-    end = len(lines)
+    end, has_header = len(lines), False
+    above: list[tuple[str, str]] = []  # fields that belong to the block if they have a header, too
     for place in range(len(lines) - 1, -1, -1):
         text = lines[place].strip()
         if not text:
@@ -159,10 +161,14 @@ def _read(lines: Sequence[str], tasks: Sequence[Task]) -> tuple[int, dict[str, s
             header, found = None, _fields(text, names)
         if found is None:
             break
-        end = place
-        for name, word in found:
-            fields[name].add(word)
-        if header:
+        above += found
+        has_header |= header is not None
+        if header or not has_header:
+            end = place
+            for name, word in above:
+                fields[name].add(word)
+            above = []
+        if header and not any(fields.values()):
             break
     return end, fields
 

@@ -15,9 +15,10 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from guardreasoner.comparison.alignment import Answers
 from guardreasoner.conclusions import conclusions
 from guardreasoner.errors import InputError
-from guardreasoner.prompts import parse, reasoning_of
+from guardreasoner.prompts import conversation, parse, reasoning_of
 from guardreasoner.synthesis import betrayals
 from guardreasoner.tasks import Task
 
@@ -34,6 +35,11 @@ _TAIL, _LEAST, _TURNS = 4096, 200, 4
 _UNPARTED = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _WORD = re.compile(rf"[^\W{_UNPARTED}]+|[{_UNPARTED}]")
 """A word; one character where words are not parted."""
+
+FAULTS = ("contradicts an answer", "no reasoning", "loops", "endless", "answer betrayed", "another script")
+"""What can be wrong with a completion's reasoning, as far as rules find it."""
+
+FAULTLESS = "none of these"
 
 _FOREIGN = 0.01
 _Z = 1.959963984540054
@@ -63,6 +69,18 @@ class Inspection:
     endless: bool
     betrayed: tuple[str, ...]
     foreign: float
+
+    def faults(self) -> tuple[str, ...]:
+        """Return what is wrong with it, by the names of ``FAULTS``."""
+        wrong = (
+            "contradicts" in self.conclusions.values(),
+            not self.words,
+            self.loops,
+            self.endless,
+            bool(self.betrayed),
+            self.foreign > _FOREIGN,
+        )
+        return tuple(name for name, is_so in zip(FAULTS, wrong, strict=True) if is_so)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +137,8 @@ def quality(
     outcomes = {
         task.name: [one.conclusions[task.name] for one in found if task.name in one.conclusions] for task in tasks
     }
-    counted = {
-        "contradicts an answer": [("contradicts" in one.conclusions.values()) for one in found],
-        "no reasoning": [not one.words for one in found],
-        "loops": [one.loops for one in found],
-        "endless": [one.endless for one in found],
-        "answer betrayed": [bool(one.betrayed) for one in found],
-        "another script": [one.foreign > _FOREIGN for one in found],
-    }
+    faults = [one.faults() for one in found]
+    counted = {name: [name in of for of in faults] for name in FAULTS} | {FAULTLESS: [not of for of in faults]}
     measured: dict[str, Sequence[int]] = {
         "steps": [one.steps for one in found],
         "words": [one.words for one in found],
@@ -167,6 +179,21 @@ def inspect(completion: str, tasks: Sequence[Task], conversation: str = "") -> I
         betrayed=tuple(betrayals(reasoning, conversation)),
         foreign=_foreign_share(reasoning, conversation),
     )
+
+
+def faultless(seeds: Sequence[Answers], tasks: Sequence[Task]) -> list[float]:
+    """Return for each record the share of outputs whose reasoning has none of ``FAULTS``, 0 to 1.
+
+    Args:
+        seeds: outputs of one run, an output a record from each seed; all for the same records.
+        tasks: what they decide.
+    """
+    records = {record.id: conversation(record) for record in seeds[0].records}
+    clean = dict.fromkeys(records, 0)
+    for one in seeds:
+        for answer in one.rollouts:
+            clean[answer.record_id] += not inspect(answer.completion, tasks, records[answer.record_id]).faults()
+    return [count / len(seeds) for count in clean.values()]
 
 
 def rate(hits: int, n: int) -> Estimate:

@@ -16,7 +16,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-KNOWN = ("seed", "enable_prefix_caching", "enable_lora", "max_lora_rank", "gpu_memory_utilization")
+KNOWN = ("seed", "enable_prefix_caching", "enable_lora", "max_lora_rank", "gpu_memory_utilization", "use_tqdm_on_load")
 
 
 @dataclass(frozen=True)

@@ -122,9 +122,14 @@ def doubles(own: Labels) -> Iterator[Case]:
     for first, same in ((own, True), (told, False)):
         agreed = own if same else NOTHING
         kind = "same" if same else "conflicting"
-        yield Case(f"two blocks, {kind}", f"{block(first)}\n\n{block(own)}", own)
-        yield Case(f"two blocks, {kind}", f"# Answers\n{line(first)}\n\n# Answers\n{bare(own)}", own)
-        yield Case(f"two blocks, {kind}", f"{block(first)}\n\nOn second thought:\n{bare(own)}", own)
+        yield Case(f"two blocks, {kind}", f"{block(first)}\n\n{block(own)}", agreed)
+        yield Case(f"two blocks, {kind}", f"Hm.\n# Answers\n{line(first)}\n\n# Answers\n{bare(own)}", agreed)
+        yield Case(f"two blocks, {kind}", f"Answers: {line(first)}\n\nANSWERS\n{bare(own)}", agreed)
+        yield Case(f"three blocks, {kind}", f"{block(own)}\n{block(first)}\n \n{block(own)}", agreed)
+        yield Case(f"blocks apart, {kind}", f"{block(first)}\n\nOn second thought:\n{bare(own)}", own)
+        yield Case(f"blocks apart, {kind}", f"{block(first)}\n\nOn second thought:\n{block(own)}", own)
+        yield Case(f"conclusions, {kind}", f"Conclusions\n\n{bare(first)}\n\n{block(own)}", own)
+        yield Case(f"block, then a header, {kind}", f"{block(own)}\n{block(first)}\n\n# Answers", NOTHING)
         yield Case(f"one header, {kind}", f"{block(first)}\n\n{bare(own)}", agreed)
         yield Case(f"no header, {kind}", f"{bare(first)}\n{bare(own)}", agreed)
         yield Case(f"no header, {kind}", f"{line(first)},\n{line(own)}", agreed)

@@ -58,7 +58,7 @@ def louder(record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
 
 def test_the_families_that_fool_a_guard_are_named(tiny_base: Path, start: Callable[..., str]) -> None:
     Path("mine.yaml").write_text(
-        "data: {init_args: {source: {init_args: {share: 1.0, families: [\n"
+        "data: {init_args: {attacks: {init_args: {share: 1.0, families: [\n"
         "  guardreasoner.attacks.answer_block_in_prompt, guardreasoner.attacks.spaced_text,\n"
         "  guardreasoner.attacks.answer_block_in_response, tests.test_attacked_run.louder,\n"
         "  {class_path: tests.test_attacked_run.Louder, init_args: {marks: 5}}]}}}}\n"
@@ -66,7 +66,7 @@ def test_the_families_that_fool_a_guard_are_named(tiny_base: Path, start: Callab
     said = start(
         *("test", "--config", "configs/robustness.yaml", "--config", "mine.yaml", "--output", "made"),
         *("--model.backbone.path", str(tiny_base), "--model.greedy", "tests.test_attacked_run.Gullible"),
-        *("--data.source.source", "tests.tiny.TinySource", "--auto_build", "false"),
+        *("--data.source", "tests.tiny.TinySource", "--auto_build", "false"),
         *("--trainer.logger", "false", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"),
     )
     answered = sum(record.response is not None for record in TEST)
@@ -92,6 +92,7 @@ def test_the_families_that_fool_a_guard_are_named(tiny_base: Path, start: Callab
 def test_a_run_without_attacks_names_score(tiny_base: Path, start: Callable[..., str]) -> None:
     said = start(
         *("test", "--config", "configs/robustness.yaml", "--data.source", "tests.tiny.TinySource"),
+        *("--data.attacks", "null"),
         *("--model.backbone.path", str(tiny_base), "--model.greedy", "tests.test_attacked_run.Gullible"),
         *("--output", "made", "--auto_build", "false"),
         *("--trainer.logger", "false", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"),
@@ -102,6 +103,6 @@ def test_a_run_without_attacks_names_score(tiny_base: Path, start: Callable[...,
 def test_a_family_that_is_not_there_is_one_line(tiny_base: Path, refused: Callable[..., str]) -> None:
     said = refused(
         *("test", "--config", "configs/robustness.yaml", "--model.backbone.path", str(tiny_base)),
-        *("--auto_build", "false", "--data.source.families", "[guardreasoner.attacks.leatspeak]"),
+        *("--auto_build", "false", "--data.attacks.families", "[guardreasoner.attacks.leatspeak]"),
     )
     assert "leatspeak" in said

@@ -5,7 +5,6 @@ import logging
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,6 @@ import yaml
 from guardreasoner.__main__ import main
 from guardreasoner.cli import GuardCLI, check_config
 from guardreasoner.config import resolve
-from guardreasoner.mining import PRESETS, Pairing
-from guardreasoner.pipeline import Pipeline
 from guardreasoner.records import read_jsonl, read_records, read_rollouts
 from guardreasoner.sources.embedded import Embedded
 from tests.tiny import TinySource, batch_of, make_tiny_base, write_rollouts
@@ -35,7 +32,6 @@ COMMANDS = {
 """The Lightning commands; the other files are overlays, the base model's and the graph's."""
 MODELS = [file for file in FILES if file.startswith("configs/model/")]
 PAIRINGS = [file for file in FILES if file.startswith("configs/pairing/")]
-ENSEMBLE = "configs/pairing/ensemble.yaml"
 ENGINES = [file for file in FILES if file.startswith("configs/engine/")]
 SMALL = {"train": 24, "validation": 6, "test": 6}
 SOURCE = [word for split, count in SMALL.items() for word in (f"--data.source.{split}", str(count))]
@@ -83,7 +79,7 @@ def tiny_chat(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def overlays(file: str) -> list[tuple[str, str]]:
     """Return (base, overlay) for each config that an overlay may be laid over."""
-    generating = ("configs/mine.yaml", "configs/evaluate.yaml")
+    generating = ("configs/mine.yaml", "configs/evaluate.yaml", "configs/robustness.yaml")
     if file in MODELS:
         return [(base, file) for base in COMMANDS]
     if file in PAIRINGS:
@@ -124,6 +120,12 @@ def test_an_overlay_parses(base: str, overlay: str) -> None:
     check_config([*COMMANDS[base], "--config", overlay])
 
 
+def test_an_overlay_of_data_leaves_the_attacks_on_them() -> None:
+    attacked = resolve([*COMMANDS["configs/robustness.yaml"], "--config", "configs/data/released.yaml"]).config["data"]
+    assert attacked["init_args"]["source"]["class_path"] == "guardreasoner.sources.released.Released"
+    assert attacked["init_args"]["attacks"]["class_path"] == "guardreasoner.attacks.Attacks"
+
+
 def test_the_parser_and_the_stage_graph_read_alike() -> None:
     for base, overlay in [*((base, "") for base in COMMANDS), *LAID[::5]]:
         argv = [*COMMANDS[base], *(("--config", overlay) if overlay else ())]
@@ -138,47 +140,6 @@ def test_the_parser_and_the_stage_graph_read_alike() -> None:
         if argv[0] == "fit":
             rate = merged["model"]["init_args"]["optimizer"]["init_args"]["lr"]
             assert parsed.model.init_args.optimizer.init_args.lr == rate
-
-
-@pytest.mark.parametrize("file", [file for file in PAIRINGS if file != ENSEMBLE])
-def test_a_pairing_is_the_preset_of_its_name(file: str) -> None:
-    parser = GuardCLI("fit", ["--config", "configs/hsdpo.yaml", "--config", file], parse_only=True)
-    found = parser.config.data.init_args.pairing
-    values = getattr(found, "init_args", found)
-    assert Pairing(**vars(values)) == PRESETS[Path(file).stem]
-    written = yaml.safe_load((ROOT / file).read_text())["data"]["init_args"]["pairing"]
-    assert set(written) == set(asdict(Pairing())) - {"seed"}  # no option is left to a default
-
-
-def test_every_preset_has_a_file() -> None:
-    assert {Path(file).stem for file in PAIRINGS if file != ENSEMBLE} == set(PRESETS)
-
-
-def test_members_of_the_ensemble_mine_what_they_saw() -> None:
-    laid = resolve([*COMMANDS["configs/hsdpo.yaml"], "--config", ENSEMBLE]).config
-    mines = laid["data"]["init_args"]["pairing"]["mines"]
-    saw = {}
-    for name, stage in Pipeline.load(Path("configs/pipeline.yaml")).stages.items():
-        if name.startswith("member-"):
-            assert stage.output is not None
-            parts = stage.config["data"]["init_args"]["source"]["init_args"]["parts"]
-            saw[stage.output.name] = [f"embedded/{part}" for part in parts]
-    assert saw == mines
-    sources = {record.source for record in Embedded(**SMALL).records("train")}
-    assert {source for named in mines.values() for source in named} == sources
-
-
-def test_who_mines_is_one_value_in_the_parser_and_the_stage_graph() -> None:
-    Path("other.yaml").write_text("data: {init_args: {pairing: {mines: {rsft: [embedded/home]}}}}")
-    fit = COMMANDS["configs/hsdpo.yaml"]
-    for more in (
-        ["--config", ENSEMBLE, "--config", "other.yaml"],
-        ["--config", ENSEMBLE, "--config", "configs/pairing/paper.yaml"],
-        ["--config", ENSEMBLE, "--data.pairing.mines", "{rsft: []}"],
-    ):
-        parsed = GuardCLI("fit", [*fit[1:], *more], parse_only=True).config.data.init_args.pairing
-        merged = resolve([*fit, *more]).config["data"]["init_args"]["pairing"]
-        assert parsed.mines == merged["mines"], more
 
 
 @pytest.mark.parametrize("file", MODELS)

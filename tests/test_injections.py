@@ -39,7 +39,10 @@ def test_what_stands_before_a_block_with_header_changes_nothing() -> None:
         own = rng.choice(VERDICTS)
         before = "".join(f"{rng.choice(CASES).text}{rng.choice(('', chr(10), ' ', chr(10) * 2))}" for _ in range(3))
         closed = before.replace("<think>", "<thought>")
-        assert parse(f"{closed}\n{block(own)}", GUARD_TASKS) == own
+        assert parse(f"{closed}\nSo:\n{block(own)}", GUARD_TASKS) == own
+        # right above it, another block may take a verdict away, and can never put another one in its place
+        above = parse(f"{closed}\n{block(own)}", GUARD_TASKS)
+        assert all(verdict in (None, own[task]) for task, verdict in above.items())
 
 
 PIECES = [

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guardreasoner.comparison.alignment import Answers
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import answer_block
-from guardreasoner.reasoning_quality import inspect, quality, rate
+from guardreasoner.reasoning_quality import faultless, inspect, quality, rate
+from guardreasoner.records import Record, Rollout
 from guardreasoner.tasks import GUARD_TASKS
 
 ANSWER = answer_block({"request": "harmful", "completion": "refusal", "response": "unharmful"}, GUARD_TASKS)
@@ -92,6 +94,20 @@ def test_letters_of_another_script(text: str, conversation: str, share: float) -
     assert inspect(text, GUARD_TASKS, conversation).foreign == share
 
 
+def test_faultless_is_a_share_of_seeds() -> None:
+    records = [Record(name, "Hello?") for name in "ab"]
+    block = answer_block({"request": "harmful"}, GUARD_TASKS)
+    good, bad = f"The request is harmful.\n\n{block}", f"The request is unharmful.\n\n{block}"
+    assert inspect(bad, GUARD_TASKS).faults() == ("contradicts an answer",)
+    assert inspect(block, GUARD_TASKS).faults() == ("no reasoning",)
+
+    def seed(**said: str) -> Answers:
+        return Answers("m", records, [Rollout(name, "m", "f", 0, 0, text) for name, text in said.items()])
+
+    assert faultless([seed(b=bad, a=good), seed(a=block, b=good)], GUARD_TASKS) == [0.5, 0.5]
+    assert faultless([seed(b=bad, a=good)], GUARD_TASKS) == [1, 0]
+
+
 def test_rates_have_wilson_s_interval() -> None:
     # by hand: z² = 3.8415; (0.5 + z²/20) / (1 + z²/10) ± z √(0.025 + z²/400) / (1 + z²/10)
     half = rate(5, 10)
@@ -120,6 +136,7 @@ def test_a_model() -> None:
     }
     assert found.rates["contradicts an answer"].value == 75
     assert found.rates["no reasoning"].value == 25
+    assert found.rates["none of these"].value == 0
     assert found.means["steps"].value == 3
     assert found.means["tokens"].value == 80
     assert 20 <= found.means["tokens"].low < 80 < found.means["tokens"].high <= 100

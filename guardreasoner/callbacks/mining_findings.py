@@ -1,31 +1,35 @@
 """What mining found, in TensorBoard beside the curves of the fit that uses the pairs."""
 
-import warnings
 from dataclasses import asdict
 from typing import Any
 
 from lightning.pytorch import Callback
 
+from guardreasoner.callbacks.figures import add_figures
 from guardreasoner.mining.findings import Findings
 from guardreasoner.mining.plots import plots
-from guardreasoner.plotting import figures
 
 
 class MiningFindings(Callback):
-    """Show the data module's ``findings`` when a fit starts: ``mining/…``, counts as scalars and plots as images."""
+    """Show the data module's ``findings`` when a fit starts: the text ``mining/counts`` and the images ``mining/…``.
+
+    Counts are a table, as a curve of one point says little.
+    """
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         """Log them once, at the step at which the fit starts."""
         found: Findings | None = getattr(trainer.datamodule, "findings", None)
         if found is None or not trainer.is_global_zero or trainer.fast_dev_run:
             return
-        total = found.total()
-        counts = {"records": found.records, "hard": total.hard, **asdict(total)}
         for logger in trainer.loggers:
-            if hasattr(logger.experiment, "add_figure"):
-                for name, count in counts.items():
-                    logger.experiment.add_scalar(f"mining/{name}", count, trainer.global_step)
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", "Glyph .* missing")  # names may be in any script
-                    for name, figure in figures(plots(found)).items():
-                        logger.experiment.add_figure(f"mining/{name}", figure, trainer.global_step)
+            if hasattr(logger.experiment, "add_text"):
+                logger.experiment.add_text("mining/counts", _table(found), trainer.global_step)
+        add_figures(trainer, "mining", plots(found))
+
+
+def _table(found: Findings) -> str:
+    """Return the counts as a table in Markdown; the names are those of :class:`guardreasoner.mining.counts.Counts`."""
+    total = found.total()
+    counts = {"records": found.records, "hard": total.hard, **asdict(total)}
+    rows = [f"| {name.replace('_', ' ')} | {count:,} |" for name, count in counts.items()]
+    return "\n".join(["| over all sources | |", "|---|---:|", *rows])

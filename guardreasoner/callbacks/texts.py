@@ -1,5 +1,8 @@
 """A few outputs as text in TensorBoard, so that one can read what the numbers are about."""
 
+import textwrap
+import unicodedata
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -7,7 +10,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from guardreasoner.generators import Request
 from guardreasoner.generators.local import LocalGenerator
+from guardreasoner.plotting import short
 from guardreasoner.records import Record
+
+_LONGEST = 8_000
+_WIDTH = 110
 
 
 class SampleTexts(Callback):
@@ -32,7 +39,7 @@ class SampleTexts(Callback):
         requests = [Request(r.id, tuple(encoder.prompt(r)), encoder.text(r), (0,)) for r in records]
         generator = LocalGenerator(module.backbone, self.max_new_tokens, temperature=0.0)
         for record, completion in zip(records, generator.generate(requests), strict=True):
-            self._show(trainer, f"texts/{record.id}", record, completion.text, trainer.global_step)
+            self._show(trainer, record, completion.text, trainer.global_step)
 
     def on_test_batch_end(
         self,
@@ -45,13 +52,37 @@ class SampleTexts(Callback):
     ) -> None:
         """Show outputs until there are enough."""
         for answer in outputs[: max(0, self.count - self._seen)]:
-            self._show(trainer, f"texts/{answer.record.id}", answer.record, answer.rollout.completion, 0)
+            self._show(trainer, answer.record, answer.rollout.completion, 0)
             self._seen += 1
 
-    def _show(self, trainer: Any, tag: str, record: Record, text: str, step: int) -> None:
-        # indented: TensorBoard renders Markdown, which escapes the text of a code block
-        shown = f"{record.prompt}\n\n→ {record.response}\n\ngold: {record.gold()}\n\n{text}"
-        block = "\n".join(f"    {line}" for line in shown.splitlines())
+    def _show(self, trainer: Any, record: Record, text: str, step: int) -> None:
         for logger in trainer.loggers:
             if hasattr(logger.experiment, "add_text"):
-                logger.experiment.add_text(tag, block, step)
+                logger.experiment.add_text(f"texts/{short(record.id, 80)}", _as_shown(record, text), step)
+
+
+def _as_shown(record: Record, output: str) -> str:
+    """Return a block of code: TensorBoard renders Markdown, and of its forms this alone leaves a text as it is."""
+    gold = ", ".join(f"{task} {label}" for task, label in record.gold().items())
+    parts = {"Prompt": record.prompt, "Response": record.response, "Gold labels": gold, "Output": output}
+    shown = "\n\n".join(f"{name}:\n{_cut(text)}" for name, text in parts.items() if text is not None)
+    return "\n".join(f"    {line}" for line in _lines(shown))
+
+
+def _cut(text: str) -> str:
+    more = f"\n… {len(text) - _LONGEST:,} more characters" if len(text) > _LONGEST else ""
+    return text[:_LONGEST] + more
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Yield lines that fit the screen; what cannot be seen, and might change what is, is written as its escape."""
+    for line in text.splitlines():
+        seen = "".join(
+            letter if letter.isprintable() or unicodedata.category(letter) == "Zs" else _escape(letter)
+            for letter in line.replace("\t", "    ")
+        )
+        yield from textwrap.wrap(seen, _WIDTH, replace_whitespace=False, drop_whitespace=False) or [""]
+
+
+def _escape(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()

@@ -1,4 +1,4 @@
-"""Tokens per second, memory and learning rate, at every logged step."""
+"""Tokens per second, memory, learning rate and epoch, at every logged step."""
 
 import resource
 import sys
@@ -6,32 +6,52 @@ import time
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule
 
+from guardreasoner.sampling import StepSampler
 from guardreasoner.tokens import Step
 
 
 class Throughput(Callback):
-    """Log ``train/tokens_per_second`` (unpadded, this process), ``train/memory_gb`` (peak) and ``train/lr``."""
+    """Log ``train/tokens_per_second`` (unpadded, this process), ``train/memory_gb`` (peak), ``train/lr`` and ``epoch``.
+
+    The learning rate is the one that the step was taken with. The epoch counts passes over the data, parts included;
+    the trainer's own would always be 0, since one of its epochs is all of ours.
+    """
 
     def __init__(self) -> None:
         self._started = 0.0
         self._tokens = 0
+        self._lr = 0.0
 
-    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, step: Step, index: int) -> None:
+    def on_train_batch_start(self, trainer: Any, module: LightningModule, step: Step, index: int) -> None:
         """Start the clock after a logged step."""
         if self._tokens == 0:
             self._started = time.perf_counter()
+        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_batch_end(self, trainer: Any, module: LightningModule, outputs: Any, step: Step, index: int) -> None:
         """Log what happened since the last logged step."""
         self._tokens += sum(batch.tokens for batch in step.batches)
-        module.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
+        module.log("train/lr", self._lr)
+        module.log("epoch", _epochs(trainer))
         if trainer.global_step % trainer.log_every_n_steps == 0 and self._tokens:
             seconds = time.perf_counter() - self._started
             module.log("train/tokens_per_second", self._tokens / seconds, prog_bar=True)
             module.log("train/memory_gb", _peak_bytes(module.device) / 1e9)
             self._tokens = 0
+
+    def on_validation_epoch_end(self, trainer: Any, module: LightningModule) -> None:
+        """Say the same where the trainer would log its own."""
+        if not trainer.sanity_checking:
+            module.log("epoch", _epochs(trainer))
+
+
+def _epochs(trainer: Any) -> float:
+    """Return how often the data have been passed over, the passes that a continued run starts after included."""
+    sampler = trainer.train_dataloader.batch_sampler
+    assert isinstance(sampler, StepSampler)
+    return sampler.start_epoch + trainer.global_step / sampler.steps_per_epoch
 
 
 def _peak_bytes(device: torch.device) -> int:

@@ -1,7 +1,7 @@
 """Runs that are compared, the same for ``compare`` and ``report``: the options that name them, how they are read."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -10,6 +10,7 @@ from guardreasoner.comparison.alignment import Answers
 from guardreasoner.comparison.criteria import DEMO, ROLES, Criterion, check
 from guardreasoner.errors import InputError
 from guardreasoner.options import add_resampling
+from guardreasoner.reasoning_quality import faultless
 from guardreasoner.scoring.outcomes import Mode
 from guardreasoner.sources.named_predictions import Named, read_named, tasks_of
 
@@ -94,7 +95,16 @@ def _criteria(comparison: Comparison, args: argparse.Namespace, verb: str) -> li
             f"{verb}: --criteria: no run is called as in the demo",
             "say which is which: --criteria rsft=NAME longer=NAME hsdpo=NAME",
         )
-    return check(comparison, roles, resamples=args.resamples, seed=args.seed)
+    return check(comparison, roles, _quality(comparison, roles), args.resamples, args.seed)
+
+
+def _quality(comparison: Comparison, roles: Mapping[str, str]) -> tuple[Sequence[float], Sequence[float]] | None:
+    """Return the share of faultless reasoning by record, for R-SFT and for HS-DPO; None where one is missing."""
+    runs = [roles[role] for role in ("rsft", "hsdpo") if roles.get(role) in comparison.scores]
+    if len(runs) < 2:
+        return None
+    before, after = (faultless(comparison.files_of(run), comparison.tasks) for run in runs)
+    return before, after
 
 
 def _roles(words: Sequence[str], verb: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guardreasoner.errors import InputError
-from guardreasoner.records import replacing_file
+from guardreasoner.options import require_files, write
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,9 +56,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: a config is wrong, an input is missing, or a file cannot be written.
     """
-    for option, file in (("--html", args.html), ("--json", args.json)):
-        if file and file.is_dir():
-            raise InputError(f"{file}: is a folder; {option} takes a file")
+    require_files(html=args.html, json=args.json)
     words = _words_of_fit(args.words)
     from guardreasoner.pipeline import prepare
 
@@ -66,11 +64,11 @@ def run(args: argparse.Namespace) -> int:
     diagnosis, said = _diagnose(words)
     _show(diagnosis)
     if args.json:
-        _write(args.json, json.dumps(diagnosis.as_json(), indent=1, ensure_ascii=False) + "\n")
+        write(args.json, json.dumps(diagnosis.as_json(), indent=1, ensure_ascii=False) + "\n")
     if args.html:
         from guardreasoner.report.page import doctor_page
 
-        _write(args.html, doctor_page(diagnosis, shlex.join(["doctor", *words]), said))
+        write(args.html, doctor_page(diagnosis, shlex.join(["doctor", *words]), said))
     print(diagnosis.verdict())
     return 1 if diagnosis.faults else 0
 
@@ -216,12 +214,3 @@ def _show_findings(console: "Console", diagnosis: "Diagnosis") -> None:
         console.print(table, highlight=False)
     fine = [one.name for one in diagnosis.findings if one.severity == "ok"]
     console.print(f"looked for and not found: {', '.join(fine)}\n", style="dim", highlight=False)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        with replacing_file(path) as partial:
-            partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-    print(f"written: {path}")

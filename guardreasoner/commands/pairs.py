@@ -13,7 +13,8 @@ from guardreasoner.manifest import record_made
 from guardreasoner.mining import PRESETS, Graded, Mined, Pairing, ReadingName, Rule, Unparsable, mine
 from guardreasoner.mining.explain import explain
 from guardreasoner.mining.findings import Findings, findings
-from guardreasoner.records import Record, Rollout, replacing_file, write_jsonl
+from guardreasoner.options import require_files, write
+from guardreasoner.records import Record, Rollout, write_jsonl
 from guardreasoner.report.explanation import explanation_lines
 from guardreasoner.report.mining_screen import brief, show_counts, show_details
 from guardreasoner.sources.rollouts import read_costs, read_rollout_folders, read_training_rollouts, tasks_of
@@ -83,7 +84,9 @@ def run(args: argparse.Namespace) -> int:
     if args.details:
         show_details(found_all)
     if args.html:
-        _write_page(args.html, found_all, given.pairing, args.words)
+        from guardreasoner.report.page import mining_page
+
+        write(args.html, mining_page(found_all, given.pairing, shlex.join(["pairs", *args.words])))
     return 0 if mined.pairs else 1
 
 
@@ -138,9 +141,7 @@ def _check_files(args: argparse.Namespace) -> None:
         raise InputError("pairs: required: --out", "or --explain RECORD_ID, which writes nothing")
     if args.explain is not None and (args.out or args.html or args.details):
         raise InputError("pairs: --explain says why one record has its pairs, and nothing else", "leave the rest out")
-    for option, file in (("--out", args.out), ("--html", args.html)):
-        if file and file.is_dir():
-            raise InputError(f"{file}: is a folder; {option} takes a file")
+    require_files(out=args.out, html=args.html)
 
 
 def _read(args: argparse.Namespace) -> _Given:
@@ -196,15 +197,3 @@ def _summarise(args: argparse.Namespace, mined: Mined, found: Findings, records:
         print(line)
     if not (args.details or args.html):
         print("more: --details, --html FILE as a page with plots, --explain RECORD_ID")
-
-
-def _write_page(path: Path, found: Findings, pairing: Pairing, words: Sequence[str]) -> None:
-    from guardreasoner.report.page import mining_page
-
-    page = mining_page(found, pairing, shlex.join(["pairs", *words]))
-    try:
-        with replacing_file(path) as partial:
-            partial.write_text(page, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-    print(f"written: {path}")

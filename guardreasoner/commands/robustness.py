@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.manifest import contaminated
-from guardreasoner.records import replacing_file
+from guardreasoner.options import require_files, write
 from guardreasoner.robustness import ALL, RESAMPLES, FamilyScore, robustness
 from guardreasoner.sources.predictions import read_predictions
 
@@ -44,8 +44,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: a file, or what it holds, is wrong; no record is attacked.
     """
-    if args.json and args.json.is_dir():
-        raise InputError(f"{args.json}: is a folder; --json takes a file")
+    require_files(json=args.json)
     read = read_predictions(args.predictions)
     try:
         scores = robustness(read.records, read.rollouts, read.tasks)
@@ -55,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
     if contaminated(args.predictions) or contaminated(args.predictions.parent):
         print(f"note: made with --allow_contamination: {args.predictions}")
     if args.json:
-        _write(args.json, read.model, scores)
+        content = {"model": read.model, "resamples": RESAMPLES, "families": [_as_json(one) for one in scores]}
+        write(args.json, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return 0
 
 
@@ -105,16 +105,6 @@ def _percent(value: float | None) -> str:
 
 def _between(interval: tuple[float, float] | None) -> str:
     return "" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}"
-
-
-def _write(path: Path, model: str, scores: Sequence[FamilyScore]) -> None:
-    content = {"model": model, "resamples": RESAMPLES, "families": [_as_json(one) for one in scores]}
-    try:
-        with replacing_file(path) as partial:
-            partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-    print(f"written: {path}")
 
 
 def _as_json(one: FamilyScore) -> dict[str, Any]:

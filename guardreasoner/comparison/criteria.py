@@ -62,7 +62,7 @@ def check(
         comparison: of the runs.
         roles: run by role; the roles are those of ``ROLES``, and any may be missing.
         quality: reasoning quality of the R-SFT and of the HS-DPO model, see :func:`quality_change`; None where it was
-            not measured.
+            not measured, or one of them is missing.
         resamples: for the interval of the quality.
         seed: of those.
 
@@ -87,7 +87,7 @@ def check(
         ),
         _criterion(
             "HS-DPO: reasoning quality kept (at most 2 points lower)",
-            change or "reasoning quality was not measured",
+            change or _lacking(roles, "rsft", "hsdpo") or "reasoning quality was not measured",
             *(-_MARGIN, inf),
         ),
         _criterion(
@@ -152,12 +152,17 @@ def _accuracy(comparison: Comparison, roles: Mapping[str, str]) -> Estimate | st
 
 def _gain(comparison: Comparison, roles: Mapping[str, str], role: str, hard: bool = False) -> Estimate | str:
     """Return how much HS-DPO gains over another role's run, or why that is not known."""
-    if absent := [one for one in (role, "hsdpo") if one not in roles]:
-        return f"no run is named for {' and '.join(absent)}"
+    if absent := _lacking(roles, role, "hsdpo"):
+        return absent
     pair = comparison.between(roles[role], roles["hsdpo"])
     if hard:
         return pair.hard or "not all runs have outputs on hard records"
     return pair.records.accuracy
+
+
+def _lacking(roles: Mapping[str, str], *wanted: str) -> str:
+    absent = [one for one in wanted if one not in roles]
+    return f"no run is named for {' and '.join(absent)}" if absent else ""
 
 
 def _criterion(

@@ -5,6 +5,7 @@ from typing import Literal
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from guardreasoner.attacks import Attacks
 from guardreasoner.data.loading import encoder_of, log, record_loader
 from guardreasoner.errors import InputError
 from guardreasoner.mining import Pairing, mine
@@ -24,6 +25,7 @@ class BenchmarkDataModule(LightningDataModule):
         rollouts: folders of rollouts that decide the hard set; None: no hard set.
         split: which split is measured.
         chunk_size: records that are generated for at once.
+        attacks: rewrite a share of the records; what they make is tested beside the records. None: no attack.
 
     Raises:
         InputError: on setup, for an empty split, a record without a label, or rollouts of other records.
@@ -35,12 +37,14 @@ class BenchmarkDataModule(LightningDataModule):
         rollouts: list[str] | None = None,
         split: Literal["validation", "test"] = "test",
         chunk_size: int = 64,
+        attacks: Attacks | None = None,
     ) -> None:
         super().__init__()
         self.source = source
         self.rollouts = rollouts
         self.split = split
         self.chunk_size = chunk_size
+        self.attacks = attacks
         self.records: list[Record] = []
         self.hard: list[Record] = []
 
@@ -52,6 +56,8 @@ class BenchmarkDataModule(LightningDataModule):
         for record in self.records:
             if not record.gold():
                 raise InputError(f"record {record.id}: no label for any task")
+        if self.attacks is not None:
+            self.records = self.attacks.beside(self.records)
         if stage == "test" and self.rollouts is not None:
             known = {record.id for record in self.records}
             rollouts = [r for r in read_rollouts_of(self.rollouts, self.source) if r.record_id in known]

@@ -148,7 +148,8 @@ class VLLMGenerator(Generator):
             rank = next((rank for rank in _RANKS if rank >= config["r"]), config["r"])
             more = {"enable_lora": True, "max_lora_rank": rank}
             adapter = LoRARequest("adapter", 1, str(Path(path).resolve()))
-        arguments = {"dtype": backbone.dtype, "seed": 0, "enable_prefix_caching": True, **more, **self.engine}
+        arguments = {"dtype": backbone.dtype, "seed": 0, "enable_prefix_caching": True, "use_tqdm_on_load": False}
+        arguments |= {**more, **self.engine}
         try:
             llm = vllm.LLM(model=base, tokenizer=path, **arguments)
         except Exception as error:

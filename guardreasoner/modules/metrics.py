@@ -1,4 +1,4 @@
-"""Per-class F1 of verdicts while a test runs, with "unparsed" as an outcome of its own (torchmetrics)."""
+"""Per-class F1 of verdicts while a test runs, counted by torchmetrics, with "unparsed" as an outcome of its own."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,17 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from guardreasoner.prompts import Verdicts
+from guardreasoner.scoring.figures import ACCURACY, F1, figures
 from guardreasoner.tasks import Task
 
 
 class VerdictF1(Metric):
     """F1 of each label of each task, accuracy and unparsed rate.
 
-    Unparsed is class L beside a task's L labels: it is never right, so it costs recall of the gold label and no other
-    label's precision. Records without a gold label for a task do not count for it.
+    What ``score`` finds in mode ``strict``, over all records as of one benchmark. Unparsed is class L beside a task's L
+    labels. Records without a gold label for a task do not count for it.
 
     Args:
         tasks: what is decided.
@@ -27,9 +28,8 @@ class VerdictF1(Metric):
     def __init__(self, tasks: Sequence[Task]) -> None:
         super().__init__()
         self.tasks = tuple(tasks)
-        self.f1: Any = torch.nn.ModuleDict({t.name: MulticlassF1Score(_classes(t), average="none") for t in tasks})
-        self.accuracy: Any = torch.nn.ModuleDict(
-            {t.name: MulticlassAccuracy(_classes(t), average="micro") for t in tasks}
+        self.confusion: Any = torch.nn.ModuleDict(
+            {task.name: MulticlassConfusionMatrix(len(task.labels) + 1) for task in self.tasks}
         )
         self.unparsed: Tensor
         self.answered: Tensor
@@ -50,8 +50,7 @@ class VerdictF1(Metric):
                 continue
             predicted = torch.tensor([_class(found, task) for found, _ in pairs], device=self.device)
             wanted = torch.tensor([task.labels.index(gold) for _, gold in pairs], device=self.device)
-            self.f1[task.name].update(predicted, wanted)
-            self.accuracy[task.name].update(predicted, wanted)
+            self.confusion[task.name].update(predicted, wanted)
             self.unparsed += (predicted == len(task.labels)).sum()
             self.answered += len(pairs)
         for found, known in zip(verdicts, labels, strict=True):
@@ -59,25 +58,23 @@ class VerdictF1(Metric):
             self.records += 1
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the values by name; a task that no record had a label for is left out."""
+        """Return the values by name, shares of 1; what is undefined is left out, as the F1 of a label no record has."""
         values = {"accuracy": self.all_right / self.records, "unparsed": self.unparsed / self.answered}
         for task in self.tasks:
-            if not self.f1[task.name].update_called:
+            if not self.confusion[task.name].update_called:
                 continue
-            f1 = self.f1[task.name].compute()
-            values |= {f"f1/{task.name}/{label}": f1[place] for place, label in enumerate(task.labels)}
-            values[f"accuracy/{task.name}"] = self.accuracy[task.name].compute()
+            counts = self.confusion[task.name].compute()[:-1].cpu().double().numpy()  # no gold label is "unparsed"
+            found = torch.from_numpy(figures(counts, task) / 100).to(self.records)
+            f1 = {f"f1/{task.name}/{label}": found[F1 + place] for place, label in enumerate(task.labels)}
+            values |= {name: value for name, value in f1.items() if not value.isnan()}
+            values[f"accuracy/{task.name}"] = found[ACCURACY]
         return values
 
     def reset(self) -> None:
         """Start counting again."""
         super().reset()
-        for metric in [*self.f1.values(), *self.accuracy.values()]:
+        for metric in self.confusion.values():
             metric.reset()
-
-
-def _classes(task: Task) -> int:
-    return len(task.labels) + 1
 
 
 def _class(verdict: str | None, task: Task) -> int:

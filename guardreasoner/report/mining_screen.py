@@ -24,18 +24,22 @@ _WHERE_THERE_ARE = ("too few", "duplicates", "dropped", "not mined", "beyond cap
 """What can only be under some options is shown where it is."""
 
 
+def columns_of(total: Counts) -> dict[str, str]:
+    """Return what to show of counts: the field by its heading."""
+    return {name: field for name, field in _COLUMNS.items() if name not in _WHERE_THERE_ARE or getattr(total, field)}
+
+
 def show_counts(counts: Mapping[str, Counts]) -> None:
     """Show what was found by source."""
-    *rows, total = _count_rows(counts)
-    _show(("source", *_shown(counts)), rows, total)
+    headings, (*rows, total) = _counted(counts)
+    _show(headings, rows, total)
 
 
 def counts_table(counts: Mapping[str, Counts], title: str) -> Table:
     """Return the same as a table."""
-    rows = [
-        [Cell(str(source)), *(Cell(f"{number:,}") for number in numbers)] for source, *numbers in _count_rows(counts)
-    ]
-    return Table(title, ("source", *_shown(counts)), rows)
+    headings, rows = _counted(counts)
+    cells = [[Cell(str(source)), *(Cell(f"{number:,}") for number in numbers)] for source, *numbers in rows]
+    return Table(title, headings, cells)
 
 
 def brief(found: Findings) -> Iterator[str]:
@@ -76,16 +80,13 @@ def show_details(found: Findings) -> None:
     _titled("agreement of models", ("model", "and model", "records", "share", "kappa"), agreement)
 
 
-def _shown(counts: Mapping[str, Counts]) -> list[str]:
+def _counted(counts: Mapping[str, Counts]) -> tuple[tuple[str, ...], list[tuple[str | int, ...]]]:
+    """Return the headings, and a row a source, then their total."""
     total = sum(counts.values(), Counts())
-    return [name for name in _COLUMNS if name not in _WHERE_THERE_ARE or getattr(total, _COLUMNS[name])]
-
-
-def _count_rows(counts: Mapping[str, Counts]) -> Iterator[tuple[str | int, ...]]:
-    """Yield a row a source, then their total."""
-    shown = [_COLUMNS[name] for name in _shown(counts)]
-    for source, one in (*counts.items(), ("total", sum(counts.values(), Counts()))):
-        yield source or "(none)", *(getattr(one, column) for column in shown)
+    shown = columns_of(total)
+    named = (*counts.items(), ("total", total))
+    rows = [(source or "(none)", *(getattr(one, field) for field in shown.values())) for source, one in named]
+    return ("source", *shown), rows
 
 
 def _agreement(row: Agreement) -> str:

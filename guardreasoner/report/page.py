@@ -9,6 +9,7 @@ from guardreasoner.diagnosis import Diagnosis
 from guardreasoner.mining.findings import Findings
 from guardreasoner.mining.pairing import Pairing
 from guardreasoner.report import plots
+from guardreasoner.report.mining_screen import columns_of
 from guardreasoner.report.rendering import render
 
 
@@ -48,6 +49,7 @@ def mining_page(found: Findings, pairing: Pairing, command: str) -> str:
         title="Mining: which records are hard",
         found=found,
         total=found.total(),
+        columns=columns_of(found.total()),
         pairing=asdict(pairing),
         command=f"python -m guardreasoner {command}",
         plots={name: Markup(svg) for name, svg in plots.mining_plots(found).items()},

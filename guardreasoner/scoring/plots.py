@@ -163,13 +163,14 @@ def _matrix(axes: Any, matrix: Confusion, colours: Sequence[str], names: bool, h
     from matplotlib.patches import Rectangle
 
     labels = matrix.labels
+    roomy = len(labels) < 4 and max(map(max, matrix.counts)) < 10_000
     for row, counts in enumerate(matrix.counts):
         for column, text, share in _cells(counts, len(labels)):
             colour = colours[_RIGHT if column == row else _WRONG]
             place, opacity = (column - 0.47, row - 0.47), _DARKEST * share**0.5  # the root shows small shares, too
             axes.add_patch(Rectangle(place, 0.94, 0.94, color=colour, alpha=opacity, linewidth=0))
             axes.add_patch(Rectangle(place, 0.94, 0.94, fill=False, color=rcParams["axes.edgecolor"], linewidth=0.4))
-            axes.text(column, row, text, ha="center", va="center", fontsize="small")
+            axes.text(column, row, text, ha="center", va="center", fontsize="medium" if roomy else "small")
     axes.set_xlim(-0.5, len(labels) + 0.5)
     name_rows(axes, labels if names else [""] * len(labels), longest=14)
     axes.set_ylim(len(labels) - 0.5, -0.5)

@@ -1,6 +1,7 @@
 import argparse
 import html
 import json
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -202,8 +203,10 @@ def test_a_fit_shows_throughput_and_texts(tiny_base: Path, tmp_path: Path) -> No
     for name in ("train/tokens_per_second", "train/memory_gb", "train/lr", "train/loss", "train/grad_norm"):
         assert len(found.Scalars(name)) == 4, name
         assert all(event.value > 0 for event in found.Scalars(name)[:-1]), name
+    # steps 2, 4, 6 and 8 of a cosine over eight, as they were taken: after 1, 3, 5 and 7 of them
     rates = [event.value for event in found.Scalars("train/lr")]
-    assert rates == sorted(rates, reverse=True)
+    assert rates == pytest.approx([0.25 * (1 + math.cos(math.pi * done / 8)) for done in (1, 3, 5, 7)])
+    assert [event.value for event in found.Scalars("epoch")] == [0.5, 1, 1.5, 2, 2]  # the last with the validation
     assert 0.01 < found.Scalars("train/memory_gb")[0].value < 100
     shown = sorted(tag for tag in found.Tags()["tensors"] if tag.startswith("texts/"))
     assert shown == ["texts/validation/00/text_summary", "texts/validation/01/text_summary"]

@@ -22,12 +22,13 @@ def test_counts_and_plots_are_logged_once(tiny_base: Path, tiny_rollouts: Path, 
     trainer.fit(HSDPOModule(load(tiny_base)), datamodule=data)
     shown = EventAccumulator(str(tmp_path / "run" / "0"))
     shown.Reload()
-    values = {tag: shown.Scalars(tag) for tag in shown.Tags()["scalars"] if tag.startswith("mining/")}
-    assert all(len(of) == 1 and of[0].step == 0 for of in values.values())
+    (table,) = shown.Tensors("mining/counts/text_summary")
+    assert table.step == 0
+    rows = [line.strip("|").split("|") for line in table.tensor_proto.string_val[0].decode().splitlines()[2:]]
+    total = {name.strip(): int(count) for name, count in rows}
     # of 24 records with 4 outputs each, those with 1 to 3 wrong ones are hard
-    total = {tag.removeprefix("mining/"): of[0].value for tag, of in values.items()}
     assert (total["records"], total["outputs"], total["hard"], total["pairs"]) == (24, 96, 15, 15)
-    assert (total["all_right"], total["all_wrong"]) == (5, 4)
+    assert (total["all right"], total["all wrong"], total["beyond cap"]) == (5, 4, 0)
     images = [tag for tag in shown.Tags()["images"] if tag.startswith("mining/")]
     assert sorted(images) == [f"mining/{name}" for name in ("growth", "outcomes", "votes", "weights")]
 
@@ -38,7 +39,7 @@ def test_data_without_findings_show_none(tiny_base: Path, tmp_path: Path) -> Non
     trainer.fit(RSFTModule(load(tiny_base)), datamodule=ReasoningDataModule(TinySource(), batch_size=12, epochs=1))
     shown = EventAccumulator(str(tmp_path / "run" / "0"))
     shown.Reload()
-    assert not [tag for tag in shown.Tags()["scalars"] if tag.startswith("mining/")]
+    assert not [tag for kind in ("scalars", "images", "tensors") for tag in shown.Tags()[kind] if "mining" in tag]
 
 
 @pytest.mark.parametrize(("stage", "watched"), [("hsdpo", True), ("rsft", False)])

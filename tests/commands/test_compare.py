@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from guardreasoner.__main__ import main
-from guardreasoner.records import read_jsonl
+from guardreasoner.records import read_jsonl, write_jsonl
 from tests.commands.test_score import predictions
 
 FEW = ("--resamples", "200")
@@ -84,16 +84,36 @@ def test_the_criteria_of_the_demo_and_by_role(tmp_path: Path, capsys: pytest.Cap
     shown = capsys.readouterr().out
     assert "R-SFT: accuracy above 55 %" in shown
     assert "met" in shown
-    assert "reasoning quality was not measured" in shown
+    (kept,) = [line.split() for line in shown.splitlines() if line.startswith("HS-DPO: reasoning quality kept")]
+    assert kept[-2:] == ["met", "+0.00"]
     out = tmp_path / "c.json"
     others = [f"{name}={folder}" for name, folder in zip("xyz", folders, strict=True)]
     assert main(["compare", *others, *FEW, "--json", str(out), "--criteria", "rsft=x", "hsdpo=z"]) == 0
     criteria = json.loads(out.read_text())["criteria"]
     assert [one["verdict"] for one in criteria] == [
         *("met", "not met", "met"),
-        *("not decidable", "not decidable", "not decidable"),
+        *("met", "not decidable", "not decidable"),
     ]
     assert (criteria[0]["figure"], criteria[0]["figure_interval"]) == (100, [100, 100])
+
+
+def test_worse_reasoning_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [predictions(tmp_path / name, "HH UU HH UU") for name in ("before", "after")]
+    for folder, conclusions in zip(folders, (("harmful", "unharmful"), ("harmful", "harmful")), strict=True):
+        path = folder / "held-out" / "generated_predictions.jsonl"
+        rows = [row for _, row in read_jsonl(path)]
+        for number, row in enumerate(rows):
+            row["predict"] = f"The request is {conclusions[number % 2]}.\n\n{row['predict']}"
+        write_jsonl(path, rows)
+    out = tmp_path / "c.json"
+    words = [*map(str, folders), *FEW, "--json", str(out), "--criteria", "rsft=before", "hsdpo=after"]
+    assert main(["compare", *words]) == 0
+    kept = json.loads(out.read_text())["criteria"][3]
+    # the second contradicts the two answers that are "unharmful"
+    assert (kept["figure"], kept["verdict"]) == (-50, "not decidable")
+    assert kept["figure_interval"] == [-100, 0]
+    assert main(["compare", *words, "--resamples", "0"]) == 0
+    assert "reasoning quality kept (at most 2 points lower)" in capsys.readouterr().out
 
 
 def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

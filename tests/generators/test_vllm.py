@@ -64,6 +64,7 @@ def test_the_weights_are_read_by_vllm_alone(tiny_base: Path, engines: list[LLM])
         "tokenizer": str(tiny_base),
         "dtype": "bfloat16",
         "seed": 0,
+        "use_tqdm_on_load": False,
         "enable_prefix_caching": True,
         "gpu_memory_utilization": 0.5,
     }

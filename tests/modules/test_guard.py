@@ -61,12 +61,14 @@ def test_a_test_counts_the_greedy_answers(tiny_base: Path, tmp_path: Path) -> No
     assert named["test/accuracy"] == pytest.approx(4 / 6)
     # Records 1, 2, 4 and 5 of six have labels for all three tasks: 6 + 4 + 4 verdicts are asked for.
     assert named["test/unparsed"] == pytest.approx(3 / 14)
-    # request: harmful are 0, 2, 4 (0 is called unharmful): 2 · 2 / (3 + 2); unharmful are 1, 3, 5 (1 has no verdict)
-    assert named["test/f1/request/harmful"] == pytest.approx(4 / 5)
+    # request: harmful are 0, 2, 4 (0 is called unharmful), unharmful are 1, 3, 5 (1 has no verdict, which is as wrong):
+    # of each 2 hits, 1 missed, 1 claimed wrongly
+    assert named["test/f1/request/harmful"] == pytest.approx(4 / 6)
     assert named["test/f1/request/unharmful"] == pytest.approx(4 / 6)
     assert named["test/accuracy/request"] == pytest.approx(4 / 6)
     # completion: all four are compliance, one of them without a verdict
     assert named["test/f1/completion/compliance"] == pytest.approx(6 / 7)
+    assert "test/f1/completion/refusal" not in named
 
 
 def test_k_is_checked(tiny_base: Path) -> None:

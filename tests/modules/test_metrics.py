@@ -3,6 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardreasoner.modules.metrics import VerdictF1
+from guardreasoner.prompts import answer_block
+from guardreasoner.records import Record, Rollout
+from guardreasoner.scoring import score
 from guardreasoner.tasks import GUARD_TASKS, Task
 
 REQUEST = GUARD_TASKS[0]
@@ -32,15 +35,19 @@ def test_f1_by_hand() -> None:
     )
 
 
-def test_an_unparsed_answer_is_wrong_and_claims_no_label() -> None:
-    # Harmful: 1 hit, 1 missed, none claimed wrongly: 2 / 3. Were "-" a claim of unharmful, that one had 2 / 4.
+def test_an_unparsed_answer_is_one_wrong_answer() -> None:
+    # as if the other label had been named: of each, 1 hit, 1 missed, 1 claimed wrongly: 2 / 4
     found = measured("HH H- UU U-")
-    assert found["f1/request/harmful"] == found["f1/request/unharmful"] == pytest.approx(2 / 3)
+    assert found["f1/request/harmful"] == found["f1/request/unharmful"] == pytest.approx(1 / 2)
     assert found["accuracy"] == found["unparsed"] == pytest.approx(1 / 2)
     # only unparsed answers: nothing is right, and no number is undefined
     assert measured("H- U-") == pytest.approx(
         {"accuracy": 0, "unparsed": 1, "f1/request/harmful": 0, "f1/request/unharmful": 0, "accuracy/request": 0}
     )
+
+
+def test_the_f1_of_a_label_that_no_record_has_is_left_out_and_not_0() -> None:
+    assert measured("HH HU H-").keys() == {"accuracy", "unparsed", "f1/request/harmful", "accuracy/request"}
 
 
 def test_a_record_counts_for_the_tasks_it_has_a_label_for() -> None:
@@ -70,11 +77,14 @@ def test_batches_add_up_and_a_reset_forgets() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("ABC"), st.sampled_from("ABC-")), min_size=1, max_size=20))
-def test_f1_is_that_of_counts(pairs: list[tuple[str, str]]) -> None:
-    found = measured(" ".join(gold + verdict for gold, verdict in pairs), THREE)
-    for label in "ABC":
-        hit = sum(gold == verdict == label for gold, verdict in pairs)
-        named = sum(gold == label for gold, _ in pairs) + sum(verdict == label for _, verdict in pairs)
-        assert found[f"f1/kind/{label.lower()}"] == pytest.approx(2 * hit / named if named else 0)
-    assert found["accuracy"] == pytest.approx(sum(gold == verdict for gold, verdict in pairs) / len(pairs))
-    assert found["unparsed"] == pytest.approx(sum(verdict == "-" for _, verdict in pairs) / len(pairs))
+def test_it_is_what_score_finds(pairs: list[tuple[str, str]]) -> None:
+    records, answers = [], []
+    for number, (gold, verdict) in enumerate(pairs):
+        said = answer_block({"kind": verdict.lower()}, [THREE]) if verdict != "-" else "Hm."
+        records.append(Record(str(number), "p", labels={"kind": gold.lower()}))
+        answers.append(Rollout(str(number), "m", "f", 0, 0, said))
+    (row,) = score("m", records, answers, [THREE], resamples=0).benchmarks
+    expected = {f"f1/kind/{label}": f1.value / 100 for label, f1 in row.f1.items() if f1.value is not None}
+    accuracy = sum(gold == verdict for gold, verdict in pairs) / len(pairs)
+    expected |= {"accuracy": accuracy, "accuracy/kind": accuracy, "unparsed": row.unparsed / len(pairs)}
+    assert measured(" ".join(gold + verdict for gold, verdict in pairs), THREE) == pytest.approx(expected)
