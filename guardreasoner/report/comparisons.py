@@ -102,6 +102,12 @@ def comparison_notes(
         notes.append("No p where a run has several seeds: what they say of one record is not independent.")
     if published_rows(comparison):
         notes.append(f"Paper: {PAPER}, tables 2, 5 and 8, F1 as the released script counts (score --mode released).")
+    return notes + left_out_notes(comparison)
+
+
+def left_out_notes(comparison: Comparison) -> list[str]:
+    """Return what was not compared, since not all runs have it."""
+    notes = []
     for what, left_out in (("records", comparison.aligned.left_out), (_HARD, comparison.aligned.hard_left_out)):
         if any(left_out.values()):
             lost = ", ".join(f"{name} {count}" for name, count in left_out.items() if count)

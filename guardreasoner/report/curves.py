@@ -36,7 +36,7 @@ _PANELS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     ),
     "margin": ("Margin, nats", {"train/margin": "training", "val/margin": "held out"}),
     "rewards": ("Rewards", {"train/reward_chosen": "chosen", "train/reward_rejected": "rejected"}),
-    "preferred": ("Share of pairs that are told apart", {"train/preferred": "training", "val/preferred": "held out"}),
+    "preferred": ("Share of pairs with a margin above 0", {"train/preferred": "training", "val/preferred": "held out"}),
     "hard": (
         "Hard-sample accuracy",
         {f"train/{_HARD}": "training", f"val/{_HARD}": "held out", f"test/{_HARD}": "test"},

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from guardreasoner.comparison import Comparison
 from guardreasoner.comparison.criteria import Criterion
-from guardreasoner.report.comparisons import comparison_notes
+from guardreasoner.report.comparisons import comparison_notes, left_out_notes
 from guardreasoner.report.origin_sections import curves_section, lineage_section, mining_section
 from guardreasoner.report.origins import origins
 from guardreasoner.report.rendering import render
@@ -22,6 +22,7 @@ from guardreasoner.report.score_sections import (
     ratings_section,
     reasoning_section,
 )
+from guardreasoner.report.tables import Table
 from guardreasoner.report.verdict import verdict
 
 
@@ -39,6 +40,8 @@ class Asked:
         examples: most of them that are shown of a direction of flips.
         logs: folders of event files, instead of those that the lineage leads to.
         rollouts: folders of rollouts, instead of those.
+        ratings: tables of what people thought of the reasoning; none where nobody rated it.
+        rating_notes: what their figures mean.
     """
 
     runs: Mapping[str, Sequence[str]]
@@ -50,6 +53,8 @@ class Asked:
     examples: int
     logs: Sequence[Path] = ()
     rollouts: Sequence[Path] = ()
+    ratings: Sequence[Table] = ()
+    rating_notes: Sequence[str] = ()
 
 
 def run_page(comparison: Comparison, criteria: Sequence[Criterion], asked: Asked) -> str:
@@ -75,7 +80,7 @@ def run_page(comparison: Comparison, criteria: Sequence[Criterion], asked: Asked
         "report.html",
         title=f"{names[-1]} against {names[0]}",
         verdict=verdict(comparison, criteria),
-        remarks=asked.remarks,
+        remarks=(*asked.remarks, *left_out_notes(comparison)),
         sections=(
             figures_section(comparison, pairs),
             f1_section(comparison),
@@ -86,7 +91,7 @@ def run_page(comparison: Comparison, criteria: Sequence[Criterion], asked: Asked
             mining_section(found, asked.rollouts),
             criteria_section(criteria),
             reasoning_section(comparison),
-            ratings_section(),
+            ratings_section(asked.ratings, asked.rating_notes),
             flips_section(comparison, asked.examples, asked.seed),
             published_section(comparison),
             lineage_section(found, asked.runs, how),

@@ -22,7 +22,7 @@ def figures_section(comparison: Comparison, pairs: Sequence[Pairwise]) -> Sectio
     """Return all runs in one table, and what each two of them differ by over all records."""
     models = list(comparison.scores.values())
     table = model_table({comparison.mode: models}, comparison.tasks)
-    named = Table("The runs, figures in percent", table.headings, table.rows, table.words)
+    named = Table(f"The runs, figures in percent ({comparison.mode})", table.headings, table.rows, table.words)
     rows = [
         [Cell(pair.first), Cell(pair.second), figure(pair.records.accuracy, True), figure(pair.records.f1, True)]
         + ([figure(pair.hard, True)] if comparison.hard else [])
@@ -101,7 +101,10 @@ def criteria_section(criteria: Sequence[Criterion]) -> Section:
 def reasoning_section(comparison: Comparison) -> Section:
     """Return what the reasoning of each run is like, by rules; a run's seeds together."""
     table = reasoning_table({name: _quality(comparison, name) for name in comparison.scores})
-    return Section("reasoning", "Reasoning, by rule", tables=(table,), notes=REASONING_NOTES)
+    several = any(len(comparison.files_of(name)) > 1 for name in comparison.scores)
+    seeds = "The answers of a run's seeds stand together, and are taken as independent of each other."
+    lines = (seeds,) if several else ()
+    return Section("reasoning", "Reasoning, by rule", lines, tables=(table,), notes=REASONING_NOTES)
 
 
 def ratings_section(tables: Sequence[Table] = (), notes: Sequence[str] = ()) -> Section:

@@ -2,15 +2,18 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from guardreasoner.comparison import Comparison
+from guardreasoner.comparison import Comparison, compare
 from guardreasoner.comparison.criteria import check
 from guardreasoner.report.run_page import Asked, run_page
-from tests.report.runs import comparison_of, lay_out_chain, write_events
+from guardreasoner.report.tables import Cell, Table
+from guardreasoner.tasks import GUARD_TASKS
+from tests.report.runs import comparison_of, lay_out_chain, runs_of, write_events
 from tests.report.test_page import EVIL, Reader
 
 RTL = "שלום \u202eevil\u202c عالم"
@@ -131,6 +134,22 @@ def test_the_numbers_are_those_of_the_comparison() -> None:
         "Made with: python -m guardreasoner report a b",
     ):
         assert words in text, words
+
+
+def test_ratings_have_their_place() -> None:
+    table = Table("Ratings", ("run", "coherent"), [[Cell("old"), Cell("3.5", "3.1–3.9")]])
+    text = text_of(page_of(comparison_of(WORDS), ratings=[table], rating_notes=["Of 5."]))
+    assert "Reasoning, rated by hand Ratings run coherent old 3.53.1–3.9 Of 5." in text
+    assert "No ratings by hand" not in text
+
+
+def test_what_was_trained_on_benchmarks_or_not_compared_stands_at_the_top() -> None:
+    runs = runs_of({"old": "HH HU", "new": "HH HU UU"})
+    comparison = compare(runs, GUARD_TASKS, intersect=True, resamples=10)
+    said = replace(asked(placed(comparison)), remarks=["old was made with --allow_contamination: <b>"])
+    page = run_page(comparison, (), said)
+    assert '<p class="fault-word" dir="auto">Note: old was made with --allow_contamination: &lt;b&gt;</p>' in page
+    assert "Note: Not compared, since not all have them: records of new 1. Contents" in text_of(page)
 
 
 def test_the_paper_stands_beside_its_benchmarks() -> None:
