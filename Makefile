@@ -12,6 +12,7 @@ demo: $(VENV)/installed
 	$(RUN) test --config configs/evaluate.yaml
 	$(RUN) score "R-SFT, 1 epoch=logs/predictions/rsft-1epoch" "R-SFT, 3 epochs=logs/predictions/rsft" "HS-DPO=logs/predictions/hsdpo"
 	$(RUN) compare "R-SFT, 1 epoch=logs/predictions/rsft-1epoch" "R-SFT, 3 epochs=logs/predictions/rsft" "HS-DPO=logs/predictions/hsdpo"
+	$(RUN) report "R-SFT, 1 epoch=logs/predictions/rsft-1epoch" "R-SFT, 3 epochs=logs/predictions/rsft" "HS-DPO=logs/predictions/hsdpo" --out logs/report.html
 
 test: lint
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile

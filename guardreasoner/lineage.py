@@ -77,6 +77,15 @@ def problems(trees: Iterable[Node]) -> dict[str, State]:
     return {node.path: node.state for tree in trees for node in tree.walk() if node.state in PROBLEMS}
 
 
+def ran_in(artefact: Path, manifest: Manifest) -> Path | None:
+    """Return the folder from which the ``output`` of a command's config leads to what it made."""
+    output = (manifest.config or {}).get("output")
+    if not isinstance(output, str) or os.path.isabs(output):
+        return None
+    parts = Path(os.path.normpath(output)).parts
+    return artefact.parents[len(parts) - 1] if artefact.parts[-len(parts) :] == parts else None
+
+
 def _artefact_at(path: Path) -> Path:
     if not os.path.lexists(path):
         beside = sorted(os.listdir(path.parent)) if path.parent.is_dir() else []
@@ -124,8 +133,8 @@ def _node(path: Path, recorded: str | None, bases: Sequence[Path], seen: set[Pat
     if real in seen:
         return Node(_shown(path), "artefact", state, recorded, found, manifest, shown_above=True)
     seen.add(real)  # before its inputs, so that what was made from itself ends
-    ran_in = _ran_in(path, manifest)
-    known = list(dict.fromkeys([*bases[:1], *([ran_in] if ran_in else []), *bases[1:]]))
+    started = ran_in(path, manifest)
+    known = list(dict.fromkeys([*bases[:1], *([started] if started else []), *bases[1:]]))
     inputs = (
         *(_input(name, hashed, known, seen) for name, hashed in manifest.inputs.items()),
         *(_origin(origin) for origin in manifest.origins),
@@ -156,15 +165,6 @@ def _origin(origin: Mapping[str, Any]) -> Node:
         found or None,
         arguments=arguments if isinstance(arguments, dict) else {},
     )
-
-
-def _ran_in(artefact: Path, manifest: Manifest) -> Path | None:
-    """Return the folder from which the ``output`` of a command's config leads to what it made."""
-    output = (manifest.config or {}).get("output")
-    if not isinstance(output, str) or os.path.isabs(output):
-        return None
-    parts = Path(os.path.normpath(output)).parts
-    return artefact.parents[len(parts) - 1] if artefact.parts[-len(parts) :] == parts else None
 
 
 def _shown(path: Path) -> str:

@@ -159,7 +159,7 @@ def test_files_are_short_and_have_names_that_say_something(path: Path) -> None:
         *("guardreasoner.scoring", "guardreasoner.comparison", "guardreasoner.robustness", "guardreasoner.__main__"),
         *(
             f"guardreasoner.commands.{verb}"
-            for verb in ("score", "compare", "robustness", "lineage", "pairs", "review")
+            for verb in ("score", "compare", "report", "robustness", "lineage", "pairs", "review")
         ),
     ],
 )

@@ -4,19 +4,12 @@ import argparse
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from guardreasoner.lineage import Node, lineage, problems
-
-if TYPE_CHECKING:
-    from rich.text import Text
-    from rich.tree import Tree
+from guardreasoner.report.lineage_tree import show_trees
 
 HELP = "show what a model, rollouts, predictions or pairs came from, and what has changed since"
-
-_COMMIT = 10
-_ARGUMENTS = 80
-_STYLES = {"unchanged": "green", "not looked at": "yellow"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +48,10 @@ def run(args: argparse.Namespace) -> int:
         }
         print(json.dumps(content, indent=1, ensure_ascii=False, default=str))
     else:
-        _show(trees)
+        from rich.console import Console
+
+        # Text that is piped has no width of its own; paths are then better whole than wrapped at 80 columns.
+        show_trees(Console(file=sys.stdout, width=None if sys.stdout.isatty() else 400), trees)
         named = ", ".join(f"{path} ({state})" for path, state in found.items())
         good = f"{count - len(unseen)} of {count} there and unchanged"
         print(f"{len(found)} of {count} changed or missing: {named}" if found else good)
@@ -67,56 +63,6 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 1 if found else 0
-
-
-def _show(trees: list[Node]) -> None:
-    from rich.console import Console
-
-    # Text that is piped has no width of its own; paths are then better whole than wrapped at 80 columns.
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 400)
-    for node in trees:
-        console.print(_tree(node))
-
-
-def _tree(node: Node) -> "Tree":
-    from rich.tree import Tree
-
-    tree = Tree(_line(node))
-    for inner in node.inputs:
-        tree.children.append(_tree(inner))
-    return tree
-
-
-def _line(node: Node) -> "Text":
-    from rich.text import Text
-
-    line = Text(node.path, style="bold" if node.kind == "artefact" else "")
-    line.append("  ")
-    line.append(node.state, style=f"not bold {_STYLES.get(node.state, 'red')}")
-    if details := _details(node):
-        line.append(f"  {'; '.join(details)}", style="not bold dim")
-    if node.manifest and node.manifest.allow_contamination:
-        line.append("  made with --allow_contamination", style="bold red")
-    return line
-
-
-def _details(node: Node) -> list[str]:
-    if node.shown_above:
-        return ["see above"]
-    if node.manifest is not None:
-        made = node.manifest
-        commit = f"commit {made.commit[:_COMMIT]}{' dirty' if made.dirty else ''}" if made.commit else ""
-        seeds = ", ".join(f"{key} {value}" for key, value in node.seeds().items())
-        return [part for part in (" ".join(made.command[:1]), made.created, commit, seeds) if part]
-    if node.state == "missing":
-        return []
-    if node.kind == "code":
-        given = ", ".join(f"{key}={value}" for key, value in node.arguments.items())
-        short = given if len(given) <= _ARGUMENTS else f"{given[:_ARGUMENTS]}…"
-        return ["code", *([short] if short else [])]
-    if node.kind == "hub":
-        return ["on a hub"]
-    return [f"{node.kind} {'inside' if node.inputs else 'without a manifest'}"]
 
 
 def _as_json(node: Node) -> dict[str, Any]:

@@ -114,6 +114,16 @@ class Comparison:
         """Yield each task of each record that one of two runs has right and the other wrong."""
         yield from list_flips((first, second), self.outcomes[first], self.outcomes[second], self.tasks, self.mode)
 
+    def files_of(self, run: str) -> tuple[Answers, ...]:
+        """Return the answers that were compared of each of a run's seeds; raise ``KeyError`` for an unknown run."""
+        start = 0
+        for name, benchmarks in self.outcomes.items():
+            end = start + len(benchmarks[0])
+            if name == run:
+                return self.aligned.files[start:end]
+            start = end
+        raise KeyError(run)
+
     def _difference(self, first: str, second: str, row: TaskScore, one: Array, other: Array) -> Difference:
         place = next(number for number, task in enumerate(self.tasks) if task.name == row.task)
         change = other - one
@@ -148,10 +158,10 @@ def compare(
         InputError: fewer than two runs, other records without ``intersect``, or answers that do not fit their records.
     """
     if len(runs) < 2:
-        raise InputError(f"compare: takes two runs or more, got {len(runs)}", "score shows a single one")
+        raise InputError(f"a comparison takes two runs or more, got {len(runs)}", "score shows a single one")
     names = Counter(answers.name for run in runs for answers in run.seeds)
     if twice := next((name for name, count in names.items() if count > 1), None):
-        raise InputError(f"compare: {twice} is given twice")
+        raise InputError(f"{twice} is given twice")
     aligned = align([answers for run in runs for answers in run.seeds], intersect)
     files = [judge(one.name, one.records, one.rollouts, tasks, READING[mode]) for one in aligned.files]
     drawn = draw(files, tasks, mode, resamples, seed)

@@ -25,16 +25,51 @@ def comparison_tables(
         criteria: where they were asked for.
     """
     tables = [model_table({comparison.mode: list(comparison.scores.values())}, comparison.tasks)]
-    tables += [_pair(comparison, pair) for pair in pairs]
+    tables += [pair_table(comparison, pair) for pair in pairs]
     if published := published_rows(comparison):
-        tables.append(_published(comparison, published))
+        tables.append(published_table(comparison, published))
     if criteria:
-        rows = [
-            [Cell(c.name), Cell(c.verdict), figure(c.figure, c.is_change) if c.figure else Cell(c.missing)]
-            for c in criteria
-        ]
-        tables.append(Table("Criteria of the two-stage plan", ("criterion", "verdict", "figure"), rows, words=3))
+        tables.append(criteria_table(criteria))
     return tables
+
+
+def criteria_table(criteria: Sequence[Criterion]) -> Table:
+    """Return each criterion with what the data say, and by which figure."""
+    rows = [
+        [Cell(c.name), Cell(c.verdict), figure(c.figure, c.is_change) if c.figure else Cell(c.missing)]
+        for c in criteria
+    ]
+    return Table("Criteria of the two-stage plan", ("criterion", "verdict", "figure"), rows, words=3)
+
+
+def pair_table(comparison: Comparison, pair: Pairwise) -> Table:
+    """Return two runs by benchmark and task, by task, over whole records and on hard ones."""
+    one, other = comparison.scores[pair.first], comparison.scores[pair.second]
+    left_out = any(row.flips.left_out for row in (*_rows(pair), pair.records))
+    headings = ["benchmark", "task", "n", "F1\nfirst", "F1\nsecond", "F1\ndifference", "accuracy\ndifference"]
+    headings += ["gained", "lost", *(["left out"] if left_out else []), "p"]
+    rows = [_cells(row, _f1(one, row), _f1(other, row), left_out) for row in _rows(pair)]
+    rows.append(_cells(pair.records, figure(one.overall).text, figure(other.overall).text, left_out))
+    if pair.hard and one.hard:
+        blank = [Cell("")] * (len(headings) - 7)
+        n = Cell(str(one.hard.records))
+        rows.append([Cell(_HARD), Cell(ALL_RIGHT), n, *[Cell("")] * 3, figure(pair.hard, True), *blank])
+    return Table(f"{pair.first} (first) and {pair.second} (second)", tuple(headings), rows, words=2)
+
+
+def published_table(comparison: Comparison, published: Mapping[tuple[str, str], Published]) -> Table:
+    """Return the paper's rows, as from :func:`published_rows`, with the runs' own figures beside them."""
+    found = [
+        {(row.benchmark, row.task): row.positive_f1 for row in one.benchmarks} for one in comparison.scores.values()
+    ]
+    headings = ["benchmark", "task", "table", *(f"paper\n{model}" for model in MODELS), *comparison.scores]
+    rows = [
+        [Cell(key[0]), Cell(key[1]), Cell(str(row.table))]
+        + [Cell(f"{f1:.2f}") for f1 in row.f1]
+        + [figure(of[key]) for of in found]
+        for key, row in published.items()
+    ]
+    return Table("F1 beside the figures that the paper prints", tuple(headings), rows, words=2)
 
 
 def comparison_notes(
@@ -67,6 +102,12 @@ def comparison_notes(
         notes.append("No p where a run has several seeds: what they say of one record is not independent.")
     if published_rows(comparison):
         notes.append(f"Paper: {PAPER}, tables 2, 5 and 8, F1 as the released script counts (score --mode released).")
+    return notes + left_out_notes(comparison)
+
+
+def left_out_notes(comparison: Comparison) -> list[str]:
+    """Return what was not compared, since not all runs have it."""
+    notes = []
     for what, left_out in (("records", comparison.aligned.left_out), (_HARD, comparison.aligned.hard_left_out)):
         if any(left_out.values()):
             lost = ", ".join(f"{name} {count}" for name, count in left_out.items() if count)
@@ -123,23 +164,16 @@ def published_rows(comparison: Comparison) -> dict[tuple[str, str], Published]:
     return {key: ROWS[key] for row in first.benchmarks if (key := (row.benchmark, row.task)) in ROWS}
 
 
+def p_value(value: float | None) -> str:
+    """Return the p of a test in words of a table; "–" where there is none."""
+    if value is None:
+        return UNDEFINED
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def _rows(pair: Pairwise) -> list[Difference]:
     several = len(pair.benchmarks) > len(pair.averages)
     return [*pair.benchmarks, *(pair.averages if several else ())]
-
-
-def _pair(comparison: Comparison, pair: Pairwise) -> Table:
-    one, other = comparison.scores[pair.first], comparison.scores[pair.second]
-    left_out = any(row.flips.left_out for row in (*_rows(pair), pair.records))
-    headings = ["benchmark", "task", "n", "F1\nfirst", "F1\nsecond", "F1\ndifference", "accuracy\ndifference"]
-    headings += ["gained", "lost", *(["left out"] if left_out else []), "p"]
-    rows = [_cells(row, _f1(one, row), _f1(other, row), left_out) for row in _rows(pair)]
-    rows.append(_cells(pair.records, figure(one.overall).text, figure(other.overall).text, left_out))
-    if pair.hard and one.hard:
-        blank = [Cell("")] * (len(headings) - 7)
-        n = Cell(str(one.hard.records))
-        rows.append([Cell(_HARD), Cell(ALL_RIGHT), n, *[Cell("")] * 3, figure(pair.hard, True), *blank])
-    return Table(f"{pair.first} (first) and {pair.second} (second)", tuple(headings), rows, words=2)
 
 
 def _cells(row: Difference, first: str, second: str, left_out: bool) -> list[Cell]:
@@ -149,33 +183,13 @@ def _cells(row: Difference, first: str, second: str, left_out: bool) -> list[Cel
         *(Cell(text) for text in (row.benchmark, row.task, str(row.n), first, second)),
         *(figure(row.f1, True), figure(row.accuracy, True)),
         *(Cell(str(count)) for count in counts),
-        Cell(_p(flips.p)),
+        Cell(p_value(flips.p)),
     ]
 
 
 def _f1(one: ModelScore, of: Difference) -> str:
     rows = (*one.benchmarks, *one.averages)
     return figure(next(row.positive_f1 for row in rows if (row.benchmark, row.task) == (of.benchmark, of.task))).text
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return UNDEFINED
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _published(comparison: Comparison, published: Mapping[tuple[str, str], Published]) -> Table:
-    found = [
-        {(row.benchmark, row.task): row.positive_f1 for row in one.benchmarks} for one in comparison.scores.values()
-    ]
-    headings = ["benchmark", "task", "table", *(f"paper\n{model}" for model in MODELS), *comparison.scores]
-    rows = [
-        [Cell(key[0]), Cell(key[1]), Cell(str(row.table))]
-        + [Cell(f"{f1:.2f}") for f1 in row.f1]
-        + [figure(of[key]) for of in found]
-        for key, row in published.items()
-    ]
-    return Table("F1 beside the figures that the paper prints", tuple(headings), rows, words=2)
 
 
 def _pair_as_json(pair: Pairwise) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """What mining found, as tables and lines on the screen."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from guardreasoner.mining.counts import Counts
 from guardreasoner.mining.findings import Agreement, Findings
 from guardreasoner.report.explanation import plain
+from guardreasoner.report.tables import Cell, Table
 
 _COLUMNS = {
     "all right": "all_right",
@@ -28,12 +29,17 @@ def columns_of(total: Counts) -> dict[str, str]:
     return {name: field for name, field in _COLUMNS.items() if name not in _WHERE_THERE_ARE or getattr(total, field)}
 
 
-def show_counts(counts: dict[str, Counts]) -> None:
+def show_counts(counts: Mapping[str, Counts]) -> None:
     """Show what was found by source."""
-    total = sum(counts.values(), Counts())
-    shown = columns_of(total)
-    rows = [(source or "(none)", *(getattr(one, field) for field in shown.values())) for source, one in counts.items()]
-    _show(("source", *shown), rows, ("total", *(getattr(total, field) for field in shown.values())))
+    headings, (*rows, total) = _counted(counts)
+    _show(headings, rows, total)
+
+
+def counts_table(counts: Mapping[str, Counts], title: str) -> Table:
+    """Return the same as a table."""
+    headings, rows = _counted(counts)
+    cells = [[Cell(str(source)), *(Cell(f"{number:,}") for number in numbers)] for source, *numbers in rows]
+    return Table(title, headings, cells)
 
 
 def brief(found: Findings) -> Iterator[str]:
@@ -72,6 +78,15 @@ def show_details(found: Findings) -> None:
         for row in found.agreement
     ]
     _titled("agreement of models", ("model", "and model", "records", "share", "kappa"), agreement)
+
+
+def _counted(counts: Mapping[str, Counts]) -> tuple[tuple[str, ...], list[tuple[str | int, ...]]]:
+    """Return the headings, and a row a source, then their total."""
+    total = sum(counts.values(), Counts())
+    shown = columns_of(total)
+    named = (*counts.items(), ("total", total))
+    rows = [(source or "(none)", *(getattr(one, field) for field in shown.values())) for source, one in named]
+    return ("source", *shown), rows
 
 
 def _agreement(row: Agreement) -> str:

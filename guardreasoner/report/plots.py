@@ -1,41 +1,16 @@
-"""Plots as inline SVG: text stays text, colours are the page's variables, so that they follow it into the dark."""
+"""Plots of what a run would be trained on, and of what mining found, for a page."""
 
-import re
-import warnings
-from collections.abc import Callable, Sequence
-from html import escape
-from io import StringIO
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 from guardreasoner.diagnosis import Balance, Histogram, Lengths
 from guardreasoner.mining.findings import Findings
 from guardreasoner.mining.plots import plots
-from guardreasoner.plotting import Plot, legend, name_rows, short
-
-# Colours that matplotlib writes down and nobody else uses; each stands for a variable of the page.
-_INK, _FAINT, _LIMIT = "#010101", "#020202", "#030303"
-_SERIES = tuple(f"#0000{number:02x}" for number in range(4, 12))
-_VARIABLES = {_INK: "--ink", _FAINT: "--faint", _LIMIT: "--limit"} | {
-    colour: f"--series-{number}" for number, colour in enumerate(_SERIES)
-}
-_WIDTH = 5.0
-"""Inches, so narrow that the text is readable when the plot is as wide as a phone."""
+from guardreasoner.plotting import legend, name_rows, short
+from guardreasoner.report.drawing import LIMIT, SERIES, drawing, svg
 
 _SOURCES = 20
-_SETTINGS: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "guardreasoner",
-    "font.size": 10.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _FAINT,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "text.parse_math": False,  # a dollar sign in a name is one
-}
 
 
 def length_histogram(histogram: Histogram, limit: int) -> str:
@@ -45,17 +20,17 @@ def length_histogram(histogram: Histogram, limit: int) -> str:
         axes = figure.subplots()
         edges = histogram.edges
         widths = [after - before for before, after in pairwise(edges)]
-        axes.bar(edges[:-1], histogram.counts, widths, align="edge", color=_SERIES[0])
-        axes.axvline(limit, color=_LIMIT, linestyle="--", linewidth=1.5)
+        axes.bar(edges[:-1], histogram.counts, widths, align="edge", color=SERIES[0])
+        axes.axvline(limit, color=LIMIT, linestyle="--", linewidth=1.5)
         above = axes.get_xaxis_transform()
-        axes.text(limit, 1.02, f"limit {limit:,}", color=_LIMIT, ha="right", transform=above)
+        axes.text(limit, 1.02, f"limit {limit:,}", color=LIMIT, ha="right", transform=above)
         axes.set_xscale("log")
         axes.set_xlim(edges[0], edges[-1])
         _plain_ticks(axes.xaxis, edges[0], edges[-1])
         axes.set_xlabel("tokens, prompt and completion together (logarithmic)")
         axes.set_ylabel("examples")
 
-    return _svg(draw, 2.9, "histogram", "Examples by total length in tokens, with the limit")
+    return svg(draw, 2.9, "histogram", "Examples by total length in tokens, with the limit")
 
 
 def length_percentiles(lengths: Sequence[Lengths], limit: int) -> str:
@@ -67,15 +42,15 @@ def length_percentiles(lengths: Sequence[Lengths], limit: int) -> str:
         names = ["min", *(f"{name} %" for name in lengths[0].percentiles), "max"]
         for number, row in enumerate(lengths):
             values = [row.minimum, *row.percentiles.values(), row.maximum]
-            axes.plot(names, values, color=_SERIES[number], marker=markers[number % 4], label=row.part)
-        axes.axhline(limit, color=_LIMIT, linestyle="--", linewidth=1.5)
-        axes.text(0, limit, f"limit {limit:,}", color=_LIMIT, va="bottom")
+            axes.plot(names, values, color=SERIES[number], marker=markers[number % 4], label=row.part)
+        axes.axhline(limit, color=LIMIT, linestyle="--", linewidth=1.5)
+        axes.text(0, limit, f"limit {limit:,}", color=LIMIT, va="bottom")
         axes.set_yscale("log")
         _plain_ticks(axes.yaxis, *axes.get_ylim())
         axes.set_ylabel("tokens (logarithmic)")
         legend(axes)
 
-    return _svg(draw, 3.2, "percentiles", "Lengths of prompt and completion by percentile")
+    return svg(draw, 3.2, "percentiles", "Lengths of prompt and completion by percentile")
 
 
 def label_balance(rows: Sequence[Balance]) -> str:
@@ -93,7 +68,7 @@ def label_balance(rows: Sequence[Balance]) -> str:
             places, done = range(len(bars)), [0] * len(bars)
             for number, label in enumerate(labels):
                 counts = [of.get(label, 0) for _, of in bars]
-                axes.barh(places, counts, 0.7, done, color=_SERIES[number % len(_SERIES)], label=short(label, 22))
+                axes.barh(places, counts, 0.7, done, color=SERIES[number % len(SERIES)], label=short(label, 22))
                 done = [before + count for before, count in zip(done, counts, strict=True)]
             name_rows(axes, [source for source, _ in bars], longest=22)
             # above the names of the sources, as the legend needs the room above the bars
@@ -102,19 +77,12 @@ def label_balance(rows: Sequence[Balance]) -> str:
             title.set_in_layout(False)
             legend(axes)
 
-    return _svg(draw, height, "balance", "Training examples by label, source and task") if shown else ""
+    return svg(draw, height, "balance", "Training examples by label, source and task") if shown else ""
 
 
 def mining_plots(found: Findings) -> dict[str, str]:
     """Return the plots of what mining found, by name."""
-    return {plot.name: _in_page_colours(plot) for plot in plots(found)}
-
-
-def _in_page_colours(plot: Plot) -> str:
-    def draw(figure: Any) -> None:
-        plot.draw(figure, _SERIES)
-
-    return _svg(draw, plot.height, plot.name, plot.title)
+    return {plot.name: drawing(plot, plot.name) for plot in plots(found)}
 
 
 def _largest(rows: Sequence[Balance]) -> list[tuple[str, dict[str, int]]]:
@@ -134,32 +102,3 @@ def _plain_ticks(axis: Any, low: float, high: float) -> None:
     axis.set_ticks([tick for tick in ticks if low <= tick <= high])
     axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axis.set_minor_formatter(lambda value, _: "")
-
-
-def _svg(draw: Callable[[Any], None], height: float, name: str, title: str) -> str:
-    """Draw, and make the result part of a page: no outer references, no fixed size, ids of its own, a title."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has other fonts
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        FigureCanvasSVG(figure)
-        draw(figure)
-        out = StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = out.getvalue()
-    text = re.sub(r"<(metadata|style)\b.*?</\1>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
-    box = re.search(r'viewBox="([^"]*)"', text)
-    assert box is not None
-    body = text[text.index(">") + 1 :].replace("xlink:href", "href")
-    body = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', body)
-    body = re.sub(r'(href="#|url\(#)', rf"\1{name}-", body)
-    for colour, variable in _VARIABLES.items():
-        body = body.replace(colour, f"var({variable})")
-    body = re.sub(r"font-family: [^;\"]*", "font-family: inherit", body)
-    head = (
-        f'<svg class="plot" viewBox="{box[1]}" role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>'
-    )
-    return head + body

@@ -67,6 +67,37 @@ def model_table(scores: Scores, tasks: Sequence[Task]) -> Table:
     return Table("", (*headings, *(["hard\nrecords"] if hard else [])), rows)
 
 
+def confusion_tables(models: Sequence[ModelScore]) -> list[Table]:
+    """Return a table a task: a row for each gold label and model, a column for each verdict, unparsed the last."""
+    tasks = {matrix.task: matrix.labels for one in models for matrix in one.confusions}
+    tables = []
+    for task, labels in tasks.items():
+        found = [(one.model, matrix) for one in models for matrix in one.confusions if matrix.task == task]
+        rows = []
+        for place, label in enumerate(labels):
+            for model, matrix in found:
+                counts = matrix.counts[place]
+                whole = sum(counts)
+                cells = [Cell(f"{count:,}", f"{100 * count / whole:.1f} %" if whole else "") for count in counts]
+                rows.append([Cell(label), Cell(model), Cell(f"{whole:,}"), *cells])
+        headings = ("gold label", "model", "n", *(f"answered\n{label}" for label in labels), "unparsed")
+        tables.append(Table(f"Answers by gold label: {task}", headings, rows, words=2))
+    return tables
+
+
+def hard_table(models: Sequence[ModelScore]) -> Table:
+    """Return accuracy on hard records, a row a model."""
+    rows = [
+        [Cell(one.model), figure(one.hard.accuracy)]
+        + [Cell(f"{number:,}") for number in (one.hard.records, one.hard.samples, one.hard.unparsed)]
+        for one in models
+        if one.hard
+    ]
+    return Table(
+        "Accuracy on hard records, in percent", ("model", "outputs right", "records", "outputs", "unparsed"), rows
+    )
+
+
 def score_notes(scores: Scores, resamples: int) -> list[str]:
     """Return what the figures mean, a sentence or two each."""
     every = [one for models in scores.values() for one in models]

@@ -1,0 +1,76 @@
+"""``report``: one HTML file that says whether a run is better than another, how sure that is, and what it does."""
+
+import argparse
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+
+from guardreasoner.commands._compared import add_runs, read_compared
+from guardreasoner.errors import InputError
+from guardreasoner.options import require_files, write
+from guardreasoner.sources.named_predictions import remarks
+
+HELP = "write one HTML page on runs: is the last one better, how sure is that; curves, flips, lineage"
+
+_EXAMPLES = 5
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_runs(parser)
+    parser.add_argument(
+        "--out", type=Path, default=Path("logs/report.html"), metavar="FILE", help="the page (logs/report.html)"
+    )
+    parser.add_argument(
+        "--logs",
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        default=[],
+        help="event files of TensorBoard, in these folders or below, instead of those of the fits in the lineage",
+    )
+    parser.add_argument(
+        "--rollouts",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        default=[],
+        help="rollouts for the mining yield, instead of those that the lineage leads to",
+    )
+    parser.add_argument(
+        "--examples",
+        type=int,
+        default=_EXAMPLES,
+        metavar="N",
+        help=f"most records that are shown of each direction of flips ({_EXAMPLES})",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare the runs, gather what they came from, write the page.
+
+    Args:
+        args: what :func:`configure` declares, and ``words``: all arguments.
+
+    Raises:
+        InputError: a file, or what it holds, is wrong; other records; the page cannot be written.
+    """
+    require_files(out=args.out)
+    if args.examples < 0:
+        raise InputError(f"report: --examples must be at least 0, got {args.examples}")
+    compared = read_compared(args, "report")
+    from guardreasoner.report.run_page import Asked, run_page
+
+    asked = Asked(
+        {one.name: one.paths for one in compared.named},
+        remarks(compared.named),
+        shlex.join(["report", *args.words]),
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        args.resamples,
+        args.seed,
+        args.examples,
+        args.logs,
+        args.rollouts,
+    )
+    write(args.out, run_page(compared.comparison, compared.criteria, asked))
+    return 0

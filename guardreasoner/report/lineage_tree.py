@@ -1,0 +1,74 @@
+"""What an artefact came from as a tree: for a terminal, and as plain text for a page."""
+
+from collections.abc import Iterable
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from guardreasoner.lineage import Node
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+    from rich.tree import Tree
+
+_COMMIT = 10
+_ARGUMENTS = 80
+_STYLES = {"unchanged": "green", "not looked at": "yellow"}
+_WIDE = 4000
+"""Columns, so that no line is broken where a reader can scroll."""
+
+
+def show_trees(console: "Console", trees: Iterable[Node]) -> None:
+    """Print a tree for each artefact, a line for each thing in it."""
+    for node in trees:
+        console.print(_tree(node))
+
+
+def trees_as_text(trees: Iterable[Node]) -> str:
+    """Return the same lines as plain text."""
+    from rich.console import Console
+
+    out = StringIO()
+    show_trees(Console(file=out, width=_WIDE, color_system=None, legacy_windows=False), trees)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def _tree(node: Node) -> "Tree":
+    from rich.tree import Tree
+
+    tree = Tree(_line(node))
+    for inner in node.inputs:
+        tree.children.append(_tree(inner))
+    return tree
+
+
+def _line(node: Node) -> "Text":
+    from rich.text import Text
+
+    line = Text(node.path, style="bold" if node.kind == "artefact" else "")
+    line.append("  ")
+    line.append(node.state, style=f"not bold {_STYLES.get(node.state, 'red')}")
+    if details := _details(node):
+        line.append(f"  {'; '.join(details)}", style="not bold dim")
+    if node.manifest and node.manifest.allow_contamination:
+        line.append("  made with --allow_contamination", style="bold red")
+    return line
+
+
+def _details(node: Node) -> list[str]:
+    if node.shown_above:
+        return ["see above"]
+    if node.manifest is not None:
+        made = node.manifest
+        commit = f"commit {made.commit[:_COMMIT]}{' dirty' if made.dirty else ''}" if made.commit else ""
+        seeds = ", ".join(f"{key} {value}" for key, value in node.seeds().items())
+        return [part for part in (" ".join(made.command[:1]), made.created, commit, seeds) if part]
+    if node.state == "missing":
+        return []
+    if node.kind == "code":
+        given = ", ".join(f"{key}={value}" for key, value in node.arguments.items())
+        short = given if len(given) <= _ARGUMENTS else f"{given[:_ARGUMENTS]}…"
+        return ["code", *([short] if short else [])]
+    if node.kind == "hub":
+        return ["on a hub"]
+    return [f"{node.kind} {'inside' if node.inputs else 'without a manifest'}"]
