@@ -5,9 +5,12 @@ import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 
-from guardreasoner.commands._compared import add_runs, read_compared
+from guardreasoner.commands._compared import Compared, add_runs, read_compared
 from guardreasoner.errors import InputError
 from guardreasoner.options import require_files, write
+from guardreasoner.ratings import read_ratings, texts_of
+from guardreasoner.ratings.summary import Summary, summarise
+from guardreasoner.report.ratings import rating_notes, rating_tables
 from guardreasoner.sources.named_predictions import remarks
 
 HELP = "write one HTML page on runs: is the last one better, how sure is that; curves, flips, lineage"
@@ -38,6 +41,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="rollouts for the mining yield, instead of those that the lineage leads to",
     )
     parser.add_argument(
+        "--ratings",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        default=[],
+        help="ratings by hand (review); those of the very texts of these runs count",
+    )
+    parser.add_argument(
         "--examples",
         type=int,
         default=_EXAMPLES,
@@ -59,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     if args.examples < 0:
         raise InputError(f"report: --examples must be at least 0, got {args.examples}")
     compared = read_compared(args, "report")
+    rated = _rated(compared, args) if args.ratings else None
     from guardreasoner.report.run_page import Asked, run_page
 
     asked = Asked(
@@ -71,6 +83,15 @@ def run(args: argparse.Namespace) -> int:
         args.examples,
         args.logs,
         args.rollouts,
+        rating_tables(rated) if rated else (),
+        rating_notes(rated) if rated else (),
     )
     write(args.out, run_page(compared.comparison, compared.criteria, asked))
     return 0
+
+
+def _rated(compared: Compared, args: argparse.Namespace) -> Summary:
+    """Return what people said of these runs; a run of several seeds has no answer that is its own."""
+    files = {name: compared.comparison.files_of(name) for name in compared.seeds}
+    texts = texts_of({name: of[0] for name, of in files.items() if len(of) == 1})
+    return summarise(read_ratings(args.ratings), texts, args.resamples, args.seed)

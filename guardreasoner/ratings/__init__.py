@@ -4,14 +4,17 @@ A file is only ever appended to. A later rating of the same record replaces an e
 back, so that the one before it counts again.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from guardreasoner.comparison.alignment import Answers
 from guardreasoner.errors import InputError
-from guardreasoner.records import read_jsonl
+from guardreasoner.records import Record, read_jsonl
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,27 @@ class Ratings:
             last.pop(key, None)
             last[key] = one
         return list(last.values())
+
+
+def texts_of(runs: Mapping[str, Answers]) -> dict[str, dict[str, str]]:
+    """Return what of these runs a rating must be of to count: by record and run, as :meth:`Rating.texts` has it."""
+    texts: dict[str, dict[str, str]] = {}
+    for name, answers in runs.items():
+        conversations = {record.id: conversation_hash(record) for record in answers.records}
+        for one in answers.rollouts:
+            texts.setdefault(one.record_id, {})[name] = f"{conversations[one.record_id]}/{text_hash(one.completion)}"
+    return texts
+
+
+def conversation_hash(record: Record) -> str:
+    """Return what stands for a record's prompt and response in a line."""
+    return text_hash([record.prompt, record.response])
+
+
+def text_hash(value: object) -> str:
+    """Return a hash of a text, or of what JSON can hold."""
+    # in JSON's ASCII, half a surrogate pair has bytes too
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
 def read_ratings(paths: Sequence[str | Path]) -> Ratings:

@@ -114,7 +114,11 @@ def ratings_section(tables: Sequence[Table] = (), notes: Sequence[str] = ()) -> 
         tables: of their ratings; none where nobody gave any.
         notes: what the figures mean.
     """
-    lines = () if tables else ("No ratings by hand were given.",)
+    lines = (
+        ()
+        if tables or notes
+        else ("No ratings by hand were given (report --ratings FILE; the verb review makes them).",)
+    )
     return Section("ratings", "Reasoning, rated by hand", lines, tables=tuple(tables), notes=tuple(notes))
 
 

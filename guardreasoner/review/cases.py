@@ -1,13 +1,11 @@
 """Runs to cases: what is shown of each record, in which order, and whose answers they are."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from guardreasoner.comparison.alignment import Answers, align
 from guardreasoner.errors import InputError
-from guardreasoner.ratings import SLOTS
+from guardreasoner.ratings import SLOTS, conversation_hash, text_hash
 from guardreasoner.records import Record
 from guardreasoner.scoring.outcomes import NONE, judge
 from guardreasoner.sources.named_predictions import Named, tasks_of
@@ -64,7 +62,7 @@ class Case:
     @property
     def key(self) -> str:
         """Stands for the texts in the order in which they are shown."""
-        return _hash([self.conversation, *(one.text for one in self.answers)])
+        return text_hash([self.conversation, *(one.text for one in self.answers)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +109,12 @@ def make_cases(
     found, gold = _places(aligned.files, tasks)
     hard = {record.id for one in named for record in one.seeds[0].hard_records}
     completions = [{answer.record_id: answer.completion for answer in one.rollouts} for one in aligned.files]
-    records = sorted(aligned.files[0].records, key=lambda record: _hash([seed, record.id]))
+    records = sorted(aligned.files[0].records, key=lambda record: text_hash([seed, record.id]))
     if sample is not None and sample > len(records):
         raise InputError(f"review: --sample {sample}: there are {len(records)} records")
     cases = []
     for number, record in enumerate(records[:sample], start=1):
-        order = sorted(range(len(runs)), key=lambda place: _hash([seed, rater, record.id, runs[place]]))
+        order = sorted(range(len(runs)), key=lambda place: text_hash([seed, rater, record.id, runs[place]]))
         labels = gold[record.id]
         said = [found[run][record.id] for run in runs]
         right = [[word == label for word, label in zip(words, labels, strict=True)] for words in said]
@@ -127,7 +125,7 @@ def make_cases(
                 runs[run],
                 completions[run][record.id],
                 {task.name: _word(word, task) for task, word in zip(tasks, said[run], strict=True)},
-                _hash(completions[run][record.id]),
+                text_hash(completions[run][record.id]),
             )
             for place, run in enumerate(order)
         ]
@@ -135,7 +133,7 @@ def make_cases(
             Case(
                 number,
                 record,
-                _hash([record.prompt, record.response]),
+                conversation_hash(record),
                 tuple(answers),
                 hard=record.id in hard,
                 flipped=any(len({of[task] for of in right}) > 1 for task in graded),
@@ -162,8 +160,3 @@ def _places(
 
 def _word(place: int, task: Task) -> str | None:
     return None if place == NONE else task.labels[place]
-
-
-def _hash(value: object) -> str:
-    # In JSON's ASCII, a half surrogate pair has bytes too.
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 from guardreasoner.__main__ import main
+from guardreasoner.review.cases import make_cases
+from guardreasoner.review.ratings_file import RatingsFile
+from guardreasoner.review.session import Session
+from guardreasoner.sources.named_predictions import read_named
 from tests.commands.test_score import predictions
 from tests.report.runs import lay_out_chain, write_events
 from tests.report.test_page import Reader
@@ -61,6 +65,26 @@ def test_curves_rollouts_and_examples_can_be_named(runs: list[str], start: Calla
     assert "no run is named for longer" in shown
 
 
+def test_ratings_of_these_very_texts_are_shown(runs: list[str], start: Callable[..., str]) -> None:
+    cases = make_cases(read_named([f"a={runs[0]}", f"b={runs[1]}"], "review"), "ann")
+    file = RatingsFile(Path("ann.jsonl"))
+    session = Session(cases, file, "ann")
+    for case in cases.all:
+        slots = {one.run: one.slot for one in case.answers}
+        session.rate(case, {slots["a"]: {"coherent": False}, slots["b"]: {"coherent": True}}, better=slots["b"])
+    file.close()
+    start("report", f"a={runs[0]}", f"b={runs[1]}", *FEW, "--ratings", "ann.jsonl")
+    shown = text("logs/report.html")
+    assert "Rated blind, by hand" in shown
+    assert "No ratings by hand were given" not in shown
+    # four records, b is better each time: two-sided sign test, 2 / 2⁴
+    assert "0.125" in shown
+    start("report", f"a={runs[0]}", f"c={runs[1]}", *FEW, "--ratings", "ann.jsonl")
+    assert "Nothing is rated." in text("logs/report.html")
+    start("report", f"a={runs[0]}", f"b={runs[1]}", *FEW)
+    assert "No ratings by hand were given" in text("logs/report.html")
+
+
 def test_the_published_models(shared_data: Path, start: Callable[..., str]) -> None:
     start("report", *(f"{name}={shared_data / 'predictions' / name}" for name in ("1B", "3B")))
     shown = text("logs/report.html")
@@ -78,6 +102,8 @@ def test_bad_input_is_one_line_and_writes_nothing(runs: list[str], refused: Call
         ([one, two, "--out", "other"], "other: is a folder; --out takes a file"),
         ([one, two, "--out", "rows.jsonl/page.html"], "rows.jsonl/page.html: cannot be written: "),
         ([one, two, "--logs", "absent"], "absent: no such folder"),
+        ([one, two, "--ratings", "absent.jsonl"], "absent.jsonl: "),
+        ([one, two, "--ratings", "rows.jsonl"], "rows.jsonl:1: "),
         ([one, two, "--logs", "other"], "other: no event files of TensorBoard"),
         ([one, two, "--rollouts", "other"], "other: neither rollouts.jsonl nor predictions here"),
         ([one, two, "--examples", "-1"], "--examples must be at least 0, got -1"),
