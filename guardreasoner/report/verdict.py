@@ -51,11 +51,24 @@ def verdict(comparison: Comparison, criteria: Sequence[Criterion] = ()) -> Verdi
     if pair.hard is not None and pair.hard.value is not None and one.hard and other.hard:
         figures = f"{_percent(other.hard.accuracy)} of the outputs right, against {_percent(one.hard.accuracy)}"
         details.append(f"Hard records: {figures}: {_points(pair.hard)}.")
+    details += [_beside(comparison, name, last) for name in names[-2:0:-1]]
     if criteria:
         counts = Counter(one.verdict for one in criteria)
         parts = ", ".join(f"{counts[word]} {word}" for word in ("met", "not met", "not decidable"))
         details.append(f"Criteria of the two-stage plan: {parts}.")
     return Verdict(tone, _headline(first, last, change, tone), tuple(details))
+
+
+def _beside(comparison: Comparison, name: str, last: str) -> str:
+    """Return how the last run stands against one that is not the first: who is best of all is another question."""
+    pair = comparison.between(name, last)
+    change = pair.records.accuracy
+    if change.value is None:
+        return f"Against {name}: no answer was counted."
+    tone = _tone(change)
+    word = "not decided" if tone == "open" else tone
+    hard = f"; hard records {_points(pair.hard)}" if pair.hard is not None and pair.hard.value is not None else ""
+    return f"Against {name}: {word} on all records, {_points(change)}{hard}."
 
 
 def _tone(change: Estimate) -> Tone:

@@ -115,7 +115,7 @@ def test_every_part_is_there_or_said_to_be_missing() -> None:
         "Nothing says which fits made these runs, so there are no curves; --logs DIR names some.",
         "Nothing says which rollouts these runs were trained on; --rollouts PATH names some.",
         "Not checked: the runs are not called as in the demo; --criteria rsft=NAME longer=NAME hsdpo=NAME",
-        "No ratings by hand were given.",
+        "No ratings by hand were given",
         "None of these benchmarks is among those that the paper prints.",
         "0.jsonl: nothing says what made it.",
     ):

@@ -38,6 +38,17 @@ def test_by_how_much_and_how_sure() -> None:
     )
 
 
+def test_the_runs_between_are_told_of_too() -> None:
+    found = verdict(comparison_of({"old": BAD, "alike": GOOD, "worse": BAD, "new": GOOD}))
+    worse, alike = found.details[-2:]
+    assert worse.startswith(
+        "Against worse: better on all records, +100.0 points (95 % interval +100.0 to +100.0); hard "
+    )
+    assert alike.startswith(
+        "Against alike: not decided on all records, +0.0 points (95 % interval +0.0 to +0.0); hard "
+    )
+
+
 def test_criteria_are_counted() -> None:
     criteria = [Criterion("a", "met", None), Criterion("b", "met", None), Criterion("c", "not decidable", None)]
     found = verdict(comparison_of({"old": BAD, "new": GOOD}), criteria)
