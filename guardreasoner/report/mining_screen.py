@@ -20,6 +20,9 @@ _COLUMNS = {
     "beyond cap": "beyond_cap",
     "pairs": "pairs",
 }
+_WORDS = ("source", "task", "model", "and model")
+"""Headings of columns that hold no figures."""
+
 _WHERE_THERE_ARE = ("too few", "duplicates", "dropped", "not mined", "beyond cap")
 """What can only be under some options is shown where it is."""
 
@@ -62,22 +65,53 @@ def brief(found: Findings) -> Iterator[str]:
 
 def show_details(found: Findings) -> None:
     """Show everything that was found, table after table."""
+    for title, headings, rows in _details(found):
+        print(f"\n{title}")
+        _show(headings, rows)
+
+
+def detail_tables(found: Findings, of: str) -> list[Table]:
+    """Return the same as tables.
+
+    Args:
+        found: the numbers.
+        of: what was mined, for the titles.
+    """
+    return [
+        Table(
+            f"{title[:1].upper()}{title[1:]}: {of}",
+            headings,
+            [[Cell(_text(value)) for value in row] for row in rows],
+            sum(heading in _WORDS for heading in headings),
+        )
+        for title, headings, rows in _details(found)
+    ]
+
+
+_Rows = Sequence[Sequence[object]]
+
+
+def _details(found: Findings) -> Iterator[tuple[str, tuple[str, ...], _Rows]]:
+    """Yield title, headings and rows of what there is; columns of words stand first."""
     outcomes = [
         (row.source or "(none)", row.task, *(row.groups, row.all_right, row.mixed, row.all_wrong), row.unparsed)
         for row in found.outcomes
     ]
-    _titled("by source and task", ("source", "task", "groups", "all right", "mixed", "all wrong", "unparsed"), outcomes)
     votes = [(one.of, right, groups) for one in found.votes for right, groups in enumerate(one.groups)]
-    _titled("by right outputs (every gold label met)", ("votes", "right", "groups"), votes)
     weights = [(f"{weight:g}", count) for weight, count in found.weights if count]
-    _titled("by weight", ("weight", "pairs"), weights)
     growth = [(k, f"{value:,.1f}") for k, value in found.growth]
-    _titled("if fewer outputs of each model had been drawn", ("outputs", "hard records to expect"), growth)
     agreement = [
         (row.one, row.other, row.records, f"{row.share:.3f}", "–" if row.kappa is None else f"{row.kappa:.3f}")
         for row in found.agreement
     ]
-    _titled("agreement of models", ("model", "and model", "records", "share", "kappa"), agreement)
+    every: tuple[tuple[str, tuple[str, ...], _Rows], ...] = (
+        ("by source and task", ("source", "task", "groups", "all right", "mixed", "all wrong", "unparsed"), outcomes),
+        ("by right outputs (every gold label met)", ("votes", "right", "groups"), votes),
+        ("by weight", ("weight", "pairs"), weights),
+        ("if fewer outputs of each model had been drawn", ("outputs", "hard records to expect"), growth),
+        ("agreement of models", ("model", "and model", "records", "share", "kappa"), agreement),
+    )
+    yield from (one for one in every if one[2])
 
 
 def _counted(counts: Mapping[str, Counts]) -> tuple[tuple[str, ...], list[tuple[str | int, ...]]]:
@@ -94,24 +128,21 @@ def _agreement(row: Agreement) -> str:
     return f"{100 * row.share:.1f} % ({plain(row.one)} and {plain(row.other)}{kappa})"
 
 
-def _titled(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    if rows:
-        print(f"\n{title}")
-        _show(columns, rows)
+def _text(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _show(columns: Sequence[str], rows: Iterable[Sequence[object]], total: Sequence[object] = ()) -> None:
-    """Show a table; columns whose cells are numbers, or the texts of numbers, stand to the right."""
+    """Show a table; all columns but those of words stand to the right."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    cells = [[f"{cell:,}" if isinstance(cell, int) else plain(str(cell)) for cell in row] for row in rows]
-    footer = [f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in total]
-    words = {"source", "task", "model", "and model"}
+    cells = [[plain(_text(cell)) for cell in row] for row in rows]
+    footer = [_text(cell) for cell in total]
     table = Table(box=None, pad_edge=False, header_style="bold", show_footer=bool(footer))
     for place, name in enumerate(columns):
-        side = "left" if name in words else "right"
+        side = "left" if name in _WORDS else "right"
         table.add_column(name, footer=footer[place] if footer else "", justify=side)  # type: ignore[arg-type]
     for row in cells:
         table.add_row(*map(escape, row))

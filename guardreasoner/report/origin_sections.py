@@ -1,7 +1,6 @@
 """Sections of a page of runs on what they came from: curves of training, mining, files and lineage."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from guardreasoner.mining.findings import findings
 from guardreasoner.mining.plots import plots as mining_plots
 from guardreasoner.report.curves import Curves, curve_plots, curve_table, read_curves, shown_curves
 from guardreasoner.report.lineage_tree import trees_as_text
-from guardreasoner.report.mining_screen import brief, counts_table
+from guardreasoner.report.mining_screen import brief, counts_table, detail_tables
 from guardreasoner.report.origins import Fit, Origins, event_folders, init_args
 from guardreasoner.report.section import Section, drawings
 from guardreasoner.report.tables import UNDEFINED, Cell, Table
@@ -119,9 +118,7 @@ def _curves(identity: str, name: str, curves: Curves) -> Section:
 def _mined(identity: str, title: str, paths: Sequence[Path], pairing: Pairing) -> Section:
     tasks = tasks_of(paths)
     records, rollouts = read_rollout_folders(paths, tasks)
-    # Weights are not shown here, and those of γ 0 are known without torch; γ changes nothing else.
-    mined = mine(records, rollouts, tasks, replace(pairing, gamma=0.0))
-    known = findings(mined, read_costs(paths))
+    known = findings(mine(records, rollouts, tasks, pairing), read_costs(paths))
     total = known.total()
     lines = [
         f"{total.hard:,} hard records of {known.records:,}, {total.pairs:,} pairs, "
@@ -130,8 +127,8 @@ def _mined(identity: str, title: str, paths: Sequence[Path], pairing: Pairing) -
         f"Options: γ {pairing.gamma:g}, {'models pooled' if pairing.pool else 'each model alone'}, "
         f"chosen {pairing.chosen}, rejected {pairing.rejected}, unparsed {pairing.unparsable}.",
     ]
-    drawn = drawings(identity, [plot for plot in mining_plots(known) if plot.name in ("outcomes", "votes")])
-    return Section(identity, title, tuple(lines), drawn, (counts_table(known.counts, f"Groups by source: {title}"),))
+    tables = (counts_table(known.counts, f"Groups by source: {title}"), *detail_tables(known, title))
+    return Section(identity, title, tuple(lines), drawings(identity, mining_plots(known)), tables)
 
 
 def _pairing(made: Manifest) -> Pairing:

@@ -130,18 +130,20 @@ def test_a_damaged_manifest_is_said(runs: list[str], start: Callable[..., str]) 
     )
 
 
-def test_report_imports_no_torch(runs: list[str]) -> None:
+def test_nothing_heavy_is_imported_but_torch_to_weigh_pairs(runs: list[str]) -> None:
     heavy = ("torch", "tensorflow", "transformers", "lightning")
     code = (
         "import sys; from guardreasoner.__main__ import main; "
-        f"sys.exit(main(sys.argv[1:]) or [name for name in {heavy} if name in sys.modules] or 0)"
+        f"code = main(sys.argv[1:]); print([name for name in {heavy} if name in sys.modules]); sys.exit(code)"
     )
     ours = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(
-        [sys.executable, "-c", code, "report", *runs, *FEW], capture_output=True, env=ours, check=False
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    assert Path("logs/report.html").exists()
+    alone = [str(predictions(Path(name), "HH UU")) for name in ("one", "two")]
+    for words, loaded in ((alone, "[]"), (runs, "['torch']")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "report", *words, *FEW], capture_output=True, text=True, env=ours, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == loaded
 
 
 def test_help_names_the_options(capsys: pytest.CaptureFixture[str]) -> None:

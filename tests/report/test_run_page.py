@@ -164,6 +164,7 @@ def test_the_chain_is_followed_to_curves_rollouts_and_sources() -> None:
     for words in (
         *("checkpoints/rsft (rsft)", "checkpoints/hsdpo (hsdpo)", "Values of the curves: checkpoints/hsdpo (hsdpo)"),
         *("2 hard records of 4, 2 pairs, from 8 outputs of m.", "Options: γ 0.25, models pooled"),
+        *("Pairs by weight", "Groups by the number of right outputs", "By weight: "),
         *("seed_everything 3", "└── rows.jsonl unchanged file without a manifest", "Versions: python 3."),
     ):
         assert words in text, words
