@@ -2,7 +2,7 @@
 
     python benchmarks/hsdpo_vs_trl.py --json benchmarks/results/hsdpo.json
     python benchmarks/hsdpo_vs_trl.py --lora --json benchmarks/results/hsdpo-lora.json
-    python benchmarks/hsdpo_vs_trl.py --vocabulary 128256 --json benchmarks/results/hsdpo-vocabulary.json
+    python benchmarks/hsdpo_vs_trl.py --vocabulary 128256 --best-alone --json benchmarks/results/hsdpo-vocabulary.json
     python benchmarks/hsdpo_vs_trl.py --quick
 
 First the losses of both sides are compared, each step after the updates of the steps before it. Then TRL's fastest

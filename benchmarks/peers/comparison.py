@@ -164,6 +164,8 @@ class Comparison:
 
     def result(self, ours: Choice, rivals: dict[str, Choice], targets: Sequence[Target], **more: Any) -> dict[str, Any]:
         """Time all, print the table, and return what is written as JSON."""
+        if self.arguments.best_alone:
+            rivals = {"best": rivals["best"]}
         runs = in_turn([ours, *rivals.values()], self.arguments.repeats, self.run, table.trial)
         ratios = [
             ratio(what, against, *([one[name] for one in runs[side.name]] for side in (ours, choice)), targets)
