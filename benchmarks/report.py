@@ -20,7 +20,9 @@ Made by `python benchmarks/report.py` from `benchmarks/results/`; do not edit. E
 equal losses before any time is taken; TRL's fastest settings searched; every run a process of its own, after a step to
 warm up; both sides in turn, medians. *Memory* is the peak of the steps above what the process held before it loaded the
 model, *process* the whole of it, MFU the work that is needed at least (prompt once a pair, output layer on completions)
-over the measured rate of matrix products. The time for the reference is not in the speed; it is told beside it.
+over the measured rate of matrix products. Our side computes the instruction that all prompts share once a step, and the
+count has it once an example, so our MFU reads higher than the processor's use, most of all in R-SFT. The time for the
+reference is not in the speed; it is told beside it. How far a search went (settings, steps) is in its JSON and differs.
 Sampling is compared in the same way: equal greedy texts first, the other side's best settings searched, loading not
 counted. What was not measured is not here.
 """

@@ -26,9 +26,7 @@ def read(doc: str | None) -> argparse.Namespace:
     parser.add_argument("--search-steps", type=int, default=2, help="optimizer steps of a trial in the search")
     parser.add_argument("--collate", choices=["packed", "two_row"], default="packed", help="our layout of a batch")
     parser.add_argument("--compile", action="store_true", help="also try both sides with torch.compile")
-    parser.add_argument(
-        "--best-alone", action="store_true", help="leave out TRL as it comes, where that does not fit into memory"
-    )
+    parser.add_argument("--best-alone", action="store_true", help="leave out TRL as it comes, where memory may not do")
     found = checked(parser, TRAINING, ("pairs", "batch", "search_steps"))
     if found.pairs % found.batch or any(found.batch % size for size in found.batches):
         parser.error("--pairs must be a multiple of --batch, and --batch of each of --batches")
