@@ -147,8 +147,6 @@ def scope_of(model: str, record: Record, pairing: Pairing) -> tuple[str, str]:
 
 def weights(excess_errors: Sequence[int], gamma: float) -> list[float]:
     """Return α for each number of wrong minus right votes, min–max over all of them (paper, section 3.3)."""
-    if not gamma:
-        return [1.0] * len(excess_errors)
     import torch  # here, since reading options, grading and scoring need no torch
 
     from guardreasoner.objective import adaptive_weight
