@@ -1,7 +1,6 @@
 """The verb ``lineage``: the tree, the state of each thing in it, and the exit code."""
 
 import json
-import logging
 import shutil
 import subprocess
 import sys
@@ -13,19 +12,9 @@ import pytest
 from guardreasoner.__main__ import main
 from guardreasoner.config import Command
 from guardreasoner.freshness import State
-from guardreasoner.manifest import Manifest, content_hash, manifest_path
+from guardreasoner.manifest import Manifest, content_hash
 from tests.commands.test_pairs import rollouts
 
-CONFIG = Path(__file__).parents[2] / "configs" / "base.yaml"
-SMALL = """
-recipe: {vocabulary: 320}
-hidden_size: 16
-intermediate_size: 24
-layers: 1
-heads: 2
-kv_heads: 1
-data: {init_args: {source: tests.tiny.TinySource}}
-"""
 EMBEDDED = "guardreasoner.sources.embedded.Embedded"
 
 
@@ -284,20 +273,3 @@ def test_lineage_imports_no_torch() -> None:
     code = "import sys; from guardreasoner.__main__ import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, "lineage", "made/hsdpo"], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
-
-
-def test_a_real_command_leaves_its_config_and_source(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("small.yaml").write_text(SMALL)
-    try:
-        assert main(["base-model", "--config", str(CONFIG), "--config", "small.yaml"]) == 0
-    finally:
-        logging.getLogger("guardreasoner").handlers.clear()
-    manifest = Manifest.read("checkpoints/base")
-    assert manifest is not None
-    assert manifest_path("checkpoints/base").is_file()
-    assert manifest.config is not None
-    assert (manifest.config["hidden_size"], manifest.config["vocabulary"]) == (16, 320)
-    lines = show(capsys, "checkpoints/base")
-    assert lines[0].startswith("checkpoints/base  unchanged  base-model; ")
-    assert lines[0].endswith("; seed 0")
-    assert lines[1] == "└── tests.tiny.TinySource  unchanged  code"

@@ -13,44 +13,15 @@ from transformers import AutoTokenizer
 
 from guardreasoner.backbone import Backbone
 from guardreasoner.data import training
-from guardreasoner.data.reasoning import ReasoningDataModule
 from guardreasoner.encoder import Encoder
 from guardreasoner.errors import InputError
-from guardreasoner.modules.rsft import RSFTModule
 from guardreasoner.records import Record, write_jsonl
 from guardreasoner.sources.files import Files
-from tests.tiny import TinySource, quiet_trainer, write_rollouts
+from tests.data.starting import LIMIT, Start
+from tests.tiny import TinySource, write_rollouts
 
 RECORDS = TinySource().records("train")
 LONG = Record("long", "How do I wait? " * 99, None, {"request": "unharmful"}, "It is long.", "tiny")
-LIMIT = 200
-
-
-class Start:
-    """Starts runs on one model, and counts the texts that they tokenize.
-
-    Args:
-        base: the model's folder.
-        counted: how many texts were tokenized so far.
-    """
-
-    def __init__(self, base: Path, counted: Callable[[], int]) -> None:
-        self.base = base
-        self.counted = counted
-        self.texts = 0
-
-    def __call__(self, **arguments: Any) -> ReasoningDataModule:
-        settings: dict[str, Any] = {"cache": "kept", "max_length": LIMIT, "skip_too_long": True}
-        settings["source"] = Files(train="train.jsonl", validation="validation.jsonl")
-        data = ReasoningDataModule(**(settings | arguments))
-        data.trainer = quiet_trainer()
-        data.trainer.strategy.connect(RSFTModule(Backbone(str(self.base))))
-        before = self.counted()
-        try:
-            data.setup("fit")
-        finally:
-            self.texts = self.counted() - before
-        return data
 
 
 @pytest.fixture
