@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from guardreasoner.__main__ import main
+from guardreasoner.records import read_jsonl, write_jsonl
 from guardreasoner.review.cases import make_cases
 from guardreasoner.review.ratings_file import RatingsFile
 from guardreasoner.review.session import Session
@@ -79,6 +80,13 @@ def test_ratings_of_these_very_texts_are_shown(runs: list[str], start: Callable[
     assert "No ratings by hand were given" not in shown
     # four records, b is better each time: two-sided sign test, 2 / 2⁴
     assert "0.125" in shown
+    path = Path(runs[1], "held-out", "generated_predictions.jsonl")
+    rows = [row for _, row in read_jsonl(path)]
+    rows[0]["predict"] = f"Or rather: {rows[0]['predict']}"
+    write_jsonl(path, rows)
+    start("report", f"a={runs[0]}", f"b={runs[1]}", *FEW, "--ratings", "ann.jsonl")
+    # the rating of what is no longer there does not count: three records, 2 / 2³
+    assert "0.250" in text("logs/report.html")
     start("report", f"a={runs[0]}", f"c={runs[1]}", *FEW, "--ratings", "ann.jsonl")
     assert "Nothing is rated." in text("logs/report.html")
     start("report", f"a={runs[0]}", f"b={runs[1]}", *FEW)
