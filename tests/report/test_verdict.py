@@ -17,6 +17,7 @@ BAD, GOOD = "HU " * 20, "HH " * 20
         (BAD, GOOD, "better", "new is better than old."),
         (GOOD, BAD, "worse", "new is worse than old."),
         (GOOD, GOOD, "open", "These data do not decide whether new is better than old."),
+        (BAD, "HU " * 19 + "HH ", "open", "These data do not decide whether new is better than old."),
         ("HU " * 19 + "HH ", BAD, "open", "These data do not decide whether new is better than old."),
     ],
 )
