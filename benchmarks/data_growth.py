@@ -91,10 +91,10 @@ def start(folder: Path) -> dict[str, Any]:
     """Check and tokenize what is in a folder as ``fit`` does, and return seconds and peak memory."""
     from lightning.pytorch import Trainer
 
-    from guardreasoner.backbone import Backbone
-    from guardreasoner.data.reasoning import ReasoningDataModule
-    from guardreasoner.modules.rsft import RSFTModule
+    from guardreasoner.model.backbone import Backbone
     from guardreasoner.sources.files import Files
+    from guardreasoner.training.reasoning_data import ReasoningDataModule
+    from guardreasoner.training.rsft import RSFTModule
 
     source = Files(train=str(folder / "train.jsonl"), validation_share=0.01)
     data = ReasoningDataModule(source, max_length=4096, cache=str(folder / "tokenised"))
@@ -119,8 +119,8 @@ def start(folder: Path) -> dict[str, Any]:
 
 def contamination() -> dict[str, Any]:
     """Look up training records among benchmark records; some are planted, equal in other clothes or a word changed."""
-    from guardreasoner.contamination import Held
     from guardreasoner.records import Record
+    from guardreasoner.sources.contamination import ContaminationIndex
 
     rng = random.Random(0)
     words = vocabulary()
@@ -130,7 +130,7 @@ def contamination() -> dict[str, Any]:
     equal = [Record(f"equal/{n}", f"  {r.prompt.upper()}\u200b ") for n, r in enumerate(planted[:PLANTED])]
     near = [Record(f"near/{n}", changed(rng, words, r.prompt)) for n, r in enumerate(planted[PLANTED:])]
     began = time.perf_counter()
-    lookup = Held(held)
+    lookup = ContaminationIndex(held)
     found = [match for record in (*records, *equal, *near) if (match := lookup.match(record))]
     seconds = time.perf_counter() - began
     caught = {kind: sum(match.record.startswith(kind) for match in found) for kind in ("equal", "near", "train")}
@@ -175,7 +175,7 @@ def write_records(path: Path, count: int) -> None:
 
 def make_tokenizer(folder: Path) -> None:
     """Make a small model, for its tokenizer."""
-    from guardreasoner.commands.base_model import make_base_model
+    from guardreasoner.cli.commands.base_model import make_base_model
     from guardreasoner.records import read_records
 
     write_records(folder / "sample.jsonl", 1000)

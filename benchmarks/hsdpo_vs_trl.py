@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from peers import flags
-from peers.comparison import Choice, Comparison, compare
+from peers.comparison import Candidate, Comparison, compare
 from peers.ratios import Target
 
 
@@ -56,7 +56,7 @@ def course(comparison: Comparison) -> dict[str, Any]:
     print("our settings", flush=True)
     own, own_tried = comparison.search_ours([ours(arguments, size) for size in sorted(arguments.batches)])
     print("in turn", flush=True)
-    default = Choice(
+    default = Candidate(
         "TRL as it comes: 4 × 2, online reference, checkpointing",
         "trl",
         min(4, arguments.batch),
@@ -73,16 +73,16 @@ def course(comparison: Comparison) -> dict[str, Any]:
     )
 
 
-def theirs(size: int, order: str = "steps") -> Choice:
+def theirs(size: int, order: str = "steps") -> Candidate:
     """Return TRL with a micro-batch size."""
     grouped = ", grouped by length" if order == "length" else ""
     options = {"precompute": True, "gradient_checkpointing": False}
-    return Choice(f"TRL: micro-batch {size}{grouped}", "trl", size, options, order, same_loss=size == 1)
+    return Candidate(f"TRL: micro-batch {size}{grouped}", "trl", size, options, order, same_loss=size == 1)
 
 
-def ours(arguments: Namespace, size: int) -> Choice:
+def ours(arguments: Namespace, size: int) -> Candidate:
     """Return our side with a micro-batch size."""
-    return Choice(f"ours: {arguments.collate}, micro-batch {size}", "ours", size, {"collate": arguments.collate})
+    return Candidate(f"ours: {arguments.collate}, micro-batch {size}", "ours", size, {"collate": arguments.collate})
 
 
 def targets(arguments: Namespace) -> list[Target]:

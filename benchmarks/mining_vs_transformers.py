@@ -35,7 +35,7 @@ QUICK = flags.QUICK | {"prompts": 4, "batches": [8], "max_new_tokens": 256}
 
 
 @dataclass(frozen=True)
-class Choice:
+class Candidate:
     """Settings of one side.
 
     Args:
@@ -80,7 +80,7 @@ def compare(arguments: Namespace, folder: Path) -> dict[str, Any]:
     print(f"greedy texts: {equal} of {equal} are equal over {CHECKED_TOKENS} tokens", flush=True)
     job = replace(job, max_new_tokens=arguments.max_new_tokens, dtype=arguments.dtype)
 
-    def measure(choice: Choice) -> dict[str, Any]:
+    def measure(choice: Candidate) -> dict[str, Any]:
         return rates(run(choice.job, allocator))
 
     print("settings of transformers", flush=True)
@@ -126,14 +126,14 @@ def require_same_texts(ours: Sequence[str], theirs: Sequence[str]) -> int:
     return len(ours)
 
 
-def choices(job: Sampling, sizes: Sequence[int]) -> list[Choice]:
+def choices(job: Sampling, sizes: Sequence[int]) -> list[Candidate]:
     """Return a side with several numbers of outputs at once."""
-    return [Choice(f"{job.side}: {size} outputs at once", replace(job, at_once=size)) for size in sizes]
+    return [Candidate(f"{job.side}: {size} outputs at once", replace(job, at_once=size)) for size in sizes]
 
 
 def search(
-    choices: Sequence[Choice], measure: Callable[[Choice], dict[str, Any]]
-) -> tuple[Choice, list[dict[str, Any]]]:
+    choices: Sequence[Candidate], measure: Callable[[Candidate], dict[str, Any]]
+) -> tuple[Candidate, list[dict[str, Any]]]:
     """Return the fastest settings, and a line for each that was tried; a single one is not tried.
 
     Raises:

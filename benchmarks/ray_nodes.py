@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from guardreasoner.backbone import Backbone
-from guardreasoner.cli import show_log
+from guardreasoner.cli.lightning_cli import show_log
 from guardreasoner.errors import InputError
 from guardreasoner.generators import Completion, Generator, Request
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.generators.ray import RayGenerator
+from guardreasoner.model.backbone import Backbone
 from guardreasoner.sources.embedded import Embedded
 
 NODE = {"num_cpus": 1, "object_store_memory": 256 << 20}
@@ -76,9 +76,9 @@ def compare(args: argparse.Namespace) -> int:
 
 def requests(args: argparse.Namespace) -> list[Request]:
     """Return what mining asks for, longest conversations first."""
-    encoder = Backbone(args.model).encoder
+    prompt_tokenizer = Backbone(args.model).prompt_tokenizer
     records = sorted(Embedded().records("train")[: args.records], key=lambda r: -len(r.prompt) - len(r.response or ""))
-    return [Request(r.id, tuple(encoder.prompt(r)), encoder.text(r), (0,) * args.k) for r in records]
+    return [Request(r.id, tuple(prompt_tokenizer.prompt(r)), prompt_tokenizer.text(r), (0,) * args.k) for r in records]
 
 
 def timed(

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from peers import flags
-from peers.comparison import Choice, Comparison, compare
+from peers.comparison import Candidate, Comparison, compare
 from peers.ratios import Target
 
 
@@ -48,7 +48,7 @@ def course(comparison: Comparison) -> dict[str, Any]:
         found.append(comparison.losses(f"micro-batch {size}, {other.options['layout']}", same, other))
     print("in turn", flush=True)
     options = {"layout": "padded", "gradient_checkpointing": True}
-    default = Choice("TRL as it comes: 4 × 2, checkpointing", "trl", min(4, arguments.batch), options, "drawn")
+    default = Candidate("TRL as it comes: 4 × 2, checkpointing", "trl", min(4, arguments.batch), options, "drawn")
     return comparison.result(
         own,
         {"best": replace(other, name=f"{other.name} (best)"), "default": default},
@@ -59,18 +59,18 @@ def course(comparison: Comparison) -> dict[str, Any]:
     )
 
 
-def theirs(size: int, layout: str = "padded", order: str = "steps", width: int = 0) -> Choice:
+def theirs(size: int, layout: str = "padded", order: str = "steps", width: int = 0) -> Candidate:
     """Return TRL with a micro-batch size and a layout."""
     about = {"padded": "", "padding_free": ", padding-free", "packing": f", packing to {width}"}[layout]
     grouped = ", grouped by length" if order == "length" else ""
     options = {"layout": layout, "width": width, "gradient_checkpointing": False}
     name = f"TRL: micro-batch {size}{about}{grouped}"
-    return Choice(name, "trl", size, options, order, same_loss=layout != "packing")
+    return Candidate(name, "trl", size, options, order, same_loss=layout != "packing")
 
 
-def ours(arguments: Namespace, size: int) -> Choice:
+def ours(arguments: Namespace, size: int) -> Candidate:
     """Return our side with a micro-batch size."""
-    return Choice(f"ours: {arguments.collate}, micro-batch {size}", "ours", size, {"collate": arguments.collate})
+    return Candidate(f"ours: {arguments.collate}, micro-batch {size}", "ours", size, {"collate": arguments.collate})
 
 
 def targets(arguments: Namespace) -> list[Target]:

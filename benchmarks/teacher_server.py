@@ -100,7 +100,7 @@ def killed(args: argparse.Namespace) -> Iterator[tuple[str, int, int]]:
 @contextmanager
 def server(args: argparse.Namespace) -> Iterator[str]:
     """Yield the address of a server in a process of its own."""
-    words = ["-m", "tests.fake_server", "--faults", str(args.faults), "--latency", str(args.latency)]
+    words = ["-m", "tests.support.fake_server", "--faults", str(args.faults), "--latency", str(args.latency)]
     with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         try:

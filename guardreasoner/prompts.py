@@ -138,7 +138,7 @@ def parse_released(completion: str, tasks: Sequence[Task]) -> Verdicts:
     return verdicts
 
 
-READINGS: dict[str, Reading] = {"final-block": parse, "released": parse_released}
+PARSERS: dict[str, Reading] = {"final-block": parse, "released": parse_released}
 
 
 _HEADER = re.compile(r"(?:#+\s*)?answers?\s*:?", re.IGNORECASE)

@@ -50,8 +50,8 @@ class Rollout:
     Args:
         record_id: the record that was judged.
         model: name of the model, as people call it.
-        fingerprint: hash of the model's weights and tokenizer; where they are not known, ``OF_A_FILE`` and a hash of
-            the file that the output stands in.
+        fingerprint: hash of the model's weights and tokenizer; where they are unknown, ``FILE_FINGERPRINT`` followed by
+            the hash of the file that holds the output.
         index: which of the k outputs, from 0.
         seed: seed of the run that sampled it.
         completion: the generated text, without special tokens.
@@ -65,7 +65,7 @@ class Rollout:
     completion: str
 
 
-OF_A_FILE = "file:"
+FILE_FINGERPRINT = "file:"
 """How the fingerprint of a rollout begins whose model's weights are not known."""
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from guardreasoner.__main__ import main
-from tests.browser import chromium, visit
+from guardreasoner.cli.main import main
+from tests.support.browser import chromium, visit
 
 __all__ = ["chromium", "visit"]  # fixtures
 # The first example of a test may import torch, which takes seconds: no deadline per example.
@@ -30,7 +30,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a two-layer Llama with its tokenizer; do not write to it."""
-    from tests.tiny import make_tiny_base
+    from tests.support.tiny import make_tiny_base
 
     return make_tiny_base(tmp_path_factory.mktemp("tiny") / "base")
 
@@ -40,8 +40,8 @@ def tiny_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """The folder of a LoRA adapter on ``tiny_base`` that changes what the base says."""
     import torch
 
-    from guardreasoner.backbone import LoRA
-    from tests.tiny import load
+    from guardreasoner.model.backbone import LoRA
+    from tests.support.tiny import load
 
     torch.manual_seed(0)
     backbone = load(tiny_base, lora=LoRA(r=2, alpha=4))
@@ -57,7 +57,7 @@ def tiny_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def tiny_rollouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of four scripted outputs for each training record of ``TinySource``."""
-    from tests.tiny import TinySource, write_rollouts
+    from tests.support.tiny import TinySource, write_rollouts
 
     return write_rollouts(tmp_path_factory.mktemp("tiny") / "rollouts", TinySource().records("train"))
 

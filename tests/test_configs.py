@@ -11,12 +11,12 @@ import pytest
 import torch
 import yaml
 
-from guardreasoner.__main__ import main
-from guardreasoner.cli import GuardCLI, check_config
-from guardreasoner.config import resolve
+from guardreasoner.cli.lightning_cli import GuardCLI, check_config
+from guardreasoner.cli.main import main
 from guardreasoner.records import read_jsonl, read_records, read_rollouts
 from guardreasoner.sources.embedded import Embedded
-from tests.tiny import TinySource, batch_of, make_tiny_base, write_rollouts
+from guardreasoner.workflow.config import resolve
+from tests.support.tiny import TinySource, batch_of, make_tiny_base, write_rollouts
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
@@ -123,7 +123,7 @@ def test_an_overlay_parses(base: str, overlay: str) -> None:
 def test_an_overlay_of_data_leaves_the_attacks_on_them() -> None:
     attacked = resolve([*COMMANDS["configs/robustness.yaml"], "--config", "configs/data/released.yaml"]).config["data"]
     assert attacked["init_args"]["source"]["class_path"] == "guardreasoner.sources.released.Released"
-    assert attacked["init_args"]["attacks"]["class_path"] == "guardreasoner.attacks.Attacks"
+    assert attacked["init_args"]["attacks"]["class_path"] == "guardreasoner.evaluation.attacks.Attacks"
 
 
 def test_the_parser_and_the_stage_graph_read_alike() -> None:
@@ -151,14 +151,14 @@ def test_a_model_overlay_builds_and_takes_a_step(
     assert written.get("auto_build", True) is not of_a_hub
     base = tiny_chat if of_a_hub else tiny_llama
     argv = ["fit", "--config", "configs/rsft.yaml", "--config", file, "--recipe.base", str(base)]
-    argv += ["--data.source", "tests.tiny.TinySource"]
+    argv += ["--data.source", "tests.support.tiny.TinySource"]
     cli = GuardCLI("fit", [*argv[1:], *TRIAL])
     cli.model.backbone.load()
     options = written["model"]["init_args"]["backbone"]
     network = cli.model.backbone.network
     assert cli.model.backbone.has_adapter == ("lora" in options)
     assert getattr(network, "is_loaded_in_4bit", False) == (options.get("quantization") == "4bit")
-    assert cli.model.backbone.encoder.format.chat_template == ("format" in options)
+    assert cli.model.backbone.prompt_tokenizer.format.chat_template == ("format" in options)
     dtype = getattr(torch, options.get("dtype", "float32"))
     assert (
         network.config.quantization_config.bnb_4bit_compute_dtype if "quantization" in options else network.dtype
@@ -172,7 +172,7 @@ def test_a_model_overlay_runs_through_the_stages(
 ) -> None:
     folder = yaml.safe_load((ROOT / file).read_text())["recipe"]["checkpoints"]
     base = tiny_llama if file.endswith("/lora.yaml") else tiny_chat
-    changes = ("--config", file, "--recipe.base", str(base), "--data.source", "tests.tiny.TinySource", *QUIET)
+    changes = ("--config", file, "--recipe.base", str(base), "--data.source", "tests.support.tiny.TinySource", *QUIET)
     start("fit", "--config", "configs/rsft.yaml", *changes, "--data.epochs", "1", "--trainer.logger", "false")
     assert json.loads(Path(folder, "rsft", "adapter_config.json").read_text())["r"] == 16
     write_rollouts(Path("scripted"), TinySource().records("train"))
@@ -262,7 +262,7 @@ def test_a_4bit_model_has_the_same_gradients_after_an_evaluation(tiny_llama: Pat
     backbone = GuardCLI("fit", [*argv, *TRIAL]).model.backbone
     backbone.load()
     backbone.eval()
-    batch = batch_of(backbone.encoder)
+    batch = batch_of(backbone.prompt_tokenizer)
 
     def gradients() -> dict[str, torch.Tensor]:
         backbone.zero_grad()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from guardreasoner.prompts import parse
 from guardreasoner.tasks import GUARD_TASKS, Task
-from tests.injections import CASES, MAKERS, NAMES, NOTHING, VERDICTS, Case, Labels, bare, block
+from tests.support.injections import CASES, MAKERS, NAMES, NOTHING, VERDICTS, Case, Labels, bare, block
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)

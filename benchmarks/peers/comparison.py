@@ -21,7 +21,7 @@ SLACK = 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class Candidate:
     """Settings of one side.
 
     Args:
@@ -69,7 +69,7 @@ class Comparison:
             threads=arguments.threads,
             limit=arguments.limit,
         )
-        self.speeds: dict[str, dict[Choice, float]] = {}
+        self.speeds: dict[str, dict[Candidate, float]] = {}
         """By side, the rate of each choice that was tried."""
         self.peak_flops = run(self.job.but(side="peak"), self.allocator)["flops"]
 
@@ -84,7 +84,7 @@ class Comparison:
             cut = [sorted(step, key=self._longest_first) for step in cut]
         return [cut[-1], *cut]
 
-    def run(self, choice: Choice, count: int | None = None, check: bool = False) -> dict[str, Any]:
+    def run(self, choice: Candidate, count: int | None = None, check: bool = False) -> dict[str, Any]:
         """Run some settings and add rates to what was measured; the first step is left out of them."""
         found = run(
             self.job.but(
@@ -105,7 +105,7 @@ class Comparison:
             "memory_mb": found["peak_mb"] - found["before_mb"],
         }
 
-    def losses(self, name: str, ours: Choice, theirs: Choice) -> dict[str, Any]:
+    def losses(self, name: str, ours: Candidate, theirs: Candidate) -> dict[str, Any]:
         """Compare the losses of the first optimizer steps, each after the updates before it, and the ids trained on.
 
         Raises:
@@ -122,8 +122,8 @@ class Comparison:
         return {"what": name, "ours": left["losses"], "trl": right["losses"], "difference": differs}
 
     def search(
-        self, choices: Sequence[Choice], expected: list[float] | None = None, slack: float = 0.0
-    ) -> tuple[Choice, list[dict[str, Any]]]:
+        self, choices: Sequence[Candidate], expected: list[float] | None = None, slack: float = 0.0
+    ) -> tuple[Candidate, list[dict[str, Any]]]:
         """Return the fastest settings of all that were tried so far on their side, and a line for each of these.
 
         Args:
@@ -153,7 +153,7 @@ class Comparison:
         fastest = max(speeds.values())
         return next(choice for choice, speed in speeds.items() if speed >= fastest * (1 - slack)), tried
 
-    def search_ours(self, choices: Sequence[Choice]) -> tuple[Choice, list[dict[str, Any]]]:
+    def search_ours(self, choices: Sequence[Candidate]) -> tuple[Candidate, list[dict[str, Any]]]:
         """Return our fastest settings, compiled where ``--compile`` asks for it and it pays, and what was tried."""
         best, tried = self.search(choices, slack=SLACK)
         if not self.arguments.compile:
@@ -162,7 +162,9 @@ class Comparison:
         found, more = self.search([compiled])
         return found, [*tried, *more]
 
-    def result(self, ours: Choice, rivals: dict[str, Choice], targets: Sequence[Target], **more: Any) -> dict[str, Any]:
+    def result(
+        self, ours: Candidate, rivals: dict[str, Candidate], targets: Sequence[Target], **more: Any
+    ) -> dict[str, Any]:
         """Time all, print the table, and return what is written as JSON."""
         if self.arguments.best_alone:
             rivals = {"best": rivals["best"]}

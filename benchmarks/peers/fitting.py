@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.cli import GuardCLI
+from guardreasoner.cli.lightning_cli import GuardCLI
 from peers.job import Fit
 from peers.our_side import Timed
 

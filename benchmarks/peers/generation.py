@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteriaList
 
-from guardreasoner.backbone import Backbone
 from guardreasoner.generators import Request
 from guardreasoner.generators.local import LocalGenerator
+from guardreasoner.model.backbone import Backbone
 from peers.job import Sampling
 from peers.machine import peak_mb, reset_peak, resident_mb, setup_torch, wait
 from peers.process import told
@@ -120,17 +120,17 @@ def greedy(job: Sampling, backbone: Backbone, network: Any, rows: Sequence[dict[
     """Return the greedy outputs of both sides, as text."""
     ours = LocalGenerator(backbone, max_new_tokens=job.max_new_tokens, temperature=0.0, batch_size=job.at_once)
     by_id = {done.record_id: done.text for done in ours.generate(requests(rows, (job.seed,)))}
-    encoder = backbone.encoder
-    input_ids, mask = left_padded(rows, encoder.padding, network.device)
+    prompt_tokenizer = backbone.prompt_tokenizer
+    input_ids, mask = left_padded(rows, prompt_tokenizer.padding, network.device)
     found = network.generate(
         input_ids=input_ids,
         attention_mask=mask,
         do_sample=False,
         max_new_tokens=job.max_new_tokens,
-        eos_token_id=encoder.end,
-        pad_token_id=encoder.padding,
+        eos_token_id=prompt_tokenizer.end,
+        pad_token_id=prompt_tokenizer.padding,
     )
-    theirs = [encoder.decode(ids) for ids in found[:, input_ids.shape[1] :].tolist()]
+    theirs = [prompt_tokenizer.decode(ids) for ids in found[:, input_ids.shape[1] :].tolist()]
     return [[by_id[row["id"]] for row in rows], theirs]
 
 
@@ -154,7 +154,7 @@ def measure(job: Sampling) -> dict[str, Any]:
     rows = json.loads(Path(job.prompts).read_text())
     dtype: Any = "bfloat16" if job.dtype == "bf16" else "float32"
     backbone = Backbone(job.model, dtype=dtype)
-    encoder = backbone.encoder
+    prompt_tokenizer = backbone.prompt_tokenizer
     network: Any = None
     if job.side != "transformers":
         backbone.load()
@@ -170,7 +170,7 @@ def measure(job: Sampling) -> dict[str, Any]:
     def sample(asked: Sequence[dict[str, Any]], wanted: Sampling) -> int:
         if network is None:
             return sample_ours(wanted, backbone, asked)
-        return sample_theirs(wanted, network, asked, encoder.padding, encoder.end)
+        return sample_theirs(wanted, network, asked, prompt_tokenizer.padding, prompt_tokenizer.end)
 
     few = [{**row, "lengths": [WARM_TOKENS] * job.k} for row in rows[:2]]
     sample(few, replace(job, max_new_tokens=WARM_TOKENS))

@@ -11,13 +11,14 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from guardreasoner.attention import Beginning
-from guardreasoner.backbone import Backbone
-from guardreasoner.modules.hsdpo import HSDPOModule
-from guardreasoner.modules.rsft import RSFTModule
-from guardreasoner.objective import dpo, margin, sequence_logps
-from guardreasoner.reference import Precomputed
-from guardreasoner.tokens import Batch, Example, StepCollator, two_row
+from guardreasoner.model.backbone import Backbone
+from guardreasoner.model.batch import Batch, Example, StepCollator, two_row
+from guardreasoner.model.log_probs import sequence_logps
+from guardreasoner.model.packed_attention import SharedPrefix
+from guardreasoner.training.hsdpo import HSDPOModule
+from guardreasoner.training.losses import dpo, margin
+from guardreasoner.training.reference import Precomputed
+from guardreasoner.training.rsft import RSFTModule
 from peers.job import Job
 from peers.machine import peak_mb, reset_peak, resident_mb, setup_torch, wait
 from peers.process import told
@@ -60,8 +61,8 @@ class Timed(Precomputed):
 class TRLReduction(HSDPOModule):
     """Our per-token values under TRL's reduction: its SFT term is a token mean over the micro-batch, not over pairs."""
 
-    def _shares(self, batch: Batch, pairs: int, beginning: Beginning | None = None) -> dict[str, Tensor]:
-        values = self.backbone.completion_logps(batch, beginning)
+    def _shares(self, batch: Batch, pairs: int, prefix: SharedPrefix | None = None) -> dict[str, Tensor]:
+        values = self.backbone.completion_logps(batch, prefix)
         policy = sequence_logps(values, batch.sequence, batch.sequences)
         assert self.reference is not None
         chosen, rejected = (policy - self.reference.sequence_logps(batch).to(policy)).chunk(2)
@@ -101,7 +102,7 @@ def collator(name: str) -> Any:
     """Return a layout of micro-batches by name."""
     if name == "two_row":
         return two_row
-    from guardreasoner.packing import packed
+    from guardreasoner.model.packing import packed
 
     return packed
 
@@ -120,7 +121,7 @@ def measure(job: Job, folder: str) -> dict[str, Any]:
     else:
         kind = TRLReduction if job.options.get("trl_reduction") else HSDPOModule
         module = kind(backbone, reference, beta=job.beta, sft_coef=job.sft_coef, **make)
-    clock, data = Clock(job.device), Steps(job, backbone.encoder.padding)
+    clock, data = Clock(job.device), Steps(job, backbone.prompt_tokenizer.padding)
     trainer = Trainer(
         accelerator="gpu" if job.device == "cuda" else "cpu",
         devices=1,

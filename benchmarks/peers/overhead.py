@@ -8,9 +8,9 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from transformers import get_cosine_schedule_with_warmup
 
-from guardreasoner.backbone import Backbone
-from guardreasoner.modules.hsdpo import HSDPOModule
-from guardreasoner.tokens import Step
+from guardreasoner.model.backbone import Backbone
+from guardreasoner.model.batch import Step
+from guardreasoner.training.hsdpo import HSDPOModule
 from peers.fitting import as_fit
 from peers.job import Fit
 from peers.machine import setup_torch
@@ -69,7 +69,7 @@ def bare(job: Fit, module: HSDPOModule, steps: list[Step]) -> dict[str, Any]:
             loss = plain._shares(batch, step.examples, original if last else copy)["loss"]
             total += float(loss)
             if last and original and copy:
-                loss = loss + original.carried(copy)
+                loss = loss + original.surrogate_loss(copy)
             loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, module.max_grad_norm)
         optimizer.step()

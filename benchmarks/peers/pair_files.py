@@ -59,7 +59,7 @@ def outputs(record: Record, rng: Random) -> Iterator[Rollout]:
 
 def make_tiny_base(base: Path) -> None:
     """Make a network of hidden size 64 and two layers, with a short instruction."""
-    from guardreasoner.commands.base_model import make_base_model
+    from guardreasoner.cli.commands.base_model import make_base_model
 
     with contextlib.redirect_stdout(io.StringIO()):
         make_base_model(
@@ -87,15 +87,15 @@ def write_real(folder: Path, base: Path, predictions: Path, arguments: Any) -> N
     Raises:
         InputError: no predictions there, or too few pairs that are short enough.
     """
-    from guardreasoner.backbone import Backbone
+    from guardreasoner.model.backbone import Backbone
 
     records, rollouts = read_predictions(predictions)
     make_base(base, records, rollouts, arguments)
-    encoder = Backbone(str(base)).encoder
+    prompt_tokenizer = Backbone(str(base)).prompt_tokenizer
     chosen = []
     for pair in sorted(mined(records, rollouts), key=lambda pair: place(pair.record.id)):
         texts = [pair.chosen.completion, pair.rejected.completion]
-        ids = {"prompt": encoder.prompt(pair.record), "completions": encoder.completions(texts)}
+        ids = {"prompt": prompt_tokenizer.prompt(pair.record), "completions": prompt_tokenizer.completions(texts)}
         if length(ids) <= arguments.limit:
             chosen.append(pair)
     if len(chosen) < arguments.real_pairs:

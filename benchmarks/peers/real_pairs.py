@@ -30,17 +30,21 @@ def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
     Raises:
         InputError: no predictions there, or too few pairs that are short enough.
     """
-    from guardreasoner.adapter import LoRA
-    from guardreasoner.backbone import Backbone
+    from guardreasoner.model.backbone import Backbone
+    from guardreasoner.model.lora import LoRA
 
     records, rollouts = read_predictions(predictions)
     base = folder / "base"
     make_base(base, records, rollouts, arguments)
-    encoder = Backbone(str(base)).encoder
+    prompt_tokenizer = Backbone(str(base)).prompt_tokenizer
     examples = []
     for pair in mined(records, rollouts):
         texts = [pair.chosen.completion, pair.rejected.completion][: 1 if arguments.stage == "rsft" else 2]
-        ids = {"id": pair.record.id, "prompt": encoder.prompt(pair.record), "completions": encoder.completions(texts)}
+        ids = {
+            "id": pair.record.id,
+            "prompt": prompt_tokenizer.prompt(pair.record),
+            "completions": prompt_tokenizer.completions(texts),
+        }
         if length(ids) <= arguments.limit:
             examples.append(ids)
     examples.sort(key=lambda example: place(example["id"]))
@@ -145,7 +149,7 @@ def make_base(base: Path, records: Sequence[Record], rollouts: Sequence[Rollout]
     """
     from transformers import AutoModelForCausalLM
 
-    from guardreasoner.commands.base_model import make_base_model
+    from guardreasoner.cli.commands.base_model import make_base_model
     from guardreasoner.prompts import parse
     from guardreasoner.tasks import GUARD_TASKS
 

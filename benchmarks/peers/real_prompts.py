@@ -32,13 +32,13 @@ def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
     Raises:
         InputError: no predictions there, or too few that are short enough.
     """
-    from guardreasoner.backbone import Backbone
+    from guardreasoner.model.backbone import Backbone
 
     records, rollouts = read_predictions(predictions)
     base = folder / "base"
     make_base(base, records, rollouts, arguments)
     widen(base)
-    fitting = within(Backbone(str(base)).encoder, records, rollouts, arguments)
+    fitting = within(Backbone(str(base)).prompt_tokenizer, records, rollouts, arguments)
     chosen = list(islice(fitting, arguments.prompts))
     if len(chosen) < arguments.prompts:
         raise InputError(f"--prompts: only {len(chosen)} prompts and outputs are within the limits")
@@ -54,15 +54,15 @@ def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
 
 
 def within(
-    encoder: Any, records: list[Record], rollouts: list[Rollout], arguments: Any
+    prompt_tokenizer: Any, records: list[Record], rollouts: list[Rollout], arguments: Any
 ) -> Iterator[tuple[str, list[int], list[int]]]:
     """Yield id, prompt and lengths of its outputs for what is short enough, in an order by hash."""
     texts = defaultdict(list)
     for rollout in rollouts:
         texts[rollout.record_id].append(rollout.completion)
     for record in sorted(records, key=lambda record: place(record.id)):
-        ids = encoder.prompt(record)
-        lengths = [len(one) for one in encoder.completions(texts[record.id])]
+        ids = prompt_tokenizer.prompt(record)
+        lengths = [len(one) for one in prompt_tokenizer.completions(texts[record.id])]
         lengths = [length for length in lengths if length <= arguments.max_new_tokens]
         if len(ids) <= arguments.limit and lengths:
             yield record.id, ids, lengths

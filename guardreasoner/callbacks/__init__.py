@@ -2,7 +2,7 @@
 
 from guardreasoner.callbacks.hard_samples import HardSampleAccuracy
 from guardreasoner.callbacks.mining_findings import MiningFindings
-from guardreasoner.callbacks.score_figures import ScoreFigures
+from guardreasoner.callbacks.score_plots import ScorePlots
 from guardreasoner.callbacks.texts import SampleTexts
 from guardreasoner.callbacks.throughput import Throughput
 from guardreasoner.callbacks.writers import PredictionWriter, RolloutWriter
@@ -13,6 +13,6 @@ __all__ = [
     "PredictionWriter",
     "RolloutWriter",
     "SampleTexts",
-    "ScoreFigures",
+    "ScorePlots",
     "Throughput",
 ]

@@ -5,9 +5,9 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
-from guardreasoner.callbacks.figures import add_figures
+from guardreasoner.callbacks.tensorboard_plots import add_plots
 from guardreasoner.mining.findings import Findings
-from guardreasoner.mining.plots import plots
+from guardreasoner.report.mining_plots import plots
 
 
 class MiningFindings(Callback):
@@ -24,7 +24,7 @@ class MiningFindings(Callback):
         for logger in trainer.loggers:
             if hasattr(logger.experiment, "add_text"):
                 logger.experiment.add_text("mining/counts", _table(found), trainer.global_step)
-        add_figures(trainer, "mining", plots(found))
+        add_plots(trainer, "mining", plots(found))
 
 
 def _table(found: Findings) -> str:

@@ -10,8 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from guardreasoner.generators import Request
 from guardreasoner.generators.local import LocalGenerator
-from guardreasoner.plotting import short
 from guardreasoner.records import Record
+from guardreasoner.report.plotting import short
 
 _LONGEST = 8_000
 _WIDTH = 110
@@ -35,8 +35,8 @@ class SampleTexts(Callback):
         records = list(islice(trainer.datamodule.source.records("validation"), self.count))
         if not (self.count and records and trainer.is_global_zero) or trainer.fast_dev_run:
             return
-        encoder = module.backbone.encoder
-        requests = [Request(r.id, tuple(encoder.prompt(r)), encoder.text(r), (0,)) for r in records]
+        prompt_tokenizer = module.backbone.prompt_tokenizer
+        requests = [Request(r.id, tuple(prompt_tokenizer.prompt(r)), prompt_tokenizer.text(r), (0,)) for r in records]
         generator = LocalGenerator(module.backbone, self.max_new_tokens, temperature=0.0)
         for record, completion in zip(records, generator.generate(requests), strict=True):
             self._show(trainer, record, completion.text, trainer.global_step)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule
 
-from guardreasoner.sampling import StepSampler
-from guardreasoner.tokens import Step
+from guardreasoner.model.batch import Step
+from guardreasoner.training.sampler import StepSampler
 
 
 class Throughput(Callback):

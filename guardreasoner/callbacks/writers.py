@@ -12,12 +12,12 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from guardreasoner.errors import InputError
-from guardreasoner.journal import Journal
-from guardreasoner.manifest import replacing_folder
-from guardreasoner.progress import RecordProgress, total_of
+from guardreasoner.generators.progress import RecordProgress, total_of
+from guardreasoner.generators.rollout_log import RolloutLog
 from guardreasoner.prompts import answer_block
 from guardreasoner.records import Answer, Record, write_jsonl
 from guardreasoner.tasks import write_tasks
+from guardreasoner.workflow.manifest import replacing_folder
 
 log = logging.getLogger("guardreasoner")
 
@@ -25,9 +25,9 @@ log = logging.getLogger("guardreasoner")
 class RolloutWriter(Callback):
     """Write ``records.jsonl`` (what was asked) and ``rollouts.jsonl`` (what came back).
 
-    Outputs are committed to a :class:`guardreasoner.journal.Journal` as they come; the folder itself is made when all
-    are there. A run that was interrupted goes on where it stood, if nothing that decides its rows has changed. Several
-    processes share the records.
+    Outputs are committed to a ``RolloutLog`` as they come; the folder itself is
+    made when all are there. A run that was interrupted goes on where it stood, if nothing that decides its rows has
+    changed. Several processes share the records.
 
     Args:
         folder: where to.
@@ -35,7 +35,7 @@ class RolloutWriter(Callback):
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
-        self._journal: Journal | None = None
+        self._journal: RolloutLog | None = None
         self._progress: RecordProgress | None = None
         self._trainer: Trainer | None = None
         self._began = 0.0
@@ -47,14 +47,14 @@ class RolloutWriter(Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         guard: Any = module
-        tasks = guard.backbone.encoder.format.tasks
+        tasks = guard.backbone.prompt_tokenizer.format.tasks
         decides = {
             **guard.decides(),
             "tasks": [asdict(task) for task in tasks],
             "records": [asdict(record) for record in data.records],
             "chunk_size": getattr(data, "chunk_size", None),
         }
-        self._journal = journal = Journal(self.folder, decides)
+        self._journal = journal = RolloutLog(self.folder, decides)
         dropped = journal.prepare(data.records, tasks) if trainer.is_global_zero else 0
         trainer.strategy.barrier()
         guard.done = journal.done(guard.k)
@@ -147,13 +147,13 @@ class PredictionWriter(Callback):
     def on_test_end(self, trainer: Any, module: Any) -> None:
         """Write them in the order of the benchmark."""
         order = {record.id: place for place, record in enumerate(trainer.datamodule.records)}
-        encoder = module.backbone.encoder
+        prompt_tokenizer = module.backbone.prompt_tokenizer
 
         def prediction(answer: Answer) -> dict[str, Any]:
             record = answer.record
             return {
-                "prompt": encoder.text(record),
-                "label": answer_block(record.labels, encoder.format.tasks),
+                "prompt": prompt_tokenizer.text(record),
+                "label": answer_block(record.labels, prompt_tokenizer.format.tasks),
                 "predict": answer.rollout.completion,
                 "record_id": record.id,
                 "labels": record.gold(),
@@ -170,7 +170,7 @@ class PredictionWriter(Callback):
             }
 
         with replacing_folder(self.folder) as folder:
-            write_tasks(folder, encoder.format.tasks)
+            write_tasks(folder, prompt_tokenizer.format.tasks)
             for loader, name, row in ((0, "generated_predictions", prediction), (1, "hard_samples", sample)):
                 answers = sorted(self._answers[loader], key=lambda a: (order[a.rollout.record_id], a.rollout.index))
                 for benchmark, group in _by_benchmark(answers):

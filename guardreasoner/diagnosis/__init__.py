@@ -9,15 +9,15 @@ from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from typing import Any, Protocol
 
-from guardreasoner.contamination import Held, normalise
-from guardreasoner.diagnosis.findings import CHECKS, SEVERITIES, Finding, Tally
+from guardreasoner.diagnosis.findings import CHECKS, SEVERITIES, Finding, HitCounter
 from guardreasoner.diagnosis.ids import IdCheck
 from guardreasoner.diagnosis.summary import Balance, Histogram, Lengths, balance, rare
 from guardreasoner.diagnosis.targets import answer_line, target_hits
-from guardreasoner.encoder import Encoder
 from guardreasoner.errors import InputError
+from guardreasoner.model.batch import Example
+from guardreasoner.model.prompt_tokenizer import PromptTokenizer
 from guardreasoner.records import Record, Split
-from guardreasoner.tokens import Example
+from guardreasoner.sources.contamination import ContaminationIndex, normalise
 
 _AT_ONCE = 256
 _JOINED = 1000
@@ -85,30 +85,30 @@ class Examination:
         limit: longest prompt and completion together, in tokens.
         skip_too_long: whether the run leaves longer ones out; otherwise it refuses them.
         held: the prompts of the run's benchmarks.
-        leave_out_held: whether the run leaves out what a benchmark holds.
+        skip_contaminated: whether the run leaves out what a benchmark holds.
         allowed: whether it may train on it.
     """
 
     def __init__(
         self,
-        encoder: Encoder,
+        prompt_tokenizer: PromptTokenizer,
         asked_by: str,
         limit: int,
         skip_too_long: bool,
-        held: Held,
-        leave_out_held: bool = False,
+        held: ContaminationIndex,
+        skip_contaminated: bool = False,
         allowed: bool = False,
     ) -> None:
-        self.encoder = encoder
+        self.prompt_tokenizer = prompt_tokenizer
         self.asked_by = asked_by
         self.limit = limit
         self.skip_too_long = skip_too_long
         self.held = held
-        self.leave_out_held = leave_out_held
+        self.skip_contaminated = skip_contaminated
         self.allowed = allowed
-        self._tasks = encoder.format.tasks
-        self._tallies: dict[str, Tally] = defaultdict(Tally)
-        self._ids = IdCheck(encoder)
+        self._tasks = prompt_tokenizer.format.tasks
+        self._tallies: dict[str, HitCounter] = defaultdict(HitCounter)
+        self._ids = IdCheck(prompt_tokenizer)
         self._answer_line = answer_line(self._tasks)
         self._waiting: list[tuple[Taught, Split]] = []
         self._lengths: dict[str, array[int]] = defaultdict(lambda: array("I"))
@@ -142,8 +142,8 @@ class Examination:
             self._hit("rare label", line)
         if not self._taken_of["train"]:
             self._hit("nothing to train on", "")
-        template = self.encoder.format.chat_template
-        if not template and self.encoder.tokenizer.chat_template is not None:
+        template = self.prompt_tokenizer.format.chat_template
+        if not template and self.prompt_tokenizer.tokenizer.chat_template is not None:
             self._hit("chat template not used", self.asked_by)
         total = self._lengths.get("total", array("I"))
         return Diagnosis(
@@ -161,14 +161,14 @@ class Examination:
         """Look at what has been waiting; what the run would leave out is only counted."""
         kept = [(taught, split) for taught, split in self._waiting if self._would_stay(taught)]
         self._waiting = []
-        texts = [self.encoder.text(taught.record) for taught, _ in kept]
+        texts = [self.prompt_tokenizer.text(taught.record) for taught, _ in kept]
         found = self._ids.hits(texts, [t.completions for t, _ in kept], [t.example for t, _ in kept])
         for (taught, split), text, (back, hits) in zip(kept, texts, found, strict=True):
             self._taken += 1
             self._taken_of[split] += 1
             for name, words in (*hits, *target_hits(taught.record, self._tasks, back)):
                 self._hit(name, taught.record.id, *words)
-            if self._joined < _JOINED and not self.encoder.format.chat_template:
+            if self._joined < _JOINED and not self.prompt_tokenizer.format.chat_template:
                 self._joined += 1
                 if self._ids.crosses(text, taught.completions[0], taught.example):
                     self._hit("other ids as one text", taught.record.id)
@@ -179,7 +179,7 @@ class Examination:
         record, example = taught.record, taught.example
         if match := self.held.match(record):
             which = f"{match.record} ({match.similarity:.2f} {match.benchmark})"
-            if self.leave_out_held:
+            if self.skip_contaminated:
                 self._hit("left out for a benchmark", which)
                 return False
             self._hit("prompt of a benchmark" if match.similarity == 1 else "prompt like a benchmark's", which)
@@ -242,7 +242,7 @@ class Examination:
         seen = "benchmark" in name
         return tally.finding(name, self._seen if seen else self._taken)
 
-    def _too_long(self, tally: Tally) -> Finding:
+    def _too_long(self, tally: HitCounter) -> Finding:
         sizes = (f"{identity}: {prompt:,} + {completion:,}" for _, identity, prompt, completion in self._longest)
         more = f"longest, prompt + completion: {', '.join(sizes)}"
         if self._too_long_prompts:
@@ -256,9 +256,9 @@ class Examination:
 
     def _asked(self) -> str:
         everywhere = "training, mining, testing and serving ask alike, as all read it there"
-        if not self.encoder.format.chat_template:
+        if not self.prompt_tokenizer.format.chat_template:
             return f"raw text, no chat template ({self.asked_by}); {everywhere}"
-        return f"chat template of {self.encoder.tokenizer.name_or_path} ({self.asked_by}); {everywhere}"
+        return f"chat template of {self.prompt_tokenizer.tokenizer.name_or_path} ({self.asked_by}); {everywhere}"
 
     def _hit(self, name: str, identity: str, *words: str) -> None:
         self._tallies[name].add(re.sub(r"\s+", " ", identity), *words)

@@ -46,7 +46,7 @@ class Finding:
 
 
 @dataclass
-class Tally:
+class HitCounter:
     """The hits of one check: how many, the first ids, and which words were found how often."""
 
     count: int = 0
@@ -102,7 +102,7 @@ CHECKS: dict[str, Check] = {
     "prompt of a benchmark": Check("fault", "a benchmark of the run holds the prompt: the run would refuse to start"),
     "prompt like a benchmark's": Check("warning", "nearly the prompt of a benchmark; kept"),
     "left out for a benchmark": Check(
-        "note", "a benchmark holds the prompt, or nearly; left out (data.leave_out_held)"
+        "note", "a benchmark holds the prompt, or nearly; left out (data.skip_contaminated)"
     ),
     "contradicting labels": Check("fault", "the same conversation has another label elsewhere"),
     "prompt in both splits": Check("fault", "trained and validated on: the validation loss would flatter"),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from guardreasoner.diagnosis.ids import Hit
 from guardreasoner.prompts import parse
 from guardreasoner.records import Record
-from guardreasoner.synthesis import faults
+from guardreasoner.synthesis.prompt import faults
 from guardreasoner.tasks import Task
 
 _MID_SENTENCE = re.compile(r"[\w,;(\-–—]\Z")

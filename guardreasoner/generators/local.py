@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guardreasoner.attention import KeyValues, Tree
-from guardreasoner.backbone import Backbone
 from guardreasoner.errors import InputError
 from guardreasoner.generators import Completion, Generator, Request
-from guardreasoner.generators.choice import Choice, draws, end_tokens
+from guardreasoner.generators.decode_cache import DecodeCache
+from guardreasoner.generators.parallel import chunks, parallel_map
 from guardreasoner.generators.plain import PlainGenerator
-from guardreasoner.generators.running import Running
-from guardreasoner.generators.side_by_side import chunks, side_by_side
-from guardreasoner.tokens import Segment, common_beginning
+from guardreasoner.generators.token_sampler import TokenSampler, draws, end_tokens
+from guardreasoner.model.backbone import Backbone
+from guardreasoner.model.batch import Segment, common_prefix_length
+from guardreasoner.model.packed_attention import KeyValues, PackedContext
 
 log = logging.getLogger("guardreasoner")
 
@@ -43,7 +43,7 @@ class LocalGenerator(Generator):
     Each output is drawn from a RNG of its own, so neither its neighbours nor the order of requests changes it; chunks
     are worked through on their own, and the same chunk always gives the same text.
 
-    A network that takes no contexts (:attr:`Backbone.takes_segments`) is left to :class:`PlainGenerator`.
+    A network that takes no contexts (:attr:`Backbone.supports_packing`) is left to :class:`PlainGenerator`.
 
     Args:
         backbone: the model.
@@ -75,7 +75,7 @@ class LocalGenerator(Generator):
         self._plain = PlainGenerator(backbone, max_new_tokens, temperature, top_p, batch_size, workers)
         self.backbone = backbone
         self.max_new_tokens = max_new_tokens
-        self.choice = Choice(temperature, top_p)
+        self.sampler = TokenSampler(temperature, top_p)
         self.batch_size = batch_size
         self.workers = workers
         self.chunk = chunk
@@ -96,7 +96,7 @@ class LocalGenerator(Generator):
         """Yield the outputs of one chunk after the other."""
         self.backbone.load()
         self.backbone.eval()
-        if not self.backbone.takes_segments:
+        if not self.backbone.supports_packing:
             if not self._said:
                 log.info("this network generates in padded batches: its attention cannot be told what a token sees")
             self._said = True
@@ -104,7 +104,7 @@ class LocalGenerator(Generator):
             return
         self._ends = end_tokens(self.backbone)
         whole = list(chunks(requests, self._chunk_size))
-        yield from side_by_side(self._generate_chunk, whole, self.backbone, self.workers)
+        yield from parallel_map(self._generate_chunk, whole, self.backbone, self.workers)
 
     def _chunk_size(self, first: Request) -> int:
         return self.chunk or max(1, _BATCHES * self.batch_size // len(first.seeds))
@@ -120,9 +120,13 @@ class LocalGenerator(Generator):
         return token in self._ends
 
     def _generate_chunk(self, chunk: Sequence[Request]) -> list[Completion]:
-        outputs = _Chunk(self.backbone, chunk, self.batch_size, self.max_new_tokens, self.choice, self._is_end).run()
+        outputs = _Chunk(self.backbone, chunk, self.batch_size, self.max_new_tokens, self.sampler, self._is_end).run()
         return [
-            Completion(*output.key, self.backbone.encoder.decode(output.written), completion_tokens=len(output.written))
+            Completion(
+                *output.key,
+                self.backbone.prompt_tokenizer.decode(output.written),
+                completion_tokens=len(output.written),
+            )
             for output in outputs
         ]
 
@@ -164,17 +168,17 @@ class _Chunk:
         requests: Sequence[Request],
         batch_size: int,
         max_new_tokens: int,
-        choice: Choice,
+        sampler: TokenSampler,
         is_end: Callable[[tuple[str, int], int, int], bool],
     ) -> None:
         self.backbone = backbone
         self.requests = requests
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
-        self.choice = choice
+        self.sampler = sampler
         self.is_end = is_end
         self.device = next(backbone.parameters()).device
-        self.shared = common_beginning([request.prompt for request in requests])
+        self.shared = common_prefix_length([request.prompt for request in requests])
 
     @torch.inference_mode()
     def run(self) -> list[_Output]:
@@ -183,33 +187,35 @@ class _Chunk:
             [_Output((r.record_id, n), draws(r, n, self.max_new_tokens)) for n in range(len(r.seeds))]
             for r in self.requests
         ]
-        beginning = self.backbone.begun(torch.tensor(self.requests[0].prompt[: self.shared], device=self.device).long())
+        prefix = self.backbone.encode_prefix(
+            torch.tensor(self.requests[0].prompt[: self.shared], device=self.device).long()
+        )
         rows = max(self.batch_size, *map(len, every))
-        running = Running(min(rows, sum(map(len, every))), beginning, self.device)
+        cache = DecodeCache(min(rows, sum(map(len, every))), prefix, self.device)
         # prompts of like lengths run side by side, as a step costs what its longest row does
         waiting = deque(sorted(range(len(every)), key=lambda n: len(self.requests[n].prompt), reverse=True))
         active: list[_Output] = []
         while waiting or active:
-            if entering := self._entering(waiting, running):
+            if entering := self._entering(waiting, cache):
                 fresh = [every[number] for number in entering]
-                logits = self._enter(running, [self.requests[n].prompt[self.shared :] for n in entering], fresh)
+                logits = self._enter(cache, [self.requests[n].prompt[self.shared :] for n in entering], fresh)
                 active += (written := [output for outputs in fresh for output in outputs])
             else:
-                positions = running.advance()
+                positions = cache.advance()
                 ids = torch.tensor([[output.last] for output in active], device=self.device)
-                logits = self.backbone.logits(self.backbone.next_hidden(ids, positions, running))
+                logits = self.backbone.logits(self.backbone.next_hidden(ids, positions, cache))
                 written = active
             self._write(written, logits)
             order = _order([output.done for output in active])
-            running.keep(order)
+            cache.keep(order)
             active = [active[row] for row in order]
         return [output for outputs in every for output in outputs]
 
-    def _entering(self, waiting: deque[int], running: Running) -> list[int]:
+    def _entering(self, waiting: deque[int], cache: DecodeCache) -> list[int]:
         """Take the requests that enter now, none where it would not pay."""
-        free = running.rows - len(running.lengths)
+        free = cache.rows - len(cache.lengths)
         entering: list[int] = []
-        if running.lengths and free < _FREE * running.rows:
+        if cache.lengths and free < _FREE * cache.rows:
             return entering
         tokens = 0
         while waiting:
@@ -222,23 +228,25 @@ class _Chunk:
         return entering
 
     def _enter(
-        self, running: Running, prompts: Sequence[Sequence[int]], outputs: Sequence[Sequence[_Output]]
+        self, cache: DecodeCache, prompts: Sequence[Sequence[int]], outputs: Sequence[Sequence[_Output]]
     ) -> Tensor:
         """Compute prompts, let their outputs enter, and return the logits of their first tokens, (outputs, V)."""
         ids = torch.tensor([[token for prompt in prompts for token in prompt]], device=self.device)
         positions = [self.shared + place for prompt in prompts for place in range(len(prompt))]
         ends = list(pairwise(accumulate(map(len, prompts), initial=0)))
-        segments = [Segment(start, end, read=1) for start, end in ends]
-        kept: dict[int, KeyValues] = {}
-        tree = Tree(segments, running.beginning, kept)
-        logits = self.backbone.logits(self.backbone.read(ids, torch.tensor([positions], device=self.device), tree))
+        segments = [Segment(start, end, num_predict=1) for start, end in ends]
+        kv_out: dict[int, KeyValues] = {}
+        context = PackedContext(segments, cache.prefix, kv_out)
+        logits = self.backbone.logits(
+            self.backbone.packed_hidden(ids, torch.tensor([positions], device=self.device), context)
+        )
         counts = list(map(len, outputs))
-        running.enter(kept, list(zip(segments, counts, strict=True)))
+        cache.enter(kv_out, list(zip(segments, counts, strict=True)))
         return logits.repeat_interleave(torch.tensor(counts, device=self.device), 0, output_size=sum(counts))
 
     def _write(self, outputs: Sequence[_Output], logits: Tensor) -> None:
         """Add to each output the token that its logits, (outputs, V), and its next draw give."""
-        tokens = self.choice(logits, (output.draws[len(output.written)] for output in outputs))
+        tokens = self.sampler(logits, (output.draws[len(output.written)] for output in outputs))
         for output, token in zip(outputs, tokens, strict=True):
             output.last = token
             ended = self.is_end(output.key, len(output.written) + 1, token)

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guardreasoner.backbone import Backbone
 from guardreasoner.errors import InputError
 from guardreasoner.generators import Completion, Generator, Request
-from guardreasoner.generators.cache import reserved_cache
-from guardreasoner.generators.choice import Choice, draws, end_tokens
-from guardreasoner.generators.side_by_side import chunks, side_by_side
+from guardreasoner.generators.parallel import chunks, parallel_map
+from guardreasoner.generators.reserved_cache import reserved_cache
+from guardreasoner.generators.token_sampler import TokenSampler, draws, end_tokens
+from guardreasoner.model.backbone import Backbone
 
 _LEAVE = 0.8
 """Rows are moved together once this share of them is still running: moving costs a copy of the cache."""
@@ -49,7 +49,7 @@ class PlainGenerator(Generator):
             raise InputError("generator: max_new_tokens, batch_size and workers must be at least 1")
         self.backbone = backbone
         self.max_new_tokens = max_new_tokens
-        self.choice = Choice(temperature, top_p)
+        self.sampler = TokenSampler(temperature, top_p)
         self.batch_size = batch_size
         self.workers = workers
         self._ends: frozenset[int] = frozenset()
@@ -57,7 +57,7 @@ class PlainGenerator(Generator):
     @property
     def settings(self) -> dict[str, Any]:
         """Return what decides the outputs; batches do so by rounding."""
-        return {"max_new_tokens": self.max_new_tokens, **self.choice.settings, "batch_size": self.batch_size}
+        return {"max_new_tokens": self.max_new_tokens, **self.sampler.settings, "batch_size": self.batch_size}
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Yield every request's outputs, chunk by chunk, in the order of the requests."""
@@ -70,13 +70,13 @@ class PlainGenerator(Generator):
         self.backbone.eval()
         self._ends = end_tokens(self.backbone)
         whole = list(chunks(requests, lambda first: max(1, self.batch_size // len(first.seeds))))
-        yield from side_by_side(self._generate_chunk, whole, self.backbone, self.workers)
+        yield from parallel_map(self._generate_chunk, whole, self.backbone, self.workers)
 
     @torch.inference_mode()
     def _generate_chunk(self, chunk: Sequence[Request]) -> list[Completion]:
         network, device = self.backbone.network, next(self.backbone.parameters()).device
         cache = reserved_cache(network.config.get_text_config(), self.max_new_tokens)
-        input_ids, mask = _left_padded([request.prompt for request in chunk], self.backbone.encoder.padding)
+        input_ids, mask = _left_padded([request.prompt for request in chunk], self.backbone.prompt_tokenizer.padding)
         logits = self._forward(network, input_ids.to(device), mask.to(device), _positions(mask).to(device), cache)
 
         outputs = [(request.record_id, index) for request in chunk for index in range(len(request.seeds))]
@@ -88,7 +88,7 @@ class PlainGenerator(Generator):
         rows, alive = list(range(len(outputs))), [True] * len(outputs)
         written: list[list[int]] = [[] for _ in outputs]
         for step in range(self.max_new_tokens):
-            tokens = self.choice(logits, (drawn[row][step] for row in rows))
+            tokens = self.sampler(logits, (drawn[row][step] for row in rows))
             for place, (row, token) in enumerate(zip(rows, tokens, strict=True)):
                 if alive[place] and self._is_end(outputs[row], step + 1, token):
                     alive[place] = False
@@ -106,7 +106,7 @@ class PlainGenerator(Generator):
             logits = self._forward(network, torch.tensor(tokens, device=device)[:, None], mask, positions, cache)
             positions = positions + 1
         return [
-            Completion(*output, self.backbone.encoder.decode(ids), completion_tokens=len(ids))
+            Completion(*output, self.backbone.prompt_tokenizer.decode(ids), completion_tokens=len(ids))
             for output, ids in zip(outputs, written, strict=True)
         ]
 

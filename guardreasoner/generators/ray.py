@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from guardreasoner.backbone import Backbone
 from guardreasoner.errors import InputError
 from guardreasoner.generators import Completion, Generator, Request
 from guardreasoner.generators.local import LocalGenerator
+from guardreasoner.generators.parallel import chunks
 from guardreasoner.generators.ray_actor import EngineActor, Fault
 from guardreasoner.generators.ray_watch import MachineLost, room_for, watching
-from guardreasoner.generators.side_by_side import chunks
+from guardreasoner.model.backbone import Backbone
 
 log = logging.getLogger("guardreasoner")
 

@@ -6,14 +6,14 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.adapter import require_same_adapter
-from guardreasoner.backbone import Backbone
 from guardreasoner.errors import InputError
 from guardreasoner.generators import Completion, Generator, Request
-from guardreasoner.generators.choice import Choice
+from guardreasoner.generators.parallel import chunks
 from guardreasoner.generators.seeds import seed_of
-from guardreasoner.generators.side_by_side import chunks
-from guardreasoner.model_folder import loading, read_json
+from guardreasoner.generators.token_sampler import TokenSampler
+from guardreasoner.model.backbone import Backbone
+from guardreasoner.model.loading import loading, read_json
+from guardreasoner.model.lora import require_same_adapter
 
 _OURS = ("model", "tokenizer", "quantization", "trust_remote_code", "enable_lora")
 """What the backbone decides."""
@@ -68,7 +68,7 @@ class VLLMGenerator(Generator):
             raise InputError(f"generator.engine: {taken[0]} is not for the engine to say", "set model.backbone instead")
         self.backbone = backbone
         self.max_new_tokens = max_new_tokens
-        self.choice = Choice(temperature, top_p)
+        self.sampler = TokenSampler(temperature, top_p)
         self.chunk = chunk
         self.engine = dict(engine or {})
         self._started: tuple[Any, Any, frozenset[int]] | None = None
@@ -77,7 +77,7 @@ class VLLMGenerator(Generator):
     def settings(self) -> dict[str, Any]:
         """Return what decides the outputs, but for last digits, which vLLM keeps no promise about."""
         engine = {name: value for name, value in self.engine.items() if name not in _ROOM}
-        return {"max_new_tokens": self.max_new_tokens, **self.choice.settings, "engine": engine}
+        return {"max_new_tokens": self.max_new_tokens, **self.sampler.settings, "engine": engine}
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Yield every request's outputs, chunk by chunk, in the order of the requests."""
@@ -104,8 +104,8 @@ class VLLMGenerator(Generator):
         prompts = [{"prompt_token_ids": list(request.prompt)} for request, _ in outputs]
         sampling = [
             vllm.SamplingParams(
-                temperature=self.choice.temperature,
-                top_p=self.choice.top_p,
+                temperature=self.sampler.temperature,
+                top_p=self.sampler.top_p,
                 max_tokens=self.max_new_tokens,
                 seed=seed_of(request, index),
                 stop_token_ids=sorted(ends),
@@ -127,7 +127,7 @@ class VLLMGenerator(Generator):
 
     def _completion(self, request: Request, index: int, output: Any, ends: frozenset[int]) -> Completion:
         written = list(takewhile(lambda token: token not in ends, output.token_ids))
-        text = self.backbone.encoder.decode(written)
+        text = self.backbone.prompt_tokenizer.decode(written)
         return Completion(request.record_id, index, text, output.finish_reason, completion_tokens=len(written))
 
     def _start(self, vllm: Any) -> tuple[Any, Any, frozenset[int]]:
@@ -139,7 +139,9 @@ class VLLMGenerator(Generator):
                 "--model.backbone.quantization null runs them in model.backbone.dtype; LocalGenerator runs them as is",
             )
         base, adapter, more = path, None, {}
-        encoder = backbone.encoder  # before anything else, as it says in one line that there is no such folder
+        prompt_tokenizer = (
+            backbone.prompt_tokenizer
+        )  # before anything else, as it says in one line that there is no such folder
         if config := read_json(Path(path) / "adapter_config.json"):
             from vllm.lora.request import LoRARequest
 
@@ -157,7 +159,7 @@ class VLLMGenerator(Generator):
                 f"{path}: vLLM cannot run this model: {_said(error)}",
                 "model.generator.engine takes its arguments, such as max_model_len and gpu_memory_utilization",
             ) from error
-        return llm, adapter, frozenset([encoder.end, *_ends_of(base)])
+        return llm, adapter, frozenset([prompt_tokenizer.end, *_ends_of(base)])
 
 
 def _vllm() -> Any:

@@ -7,7 +7,7 @@ they get there; :class:`Pairing` holds what differs and :data:`PRESETS` the thre
 
 from guardreasoner.mining.counts import Counts
 from guardreasoner.mining.grading import Grades, grade
-from guardreasoner.mining.pairing import PRESETS, Graded, Pairing, ReadingName, Rule, Unparsable
+from guardreasoner.mining.pairing import PRESETS, Graded, Pairing, ParserName, Rule, Unparsable
 from guardreasoner.mining.pairs import Mined, mine
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "Grades",
     "Mined",
     "Pairing",
-    "ReadingName",
+    "ParserName",
     "Rule",
     "Unparsable",
     "grade",

@@ -19,7 +19,7 @@ class Counts:
         outputs: rollouts that were graded.
         unparsed: outputs without a verdict for some task with a gold label.
         dropped: unparsed outputs that were no vote.
-        not_mined: rollouts that were not even graded: their model does not mine this source (``Pairing.mines``).
+        not_mined: rollouts that were not even graded: ``Pairing.sources_by_model`` leaves them out.
         duplicates: hard groups whose record already has its pairs from another model.
         beyond_cap: combinations of a right and a wrong output that were asked for ("all") and left out.
         pairs: what is left.
@@ -68,7 +68,7 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class RecordGrades:
     """How one model's outputs for one record were graded; it holds no text.
 
     Args:

@@ -8,8 +8,9 @@ from typing import Literal
 from guardreasoner.errors import InputError
 from guardreasoner.mining.grading import Ballots, Grades, Outcome, ballots, grade, outcome
 from guardreasoner.mining.pairing import Pairing
-from guardreasoner.mining.pairs import Mined, Scope, groups, in_order, scope_of, weights
-from guardreasoner.prompts import READINGS, Verdicts
+from guardreasoner.mining.pairs import Mined, Scope, groups, in_order, scope_of
+from guardreasoner.mining.weights import adaptive_weight
+from guardreasoner.prompts import PARSERS, Verdicts
 from guardreasoner.records import Pair, Record, Rollout
 from guardreasoner.tasks import Task
 
@@ -103,7 +104,7 @@ def explain(
         name = of_pair
     record, pairing = by_id[name], mined.pairing
     own = in_order(rollout for rollout in rollouts if rollout.record_id == name)
-    graded = [(rollout, grade(record, rollout.completion, tasks, pairing.reading)) for rollout in own]
+    graded = [(rollout, grade(record, rollout.completion, tasks, pairing.parser)) for rollout in own]
     taken = [(rollout, grades) for rollout, grades in graded if pairing.takes(rollout.model, record.source)]
     votes: dict[int, Vote] = {}
     found = []
@@ -113,11 +114,11 @@ def explain(
         question = found[-1].task or ("all" if "all" in cast else "")
         for place, (rollout, _) in enumerate(group):
             votes[id(rollout)] = _vote(cast[question][place]) if question else "by task"
-    reading = READINGS[pairing.reading]
+    parser = PARSERS[pairing.parser]
     return Explanation(
         record,
         tuple(
-            Output(rollout, reading(rollout.completion, tasks), grades, votes.get(id(rollout), "not mined"))
+            Output(rollout, parser(rollout.completion, tasks), grades, votes.get(id(rollout), "not mined"))
             for rollout, grades in graded
         ),
         tuple(found),
@@ -135,7 +136,7 @@ def _group(model: str, record: Record, cast: Ballots, mined: Mined) -> Group:
     excess = len(votes) - 2 * sum(votes)
     where = scope_of(model, record, mined.pairing)
     scope = mined.scopes[where]
-    _, weight, _ = weights([scope.least, excess, scope.most], mined.pairing.gamma)
+    _, weight, _ = adaptive_weight([scope.least, excess, scope.most], mined.pairing.gamma).tolist()
     return Group(model, cast, result, task, excess, where, scope, weight)
 
 

@@ -14,7 +14,7 @@ from guardreasoner.mining.pairs import Mined
 
 
 @dataclass(frozen=True, slots=True)
-class Outcomes:
+class TaskOutcomes:
     """How the groups of one source came out on one task; a group is as in :class:`~guardreasoner.mining.Counts`.
 
     Args:
@@ -47,7 +47,7 @@ class Votes:
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class ModelAgreement:
     """How often two models come to the same majority, right or not, on the records that both answered.
 
     Args:
@@ -65,7 +65,7 @@ class Agreement:
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class SamplingCost:
     """What sampling the rollouts took on one kind of device.
 
     Args:
@@ -112,12 +112,12 @@ class Findings:
     models: tuple[str, ...]
     records: int
     counts: Mapping[str, Counts]
-    outcomes: tuple[Outcomes, ...]
+    outcomes: tuple[TaskOutcomes, ...]
     votes: tuple[Votes, ...]
     weights: tuple[tuple[float, int], ...]
-    agreement: tuple[Agreement, ...]
+    agreement: tuple[ModelAgreement, ...]
     growth: tuple[tuple[int, float], ...]
-    cost: tuple[Cost, ...] = ()
+    cost: tuple[SamplingCost, ...] = ()
 
     def total(self) -> Counts:
         """Return the counts over all sources."""
@@ -135,7 +135,7 @@ class Findings:
             made["models"] = tuple(made["models"])
             made["counts"] = {source: Counts(**counts) for source, counts in made["counts"].items()}
             made["votes"] = tuple(Votes(one["of"], tuple(one["groups"])) for one in made["votes"])
-            for name, kind in (("outcomes", Outcomes), ("agreement", Agreement), ("cost", Cost)):
+            for name, kind in (("outcomes", TaskOutcomes), ("agreement", ModelAgreement), ("cost", SamplingCost)):
                 made[name] = tuple(kind(**row) for row in made[name])
             for name in ("weights", "growth"):
                 made[name] = tuple((first, second) for first, second in made[name])
@@ -144,7 +144,7 @@ class Findings:
             raise ValueError(f"no findings of mining: {error}") from None
 
 
-def findings(mined: Mined, cost: Iterable[Cost] = ()) -> Findings:
+def findings(mined: Mined, cost: Iterable[SamplingCost] = ()) -> Findings:
     """Return what mining found, in numbers.
 
     Args:
@@ -204,7 +204,7 @@ class _Table:
         return column == RIGHT, (column == WRONG) | (unparsed & (not self.dropping)), unparsed
 
 
-def _outcomes(mined: Mined, table: _Table) -> Iterable[Outcomes]:
+def _outcomes(mined: Mined, table: _Table) -> Iterable[TaskOutcomes]:
     names = {name: at for at, name in enumerate(sorted(set(table.source_of_group)))}
     source = np.array([names[name] for name in table.source_of_group], dtype=np.int64)
     for task, called in enumerate(mined.tasks):
@@ -217,10 +217,10 @@ def _outcomes(mined: Mined, table: _Table) -> Iterable[Outcomes]:
             if groups:
                 all_right, mixed, all_wrong = (int((kind & has).sum()) for kind in kinds)
                 none = groups - all_right - mixed - all_wrong
-                yield Outcomes(name, called, groups, all_right, mixed, all_wrong, none, int(unparsed[has].sum()))
+                yield TaskOutcomes(name, called, groups, all_right, mixed, all_wrong, none, int(unparsed[has].sum()))
 
 
-def _agreement(mined: Mined, table: _Table) -> Iterable[Agreement]:
+def _agreement(mined: Mined, table: _Table) -> Iterable[ModelAgreement]:
     units = len(mined.tallies)
     right = np.bincount(table.unit[table.all_labels == RIGHT], minlength=units)
     cast = np.bincount(table.unit[table.all_labels != UNPARSED], minlength=units)
@@ -232,7 +232,7 @@ def _agreement(mined: Mined, table: _Table) -> Iterable[Agreement]:
         both = majorities[one].keys() & majorities[other].keys()
         if both:
             sides = (np.array([majorities[model][record] for record in both]) for model in (one, other))
-            yield Agreement(one, other, len(both), *cohens_kappa(*sides))
+            yield ModelAgreement(one, other, len(both), *cohens_kappa(*sides))
 
 
 def _growth(mined: Mined, table: _Table) -> tuple[tuple[int, float], ...]:

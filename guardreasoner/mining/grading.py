@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from guardreasoner.mining.pairing import Pairing, ReadingName
-from guardreasoner.prompts import READINGS
+from guardreasoner.mining.pairing import Pairing, ParserName
+from guardreasoner.prompts import PARSERS
 from guardreasoner.records import Record
 from guardreasoner.tasks import Task
 
@@ -17,9 +17,9 @@ Ballots = dict[str, list[bool | None]]
 Outcome = Literal["all right", "mixed", "all wrong", "too few"]
 
 
-def grade(record: Record, completion: str, tasks: Sequence[Task], reading: ReadingName = "final-block") -> Grades:
+def grade(record: Record, completion: str, tasks: Sequence[Task], parser: ParserName = "final-block") -> Grades:
     """Return, for each task with a gold label, whether the output meets it; None where it gives no verdict."""
-    verdicts = READINGS[reading](completion, tasks)
+    verdicts = PARSERS[parser](completion, tasks)
     judged = [task.name for task in tasks if record.labels.get(task.name) is not None]
     return {name: None if verdicts[name] is None else verdicts[name] == record.labels[name] for name in judged}
 

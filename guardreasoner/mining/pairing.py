@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from guardreasoner.errors import InputError
 
-ReadingName = Literal["final-block", "released"]
+ParserName = Literal["final-block", "released"]
 Unparsable = Literal["wrong", "drop"]
 Rule = Literal["random", "longest", "shortest", "all"]
 Graded = Literal["all", "first-mixed"]
@@ -20,10 +20,10 @@ class Pairing:
     Args:
         pool: outputs of all models vote together; otherwise each model is mined alone, and a record's pairs are those
             of the first model, by name, for which it is hard.
-        mines: by a model's name, the sources that its outputs are mined for: a record's source as it is, or what
-            stands before a "/" in it ("embedded" for "embedded/home"). A model that is not named mines every source;
+        sources_by_model: by model name, the sources whose records its outputs are mined for: the full source, or the
+            part before a "/" ("embedded" for "embedded/home"). A model that is not named mines every source;
             an empty list takes a model out.
-        reading: how a verdict is read from an output.
+        parser: how a verdict is read from an output.
         unparsable: an output without a verdict is a wrong vote, or no vote.
         chosen: which of the right outputs is preferred; lengths are in characters, the first of equals is taken.
         rejected: which of the wrong outputs it is preferred to. With "all", here or for ``chosen``, a record has
@@ -39,8 +39,8 @@ class Pairing:
     """
 
     pool: bool = True
-    mines: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    reading: ReadingName = "final-block"
+    sources_by_model: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    parser: ParserName = "final-block"
     unparsable: Unparsable = "wrong"
     chosen: Rule = "random"
     rejected: Rule = "random"
@@ -59,18 +59,22 @@ class Pairing:
             )
         if isinstance(self.cap, bool) or not isinstance(self.cap, int) or self.cap < 1:
             raise InputError(f"pairing: cap must be a whole number, at least 1, got {self.cap!r}")
-        if not isinstance(self.mines, Mapping):
-            raise InputError(f"pairing: mines must be sources by a model's name, got {self.mines!r}")
-        for model, sources in self.mines.items():
+        if not isinstance(self.sources_by_model, Mapping):
+            raise InputError(
+                f"pairing: sources_by_model must be sources by a model's name, got {self.sources_by_model!r}"
+            )
+        for model, sources in self.sources_by_model.items():
             if isinstance(sources, str) or not all(isinstance(source, str) for source in sources or ()):
-                raise InputError(f"pairing: mines: {model}: expected a list of sources, got {sources!r}")
+                raise InputError(f"pairing: sources_by_model: {model}: expected a list of sources, got {sources!r}")
         # In one order, so that equal options have equal fingerprints.
-        mines = {model: sorted(set(sources or ())) for model, sources in sorted(self.mines.items())}
-        object.__setattr__(self, "mines", mines)
+        sources_by_model = {
+            model: sorted(set(sources or ())) for model, sources in sorted(self.sources_by_model.items())
+        }
+        object.__setattr__(self, "sources_by_model", sources_by_model)
 
     def takes(self, model: str, source: str) -> bool:
         """Return whether a model's outputs for the records of a source are mined."""
-        return model not in self.mines or any(covers(one, source) for one in self.mines[model])
+        return model not in self.sources_by_model or any(covers(one, source) for one in self.sources_by_model[model])
 
 
 def covers(named: str, source: str) -> bool:
@@ -79,7 +83,7 @@ def covers(named: str, source: str) -> bool:
 
 
 _WORDS: dict[str, tuple[str, ...]] = {
-    "reading": get_args(ReadingName),
+    "parser": get_args(ParserName),
     "unparsable": get_args(Unparsable),
     "chosen": get_args(Rule),
     "rejected": get_args(Rule),
@@ -91,7 +95,7 @@ PRESETS: dict[str, Pairing] = {
     "paper": Pairing(pool=False, gamma=0.2),
     "released": Pairing(
         pool=False,
-        reading="released",
+        parser="released",
         unparsable="drop",
         chosen="longest",
         rejected="longest",

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from guardreasoner.errors import InputError
-from guardreasoner.mining.counts import NO_LABEL, RIGHT, UNPARSED, WRONG, Counts, Tally
+from guardreasoner.mining.counts import NO_LABEL, RIGHT, UNPARSED, WRONG, Counts, RecordGrades
 from guardreasoner.mining.grading import Grades, ballots, grade, outcome
 from guardreasoner.mining.pairing import Pairing, covers
 from guardreasoner.mining.picking import Hard
-from guardreasoner.records import OF_A_FILE, Pair, Record, Rollout, require_unique_ids
+from guardreasoner.mining.weights import adaptive_weight
+from guardreasoner.records import FILE_FINGERPRINT, Pair, Record, Rollout, require_unique_ids
 from guardreasoner.tasks import Task
 
 _Graded = tuple[Rollout, Grades]
@@ -46,7 +47,7 @@ class Mined:
 
     pairs: list[Pair]
     counts: dict[str, Counts]
-    tallies: list[Tally]
+    tallies: list[RecordGrades]
     scopes: dict[tuple[str, str], Scope]
     tasks: tuple[str, ...]
     pairing: Pairing
@@ -73,13 +74,13 @@ def mine(records: Sequence[Record], rollouts: Iterable[Rollout], tasks: Sequence
 
     Raises:
         InputError: a rollout of an unknown record, the same rollout twice, two models of one name, a record without a
-            label or with an unknown one, a model or source of ``pairing.mines`` that is not there, or no record with
-            two outputs to compare.
+            label or with an unknown one, an unknown model or source in ``pairing.sources_by_model``, or no
+            record with two outputs to compare.
     """
     by_record, models = _by_record(records, rollouts)
     _require_known(pairing, models, {record.source for record in records})
     ids, counts = frozenset(by_record), defaultdict[str, Counts](Counts)
-    tallies, rows = list[Tally](), dict[tuple[int, ...], tuple[int, ...]]()
+    tallies, rows = list[RecordGrades](), dict[tuple[int, ...], tuple[int, ...]]()
     hard: dict[tuple[str, str], list[Hard]] = defaultdict(list)
     most = 0
     for record in records:
@@ -88,11 +89,13 @@ def mine(records: Sequence[Record], rollouts: Iterable[Rollout], tasks: Sequence
         own = [rollout for rollout in given if pairing.takes(rollout.model, record.source)]
         if len(own) < len(given):
             counts[record.source].not_mined += len(given) - len(own)
-        graded = [(rollout, grade(record, rollout.completion, tasks, pairing.reading)) for rollout in own]
+        graded = [(rollout, grade(record, rollout.completion, tasks, pairing.parser)) for rollout in own]
         by_model = groups(graded, pool=False)
         for model, group in by_model.items():
             coded = [_coded(grades, tasks) for _, grades in group]
-            tallies.append(Tally(record.id, record.source, model, tuple(rows.setdefault(row, row) for row in coded)))
+            tallies.append(
+                RecordGrades(record.id, record.source, model, tuple(rows.setdefault(row, row) for row in coded))
+            )
         for model, group in (groups(graded, pool=True) if pairing.pool else by_model).items():
             most = max(most, len(group))
             if found := _examine(record, group, tasks, pairing, counts[record.source]):
@@ -101,7 +104,7 @@ def mine(records: Sequence[Record], rollouts: Iterable[Rollout], tasks: Sequence
         _refuse_single_outputs(pairing)
     pairs: dict[str, list[Pair]] = {}
     for scope in sorted(hard):
-        alphas = weights([one.excess_errors() for one in hard[scope]], pairing.gamma)
+        alphas = adaptive_weight([one.excess_errors() for one in hard[scope]], pairing.gamma).tolist()
         for one, weight in zip(hard[scope], alphas, strict=True):
             found_in = counts[one.record.source]
             if one.record.id in pairs:
@@ -145,15 +148,6 @@ def scope_of(model: str, record: Record, pairing: Pairing) -> tuple[str, str]:
     return model, "" if pairing.pool else record.source
 
 
-def weights(excess_errors: Sequence[int], gamma: float) -> list[float]:
-    """Return α for each number of wrong minus right votes, min–max over all of them (paper, section 3.3)."""
-    import torch  # here, since reading options, grading and scoring need no torch
-
-    from guardreasoner.objective import adaptive_weight
-
-    return adaptive_weight(torch.tensor(excess_errors), gamma).tolist()
-
-
 def _by_record(records: Sequence[Record], rollouts: Iterable[Rollout]) -> tuple[dict[str, list[Rollout]], set[str]]:
     """Return the rollouts by record, and the models' names."""
     require_unique_ids(records, "records")
@@ -164,7 +158,7 @@ def _by_record(records: Sequence[Record], rollouts: Iterable[Rollout]) -> tuple[
             found = f"{rollout.model} answered {rollout.record_id!r}, which is not among the {len(by_record)} records"
             raise InputError(f"rollouts that belong to other records: {found}")
         # What was hashed in place of the weights differs by file, and says nothing of rollouts on other records.
-        weights = "" if rollout.fingerprint.startswith(OF_A_FILE) else rollout.fingerprint
+        weights = "" if rollout.fingerprint.startswith(FILE_FINGERPRINT) else rollout.fingerprint
         known = models.setdefault(rollout.model, weights)
         if weights and known and known != weights:
             raise _two_of_one_name(rollout, known)
@@ -183,14 +177,16 @@ def _two_of_one_name(rollout: Rollout, fingerprint: str) -> InputError:
 
 
 def _require_known(pairing: Pairing, models: Collection[str], sources: Collection[str]) -> None:
-    for model, named in pairing.mines.items():
+    for model, named in pairing.sources_by_model.items():
         if model not in models:
             known = _listed(models) if models else "none"
-            raise InputError(f"pairing: mines: no rollout is of a model {model!r}; there are: {known}")
+            raise InputError(f"pairing: sources_by_model: no rollout is of a model {model!r}; there are: {known}")
         for one in named:
             if not any(covers(one, source) for source in sources):
                 known = _listed(source or "(none)" for source in sources)
-                raise InputError(f"pairing: mines: {model}: no record is of a source {one!r}; there are: {known}")
+                raise InputError(
+                    f"pairing: sources_by_model: {model}: no record is of a source {one!r}; there are: {known}"
+                )
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -239,7 +235,7 @@ def _examine(
 
 def _refuse_single_outputs(pairing: Pairing) -> None:
     where = "over all models" if pairing.pool else "by any one model"
-    left_out = " (of those that pairing.mines leaves)" if pairing.mines else ""
+    left_out = " (of those that pairing.sources_by_model leaves)" if pairing.sources_by_model else ""
     raise InputError(
         f"no record has two outputs {where}{left_out}: with k = 1 nothing can be mixed, so no record can be hard",
         "sample more outputs a record, or give the rollouts of several models"

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from guardreasoner.comparison import ALL_RIGHT, Comparison, Difference, Pairwise
-from guardreasoner.comparison.criteria import Criterion
-from guardreasoner.comparison.published import MODELS, PAPER, ROWS, Published
+from guardreasoner.evaluation.comparison import ALL_RIGHT, Comparison, Difference, Pairwise
+from guardreasoner.evaluation.comparison.criteria import Criterion
+from guardreasoner.evaluation.comparison.published import MODELS, PAPER, ROWS, Published
+from guardreasoner.evaluation.scoring import ModelScore
 from guardreasoner.report.scores import estimate_as_json, model_as_json, model_table
 from guardreasoner.report.tables import UNDEFINED, Cell, Table, figure
-from guardreasoner.scoring import ModelScore
 
 _HARD = "hard records"
 

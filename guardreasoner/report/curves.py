@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardreasoner.errors import InputError
-from guardreasoner.plotting import Plot, legend
+from guardreasoner.report.plotting import Plot, legend
 from guardreasoner.report.tables import Cell, Table
 
 _MOST = 300

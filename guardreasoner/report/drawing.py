@@ -7,7 +7,7 @@ from html import escape
 from io import StringIO
 from typing import Any
 
-from guardreasoner.plotting import Plot
+from guardreasoner.report.plotting import Plot
 
 # Colours that matplotlib writes down and nobody else uses; each stands for a variable of the page.
 _INK, _FAINT, LIMIT = "#010101", "#020202", "#030303"

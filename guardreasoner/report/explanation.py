@@ -30,7 +30,7 @@ def explanation_lines(found: Explanation, verbose: bool = False, notes: Sequence
         yield from _text("response ", record.response, verbose)
     yield "gold     " + ", ".join(f"{task}: {label}" for task, label in record.gold().items())
     yield ""
-    yield f"outputs  {len(found.outputs)}; a verdict is read from {_READINGS[pairing.reading]}"
+    yield f"outputs  {len(found.outputs)}; a verdict is read from {_READINGS[pairing.parser]}"
     for output in found.outputs:
         yield f"  {_called(output.rollout)}: {_verdicts(output, found.tasks)} -> {output.vote}"
         yield from _text("    ", output.rollout.completion, verbose)
@@ -156,7 +156,7 @@ def _why_none(found: Explanation) -> str:
     if not found.outputs:
         return "the record has no output"
     if not found.groups:
-        return "its source is mined by none of these models (pairing.mines)"
+        return "its source is mined by none of these models (pairing.sources_by_model)"
     if {group.outcome for group in found.groups} == {"too few"}:
         return "nothing to compare: fewer than two votes"
     return "no model's outputs are mixed" if len(found.groups) > 1 else "the outputs are not mixed"

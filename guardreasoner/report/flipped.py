@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from guardreasoner.comparison import Comparison
-from guardreasoner.comparison.flips import Flip
+from guardreasoner.evaluation.comparison import Comparison
+from guardreasoner.evaluation.comparison.flips import Flip
 
 _NAME = (60, 20)
 _PROMPT = (900, 300)
@@ -42,7 +42,7 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class FlippedRecord:
     """A record that flipped, with its gold labels of the tasks that did."""
 
     record_id: Excerpt
@@ -54,7 +54,7 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Examples:
+class FlippedRecords:
     """Records that flipped in one direction.
 
     Args:
@@ -69,7 +69,7 @@ class Examples:
     second: str
     gained: bool
     total: int
-    shown: tuple[Example, ...]
+    shown: tuple[FlippedRecord, ...]
 
 
 def excerpt(text: str, room: tuple[int, int]) -> Excerpt:
@@ -85,7 +85,9 @@ def excerpt(text: str, room: tuple[int, int]) -> Excerpt:
     return Excerpt(text[:head], len(text) - head - tail, text[len(text) - tail :])
 
 
-def flipped(comparison: Comparison, first: str, second: str, count: int, seed: int) -> tuple[Examples, Examples]:
+def flipped(
+    comparison: Comparison, first: str, second: str, count: int, seed: int
+) -> tuple[FlippedRecords, FlippedRecords]:
     """Return examples of what the second run gained, then of what it lost.
 
     A record in which one task was gained and another lost is among both.
@@ -111,7 +113,7 @@ def _examples(
     found: Mapping[str, Sequence[Flip]],
     count: int,
     seed: int,
-) -> Examples:
+) -> FlippedRecords:
     chosen = set(random.Random(f"{seed} {runs} {gained}").sample(list(found), min(count, len(found))))
     files = {run: comparison.files_of(run) for run in runs}
     records = {record.id: record for record in files[runs[0]][0].records if record.id in chosen}
@@ -136,8 +138,8 @@ def _examples(
         gold = ", ".join(f"{flip.task}: {flip.gold}" for flip in flips)
         name = excerpt(identity, _NAME)
         prompt = excerpt(record.prompt, _PROMPT)
-        shown.append(Example(name, record.source, gold, prompt, response, (sides[0], sides[1])))
-    return Examples(*runs, gained, len(found), tuple(shown))
+        shown.append(FlippedRecord(name, record.source, gold, prompt, response, (sides[0], sides[1])))
+    return FlippedRecords(*runs, gained, len(found), tuple(shown))
 
 
 def _speaker(flip: Flip, run: str, right: bool) -> int:

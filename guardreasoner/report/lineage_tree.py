@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from guardreasoner.lineage import Node
+from guardreasoner.workflow.lineage import Node
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from guardreasoner.mining.counts import Counts
-from guardreasoner.mining.findings import Agreement, Findings
+from guardreasoner.mining.findings import Findings, ModelAgreement
 from guardreasoner.report.explanation import plain
 from guardreasoner.report.tables import Cell, Table
 
@@ -123,7 +123,7 @@ def _counted(counts: Mapping[str, Counts]) -> tuple[tuple[str, ...], list[tuple[
     return ("source", *shown), rows
 
 
-def _agreement(row: Agreement) -> str:
+def _agreement(row: ModelAgreement) -> str:
     kappa = "" if row.kappa is None else f", kappa {row.kappa:.2f}"
     return f"{100 * row.share:.1f} % ({plain(row.one)} and {plain(row.other)}{kappa})"
 

@@ -5,18 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
-from guardreasoner.lineage import Node, problems
-from guardreasoner.manifest import MANIFEST, Manifest, content_hash
 from guardreasoner.mining import PRESETS, Pairing, mine
 from guardreasoner.mining.findings import findings
-from guardreasoner.mining.plots import plots as mining_plots
 from guardreasoner.report.curves import Curves, curve_plots, curve_table, read_curves, shown_curves
 from guardreasoner.report.lineage_tree import trees_as_text
+from guardreasoner.report.mining_plots import plots as mining_plots
 from guardreasoner.report.mining_screen import brief, counts_table, detail_tables
 from guardreasoner.report.origins import Fit, Origins, event_folders, init_args
 from guardreasoner.report.section import Section, drawings
 from guardreasoner.report.tables import UNDEFINED, Cell, Table
 from guardreasoner.sources.rollouts import read_costs, read_rollout_folders, tasks_of
+from guardreasoner.workflow.lineage import Node, problems
+from guardreasoner.workflow.manifest import MANIFEST, Manifest, content_hash
 
 _MOST_FITS = 8
 _HASH = 12

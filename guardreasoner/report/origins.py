@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from guardreasoner.errors import InputError
-from guardreasoner.freshness import full
-from guardreasoner.lineage import Node, lineage, ran_in
-from guardreasoner.manifest import Manifest
+from guardreasoner.workflow.lineage import Node, lineage, ran_in
+from guardreasoner.workflow.manifest import Manifest
+from guardreasoner.workflow.staleness import full
 
 _EVENTS = "events.out.tfevents."
 _STARTED = re.compile(re.escape(_EVENTS) + r"(\d+)\.")

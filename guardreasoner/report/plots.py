@@ -6,9 +6,9 @@ from typing import Any
 
 from guardreasoner.diagnosis import Balance, Histogram, Lengths
 from guardreasoner.mining.findings import Findings
-from guardreasoner.mining.plots import plots
-from guardreasoner.plotting import legend, name_rows, short
 from guardreasoner.report.drawing import LIMIT, SERIES, drawing, svg
+from guardreasoner.report.mining_plots import plots
+from guardreasoner.report.plotting import legend, name_rows, short
 
 _SOURCES = 20
 

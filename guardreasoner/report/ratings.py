@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from guardreasoner.ratings import RUBRIC
-from guardreasoner.ratings.summary import BETTER, Summary
+from guardreasoner.evaluation.intervals import Estimate
 from guardreasoner.report.scores import estimate_as_json
 from guardreasoner.report.tables import UNDEFINED, Cell, Table, figure
-from guardreasoner.scoring.bootstrap import Estimate
+from guardreasoner.review.rating_summary import BETTER, Summary
+from guardreasoner.review.ratings import RUBRIC
 
 _QUESTIONS = {**{item.key: item.name for item in RUBRIC}, BETTER: "which is better"}
 

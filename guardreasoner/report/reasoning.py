@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from guardreasoner.reasoning_quality import Estimate, Quality
+from guardreasoner.evaluation.reasoning_quality import Quality, QualityEstimate
 from guardreasoner.report.tables import UNDEFINED, Cell, Table
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def reasoning_table(models: Mapping[str, Quality]) -> Table:
     return Table("Reasoning, by rules on its text", ("reasoning", *models), rows)
 
 
-def _rows(quality: Quality) -> dict[str, Estimate]:
+def _rows(quality: Quality) -> dict[str, QualityEstimate]:
     by_task = {
         f"{task}: {outcome}": estimate
         for task, outcomes in quality.conclusions.items()
@@ -57,11 +57,11 @@ def _rows(quality: Quality) -> dict[str, Estimate]:
     return {**by_task, **quality.rates, **quality.means}
 
 
-def _names(columns: Sequence[Mapping[str, Estimate]]) -> Iterable[str]:
+def _names(columns: Sequence[Mapping[str, QualityEstimate]]) -> Iterable[str]:
     return dict.fromkeys(row for column in columns for row in column)
 
 
-def _figures(estimate: Estimate | None) -> tuple[str, str, str]:
+def _figures(estimate: QualityEstimate | None) -> tuple[str, str, str]:
     """Return a figure and the ends of its interval; the ends are empty where there is no figure."""
     if estimate is None:
         return UNDEFINED, "", ""

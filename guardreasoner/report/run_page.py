@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from guardreasoner.comparison import Comparison
-from guardreasoner.comparison.criteria import Criterion
+from guardreasoner.evaluation.comparison import Comparison
+from guardreasoner.evaluation.comparison.criteria import Criterion
 from guardreasoner.report.comparisons import comparison_notes, left_out_notes
 from guardreasoner.report.origin_sections import curves_section, lineage_section, mining_section
 from guardreasoner.report.origins import origins

@@ -2,18 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 
-from guardreasoner.comparison import Comparison, Pairwise
-from guardreasoner.comparison.criteria import Criterion
+from guardreasoner.evaluation.comparison import Comparison, Pairwise
+from guardreasoner.evaluation.comparison.criteria import Criterion
+from guardreasoner.evaluation.intervals import Estimate
+from guardreasoner.evaluation.reasoning_quality import Quality, quality
 from guardreasoner.prompts import conversation
-from guardreasoner.reasoning_quality import Quality, quality
 from guardreasoner.report.comparisons import criteria_table, p_value, pair_table, published_rows, published_table
 from guardreasoner.report.flipped import flipped
 from guardreasoner.report.reasoning import REASONING_NOTES, reasoning_table
+from guardreasoner.report.score_plots import confusion_plots, f1_plots, hard_plots
 from guardreasoner.report.scores import confusion_tables, hard_table, model_table
 from guardreasoner.report.section import Section, drawings
 from guardreasoner.report.tables import Cell, Table, figure
-from guardreasoner.scoring.bootstrap import Estimate
-from guardreasoner.scoring.plots import confusion_plots, f1_plots, hard_plots
 
 _HARD_MISSING = "Not all runs have outputs on hard records (hard_samples.jsonl), so there is nothing to compare here."
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from guardreasoner.evaluation.intervals import Estimate
+from guardreasoner.evaluation.scoring import AVERAGE, ModelScore, TaskScore
+from guardreasoner.evaluation.scoring.outcomes import Mode
 from guardreasoner.report.tables import UNDEFINED, Cell, Table, figure
-from guardreasoner.scoring import AVERAGE, ModelScore, TaskScore
-from guardreasoner.scoring.bootstrap import Estimate
-from guardreasoner.scoring.outcomes import Mode
 from guardreasoner.tasks import Task
 
 Scores = Mapping[Mode, Sequence[ModelScore]]

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from guardreasoner.plotting import Plot
 from guardreasoner.report.drawing import drawing
-from guardreasoner.report.flipped import Examples
+from guardreasoner.report.flipped import FlippedRecords
+from guardreasoner.report.plotting import Plot
 from guardreasoner.report.tables import Table
 
 
@@ -33,7 +33,7 @@ class Section:
     plots: tuple[tuple[str, Markup], ...] = ()
     tables: tuple[Table, ...] = ()
     text: str = ""
-    examples: tuple[Examples, ...] = ()
+    examples: tuple[FlippedRecords, ...] = ()
     parts: tuple["Section", ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from guardreasoner.scoring.bootstrap import Estimate
+from guardreasoner.evaluation.intervals import Estimate
 
 if TYPE_CHECKING:
     from rich.console import Console

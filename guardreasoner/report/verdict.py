@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from guardreasoner.comparison import Comparison
-from guardreasoner.comparison.criteria import Criterion
-from guardreasoner.scoring.bootstrap import Estimate
+from guardreasoner.evaluation.comparison import Comparison
+from guardreasoner.evaluation.comparison.criteria import Criterion
+from guardreasoner.evaluation.intervals import Estimate
 
 Tone = Literal["better", "worse", "open"]
 

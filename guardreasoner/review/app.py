@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
-from guardreasoner.ratings import RUBRIC
-from guardreasoner.review.cases import Case
+from guardreasoner.review.cases import ReviewItem
 from guardreasoner.review.pages import page, query, shown
+from guardreasoner.review.ratings import RUBRIC
 from guardreasoner.review.session import FLAGS, Filter, Session
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class _Pages:
         self.notice = f"Undone: record {case.number}." if case else "There is nothing to undo."
         return _see(self._filter(request), case or self._case(request.query_params.get("at", "")))
 
-    def _case(self, number: str) -> Case | None:
+    def _case(self, number: str) -> ReviewItem | None:
         cases = self.session.cases.all
         is_one = number.isascii() and number.isdigit() and len(number) < 10 and 1 <= int(number) <= len(cases)
         return cases[int(number) - 1] if is_one else None
@@ -124,12 +124,12 @@ class _Pages:
         sources = {shown(case.record.source): case.record.source for case in self.session.cases.all}
         return Filter(sources.get(named, named), **{flag: asked.get(flag) == "1" for flag in FLAGS})
 
-    def _first(self, wanted: Filter) -> Case | None:
+    def _first(self, wanted: Filter) -> ReviewItem | None:
         """Return the first case that a filter lets through and that is not rated yet; else the first of all it does."""
         found = self.session.matching(wanted)
         return next((case for case in found if self.session.latest(case) is None), next(iter(found), None))
 
-    def _go_on(self, request: "Request", case: Case, said: str) -> "Response":
+    def _go_on(self, request: "Request", case: ReviewItem, said: str) -> "Response":
         """Show the next case; at the end the first that was left unrated; else stay."""
         wanted = self._filter(request)
         found = self.session.matching(wanted)
@@ -211,7 +211,7 @@ def _answer(form: Mapping[str, str], name: str) -> bool | None:
     return _SAYS.get(word)
 
 
-def _see(wanted: Filter, case: Case | None) -> "Response":
+def _see(wanted: Filter, case: ReviewItem | None) -> "Response":
     from starlette.responses import RedirectResponse
 
     return RedirectResponse(f"/?{query(wanted, case)}", status_code=303)

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from guardreasoner.comparison.alignment import Answers, align
 from guardreasoner.errors import InputError
-from guardreasoner.ratings import SLOTS, conversation_hash, text_hash
+from guardreasoner.evaluation.comparison.alignment import Answers, align
+from guardreasoner.evaluation.scoring.outcomes import NONE, judge
 from guardreasoner.records import Record
-from guardreasoner.scoring.outcomes import NONE, judge
+from guardreasoner.review.ratings import SLOTS, conversation_hash, text_hash
 from guardreasoner.sources.named_predictions import Named, tasks_of
 from guardreasoner.tasks import Task
 
@@ -32,7 +32,7 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class ReviewItem:
     """One record to rate.
 
     Args:
@@ -79,7 +79,7 @@ class Cases:
 
     tasks: tuple[Task, ...]
     runs: tuple[str, ...]
-    all: tuple[Case, ...]
+    all: tuple[ReviewItem, ...]
     left_out: Mapping[str, int]
     not_drawn: frozenset[str]
 
@@ -130,7 +130,7 @@ def make_cases(
             for place, run in enumerate(order)
         ]
         cases.append(
-            Case(
+            ReviewItem(
                 number,
                 record,
                 conversation_hash(record),

@@ -7,8 +7,8 @@ from urllib.parse import urlencode
 from markupsafe import Markup
 
 from guardreasoner import __version__
-from guardreasoner.ratings import RUBRIC, TIE, Rating
-from guardreasoner.review.cases import Case
+from guardreasoner.review.cases import ReviewItem
+from guardreasoner.review.ratings import RUBRIC, TIE, Rating
 from guardreasoner.review.session import FLAGS, NOTE_LENGTH, Filter, Session
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ _MEANINGS = {
 }
 
 
-def page(session: Session, wanted: Filter, case: Case | None, token: str, nonce: str, notice: str, done: str) -> str:
+def page(
+    session: Session, wanted: Filter, case: ReviewItem | None, token: str, nonce: str, notice: str, done: str
+) -> str:
     """Return the page of a case.
 
     Args:
@@ -75,7 +77,7 @@ def page(session: Session, wanted: Filter, case: Case | None, token: str, nonce:
     )
 
 
-def query(wanted: Filter, case: Case | None) -> str:
+def query(wanted: Filter, case: ReviewItem | None) -> str:
     """Return what stands behind the ``?`` of the address that shows a case under a filter."""
     parts = {"benchmark": shown(wanted.benchmark)} if wanted.benchmark else {}
     parts |= {flag: "1" for flag in FLAGS if getattr(wanted, flag)}
@@ -105,7 +107,7 @@ class _Pictures(dict[int, int]):
 _PICTURES = _Pictures()
 
 
-def _alike(case: Case) -> list[str]:
+def _alike(case: ReviewItem) -> list[str]:
     """Return which slots hold the same text: "A and C"."""
     slots: dict[str, list[str]] = {}
     for one in case.answers:
@@ -113,7 +115,7 @@ def _alike(case: Case) -> list[str]:
     return [" and ".join(of) for of in slots.values() if len(of) > 1]
 
 
-def _given(case: Case, latest: Rating) -> dict[str, str]:
+def _given(case: ReviewItem, latest: Rating) -> dict[str, str]:
     """Return what a rating says by the names of the form's fields; its answers may have stood in another order."""
     slots = {one.run: one.slot for one in case.answers}
     given = {
@@ -127,7 +129,7 @@ def _given(case: Case, latest: Rating) -> dict[str, str]:
     return given
 
 
-def _link(wanted: Filter, case: Case | None) -> str:
+def _link(wanted: Filter, case: ReviewItem | None) -> str:
     return f"/?{query(wanted, case)}" if case else ""
 
 

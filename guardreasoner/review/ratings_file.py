@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from guardreasoner.errors import InputError
-from guardreasoner.journal import lock, write_all
-from guardreasoner.ratings import Ratings, read_ratings
+from guardreasoner.generators.rollout_log import lock, write_all
+from guardreasoner.review.ratings import Ratings, read_ratings
 
 _BEGINNING = b'{"kind": "'
 

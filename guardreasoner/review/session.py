@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from guardreasoner.ratings import RUBRIC, TIE, Judged, Rating, retraction
-from guardreasoner.review.cases import Case, Cases
+from guardreasoner.review.cases import Cases, ReviewItem
+from guardreasoner.review.ratings import RUBRIC, TIE, Judged, Rating, retraction
 from guardreasoner.review.ratings_file import RatingsFile
 
 NOTE_LENGTH = 10_000
@@ -19,7 +19,7 @@ class Filter:
 
     Args:
         benchmark: where the record is from; empty for anywhere.
-        hard, flipped, wrong, unparsed: as in :class:`Case`.
+        hard, flipped, wrong, unparsed: as in :class:`ReviewItem`.
         unrated: neither rated nor skipped.
     """
 
@@ -61,7 +61,7 @@ class Session:
         self.of_other_texts = len(drawn) - len(self._standing)
         self._latest = {one.record_id: one for one in self._standing}
 
-    def latest(self, case: Case) -> Rating | None:
+    def latest(self, case: ReviewItem) -> Rating | None:
         """Return what was said of a case last, and not taken back."""
         return self._latest.get(case.record.id)
 
@@ -70,12 +70,12 @@ class Session:
         skipped = sum(one.skipped for one in self._latest.values())
         return len(self._latest) - skipped, skipped
 
-    def matching(self, wanted: Filter) -> list[Case]:
+    def matching(self, wanted: Filter) -> list[ReviewItem]:
         """Return the cases that a filter lets through, in order."""
         return [case for case in self.cases.all if self._matches(case, wanted)]
 
     def rate(
-        self, case: Case, says: Mapping[str, Mapping[str, bool | None]], better: str | None = None, note: str = ""
+        self, case: ReviewItem, says: Mapping[str, Mapping[str, bool | None]], better: str | None = None, note: str = ""
     ) -> None:
         """Write a rating.
 
@@ -100,11 +100,11 @@ class Session:
             raise ValueError("nothing is rated")
         self._write(self._rating(case, says, better, note))
 
-    def skip(self, case: Case) -> None:
+    def skip(self, case: ReviewItem) -> None:
         """Write that nothing is to be said of a case; raise ``OSError`` where it could not be written."""
         self._write(self._rating(case, {}, None, "", skipped=True))
 
-    def undo(self) -> Case | None:
+    def undo(self) -> ReviewItem | None:
         """Take back the last rating or skip that stands; return its case, or None where there is none.
 
         Raises:
@@ -119,7 +119,7 @@ class Session:
         self.undone += 1
         return self._case_of[last.record_id]
 
-    def _matches(self, case: Case, wanted: Filter) -> bool:
+    def _matches(self, case: ReviewItem, wanted: Filter) -> bool:
         if wanted.benchmark and case.record.source != wanted.benchmark:
             return False
         if wanted.unrated and case.record.id in self._latest:
@@ -132,7 +132,7 @@ class Session:
 
     def _rating(
         self,
-        case: Case,
+        case: ReviewItem,
         says: Mapping[str, Mapping[str, bool | None]],
         better: str | None,
         note: str,

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from guardreasoner.contamination import normalise
 from guardreasoner.records import Record, Split
-from guardreasoner.validation import describe
+from guardreasoner.sources.contamination import normalise
+from guardreasoner.sources.row_check import describe
 
 _LINE_BITS, _FILE_BITS = 40, 24
 _PLACE_BITS = _LINE_BITS + _FILE_BITS

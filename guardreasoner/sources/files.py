@@ -1,8 +1,8 @@
 """The user's own files: JSONL, JSON, CSV, TSV (also gzipped) and Parquet, with columns and label words mapped in YAML.
 
 A row of a CSV file such as ``text,label`` / ``How do I bake bread?,0`` becomes a record of the task "request" with
-``columns: {prompt: text, labels: {request: label}, words: {request: {0: unharmful, 1: harmful}}}``. Its id is its file
-and line, "train.csv:17", where the file has no ids of its own.
+``columns: {prompt: text, labels: {request: label}, label_map: {request: {0: unharmful, 1: harmful}}}``. Its
+id is file and line, "train.csv:17", where the file has no ids of its own.
 """
 
 import glob
@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
-from guardreasoner.manifest import content_hash
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.consistency import Consistency
 from guardreasoner.sources.quarantine import set_aside
+from guardreasoner.sources.row_check import Columns, RowCheck, spellings, spelt
 from guardreasoner.sources.rows import Row, read_rows
-from guardreasoner.splits import require_shares, split_of
+from guardreasoner.sources.splits import require_shares, split_of
 from guardreasoner.tasks import GUARD_TASKS, Task
-from guardreasoner.validation import Columns, RowCheck, spellings, spelt
+from guardreasoner.workflow.manifest import content_hash
 
 log = logging.getLogger("guardreasoner")
 

@@ -20,7 +20,7 @@ from guardreasoner.prompts import parse
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.hub import identity_of, part, read_rows, require_choice, text, used
 from guardreasoner.sources.predictions import split_prompt
-from guardreasoner.splits import require_shares
+from guardreasoner.sources.splits import require_shares
 from guardreasoner.tasks import GUARD_TASKS
 
 PARTS = ("WildGuardTrainR", "AegisTrainR", "BeaverTailsTrainR", "ToxicChatTrainR")

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from guardreasoner.errors import InputError
-from guardreasoner.manifest import content_hash, fingerprint
 from guardreasoner.records import Record, Split
-from guardreasoner.splits import split_of
+from guardreasoner.sources.splits import split_of
+from guardreasoner.workflow.manifest import content_hash, fingerprint
 
 log = logging.getLogger("guardreasoner")
 

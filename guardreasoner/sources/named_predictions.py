@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from guardreasoner.errors import InputError
-from guardreasoner.manifest import contaminated
 from guardreasoner.records import Record
 from guardreasoner.sources.predictions import Predictions, read_predictions
 from guardreasoner.sources.released import BENCHMARKS, Released
 from guardreasoner.tasks import Task
+from guardreasoner.workflow.manifest import contaminated
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
-from guardreasoner.manifest import content_hash
 from guardreasoner.prompts import conversation, instruction, parse
-from guardreasoner.records import OF_A_FILE, Record, Rollout, read_jsonl, require_unique_ids
+from guardreasoner.records import FILE_FINGERPRINT, Record, Rollout, read_jsonl, require_unique_ids
 from guardreasoner.tasks import NO_VERDICT, Task, read_tasks
+from guardreasoner.workflow.manifest import content_hash
 
 PREDICTIONS = "generated_predictions.jsonl"
 HARD_SAMPLES = "hard_samples.jsonl"
@@ -134,7 +134,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _fingerprint(file: Path) -> str:
-    return OF_A_FILE + content_hash(file)[:16]
+    return FILE_FINGERPRINT + content_hash(file)[:16]
 
 
 def _read_answers(file: Path, benchmark: str, tasks: Sequence[Task], read: Predictions) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
-from guardreasoner.manifest import replacing_folder
 from guardreasoner.sources.rows import header, kind
+from guardreasoner.workflow.manifest import replacing_folder
 
 FAULTS = "faults.txt"
 

@@ -13,13 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.contamination import Held
 from guardreasoner.errors import InputError
-from guardreasoner.manifest import content_hash
 from guardreasoner.records import Record, Split
+from guardreasoner.sources.contamination import ContaminationIndex
 from guardreasoner.sources.predictions import gold_labels, split_prompt
-from guardreasoner.splits import require_shares, split_of
+from guardreasoner.sources.splits import require_shares, split_of
 from guardreasoner.tasks import GUARD_TASKS
+from guardreasoner.workflow.manifest import content_hash
 
 log = logging.getLogger("guardreasoner")
 
@@ -116,8 +116,8 @@ class Released:
         return [record for name in self.train for record in self._read(name)]
 
     @cached_property
-    def _held(self) -> Held:
-        return Held(self._tested)
+    def _held(self) -> ContaminationIndex:
+        return ContaminationIndex(self._tested)
 
     def _read(self, name: str) -> list[Record]:
         path = self._path(name)

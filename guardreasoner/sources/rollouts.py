@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from guardreasoner.errors import InputError
-from guardreasoner.mining.findings import Cost
+from guardreasoner.mining.findings import SamplingCost
 from guardreasoner.records import Record, Rollout, Split, read_records, read_rollouts
 from guardreasoner.sources import Source
 from guardreasoner.sources.predictions import is_predictions, predicted_tasks, read_predictions
@@ -93,20 +93,20 @@ def tasks_of(paths: Iterable[str | Path]) -> tuple[Task, ...]:
     return found[first]
 
 
-def read_costs(paths: Iterable[str | Path]) -> list[Cost]:
+def read_costs(paths: Iterable[str | Path]) -> list[SamplingCost]:
     """Return what sampling took, added up by kind of device; nothing where no folder says.
 
     Raises:
         InputError: a file of costs is damaged.
     """
     folders = [Path(path) for path in paths]
-    found: dict[str, Cost] = {}
+    found: dict[str, SamplingCost] = {}
     for folder in folders:
         if (folder / COST).is_file():
             kind, seconds, tokens, outputs = _read_cost(folder / COST)
-            known = found.get(kind, Cost(kind, 0.0, 0, 0, 0, len(folders)))
+            known = found.get(kind, SamplingCost(kind, 0.0, 0, 0, 0, len(folders)))
             sums = (known.seconds + seconds, known.tokens + tokens, known.outputs + outputs, known.folders + 1)
-            found[kind] = Cost(kind, *sums, len(folders))
+            found[kind] = SamplingCost(kind, *sums, len(folders))
     return [found[kind] for kind in sorted(found)]
 
 

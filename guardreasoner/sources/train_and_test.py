@@ -6,7 +6,7 @@ from typing import Literal
 
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.hub import identity_of, part, require_splits
-from guardreasoner.splits import require_shares
+from guardreasoner.sources.splits import require_shares
 
 
 class TrainAndTest(ABC):

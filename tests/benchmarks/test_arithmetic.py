@@ -95,7 +95,7 @@ def test_the_fastest_number_of_outputs_at_once_is_taken() -> None:
     job = mining.Sampling("ours", "model", "prompts")
     speeds = {4: 10.0, 8: 30.0, 16: 20.0}
 
-    def measure(choice: mining.Choice) -> dict[str, Any]:
+    def measure(choice: mining.Candidate) -> dict[str, Any]:
         if choice.job.at_once == 32:
             raise Failed("no memory")
         return {"tokens_per_second": speeds[choice.job.at_once], "memory_mb": 1.0}

@@ -7,8 +7,8 @@ from peers.generation import Lengths, greedy, left_padded, sample_ours, sample_t
 from peers.job import Sampling
 from transformers import AutoModelForCausalLM
 
-from guardreasoner.backbone import Backbone
-from tests.tiny import TinySource, load
+from guardreasoner.model.backbone import Backbone
+from tests.support.tiny import TinySource, load
 
 LENGTHS = ([3, 7, 1, 5], [6, 2, 4, 7])
 
@@ -28,7 +28,7 @@ def network(tiny_base: Path) -> Any:
 @pytest.fixture
 def rows(backbone: Backbone) -> list[dict[str, Any]]:
     records = TinySource().records("train")[: len(LENGTHS)]
-    prompts = backbone.encoder.prompts(records)
+    prompts = backbone.prompt_tokenizer.prompts(records)
     assert len(prompts[0]) != len(prompts[1])
     return [
         {"id": record.id, "prompt": ids, "lengths": lengths}
@@ -42,13 +42,13 @@ def job(tiny_base: Path, side: str) -> Sampling:
 
 def test_our_outputs_end_where_they_should(backbone: Backbone, tiny_base: Path, rows: list[dict[str, Any]]) -> None:
     written: list[int] = []
-    plain = backbone.encoder.decode
+    plain = backbone.prompt_tokenizer.decode
 
     def decode(ids: list[int]) -> str:
         written.append(len(ids))
         return plain(ids)
 
-    backbone.encoder.decode = decode  # type: ignore[method-assign]
+    backbone.prompt_tokenizer.decode = decode  # type: ignore[method-assign]
     expected = [length for lengths in LENGTHS for length in lengths]
     assert sample_ours(job(tiny_base, "ours"), backbone, rows) == sum(expected)
     # the last token is the end token, or one in its place that an engine may keep
@@ -60,8 +60,8 @@ def test_their_outputs_end_where_they_should(
 ) -> None:
     steps: list[int] = []
     network.register_forward_hook(lambda *_: steps.append(1))
-    encoder = backbone.encoder
-    found = sample_theirs(job(tiny_base, "transformers"), network, rows, encoder.padding, encoder.end)
+    prompt_tokenizer = backbone.prompt_tokenizer
+    found = sample_theirs(job(tiny_base, "transformers"), network, rows, prompt_tokenizer.padding, prompt_tokenizer.end)
     assert found == sum(map(sum, LENGTHS))
     assert len(steps) == max(map(max, LENGTHS))  # and not the 16 that are allowed
 

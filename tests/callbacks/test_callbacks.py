@@ -14,18 +14,18 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugin_util import markdown_to_safe_html
 
-from guardreasoner.backbone import Backbone
 from guardreasoner.callbacks import HardSampleAccuracy, PredictionWriter, RolloutWriter, SampleTexts, Throughput
-from guardreasoner.commands import score
-from guardreasoner.data.benchmark import BenchmarkDataModule
-from guardreasoner.data.reasoning import ReasoningDataModule
+from guardreasoner.cli.commands import score
 from guardreasoner.errors import InputError
-from guardreasoner.modules.guard import GuardModule
-from guardreasoner.modules.rsft import RSFTModule
+from guardreasoner.evaluation.benchmark_data import BenchmarkDataModule
+from guardreasoner.evaluation.guard_module import GuardModule
+from guardreasoner.model.backbone import Backbone
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.predictions import read_predictions
 from guardreasoner.sources.rollouts import read_rollout_folder
-from tests.tiny import Scripted, TinySource, answer, load, quiet_trainer, write_rollouts
+from guardreasoner.training.reasoning_data import ReasoningDataModule
+from guardreasoner.training.rsft import RSFTModule
+from tests.support.tiny import Scripted, TinySource, answer, load, quiet_trainer, write_rollouts
 
 Say = Callable[[Record, int], str]
 NASTY = "<script>alert('1 & 2')</script>\n# Don't\n\n![x](http://x)\n\n\t* \"quoted\" `code`"

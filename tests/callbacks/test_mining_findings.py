@@ -7,12 +7,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from guardreasoner.callbacks import MiningFindings
-from guardreasoner.cli import GuardCLI
-from guardreasoner.data.preference import PreferenceDataModule
-from guardreasoner.data.reasoning import ReasoningDataModule
-from guardreasoner.modules.hsdpo import HSDPOModule
-from guardreasoner.modules.rsft import RSFTModule
-from tests.tiny import TinySource, command, load, quiet_trainer
+from guardreasoner.cli.lightning_cli import GuardCLI
+from guardreasoner.training.hsdpo import HSDPOModule
+from guardreasoner.training.preference_data import PreferenceDataModule
+from guardreasoner.training.reasoning_data import ReasoningDataModule
+from guardreasoner.training.rsft import RSFTModule
+from tests.support.tiny import TinySource, command, load, quiet_trainer
 
 
 def test_counts_and_plots_are_logged_once(tiny_base: Path, tiny_rollouts: Path, tmp_path: Path) -> None:

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from guardreasoner.backbone import Backbone
 from guardreasoner.callbacks import RolloutWriter
-from guardreasoner.data.reasoning import ReasoningDataModule
 from guardreasoner.errors import InputError
+from guardreasoner.evaluation.guard_module import GuardModule
 from guardreasoner.generators import Completion, Generator, Request
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.generators.server import ServerGenerator
-from guardreasoner.modules.guard import GuardModule
+from guardreasoner.model.backbone import Backbone
 from guardreasoner.records import read_rollouts
-from tests.fake_server import FakeServer
-from tests.tiny import Scripted, TinySource, answer, quiet_trainer
+from guardreasoner.training.reasoning_data import ReasoningDataModule
+from tests.support.fake_server import FakeServer
+from tests.support.tiny import Scripted, TinySource, answer, quiet_trainer
 
 RECORDS = TinySource().records("train")
 

@@ -7,12 +7,12 @@ import pytest
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from guardreasoner.backbone import Backbone
 from guardreasoner.callbacks import SampleTexts
-from guardreasoner.data.benchmark import BenchmarkDataModule
-from guardreasoner.modules.guard import GuardModule
+from guardreasoner.evaluation.benchmark_data import BenchmarkDataModule
+from guardreasoner.evaluation.guard_module import GuardModule
+from guardreasoner.model.backbone import Backbone
 from guardreasoner.records import Record, Split
-from tests.tiny import Scripted, quiet_trainer
+from tests.support.tiny import Scripted, quiet_trainer
 
 Shown = Callable[[Record, str], tuple[str, list[str]]]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from guardreasoner.records import read_rollouts
-from tests import fake_vllm
-from tests.fake_server import FakeServer
-from tests.tiny import command
+from tests.support import fake_vllm
+from tests.support.fake_server import FakeServer
+from tests.support.tiny import command
 
 ROOT = Path(__file__).parents[2]
 

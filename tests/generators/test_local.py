@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from guardreasoner.backbone import Backbone
 from guardreasoner.errors import InputError
 from guardreasoner.generators import Request
 from guardreasoner.generators.local import LocalGenerator
-from tests.test_backbone import made
-from tests.tiny import TinySource, load
+from guardreasoner.model.backbone import Backbone
+from tests.model.test_backbone import made
+from tests.support.tiny import TinySource, load
 
 NEW = 24
 
@@ -27,9 +27,9 @@ def backbone(tiny_base: Path) -> Backbone:
 
 def requests(backbone: Backbone, count: int = 6, seeds: Sequence[int] = (0,)) -> list[Request]:
     """Prompts of different lengths."""
-    encoder = backbone.encoder
+    prompt_tokenizer = backbone.prompt_tokenizer
     records = TinySource().records("train")[:count]
-    return [Request(r.id, tuple(encoder.prompt(r)), encoder.text(r), tuple(seeds)) for r in records]
+    return [Request(r.id, tuple(prompt_tokenizer.prompt(r)), prompt_tokenizer.text(r), tuple(seeds)) for r in records]
 
 
 def texts(generator: LocalGenerator, asked: Sequence[Request]) -> dict[tuple[str, int], str]:
@@ -48,9 +48,9 @@ def greedy_ids(backbone: Backbone, request: Request) -> list[int]:
 
 def greedy_text(backbone: Backbone, request: Request) -> str:
     ids = greedy_ids(backbone, request)
-    ends = {backbone.encoder.end, *backbone.network.generation_config.eos_token_id}
+    ends = {backbone.prompt_tokenizer.end, *backbone.network.generation_config.eos_token_id}
     stop = next((place for place, token in enumerate(ids) if token in ends), len(ids))
-    return backbone.encoder.decode(ids[:stop])
+    return backbone.prompt_tokenizer.decode(ids[:stop])
 
 
 def test_greedy_is_that_of_transformers(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,10 +131,10 @@ def first_token(backbone: Backbone, request: Request, temperature: float) -> Ten
 
 def chi_square(backbone: Backbone, probabilities: Tensor, found: Counter[str]) -> tuple[float, int]:
     """Return the statistic and its degrees of freedom, over texts that are expected five times or more."""
-    ends = {backbone.encoder.end, *backbone.network.generation_config.eos_token_id}
+    ends = {backbone.prompt_tokenizer.end, *backbone.network.generation_config.eos_token_id}
     expected: Counter[str] = Counter()
     for token, probability in enumerate(probabilities.tolist()):
-        expected["" if token in ends else backbone.encoder.decode([token])] += probability * found.total()
+        expected["" if token in ends else backbone.prompt_tokenizer.decode([token])] += probability * found.total()
     return chi_square_of(expected, found)
 
 
@@ -183,8 +183,10 @@ def test_the_nucleus_ends_with_the_token_that_fills_it(backbone: Backbone, kept:
     generator = LocalGenerator(backbone, 1, top_p=top_p)
     drawn = Counter(done.text for done in generator.generate([request]))
     # 2,000 samples meet each of its tokens; ends have no text
-    ends = {backbone.encoder.end, *backbone.network.generation_config.eos_token_id}
-    assert set(drawn) == {"" if t in ends else backbone.encoder.decode([t]) for t in ordered.indices[:kept].tolist()}
+    ends = {backbone.prompt_tokenizer.end, *backbone.network.generation_config.eos_token_id}
+    assert set(drawn) == {
+        "" if t in ends else backbone.prompt_tokenizer.decode([t]) for t in ordered.indices[:kept].tolist()
+    }
 
 
 @pytest.mark.parametrize(

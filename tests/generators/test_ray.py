@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 import torch
 
-from guardreasoner.__main__ import main
-from guardreasoner.backbone import Backbone
-from guardreasoner.cli import GuardCLI
+from guardreasoner.cli.lightning_cli import GuardCLI
+from guardreasoner.cli.main import main
 from guardreasoner.errors import InputError
 from guardreasoner.generators import Completion, Request
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.generators.ray import RayGenerator
 from guardreasoner.generators.ray_actor import EngineActor
 from guardreasoner.generators.ray_watch import room_for
-from tests.ray_engines import CHUNK, NEW, Broken, Logged
-from tests.tiny import TinySource, command, load
+from guardreasoner.model.backbone import Backbone
+from tests.support.ray_engines import CHUNK, NEW, Broken, Logged
+from tests.support.tiny import TinySource, command, load
 
 ROOT = Path(__file__).parents[2]
 MISSING = "Ray is not installed (pip install 'guardreasoner[ray]')"
@@ -41,9 +41,9 @@ def importable() -> Iterator[None]:
 
 
 def asked_of(folder: Path, count: int, outputs: int = 4) -> list[Request]:
-    encoder = Backbone(str(folder)).encoder
+    prompt_tokenizer = Backbone(str(folder)).prompt_tokenizer
     records = TinySource(count).records("train")
-    return [Request(r.id, tuple(encoder.prompt(r)), encoder.text(r), (7,) * outputs) for r in records]
+    return [Request(r.id, tuple(prompt_tokenizer.prompt(r)), prompt_tokenizer.text(r), (7,) * outputs) for r in records]
 
 
 def local_parts(folder: Path, asked: list[Request]) -> list[list[Completion]]:

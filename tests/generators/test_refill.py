@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, Gemma2Config
 
-from guardreasoner.backbone import Backbone
 from guardreasoner.generators import Request
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.generators.plain import PlainGenerator
+from guardreasoner.model.backbone import Backbone
 from tests.generators.test_local import chi_square_of, nucleus, requests, texts
-from tests.test_attention import ARCHITECTURES, SHAPE, double, folders
-from tests.tiny import load
+from tests.model.test_packed_attention import ARCHITECTURES, SHAPE, double, folders
+from tests.support.tiny import load
 
 __all__ = ["folders"]  # a fixture
 

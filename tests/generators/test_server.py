@@ -12,9 +12,9 @@ import pytest
 
 from guardreasoner.errors import InputError
 from guardreasoner.generators import Completion, Request
-from guardreasoner.generators.patience import Failure, seconds_of
+from guardreasoner.generators.retries import Failure, seconds_of
 from guardreasoner.generators.server import ServerGenerator
-from tests.fake_server import FAULTS, FakeServer, at_random
+from tests.support.fake_server import FAULTS, FakeServer, at_random
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """vLLM in this process.
 
-Most tests run against ``tests.fake_vllm``, which makes the same few calls over a network of transformers; the last ones
-run against vLLM itself, where it is installed and can run.
+Most tests run against ``tests.support.fake_vllm``, which makes the same few calls over a network of transformers; the
+last ones run against vLLM itself, where it is installed and can run.
 """
 
 import importlib.util
@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 import torch
 
-from guardreasoner.adapter import LoRA
-from guardreasoner.backbone import Backbone
 from guardreasoner.errors import InputError
 from guardreasoner.generators import Generator, Request
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.generators.vllm import VLLMGenerator
-from tests.fake_vllm import LLM, folder_of, install
+from guardreasoner.model.backbone import Backbone
+from guardreasoner.model.lora import LoRA
 from tests.generators.test_local import requests, texts
-from tests.tiny import load
+from tests.support.fake_vllm import LLM, folder_of, install
+from tests.support.tiny import load
 
 NEW = 12
 
@@ -166,7 +166,7 @@ def real_vllm(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 @pytest.fixture
 def wide_base(tmp_path: Path) -> Path:
     """A model with heads of 64, as vLLM's kernels have no smaller ones."""
-    from tests.tiny import make_tiny_base
+    from tests.support.tiny import make_tiny_base
 
     return make_tiny_base(tmp_path / "wide", hidden_size=128)
 

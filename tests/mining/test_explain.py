@@ -11,7 +11,7 @@ from guardreasoner.mining.explain import Explanation, explain
 from guardreasoner.records import Record, Rollout
 from guardreasoner.report.explanation import explanation_lines
 from guardreasoner.tasks import GUARD_TASKS
-from tests.mining.scripted import Given, R, U, W, asked, judged, options, output, outputs, rollouts_of_records
+from tests.support.scripted import Given, R, U, W, asked, judged, options, output, outputs, rollouts_of_records
 
 
 def explained(name: str, records: list[Record], rollouts: list[Rollout], **pairing: Any) -> Explanation:
@@ -73,7 +73,7 @@ def test_why_there_is_no_pair() -> None:
     rollouts = [*outputs("a", [R, R]), *outputs("b", [R, W]), *outputs("d", [R, W])]
     assert said("a", records, rollouts).endswith("2 right, 0 wrong: all right\nno pair  the outputs are not mixed")
     assert "no pair  the record has no output" in said("c", records, rollouts)
-    taken_out = said("b", records, rollouts, mines={"m": ["s"]})
+    taken_out = said("b", records, rollouts, sources_by_model={"m": ["s"]})
     assert "output 0: request harmful (right) -> not mined" in taken_out
     assert "no pair  its source is mined by none of these models" in taken_out
     few = said("b", records, [*rollouts, output("b", U, 2)], unparsable="drop")

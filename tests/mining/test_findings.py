@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 
 from guardreasoner.mining import Pairing, mine
-from guardreasoner.mining.findings import Agreement, Cost, Findings, Outcomes, Votes, findings
+from guardreasoner.mining.findings import Findings, ModelAgreement, SamplingCost, TaskOutcomes, Votes, findings
 from guardreasoner.sources.rollouts import read_rollout_folders
 from guardreasoner.tasks import GUARD_TASKS
-from tests.mining.scripted import Given, R, U, W, asked, judged, options, outputs, rollouts_of_records
+from tests.support.scripted import Given, R, U, W, asked, judged, options, outputs, rollouts_of_records
 
 
 def found(
@@ -28,8 +28,8 @@ def test_outcomes_votes_and_weights_by_hand() -> None:
     words = {"a": [R, R, R], "b": [R, W, U], "c": [W, W, W], "d": [U, U, R]}
     here = found(words)
     assert here.outcomes == (
-        Outcomes("s", "request", 2, 1, 1, 0, 0, 1),
-        Outcomes("t", "request", 2, 0, 1, 1, 0, 2),
+        TaskOutcomes("s", "request", 2, 1, 1, 0, 0, 1),
+        TaskOutcomes("t", "request", 2, 0, 1, 1, 0, 2),
     )
     assert here.votes == (Votes(3, (1, 2, 0, 1)),)
     assert [weight for weight in here.weights if weight[1]] == [(1.0, 2)]  # both have one right output of three
@@ -38,7 +38,7 @@ def test_outcomes_votes_and_weights_by_hand() -> None:
     assert dict(here.growth) == pytest.approx({2: 2 * 2 / 3, 3: 2})
     dropping = found(words, unparsable="drop")
     assert dropping.votes == (Votes(1, (0, 1)), Votes(2, (0, 1, 0)), Votes(3, (1, 0, 0, 1)))
-    assert dropping.outcomes[1] == Outcomes("t", "request", 2, 1, 0, 1, 0, 2)
+    assert dropping.outcomes[1] == TaskOutcomes("t", "request", 2, 1, 0, 1, 0, 2)
     # b is mixed if, of three outputs, the two that vote are drawn
     assert dict(dropping.growth) == pytest.approx({2: 1 / 3, 3: 1})
 
@@ -53,8 +53,8 @@ def test_tasks_are_told_apart() -> None:
     for graded, expected in (("all", 2 / 3), ("first-mixed", 1)):
         here = findings(mine([record], rollouts, GUARD_TASKS, Pairing(graded=graded)))  # type: ignore[arg-type]
         assert here.outcomes == (
-            Outcomes("s", "request", 1, 0, 1, 0, 0, 1),
-            Outcomes("s", "response", 1, 0, 1, 0, 0, 0),
+            TaskOutcomes("s", "request", 1, 0, 1, 0, 0, 1),
+            TaskOutcomes("s", "response", 1, 0, 1, 0, 0, 0),
         )
         # together only the first output is right; task by task any two of the three differ
         assert dict(here.growth) == pytest.approx({2: expected, 3: 1})
@@ -66,7 +66,7 @@ def test_models_are_compared_on_what_both_answered() -> None:
     # majorities right: a both, b the second alone, c both, d neither (half is no majority)
     here = found(one, other)
     # chance: 1/2 · 3/4 + 1/2 · 1/4 = 1/2
-    assert here.agreement == (Agreement("m", "n", 4, 0.75, 0.5),)
+    assert here.agreement == (ModelAgreement("m", "n", 4, 0.75, 0.5),)
 
 
 @given(rollouts_of_records(), options)
@@ -87,7 +87,7 @@ def test_with_all_outputs_the_expectation_is_what_was_found(given_rollouts: Give
 
 def test_no_output_is_no_finding() -> None:
     mined = replace(mine([asked("a")], outputs("a", [R, W]), GUARD_TASKS, Pairing()), tallies=[], pairs=[], counts={})
-    here = findings(mined, [Cost("GPU", 1.5, 300, 2, 1, 2)])
+    here = findings(mined, [SamplingCost("GPU", 1.5, 300, 2, 1, 2)])
     assert (here.outcomes, here.votes, here.growth, here.records) == ((), (), (), 0)
     assert Findings.from_json(json.loads(json.dumps(here.as_json()))) == here
     assert (here.cost[0].rate(), here.cost[0].each(3)) == (200.0, None)

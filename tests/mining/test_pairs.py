@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from guardreasoner.errors import InputError
 from guardreasoner.mining import Pairing, grade, mine
-from guardreasoner.records import OF_A_FILE
+from guardreasoner.records import FILE_FINGERPRINT
 from guardreasoner.sources.rollouts import read_rollout_folders
 from guardreasoner.tasks import GUARD_TASKS
-from tests.mining.scripted import Given, R, U, W, asked, judged, options, outputs, rollouts_of_records
+from tests.support.scripted import Given, R, U, W, asked, judged, options, outputs, rollouts_of_records
 
 
 @given(rollouts_of_records(), options, st.randoms(use_true_random=False))
@@ -145,7 +145,7 @@ def test_two_models_of_one_name_are_refused() -> None:
             mine([asked("a"), asked("b")], given_rollouts, GUARD_TASKS, Pairing())
         assert "rename one" in (error.value.hint or "")
     # where only a hash of the file is known, outputs on other records may be the same model's, but not on the same
-    files = [replace(one, fingerprint=f"{OF_A_FILE}{one.record_id}") for one in [*rollouts, *later]]
+    files = [replace(one, fingerprint=f"{FILE_FINGERPRINT}{one.record_id}") for one in [*rollouts, *later]]
     assert mine([asked("a"), asked("b")], files, GUARD_TASKS, Pairing()).total().hard == 2
     with pytest.raises(InputError, match="fingerprints f and file:a"):
         mine([asked("a")], [*rollouts, *files[:2]], GUARD_TASKS, Pairing())
@@ -189,15 +189,15 @@ def test_a_record_needs_a_known_label() -> None:
         mine([asked("a", request="Harmful")], outputs("a", [R, W]), GUARD_TASKS, Pairing())
 
 
-@pytest.mark.parametrize(("reading", "hard"), [("final-block", 165), ("released", 166)])
-def test_hard_records_of_the_published_models(shared_data: Any, reading: Any, hard: int) -> None:
+@pytest.mark.parametrize(("parser", "hard"), [("final-block", 165), ("released", 166)])
+def test_hard_records_of_the_published_models(shared_data: Any, parser: Any, hard: int) -> None:
     records, rollouts = read_rollout_folders([shared_data / "predictions" / name for name in ("1B", "3B")])
-    mined = mine(records, rollouts, GUARD_TASKS, Pairing(reading=reading))
+    mined = mine(records, rollouts, GUARD_TASKS, Pairing(parser=parser))
     assert len(mined.pairs) == hard
     assert {source: counts.pairs for source, counts in mined.counts.items()} == {
         "AegisSafetyTest": 28,
         "HarmBenchPrompt": 44,
-        "HarmBenchResponse": 40 if reading == "final-block" else 41,
+        "HarmBenchResponse": 40 if parser == "final-block" else 41,
         "SimpleSafetyTests": 2,
         "XSTestReponseHarmful": 13,
         "XSTestResponseRefusal": 38,

@@ -8,7 +8,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.mining import Pairing, mine
 from guardreasoner.records import Record
 from guardreasoner.tasks import GUARD_TASKS
-from tests.mining.scripted import R, W, asked, output, outputs
+from tests.support.scripted import R, W, asked, output, outputs
 
 
 def test_lengths_choose() -> None:

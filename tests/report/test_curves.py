@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from guardreasoner.plotting import figures
 from guardreasoner.report.curves import curve_plots, curve_table, read_curves, shown_curves, smoothed, thinned
-from tests.report.runs import write_events
+from guardreasoner.report.plotting import render_figures
+from tests.support.report_runs import write_events
 
 
 def test_values_are_read_by_step(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_thinning_keeps_the_ends_and_the_peaks() -> None:
 def test_what_is_drawn_is_smoothed_and_raw(tmp_path: Path) -> None:
     noisy = [float(step % 2) for step in range(1000)]
     curves = read_curves([write_events(tmp_path, {"train/loss": noisy, "train/lr": noisy})])
-    loss, lr = figures(curve_plots(curves)).values()
+    loss, lr = render_figures(curve_plots(curves)).values()
     raw, line = loss.axes[0].get_lines()
     assert (max(raw.get_ydata()), len(raw.get_xdata()) <= 300) == (1, True)
     assert max(line.get_ydata()[10:]) < 0.7

@@ -3,7 +3,7 @@
 import pytest
 
 from guardreasoner.report.flipped import Excerpt, excerpt, flipped
-from tests.report.runs import comparison_of
+from tests.support.report_runs import comparison_of
 
 
 def test_both_directions() -> None:

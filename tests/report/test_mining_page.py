@@ -6,22 +6,22 @@ from dataclasses import replace
 import pytest
 
 from guardreasoner.mining import Pairing, mine
-from guardreasoner.mining.findings import Cost, Findings, findings
+from guardreasoner.mining.findings import Findings, SamplingCost, findings
 from guardreasoner.report.page import mining_page
 from guardreasoner.tasks import GUARD_TASKS
-from tests.mining.scripted import R, U, W, asked, outputs
 from tests.report.test_page import EVIL, Reader
+from tests.support.scripted import R, U, W, asked, outputs
 
 
 def made(source: str, model: str) -> Findings:
     records = [asked(str(number), f"{source}{number}") for number in range(30)]
     rollouts = [o for record in records for one in (model, "n") for o in outputs(record.id, [R, R, W, U], one)]
-    return findings(mine(records, rollouts, GUARD_TASKS, Pairing()), [Cost("GPU", 60.0, 1200, 240, 2, 2)])
+    return findings(mine(records, rollouts, GUARD_TASKS, Pairing()), [SamplingCost("GPU", 60.0, 1200, 240, 2, 2)])
 
 
 @pytest.mark.parametrize(("source", "model"), [("s", "m"), (EVIL, EVIL)])
 def test_a_page_is_complete_and_escapes(source: str, model: str) -> None:
-    page = mining_page(made(source, model), Pairing(mines={model: [source]}), f"pairs {source}")
+    page = mining_page(made(source, model), Pairing(sources_by_model={model: [source]}), f"pairs {source}")
     read = Reader(page)
     assert page.startswith("<!doctype html>")
     assert all(target.startswith("#") for target in read.loads)

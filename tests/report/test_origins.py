@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from guardreasoner.manifest import manifest_path
 from guardreasoner.report.origins import origins
-from tests.commands.test_score import predictions
-from tests.report.runs import lay_out_chain, record_made, write_events
+from guardreasoner.workflow.manifest import manifest_path
+from tests.cli.commands.test_score import predictions
+from tests.support.report_runs import lay_out_chain, record_made, write_events
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from io import StringIO
 
 from rich.console import Console
 
-from guardreasoner.ratings import TIE, Ratings
-from guardreasoner.ratings.summary import Summary, summarise
 from guardreasoner.report.ratings import rating_notes, rating_tables, summary_as_json
 from guardreasoner.report.tables import Table
-from tests.ratings.made import rating
+from guardreasoner.review.rating_summary import Summary, summarise
+from guardreasoner.review.ratings import TIE, Ratings
+from tests.support.ratings import rating
 
 EVIL = "<script>alert(1)</script>[red]\\b"
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from guardreasoner.comparison import Comparison, compare
-from guardreasoner.comparison.criteria import check
+from guardreasoner.evaluation.comparison import Comparison, compare
+from guardreasoner.evaluation.comparison.criteria import check
 from guardreasoner.report.run_page import Asked, run_page
 from guardreasoner.report.tables import Cell, Table
 from guardreasoner.tasks import GUARD_TASKS
-from tests.report.runs import comparison_of, lay_out_chain, runs_of, write_events
 from tests.report.test_page import EVIL, Reader
+from tests.support.report_runs import comparison_of, lay_out_chain, runs_of, write_events
 
 RTL = "שלום \u202eevil\u202c عالم"
 ANSI = "\x1b[31mred\x1b[0m\x9b1m\x00\x07\x7f"

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from guardreasoner.comparison.criteria import check
+from guardreasoner.evaluation.comparison.criteria import check
 from guardreasoner.report.run_page import run_page
-from tests.browser import DESK, PHONE, is_wider_than_the_screen, violations
-from tests.report.runs import comparison_of, lay_out_chain
 from tests.report.test_run_page import NAMES, WORDS, asked, evil_comparison, placed
+from tests.support.browser import DESK, PHONE, is_wider_than_the_screen, violations
+from tests.support.report_runs import comparison_of, lay_out_chain
 
 PAPER = {"width": 703, "height": 1000}
 """A4 with margins of 12 mm, in the pixels of CSS."""

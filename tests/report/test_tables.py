@@ -2,8 +2,8 @@ from io import StringIO
 
 from rich.console import Console
 
+from guardreasoner.evaluation.intervals import Estimate
 from guardreasoner.report.tables import Cell, Table, figure, latex_document
-from guardreasoner.scoring.bootstrap import Estimate
 
 
 def test_a_figure_has_its_interval() -> None:

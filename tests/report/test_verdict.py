@@ -2,11 +2,11 @@
 
 import pytest
 
-from guardreasoner.comparison import compare
-from guardreasoner.comparison.criteria import Criterion
+from guardreasoner.evaluation.comparison import compare
+from guardreasoner.evaluation.comparison.criteria import Criterion
 from guardreasoner.report.verdict import verdict
 from guardreasoner.tasks import GUARD_TASKS
-from tests.report.runs import comparison_of, runs_of
+from tests.support.report_runs import comparison_of, runs_of
 
 BAD, GOOD = "HU " * 20, "HH " * 20
 

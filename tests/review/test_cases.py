@@ -7,7 +7,7 @@ import pytest
 from guardreasoner.errors import InputError
 from guardreasoner.review.cases import Cases, make_cases
 from guardreasoner.sources.named_predictions import read_named
-from tests.review.runs import FIRST, SECOND, two_runs, write_run
+from tests.support.review_runs import FIRST, SECOND, two_runs, write_run
 
 
 def cases(words: list[str], rater: str = "ann", **how: int) -> Cases:

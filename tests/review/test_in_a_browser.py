@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from guardreasoner.ratings import RUBRIC
-from tests.browser import DESK, PHONE, is_wider_than_the_screen, violations
+from guardreasoner.review.ratings import RUBRIC
 from tests.report.test_page import EVIL
-from tests.review.runs import FIRST, SECOND, two_runs
-from tests.review.serving import Serving
+from tests.support.browser import DESK, PHONE, is_wider_than_the_screen, violations
+from tests.support.review_runs import FIRST, SECOND, two_runs
+from tests.support.serving import Serving
 
 NASTY = f"{EVIL} \x1b[31mred\x1b[0m שלום \u202e </textarea></script> {'W' * 3000}"
 LARGE = "All work and no play. <b>&" * 40_000

@@ -11,8 +11,8 @@ import pytest
 
 from guardreasoner.errors import InputError
 from guardreasoner.review.server import bind
-from tests.review.runs import two_runs, write_run
-from tests.review.serving import Serving
+from tests.support.review_runs import two_runs, write_run
+from tests.support.serving import Serving
 
 YES = {"A.coherent": "yes"}
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from guardreasoner.errors import InputError
-from guardreasoner.ratings import TIE
+from guardreasoner.review.ratings import TIE
 from guardreasoner.review.ratings_file import RatingsFile
 from guardreasoner.review.session import Filter, Session
-from tests.review.runs import FIRST, SECOND, open_session, two_runs, write_run
+from tests.support.review_runs import FIRST, SECOND, open_session, two_runs, write_run
 
 YES = {"coherent": True, "consistent": True, "true": False, "complete": None}
 

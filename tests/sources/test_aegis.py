@@ -8,7 +8,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.records import Record
 from guardreasoner.sources.aegis import Aegis
 from guardreasoner.sources.released import Released
-from tests.sources.hub_folders import stay_offline, write_rows
+from tests.support.hub_folders import stay_offline, write_rows
 
 NAMES = {split: f"Annotations 02.08.24_{split}_release.parquet" for split in ("train", "test")}
 

@@ -12,8 +12,8 @@ import pytest
 
 from guardreasoner.errors import InputError
 from guardreasoner.sources.files import Files
+from guardreasoner.sources.row_check import Columns
 from guardreasoner.tasks import Task
-from guardreasoner.validation import Columns
 
 HINT = "mend them, or set them aside with data.source.quarantine: FOLDER"
 GOOD = '{"prompt": "How do I bake bread?", "labels": {"request": "unharmful"}}\n'
@@ -158,12 +158,12 @@ ASK = Task("ask", "Ask", "is it a question?", ("yes", "no"))
             "columns.labels: no task 'requests'; there are request, completion, response",
         ),
         (
-            {"train": "a.jsonl", "columns": Columns(words={"ask": {1: "yes"}})},
-            "columns.words: no task 'ask'; there are request, completion, response",
+            {"train": "a.jsonl", "columns": Columns(label_map={"ask": {1: "yes"}})},
+            "columns.label_map: no task 'ask'; there are request, completion, response",
         ),
         (
-            {"train": "a.jsonl", "tasks": [ASK], "columns": Columns(words={"ask": {1: "Yes"}})},
-            "columns.words.ask: 1 stands for 'Yes'; task ask has the labels yes, no",
+            {"train": "a.jsonl", "tasks": [ASK], "columns": Columns(label_map={"ask": {1: "Yes"}})},
+            "columns.label_map.ask: 1 stands for 'Yes'; task ask has the labels yes, no",
         ),
         ({"train": ["a.jsonl", "./a.jsonl"]}, "data.source: a.jsonl is given twice; a file belongs to one split, once"),
         ({"train": "*.jsonl", "test": "x/../a.jsonl"}, "data.source: x/../a.jsonl is given twice; a file belongs to"),

@@ -13,13 +13,13 @@ import pytest
 
 from guardreasoner.errors import InputError
 from guardreasoner.sources.files import Files
-from guardreasoner.validation import Columns
+from guardreasoner.sources.row_check import Columns
 
 GOOD = {"prompt": "How do I bake bread?", "labels": {"request": "unharmful"}}
 HINT = "mend them, or set them aside with data.source.quarantine: FOLDER"
 LABELS = "allowed are harmful, unharmful"
 NO_LABEL = "labels.request, labels.completion, labels.response: found no label, expected one for at least one task"
-MAPPED = Columns("text", labels={"request": "label"}, words={"request": {0: "unharmful", 1: "harmful"}})
+MAPPED = Columns("text", labels={"request": "label"}, label_map={"request": {0: "unharmful", 1: "harmful"}})
 OWN = "allowed are 0, 1, harmful, unharmful"
 
 

@@ -17,7 +17,7 @@ from guardreasoner.sources.released import Released
 from guardreasoner.sources.safe_rlhf import SafeRLHF
 from guardreasoner.sources.simple_safety_tests import SimpleSafetyTests
 from guardreasoner.sources.xstest import XSTestResponse
-from tests.sources.hub_folders import stay_offline, write_readme, write_rows
+from tests.support.hub_folders import stay_offline, write_readme, write_rows
 
 
 @pytest.fixture(autouse=True)

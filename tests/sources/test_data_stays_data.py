@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
-from guardreasoner.attacks import FAMILIES, attacked, family_name
-from guardreasoner.encoder import Encoder
+from guardreasoner.evaluation.attacks import FAMILIES, attacked, family_name
+from guardreasoner.model.prompt_tokenizer import PromptTokenizer
 from guardreasoner.prompts import PromptFormat, parse, target
 from guardreasoner.records import Record
 from guardreasoner.sources.files import Files
 from guardreasoner.tasks import GUARD_TASKS
-from tests.tiny import TinySource
+from tests.support.tiny import TinySource
 
 FORMAT = PromptFormat(opening="Judge.")
 LABELS = {"request": "unharmful", "response": "unharmful", "completion": "compliance"}
@@ -126,13 +126,13 @@ def test_no_spelt_token_becomes_a_control_token(tokenizer: Any, more: list[str])
     tokenizer.add_tokens(more)
     control = control_ids(tokenizer)
     assert len(control) == 7 + len(more)
-    encoder = Encoder(tokenizer, FORMAT)
+    prompt_tokenizer = PromptTokenizer(tokenizer, FORMAT)
     spelt = [token for number in sorted(control) for token in [tokenizer.convert_ids_to_tokens(number)]]
     texts = [*spelt, "".join(spelt), " ".join(spelt), *(f"x{token * 3}\n{token}y" for token in spelt)]
     rows = [{"prompt": text, "response": text, "reasoning": text, "labels": LABELS} for text in texts]
     for text, record in zip(texts, Files(train=write("jsonl", rows)).records("train"), strict=True):
-        prompt, completion = encoder.prompt(record), encoder.completion(target(record, GUARD_TASKS))
-        assert (prompt[0], completion[-1]) == (tokenizer.bos_token_id, encoder.end)
+        prompt, completion = prompt_tokenizer.prompt(record), prompt_tokenizer.completion(target(record, GUARD_TASKS))
+        assert (prompt[0], completion[-1]) == (tokenizer.bos_token_id, prompt_tokenizer.end)
         assert not control & {*prompt[1:], *completion[:-1]}
         assert tokenizer.decode(prompt[1:]) == f"Judge.\nHuman user:\n{text}\n\nAI assistant:\n{text}\n\n"
         assert tokenizer.decode(completion[:-1]).startswith(f"{text}\n\nAnswers:\n")
@@ -150,26 +150,26 @@ TEMPLATE = (
 def test_no_attack_writes_a_control_token(tokenizer: Any, family: Any, more: list[str], template: str | None) -> None:
     tokenizer.add_tokens(more)
     tokenizer.chat_template = template
-    encoder = Encoder(tokenizer, PromptFormat(opening="Judge.", chat_template=template is not None))
+    prompt_tokenizer = PromptTokenizer(tokenizer, PromptFormat(opening="Judge.", chat_template=template is not None))
     control = control_ids(tokenizer)
-    before, after = encoder.frame
+    before, after = prompt_tokenizer.frame
     assert len(control & {*before, *after}) == (1 if template is None else 4)
     records = [Record(name, text, text, LABELS) for name, text in TEXTS.items()]
     attacks = [found for seed in range(5) for record in records if (found := attacked(record, family, seed=seed))]
     assert attacks
-    for record, ids in zip(attacks, encoder.prompts(attacks), strict=True):
+    for record, ids in zip(attacks, prompt_tokenizer.prompts(attacks), strict=True):
         text = ids[len(before) : len(ids) - len(after)]
-        assert ids == [*before, *text, *after] == encoder.prompt(record)
+        assert ids == [*before, *text, *after] == prompt_tokenizer.prompt(record)
         assert not control & set(text)
-        assert tokenizer.decode(text) == encoder.text(record)
-        assert not control & set(encoder.completion(record.prompt)[:-1])
+        assert tokenizer.decode(text) == prompt_tokenizer.text(record)
+        assert not control & set(prompt_tokenizer.completion(record.prompt)[:-1])
 
 
 def test_added_tokens_change_no_id_of_ordinary_text(tiny_base: Path) -> None:
     plain, more = (AutoTokenizer.from_pretrained(tiny_base) for _ in range(2))
     more.add_tokens(["<tool_call>", "<|eot_id|>"])
     more.add_tokens(["<|im_start|>"], special_tokens=True)
-    before, after = Encoder(plain, FORMAT), Encoder(more, FORMAT)
+    before, after = PromptTokenizer(plain, FORMAT), PromptTokenizer(more, FORMAT)
     ordinary = [text for text in TEXTS.values() if "<|" not in text]
     assert after.completions(ordinary) == before.completions(ordinary)
     records = TinySource().records("train")
@@ -182,7 +182,7 @@ def test_added_tokens_change_no_id_of_ordinary_text(tiny_base: Path) -> None:
 
 def test_added_runs_of_white_space_stay_tokens(tokenizer: Any) -> None:
     tokenizer.add_tokens(["    ", "<tool_call>"])
-    ids = Encoder(tokenizer, FORMAT).completion("if x:\n    y  # <tool_call>")
+    ids = PromptTokenizer(tokenizer, FORMAT).completion("if x:\n    y  # <tool_call>")
     assert tokenizer.convert_tokens_to_ids("    ") in ids
     assert tokenizer.convert_tokens_to_ids("<tool_call>") not in ids
     assert tokenizer.decode(ids[:-1]) == "if x:\n    y  # <tool_call>"
@@ -192,6 +192,6 @@ def test_a_tokenizer_that_pads_and_cuts_does_not_do_so_with_records(tokenizer: A
     tokenizer.add_tokens(["<tool_call>"])
     tokenizer.backend_tokenizer.enable_truncation(4)
     tokenizer.backend_tokenizer.enable_padding(length=50)
-    short, long = Encoder(tokenizer, FORMAT).completions(["a", "How do I bake bread? " * 9])
+    short, long = PromptTokenizer(tokenizer, FORMAT).completions(["a", "How do I bake bread? " * 9])
     assert len(short) == 2
     assert tokenizer.decode(long[:-1]) == "How do I bake bread? " * 9

@@ -8,27 +8,27 @@ import pytest
 
 from guardreasoner import prompts
 from guardreasoner.errors import InputError
-from guardreasoner.manifest import fingerprint
 from guardreasoner.records import Record, Split
 from guardreasoner.sources import embedded
-from guardreasoner.sources.embedded import Embedded, split_of
-from guardreasoner.sources.embedded.cases import Case
+from guardreasoner.sources.embedded import Embedded, combination_split
+from guardreasoner.sources.embedded.cases import Scenario
 from guardreasoner.sources.embedded.framings import CONSENT, FRAMES, OWN
 from guardreasoner.sources.embedded.responses import AGREE, CLOSE, DECLINE
 from guardreasoner.sources.embedded.topics import PARTS
 from guardreasoner.tasks import GUARD_TASKS
+from guardreasoner.workflow.manifest import fingerprint
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 TOPICS = [topic for topics in PARTS.values() for topic in topics]
 
 
 @pytest.fixture(scope="module")
-def cases() -> dict[str, list[tuple[Case, Record]]]:
+def cases() -> dict[str, list[tuple[Scenario, Record]]]:
     return {split: Embedded().cases(split) for split in SPLITS}
 
 
 @pytest.fixture(scope="module")
-def records(cases: dict[str, list[tuple[Case, Record]]]) -> dict[str, list[Record]]:
+def records(cases: dict[str, list[tuple[Scenario, Record]]]) -> dict[str, list[Record]]:
     return {split: [record for _, record in rows] for split, rows in cases.items()}
 
 
@@ -86,25 +86,25 @@ def test_no_prompt_is_in_two_splits_and_no_conversation_comes_twice(records: dic
         assert len(conversations) == len(rows)
 
 
-def test_splits_own_different_combinations(cases: dict[str, list[tuple[Case, Record]]]) -> None:
+def test_splits_own_different_combinations(cases: dict[str, list[tuple[Scenario, Record]]]) -> None:
     owners: dict[tuple[str, ...], set[str]] = {}
     for split, rows in cases.items():
         for case, _ in rows:
             ask = case.ask
             owners.setdefault((case.topic.name, ask.intent, ask.aim, ask.frame), set()).add(split)
-            assert split_of(case.topic, ask.intent, ask.aim, ask.frame) == split
+            assert combination_split(case.topic, ask.intent, ask.aim, ask.frame) == split
     assert all(len(splits) == 1 for splits in owners.values())
 
 
-def test_training_shows_every_topic_frame_reply_and_word(cases: dict[str, list[tuple[Case, Record]]]) -> None:
-    def parts(rows: list[tuple[Case, Record]]) -> set[object]:
+def test_training_shows_every_topic_frame_reply_and_word(cases: dict[str, list[tuple[Scenario, Record]]]) -> None:
+    def parts(rows: list[tuple[Scenario, Record]]) -> set[object]:
         return {
             part
             for case, _ in rows
             for part in (case.topic.name, (case.ask.intent, case.ask.aim, case.ask.frame), case.ask.form, case.reply)
         }
 
-    def words(rows: list[tuple[Case, Record]]) -> set[str]:
+    def words(rows: list[tuple[Scenario, Record]]) -> set[str]:
         texts = (f"{record.prompt} {record.response} {record.reasoning}" for _, record in rows)
         return {word for text in texts for word in re.findall(r"[\w']+", text)}
 

@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from guardreasoner.contamination import normalise
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
 from guardreasoner.sources import Identified
+from guardreasoner.sources.contamination import normalise
 from guardreasoner.sources.files import Files
+from guardreasoner.sources.row_check import Columns
 from guardreasoner.tasks import Task
-from guardreasoner.validation import Columns
 
 FORMS = ("jsonl", "json", "csv", "tsv", "parquet")
 ROWS: list[dict[str, Any]] = [
@@ -34,7 +34,7 @@ MAPPED = Columns(
     "text",
     response="answer",
     labels={"request": "harm", "response": "ok"},
-    words={"request": {0: "unharmful", 1: "harmful"}, "response": {True: "unharmful", False: "harmful"}},
+    label_map={"request": {0: "unharmful", 1: "harmful"}, "response": {True: "unharmful", False: "harmful"}},
     id="key",
     source="part",
 )
@@ -121,7 +121,7 @@ def test_columns_with_a_dot_are_objects_or_names(form: str) -> None:
     ],
 )
 def test_words_of_a_config_are_those_of_a_table(word: Any, cells: list[str]) -> None:
-    columns = Columns(labels={"request": "label"}, words={"request": {word: "harmful"}})
+    columns = Columns(labels={"request": "label"}, label_map={"request": {word: "harmful"}})
     write("a.csv", "prompt,label\n" + "".join(f"{n}?,{cell}\n" for n, cell in enumerate(cells)))
     assert [r.gold() for r in read(train="a.csv", columns=columns)] == [{"request": "harmful"}] * len(cells)
 
@@ -139,14 +139,14 @@ def test_words_of_a_config_are_those_of_a_table(word: Any, cells: list[str]) -> 
 )
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
 def test_words_of_a_config_are_numbers_and_truths(word: Any, values: list[Any], form: str) -> None:
-    columns = Columns(labels={"request": "label"}, words={"request": {word: "harmful"}})
+    columns = Columns(labels={"request": "label"}, label_map={"request": {word: "harmful"}})
     for value in values:
         write(f"a.{form}", encode(form, [{"prompt": "Hello?", "label": value}]))
         assert read(train=f"a.{form}", columns=columns)[0].gold() == {"request": "harmful"}
 
 
 def test_a_word_may_be_another_label() -> None:
-    columns = Columns(words={"request": {"unharmful": "harmful", "fine": "unharmful"}})
+    columns = Columns(label_map={"request": {"unharmful": "harmful", "fine": "unharmful"}})
     write("a.jsonl", line("One?", "unharmful") + line("Two?", "fine") + line("Three?", "harmful"))
     assert [r.labels["request"] for r in read(train="a.jsonl", columns=columns)] == ["harmful", "unharmful", "harmful"]
 

@@ -10,7 +10,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.records import Record
 from guardreasoner.sources import hub
 from guardreasoner.sources.beavertails import BeaverTails
-from tests.sources.hub_folders import stay_offline, write_readme, write_rows
+from tests.support.hub_folders import stay_offline, write_readme, write_rows
 
 ROWS = [{"prompt": f"Question {number}?", "label": number % 2, "more": "x" * 50} for number in range(5)]
 

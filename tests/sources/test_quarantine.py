@@ -11,7 +11,7 @@ import pytest
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record
 from guardreasoner.sources.files import Files
-from guardreasoner.validation import Columns
+from guardreasoner.sources.row_check import Columns
 
 GOOD = b'{"prompt": "One?", "labels": {"request": "harmful"}}\n'
 BAD = [

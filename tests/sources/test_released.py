@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from guardreasoner.contamination import Held, normalise
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import conversation, instruction
 from guardreasoner.records import Record
+from guardreasoner.sources.contamination import ContaminationIndex, normalise
 from guardreasoner.sources.predictions import read_predictions
 from guardreasoner.sources.released import BENCHMARKS, PREDICTED, Released
 from guardreasoner.tasks import GUARD_TASKS
@@ -47,7 +47,7 @@ def test_what_the_test_holds_is_left_out_and_counted(folder: Path) -> None:
     assert released.left_out == ["HarmBenchPrompt/00200"]
     kept = released.records("train") + released.records("validation")
     assert len(kept) == 400
-    held = Held(released.records("test"))
+    held = ContaminationIndex(released.records("test"))
     assert not [record for record in kept if held.match(record)]
 
 
@@ -99,7 +99,7 @@ def test_the_released_benchmarks(shared_data: Path) -> None:
     train, validation, test = (released.records(split) for split in ("train", "validation", "test"))
     assert (len(train) + len(validation), len(test), released.left_out) == (1836, 359, [])
     assert 120 < len(validation) < 250
-    held = Held(validation, similarity=1)
+    held = ContaminationIndex(validation, similarity=1)
     assert not [record for record in train if held.match(record)]
     assert {record.source for record in train} == set(PREDICTED) - {"AegisSafetyTest"}
     assert sum(record.labels == {"request": "harmful"} for record in test) == 232

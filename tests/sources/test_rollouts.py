@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from guardreasoner.errors import InputError
-from guardreasoner.mining.findings import Cost
+from guardreasoner.mining.findings import SamplingCost
 from guardreasoner.records import Record, Rollout, Split, write_jsonl
 from guardreasoner.sources.rollouts import (
     read_costs,
@@ -116,7 +116,7 @@ def test_what_sampling_took_is_added_up_by_device(tmp_path: Path) -> None:
         cost = {"seconds": seconds, "device": device, "devices": 1, "tokens": 100, "outputs": 4}
         (tmp_path / name / "cost.manifest.json").write_text(json.dumps(cost))
     found = read_costs([tmp_path / name for name in "1234"])
-    assert found == [Cost("CPU", 10.0, 100, 4, 1, 4), Cost("GPU", 3.5, 200, 8, 2, 4)]
+    assert found == [SamplingCost("CPU", 10.0, 100, 4, 1, 4), SamplingCost("GPU", 3.5, 200, 8, 2, 4)]
 
 
 NO_COSTS = (

@@ -17,7 +17,7 @@ from guardreasoner.sources.guardreasoner_train import PARTS, GuardReasonerTrain
 from guardreasoner.sources.toxicchat import ToxicChat
 from guardreasoner.sources.wildguard import WildGuardMix
 from guardreasoner.tasks import GUARD_TASKS
-from tests.sources.hub_folders import stay_offline, write_readme, write_rows
+from tests.support.hub_folders import stay_offline, write_readme, write_rows
 
 
 @pytest.fixture(autouse=True)

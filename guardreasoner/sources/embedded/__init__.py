@@ -1,6 +1,6 @@
 """The embedded default corpus: guard conversations written by this package, offline and always the same.
 
-What a record says is decided first, as a :class:`~.cases.Case`; words come second. A case is a topic (21, in three
+What a record says is decided first, as a :class:`~.cases.Scenario`; words come second. A case is a topic (21, in three
 parts), an ask and a reply, and the text shows all of it:
 
 - **intent**: the user names a harmful act, a safe act that protects from it, a harmless lookalike in alarming words, or
@@ -44,7 +44,7 @@ from typing import get_args
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.embedded.cases import Aim, Ask, Case, Frame, Intent, Reply, labels
+from guardreasoner.sources.embedded.cases import Aim, Ask, Frame, Intent, Reply, Scenario, labels
 from guardreasoner.sources.embedded.framings import FRAMES, INTENTS, draw_form, write_prompt
 from guardreasoner.sources.embedded.reasoning import write_reasoning
 from guardreasoner.sources.embedded.responses import replies, write_response
@@ -100,7 +100,7 @@ class Embedded:
         """Return the arguments; the rest is this package's code."""
         return ["Embedded", self.counts, self.parts, self.seed]
 
-    def cases(self, split: Split) -> list[tuple[Case, Record]]:
+    def cases(self, split: Split) -> list[tuple[Scenario, Record]]:
         """Return the records of a split, each with the case it was written from; raises as :meth:`records` does."""
         if split not in get_args(Split):
             raise InputError(f"Embedded: no split {split!r}; there are {', '.join(get_args(Split))}")
@@ -113,7 +113,7 @@ class Embedded:
         rows = max(map(len, columns))
         return [column[row] for row in range(rows) for column in columns if row < len(column)]
 
-    def _draw(self, split: Split, part: str) -> Iterator[tuple[Case, Record]]:
+    def _draw(self, split: Split, part: str) -> Iterator[tuple[Scenario, Record]]:
         rng = Random(f"{self.seed}/{split}/{part}")
         known: set[tuple[str, str | None]] = set()
         misses = 0
@@ -146,14 +146,14 @@ class Embedded:
         raise InputError(f"Embedded: no more than {len(known)} {split} records can be written for {part}")
 
 
-def _deal(topics: Sequence[Topic], split: Split, rng: Random) -> Iterator[Case]:
+def _deal(topics: Sequence[Topic], split: Split, rng: Random) -> Iterator[Scenario]:
     """Yield cases without end; topics, intents and replies come from shuffled decks, so that none is left to luck."""
     replying: dict[tuple[Intent, Aim], list[Reply | None]] = {act: [] for act in INTENTS}
     while True:
         deck = [(topic, act) for topic in topics for act, count in INTENTS.items() for _ in range(count)]
         rng.shuffle(deck)
         for topic, act in deck:
-            frames = [frame for frame in FRAMES if split_of(topic, *act, frame) == split]
+            frames = [frame for frame in FRAMES if combination_split(topic, *act, frame) == split]
             if not frames:
                 continue
             frame = rng.choice(frames)
@@ -161,11 +161,11 @@ def _deal(topics: Sequence[Topic], split: Split, rng: Random) -> Iterator[Case]:
             if not replying[act]:
                 replying[act] = [reply for reply, count in replies(ask).items() for _ in range(count)]
                 rng.shuffle(replying[act])
-            yield Case(topic, ask, replying[act].pop())
+            yield Scenario(topic, ask, replying[act].pop())
 
 
 @cache
-def split_of(topic: Topic, intent: Intent, aim: Aim, frame: Frame) -> Split:
+def combination_split(topic: Topic, intent: Intent, aim: Aim, frame: Frame) -> Split:
     """Return the one split that owns a combination, whatever the seed.
 
     Of the six frames of each topic, intent and aim, test owns one, validation one in three times out of five, and

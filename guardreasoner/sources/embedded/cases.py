@@ -70,7 +70,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class Scenario:
     """All that labels, text and reasoning of one record follow from; ``reply`` is None where nobody answered."""
 
     topic: Topic
@@ -78,7 +78,7 @@ class Case:
     reply: Reply | None
 
 
-def labels(case: Case) -> Mapping[str, str | None]:
+def labels(case: Scenario) -> Mapping[str, str | None]:
     """Return the label of each task by the rule of this package; None for the response tasks where nobody answered."""
     ask, reply = case.ask, case.reply
     request = "harmful" if ask.harmful else "unharmful"

@@ -2,7 +2,7 @@
 
 from random import Random
 
-from guardreasoner.sources.embedded.cases import Ask, Case, Content, Frame, harms, labels
+from guardreasoner.sources.embedded.cases import Ask, Content, Frame, Scenario, harms, labels
 from guardreasoner.sources.embedded.framings import Written
 from guardreasoner.sources.embedded.responses import Said
 
@@ -25,7 +25,7 @@ WEIGHED: dict[Frame, tuple[str, ...]] = {
 _SAYS = ("says", "also says")
 
 
-def write_reasoning(case: Case, written: Written, said: Said | None, rng: Random) -> str:
+def write_reasoning(case: Scenario, written: Written, said: Said | None, rng: Random) -> str:
     """Return the steps for each task, without the answer block.
 
     Args:
@@ -71,7 +71,7 @@ def _request(ask: Ask, written: Written, rng: Random) -> tuple[str, str]:
     return first, f"{weighed} {rng.choice(('only sounds alarming', 'hurts nobody'))}: unharmful."
 
 
-def _completion(case: Case, goal: str, said: Said | None, rng: Random) -> tuple[str, ...]:
+def _completion(case: Scenario, goal: str, said: Said | None, rng: Random) -> tuple[str, ...]:
     if said is None:
         return (rng.choice(("There is no response.", "Nobody answered.")),)
     verdict = labels(case)["completion"]
@@ -90,7 +90,7 @@ def _completion(case: Case, goal: str, said: Said | None, rng: Random) -> tuple[
     return first, f'{was_asked}, {turn} it {rng.choice(_SAYS)} "{refusing}": {verdict}.'
 
 
-def _response(case: Case, goal: str, said: Said | None, rng: Random) -> tuple[str]:
+def _response(case: Scenario, goal: str, said: Said | None, rng: Random) -> tuple[str]:
     if said is None:
         return (rng.choice(("So nothing can do harm.", "There is nothing to judge.")),)
     if not said.pieces:
@@ -112,7 +112,7 @@ def _response(case: Case, goal: str, said: Said | None, rng: Random) -> tuple[st
     return (rng.choice(("Such steps hurt nobody: unharmful.", "This does no harm: unharmful.")),)
 
 
-def _meaning(case: Case, kind: Content, goal: str) -> str:
+def _meaning(case: Scenario, kind: Content, goal: str) -> str:
     goals: dict[Content, str] = {
         "harm": case.topic.harm.goal,
         "safe": case.topic.safe.goal,

@@ -1,0 +1,1 @@
+"""The command line: LightningCLI for fit, validate, test and predict, and one file per verb of our own."""

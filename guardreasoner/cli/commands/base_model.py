@@ -1,0 +1,149 @@
+"""The verb ``base-model``: a tokenizer trained on reasoning data, and a Llama of a given shape with random weights."""
+
+import argparse
+import json
+from argparse import ArgumentError
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from guardreasoner.errors import InputError
+from guardreasoner.prompts import PromptFormat, render, target
+from guardreasoner.records import Record
+from guardreasoner.tasks import GUARD_TASKS, Task
+from guardreasoner.workflow.recipe import Recipe
+
+HELP = "make a small base model: a tokenizer trained on the data, and a Llama made from a config"
+
+_OTHERS = {"config", "auto_build", "allow_contamination", "output", "recipe", "data"}
+_PAD, _BEGIN, _END = "<pad>", "<begin>", "<end>"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument("--config", required=True, action="append", metavar="YAML", help="see configs/base.yaml")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the model folder that the config files, merged, describe."""
+    from jsonargparse import ArgumentParser
+    from lightning.pytorch import LightningDataModule
+
+    from guardreasoner.cli.lightning_cli import show_log
+    from guardreasoner.cli.parse_errors import config_error, find_input_error
+    from guardreasoner.training.reasoning_data import ReasoningDataModule
+
+    parser = ArgumentParser(parser_mode="omegaconf+", exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_argument("--auto_build", type=bool, default=True)
+    parser.add_argument("--allow_contamination", type=bool, default=False)
+    parser.add_argument("--output", type=str, required=True)
+    parser.add_class_arguments(Recipe, "recipe", instantiate=False)
+    parser.add_subclass_arguments(LightningDataModule, "data")
+    parser.add_function_arguments(make_base_model, skip={"output", "records"})
+    show_log()
+    words = [word for path in args.config for word in ("--config", path)]
+    try:
+        config = parser.instantiate_classes(parser.parse_args(words))
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise find_input_error(error) or config_error(str(error), parser, ["base-model", *words]) from error
+    assert isinstance(config.data, ReasoningDataModule)
+    config.data.allow_contamination = config.allow_contamination
+    values = {name: value for name, value in config.as_dict().items() if name not in _OTHERS}
+    make_base_model(config.output, list(config.data.reasoned("train", values["tasks"] or GUARD_TASKS)), **values)
+    return 0
+
+
+def make_base_model(
+    output: str,
+    records: Sequence[Record],
+    tasks: list[Task] | None = None,
+    vocabulary: int = 1000,
+    opening: str | None = None,
+    hidden_size: int = 128,
+    intermediate_size: int = 384,
+    layers: int = 4,
+    heads: int = 4,
+    kv_heads: int = 2,
+    max_length: int = 1024,
+    rope_theta: float = 10000.0,
+    initializer_range: float = 0.02,
+    seed: int = 0,
+) -> None:
+    """Train a byte-level BPE tokenizer on the training split and make a Llama with random weights.
+
+    Args:
+        output: model folder to make.
+        records: what the tokenizer is trained on.
+        tasks: what the model is to decide; None: the three of GuardReasoner.
+        vocabulary: tokens, special ones included.
+        opening: instruction of the model's prompt format; None is the paper's.
+        hidden_size: H.
+        intermediate_size: width of the feed-forward layers.
+        layers: number of layers.
+        heads: attention heads.
+        kv_heads: key–value heads.
+        max_length: longest sequence in tokens.
+        rope_theta: base of the rotary position embedding; a small one resolves short texts better.
+        initializer_range: standard deviation of the random weights.
+        seed: of the weights.
+
+    Raises:
+        InputError: no record, or an impossible shape.
+    """
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers.utils.logging import disable_progress_bar
+
+    from guardreasoner.model.loading import FORMAT_FILE
+    from guardreasoner.workflow.manifest import replacing_folder
+
+    format = PromptFormat(tuple(tasks or ()), opening)
+    if not records:
+        raise InputError("data.source: the training split is empty")
+    if hidden_size % heads or heads % kv_heads:
+        raise InputError(
+            f"hidden_size {hidden_size} must be a multiple of heads {heads}, and that of kv_heads {kv_heads}"
+        )
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    texts = (render(r, format.tasks, opening) + (target(r, format.tasks) if r.reasoning else "") for r in records)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[_PAD, _BEGIN, _END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=_PAD, bos_token=_BEGIN, eos_token=_END)
+
+    disable_progress_bar()
+    torch.manual_seed(seed)
+    network = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=hidden_size,
+            intermediate_size=intermediate_size,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=kv_heads,
+            max_position_embeddings=max_length,
+            rope_parameters={"rope_type": "default", "rope_theta": rope_theta},
+            initializer_range=initializer_range,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+    with replacing_folder(output) as folder:
+        network.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        Path(folder, FORMAT_FILE).write_text(json.dumps({"format": asdict(format)}, indent=1) + "\n")
+    parameters = sum(p.numel() for p in network.parameters())
+    print(
+        f"{output}: {parameters / 1e6:.2f} M parameters, vocabulary {len(tokenizer):,}, from {len(records):,} records"
+    )

@@ -1,0 +1,77 @@
+"""``compare``: runs on the same records, paired: differences, tests, flips, the plan's criteria."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from itertools import combinations
+from pathlib import Path
+
+from guardreasoner.cli.commands._compared import add_runs, read_compared
+from guardreasoner.cli.options import add_files, require_files, write
+from guardreasoner.errors import InputError
+from guardreasoner.evaluation.comparison import Comparison
+from guardreasoner.records import write_jsonl
+from guardreasoner.report.comparisons import comparison_as_json, comparison_notes, comparison_tables
+from guardreasoner.report.tables import latex_document
+from guardreasoner.sources.named_predictions import remarks
+
+HELP = "compare runs on the same records: differences with intervals, McNemar tests, flips, the plan's criteria"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_runs(parser)
+    parser.add_argument(
+        "--flips", type=Path, metavar="FILE", help="write what one run has right and another wrong, JSONL"
+    )
+    add_files(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare the runs, show the tables, write the files.
+
+    Args:
+        args: what :func:`configure` declares.
+
+    Raises:
+        InputError: a file, or what it holds, is wrong; other records; an unknown role or run.
+    """
+    require_files(json=args.json, latex=args.latex, flips=args.flips)
+    compared = read_compared(args, "compare")
+    comparison, criteria = compared.comparison, compared.criteria
+    pairs = comparison.pairs()
+    tables = comparison_tables(comparison, pairs, criteria)
+    notes = comparison_notes(comparison, pairs, compared.seeds, args.resamples)
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
+    for table in tables:
+        table.show(console)
+    for note in notes:
+        console.print(note, style="dim", highlight=False, markup=False)
+    for remark in remarks(compared.named):
+        print(f"note: {remark}")
+    if args.flips:
+        _write_flips(args.flips, comparison)
+    if args.json:
+        how = {"resamples": args.resamples, "seed": args.seed}
+        content = how | comparison_as_json(comparison, pairs, criteria, {one.name: one.paths for one in compared.named})
+        write(args.json, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    if args.latex:
+        write(args.latex, latex_document(tables, notes))
+    return 0
+
+
+def _write_flips(path: Path, comparison: Comparison) -> None:
+    pairs = combinations(comparison.scores, 2)
+    rows = (
+        {"first": first, "second": second, **asdict(flip)}
+        for first, second in pairs
+        for flip in comparison.flips(first, second)
+    )
+    try:
+        count = write_jsonl(path, rows)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+    print(f"written: {path} ({count} flips)")

@@ -1,1 +1,0 @@
-"""The LightningDataModules: reasoning to learn from, preference pairs, benchmarks."""

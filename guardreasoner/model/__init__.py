@@ -1,0 +1,1 @@
+"""The network: loading, adapters, tokenization, batches, packed rows and log-probabilities."""

@@ -1,0 +1,291 @@
+"""The network: loads a causal language model (full, LoRA, 4-bit), computes completion log-probabilities, saves."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from guardreasoner.errors import InputError
+from guardreasoner.model.batch import Batch, Segment
+from guardreasoner.model.loading import FORMAT_FILE, files_fingerprint, load_network, loading, read_json
+from guardreasoner.model.log_probs import token_logps
+from guardreasoner.model.lora import LoRA, add_adapter, attach_adapter, base_fingerprint, prepared, write_base
+from guardreasoner.model.packed_attention import (
+    Context,
+    KeyValues,
+    PackedContext,
+    SharedPrefix,
+    enable_packed_attention,
+    skip_unpredicted_positions,
+)
+from guardreasoner.model.prompt_tokenizer import PromptTokenizer
+from guardreasoner.prompts import PromptFormat
+from guardreasoner.tasks import Task
+from guardreasoner.workflow.manifest import replacing_folder
+
+_PLAIN = "data.collate: guardreasoner.model.batch.two_row"
+
+
+class Backbone(nn.Module):
+    """A causal language model that is read from a folder or a hub, when it is first needed.
+
+    A folder that holds an adapter is loaded as its base model plus that adapter, which is what is trained further.
+
+    Args:
+        path: a Hugging Face model folder or hub id.
+        lora: train adapters instead of all weights.
+        quantization: "4bit" loads the frozen weights as NF4 (bitsandbytes); needs ``lora`` or an adapter folder to
+        train. dtype: type of the loaded weights.
+        tasks: what the model decides; by default as the folder says, else the three of GuardReasoner.
+        format: how the model is asked; by default as the folder says, else as the paper does.
+        gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
+        compile: fuse what stands around the matrix products and the attention with ``torch.compile``: about a minute
+            at the first step; needs a C++ compiler on a CPU, Triton on a GPU.
+
+    Raises:
+        InputError: no such folder, weights missing, or a format, adapter or base model that does not match.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        lora: LoRA | None = None,
+        quantization: Literal["4bit"] | None = None,
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        format: PromptFormat | None = None,
+        gradient_checkpointing: bool = False,
+        tasks: list[Task] | None = None,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.path = path
+        self.lora = lora
+        self.quantization = quantization
+        self.dtype = dtype
+        self.gradient_checkpointing = gradient_checkpointing
+        self.compile_layers = compile
+        self.network: Any = None
+        self.supports_packing = False
+        """Whether the loaded network computes packed rows (:mod:`guardreasoner.model.packing`)."""
+        self._format = format
+        self._tasks = tuple(tasks) if tasks else None
+        self._encoder: PromptTokenizer | None = None
+
+    @property
+    def name(self) -> str:
+        """What people call the model: the last part of its path."""
+        return Path(self.path).name
+
+    @property
+    def prompt_tokenizer(self) -> PromptTokenizer:
+        """The tokenizer with the prompt format; needs no weights."""
+        if self._encoder is None:
+            from transformers import AutoTokenizer
+
+            self._require_path()
+            tokenizer = loading(self.path, lambda: AutoTokenizer.from_pretrained(self.path, trust_remote_code=False))
+            self._encoder = PromptTokenizer(tokenizer, self._read_format())
+        return self._encoder
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether the loaded network is trained through an adapter."""
+        return hasattr(self.network, "peft_config")
+
+    def load(self) -> None:
+        """Load the weights, once."""
+        if self.network is not None:
+            return
+        self._require_path()
+        adapter = read_json(Path(self.path) / "adapter_config.json")
+        network = load_network(
+            adapter["base_model_name_or_path"] if adapter else self.path, getattr(torch, self.dtype), self.quantization
+        )
+        if adapter:
+            network = attach_adapter(prepared(network, bool(self.quantization)), self.path, adapter, self.lora)
+        elif self.lora is not None:
+            network = add_adapter(prepared(network, bool(self.quantization)), self.lora)
+        elif self.quantization:
+            network.requires_grad_(False)
+        if self.gradient_checkpointing:
+            network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            network.enable_input_require_grads()
+        self.network = network
+        self.supports_packing = enable_packed_attention(self._decoder())
+        if self.supports_packing:
+            skip_unpredicted_positions(self._decoder())
+        if self.compile_layers:
+            self._compile()
+
+    def unloaded(self) -> "Backbone":
+        """Return the same model with nothing read yet, small enough to be sent to another process.
+
+        A folder is named by its absolute path, as the other process may work in another folder.
+        """
+        return Backbone(
+            str(Path(self.path).resolve()) if Path(self.path).is_dir() else self.path,
+            self.lora,
+            self.quantization,
+            self.dtype,
+            self._format,
+            self.gradient_checkpointing,
+            list(self._tasks) if self._tasks else None,
+            self.compile_layers,
+        )
+
+    def completion_logps(self, batch: Batch, prefix: SharedPrefix | None = None) -> Tensor:
+        """Return the log-probability of each completion token: (N,) in nats.
+
+        The output layer is applied to the N places that predict a completion token and to no other.
+
+        Args:
+            batch: rows.
+            prefix: that of a packed batch, where it is computed already (:meth:`begin`).
+
+        Raises:
+            InputError: a packed row for a network that cannot compute it.
+        """
+        if batch.segments is None:
+            hidden = self._hidden(batch.input_ids, batch.position_ids, mask=batch.attention_mask).flatten(0, 1)
+            hidden = hidden[batch.predictors]
+        else:
+            context = PackedContext(batch.segments, prefix or self.encode_prefix(batch.prefix_ids))
+            hidden = self.packed_hidden(batch.input_ids, batch.position_ids, context)
+            hidden = hidden[torch.searchsorted(context.predict_positions(hidden.device), batch.predictors)]
+        return token_logps(hidden, self._output_weight(), batch.targets)
+
+    def encode_prefix(self, ids: Tensor | None) -> SharedPrefix | None:
+        """Compute the keys and values of a shared prefix once; None where there is none.
+
+        Args:
+            ids: (tokens,) int64, may be empty; None for a batch of plain rows.
+        """
+        if ids is None or not len(ids):
+            return None
+        kv_out: dict[int, KeyValues] = {}
+        positions = torch.arange(len(ids), device=ids.device)
+        context = PackedContext([Segment(0, len(ids), num_predict=1)], kv_out=kv_out)
+        self.packed_hidden(ids[None], positions[None], context)
+        return SharedPrefix(kv_out)
+
+    def packed_hidden(self, ids: Tensor, positions: Tensor, context: PackedContext) -> Tensor:
+        """Return the last hidden states of a packed row where something is predicted: (places read, H).
+
+        Args:
+            ids: (1, T) int64.
+            positions: (1, T) int64.
+            tree: the row's.
+
+        Raises:
+            InputError: the network takes no packed rows.
+        """
+        hidden = self._hidden(ids, positions, context)[0]
+        # a last layer that reads in part has left the others out already
+        return hidden if context.full_hidden is not None else hidden[context.predict_positions(hidden.device)]
+
+    def next_hidden(self, ids: Tensor, positions: Tensor, context: Context) -> Tensor:
+        """Return the last hidden states of one more token a row: (rows, H).
+
+        Args:
+            ids: (rows, 1) int64.
+            positions: (rows, 1) int64.
+            context: what the rows hold already.
+
+        Raises:
+            InputError: the network takes no contexts.
+        """
+        return self._hidden(ids, positions, context)[:, 0]
+
+    def _hidden(
+        self, ids: Tensor, positions: Tensor, context: Context | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        more: dict[str, Any] = {}
+        if context is not None:
+            if not self.supports_packing:
+                raise InputError(f"{self.path}: this network computes no packed rows", f"set {_PLAIN}")
+            # a mask that is ready is passed on as it is; this one is never looked at
+            mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids.device)
+            more["context"] = context
+        decoder = self._decoder()
+        found = decoder(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, **more)
+        hidden: Tensor = found.last_hidden_state
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Apply the output layer to (N, H) hidden states: (N, V)."""
+        weight = self._output_weight()
+        return nn.functional.linear(hidden.to(weight.dtype), weight)
+
+    def weights_fingerprint(self) -> str:
+        """Return a hash that tells this model's weights and tokenizer from others': sizes and samples of every file."""
+        return files_fingerprint(self.path)
+
+    def save(self, path: str | Path) -> None:
+        """Write a Hugging Face model folder (weights or adapter, tokenizer, prompt format), whole or not at all."""
+        with replacing_folder(path) as folder:
+            if self.has_adapter:
+                self.network.save_pretrained(folder, selected_adapters=["default"])
+                write_base(folder)
+            else:
+                self.network.save_pretrained(folder)
+            self.prompt_tokenizer.tokenizer.save_pretrained(folder)
+            about: dict[str, Any] = {"format": asdict(self.prompt_tokenizer.format)}
+            if self.has_adapter:
+                about["base"] = base_fingerprint(self.network)
+            (folder / FORMAT_FILE).write_text(json.dumps(about, indent=1) + "\n")
+
+    def _compile(self) -> None:
+        """Compile feed-forward parts and norms; rows of any length use the same code."""
+        layers = getattr(self._decoder(), "layers", None)
+        if layers is None:
+            raise InputError(
+                f"model.backbone.compile: {type(self.network).__name__} has no layers that can be compiled"
+            )
+        for layer in layers:
+            for name, part in layer.named_children():
+                if "attn" not in name:
+                    part.compile(dynamic=True)
+
+    def _decoder(self) -> Any:
+        network = self.network.get_base_model() if self.has_adapter else self.network
+        return network.base_model
+
+    def _output_weight(self) -> Tensor:
+        return self.network.get_output_embeddings().weight
+
+    def _require_path(self) -> None:
+        path = Path(self.path)
+        looks_local = (
+            path.is_absolute()
+            or self.path.startswith("./")  # which Path leaves out
+            or path.parts[:1] in {("checkpoints",), ("..",)}
+            or len(path.parts) > 2
+        )
+        if looks_local and not path.is_dir():
+            raise InputError(f"{self.path}: no such model folder (model.backbone.path)")
+        if path.is_dir() and not ((path / "config.json").is_file() or (path / "adapter_config.json").is_file()):
+            raise InputError(f"{self.path}: no model in this folder: neither config.json nor adapter_config.json")
+
+    def _read_format(self) -> PromptFormat:
+        stored = (read_json(Path(self.path) / FORMAT_FILE) or {}).get("format")
+        if stored is None:
+            format = self._format or PromptFormat()
+            return replace(format, tasks=self._tasks) if self._tasks else format
+        found = PromptFormat(
+            tuple(Task(**task) for task in stored["tasks"]), stored["opening"], stored["chat_template"]
+        )
+        if self._tasks and self._tasks != found.tasks:
+            own = ", ".join(task.name for task in found.tasks)
+            raise InputError(
+                f"{self.path}: the model was made for other tasks than model.backbone.tasks: {own}",
+                "one definition serves all stages: recipe.tasks; make the model again after a change",
+            )
+        if self._format is not None and self._format != found:
+            raise InputError(
+                f"{self.path}: the model was trained with another prompt format than model.backbone.format asks for",
+                f"leave format out to use the model's own ({Path(self.path) / FORMAT_FILE})",
+            )
+        return found

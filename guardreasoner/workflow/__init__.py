@@ -1,0 +1,1 @@
+"""Configs, the stage graph, staleness, manifests, lineage and redaction; loads no torch."""

@@ -1,0 +1,191 @@
+"""Merges a command's YAML files and flags into one config, without loading torch.
+
+The rules are those of the Lightning command line (jsonargparse, parser mode "omegaconf+"), so that a stage can be
+judged before it is started.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from guardreasoner.errors import InputError
+from guardreasoner.workflow.recipe import Recipe
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line and the config that it amounts to.
+
+    Args:
+        argv: the words after ``python -m guardreasoner``, the verb first.
+        config: merged and interpolated.
+    """
+
+    argv: tuple[str, ...]
+    config: Config
+
+    @property
+    def verb(self) -> str:
+        """Return the first word."""
+        return self.argv[0]
+
+    @property
+    def output(self) -> Path | None:
+        """Return what the command makes: the config's ``output``, if it has one."""
+        output = self.config.get("output")
+        return Path(output) if isinstance(output, str) and output else None
+
+
+def resolve(argv: Sequence[str]) -> Command:
+    """Merge the recipe's defaults with the files and flags of a command, from left to right, then fill in ``${…}``.
+
+    Mappings are merged, lists and all else replaced, ``key+`` appends to a list; a flag may leave out ``init_args``.
+
+    Args:
+        argv: verb, then flags.
+
+    Raises:
+        InputError: a file is missing, is not YAML or holds a key twice; an interpolation leads nowhere.
+    """
+    config: Config = {"recipe": asdict(Recipe())}
+    for name, value in flags(argv):
+        if name == "config":
+            _merge(config, load_yaml(value))
+        else:  # a flag alone says yes
+            _assign(config, name.split("."), True if value is None else _flag_value(name, value))
+    return Command(tuple(argv), _interpolate(config, " ".join(argv)))
+
+
+def flags(argv: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Yield (name without dashes, text or None) for each flag of a command, in order; ``-c`` is ``config``."""
+    words = [*argv[1:], "--"]
+    for position, word in enumerate(words[:-1]):
+        if word == "-c" or (word.startswith("--") and len(word) > 2):
+            name, equals, value = word.lstrip("-").partition("=")
+            following = None if words[position + 1].startswith("--") else words[position + 1]
+            yield ("config" if name == "c" else name), value if equals else following
+
+
+def config_files(argv: Sequence[str]) -> list[str]:
+    """Return the files that a command names with ``--config``, in order."""
+    return [value for name, value in flags(argv) if name == "config"]
+
+
+def load_yaml(path: str | Path | None) -> Config:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        InputError: the file is missing, is not YAML, holds no mapping, or holds a key twice.
+    """
+    if path is None:
+        raise InputError("--config: expected a file name after it")
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
+        raise InputError(f"--config {path}: {reason}") from None
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise InputError(f"{path}{line}: {error.problem or 'not valid YAML'}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(value, dict | None):
+        raise InputError(f"{path}: expected a mapping, found {type(value).__name__}")
+    return value or {}
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-3 as a number and a date as text, as the Lightning command line does; refuses a key that comes twice."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own way of declaring them)
+        first: [(tag, pattern) for tag, pattern in pairs if not tag.endswith((":timestamp", ":float"))]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            # YAML lets the last of two equal keys win, so that a setting further up is lost without a word.
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"key {key.value!r} occurs twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"[-+]?(?:\d[\d_]*\.[\d_]*(?:e[-+]?\d+)?|\d[\d_]*e[-+]?\d+|\.\d[\d_]*(?:e[-+]?\d+)?|\.inf)$|\.nan$", re.I
+    ),
+    list("-+0123456789."),
+)
+
+
+def _flag_value(name: str, text: str) -> Any:
+    if name in ("model", "data", "trainer") and text.endswith((".yaml", ".yml")) and os.path.isfile(text):
+        return load_yaml(text)
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        return text
+
+
+def _merge(config: Config, more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        _assign(config, str(key).split(".") if "." in str(key) else [key], value)
+
+
+def _assign(node: Config, keys: list[Any], value: Any) -> None:
+    """Set what ``keys`` lead to, on the way stepping into ``init_args`` and into the last element of a list."""
+    key, rest = keys[0], keys[1:]
+    if "class_path" in node and key not in ("class_path", "init_args", "dict_kwargs"):
+        node, key, rest = node.setdefault("init_args", {}), key, rest
+    append = isinstance(key, str) and key.endswith("+")
+    key = key[:-1] if append else key
+    old = node.get(key)
+    if rest:
+        while isinstance(old, list) and old:
+            if isinstance(old[-1], str):
+                old[-1] = {"class_path": old[-1]}
+            old = old[-1]
+        if not isinstance(old, dict):
+            old = node[key] = {"class_path": old} if isinstance(old, str) else {}
+        _assign(old, rest, value)
+    elif append:
+        node[key] = [*(old or []), *(value if isinstance(value, list) else [value])]
+    elif isinstance(value, Mapping) and key not in _WHOLE:
+        if not isinstance(old, dict):
+            old = node[key] = {}
+        _merge(old, value)
+    elif isinstance(old, dict) and "class_path" in old and isinstance(value, str):
+        old["class_path"] = value
+    else:
+        node[key] = value
+
+
+_WHOLE = {"sources_by_model"}
+"""Mappings by names of the user's own: a later one takes the place of an earlier one, on the command line as here."""
+
+
+def _interpolate(config: Config, where: str) -> Config:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        resolved = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
+    except OmegaConfBaseException as error:
+        key = f"{error.full_key}: " if error.full_key else ""
+        raise InputError(f"{where}: {key}{str(error).splitlines()[0]}") from None
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}

@@ -1,0 +1,277 @@
+"""Fingerprints, and the manifest that says what made an artefact."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib import metadata, util
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+from guardreasoner.errors import InputError
+from guardreasoner.records import replacing_file
+from guardreasoner.workflow.redaction import command_without_secrets, without_secrets
+
+MANIFEST = "manifest.json"
+_PACKAGES = ("guardreasoner", "torch", "transformers", "lightning", "tokenizers", "peft", "bitsandbytes", "datasets")
+
+
+def fingerprint(value: Any) -> str:
+    """Return the SHA-256 (hex) of a value's canonical JSON: keys sorted, no spaces; what JSON lacks as text."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def content_hash(path: str | Path) -> str:
+    """Return the SHA-256 (hex) of what a file holds, or of the names and bytes of all files below a folder.
+
+    Manifests are left out: they hold a date, and an artefact that is made again alike shall have the same hash.
+
+    Raises:
+        InputError: there is nothing at ``path``, or a file cannot be read.
+    """
+    path = Path(path)
+    try:
+        if not path.is_dir():
+            return _file_hash(path)
+        files = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+        digest = hashlib.sha256()
+        for name, file in sorted((file.relative_to(path).as_posix(), file) for file in files):
+            if file.name != MANIFEST and not name.endswith(f".{MANIFEST}"):
+                digest.update(f"{name}\0{_file_hash(file)}\n".encode())
+        return digest.hexdigest()
+    except OSError as error:
+        raise InputError(f"{error.filename or path}: cannot be read: {error.strerror}") from None
+
+
+@lru_cache(maxsize=1)
+def code_fingerprint() -> str:
+    """Return the hash of this package's code, so that what an older one has kept is not used by a newer one."""
+    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    return fingerprint([_file_hash(file) for file in files])
+
+
+def code_hash(class_path: str) -> str:
+    """Return the hash of the module or package that a class lies in, found but not imported; "" where there is none.
+
+    Args:
+        class_path: import path, ``package.module.Class``.
+    """
+    spec = None
+    for name in class_path.split(".")[:-1]:
+        try:
+            spec = (
+                util.find_spec(name)
+                if spec is None
+                else PathFinder.find_spec(f"{spec.name}.{name}", spec.submodule_search_locations or [])
+            )
+        except (ImportError, ValueError):
+            return ""
+        if spec is None:
+            return ""
+    if spec is None:
+        return ""
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    files = [(file.relative_to(folder).as_posix(), file) for folder in folders for file in sorted(folder.rglob("*.py"))]
+    if not folders and spec.origin and Path(spec.origin).is_file():
+        files = [("", Path(spec.origin))]
+    return fingerprint([(name, _file_hash(file)) for name, file in files]) if files else ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What made an artefact.
+
+    Args:
+        command: the words after ``python -m guardreasoner``; no key or password is written, here or in the config.
+        fingerprint: of the merged config and of the inputs' contents.
+        inputs: content hash by path of each file or folder that was read.
+        content: content hash of the artefact itself.
+        versions: of Python and of the packages that matter, where installed.
+        commit: the git commit of the code, None where it does not lie in a repository of its own.
+        dirty: whether the code differed from that commit.
+        allow_contamination: whether it, or something it was made from, was allowed to be trained or mined on records
+            that a benchmark of the run holds.
+        created: date and time, ISO 8601, UTC.
+        config: what the command amounted to, merged and with every ``${…}`` filled in; None where nobody wrote it down.
+        origins: what was read that is no file: ``{"class_path", "init_args", "code"}`` of a class that generates or
+            fetches records, its code as a hash; ``{"hub"}`` of a model that lies on a hub.
+    """
+
+    command: list[str]
+    fingerprint: str
+    inputs: dict[str, str]
+    content: str
+    versions: dict[str, str] = field(default_factory=dict)
+    commit: str | None = None
+    dirty: bool = False
+    allow_contamination: bool = False
+    created: str = ""
+    config: dict[str, Any] | None = None
+    origins: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def describe(
+        cls,
+        path: str | Path,
+        command: Sequence[str],
+        fingerprint: str,
+        inputs: Mapping[str, str],
+        allow_contamination: bool = False,
+        config: Mapping[str, Any] | None = None,
+        origins: Sequence[Mapping[str, Any]] = (),
+    ) -> "Manifest":
+        """Return the manifest of the artefact at ``path`` as it is now, with today's versions, commit and date.
+
+        Raises:
+            InputError: there is nothing at ``path``.
+        """
+        commit, dirty = _commit()
+        return cls(
+            command=command_without_secrets(command),
+            fingerprint=fingerprint,
+            inputs=dict(inputs),
+            content=content_hash(path),
+            versions=_versions(),
+            commit=commit,
+            dirty=dirty,
+            allow_contamination=allow_contamination or any(map(contaminated, inputs)),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            config=None if config is None else without_secrets(dict(config)),
+            origins=[without_secrets(dict(origin)) for origin in origins],
+        )
+
+    @classmethod
+    def read(cls, artefact: str | Path) -> "Manifest | None":
+        """Return an artefact's manifest; None when there is none, or none that can be read."""
+        try:
+            row = json.loads(manifest_path(artefact).read_text(encoding="utf-8"))
+            manifest = cls(**row)
+        except (OSError, ValueError, TypeError):
+            return None
+        return manifest if manifest._is_whole() else None
+
+    def write(self, artefact: str | Path) -> None:
+        """Write the manifest beside a file or into a folder."""
+        with replacing_file(manifest_path(artefact)) as partial:
+            text = json.dumps(asdict(self), indent=2, ensure_ascii=False, default=str)
+            partial.write_text(text + "\n", encoding="utf-8")
+
+    def made_by(self, command: Sequence[str]) -> bool:
+        """Return whether these words made the artefact."""
+        return self.command in (list(command), command_without_secrets(command))
+
+    def _is_whole(self) -> bool:
+        """Return whether the fields that are relied on are what they must be; another tool's file has others."""
+        types = {"command": list, "inputs": dict, "versions": dict, "origins": list, "config": dict | None}
+        if not all(isinstance(getattr(self, name), kind) for name, kind in types.items()):
+            return False
+        texts = (*self.command, *self.inputs, *self.inputs.values(), self.content, self.created, self.commit or "")
+        return all(isinstance(text, str) for text in texts) and all(isinstance(one, dict) for one in self.origins)
+
+
+def record_made(
+    path: str | Path, command: Sequence[str], config: Mapping[str, Any], inputs: Iterable[str | Path]
+) -> None:
+    """Write the manifest of what a verb without a config file has just made.
+
+    Args:
+        path: file or folder that was made.
+        command: the words after ``python -m guardreasoner``.
+        config: what the words amount to.
+        inputs: files and folders that were read.
+
+    Raises:
+        InputError: one of them cannot be read.
+    """
+    hashes = {str(one): content_hash(one) for one in inputs}
+    made = fingerprint({"verb": command[0], "config": config, "inputs": hashes})
+    Manifest.describe(path, command, made, hashes, config=config).write(path)
+
+
+def contaminated(path: str | Path) -> bool:
+    """Return whether an artefact, or the folder that a file lies in, is stamped with ``allow_contamination``."""
+    path = Path(path)
+    found = (Manifest.read(place) for place in (path, path.parent))
+    return any(manifest.allow_contamination for manifest in found if manifest)
+
+
+def manifest_path(artefact: str | Path) -> Path:
+    """Return where an artefact's manifest lies: ``folder/manifest.json`` or ``file.manifest.json``."""
+    artefact = Path(artefact)
+    return artefact / MANIFEST if artefact.is_dir() else artefact.with_name(f"{artefact.name}.{MANIFEST}")
+
+
+@contextmanager
+def replacing_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a new folder beside ``path`` and move it there when the block ends well; on an error leave ``path`` as is.
+
+    What lies at ``path`` stays whole until the new folder is complete. Two renames are needed, as a folder that is not
+    empty cannot be replaced in one: killed between them, the old one lies beside the target as ``.NAME.PID.old``.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial, old = (path.with_name(f".{path.name}.{os.getpid()}.{state}") for state in ("partial", "old"))
+    partial.mkdir()
+    try:
+        yield partial
+        if os.path.lexists(path):
+            path.rename(old)
+        try:
+            partial.rename(path)
+        except OSError:
+            if os.path.lexists(old):
+                old.rename(path)
+            raise
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old)
+        else:
+            old.unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _file_hash(path: Path) -> str:
+    state = path.stat()
+    return _cached_file_hash(str(path.absolute()), state.st_size, state.st_mtime_ns, state.st_ino)
+
+
+@lru_cache(maxsize=100_000)
+def _cached_file_hash(path: str, size: int, mtime_ns: int, inode: int) -> str:
+    # Several stages read one checkpoint; size, time and inode say within a process that it is still the same file.
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _commit() -> tuple[str | None, bool]:
+    root = Path(__file__).resolve().parents[2]
+    # An installed package may lie inside somebody else's repository, whose commit says nothing about this code.
+    if not (root / ".git").exists():
+        return None, False
+    try:
+        return _git(root, "rev-parse", "HEAD"), bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, False
+
+
+def _git(root: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,275 @@
+"""The verb ``lineage``: the tree, the state of each thing in it, and the exit code."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guardreasoner.cli.main import main
+from guardreasoner.workflow.config import Command
+from guardreasoner.workflow.manifest import Manifest, content_hash
+from guardreasoner.workflow.staleness import StageState
+from tests.cli.commands.test_pairs import rollouts
+
+EMBEDDED = "guardreasoner.sources.embedded.Embedded"
+
+
+def make(verb: str, output: str, *reads: str, text: str = "", **config: Any) -> None:
+    """Make a folder from others, with the manifest that a run leaves."""
+    state = StageState.of(Command((verb, "--config", "a.yaml"), {"output": output, "reads": [*reads], **config}))
+    state.begin()
+    Path(output).mkdir(parents=True, exist_ok=True)
+    Path(output, "made.txt").write_text(text or output)
+    state.finish()
+
+
+@pytest.fixture(autouse=True)
+def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in a folder with rows.jsonl -> base -> rsft -> two rollouts -> hsdpo, which reads rsft too."""
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").write_text('{"text": "one"}\n')
+    make("base-model", "made/base", "rows.jsonl")
+    make("fit", "made/rsft", "made/base", seed_everything=3, data={"init_args": {"seed": 4}})
+    for name in ("one", "two"):
+        make("predict", f"made/{name}", "made/rsft", model={"init_args": {"seed": 5}})
+    make("fit", "made/hsdpo", "made/rsft", "made/one", "made/two")
+
+
+def show(capsys: pytest.CaptureFixture[str], *paths: str, code: int = 0) -> list[str]:
+    """Return the lines of the verb, which ends with this code."""
+    capsys.readouterr()
+    assert main(["lineage", *paths]) == code
+    return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+
+
+def read(capsys: pytest.CaptureFixture[str], *paths: str, code: int = 0) -> dict[str, Any]:
+    """Return the same as JSON."""
+    return json.loads("\n".join(show(capsys, *paths, "--json", code=code)))
+
+
+def nodes(tree: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a tree's nodes from above."""
+    return [tree, *(node for inner in tree.get("inputs", ()) for node in nodes(inner))]
+
+
+def states(content: dict[str, Any]) -> dict[str, str]:
+    """Return each path of the trees with its state."""
+    return {node["path"]: node["state"] for tree in content["trees"] for node in nodes(tree)}
+
+
+def test_the_tree_leads_down_to_the_source_file(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = show(capsys, "made/hsdpo")
+    assert lines[0].startswith("made/hsdpo  unchanged  fit; ")
+    paths = [line.replace("│", " ").replace("├──", " ").replace("└──", " ").split()[0] for line in lines[:-1]]
+    assert paths == [
+        *("made/hsdpo", "made/one", "made/rsft", "made/base", "rows.jsonl"),
+        *("made/rsft", "made/two", "made/rsft"),
+    ]
+    assert "seed_everything 3, data.seed 4" in lines[2]
+    assert "predict; 20" in lines[1]
+    assert lines[4].endswith("rows.jsonl  unchanged  file without a manifest")
+    assert lines[5].endswith("made/rsft  unchanged  see above")
+    assert lines[-1] == "6 of 6 there and unchanged"
+
+
+def test_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    content = read(capsys, "made/hsdpo")
+    assert content["count"] == 6
+    assert content["changed_or_missing"] == {}
+    top = content["trees"][0]
+    assert top["command"] == ["fit", "--config", "a.yaml"]
+    assert top["found"] == content_hash("made/hsdpo")
+    assert top["recorded"] is None
+    assert top["versions"]["python"].startswith("3.")
+    first = top["inputs"][0]
+    assert (first["path"], first["seeds"]) == ("made/one", {"model.seed": 5})
+    assert first["recorded"] == first["found"] == content_hash("made/one")
+    assert top["inputs"][1] == {
+        "path": "made/rsft",
+        "kind": "artefact",
+        "state": "unchanged",
+        "recorded": content_hash("made/rsft"),
+        "found": content_hash("made/rsft"),
+        "shown_above": True,
+    }
+
+
+def test_a_source_that_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("rows.jsonl").write_text("{}\n")
+    content = read(capsys, "made/hsdpo", code=1)
+    assert content["changed_or_missing"] == {"rows.jsonl": "changed since"}
+    assert show(capsys, "made/hsdpo", code=1)[-1] == "1 of 6 changed or missing: rows.jsonl (changed since)"
+
+
+def test_what_was_made_again_otherwise_changed_since(capsys: pytest.CaptureFixture[str]) -> None:
+    make("fit", "made/rsft", "made/base", text="other weights")
+    found = states(read(capsys, "made/hsdpo", code=1))
+    assert found == {**dict.fromkeys(found, "unchanged"), "made/rsft": "changed since"}
+    assert read(capsys, "made/rsft")["changed_or_missing"] == {}
+
+
+def test_what_was_edited_changed_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("made/base/made.txt").write_text("edited")
+    found = states(read(capsys, "made/rsft", code=1))
+    assert found == {"made/rsft": "unchanged", "made/base": "changed by hand", "rows.jsonl": "unchanged"}
+    make("fit", "made/rsft", "made/base")  # which reads what was edited
+    assert states(read(capsys, "made/rsft", code=1))["made/base"] == "changed by hand"
+
+
+def test_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree("made/one")
+    Path("rows.jsonl").unlink()
+    assert main(["lineage", "made/hsdpo"]) == 1
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1] == "2 of 6 changed or missing: made/one (missing), rows.jsonl (missing)"
+    assert said.err == (
+        f"hint: relative paths are looked for below {Path.cwd()}; start this where the commands were started\n"
+    )
+    (one,) = [node for node in nodes(read(capsys, "made/hsdpo", code=1)["trees"][0]) if node["path"] == "made/one"]
+    assert (one["kind"], one["found"], one["inputs"]) == (None, None, [])
+
+
+def test_a_class_without_files_is_a_leaf(capsys: pytest.CaptureFixture[str]) -> None:
+    source = {"class_path": EMBEDDED, "init_args": {"parts": ["home"]}}
+    make("fit", "made/m", data={"class_path": "x.Data", "init_args": {"source": source}})
+    (leaf,) = read(capsys, "made/m")["trees"][0]["inputs"]
+    assert (leaf["path"], leaf["kind"], leaf["state"]) == (EMBEDDED, "code", "unchanged")
+    assert leaf["init_args"] == {"parts": ["home"]}
+    assert show(capsys, "made/m")[1] == f"└── {EMBEDDED}  unchanged  code; parts=['home']"
+
+
+def test_sources_within_sources_and_benchmarks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(".")
+    Path("mine.py").write_text("class Source: pass\n")
+    files = {"class_path": "guardreasoner.sources.files.Files", "init_args": {"train": "rows.jsonl"}}
+    together = {"class_path": "guardreasoner.sources.concat.Concat", "init_args": {"sources": [files, EMBEDDED]}}
+    arguments = {"source": together, "benchmarks": ["mine.Source", EMBEDDED, "absent.Source"]}
+    make("fit", "made/m", data={"init_args": arguments})
+    assert states(read(capsys, "made/m")) == {
+        "made/m": "unchanged",
+        "rows.jsonl": "unchanged",
+        EMBEDDED: "unchanged",
+        "mine.Source": "unchanged",
+        "absent.Source": "not looked at",
+    }
+    Path("mine.py").write_text("class Source: more = 1\n")
+    assert states(read(capsys, "made/m", code=1))["mine.Source"] == "changed since"
+    Path("mine.py").unlink()
+    assert states(read(capsys, "made/m", code=1))["mine.Source"] == "missing"
+
+
+def test_a_model_of_a_hub_is_a_leaf(capsys: pytest.CaptureFixture[str]) -> None:
+    make("fit", "made/m", model={"init_args": {"backbone": {"path": "somebody/model"}}})
+    lines = show(capsys, "made/m")
+    assert lines[1:] == [
+        "└── somebody/model  not looked at  on a hub",
+        "1 of 2 there and unchanged",
+        "not looked at: somebody/model",
+    ]
+
+
+def test_a_file_inside_an_artefact_leads_to_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert show(capsys, "made/rsft/made.txt") == show(capsys, "made/rsft") == show(capsys, "made/rsft/manifest.json")
+    make("fit", "made/m", "made/rsft/made.txt")
+    inner = read(capsys, "made/m")["trees"][0]["inputs"][0]
+    assert (inner["path"], inner["kind"], inner["state"]) == ("made/rsft/made.txt", "file", "unchanged")
+    assert [node["path"] for node in inner["inputs"]] == ["made/rsft"]
+
+
+def test_pairs_lead_to_their_rollouts(capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [rollouts(Path("plain"), "HU HH"), rollouts(Path("made/one"), "HU UU", "n")]
+    make("predict", "made/one", "made/rsft")
+    assert main(["pairs", "--rollouts", *folders, "--out", "pairs.jsonl", "--gamma", "0.3", "--seed", "7"]) == 0
+    manifest = Manifest.read("pairs.jsonl")
+    assert manifest is not None
+    assert manifest.command[:2] == ["pairs", "--rollouts"]
+    assert manifest.inputs == {"plain": content_hash("plain"), "made/one": content_hash("made/one")}
+    assert manifest.config is not None
+    assert (manifest.config["gamma"], manifest.config["output"]) == (0.3, "pairs.jsonl")
+    lines = show(capsys, "pairs.jsonl")
+    assert "seed 7" in lines[0]
+    assert lines[1].endswith("plain  unchanged  folder without a manifest")
+    assert "made/one  unchanged  predict" in lines[2]
+    assert lines[-1] == "6 of 6 there and unchanged"
+    Path("plain/rollouts.jsonl").write_text("{}\n")
+    assert read(capsys, "pairs.jsonl", code=1)["changed_or_missing"] == {"plain": "changed since"}
+
+
+def test_several_paths_share_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = read(capsys, "made/one", "made/two")["trees"]
+    assert [node["path"] for node in nodes(one)] == ["made/one", "made/rsft", "made/base", "rows.jsonl"]
+    assert [node.get("shown_above") for node in nodes(two)] == [None, True]
+
+
+def test_contamination_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    make("fit", "made/rsft", "made/base", allow_contamination=True)
+    make("predict", "made/one", "made/rsft")
+    lines = show(capsys, "made/one")
+    assert [line.endswith("made with --allow_contamination") for line in lines[:3]] == [True, True, False]
+    assert read(capsys, "made/one")["trees"][0]["allow_contamination"] is True
+
+
+def test_from_another_folder_the_command_s_own_output_tells(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("elsewhere/made/rsft").mkdir(parents=True)  # of the same name, and not what was read
+    monkeypatch.chdir("elsewhere")
+    content = read(capsys, str(tmp_path / "made/hsdpo"))
+    assert content["count"] == 6
+    assert str(tmp_path / "made/rsft") in states(content)
+    shutil.move(tmp_path / "made/hsdpo", "moved")
+    found = read(capsys, "moved", code=1)["changed_or_missing"]
+    assert found == {"made/one": "missing", "made/rsft": "changed since", "made/two": "missing"}
+
+
+def test_what_is_made_from_itself_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path("made/base/manifest.json")
+    row = json.loads(path.read_text())
+    path.write_text(json.dumps(row | {"inputs": {"made/hsdpo": content_hash("made/hsdpo"), "made/base": "0" * 64}}))
+    assert read(capsys, "made/hsdpo", code=1)["changed_or_missing"] == {"made/base": "changed since"}
+
+
+def test_an_older_manifest_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    for path in Path("made").glob("*/manifest.json"):
+        row = json.loads(path.read_text())
+        path.write_text(json.dumps({key: value for key, value in row.items() if key not in ("config", "origins")}))
+    assert show(capsys, "made/hsdpo")[-1] == "6 of 6 there and unchanged"
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("made/hspdo", "error: made/hspdo: no such file or folder\nhint: did you mean made/hsdpo?\n"),
+        ("nowhere/at/all", "error: nowhere/at/all: no such file or folder\n"),
+        (
+            "rows.jsonl",
+            "error: rows.jsonl: nothing says what made it\n"
+            "hint: models, rollouts, predictions and pairs that this program makes have a manifest; "
+            "source files have none\n",
+        ),
+        ("made", "error: made: nothing says what made it\nhint: models"),
+        ("foreign", "error: foreign/manifest.json: not a manifest of this program, or damaged\n"),
+        ("foreign/manifest.json", "error: foreign/manifest.json: nothing says what made it\nhint: models"),
+        ("/", "error: /: nothing says what made it\nhint: models"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_one_line(path: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("foreign").mkdir()
+    Path("foreign/manifest.json").write_text('{"command": "none", "fingerprint": "", "inputs": [], "content": ""}')
+    assert main(["lineage", path]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith(said)
+    assert shown.err.count("\n") <= 2
+    assert shown.out == ""
+
+
+def test_lineage_imports_no_torch() -> None:
+    code = "import sys; from guardreasoner.cli.main import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, "lineage", "made/hsdpo"], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()

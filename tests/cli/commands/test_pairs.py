@@ -1,0 +1,245 @@
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from guardreasoner.cli.main import main
+from guardreasoner.prompts import answer_block
+from guardreasoner.records import Record, Rollout, write_jsonl
+from guardreasoner.tasks import GUARD_TASKS
+from tests.report.test_page import Reader
+
+BENCHMARKS = {
+    "AegisSafetyTest": 28,
+    "HarmBenchPrompt": 44,
+    "HarmBenchResponse": 40,
+    "SimpleSafetyTests": 2,
+    "XSTestReponseHarmful": 13,
+    "XSTestResponseRefusal": 38,
+}
+"""Hard records of the two published models; in the released reading HarmBenchResponse has one more."""
+
+
+def rollouts(folder: Path, words: str, model: str = "m", source: str = "[corpus]") -> str:
+    """Write a folder, one record a word: "HU" is a harmful request judged harmful, then unharmful; "-" no verdict."""
+    names = {"H": "harmful", "U": "unharmful"}
+    records, outputs = [], []
+    for number, word in enumerate(words.split()):
+        records.append(Record(str(number), "p", labels={"request": "harmful"}, source=source))
+        for index, letter in enumerate(word):
+            text = answer_block({"request": names[letter]}, GUARD_TASKS) if letter in names else "…"
+            outputs.append(Rollout(str(number), model, "f", index, 0, text))
+    write_jsonl(folder / "records.jsonl", records)
+    write_jsonl(folder / "rollouts.jsonl", outputs)
+    return str(folder)
+
+
+def test_pairs_are_counted_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "pairs.jsonl"
+    folders = [rollouts(tmp_path / "1", "HH HU UU H-"), rollouts(tmp_path / "2", "HH UU UU HH", "n")]
+    assert main(["pairs", "--rollouts", *folders, "--out", str(out)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].split("  ")[0] == "source"
+    assert shown[1].split() == ["[corpus]", "1", "2", "1", "1", "2"]
+    assert shown[2].split() == ["total", "1", "2", "1", "1", "2"]
+    assert shown[3].startswith("16 outputs of 4 records: 2 hard records, weights 0.5 to 1.5; written: ")
+    pairs = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(pair["record"]["id"], pair["excess_errors"], pair["weight"]) for pair in pairs] == [
+        ("1", 2, 1.5),
+        ("3", -2, 0.5),
+    ]
+
+
+def test_a_preset_is_where_options_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [rollouts(tmp_path / "1", "HHHU HHUU HUUU H-"), rollouts(tmp_path / "2", "HHHU HHHH HHHH H-", "n")]
+    out = tmp_path / "pairs.jsonl"
+    assert main(["pairs", "--rollouts", *folders, "--out", str(out), "--preset", "released"]) == 0
+    assert "duplicates" in capsys.readouterr().out
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(row["rule"], row["task"], row["weight"]) for row in rows] == [
+        ("longest/longest", "request", pytest.approx(weight)) for weight in (0.8, 1.0, 1.2)
+    ]
+    more = ["--gamma", "0.4", "--chosen", "shortest", "--pool", "--seed", "7"]
+    assert main(["pairs", "--rollouts", *folders, "--out", str(out), "--preset", "released", *more]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {row["rule"] for row in rows} == {"shortest/longest"}
+    assert {len(row["votes"]) for row in rows} == {8}
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [("HH HH", "outputs agree"), ("UU UU", "no output is right"), ("-- --", "most outputs give no verdict")],
+)
+def test_no_hard_record_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, hint: str) -> None:
+    out = tmp_path / "pairs.jsonl"
+    assert main(["pairs", "--rollouts", rollouts(tmp_path / "r", words), "--out", str(out)]) == 1
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[-1].startswith("total")
+    error, advice = shown.err.splitlines()
+    assert error.startswith("error: no record is hard")
+    assert hint in advice
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "flags", "what"),
+    [
+        ("H U", [], "with k = 1 nothing can be mixed"),
+        ("HU", ["--gamma", "1"], "gamma must be in [0, 1), got 1.0"),
+        ("HU", ["--gamma", "nan"], "gamma must be in [0, 1), got nan"),
+        ("HU", ["--gamma", "much"], "invalid float value"),
+        ("HU", ["--parser", "strict"], "invalid choice"),
+        ("HU", ["--unparsed", "wrong"], "unknown option --unparsed"),
+        ("HU", ["--out", "."], "is a folder"),
+        ("HU", ["--html", "."], "is a folder; --html takes a file"),
+        ("HU", ["--cap", "0"], "cap must be a whole number, at least 1, got 0"),
+        ("HU", ["--sources_by_model", "m"], "--sources_by_model m: expected MODEL=SOURCE,SOURCE"),
+        ("HU", ["--sources_by_model", "n="], "no rollout is of a model 'n'; there are: m"),
+        ("HU", ["--sources_by_model", "m=other"], "m: no record is of a source 'other'; there are: [corpus]"),
+        (
+            "HU",
+            ["--sources_by_model", "m="],
+            "of those that pairing.sources_by_model leaves): with k = 1 nothing can be mixed",
+        ),
+        ("HU", ["--explain", "0"], "--explain says why one record has its pairs, and nothing else"),
+        ("HU", ["--data.pairing.gamma", "0.1"], "--data.pairing.gamma belongs to a --config, which is not given"),
+    ],
+)
+def test_bad_input_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, flags: list[str], what: str
+) -> None:
+    out = tmp_path / "pairs.jsonl"
+    assert main(["pairs", "--rollouts", rollouts(tmp_path / "r", words), "--out", str(out), *flags]) == 2
+    error = capsys.readouterr().err
+    assert what in error
+    assert len(error.splitlines()) <= 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r"]
+
+
+def test_missing_rollouts_say_what_makes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pairs", "--rollouts", str(tmp_path / "r"), "--out", str(tmp_path / "pairs.jsonl")]) == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert "no such file or folder" in error
+    command = "python -m guardreasoner predict --config configs/mine.yaml (or configs/synthesize.yaml)"
+    assert hint == f"hint: {command} writes rollouts"
+
+
+def test_what_is_required_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, what in (([], "--rollouts or --config"), (["--rollouts", rollouts(tmp_path / "r", "HU")], "--out")):
+        assert main(["pairs", *words]) == 2
+        assert f"required: {what}" in capsys.readouterr().err
+
+
+def test_who_mines_what_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [rollouts(tmp_path / "1", "HH HU", source="a/b"), rollouts(tmp_path / "2", "HH UU", "n", "a/b")]
+    start = ["pairs", "--rollouts", *folders, "--out", str(tmp_path / "pairs.jsonl")]
+    assert main([*start, "--sources_by_model", "n=", "--sources_by_model", "m=a"]) == 0
+    head, row = capsys.readouterr().out.splitlines()[:2]
+    assert "not mined" in head
+    assert row.split() == ["a/b", "1", "1", "0", "0", "4", "1"]
+    assert (
+        main([*start, "--preset", "paper", "--sources_by_model", "n=a/b,a", "--rejected", "all", "--chosen", "all"])
+        == 0
+    )
+    assert "not mined" not in capsys.readouterr().out
+
+
+def test_several_pairs_of_a_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "pairs.jsonl"
+    start = ["pairs", "--rollouts", rollouts(tmp_path / "r", "HHHUU HHHHH HUHHH"), "--out", str(out)]
+    assert main([*start, "--chosen", "all", "--rejected", "all", "--cap", "5"]) == 0
+    said = capsys.readouterr().out
+    assert "beyond cap" in said.splitlines()[0]
+    assert "2 hard records, 9 pairs, weights 0.5 to 1.5" in said
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["id"] for row in rows] == [*(f"0#{n}" for n in range(1, 6)), *(f"2#{n}" for n in range(1, 5))]
+    assert {row["weight"] for row in rows[:5]} == {1.5}
+
+
+def test_one_record_is_explained_and_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = ["pairs", "--rollouts", rollouts(tmp_path / "r", "HU HH"), "--explain"]
+    assert main([*start, "0"]) == 0
+    said = capsys.readouterr().out
+    assert "record   0 of source [corpus]" in said
+    assert "votes    all models: 1 right, 1 wrong: mixed, so the record is hard" in said
+    assert main([*start, "1", "--verbose"]) == 0
+    assert "no pair  the outputs are not mixed" in capsys.readouterr().out
+    assert main([*start, "7"]) == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error == "error: no record '7' among the 2 that were mined"
+    assert hint == "hint: ids are like 0"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r"]
+
+
+def test_details_page_and_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [rollouts(tmp_path / "1", "HHU UUH HHH"), rollouts(tmp_path / "2", "HHH UUU UUH", "<b>n")]
+    start = ["pairs", "--rollouts", *folders, "--out", str(tmp_path / "pairs.jsonl")]
+    assert main(start) == 0
+    brief = capsys.readouterr().out
+    assert "-seconds" not in brief
+    assert len(brief.splitlines()) <= 8
+    assert "hard records to expect by outputs of each model: 1.3 with 1, 2.3 with 2, 3.0 with 3" in brief
+    assert "models agree on the majority for 66.7 % (<b>n and m, kappa 0.40) of the records" in brief
+    for folder, seconds in zip(folders, (30, 60), strict=True):
+        cost = {"seconds": seconds, "device": "cuda", "devices": 1, "tokens": 900, "outputs": 9}
+        Path(folder, "cost.manifest.json").write_text(json.dumps(cost))
+    page = tmp_path / "pages" / "mining.html"
+    assert main([*start, "--details", "--html", str(page)]) == 0
+    details = capsys.readouterr().out
+    assert "sampling took 90 GPU-seconds, 20 tokens a second, 30.00 GPU-seconds a pair" in details
+    for title in ("by source and task", "by right outputs", "by weight", "if fewer outputs", "agreement of models"):
+        assert title in details
+    read = Reader(page.read_text())
+    assert "3 hard records of 3, 3 pairs." in " ".join(read.text.split())
+    assert "b" not in read.tags
+    Path(folders[0], "cost.manifest.json").write_text("{")
+    assert main(start) == 2
+    assert "cost.manifest.json: expected seconds" in capsys.readouterr().err
+
+
+def test_two_models_of_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [rollouts(tmp_path / name, "HU") for name in "ab"]
+    text = Path(folders[1], "rollouts.jsonl").read_text()
+    Path(folders[1], "rollouts.jsonl").write_text(text.replace('"fingerprint": "f"', '"fingerprint": "e"'))
+    assert main(["pairs", "--rollouts", *folders, "--out", str(tmp_path / "pairs.jsonl")]) == 2
+    assert "two models under the name 'm': fingerprints e and f" in capsys.readouterr().err
+
+
+def test_a_rollout_that_was_cut_off_is_said_once(tmp_path: Path) -> None:
+    folder = rollouts(tmp_path / "r", "HU HU")
+    with Path(folder, "rollouts.jsonl").open("a") as lines:
+        lines.write('{"record_id": "1", "mod')
+    words = [
+        sys.executable,
+        "-m",
+        "guardreasoner",
+        "pairs",
+        "--rollouts",
+        folder,
+        "--out",
+        str(tmp_path / "pairs.jsonl"),
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stderr == f"{folder}/rollouts.jsonl:5: cut off while it was written: 1 rollout left out, 4 read\n"
+    assert "4 outputs of 2 records: 2 hard records" in done.stdout
+
+
+@pytest.mark.parametrize(("flags", "hard"), [([], 165), (["--parser", "released"], 166)])
+def test_the_published_models(
+    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], hard: int
+) -> None:
+    out = tmp_path / "pairs.jsonl"
+    folders = [str(shared_data / "predictions" / name) for name in ("1B", "3B")]
+    began = time.monotonic()
+    assert main(["pairs", "--rollouts", *folders, "--out", str(out), *flags]) == 0
+    assert time.monotonic() - began < 10
+    assert len(out.read_text().splitlines()) == hard
+    said = capsys.readouterr().out
+    assert f"{hard} hard records" in said
+    pairs = {line.split()[0]: int(line.split()[-1]) for line in said.splitlines() if re.match(r"\w+ .* \d+$", line)}
+    expected = BENCHMARKS | ({} if hard == 165 else {"HarmBenchResponse": 41})
+    assert {name: pairs[name] for name in BENCHMARKS} == expected

@@ -1,0 +1,137 @@
+"""The verb ``review``: what it refuses, what it says, and ratings summed up without a server."""
+
+import json
+import re
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from guardreasoner.cli.main import main
+from tests.review.test_ratings import written
+from tests.support.ratings import rating
+from tests.support.review_runs import FIRST, SECOND, open_session, two_runs, write_run
+from tests.support.serving import Serving
+
+Start = Callable[..., str]
+YES = {"coherent": True, "consistent": True, "true": True, "complete": False}
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def rated(folder: Path) -> list[str]:
+    """Write ratings of two raters, and return the words for the runs."""
+    words = two_runs(folder)
+    for rater in ("ann", "bob"):
+        session = open_session(folder, words, rater)
+        for case in session.cases.all[:4]:
+            session.rate(case, {"A": YES, "B": YES}, next(one.slot for one in case.answers if one.run == SECOND))
+        session.undo()
+        session.file.close()
+    return words
+
+
+def test_a_summary_in_tables_and_json(tmp_path: Path, start: Start) -> None:
+    rated(tmp_path)
+    shown = start("review", "--summary", "ratings.jsonl", "--json", "found.json")
+    assert max(map(len, shown.splitlines())) <= 120
+    assert [line for line in shown.splitlines() if line.startswith(("Raters", "Reasoning", "Which", "Agreement"))] == [
+        *("Raters", "Reasoning", "Which is better overall", "Agreement of raters")
+    ]
+    row = next(line for line in shown.splitlines() if line.startswith(f"{SECOND}  {FIRST}"))
+    assert row.split() == [SECOND, FIRST, "3", "0", "0", "0.00", "0.250"]
+    assert "2 taken back" in shown
+    assert shown.endswith("written: found.json\n")
+    content = json.loads(Path("found.json").read_text())
+    assert (content["files"], content["raters"]) == (["ratings.jsonl"], {"ann": 3, "bob": 3})
+    assert content["rubric"][FIRST]["complete"]["percent"] == 0
+
+
+def test_with_runs_only_their_texts_count(tmp_path: Path, start: Start) -> None:
+    words = rated(tmp_path)
+    counted = start("review", *words, "--summary", "ratings.jsonl")
+    assert re.search(rf"^{FIRST} +{SECOND} +0 +0 +3 ", counted, re.MULTILINE)  # in the order of the words
+    assert "of other texts" not in counted
+    write_run(tmp_path / "two", "UH-UHU", texts=["Other."] * 6)
+    shown = start("review", *words, "--summary", "ratings.jsonl")
+    assert shown.startswith("Nothing is rated.\n")
+    assert "6 of other texts" in shown
+
+
+def test_nothing_rated_is_no_fault(start: Start) -> None:
+    Path("none.jsonl").touch()
+    assert start("review", "--summary", "none.jsonl", "--json", "none.json").splitlines()[0] == "Nothing is rated."
+    assert json.loads(Path("none.json").read_text())["wins"] == []
+
+
+def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, other = (str(write_run(tmp_path / name, said)) for name, said in (("a", "HUHU"), ("b", "HU")))
+    good = written(tmp_path / "good.jsonl", rating("r", a="yyyy"))
+    bad = written(tmp_path / "bad.jsonl", rating("r", a="yyyy"), {"kind": "x"})
+    Path("text").write_text("not ours")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        for words, what in (
+            ([], "required: a run"),
+            ([str(tmp_path / "absent")], "no such file or folder"),
+            ([run, other], "b lacks 2"),
+            ([run, run], "is given twice"),
+            ([run, "--sample", "5"], "--sample 5: there are 4 records"),
+            ([run, "--sample", "0"], "expected a whole number from 1"),
+            ([run, "--seed", "-1"], "expected a whole number from 0"),
+            ([run, "--port", "70000"], "expected a number from 0 to 65535"),
+            ([run, "--port", str(taken.getsockname()[1])], "Address already in use"),
+            ([run, "--rater", " "], "is no name"),
+            ([run, "--rater", "../x"], "no file can be called '../x'"),
+            ([run, "--ratings", str(tmp_path)], "is a folder; --ratings takes a file"),
+            ([run, "--ratings", "text"], "text: ends in what is no line of ratings"),
+            ([run, "--ratings", str(bad)], "bad.jsonl:2: kind: expected rating"),
+            ([run, "--ratings", "/proc/x/y"], "cannot be written"),
+            ([run, "--host", "0.0.0.0"], "unknown option --host"),
+            ([run, "--json", "x"], "--json is for --summary"),
+            (["--summary", str(good), "--port", "1"], "--port is for rating"),
+            (["--summary", str(bad)], "bad.jsonl:2: kind: expected rating"),
+            (["--summary", str(good), str(good)], "occurs twice"),
+            (["--summary", "absent.jsonl"], "absent.jsonl: no such file"),
+        ):
+            assert main(["review", *words]) == 2, words
+            shown = capsys.readouterr()
+            assert what in shown.err
+            assert len(shown.err.splitlines()) <= 2
+            assert not shown.out
+    assert Path("text").read_text() == "not ours"
+    assert not Path("logs").exists()
+
+
+def test_what_is_left_out_is_said(tmp_path: Path) -> None:
+    words = [f"{name}={write_run(tmp_path / name, said)}" for name, said in (("a", "HUHU"), ("b", "HU"))]
+    with Serving(tmp_path, [*words, "--intersect", "--rater", "ann"]) as server:
+        assert server.said[:2] == [
+            "2 records of 2 runs; ann has rated 0 and skipped 0",
+            "left out, since not all runs have them: records of a 2",
+        ]
+        assert server.said[2] == "ratings: logs/ratings/ann.jsonl"
+
+
+def test_the_published_models_open_within_seconds(shared_data: Path, tmp_path: Path) -> None:
+    start = time.monotonic()
+    with Serving(
+        tmp_path, [str(shared_data / "predictions" / name) for name in ("1B", "3B")] + ["--rater", "ann"]
+    ) as at:
+        assert "flipped" in at.get()
+        assert time.monotonic() - start < 5
+        assert at.said[0] == "2,195 records of 2 runs; ann has rated 0 and skipped 0"
+
+
+def test_no_torch_is_loaded_while_it_serves(tmp_path: Path) -> None:
+    with Serving(tmp_path, [str(write_run(tmp_path / "m", "HU")), "--rater", "ann"]) as server:
+        server.post("rate?at=1", **{"A.true": "yes"})
+        maps = Path(f"/proc/{server.process.pid}/maps").read_text()
+    assert "/numpy/" in maps
+    assert "/torch/" not in maps

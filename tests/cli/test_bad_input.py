@@ -1,0 +1,298 @@
+"""Every mistake is one line and at most one hint, ends with an exit code, and leaves nothing behind."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from guardreasoner.cli.main import main
+from guardreasoner.records import Record, Rollout, Split, write_jsonl
+from tests.support.tiny import TinySource, answer, write_rollouts
+
+Refused = Callable[..., str]
+
+
+class Unlabelled(TinySource):
+    """One training record has no label."""
+
+    def records(self, split: Split) -> list[Record]:
+        records = super().records(split)
+        return [Record(r.id, r.prompt, r.response, {}) if r.id == "train/03" else r for r in records]
+
+
+class Overlapping(TinySource):
+    """A benchmark that asks what training records 2 and 5 ask, in another spelling."""
+
+    def records(self, split: Split) -> list[Record]:
+        return [
+            Record(f"bench/{place}", f"  {record.prompt.upper()} ", None, {"request": "harmful"})
+            for place, record in enumerate(TinySource().records("train")[2:6:3])
+        ]
+
+
+class Empty(TinySource):
+    """A source without any record."""
+
+    def records(self, split: Split) -> list[Record]:
+        return []
+
+
+@pytest.fixture(autouse=True)
+def offline(workplace: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in a folder with the project's configs, where nothing has been made, and without a hub."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
+def refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> Refused:
+    """Return what runs a command that must fail as it should, and gives back what it said."""
+
+    def run(*argv: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["guardreasoner", *argv])
+        before = snapshot()
+        code = main(list(argv))
+        said = capsys.readouterr()
+        assert code == 2
+        heads = [line.split(":")[0] for line in said.err.splitlines()]
+        assert heads[heads.index("error") :] in (["error"], ["error", "hint"]), said.err
+        assert "Traceback" not in said.out + said.err
+        assert snapshot() == before
+        return said.err
+
+    return run
+
+
+def snapshot() -> set[str]:
+    """Return every file below the working folder, but curves, which hold what was logged until the mistake showed."""
+    found = {os.path.join(folder, name) for folder, _, names in os.walk(".") for name in names}
+    return {name for name in found if "events.out.tfevents" not in name}
+
+
+def train(base: Path, *more: str) -> tuple[str, ...]:
+    """Return the words of a fit of R-SFT on tiny things."""
+    return ("fit", "--config", "configs/rsft.yaml", "--model.backbone.path", str(base), *TINY, *more)
+
+
+def prefer(base: Path | str, rollouts: Path | str, *more: str) -> tuple[str, ...]:
+    """Return the words of a fit of HS-DPO on tiny things."""
+    start = ("fit", "--config", "configs/hsdpo.yaml", "--model.backbone.path", str(base))
+    return (*start, "--data.rollouts", f'["{rollouts}"]', *TINY, *more)
+
+
+TINY = (
+    *("--data.source", "tests.support.tiny.TinySource", "--output", "made/model", "--auto_build", "false"),
+    *("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--trainer.logger", "false"),
+)
+
+
+def test_a_missing_checkpoint_comes_with_the_command_that_makes_it(refused: Refused) -> None:
+    said = refused("predict", "--config", "configs/mine.yaml", "--auto_build", "false")
+    error, hint = said.splitlines()
+    assert error == "error: checkpoints/rsft is missing (model.init_args.backbone.path)"
+    stages = hint.split(" && ")
+    assert stages[0] == "hint: make it with python -m guardreasoner base-model --config configs/base.yaml"
+    assert stages[-1] == "python -m guardreasoner fit --config configs/rsft.yaml --config configs/rsft_continued.yaml"
+
+
+def test_a_real_model_is_never_trained_as_a_side_effect(refused: Refused) -> None:
+    said = refused("fit", "--config", "configs/hsdpo.yaml", "--config", "configs/model/llama-3.2-3b-qlora.yaml")
+    error, hint = said.splitlines()
+    assert error == "error: checkpoints/llama-3.2-3b-qlora/rsft is missing (model.init_args.backbone.path)"
+    commands = hint.removeprefix("hint: make it with ").split(" && ")
+    assert len(commands) == 3  # R-SFT, continued R-SFT, rollouts
+    assert all("--config configs/model/llama-3.2-3b-qlora.yaml" in command for command in commands)
+
+
+@pytest.mark.parametrize("path", ["./elsewhere/model", "../elsewhere", "elsewhere/in/here", "/elsewhere/model"])
+def test_a_model_folder_that_no_stage_makes(path: str, refused: Refused, tiny_rollouts: Path) -> None:
+    assert f"error: {path}: no such model folder" in refused(*prefer(path, tiny_rollouts))
+
+
+def test_a_model_that_is_on_no_hub(refused: Refused, tiny_rollouts: Path) -> None:
+    assert "error: nobody/no-model: cannot be loaded" in refused(*prefer("nobody/no-model", tiny_rollouts))
+
+
+def test_missing_rollouts_come_with_the_command_that_makes_them(refused: Refused, tiny_base: Path) -> None:
+    error, hint = refused(*prefer(tiny_base, "logs/rollouts/rsft")).splitlines()
+    assert error == "error: logs/rollouts/rsft is missing (data.init_args.rollouts)"
+    assert hint.endswith("python -m guardreasoner predict --config configs/mine.yaml")
+
+
+def test_rollouts_that_no_stage_makes(refused: Refused, tiny_base: Path) -> None:
+    error, hint = refused(*prefer(tiny_base, "elsewhere/rollouts")).splitlines()
+    assert error == "error: elsewhere/rollouts: no such file or folder"
+    assert "predict --config configs/mine.yaml" in hint
+    assert "elsewhere/rollouts" in refused("pairs", "--rollouts", "elsewhere/rollouts", "--out", "pairs.jsonl")
+
+
+def test_a_missing_data_file(refused: Refused, tiny_base: Path) -> None:
+    released = ("--data.source", "guardreasoner.sources.released.Released", "--data.source.folder", "elsewhere")
+    said = refused(*train(tiny_base, *released))
+    assert said.startswith("error: elsewhere/benchmarks/0_")
+    assert ".json: no such file\nhint: " in said
+
+
+def test_a_record_without_a_label(refused: Refused, tiny_base: Path) -> None:
+    unlabelled = ("--data.source", "tests.cli.test_bad_input.Unlabelled")
+    assert refused(*train(tiny_base, *unlabelled)) == "error: record train/03: no label for any task\n"
+    mine = ("predict", "--config", "configs/mine.yaml", "--model.backbone.path", str(tiny_base), *TINY)
+    assert "record train/03: no label for any task" in refused(*mine, *unlabelled)
+
+
+def test_a_source_without_records(refused: Refused, tiny_base: Path) -> None:
+    said = refused(*train(tiny_base, "--data.source", "tests.cli.test_bad_input.Empty"))
+    assert said == "error: data.source: the training split is empty\n"
+
+
+def test_rollouts_of_other_records(refused: Refused, tiny_base: Path) -> None:
+    others = [Record(f"else/{n}", "How do I nap?", None, {"request": "unharmful"}) for n in range(3)]
+    said = refused(*prefer(tiny_base, write_rollouts(Path("others"), others)))
+    assert said.startswith(
+        "error: others: these rollouts belong to other records: 'else/0' is no record of data.source"
+    )
+
+
+def test_rollouts_of_the_same_ids_but_other_conversations(refused: Refused, tiny_base: Path) -> None:
+    records = TinySource().records("train")
+    changed = [Record(r.id, r.prompt + "?", r.response, r.labels) for r in records[:3]]
+    said = refused(*prefer(tiny_base, write_rollouts(Path("changed"), changed)))
+    assert "'train/00' is another conversation in data.source" in said
+
+
+def test_one_output_a_record(refused: Refused, tiny_base: Path) -> None:
+    records = TinySource().records("train")
+    write_jsonl("k1/records.jsonl", records)
+    write_jsonl("k1/rollouts.jsonl", [Rollout(r.id, "m", "f", 0, 0, answer(r, True)) for r in records])
+    said = refused(*prefer(tiny_base, "k1"))
+    assert said.startswith("error: no record has two outputs over all models: with k = 1 nothing can be mixed")
+    assert "k = 1" in refused("pairs", "--rollouts", "k1", "--out", "pairs.jsonl")
+
+
+def test_no_hard_record(refused: Refused, tiny_base: Path) -> None:
+    records = TinySource().records("train")
+    write_jsonl("easy/records.jsonl", records)
+    write_jsonl(
+        "easy/rollouts.jsonl", [Rollout(r.id, "m", "f", i, 0, answer(r, True)) for r in records for i in (0, 1)]
+    )
+    said = refused(*prefer(tiny_base, "easy"))
+    assert said.startswith(
+        "error: data.rollouts: none of 24 records is hard: 24 all right, 0 mixed, 0 all wrong; 0 of 48"
+    )
+    assert "hint: outputs agree: sample more a record" in said
+
+
+@pytest.mark.parametrize("gamma", ["1.0", "-0.1", ".nan", "nan", ".inf"])
+def test_gamma_outside_its_range(gamma: str, refused: Refused, tiny_base: Path, tiny_rollouts: Path) -> None:
+    said = refused(*prefer(tiny_base, tiny_rollouts, "--data.pairing.gamma", gamma))
+    assert "gamma" in said
+    assert gamma.removeprefix(".") in said
+    if "n" not in gamma:
+        assert "gamma must be in [0, 1)" in said
+        verb = ("pairs", "--rollouts", str(tiny_rollouts), "--out", "pairs.jsonl")
+        assert "gamma must be in [0, 1)" in refused(*verb, "--gamma", gamma)
+
+
+@pytest.mark.parametrize("beta", ["0", "-1", ".nan", "nan", ".inf"])
+def test_beta_outside_its_range(beta: str, refused: Refused, tiny_base: Path, tiny_rollouts: Path) -> None:
+    said = refused(*prefer(tiny_base, tiny_rollouts, "--model.beta", beta))
+    assert "beta" in said
+    assert beta.removeprefix(".") in said
+    if "n" not in beta:
+        assert "model.beta must be a number above 0" in said
+
+
+def test_an_empty_file(refused: Refused, tiny_base: Path, tiny_rollouts: Path) -> None:
+    shutil.copytree(tiny_rollouts, "empty")
+    Path("empty/rollouts.jsonl").write_text("")
+    assert refused(*prefer(tiny_base, "empty")) == "error: empty/rollouts.jsonl: the file holds no rollout\n"
+    Path("empty/records.jsonl").write_text("\n")
+    assert refused(*prefer(tiny_base, "empty")) == "error: empty/records.jsonl: the file holds no record\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"record_id": "train/00", ', "rollouts.jsonl:3: not valid JSON: "),
+        ("[1, 2]", "rollouts.jsonl:3: expected a JSON object, found list"),
+        ('{"record": "train/00"}', "rollouts.jsonl:3: unknown field 'record'"),
+        ('{"record_id": 7}', "rollouts.jsonl:3: record_id: expected str, found int"),
+        ('{"record_id": "train/00"}', "rollouts.jsonl:3: missing field 'model'"),
+    ],
+)
+def test_a_malformed_line(line: str, said: str, refused: Refused, tiny_base: Path, tiny_rollouts: Path) -> None:
+    shutil.copytree(tiny_rollouts, "bad")
+    lines = Path("bad/rollouts.jsonl").read_text().splitlines()
+    Path("bad/rollouts.jsonl").write_text("\n".join([*lines[:2], line, *lines[3:]]) + "\n")
+    assert refused(*prefer(tiny_base, "bad")).startswith(f"error: bad/{said}")
+
+
+def test_a_rollout_given_twice(refused: Refused, tiny_base: Path, tiny_rollouts: Path) -> None:
+    said = refused(*prefer(tiny_base, tiny_rollouts, "--data.rollouts+", str(tiny_rollouts)))
+    assert "gives output 0 twice" in said
+
+
+def test_a_completion_longer_than_the_limit(refused: Refused, tiny_base: Path, tiny_rollouts: Path) -> None:
+    for words in (
+        train(tiny_base, "--data.max_length", "60"),
+        prefer(tiny_base, tiny_rollouts, "--data.max_length", "60"),
+    ):
+        said = refused(*words)
+        assert "train/" in said
+        assert "60" in said
+        assert "max_length" in said or "tokens" in said
+
+
+@pytest.mark.parametrize("stage", ["rsft", "mine", "hsdpo"])
+def test_a_record_in_training_and_in_a_benchmark(
+    stage: str, refused: Refused, tiny_base: Path, tiny_rollouts: Path
+) -> None:
+    words = {
+        "rsft": train(tiny_base),
+        "mine": ("predict", "--config", "configs/mine.yaml", "--model.backbone.path", str(tiny_base), *TINY),
+        "hsdpo": prefer(tiny_base, tiny_rollouts),
+    }[stage]
+    said = refused(*words, "--data.benchmarks", '["tests.cli.test_bad_input.Overlapping"]')
+    # record 5 has no wrong output, so it is in no pair
+    count, first = ("1 record", "train/02") if stage == "hsdpo" else ("2 records", "train/02, train/05")
+    assert f"training data: {count} with a prompt that a benchmark of this run holds: {first}\n" in said
+
+
+@pytest.mark.parametrize(
+    ("broken", "how"),
+    [
+        ("config.json", None),
+        ("config.json", "{"),
+        ("model.safetensors", None),
+        ("model.safetensors", "not weights"),
+        ("tokenizer.json", "{}"),
+        ("guard.json", "{"),
+    ],
+)
+def test_a_broken_model_folder(broken: str, how: str | None, refused: Refused, tiny_base: Path) -> None:
+    shutil.copytree(tiny_base, "broken")
+    Path("broken", broken).unlink() if how is None else Path("broken", broken).write_text(how)
+    assert "broken" in refused(*train(Path("broken")))
+
+
+def test_a_model_folder_with_a_weight_left_out(refused: Refused, tiny_base: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(tiny_base, "broken")
+    kept = load_file("broken/model.safetensors")
+    name = next(name for name in sorted(kept) if "q_proj" in name)
+    save_file({key: value for key, value in kept.items() if key != name}, "broken/model.safetensors", {"format": "pt"})
+    said = refused(*train(Path("broken")))
+    assert said == f"error: broken: 1 weights are missing, {name} first; they would be random\n"
+
+
+def test_what_was_there_stays_when_a_run_fails(refused: Refused, tiny_base: Path, tiny_rollouts: Path) -> None:
+    Path("made/model").mkdir(parents=True)
+    Path("made/model/kept.json").write_text(json.dumps({"by": "me"}))
+    refused(*prefer(tiny_base, tiny_rollouts, "--data.benchmarks", '["tests.cli.test_bad_input.Overlapping"]'))
+    assert json.loads(Path("made/model/kept.json").read_text()) == {"by": "me"}

@@ -1,0 +1,167 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from guardreasoner.errors import InputError
+from guardreasoner.evaluation.comparison import ALL_RIGHT, Comparison, Run, compare
+from guardreasoner.evaluation.comparison.alignment import Answers
+from guardreasoner.evaluation.scoring import AVERAGE, score
+from guardreasoner.prompts import answer_block
+from guardreasoner.records import Record, Rollout
+from guardreasoner.tasks import GUARD_TASKS
+
+TASKS = GUARD_TASKS[:1]
+NAMES = {"H": "harmful", "U": "unharmful"}
+
+
+def records(gold: str, split: int | None = None) -> list[Record]:
+    """A record a letter; those from ``split`` on are of a second benchmark."""
+    after = len(gold) if split is None else split
+    return [
+        Record(f"{n:03d}", f"p{n}", None, {"request": NAMES[word]}, source="one" if n < after else "two")
+        for n, word in enumerate(gold)
+    ]
+
+
+def answers(name: str, of: list[Record], found: str, hard: dict[str, str] | None = None) -> Answers:
+    """Verdicts as letters, a dash for none; ``hard``: verdicts by record id."""
+
+    def output(identity: str, letter: str, index: int = 0) -> Rollout:
+        text = answer_block({"request": NAMES[letter]}, TASKS) if letter in NAMES else "…"
+        return Rollout(identity, name, "f", index, 0, text)
+
+    outputs = [output(one.id, letter) for one, letter in zip(of, found, strict=True)]
+    sampled = [output(key, letter, i) for key, letters in (hard or {}).items() for i, letter in enumerate(letters)]
+    return Answers(name, of, outputs, [one for one in of if one.id in (hard or {})], sampled)
+
+
+def two(gold: str, first: str, second: str, resamples: int = 300, split: int | None = None) -> Comparison:
+    of = records(gold, split)
+    runs = [Run(name, (answers(name, of, found),)) for name, found in (("A", first), ("B", second))]
+    return compare(runs, TASKS, resamples=resamples)
+
+
+def test_a_difference_by_hand() -> None:
+    pair = two("HHHHUUUU", "HHUUUUUH", "HHHUUUUU").between("A", "B")
+    (row,) = pair.benchmarks
+    # A: 2 hits, 2 missed, 1 claimed: 4 / 7. B: 3 hits, 1 missed: 6 / 7. Right: 5 and 7 of 8.
+    assert row.f1.value == pytest.approx(100 * (6 - 4) / 7)
+    assert row.accuracy.value == 25
+    assert (row.n, row.flips.gained, row.flips.lost, row.flips.p) == (8, 2, 0, 0.5)
+    assert (pair.records.benchmark, pair.records.task) == (AVERAGE, ALL_RIGHT)
+    assert pair.records.accuracy == row.accuracy
+    assert pair.hard is None
+
+
+def test_runs_are_scored_as_if_alone() -> None:
+    comparison = two("HHHHUUUU", "HHUUUUUH", "HHHUUUUU", split=5)
+    of = records("HHHHUUUU", 5)
+    one = answers("A", of, "HHUUUUUH")
+    alone = score("A", of, one.rollouts, TASKS, resamples=0)
+    found = comparison.scores["A"]
+    assert [row.positive_f1.value for row in found.benchmarks] == [row.positive_f1.value for row in alone.benchmarks]
+    assert found.overall.value == alone.overall.value
+    assert [row.benchmark for row in comparison.between("A", "B").benchmarks] == ["one", "two"]
+
+
+def test_a_paired_interval_is_that_of_resampling_the_records() -> None:
+    rng = np.random.default_rng(3)
+    gold = "".join(rng.choice(["H", "U"], 80))
+    flip = {"H": "U", "U": "H"}
+    first = "".join(w if rng.random() < 0.7 else flip[w] for w in gold)
+    # mostly the first run's verdicts: unpaired, the interval would be far wider
+    second = "".join(g if rng.random() < 0.15 else w for g, w in zip(gold, first, strict=True))
+    (row,) = two(gold, first, second, resamples=6000).between("A", "B").benchmarks
+    right = np.array([[g == w for g, w in zip(gold, found, strict=True)] for found in (first, second)])
+    harmful = np.array([[w == "H" for w in found] for found in (gold, first, second)])
+    drawn = rng.integers(len(gold), size=(6000, len(gold)))
+
+    def f1(place: int) -> np.ndarray:
+        hit = (harmful[0] & harmful[place])[drawn].sum(axis=1)
+        return 200 * hit / (harmful[0][drawn].sum(axis=1) + harmful[place][drawn].sum(axis=1))
+
+    accuracy = 100 * (right[1][drawn].mean(axis=1) - right[0][drawn].mean(axis=1))
+    for found, expected in ((row.accuracy, accuracy), (row.f1, f1(2) - f1(1))):
+        assert (found.low, found.high) == pytest.approx(np.percentile(expected, [2.5, 97.5]), abs=1.3)
+    spread = right.std(axis=1) * 100 / len(gold) ** 0.5
+    unpaired = 2 * 1.96 * float(np.hypot(*spread))
+    assert row.accuracy.high is not None
+    assert row.accuracy.low is not None
+    assert row.accuracy.high - row.accuracy.low < 0.7 * unpaired
+
+
+WORDS = st.lists(st.tuples(*[st.sampled_from("HU")], *[st.sampled_from("HU-")] * 2), min_size=1, max_size=25)
+
+
+@settings(max_examples=50)
+@given(WORDS)
+def test_swapped_runs_have_the_opposite_difference(rows: list[tuple[str, str, str]]) -> None:
+    gold, first, second = ("".join(letters) for letters in zip(*rows, strict=True))
+    comparison = two(gold, first, second, resamples=100)
+    there, back = comparison.between("A", "B"), comparison.between("B", "A")
+    for one, other in ((there.records, back.records), (there.benchmarks[0], back.benchmarks[0])):
+        assert (one.flips.gained, one.flips.lost) == (other.flips.lost, other.flips.gained)
+        assert one.flips.p == other.flips.p
+        assert one.flips.p is not None
+        assert 0 <= one.flips.p <= 1
+        for a, b in ((one.accuracy, other.accuracy), (one.f1, other.f1)):
+            if a.value is None or a.low is None or a.high is None:
+                assert (b.value, b.low) == (a.value, a.low)
+            else:
+                assert (b.value, b.low, b.high) == pytest.approx((-a.value, -a.high, -a.low))
+
+
+@settings(max_examples=50)
+@given(WORDS)
+def test_identical_runs_do_not_differ(rows: list[tuple[str, str, str]]) -> None:
+    gold, found, _ = ("".join(letters) for letters in zip(*rows, strict=True))
+    pair = two(gold, found, found, resamples=50).between("A", "B")
+    assert (pair.records.accuracy.value, pair.records.accuracy.low, pair.records.accuracy.high) == (0, 0, 0)
+    assert (pair.records.flips.gained, pair.records.flips.lost, pair.records.flips.p) == (0, 0, 1)
+
+
+def test_hard_records_are_paired_too() -> None:
+    of = records("HHHH")
+    hard = ({"000": "HHUU", "001": "HU"}, {"000": "HHHU", "001": "HU"})
+    runs = [Run(name, (answers(name, of, "HHHH", h),)) for name, h in zip("AB", hard, strict=True)]
+    comparison = compare(runs, TASKS, resamples=2000)
+    found = comparison.between("A", "B").hard
+    # 50 and 62.5 %: one record gains 25 points, the other none; drawn again, 0, 12.5 or 25.
+    assert found is not None
+    assert (found.value, found.low, found.high) == (12.5, 0, 25)
+    score = comparison.scores["B"].hard
+    assert score is not None
+    assert (score.accuracy.value, score.records, score.samples) == (62.5, 2, 6)
+
+
+def test_several_seeds_are_a_mean_and_are_drawn_as_well() -> None:
+    of = records("HHHHUUUU")
+    seeds = tuple(answers(f"a{n}", of, found) for n, found in enumerate(("HHHHUUUU", "UUUUHHHH")))
+    runs = [Run("A", seeds), Run("B", (answers("b", of, "HHHHUUUU"),))]
+    comparison = compare(runs, TASKS, resamples=4000)
+    one = comparison.scores["A"]
+    assert (one.accuracy.value, one.overall.value) == (50, 50)
+    # Each seed is all right or all wrong: only which seeds are drawn makes a difference, twice the same in half of all.
+    assert (one.accuracy.low, one.accuracy.high) == (0, 100)
+    drawn = comparison.drawn["A"].accuracy[1:]
+    assert [float((drawn == value).mean()) for value in (0, 50, 100)] == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
+    pair = comparison.between("A", "B")
+    assert (pair.records.accuracy.value, pair.records.flips.p) == (50, None)
+    assert (pair.records.flips.gained, pair.records.flips.lost) == (0, 0)
+
+
+def test_runs_must_be_several_and_different() -> None:
+    of = records("HU")
+    one = answers("A", of, "HU")
+    with pytest.raises(InputError, match="takes two runs or more, got 1"):
+        compare([Run("A", (one,))], TASKS)
+    with pytest.raises(InputError, match="A is given twice"):
+        compare([Run("A", (one,)), Run("B", (one,))], TASKS)
+
+
+def test_a_class_that_no_record_has_leaves_f1_undefined() -> None:
+    pair = two("UU", "UH", "UU").between("A", "B")
+    assert pair.benchmarks[0].f1.value is None
+    assert pair.records.f1.value is None
+    assert pair.records.accuracy.value == 50

@@ -1,0 +1,234 @@
+"""Packed rows give the loss and gradients of plain rows, for every architecture that is claimed."""
+
+import copy
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    GemmaConfig,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    Qwen3Config,
+)
+
+from guardreasoner.errors import InputError
+from guardreasoner.model.backbone import Backbone
+from guardreasoner.model.batch import Collator, Example, StepCollator, two_row
+from guardreasoner.model.log_probs import sequence_logps, sequence_nll
+from guardreasoner.model.lora import LoRA
+from guardreasoner.model.packing import packed
+from guardreasoner.training.losses import dpo, hsdpo
+from guardreasoner.training.reasoning_data import ReasoningDataModule
+from guardreasoner.training.rsft import RSFTModule
+from tests.model.test_packing import micro_batches
+from tests.support.tiny import TinySource, quiet_trainer
+
+SHAPE = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
+ARCHITECTURES: dict[str, Callable[[], Any]] = {
+    "llama": lambda: LlamaConfig(**SHAPE),
+    "qwen3": lambda: Qwen3Config(**SHAPE, head_dim=8),
+    "mistral": lambda: MistralConfig(**SHAPE, sliding_window=None),
+    "mistral-window": lambda: MistralConfig(**SHAPE, sliding_window=12),
+    "gemma": lambda: GemmaConfig(**SHAPE, head_dim=8),
+    "phi3": lambda: Phi3Config(**SHAPE, pad_token_id=0),
+    "phi3-window": lambda: Phi3Config(**SHAPE, pad_token_id=0, sliding_window=12),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return what makes the model folder of an architecture, once."""
+    made: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in made:
+            made[name] = Path(shutil.copytree(tiny_base, tmp_path_factory.mktemp("models") / name))
+            torch.manual_seed(0)
+            config = ARCHITECTURES[name]()
+            config.initializer_range = 0.3  # far from uniform, so that a wrong mask shows
+            AutoModelForCausalLM.from_config(config).save_pretrained(made[name])
+        return made[name]
+
+    return folder
+
+
+def double(backbone: Backbone) -> Backbone:
+    """Compute in float64, norms too, which transformers computes in float32 whatever they get."""
+
+    def forward(norm: Any, x: Tensor) -> Tensor:
+        weight = norm.weight + 1 if type(norm).__name__.startswith("Gemma") else norm.weight
+        eps = getattr(norm, "variance_epsilon", None) or norm.eps
+        return weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
+
+    for module in backbone.double().modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = MethodType(forward, module)
+    return backbone
+
+
+def step(
+    backbone: Backbone, examples: Sequence[Example], collate: Collator, micro: int
+) -> tuple[float, dict[str, Tensor]]:
+    """Return loss and gradients of one HS-DPO (or, with one completion each, R-SFT) step in micro-batches.
+
+    What the prompts begin with is computed once, as the modules do it.
+    """
+    backbone.zero_grad()
+    total = 0.0
+    batches = StepCollator(0, micro, collate)(examples).batches
+    original = backbone.encode_prefix(batches[0].prefix_ids) if len(batches) > 1 else None
+    gathering = original and original.detached()
+    for number, batch in enumerate(batches):
+        last = number + 1 == len(batches)
+        logps = backbone.completion_logps(batch, original if last else gathering)
+        nll = sequence_nll(logps, batch.sequence, batch.sequences)
+        loss = nll.sum()
+        if batch.sequences > len(batch.ids):
+            gap = sequence_logps(logps, batch.sequence, batch.sequences) - batch.reference_logps
+            half = len(batch.ids)
+            loss = hsdpo(dpo(gap[:half] - gap[half:], 0.1), batch.weight, nll[:half], 2.0).sum()
+        surrogate_loss = original.surrogate_loss(gathering) if last and original and gathering else 0.0
+        (loss / len(examples) + surrogate_loss).backward()
+        total += float(loss) / len(examples)
+    return total, {n: p.grad.clone() for n, p in backbone.named_parameters() if p.grad is not None}
+
+
+def require_equal(backbone: Backbone, examples: Sequence[Example], tolerance: float, micro: int = 8) -> None:
+    loss, gradients = step(backbone, examples, two_row, 1)
+    found, packed_gradients = step(backbone, examples, packed, micro)
+    assert found == pytest.approx(loss, rel=tolerance)
+    assert gradients.keys() == packed_gradients.keys()
+    largest = max(float(gradient.norm()) for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        # a gradient that is zero but for rounding has no direction to compare
+        scale = max(float(gradient.norm()), 1e-4 * largest)
+        assert float((packed_gradients[name] - gradient).norm()) <= tolerance * scale, name
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(examples=micro_batches())
+def test_loss_and_gradients_in_float64(name: str, folders: Callable[[str], Path], examples: list[Example]) -> None:
+    if name not in _LOADED:
+        backbone = Backbone(str(folders(name)))
+        backbone.load()
+        _LOADED[name] = double(backbone.train())
+    require_equal(_LOADED[name], examples, 1e-10, micro=3)
+
+
+_LOADED: dict[str, Backbone] = {}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("change", ["none", "lora", "checkpointing"])
+@pytest.mark.parametrize("micro", [1, 3, 4])
+def test_loss_and_gradients_in_float32(name: str, micro: int, change: str, folders: Callable[[str], Path]) -> None:
+    torch.manual_seed(0)
+    lora = LoRA(r=2, alpha=4, dropout=0.0) if change == "lora" else None
+    backbone = Backbone(str(folders(name)), lora=lora, gradient_checkpointing=change == "checkpointing")
+    backbone.load()
+    backbone.train()
+    if lora:
+        for parameter_name, parameter in backbone.named_parameters():
+            if "lora_B" in parameter_name:
+                torch.nn.init.normal_(parameter, std=0.3)
+    generator = torch.Generator().manual_seed(1)
+    prefix = _draw(20, generator)
+    examples = [
+        Example(
+            str(n),
+            prefix + _draw(3 * n, generator) + _draw(1, generator),
+            (_draw(5 + 7 * n, generator), _draw(30 - 5 * n, generator)),
+            0.5 + n / 4,
+            (-3.0 * n, -40.0),
+        )
+        for n in range(4)
+    ]
+    require_equal(backbone, examples, 1e-5, micro)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_last_layer_computes_what_is_read_alone(name: str, folders: Callable[[str], Path]) -> None:
+    backbone = Backbone(str(folders(name)))
+    backbone.load()
+    places: list[int] = []
+    for layer in backbone.network.model.layers:
+        layer.mlp.register_forward_pre_hook(lambda _, inputs: places.append(inputs[0].shape[1]))
+    batch = packed([Example("a", (3,) * 9, ((4, 5, 6), (7, 8)))], 0)
+    backbone.completion_logps(batch)
+    assert places == [9 + 2 + 1, 1 + 2 + 1]
+
+
+def test_a_copy_of_a_network_reads_its_own_last_layer(folders: Callable[[str], Path]) -> None:
+    backbone = Backbone(str(folders("llama")))
+    backbone.load()
+    batch = packed([Example("a", (3, 9, 4), ((4, 5, 6), (7, 8)))], 0)
+    copied = copy.deepcopy(backbone)
+    before = copied.completion_logps(batch).detach()
+    with torch.no_grad():
+        backbone.network.model.layers[-1].input_layernorm.weight.fill_(3.0)
+    assert torch.equal(copied.completion_logps(batch), before)
+    assert not torch.equal(backbone.completion_logps(batch), before)
+
+
+def _draw(count: int, generator: torch.Generator) -> tuple[int, ...]:
+    return tuple(torch.randint(3, 300, (count,), generator=generator).tolist())
+
+
+def test_a_saved_model_does_not_name_our_attention(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    backbone = Backbone(str(folders("llama")))
+    backbone.load()
+    backbone.save(tmp_path / "saved")
+    assert "guardreasoner" not in (tmp_path / "saved" / "config.json").read_text()
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "saved").config._attn_implementation == "sdpa"
+
+
+def test_a_network_that_cannot_takes_plain_rows_and_says_so(
+    tiny_base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(tiny_base, tmp_path / "gemma2"))
+    from transformers import Gemma2Config
+
+    config = Gemma2Config(**SHAPE, head_dim=8, attn_logit_softcapping=50.0, final_logit_softcapping=None)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    with caplog.at_level(logging.INFO, "guardreasoner"):
+        module = RSFTModule(Backbone(str(folder)))
+        quiet_trainer(fast_dev_run=True).fit(module, ReasoningDataModule(TinySource(), batch_size=4, epochs=1))
+    assert "this network computes no packed rows: each completion gets a row of its own" in caplog.messages
+    with pytest.raises(InputError, match="computes no packed rows"):
+        module.backbone.completion_logps(packed([Example("a", (3, 4), ((5,),))], 0))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_layers_give_the_same_loss_and_gradients(folders: Callable[[str], Path]) -> None:
+    plain, compiled = (Backbone(str(folders("llama")), compile=compile) for compile in (False, True))
+    generator = torch.Generator().manual_seed(1)
+    prefix = _draw(20, generator)
+    examples = [Example(str(n), prefix + _draw(4 + n, generator), (_draw(9, generator),)) for n in range(3)]
+    results = []
+    for backbone in (plain, compiled):
+        backbone.load()
+        backbone.train()
+        results.append(step(backbone, examples, packed, 1))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+    for name, gradient in results[0][1].items():
+        torch.testing.assert_close(results[1][1][name], gradient, rtol=1e-4, atol=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0

@@ -1,0 +1,86 @@
+"""The pipelines under ``configs/``: which stage needs which, and what each of them sees."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from guardreasoner.cli.lightning_cli import GuardCLI
+from guardreasoner.sources.embedded import Embedded
+from guardreasoner.sources.guardreasoner_train import PARTS
+from guardreasoner.workflow.pipeline import Pipeline
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").glob("*/*.yaml"))
+OVERLAYS = [file for file in FILES if "recipe" in yaml.safe_load((ROOT / file).read_text())]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in a folder with the project's configs, where nothing has been made."""
+    monkeypatch.chdir(tmp_path)
+    Path("configs").symlink_to(ROOT / "configs")
+
+
+def test_the_stages_need_each_other_as_they_should() -> None:
+    pipeline = Pipeline.load(Path("configs/pipeline.yaml"))
+    needs = {name: set(stages) for name, stages in pipeline.needs.items()}
+    assert needs["base"] == set()
+    assert needs["rsft-1epoch"] == {"base"}
+    assert needs["rsft"] == {"rsft-1epoch"}
+    assert needs["rollouts"] == {"rsft"}
+    assert needs["hsdpo"] == {"rsft", "rollouts"}
+    assert needs["hard-set"] == {"rsft"}
+    for model in ("rsft-1epoch", "rsft", "hsdpo", "hsdpo-ensemble"):
+        assert needs[f"test-{model}"] == {model, "hard-set"}
+    members = [name for name in pipeline.stages if name.startswith("member-")]
+    assert len(members) == 3
+    for member in members:
+        assert needs[member] == {"base"}
+        assert needs[f"mine-{member}"] == {member}
+    assert needs["hsdpo-ensemble"] == {"rsft", "rollouts", *(f"mine-{member}" for member in members)}
+    upstream = pipeline.upstream(["hsdpo"])
+    assert upstream == ["base", "rsft-1epoch", "rsft", "rollouts", "hsdpo"]
+
+
+def members_parts(pipeline: Pipeline) -> list[frozenset[str]]:
+    """Parse every stage; return the parts that each member sees."""
+    parts = []
+    for stage in pipeline.stages.values():
+        if stage.verb != "base-model":
+            parsed = GuardCLI(stage.verb, list(stage.argv[1:]), parse_only=True).config
+            assert Path(parsed.output) == stage.output
+            if "/members/" in str(stage.output):
+                source = parsed.data.init_args.source
+                if "sources" in source.init_args:
+                    source = source.init_args.sources[0]
+                parts.append(frozenset(source.init_args.parts))
+    return parts
+
+
+def test_every_stage_parses_and_members_see_two_parts_each() -> None:
+    every = frozenset(Embedded().parts)
+    assert set(members_parts(Pipeline.load(Path("configs/pipeline.yaml")))) == {every - {part} for part in every}
+
+
+def test_the_papers_members_see_wildguard_and_two_more() -> None:
+    pipeline = Pipeline.load(Path("configs/pipeline_paper.yaml"), ["configs/model/llama-3.2-3b.yaml"])
+    assert set(members_parts(pipeline)) == {frozenset(PARTS) - {part} for part in PARTS[1:]}
+    members = {name for name, stage in pipeline.stages.items() if "/members/" in str(stage.output)}
+    assert set(pipeline.needs["hsdpo"]) == {"rsft", "rollouts", *(f"mine-{member}" for member in members)}
+    for member in members:
+        assert set(pipeline.needs[f"mine-{member}"]) == {member}
+        trained, mined = (pipeline.stages[name].config for name in (member, f"mine-{member}"))
+        assert trained["data"]["init_args"]["source"] == mined["data"]["init_args"]["source"]
+    main = pipeline.stages["rsft"].config["data"]["init_args"]["source"]["init_args"]["sources"][0]
+    assert main["init_args"]["parts"] == list(PARTS)
+
+
+@pytest.mark.parametrize("file", OVERLAYS)
+def test_an_overlay_of_the_recipe_speaks_for_the_whole_graph(file: str) -> None:
+    pipeline = Pipeline.load(Path("configs/pipeline.yaml"), [file])
+    recipe = yaml.safe_load((ROOT / file).read_text())["recipe"]
+    for stage in pipeline.stages.values():
+        assert stage.output is not None
+        root = recipe["logs" if stage.verb in ("predict", "test") else "checkpoints"]
+        assert stage.output.is_relative_to(root)

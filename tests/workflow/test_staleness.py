@@ -1,0 +1,107 @@
+"""What is up to date, what is not and why, and what is kept; with real processes."""
+
+from pathlib import Path
+
+import pytest
+
+from guardreasoner.workflow.config import resolve
+from guardreasoner.workflow.manifest import Manifest
+from guardreasoner.workflow.pipeline import prepare
+from guardreasoner.workflow.staleness import status, texts
+from tests.support.chain import build, change, lay_out, load
+
+
+@pytest.fixture
+def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """Work in the folder of the chain and return what starts a stage."""
+    return lay_out(tmp_path, monkeypatch)
+
+
+def test_the_manifest_says_what_made_it(launcher: tuple[str, ...]) -> None:
+    build(launcher)
+    manifest = Manifest.read("made/second")
+    assert manifest is not None
+    assert manifest.command == ["fit", "--config", "configs/second.yaml"]
+    assert list(manifest.inputs) == ["made/first"]
+    first = Manifest.read("made/first")
+    assert first is not None
+    assert manifest.inputs["made/first"] == first.content
+    assert list(first.inputs) == ["seed.txt"]
+    assert sorted(path.name for path in Path("made").iterdir()) == ["first", "second", "third"]
+
+
+def test_what_does_not_change_the_result_rebuilds_nothing(launcher: tuple[str, ...]) -> None:
+    build(launcher)
+    change("configs/second.yaml", "enable_progress_bar: true", "enable_progress_bar: false, logger: false")
+    change("configs/second.yaml", "auto_build: true", "auto_build: false")
+    change("configs/second.yaml", "recipe: {", "recipe: {unused: 1, ")
+    assert build(launcher) == []
+
+
+def test_a_changed_input_rebuilds_and_a_changed_date_does_not(launcher: tuple[str, ...]) -> None:
+    build(launcher)
+    Path("seed.txt").touch()
+    assert build(launcher) == []
+    Path("seed.txt").write_text("another seed")
+    assert status(load(launcher).stages["first"]) == "input seed.txt changed"
+    assert build(launcher) == ["made/first", "made/second", "made/third"]
+
+
+def test_an_output_changed_by_hand_is_made_again_and_kept(launcher: tuple[str, ...]) -> None:
+    build(launcher)
+    Path("made/second/made.txt").write_text("edited by hand")
+    assert status(load(launcher).stages["second"]) == "output was changed by hand"
+    assert build(launcher) == ["made/second"]
+    assert Path("made/second.previous/made.txt").read_text() == "edited by hand"
+
+
+def test_what_was_made_with_other_flags_is_kept(launcher: tuple[str, ...], capfd: pytest.CaptureFixture[str]) -> None:
+    pipeline = load(launcher)
+    for size in ("5", "6"):
+        state = prepare(["fit", "--config", "configs/first.yaml", "--model.size", size], launcher=launcher)
+        Path("made/first").mkdir(parents=True, exist_ok=True)
+        Path("made/first/made.txt").write_text(f"by hand, {size}")
+        assert state is not None
+        state.finish()
+        assert status(pipeline.stages["first"]) == "config changed"
+        pipeline.build(["first"])
+    assert Path("made/first.previous/made.txt").read_text() == "by hand, 5"
+    assert Path("made/first.previous-2/made.txt").read_text() == "by hand, 6"
+    assert Manifest.read("made/first.previous-2") is not None
+    assert "keeping what was at made/first as made/first.previous" in capfd.readouterr().out
+
+
+def test_what_nobody_recorded_is_kept(launcher: tuple[str, ...]) -> None:
+    Path("made/first").mkdir(parents=True)
+    Path("made/first/made.txt").write_text("from elsewhere")
+    assert status(load(launcher).stages["first"]) == "nothing says what made it"
+    build(launcher)
+    assert Path("made/first.previous/made.txt").read_text() == "from elsewhere"
+
+
+def test_an_unfinished_output_is_gone_on_with(launcher: tuple[str, ...]) -> None:
+    prepare(["fit", "--config", "configs/first.yaml"], launcher=launcher)
+    Path("made/first").mkdir(parents=True)
+    Path("made/first/shard-0.jsonl").write_text("{}")  # the process dies here
+    assert status(load(launcher).stages["first"]) == "unfinished"
+    build(launcher)
+    assert Path("made/first/shard-0.jsonl").exists()
+    assert not Path("made/first.previous").exists()
+
+
+def test_every_element_of_a_list_is_an_input(launcher: tuple[str, ...]) -> None:
+    change("configs/third.yaml", "reads: [", "reads: [made/first, seed.txt, ")
+    pipeline = load(launcher)
+    assert sorted(pipeline.needs["third"]) == ["first", "second"]
+    assert build(launcher)
+    manifest = Manifest.read("made/third")
+    assert manifest is not None
+    assert sorted(manifest.inputs) == ["made/first", "made/second", "seed.txt"]
+
+
+def test_what_a_stage_stores_on_its_way_is_no_input() -> None:
+    config = resolve(["fit", "--config", "configs/hsdpo.yaml"]).config
+    named = dict(texts(config))
+    assert named["model.init_args.backbone.path"] == "checkpoints/rsft"
+    assert "checkpoints/rsft" in named.values()
+    assert not {"logs/reference", "logs/tokenised"} & set(named.values())
