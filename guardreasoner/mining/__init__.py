@@ -7,11 +7,12 @@ they get there; :class:`Pairing` holds what differs and :data:`PRESETS` the thre
 
 from guardreasoner.mining.counts import Counts
 from guardreasoner.mining.grading import Grades, grade
-from guardreasoner.mining.pairing import PRESETS, Graded, Pairing, ParserName, Rule, Unparsable
+from guardreasoner.mining.pairing import PRESETS, VALIDATION_SHARE, Graded, Pairing, ParserName, Rule, Unparsable
 from guardreasoner.mining.pairs import Mined, mine
 
 __all__ = [
     "PRESETS",
+    "VALIDATION_SHARE",
     "Counts",
     "Graded",
     "Grades",

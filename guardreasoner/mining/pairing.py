@@ -7,6 +7,9 @@ from typing import Literal, get_args
 
 from guardreasoner.errors import InputError
 
+VALIDATION_SHARE = 0.05
+"""Default share of the hard prompts that a fit holds out to watch margins."""
+
 ParserName = Literal["final-block", "released"]
 Unparsable = Literal["wrong", "drop"]
 Rule = Literal["random", "longest", "shortest", "all"]

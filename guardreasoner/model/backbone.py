@@ -1,4 +1,7 @@
-"""The network: loads a causal language model (full, LoRA, 4-bit), computes completion log-probabilities, saves."""
+"""The network: loads a causal language model (all weights, LoRA, 4-bit), scores completions, saves it.
+
+Shapes: R rows of T tokens, N completion tokens, H hidden size, V vocabulary.
+"""
 
 import json
 from dataclasses import asdict, replace
@@ -11,7 +14,7 @@ from torch import Tensor, nn
 from guardreasoner.errors import InputError
 from guardreasoner.model.batch import Batch, Segment
 from guardreasoner.model.loading import FORMAT_FILE, files_fingerprint, load_network, loading, read_json
-from guardreasoner.model.log_probs import token_logps
+from guardreasoner.model.log_probs import adopt_output_layer
 from guardreasoner.model.lora import LoRA, add_adapter, attach_adapter, base_fingerprint, prepared, write_base
 from guardreasoner.model.packed_attention import (
     Context,
@@ -30,23 +33,25 @@ _PLAIN = "data.collate: guardreasoner.model.batch.two_row"
 
 
 class Backbone(nn.Module):
-    """A causal language model that is read from a folder or a hub, when it is first needed.
+    """A causal language model, read from a folder or the hub when it is first needed.
 
-    A folder that holds an adapter is loaded as its base model plus that adapter, which is what is trained further.
+    A folder that holds an adapter is loaded as its base model plus that adapter, which is then trained further.
 
     Args:
-        path: a Hugging Face model folder or hub id.
-        lora: train adapters instead of all weights.
-        quantization: "4bit" loads the frozen weights as NF4 (bitsandbytes); needs ``lora`` or an adapter folder to
-        train. dtype: type of the loaded weights.
-        tasks: what the model decides; by default as the folder says, else the three of GuardReasoner.
-        format: how the model is asked; by default as the folder says, else as the paper does.
-        gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
-        compile: fuse what stands around the matrix products and the attention with ``torch.compile``: about a minute
-            at the first step; needs a C++ compiler on a CPU, Triton on a GPU.
+        path: Hugging Face model folder or hub id.
+        lora: train a low-rank adapter instead of all weights.
+        quantization: "4bit" loads the frozen weights as NF4 (bitsandbytes); training then needs ``lora`` or an adapter
+            folder.
+        dtype: data type of the loaded weights.
+        format: prompt format of a model whose folder does not name one; default is the paper's format.
+        gradient_checkpointing: recompute activations in the backward pass instead of storing them.
+        tasks: tasks of a model whose folder does not name any; default is the three tasks of GuardReasoner.
+        compile: compile the feed-forward layers and norms with ``torch.compile``. Takes about a minute at the first
+            step and needs a C++ compiler on a CPU, Triton on a GPU.
 
     Raises:
-        InputError: no such folder, weights missing, or a format, adapter or base model that does not match.
+        InputError: the folder does not exist, weights are missing, or the prompt format, adapter or base model does
+            not match.
     """
 
     def __init__(
@@ -72,23 +77,23 @@ class Backbone(nn.Module):
         """Whether the loaded network computes packed rows (:mod:`guardreasoner.model.packing`)."""
         self._format = format
         self._tasks = tuple(tasks) if tasks else None
-        self._encoder: PromptTokenizer | None = None
+        self._prompt_tokenizer: PromptTokenizer | None = None
 
     @property
     def name(self) -> str:
-        """What people call the model: the last part of its path."""
+        """Display name of the model: the last part of its path."""
         return Path(self.path).name
 
     @property
     def prompt_tokenizer(self) -> PromptTokenizer:
-        """The tokenizer with the prompt format; needs no weights."""
-        if self._encoder is None:
+        """Tokenizer with the prompt format; needs no weights."""
+        if self._prompt_tokenizer is None:
             from transformers import AutoTokenizer
 
             self._require_path()
             tokenizer = loading(self.path, lambda: AutoTokenizer.from_pretrained(self.path, trust_remote_code=False))
-            self._encoder = PromptTokenizer(tokenizer, self._read_format())
-        return self._encoder
+            self._prompt_tokenizer = PromptTokenizer(tokenizer, self._read_format())
+        return self._prompt_tokenizer
 
     @property
     def has_adapter(self) -> bool:
@@ -96,7 +101,7 @@ class Backbone(nn.Module):
         return hasattr(self.network, "peft_config")
 
     def load(self) -> None:
-        """Load the weights, once."""
+        """Load the weights if they are not loaded yet."""
         if self.network is not None:
             return
         self._require_path()
@@ -104,6 +109,7 @@ class Backbone(nn.Module):
         network = load_network(
             adapter["base_model_name_or_path"] if adapter else self.path, getattr(torch, self.dtype), self.quantization
         )
+        adopt_output_layer(network)
         if adapter:
             network = attach_adapter(prepared(network, bool(self.quantization)), self.path, adapter, self.lora)
         elif self.lora is not None:
@@ -121,9 +127,9 @@ class Backbone(nn.Module):
             self._compile()
 
     def unloaded(self) -> "Backbone":
-        """Return the same model with nothing read yet, small enough to be sent to another process.
+        """Return a copy without weights that can be sent to another process or loaded once more.
 
-        A folder is named by its absolute path, as the other process may work in another folder.
+        A folder is named by its absolute path, since the other process may have another working directory.
         """
         return Backbone(
             str(Path(self.path).resolve()) if Path(self.path).is_dir() else self.path,
@@ -136,17 +142,21 @@ class Backbone(nn.Module):
             self.compile_layers,
         )
 
-    def completion_logps(self, batch: Batch, prefix: SharedPrefix | None = None) -> Tensor:
-        """Return the log-probability of each completion token: (N,) in nats.
+    def forward(self, batch: Batch, prefix: SharedPrefix | None = None) -> Tensor:
+        """Return the log-probability of each completion token, (N,) in nats; see :meth:`completion_logps`."""
+        return self.completion_logps(batch, prefix)
 
-        The output layer is applied to the N places that predict a completion token and to no other.
+    def completion_logps(self, batch: Batch, prefix: SharedPrefix | None = None) -> Tensor:
+        """Return the log-probability of each completion token, (N,) in nats.
+
+        The output layer is only applied to the N positions that predict a completion token.
 
         Args:
-            batch: rows.
-            prefix: that of a packed batch, where it is computed already (:meth:`begin`).
+            batch: rows of one layout.
+            prefix: shared prefix of a packed batch; None encodes it here (:meth:`encode_prefix`).
 
         Raises:
-            InputError: a packed row for a network that cannot compute it.
+            InputError: the network does not support packed rows.
         """
         if batch.segments is None:
             hidden = self._hidden(batch.input_ids, batch.position_ids, mask=batch.attention_mask).flatten(0, 1)
@@ -155,10 +165,11 @@ class Backbone(nn.Module):
             context = PackedContext(batch.segments, prefix or self.encode_prefix(batch.prefix_ids))
             hidden = self.packed_hidden(batch.input_ids, batch.position_ids, context)
             hidden = hidden[torch.searchsorted(context.predict_positions(hidden.device), batch.predictors)]
-        return token_logps(hidden, self._output_weight(), batch.targets)
+        logps: Tensor = self.network.get_output_embeddings()(hidden, batch.targets)
+        return logps
 
     def encode_prefix(self, ids: Tensor | None) -> SharedPrefix | None:
-        """Compute the keys and values of a shared prefix once; None where there is none.
+        """Compute the keys and values of a shared prefix; return None if there is none.
 
         Args:
             ids: (tokens,) int64, may be empty; None for a batch of plain rows.
@@ -172,32 +183,37 @@ class Backbone(nn.Module):
         return SharedPrefix(kv_out)
 
     def packed_hidden(self, ids: Tensor, positions: Tensor, context: PackedContext) -> Tensor:
-        """Return the last hidden states of a packed row where something is predicted: (places read, H).
+        """Return the last hidden states of a packed row at the positions that predict a target, (positions, H).
 
         Args:
             ids: (1, T) int64.
             positions: (1, T) int64.
-            tree: the row's.
+            context: the row's context.
 
         Raises:
-            InputError: the network takes no packed rows.
+            InputError: the network does not support packed rows.
         """
         hidden = self._hidden(ids, positions, context)[0]
-        # a last layer that reads in part has left the others out already
+        # The last layer may have left out the other positions already (skip_unpredicted_positions).
         return hidden if context.full_hidden is not None else hidden[context.predict_positions(hidden.device)]
 
     def next_hidden(self, ids: Tensor, positions: Tensor, context: Context) -> Tensor:
-        """Return the last hidden states of one more token a row: (rows, H).
+        """Return the last hidden states of one more token per row, (rows, H).
 
         Args:
             ids: (rows, 1) int64.
             positions: (rows, 1) int64.
-            context: what the rows hold already.
+            context: the preceding tokens of the rows.
 
         Raises:
-            InputError: the network takes no contexts.
+            InputError: the network does not support contexts.
         """
         return self._hidden(ids, positions, context)[:, 0]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Apply the output layer to (N, H) hidden states; return (N, V)."""
+        logits: Tensor = self.network.get_output_embeddings()(hidden)
+        return logits
 
     def _hidden(
         self, ids: Tensor, positions: Tensor, context: Context | None = None, mask: Tensor | None = None
@@ -205,26 +221,21 @@ class Backbone(nn.Module):
         more: dict[str, Any] = {}
         if context is not None:
             if not self.supports_packing:
-                raise InputError(f"{self.path}: this network computes no packed rows", f"set {_PLAIN}")
-            # a mask that is ready is passed on as it is; this one is never looked at
+                raise InputError(f"{self.path}: this network does not support packed rows", f"set {_PLAIN}")
+            # transformers passes a four-dimensional mask on as it is; the context attention ignores it.
             mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids.device)
             more["context"] = context
         decoder = self._decoder()
-        found = decoder(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, **more)
-        hidden: Tensor = found.last_hidden_state
+        output = decoder(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, **more)
+        hidden: Tensor = output.last_hidden_state
         return hidden
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Apply the output layer to (N, H) hidden states: (N, V)."""
-        weight = self._output_weight()
-        return nn.functional.linear(hidden.to(weight.dtype), weight)
-
     def weights_fingerprint(self) -> str:
-        """Return a hash that tells this model's weights and tokenizer from others': sizes and samples of every file."""
+        """Return a hash of the model's weights and tokenizer: of the size and samples of every file."""
         return files_fingerprint(self.path)
 
     def save(self, path: str | Path) -> None:
-        """Write a Hugging Face model folder (weights or adapter, tokenizer, prompt format), whole or not at all."""
+        """Write a Hugging Face model folder (weights or adapter, tokenizer, prompt format) atomically."""
         with replacing_folder(path) as folder:
             if self.has_adapter:
                 self.network.save_pretrained(folder, selected_adapters=["default"])
@@ -232,18 +243,16 @@ class Backbone(nn.Module):
             else:
                 self.network.save_pretrained(folder)
             self.prompt_tokenizer.tokenizer.save_pretrained(folder)
-            about: dict[str, Any] = {"format": asdict(self.prompt_tokenizer.format)}
+            content: dict[str, Any] = {"format": asdict(self.prompt_tokenizer.format)}
             if self.has_adapter:
-                about["base"] = base_fingerprint(self.network)
-            (folder / FORMAT_FILE).write_text(json.dumps(about, indent=1) + "\n")
+                content["base"] = base_fingerprint(self.network)
+            (folder / FORMAT_FILE).write_text(json.dumps(content, indent=1) + "\n")
 
     def _compile(self) -> None:
-        """Compile feed-forward parts and norms; rows of any length use the same code."""
+        """Compile feed-forward layers and norms for rows of any length."""
         layers = getattr(self._decoder(), "layers", None)
         if layers is None:
-            raise InputError(
-                f"model.backbone.compile: {type(self.network).__name__} has no layers that can be compiled"
-            )
+            raise InputError(f"model.backbone.compile: {type(self.network).__name__} has no list of layers to compile")
         for layer in layers:
             for name, part in layer.named_children():
                 if "attn" not in name:
@@ -253,39 +262,36 @@ class Backbone(nn.Module):
         network = self.network.get_base_model() if self.has_adapter else self.network
         return network.base_model
 
-    def _output_weight(self) -> Tensor:
-        return self.network.get_output_embeddings().weight
-
     def _require_path(self) -> None:
         path = Path(self.path)
         looks_local = (
             path.is_absolute()
-            or self.path.startswith("./")  # which Path leaves out
+            or self.path.startswith("./")  # Path drops this prefix
             or path.parts[:1] in {("checkpoints",), ("..",)}
             or len(path.parts) > 2
         )
         if looks_local and not path.is_dir():
             raise InputError(f"{self.path}: no such model folder (model.backbone.path)")
         if path.is_dir() and not ((path / "config.json").is_file() or (path / "adapter_config.json").is_file()):
-            raise InputError(f"{self.path}: no model in this folder: neither config.json nor adapter_config.json")
+            raise InputError(f"{self.path}: not a model folder: found neither config.json nor adapter_config.json")
 
     def _read_format(self) -> PromptFormat:
         stored = (read_json(Path(self.path) / FORMAT_FILE) or {}).get("format")
         if stored is None:
             format = self._format or PromptFormat()
             return replace(format, tasks=self._tasks) if self._tasks else format
-        found = PromptFormat(
+        format = PromptFormat(
             tuple(Task(**task) for task in stored["tasks"]), stored["opening"], stored["chat_template"]
         )
-        if self._tasks and self._tasks != found.tasks:
-            own = ", ".join(task.name for task in found.tasks)
+        if self._tasks and self._tasks != format.tasks:
+            own = ", ".join(task.name for task in format.tasks)
             raise InputError(
-                f"{self.path}: the model was made for other tasks than model.backbone.tasks: {own}",
-                "one definition serves all stages: recipe.tasks; make the model again after a change",
+                f"{self.path}: model.backbone.tasks differ from the tasks that the model was trained for: {own}",
+                "define tasks once, in recipe.tasks, and train the model again after a change",
             )
-        if self._format is not None and self._format != found:
+        if self._format is not None and self._format != format:
             raise InputError(
-                f"{self.path}: the model was trained with another prompt format than model.backbone.format asks for",
-                f"leave format out to use the model's own ({Path(self.path) / FORMAT_FILE})",
+                f"{self.path}: model.backbone.format differs from the prompt format that the model was trained with",
+                f"leave it out to use the format in {Path(self.path) / FORMAT_FILE}",
             )
-        return found
+        return format

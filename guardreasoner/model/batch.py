@@ -1,4 +1,7 @@
-"""Examples as token ids, and examples to batches."""
+"""Training examples as token ids, and their collation into batches.
+
+Shapes: R rows of T tokens, N completion tokens, B completions, E examples.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -10,42 +13,46 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One training example as ids: a prompt with one completion (R-SFT), or with a chosen and a rejected one (HS-DPO).
+    """A prompt with its completions as token ids: one completion in R-SFT, chosen and rejected in HS-DPO.
 
     Args:
         id: record id.
         prompt: token ids.
-        completions: token ids of each completion, its end token included.
-        weight: α of a pair.
-        reference_logps: log π_ref of each completion, in nats, where they were computed before.
+        completions: token ids of each completion, including its end token.
+        weights: weight of each completion in the loss; empty means 1 for all. Both completions of a pair carry its α.
+        reference_logps: log π_ref of each completion in nats, None if not computed yet.
     """
 
     id: str
     prompt: tuple[int, ...]
     completions: tuple[tuple[int, ...], ...]
-    weight: float = 1.0
+    weights: tuple[float, ...] = ()
     reference_logps: tuple[float, ...] | None = None
 
     @property
     def length(self) -> int:
-        """Tokens of the longest row."""
+        """Tokens of the prompt and the longest completion."""
         return len(self.prompt) + max(map(len, self.completions))
 
     @property
     def tokens(self) -> int:
-        """Tokens of the prompt and of all completions."""
+        """Tokens of the prompt and all completions; the prompt counts once."""
         return len(self.prompt) + sum(map(len, self.completions))
+
+    def weight_of(self, number: int) -> float:
+        """Return the weight of completion ``number``."""
+        return self.weights[number] if self.weights else 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A run of tokens in a packed row; all of them follow the prefix, which is not in the row.
+    """A span of a packed row: a prompt without the shared prefix, or a completion.
 
     Args:
-        start: place of its first token in the row.
-        end: place behind its last.
-        above: numbers of the segments that it follows, the first one first.
-        num_predict: how many of its last tokens something is predicted from.
+        start: index of its first token in the row.
+        end: index after its last token.
+        parents: indices of the segments that it attends to besides itself, in order of their positions.
+        num_predict: how many of its last tokens predict a target.
     """
 
     start: int
@@ -56,24 +63,26 @@ class Segment:
 
 @dataclass
 class Batch:
-    """What the network is given at once: R rows of T tokens, and where in them N completion tokens are predicted.
+    """Input of one forward pass and the positions at which completion tokens are predicted.
 
-    Sequence ``i`` of example ``e`` is numbered ``i * examples + e``: all chosen ones first, then all rejected ones.
+    Completions are ordered by their number within the example, then by example: all first completions (chosen), then
+    all second ones (rejected), and so on. Examples may have different numbers of completions.
 
     Args:
         input_ids: (R, T) int64.
-        attention_mask: (R, T) int64; None where ``segments`` say what a token sees.
+        attention_mask: (R, T) int64; None for a packed row, where ``segments`` define the attention.
         position_ids: (R, T) int64.
-        predictors: (N,) int64, places in the flattened (R · T) hidden states, each just before its target.
-        targets: (N,) int64, the completion tokens.
-        sequence: (N,) int64, which completion each belongs to.
-        sequences: how many completions.
-        weight: (examples,) float32, α.
-        reference_logps: (sequences,) float64 in nats, or None.
-        ids: record ids.
-        segments: of a packed row (:mod:`guardreasoner.model.packing`).
-        prefix_ids: (tokens,) int64, what all prompts of a packed row begin with, kept out of it; may be empty.
-        tokens: prompt and completion tokens of all sequences, whether or not each was computed on its own.
+        predictors: (N,) int64 indices into the flattened (R · T) hidden states; each precedes its target.
+        targets: (N,) int64 completion tokens.
+        sequence: (N,) int64, the completion that each target belongs to, from 0 to B - 1.
+        example: (B,) int64, the example that each completion belongs to, from 0 to E - 1.
+        number: (B,) int64, the completion's number within its example; 0 is chosen and 1 rejected in HS-DPO.
+        weight: (B,) float32.
+        reference_logps: (B,) float64 in nats, or None if some are unknown.
+        ids: E record ids.
+        segments: spans of a packed row (:mod:`guardreasoner.model.packing`); None for plain rows.
+        prefix_ids: (tokens,) int64, shared start of all prompts, which is not part of a packed row; may be empty.
+        tokens: prompt and completion tokens of all completions, counted as if each had a row of its own.
     """
 
     input_ids: Tensor
@@ -82,13 +91,24 @@ class Batch:
     predictors: Tensor
     targets: Tensor
     sequence: Tensor
-    sequences: int
+    example: Tensor
+    number: Tensor
     weight: Tensor
     reference_logps: Tensor | None
     ids: list[str] = field(default_factory=list)
     segments: tuple[Segment, ...] | None = None
     prefix_ids: Tensor | None = None
     tokens: int = 0
+
+    @property
+    def sequences(self) -> int:
+        """Number of completions, B."""
+        return len(self.example)
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B,) int64 tokens of each completion, including its end token."""
+        return torch.bincount(self.sequence, minlength=self.sequences)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
         """Return the batch with all its tensors on ``device``."""
@@ -102,18 +122,19 @@ class Batch:
 
 @dataclass
 class Step:
-    """One whole optimizer step of this process, with the denominators of the step over all processes.
+    """One optimizer step of this process, with denominators that count all processes.
 
     Args:
-        batches: micro-batches, in the order they are computed.
-        tokens: completion tokens of the whole step.
-        examples: examples of the whole step.
+        batches: micro-batches in the order of computation.
+        tokens: completion tokens of the step over all processes.
+        examples: examples of the step over all processes.
+        scale: factor of this process's losses: 0 if its examples only keep it in step with the others, else 1.
     """
 
     batches: list[Batch]
     tokens: int
     examples: int
-    share: float = 1.0
+    scale: float = 1.0
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Step":
         """Return the step with all its tensors on ``device``."""
@@ -121,84 +142,92 @@ class Step:
 
 
 class Collator(Protocol):
-    """Turns the examples of a micro-batch into tensors.
+    """Turn the examples of a micro-batch into tensors.
 
     Args:
-        examples: with as many completions each.
-        padding: id that fills rows.
-        shared: tokens with which all prompts of the whole step begin; None: find out for these.
+        examples: at least one.
+        padding: token id that fills rows.
+        prefix_length: tokens that all prompts of the step share and that are computed once; None determines it from
+            these examples.
     """
 
-    def __call__(self, examples: Sequence[Example], padding: int, shared: int | None = None) -> Batch: ...
+    def __call__(self, examples: Sequence[Example], padding: int, prefix_length: int | None = None) -> Batch: ...
 
 
-def two_row(examples: Sequence[Example], padding: int, shared: int | None = None) -> Batch:
-    """Give every completion a row of its own, prompt repeated, padded on the right: the plain, readable reference."""
-    rows = [
-        (number * len(examples) + place, example.prompt, example.completions[number])
-        for number in range(len(examples[0].completions))
-        for place, example in enumerate(examples)
-    ]
-    width = max(len(prompt) + len(completion) for _, prompt, completion in rows)
+def completion_order(examples: Sequence[Example]) -> list[tuple[int, int]]:
+    """Return (number, example) of each completion in the order of a batch."""
+    return sorted((number, index) for index, e in enumerate(examples) for number in range(len(e.completions)))
+
+
+def per_completion(examples: Sequence[Example], order: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """Return the fields of a batch that do not depend on its layout, for completions in ``order``."""
+    references: list[float] | None = []
+    for number, index in order:
+        stored = examples[index].reference_logps
+        references = None if references is None or stored is None else [*references, stored[number]]
+    completions = [examples[index].completions[number] for number, index in order]
+    return {
+        "targets": torch.tensor([token for completion in completions for token in completion], dtype=torch.int64),
+        "sequence": torch.repeat_interleave(torch.tensor([len(completion) for completion in completions])),
+        "example": torch.tensor([index for _, index in order]),
+        "number": torch.tensor([number for number, _ in order]),
+        "weight": torch.tensor([examples[index].weight_of(number) for number, index in order], dtype=torch.float32),
+        "reference_logps": None if references is None else torch.tensor(references, dtype=torch.float64),
+        "ids": [example.id for example in examples],
+        "tokens": sum(
+            len(examples[index].prompt) + len(examples[index].completions[number]) for number, index in order
+        ),
+    }
+
+
+def two_row(examples: Sequence[Example], padding: int, prefix_length: int | None = None) -> Batch:
+    """Give every completion a row of its own with its prompt, padded on the right: the plain reference layout."""
+    order = completion_order(examples)
+    rows = [(examples[index].prompt, examples[index].completions[number]) for number, index in order]
+    width = max(len(prompt) + len(completion) for prompt, completion in rows)
     input_ids = torch.full((len(rows), width), padding)
     attention_mask = torch.zeros_like(input_ids)
-    predictors, targets, sequence = [], [], []
-    for row, (number, prompt, completion) in enumerate(rows):
+    predictors = []
+    for row, (prompt, completion) in enumerate(rows):
         length = len(prompt) + len(completion)
         input_ids[row, :length] = torch.tensor(prompt + completion)
         attention_mask[row, :length] = 1
         predictors.append(torch.arange(len(prompt) - 1, length - 1) + row * width)
-        targets.append(torch.tensor(completion))
-        sequence.append(torch.full((len(completion),), number))
-    references = [e.reference_logps for e in examples]
     return Batch(
         input_ids=input_ids,
         attention_mask=attention_mask,
         position_ids=torch.arange(width).expand(len(rows), width),
         predictors=torch.cat(predictors),
-        targets=torch.cat(targets),
-        sequence=torch.cat(sequence),
-        sequences=len(rows),
-        weight=torch.tensor([e.weight for e in examples], dtype=torch.float32),
-        reference_logps=reference_column(references),
-        ids=[e.id for e in examples],
-        tokens=sum(len(prompt) + len(completion) for _, prompt, completion in rows),
+        **per_completion(examples, order),
     )
 
 
 _MIN_SHARED_PREFIX = 16
-"""Tokens that prompts must share to be computed apart; below, it saves less than it costs."""
+"""Fewest shared prompt tokens for which a separate forward pass saves more than it costs."""
 
 
 def common_prefix_length(prompts: Sequence[Sequence[int]]) -> int:
-    """Return how many tokens all prompts begin with, 0 where it would not pay; each keeps a last token of its own."""
+    """Return how many tokens all prompts share at their start, 0 if too few; each keeps a last token of its own."""
     if len(prompts) < 2:
         return 0
     most = min(map(len, prompts)) - 1
-    first, last = min(map(tuple, prompts)), max(map(tuple, prompts))  # in this order all others lie between these
-    shared = next((place for place in range(most) if first[place] != last[place]), max(most, 0))
+    first, last = min(map(tuple, prompts)), max(map(tuple, prompts))  # in sorted order all others lie between these
+    shared = next((index for index in range(most) if first[index] != last[index]), max(most, 0))
     return shared if shared >= _MIN_SHARED_PREFIX else 0
-
-
-def reference_column(references: Sequence[tuple[float, ...] | None]) -> Tensor | None:
-    """Return stored reference values in the order of a batch's sequences, (sequences,); None where some are missing."""
-    known = [r for r in references if r is not None]
-    if len(known) < len(references):
-        return None
-    return torch.tensor(known, dtype=torch.float64).T.reshape(-1)
 
 
 @dataclass
 class StepCollator:
-    """Turn the examples of one optimizer step into micro-batches, longest rows together.
+    """Split the examples of an optimizer step into micro-batches, longest examples first.
 
     Args:
-        padding: id that fills rows.
-        micro_batch_size: examples that are computed at once.
-        collate: the layout of a micro-batch.
-        rank: number of this process; it takes every ``world``-th example.
-        world: how many processes share the step.
-        tokens: also end a micro-batch before it holds more tokens, each prompt counted once; None: never.
+        padding: token id that fills rows.
+        micro_batch_size: most examples per micro-batch.
+        collate: layout of a micro-batch.
+        rank: index of this process; it takes every ``world``-th example.
+        world: number of processes that share the step.
+        tokens: most tokens per micro-batch, each prompt counted once; None sets no limit. A longer example is a
+            micro-batch of its own.
     """
 
     padding: int
@@ -209,20 +238,20 @@ class StepCollator:
     tokens: int | None = None
 
     def __call__(self, examples: Sequence[Example]) -> Step:
-        """Return the step; it may hold no micro-batch where there are fewer examples than processes."""
+        """Return this process's part of the step; it holds at least one micro-batch."""
         ordered = sorted(examples, key=lambda example: example.length, reverse=True)
-        # a process without an example computes one for nothing, as the others wait for its gradient
         own = ordered[self.rank :: self.world]
-        mine = own or ordered[-1:]
-        tokens = sum(len(completion) for example in examples for completion in example.completions[:1])
-        shared = common_prefix_length([example.prompt for example in mine])
-        batches = [self.collate(part, self.padding, shared) for part in self._parts(mine)]
+        # A process without an example computes one with scale 0, because the others wait for its gradient.
+        computed = own or ordered[-1:]
+        tokens = sum(len(completion) for example in examples for completion in example.completions)
+        prefix_length = common_prefix_length([example.prompt for example in computed])
+        batches = [self.collate(part, self.padding, prefix_length) for part in self._split(computed)]
         return Step(batches, tokens, len(examples), float(bool(own)))
 
-    def _parts(self, examples: Sequence[Example]) -> list[list[Example]]:
+    def _split(self, examples: Sequence[Example]) -> list[list[Example]]:
         parts: list[list[Example]] = [[]]
         for example in examples:
-            tokens = sum(one.tokens for one in parts[-1]) + example.tokens
+            tokens = sum(other.tokens for other in parts[-1]) + example.tokens
             full = len(parts[-1]) == self.micro_batch_size or (self.tokens is not None and tokens > self.tokens)
             if full and parts[-1]:
                 parts.append([])

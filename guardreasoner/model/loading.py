@@ -1,4 +1,4 @@
-"""A model folder: its weights, what lies beside them, and how a folder is told from another."""
+"""Model folders: fingerprints, and loading with one-line errors."""
 
 import json
 from collections.abc import Callable
@@ -9,13 +9,13 @@ from guardreasoner.errors import InputError
 from guardreasoner.workflow.manifest import fingerprint
 
 FORMAT_FILE = "guard.json"
-"""Beside the weights: how the model is asked, and what an adapter was trained on."""
+"""File beside the weights that holds the prompt format and the fingerprint of an adapter's base model."""
 
-_SAMPLE = 1 << 20
+_SAMPLE = 1 << 20  # bytes
 
 
 def files_fingerprint(path: str) -> str:
-    """Return a hash of a model's files: name, size, first and last MiB of each; of its name where it is on a hub."""
+    """Return a hash of a model's files (name, size, first and last MiB of each), or of its hub id."""
     folder = Path(path)
     if not folder.is_dir():
         return fingerprint({"hub": path})
@@ -31,7 +31,7 @@ def files_fingerprint(path: str) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return what a JSON file holds, None where there is no file; raise ``InputError`` when it is damaged."""
+    """Return the content of a JSON file, None if there is no file; raise ``InputError`` if it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except ValueError as error:
@@ -39,14 +39,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def loading(path: str, load: Callable[[], Any]) -> Any:
-    """Call what loads from ``path``, without its progress bars; raise ``InputError`` when it cannot be loaded."""
+    """Call ``load`` without progress bars; raise an ``InputError`` that names ``path`` if it fails."""
     from huggingface_hub.utils.logging import set_verbosity_error as quiet_hub
     from safetensors import SafetensorError
     from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
     disable_progress_bar()
     set_verbosity_error()
-    quiet_hub()  # it writes a line for every attempt to reach the hub
+    quiet_hub()  # it logs every attempt to reach the hub
     try:
         return load()
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
@@ -58,18 +58,19 @@ def load_network(path: str, dtype: Any, quantization: str | None = None) -> Any:
     """Load a causal language model.
 
     Args:
-        path: a folder or hub id.
-        dtype: of the weights (of what is computed from them, where they are quantized).
-        quantization: "4bit": as NF4.
+        path: folder or hub id.
+        dtype: data type of the weights, or of the computation with quantized weights.
+        quantization: "4bit" loads NF4 weights.
 
     Raises:
-        InputError: it cannot be loaded, weights are missing, or its output layer is of a kind that is not supported.
+        InputError: the model cannot be loaded, weights are missing, or its architecture is not supported.
     """
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
-    config = None
+    _require_no_experts(path, loading(path, lambda: AutoConfig.from_pretrained(path, trust_remote_code=False)))
+    quantization_config = None
     if quantization:
-        config = BitsAndBytesConfig(
+        quantization_config = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_compute_dtype=dtype,
@@ -80,19 +81,19 @@ def load_network(path: str, dtype: Any, quantization: str | None = None) -> Any:
         lambda: AutoModelForCausalLM.from_pretrained(
             path,
             dtype=dtype,
-            quantization_config=config,
+            quantization_config=quantization_config,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
         ),
     )
     for layer in network.modules() if quantization else ():
-        # On a CPU with AVX512-BF16, bitsandbytes packs the weights at the first forward pass without a gradient,
-        # for a kernel that has no backward: later gradients would stop at every such layer, without a word.
+        # On a CPU with AVX512-BF16, bitsandbytes repacks the weights at the first forward pass without gradients for a
+        # kernel that has no backward pass; later gradients would silently stop at every such layer.
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             layer.support_avx512bf16_for_cpu = False
     if missing := sorted(report["missing_keys"]):
-        raise InputError(f"{path}: {len(missing)} weights are missing, {missing[0]} first; they would be random")
+        raise InputError(f"{path}: {len(missing)} weights are missing and would be random, first {missing[0]}")
     head = network.get_output_embeddings()
     scales = [getattr(network.config, name, None) for name in ("logit_scale", "logits_scaling")]
     if (
@@ -102,3 +103,10 @@ def load_network(path: str, dtype: Any, quantization: str | None = None) -> Any:
     ):
         raise InputError(f"{path}: an output layer with a bias, or capped or scaled logits, is not supported")
     return network
+
+
+def _require_no_experts(path: str, config: Any) -> None:
+    """Refuse mixture-of-experts models: their router needs a load-balancing loss that our objectives do not have."""
+    text = config.get_text_config()
+    if any((getattr(text, name, None) or 0) > 1 for name in ("num_experts", "num_local_experts", "n_routed_experts")):
+        raise InputError(f"{path}: mixture-of-experts models ({text.model_type}) are not supported")

@@ -1,41 +1,76 @@
-"""Log-probabilities of completions from hidden states, without ever holding all logits.
+"""Log-probabilities of completions from hidden states, without materializing all logits.
 
-Shapes: N completion tokens, B sequences, H hidden size, V vocabulary. Log-probabilities are in nats.
+Shapes: N completion tokens, B completions, H hidden size, V vocabulary. Log-probabilities are in nats.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from guardreasoner.errors import InputError
+
+
+@dataclass(frozen=True)
+class CompletionLogps:
+    """Log-probabilities of whole completions, the input of every objective.
+
+    Args:
+        policy: (B,) log π(y | x), summed over the completion's tokens, in nats.
+        lengths: (B,) tokens of each completion, including its end token.
+        reference: (B,) log π_ref(y | x), or None for objectives without a reference.
+    """
+
+    policy: Tensor
+    lengths: Tensor
+    reference: Tensor | None = None
+
+    def select(self, index: Tensor) -> "CompletionLogps":
+        """Return the completions at ``index``, (b,) int64 or (B,) bool."""
+        reference = None if self.reference is None else self.reference[index]
+        return CompletionLogps(self.policy[index], self.lengths[index], reference)
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """(B,) log π(y | x) − log π_ref(y | x); raises ``ValueError`` without a reference."""
+        if self.reference is None:
+            raise ValueError("this objective needs reference log-probabilities")
+        return self.policy - self.reference
+
+    @property
+    def per_token(self) -> Tensor:
+        """(B,) mean log-probability per token."""
+        return self.policy / self.lengths
 
 
 def token_logps(hidden: Tensor, head: Tensor, targets: Tensor, chunk: int | None = None) -> Tensor:
-    """Return log π(target | what stands before it) per token, without ever holding all N × V logits.
+    """Return log π(target | preceding tokens) of each target, without materializing all N × V logits.
 
     Args:
         hidden: (N, H) last hidden state at the position before each target.
         head: (V, H) weight of the output layer.
         targets: (N,) int64 token ids.
-        chunk: tokens whose logits exist at the same time; None: as many as make 2²⁷ logits.
+        chunk: number of targets whose logits exist at the same time; None chooses it so that there are 2²⁷ logits.
 
     Returns:
-        (N,) in float32, or float64 where hidden is.
+        (N,) in float32, or in float64 if ``hidden`` is float64.
     """
     logps: Tensor = _TokenLogps.apply(hidden, head, targets, chunk or max(1, _LOGITS // len(head)))
     return logps
 
 
 _LOGITS = 2**27
-"""Logits that exist at the same time: 0.5 GB in float32."""
+"""Most logits that exist at the same time: 0.5 GB in float32."""
 
 
 class _TokenLogps(torch.autograd.Function):
-    """log p_target with p = softmax(Wx); ∂/∂x = W_target − pW, and ∂/∂W = (e_target − p) x.
+    """log p_target with p = softmax(Wx); ∂/∂x = W_target − pW and ∂/∂W = (e_target − p) xᵀ.
 
-    Where the head is frozen (LoRA), the direction of x's gradient is computed going forward, and no probability is
-    kept. Where it is trained, those of a single chunk are kept; those of several are computed again going backward.
+    With a frozen head (LoRA), the forward pass computes the direction of x's gradient and saves no probabilities. With
+    a trained head, the probabilities are saved if there is one chunk and recomputed in the backward pass otherwise.
     """
 
     @staticmethod
@@ -79,20 +114,47 @@ def _log_softmax(hidden: Tensor, head: Tensor) -> Tensor:
 
 
 def sequence_logps(token_logps: Tensor, sequence: Tensor, sequences: int) -> Tensor:
-    """Return log π(y | x) = Σ_t log π(y_t | x, y_<t) per sequence.
+    """Return log π(y | x) = Σ_t log π(y_t | x, y_<t) of each completion.
 
     Args:
-        token_logps: (N,).
-        sequence: (N,) int64, which sequence each token belongs to.
+        token_logps: (N,) in nats.
+        sequence: (N,) int64, the completion that each token belongs to.
         sequences: B.
 
     Returns:
-        (B,) sums, in nats; 0 for a sequence without a token.
+        (B,) sums in nats; 0 for a completion without tokens.
     """
     return token_logps.new_zeros(sequences).index_add(0, sequence, token_logps)
 
 
 def sequence_nll(token_logps: Tensor, sequence: Tensor, sequences: int) -> Tensor:
-    """Return the mean negative log-likelihood per token of each sequence: (B,), in nats per token."""
+    """Return the negative log-likelihood of each completion, (B,), in nats per token; arguments as above."""
     tokens = sequence_logps(torch.ones_like(token_logps), sequence, sequences)
     return -sequence_logps(token_logps, sequence, sequences) / tokens
+
+
+class OutputLayer(nn.Linear):
+    """The output layer of a causal language model, which can also score targets without materializing all logits.
+
+    Its weight is only used inside ``forward``, so that sharded weights (FSDP2) are gathered when they are needed.
+    """
+
+    def forward(self, hidden: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Return the logits (N, V), or, given (N,) int64 targets, their log-probabilities (N,) in nats."""
+        if targets is None:
+            return super().forward(hidden.to(self.weight.dtype))
+        return token_logps(hidden, self.weight, targets)
+
+
+def adopt_output_layer(network: Any) -> None:
+    """Make the output layer of a transformers model an :class:`OutputLayer`, in place.
+
+    Only the class changes: the parameter, its name and its tie to the input embedding stay as they are.
+
+    Raises:
+        InputError: the output layer is not a plain ``nn.Linear`` without bias.
+    """
+    head = network.get_output_embeddings()
+    if type(head) not in (nn.Linear, OutputLayer) or head.bias is not None:
+        raise InputError(f"{type(network).__name__}: an output layer of type {type(head).__name__} is not supported")
+    head.__class__ = OutputLayer

@@ -1,4 +1,4 @@
-"""Low-rank adapters: put on a network, read from and written to a model folder, always with the base they belong to."""
+"""Low-rank adapters (LoRA): add to a network, load, and save with a reference to their base model."""
 
 import json
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ class LoRA:
     Args:
         r: rank.
         alpha: scale; the update is multiplied by alpha / r.
-        dropout: on the adapter's input, in R-SFT only.
-        target_modules: names of layers, or "all-linear".
+        dropout: dropout of the adapter's input; only R-SFT uses it.
+        target_modules: names of the layers to adapt, or "all-linear".
     """
 
     r: int = 16
@@ -27,7 +27,7 @@ class LoRA:
 
 
 def prepared(network: Any, quantized: bool) -> Any:
-    """Return a network that is ready to carry an adapter."""
+    """Return a network that is ready for an adapter."""
     if not quantized:
         return network
     from peft import prepare_model_for_kbit_training
@@ -36,10 +36,10 @@ def prepared(network: Any, quantized: bool) -> Any:
 
 
 def add_adapter(network: Any, lora: LoRA) -> Any:
-    """Return a network with a new adapter, which changes nothing yet.
+    """Return a network with a new adapter, which does not change the output yet.
 
     Raises:
-        InputError: the output layer would get one.
+        InputError: ``target_modules`` includes the output layer.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -52,21 +52,21 @@ def add_adapter(network: Any, lora: LoRA) -> Any:
     )
     adapted = get_peft_model(network, config)
     if hasattr(adapted.get_output_embeddings(), "lora_A"):
-        raise InputError("model.backbone.lora.target_modules: the output layer (lm_head) cannot have an adapter")
+        raise InputError("model.backbone.lora.target_modules: an adapter on the output layer is not supported")
     return adapted
 
 
 def attach_adapter(network: Any, path: str, config: dict[str, Any], lora: LoRA | None) -> Any:
-    """Return the base network with the adapter of a model folder, trainable.
+    """Return the base network with the trainable adapter of a model folder.
 
     Args:
-        network: the base.
-        path: the folder.
-        config: what its ``adapter_config.json`` says.
-        lora: the adapter that the run asks for, if it does.
+        network: base model.
+        path: folder of the adapter.
+        config: content of its ``adapter_config.json``.
+        lora: adapter options of the run, None if it sets none.
 
     Raises:
-        InputError: another adapter is asked for, another base model is there, or weights are missing.
+        InputError: the adapter differs from ``lora``, its base model has changed, or weights are missing.
     """
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
@@ -76,35 +76,35 @@ def attach_adapter(network: Any, path: str, config: dict[str, Any], lora: LoRA |
     with safe_open(Path(path) / "adapter_model.safetensors", "pt") as file:
         missing = sorted(get_peft_model_state_dict(adapted).keys() - set(file.keys()))
     if missing:
-        raise InputError(f"{path}: {len(missing)} weights are missing, {missing[0]} first")
+        raise InputError(f"{path}: {len(missing)} weights are missing, first {missing[0]}")
     return adapted
 
 
 def require_same_adapter(path: str, config: dict[str, Any], lora: LoRA | None) -> None:
-    """Refuse an adapter that is not the one that is asked for, or whose base model has changed.
+    """Require that an adapter matches the options of the run and that its base model is unchanged.
 
     Args:
-        path: its folder.
-        config: what its ``adapter_config.json`` says.
-        lora: the adapter that the run asks for, if it does.
+        path: folder of the adapter.
+        config: content of its ``adapter_config.json``.
+        lora: adapter options of the run, None if it sets none.
 
     Raises:
-        InputError: another adapter is asked for, or another base model is there.
+        InputError: the rank or scale differs, or the base model has changed.
     """
     if lora is not None and (lora.r, lora.alpha) != (config["r"], config["lora_alpha"]):
         raise InputError(
-            f"{path}: its adapter has r {config['r']} and alpha {config['lora_alpha']}, "
-            f"the config says r {lora.r} and alpha {lora.alpha}"
+            f"{path}: the adapter has r {config['r']} and alpha {config['lora_alpha']}, "
+            f"but model.backbone.lora sets r {lora.r} and alpha {lora.alpha}"
         )
     base = (read_json(Path(path) / FORMAT_FILE) or {}).get("base")
     if base is not None and base != files_fingerprint(config["base_model_name_or_path"]):
         raise InputError(
-            f"{path}: its adapter was trained on another base model than {config['base_model_name_or_path']} now holds"
+            f"{path}: the base model {config['base_model_name_or_path']} has changed since this adapter was trained"
         )
 
 
 def write_base(folder: Path) -> None:
-    """Write into a saved adapter's config where its base is, so that it survives a change of working folder."""
+    """Write the absolute path of the base model into a saved adapter's config, so that it loads from any folder."""
     config = read_json(folder / "adapter_config.json") or {}
     base = Path(config["base_model_name_or_path"])
     config["base_model_name_or_path"] = str(base.resolve()) if base.is_dir() else str(base)
@@ -112,5 +112,5 @@ def write_base(folder: Path) -> None:
 
 
 def base_fingerprint(network: Any) -> str:
-    """Return the fingerprint of the files of an adapted network's base."""
+    """Return the fingerprint of the base model of an adapted network."""
     return files_fingerprint(network.peft_config["default"].base_model_name_or_path)

@@ -1,4 +1,7 @@
-"""Attention over a packed row (:mod:`guardreasoner.model.packing`), for transformers decoders that support it."""
+"""Attention over packed rows (:mod:`guardreasoner.model.packing`) for transformers decoders that support it.
+
+Shapes: T tokens of a row, H hidden size.
+"""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -10,28 +13,30 @@ from torch import Tensor
 from guardreasoner.model.batch import Segment
 
 _NAME = "guardreasoner"
-"""What the attention is called in transformers' registry."""
+"""Name of the attention function in transformers' registry."""
 
+PACKED_FAMILIES = ("gemma", "llama", "mistral", "phi3", "qwen2", "qwen3")
+"""``model_type`` of the decoders whose packed rows are tested against plain rows; all others get plain rows."""
 
 KeyValues = tuple[Tensor, Tensor]
 """Keys and values of one layer: (rows, key heads, tokens, head size) each."""
 
 
 class Context(Protocol):
-    """What the tokens of a forward pass see; it is handed to the attention of every layer."""
+    """What the tokens of a forward pass attend to; it is passed to the attention of every layer."""
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
     ) -> Tensor:
-        """Return the attended values.
+        """Return the attention output.
 
         Args:
-            layer: number of the layer.
+            layer: index of the layer.
             query: (rows, heads, T, head size).
-            key: (rows, key heads, T, head size), as ``value``.
-            value: see ``key``.
-            scaling: of the scores; None: one over the root of the head size.
-            window: how many tokens back a token sees, itself counted; None: all.
+            key: (rows, key heads, T, head size).
+            value: (rows, key heads, T, head size).
+            scaling: factor of the scores; None means 1 / sqrt(head size).
+            window: number of most recent tokens that a token attends to, including itself; None means all.
 
         Returns:
             (rows, heads, T, head size).
@@ -39,10 +44,10 @@ class Context(Protocol):
 
 
 class SharedPrefix:
-    """What many prompts begin with, computed once: its keys and values, which all that follows attends to.
+    """Keys and values of the token prefix that many prompts share, computed once; all later tokens attend to them.
 
     Args:
-        layers: by layer number, one row each.
+        layers: keys and values by layer index, for one row each.
     """
 
     def __init__(self, layers: dict[int, KeyValues]) -> None:
@@ -50,28 +55,31 @@ class SharedPrefix:
 
     @property
     def length(self) -> int:
-        """Tokens."""
+        """Number of tokens."""
         return next(iter(self.layers.values()))[0].shape[2]
 
     def detached(self) -> "SharedPrefix":
-        """Return a copy in which gradients gather, so that several backward passes need not go through the original."""
+        """Return a detached copy that accumulates gradients, so that several backward passes can share one prefix."""
         return SharedPrefix(
             {n: (k.detach().requires_grad_(), v.detach().requires_grad_()) for n, (k, v) in self.layers.items()}
         )
 
     def surrogate_loss(self, copy: "SharedPrefix") -> Tensor:
-        """Return a scalar whose gradient with respect to the weights is what gathered in a detached copy."""
-        pairs = [pair for number, own in self.layers.items() for pair in zip(own, copy.layers[number], strict=True)]
-        return torch.stack([(own * gathered.grad).sum() for own, gathered in pairs if gathered.grad is not None]).sum()
+        """Return a scalar whose weight gradient equals the gradient accumulated in ``copy``, made by :meth:`detached`.
+
+        It is Σ (keys or values) · (their accumulated gradient, a constant).
+        """
+        pairs = [pair for n, kv in self.layers.items() for pair in zip(kv, copy.layers[n], strict=True)]
+        return torch.stack([(state * leaf.grad).sum() for state, leaf in pairs if leaf.grad is not None]).sum()
 
 
 class PackedContext:
-    """The segments of a packed row, with the masks that they need, made once for all layers.
+    """Context of a packed row: its segments, and their attention masks, computed once for all layers.
 
     Args:
-        segments: of the row.
-        prefix: what every segment follows, which is not in the row.
-        kv_out: takes the keys and values of each layer, where they are wanted.
+        segments: segments of the row.
+        prefix: prefix that every segment attends to and that is not in the row.
+        kv_out: if given, receives the keys and values of each layer.
     """
 
     def __init__(
@@ -84,30 +92,30 @@ class PackedContext:
         self.prefix = prefix
         self.kv_out = kv_out
         self.full_hidden: Tensor | None = None
-        """(1, T, H), what the attention of a layer sees that gives only what is read."""
+        """(1, T, H), normalized hidden states of the full row, input of the last layer's attention; None before it."""
         self._predict_positions: Tensor | None = None
         self._masks: dict[tuple[int, int, int | None], Tensor | None] = {}
 
     def predict_positions(self, device: torch.device) -> Tensor:
-        """Return the places of the row that something is predicted from, in order: (places,) int64."""
+        """Return the positions of the row that predict a target, in ascending order, (positions,) int64."""
         if self._predict_positions is None:
-            places = [place for one in self.segments for place in range(one.end - one.num_predict, one.end)]
-            self._predict_positions = torch.tensor(places, device=device)
+            positions = [i for segment in self.segments for i in range(segment.end - segment.num_predict, segment.end)]
+            self._predict_positions = torch.tensor(positions, device=device)
         return self._predict_positions
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
     ) -> Tensor:
-        """Attend segment by segment: (1, heads, T, head size)."""
+        """Attend segment by segment, (1, heads, T, head size); arguments as in :class:`Context`."""
         if self.kv_out is not None:
             self.kv_out[layer] = key, value
-        begun = self.prefix.layers[layer] if self.prefix else (key[:, :, :0], value[:, :, :0])
+        prefix = self.prefix.layers[layer] if self.prefix else (key[:, :, :0], value[:, :, :0])
         outputs = []
         for segment in self.segments:
-            pieces = [self.segments[number] for number in segment.parents] + [segment]
+            visible = [*(self.segments[index] for index in segment.parents), segment]
             keys, values = (
-                torch.cat([first, *(own[:, :, piece.start : piece.end] for piece in pieces)], dim=2)
-                for first, own in zip(begun, (key, value), strict=True)
+                torch.cat([first, *(states[:, :, span.start : span.end] for span in visible)], dim=2)
+                for first, states in zip(prefix, (key, value), strict=True)
             )
             mask = self._mask(segment.end - segment.start, keys.shape[2], window, query.device)
             outputs.append(
@@ -123,12 +131,12 @@ class PackedContext:
             )
         return torch.cat(outputs, dim=2)
 
-    def _mask(self, own: int, keys: int, window: int | None, device: torch.device) -> Tensor | None:
-        """Return which keys a segment's queries see: (queries, keys) bool; None where that is causal and no more."""
-        wanted = (own, keys, window if window is not None and keys > window else None)
-        if wanted not in self._masks:
-            self._masks[wanted] = None if keys == own and wanted[2] is None else _mask(*wanted, device)
-        return self._masks[wanted]
+    def _mask(self, queries: int, keys: int, window: int | None, device: torch.device) -> Tensor | None:
+        """Return the mask of a segment, (queries, keys) bool; None if the plain causal mask does."""
+        shape = (queries, keys, window if window is not None and keys > window else None)
+        if shape not in self._masks:
+            self._masks[shape] = None if keys == queries and shape[2] is None else _mask(*shape, device)
+        return self._masks[shape]
 
 
 def context_attention(
@@ -143,22 +151,22 @@ def context_attention(
     sliding_window: int | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as a context says; without one, it is left to PyTorch's attention under the mask.
+    """Attend as a context defines; without a context, call PyTorch's attention with the mask.
 
     Args:
-        module: the layer's attention.
+        module: the layer's attention module.
         query: (rows, heads, T, head size).
-        key: (rows, key heads, T, head size), as ``value``.
-        value: see ``key``.
-        attention_mask: where there is no context.
-        dropout: on the weights, where there is no context; no model of today has any.
-        scaling: of the scores.
-        context: what the tokens see.
-        sliding_window: how many tokens back a token sees, itself counted; None: all.
-        others: what PyTorch's attention may want.
+        key: (rows, key heads, T, head size).
+        value: (rows, key heads, T, head size).
+        attention_mask: used without a context.
+        dropout: of the attention weights, used without a context.
+        scaling: factor of the scores.
+        context: what the tokens attend to.
+        sliding_window: number of most recent tokens that a token attends to, including itself; None means all.
+        others: passed to PyTorch's attention.
 
     Returns:
-        (rows, T, heads, head size), and no weights.
+        (rows, T, heads, head size), and None for the attention weights.
     """
     if context is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -171,23 +179,22 @@ def context_attention(
 
 
 def enable_packed_attention(decoder: Any) -> bool:
-    """Make a decoder use this attention, if it can; return whether it can.
+    """Make a decoder compute packed rows if its family is tested for it; return whether it does.
 
-    It can when transformers lets its attention be chosen and each of its layers attends to all that stands before, or
-    to a window of it, without capping or dropping scores. PyTorch's attention goes on to serve rows without segments.
+    Rows without a context still use PyTorch's attention.
 
     Args:
-        decoder: a model of transformers without its output layer.
+        decoder: transformers model without its output layer.
     """
     config = decoder.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
-    chosen = getattr(config, "_attn_implementation", None)
+    other_layers = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
     if (
-        not getattr(decoder, "_supports_attention_backend", False)
-        or kinds
+        config.model_type not in PACKED_FAMILIES
+        or not getattr(decoder, "_supports_attention_backend", False)
+        or other_layers
         or getattr(config, "attn_logit_softcapping", None)
         or getattr(config, "attention_dropout", 0)
-        or chosen != "sdpa"
+        or getattr(config, "_attn_implementation", None) != "sdpa"
     ):
         return False
     from transformers import AttentionInterface, AttentionMaskInterface
@@ -200,45 +207,44 @@ def enable_packed_attention(decoder: Any) -> bool:
 
 
 def skip_unpredicted_positions(decoder: Any) -> None:
-    """Make a decoder's last layer give only the places that a :class:`PackedContext` says are read.
+    """Make the last layer of a decoder return only the positions that predict a target (:class:`PackedContext`).
 
-    Its attention still sees all tokens; what follows the attention is computed for those places alone.
+    Its attention is still computed for all tokens, everything after the attention only for those positions.
 
     Args:
-        decoder: takes contexts; one whose layers are not named as Llama's are is left as it is.
+        decoder: packed-attention decoder; left as it is if its layers are not named like Llama's.
     """
     layer = list(getattr(decoder, "layers", None) or [None])[-1]
     if hasattr(layer, "input_layernorm") and hasattr(layer, "self_attn"):
-        layer.register_forward_pre_hook(_pass_on_what_is_read, with_kwargs=True)
-        layer.self_attn.register_forward_pre_hook(_see_all, with_kwargs=True)
-        layer.self_attn.register_forward_hook(_give_what_is_read, with_kwargs=True)
+        layer.register_forward_pre_hook(_select_residual, with_kwargs=True)
+        layer.self_attn.register_forward_pre_hook(_restore_full_row, with_kwargs=True)
+        layer.self_attn.register_forward_hook(_select_attended, with_kwargs=True)
 
 
-def _pass_on_what_is_read(layer: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    context = named.get("context")
+def _select_residual(layer: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    context = kwargs.get("context")
     if not isinstance(context, PackedContext):
         return None
     hidden, *others = inputs
     context.full_hidden = layer.input_layernorm(hidden)
-    return (hidden[:, context.predict_positions(hidden.device)], *others), named
+    return (hidden[:, context.predict_positions(hidden.device)], *others), kwargs
 
 
-def _see_all(attention: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    context = named.get("context")
-    return (inputs, named | {"hidden_states": context.full_hidden}) if isinstance(context, PackedContext) else None
+def _restore_full_row(attention: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    context = kwargs.get("context")
+    return (inputs, kwargs | {"hidden_states": context.full_hidden}) if isinstance(context, PackedContext) else None
 
 
-def _give_what_is_read(attention: Any, inputs: tuple[Any, ...], named: dict[str, Any], outputs: Any) -> Any:
-    context = named.get("context")
-    return (
-        (outputs[0][:, context.predict_positions(outputs[0].device)], *outputs[1:])
-        if isinstance(context, PackedContext)
-        else None
-    )
+def _select_attended(attention: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> Any:
+    context = kwargs.get("context")
+    if not isinstance(context, PackedContext):
+        return None
+    return outputs[0][:, context.predict_positions(outputs[0].device)], *outputs[1:]
 
 
-def _mask(own: int, keys: int, window: int | None, device: torch.device) -> Tensor:
-    queries = torch.arange(keys - own, keys, device=device)[:, None]
-    places = torch.arange(keys, device=device)[None, :]
-    seen = places <= queries
-    return seen if window is None else seen & (places > queries - window)
+def _mask(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
+    """Return which of the preceding keys the last ``queries`` positions attend to, (queries, keys) bool."""
+    rows = torch.arange(keys - queries, keys, device=device)[:, None]
+    columns = torch.arange(keys, device=device)[None, :]
+    visible = columns <= rows
+    return visible if window is None else visible & (columns > rows - window)

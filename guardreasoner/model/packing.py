@@ -1,22 +1,29 @@
-"""Many completions in one row without padding: what their prompts share is computed once.
+"""Packed rows: many completions in one row without padding, with the shared parts of their prompts computed once.
 
-A row is made of segments: each prompt, and each completion, which follows its prompt. A token sees its own segment up
-to itself, and all of those above it. What all prompts of the step begin with (the instruction) is not in the row: it is
-computed apart, once a step, and every segment follows it.
+A row consists of segments: each prompt, and each completion, whose parent is its prompt. A token attends to its parent
+segments and to its own segment up to itself. The prefix that all prompts of a step share (the instruction) is not in
+the row: it is encoded once per step, and every segment attends to it.
 """
 
 from collections.abc import Sequence
 
 import torch
 
-from guardreasoner.model.batch import Batch, Example, Segment, common_prefix_length, reference_column
+from guardreasoner.model.batch import (
+    Batch,
+    Example,
+    Segment,
+    common_prefix_length,
+    completion_order,
+    per_completion,
+)
 
 
 class _Row:
-    """A packed row while it grows.
+    """A packed row under construction.
 
     Args:
-        position: of a first token.
+        position: position of the first token after the shared prefix.
     """
 
     def __init__(self, position: int) -> None:
@@ -26,54 +33,48 @@ class _Row:
         self.segments: list[Segment] = []
 
     def add(self, ids: Sequence[int], parents: tuple[int, ...], num_predict: int) -> tuple[int, ...]:
-        """Append a segment whose last ``num_predict`` tokens predict; return what those must name that follow it."""
+        """Append a segment whose last ``num_predict`` tokens predict; return the parents of a segment that follows."""
         if not ids:
             return parents
-        before = self.position + sum(self.segments[number].end - self.segments[number].start for number in parents)
+        first = self.position + sum(self.segments[index].end - self.segments[index].start for index in parents)
         self.segments.append(Segment(len(self.ids), len(self.ids) + len(ids), parents, num_predict))
         self.ids += ids
-        self.positions += range(before, before + len(ids))
+        self.positions += range(first, first + len(ids))
         return (*parents, len(self.segments) - 1)
 
     def last(self, path: tuple[int, ...]) -> int:
-        """Return the place of the last token on a path."""
+        """Return the index of the last token on a path of segments."""
         return self.segments[path[-1]].end - 1
 
 
-def packed(examples: Sequence[Example], padding: int, shared: int | None = None) -> Batch:
-    """Put all examples of a micro-batch into one row, each prompt once, their common beginning apart, nothing padded.
+def packed(examples: Sequence[Example], padding: int, prefix_length: int | None = None) -> Batch:
+    """Put all examples of a micro-batch into one row: each prompt once, the shared prefix apart, no padding.
 
-    A completion's last token is not put in, as nothing is predicted from it.
+    The last token of a completion is left out of the row, since nothing is predicted from it.
 
     Args:
-        examples: with as many completions each.
-        padding: not needed here.
-        shared: tokens with which all prompts of the whole step begin, fewer than any has; None: find out for these.
+        examples: at least one.
+        padding: not used.
+        prefix_length: tokens that all prompts of the step share, fewer than any prompt has; None determines it from
+            these examples.
     """
-    shared = common_prefix_length([example.prompt for example in examples]) if shared is None else shared
-    row = _Row(shared)
-    places: dict[int, list[int]] = {}
-    for place, example in enumerate(examples):
-        prompt = row.add(example.prompt[shared:], (), num_predict=1)
+    if prefix_length is None:
+        prefix_length = common_prefix_length([example.prompt for example in examples])
+    row = _Row(prefix_length)
+    predictors: dict[tuple[int, int], list[int]] = {}
+    for index, example in enumerate(examples):
+        prompt = row.add(example.prompt[prefix_length:], (), num_predict=1)
         for number, completion in enumerate(example.completions):
             start = len(row.ids)
             row.add(completion[:-1], prompt, num_predict=len(completion) - 1)
-            inside = range(start, start + len(completion) - 1)
-            places[number * len(examples) + place] = [row.last(prompt), *inside]
-    order = sorted(places)
-    completions = [examples[n % len(examples)].completions[n // len(examples)] for n in order]
+            predictors[number, index] = [row.last(prompt), *range(start, start + len(completion) - 1)]
+    order = completion_order(examples)
     return Batch(
         input_ids=torch.tensor([row.ids]),
         attention_mask=None,
         position_ids=torch.tensor([row.positions]),
-        predictors=torch.tensor([place for number in order for place in places[number]]),
-        targets=torch.tensor([token for completion in completions for token in completion]),
-        sequence=torch.repeat_interleave(torch.tensor([len(completion) for completion in completions])),
-        sequences=len(order),
-        weight=torch.tensor([example.weight for example in examples], dtype=torch.float32),
-        reference_logps=reference_column([example.reference_logps for example in examples]),
-        ids=[example.id for example in examples],
+        predictors=torch.tensor([position for key in order for position in predictors[key]]),
         segments=tuple(row.segments),
-        prefix_ids=torch.tensor(examples[0].prompt[:shared], dtype=torch.int64),
-        tokens=sum(len(example.prompt) + len(c) for example in examples for c in example.completions),
+        prefix_ids=torch.tensor(examples[0].prompt[:prefix_length], dtype=torch.int64),
+        **per_completion(examples, order),
     )

@@ -1,4 +1,4 @@
-"""Text to token ids, the same ones at training, mining and serving."""
+"""Tokenization of records and completions, identical in training, mining and serving."""
 
 import json
 from collections.abc import Sequence
@@ -9,21 +9,21 @@ from guardreasoner.prompts import PromptFormat, render
 from guardreasoner.records import Record
 
 _SLOT = "\u2063user text\u2063"
-"""Stands for the user's text while the chat template is rendered; its invisible separators keep it from being text."""
+"""Placeholder for the user's text while the chat template is rendered; real text does not contain its separators."""
 
 
 class PromptTokenizer:
-    """Turn records and completions into ids, the same ones at training, mining and serving.
+    """Turn records and completions into token ids, identical in training, mining and serving.
 
-    Prompt and completion are tokenized apart and joined as ids, so that no merge crosses the boundary. Text from a
-    record never becomes a control token, whatever it spells.
+    Prompt and completion are tokenized separately and joined as ids, so that no merge crosses the boundary. Text from a
+    record never becomes a control token, even if it spells one.
 
     Args:
-        tokenizer: a Hugging Face tokenizer with an end-of-sequence token.
-        format: how the model is asked.
+        tokenizer: Hugging Face tokenizer with an end-of-sequence token.
+        format: prompt format.
 
     Raises:
-        InputError: the tokenizer has no end-of-sequence token, or no chat template where one is asked for.
+        InputError: the tokenizer has no end-of-sequence token, or no chat template although the format needs one.
     """
 
     def __init__(self, tokenizer: Any, format: PromptFormat) -> None:
@@ -32,21 +32,21 @@ class PromptTokenizer:
         self.tokenizer = tokenizer
         self.format = format
         self._before, self._after = self._frame()
-        self._text = _of_text(tokenizer)
+        self._text = _text_tokenizer(tokenizer)
 
     @property
     def end(self) -> int:
-        """Id of the token that ends a completion."""
+        """Id of the end-of-sequence token."""
         return self.tokenizer.eos_token_id
 
     @property
     def frame(self) -> tuple[list[int], list[int]]:
-        """Ids that stand before and after the text of every prompt."""
+        """Ids before and after the text of every prompt."""
         return list(self._before), list(self._after)
 
     @property
     def padding(self) -> int:
-        """Id that fills the room beside shorter rows; it is always masked."""
+        """Id that pads shorter rows; it is always masked."""
         pad = self.tokenizer.pad_token_id
         return self.end if pad is None else pad
 
@@ -55,15 +55,15 @@ class PromptTokenizer:
         return render(record, self.format.tasks, self.format.opening)
 
     def prompt(self, record: Record) -> list[int]:
-        """Return the ids of the prompt, with the tokens that open a sequence."""
+        """Return the ids of a prompt, including start-of-sequence and template tokens."""
         return self.prompts([record])[0]
 
     def prompts(self, records: Sequence[Record]) -> list[list[int]]:
-        """Return the ids of many prompts; together they are tokenized side by side."""
+        """Return the ids of many prompts; a batch is tokenized in parallel."""
         return [[*self._before, *ids, *self._after] for ids in self._plain([self.text(r) for r in records])]
 
     def completion(self, text: str) -> list[int]:
-        """Return the ids of a completion and the end token."""
+        """Return the ids of a completion with its end token."""
         return self.completions([text])[0]
 
     def completions(self, texts: Sequence[str]) -> list[list[int]]:
@@ -71,11 +71,12 @@ class PromptTokenizer:
         return [[*ids, self.end] for ids in self._plain(list(texts))]
 
     def identity(self) -> object:
-        """Return what decides the ids, so that ids that were kept can be told from those that it would give now."""
+        """Return everything that determines the ids, for the key of cached ids."""
         fast = getattr(self.tokenizer, "backend_tokenizer", None)
-        words = fast.to_str() if fast is not None else sorted(self.tokenizer.get_vocab().items())
+        vocabulary = fast.to_str() if fast is not None else sorted(self.tokenizer.get_vocab().items())
         template = self.tokenizer.chat_template if self.format.chat_template else None
-        return [type(self.tokenizer).__name__, words, self._before, self._after, self.end, template, repr(self.format)]
+        name = type(self.tokenizer).__name__
+        return [name, vocabulary, self._before, self._after, self.end, template, repr(self.format)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of a completion without special tokens."""
@@ -101,11 +102,11 @@ class PromptTokenizer:
         return tuple(self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))
 
 
-def _of_text(tokenizer: Any) -> Any:
-    """Return a copy of a tokenizer for which no added token is more than text; None where the tokenizer can do so.
+def _text_tokenizer(tokenizer: Any) -> Any:
+    """Return a copy of a tokenizer that treats added tokens as text; None if ``split_special_tokens`` does the same.
 
-    ``split_special_tokens`` splits special tokens alone, and some models have added tokens that are not special and yet
-    steer them (``<tool_call>``). Runs of white space stay: as added tokens they are how some models read code.
+    ``split_special_tokens`` only splits special tokens, but some models have control tokens that are added and not
+    special (``<tool_call>``). Added tokens of white space are kept, because some models read code that way.
     """
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     added = backend.get_added_tokens_decoder().values() if backend is not None else ()

@@ -12,6 +12,9 @@ from guardreasoner.records import Record
 
 log = logging.getLogger("guardreasoner")
 
+SIMILARITY = 0.85
+"""Default similarity from which two prompts count as near-duplicates."""
+
 _PIECE = 5
 _PERMUTATIONS, _BANDS = 160, 20
 _AT_ONCE = 100_000
@@ -75,7 +78,7 @@ class ContaminationIndex:
         InputError: a similarity out of range.
     """
 
-    def __init__(self, benchmarks: Iterable[Record], similarity: float = 0.85) -> None:
+    def __init__(self, benchmarks: Iterable[Record], similarity: float = SIMILARITY) -> None:
         if not 0.5 <= similarity <= 1:
             raise InputError(f"data.similarity must be from 0.5 to 1, got {similarity}")
         self.similarity = similarity
@@ -111,7 +114,7 @@ class ContaminationIndex:
         similarity, other = best
         return Match(record.id, self._ids[other], similarity) if similarity >= self.similarity else None
 
-    def checked(
+    def filter(
         self,
         records: Iterable[Record],
         where: str,

@@ -1,7 +1,7 @@
 """Stage 2, HS-DPO: pairs of hard samples, weighted by difficulty, with an SFT mix (arXiv 2501.18492, section 3.3)."""
 
+import inspect
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,38 +15,39 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from guardreasoner.errors import InputError
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import Batch, Step
-from guardreasoner.model.log_probs import sequence_logps, sequence_nll
+from guardreasoner.model.log_probs import CompletionLogps, sequence_logps
 from guardreasoner.model.packed_attention import SharedPrefix
-from guardreasoner.training.losses import dpo, hsdpo, margin
+from guardreasoner.training.losses import Objective, dpo, hsdpo, margin, needs_reference
 from guardreasoner.training.reference import FrozenAdapter, FrozenCopy, Reference
-from guardreasoner.training.step import configure, take_step
+from guardreasoner.training.step import configure_optimizer, take_step
 
 
 class HSDPOModule(LightningModule):
-    """α · (−log σ(β · margin)) + c · NLL(chosen), mean over the pairs of the optimizer step.
+    """α · (−log σ(β · margin)) + c · NLL(chosen), averaged over the pairs of the optimizer step.
 
-    Dropout is off, LoRA's too, so that the margin is exactly 0 at the first step.
+    Dropout is off, also that of LoRA, so that the margin is exactly 0 at the first step.
 
     Args:
         backbone: the R-SFT model.
-        reference: how the frozen R-SFT model is kept; None is ``FrozenAdapter`` for a model that is trained through an
-            adapter and ``FrozenCopy`` for any other (:mod:`guardreasoner.training.reference`).
-        preference: a function of (margin, beta); :func:`guardreasoner.training.losses.dpo` in the paper.
-        beta: strength of the pull towards the reference, > 0.
+        reference: how the frozen R-SFT model is kept (:mod:`guardreasoner.training.reference`); None uses
+            ``FrozenAdapter`` for a model that is trained through an adapter and ``FrozenCopy`` for any other.
+        objective: preference objective, a function of (chosen, rejected, beta) such as those in
+            :mod:`guardreasoner.training.losses`; ``dpo`` in the paper. One that is reference-free needs no reference.
+        beta: strength of the preference term, > 0; in DPO that of the pull towards the reference.
         sft_coef: c, weight of the SFT mix, ≥ 0.
-        optimizer: takes parameters; its ``lr`` is the peak of the cosine.
-        warmup: share of the steps before the peak; the paper has none.
-        max_grad_norm: clips the gradient's norm; 0 never does.
+        optimizer: function of the parameters; its ``lr`` is the peak of the cosine schedule.
+        warmup: share of the steps with a linear increase of the learning rate; 0 in the paper.
+        max_grad_norm: limit of the gradient norm; 0 disables clipping.
 
     Raises:
-        InputError: beta or sft_coef out of range.
+        InputError: ``beta`` or ``sft_coef`` is out of range, or ``objective`` does not take three arguments.
     """
 
     def __init__(
         self,
         backbone: Backbone,
         reference: Reference | None = None,
-        preference: Callable[[Tensor, float], Tensor] = dpo,
+        objective: Objective = dpo,
         beta: float = 0.01,
         sft_coef: float = 2.0,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(
@@ -60,10 +61,11 @@ class HSDPOModule(LightningModule):
             raise InputError(f"model.beta must be a number above 0, got {beta}")
         if not (math.isfinite(sft_coef) and sft_coef >= 0):
             raise InputError(f"model.sft_coef must be a number of at least 0, got {sft_coef}")
+        _require_three_arguments(objective)
         self.automatic_optimization = False
         self.backbone = backbone
         self.reference = reference
-        self.preference = preference
+        self.objective = objective
         self.beta = beta
         self.sft_coef = sft_coef
         self.optimizer = optimizer
@@ -75,11 +77,11 @@ class HSDPOModule(LightningModule):
         self.backbone.load()
 
     def on_fit_start(self) -> None:
-        """Freeze the reference while the policy still is the R-SFT model."""
+        """Prepare the reference while the policy still equals the R-SFT model."""
         self._prepare_reference()
 
     def on_validation_start(self) -> None:
-        """The same for ``validate`` alone, where margins are 0 by construction."""
+        """Prepare the reference for ``validate`` alone, where all margins are 0 by construction."""
         if self.trainer.state.fn != TrainerFn.FITTING:
             self._prepare_reference()
 
@@ -88,53 +90,67 @@ class HSDPOModule(LightningModule):
         self.backbone.eval()
         for layer in self.backbone.modules():
             if isinstance(layer, GradientCheckpointingLayer):
-                layer.training = True  # the layer alone, not what it holds: it checkpoints in training mode only
+                layer.training = True  # only the layer itself, because it checkpoints in training mode only
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return optimizer and cosine."""
-        return configure(self, self.optimizer, self.warmup)
+        """Return optimizer and schedule."""
+        return configure_optimizer(self, self.optimizer, self.warmup)
 
     def training_step(self, step: Step, index: int) -> None:
         """Update the weights once with a whole optimizer step."""
-        values = take_step(self, step, lambda batch, prefix: self._shares(batch, step.examples, prefix))
+        values = take_step(self, step, lambda batch, prefix: self._contributions(batch, step.examples, prefix))
         self.log("train/loss", values["loss"], prog_bar=True)
         self.log("train/margin", values["margin"], prog_bar=True)
         for name in sorted(values.keys() - {"loss", "margin"}):
             self.log(f"train/{name}", values[name])
 
     def validation_step(self, step: Step, index: int) -> None:
-        """Log the same values on pairs that are held out."""
+        """Log the same values on held-out pairs."""
         for batch in step.batches:
-            for name, value in self._shares(batch, len(batch.ids)).items():
+            for name, value in self._contributions(batch, len(batch.ids)).items():
                 self.log(f"val/{name}", value, batch_size=len(batch.ids), prog_bar=name == "loss", sync_dist=True)
 
-    def _shares(self, batch: Batch, pairs: int, prefix: SharedPrefix | None = None) -> dict[str, Tensor]:
-        """Return this micro-batch's share of each mean over ``pairs`` pairs."""
-        tokens = self.backbone.completion_logps(batch, prefix)
-        policy = sequence_logps(tokens, batch.sequence, batch.sequences)
-        nll = sequence_nll(tokens, batch.sequence, batch.sequences)
-        chosen_nll = nll[: len(batch.ids)]
-        chosen, rejected = policy.chunk(2)
-        assert self.reference is not None, "the trainer prepares it"
-        reference_chosen, reference_rejected = self.reference.sequence_logps(batch).to(policy).chunk(2)
-        gap = margin(chosen, rejected, reference_chosen, reference_rejected)
-        preference = self.preference(gap, self.beta)
-        loss = hsdpo(preference, batch.weight, chosen_nll, self.sft_coef)
+    def _contributions(self, batch: Batch, pairs: int, prefix: SharedPrefix | None = None) -> dict[str, Tensor]:
+        """Return this micro-batch's contribution to each mean over ``pairs`` pairs."""
+        policy = sequence_logps(self.backbone(batch, prefix), batch.sequence, batch.sequences)
+        reference = self.reference.sequence_logps(batch).to(policy) if self.reference is not None else None
+        logps = CompletionLogps(policy, batch.lengths, reference)
+        chosen, rejected = (logps.select(batch.number == number) for number in (0, 1))
+        weight = batch.weight[batch.number == 0]
+        preference = self.objective(chosen, rejected, self.beta)
+        chosen_nll = -chosen.per_token
         per_pair = {
-            "loss": loss,
-            "preference_loss": preference * batch.weight,
+            "loss": hsdpo(preference, weight, chosen_nll, self.sft_coef),
+            "preference_loss": preference * weight,
             "sft_loss": chosen_nll,
-            "margin": gap,
-            "reward_chosen": self.beta * (chosen - reference_chosen),
-            "reward_rejected": self.beta * (rejected - reference_rejected),
-            "preferred": (gap > 0).to(gap),
-            "weight": batch.weight,
+            "weight": weight,
         }
+        if reference is None:
+            gap = chosen.policy - rejected.policy
+        else:
+            gap = margin(chosen, rejected)
+            per_pair["reward_chosen"] = self.beta * chosen.log_ratio
+            per_pair["reward_rejected"] = self.beta * rejected.log_ratio
+        per_pair |= {"margin": gap, "preferred": (gap > 0).to(gap)}
         return {name: value.sum() / pairs for name, value in per_pair.items()}
 
     def _prepare_reference(self) -> None:
         self.backbone.eval()
+        if not needs_reference(self.objective):
+            self.reference = None
+            return
         if self.reference is None:
             self.reference = FrozenAdapter() if self.backbone.has_adapter else FrozenCopy()
         trainer: Any = self.trainer
-        self.reference.prepare(self.backbone, trainer.datamodule.examples())
+        self.reference.prepare(self.backbone, trainer.datamodule.examples(), trainer)
+
+
+def _require_three_arguments(objective: Objective) -> None:
+    try:
+        inspect.signature(objective).bind(None, None, 0.0)
+    except TypeError:
+        raise InputError(
+            f"model.objective: {getattr(objective, '__name__', objective)}: expected a function of "
+            "(chosen, rejected, beta)",
+            "see guardreasoner.training.losses for examples",
+        ) from None

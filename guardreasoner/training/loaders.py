@@ -1,4 +1,4 @@
-"""Loaders: whole optimizer steps in a resumable order for training, plain chunks of records for generation."""
+"""Data loaders: whole optimizer steps in a resumable order for training, chunks of records for generation."""
 
 import logging
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ log = logging.getLogger("guardreasoner")
 
 
 class StepLoader(DataLoader):
-    """A loader whose position is saved with a checkpoint and restored from it."""
+    """A loader whose position is saved in a checkpoint and restored from it."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sampler's position."""
@@ -27,61 +27,61 @@ class StepLoader(DataLoader):
         return self.batch_sampler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on at a saved position."""
+        """Continue at a saved position."""
         assert isinstance(self.batch_sampler, StepSampler)
         self.batch_sampler.load_state_dict(state)
 
 
 def prompt_tokenizer_of(trainer: Any) -> PromptTokenizer:
-    """Return the encoder of the trainer's model, so that data and model cannot disagree on a single id."""
+    """Return the tokenizer of the trainer's model, so that data and model use the same ids."""
     return trainer.lightning_module.backbone.prompt_tokenizer
 
 
 def supports_packing(trainer: Any) -> bool:
-    """Return whether the trainer's model computes packed rows; its weights are loaded by now."""
+    """Return whether the trainer's model, with loaded weights, computes packed rows."""
     return trainer.lightning_module.backbone.supports_packing
 
 
 def step_loader(
     examples: Sequence[Example], sampler: StepSampler, trainer: Trainer, collator: StepCollator
 ) -> StepLoader:
-    """Return the training loader: one item is one whole :class:`guardreasoner.model.batch.Step`.
+    """Return the training loader; an item is a whole :class:`guardreasoner.model.batch.Step`.
 
     Args:
-        examples: what the sampler's indices point at.
-        sampler: the order.
-        trainer: for rank and number of processes.
-        collator: makes micro-batches of a step's examples.
+        examples: examples that the sampler's indices refer to.
+        sampler: order of the examples.
+        trainer: gives the rank and the number of processes.
+        collator: splits a step into micro-batches.
 
     Raises:
-        InputError: the trainer would repeat or regroup the steps.
+        InputError: the trainer's options would repeat or regroup steps.
     """
     if trainer.max_epochs != 1:
         raise InputError(
-            f"trainer.max_epochs must be 1, got {trainer.max_epochs}: the loader yields all epochs in one go",
+            f"trainer.max_epochs must be 1, got {trainer.max_epochs}: the loader yields the steps of all epochs",
             "set data.epochs instead",
         )
     if trainer.accumulate_grad_batches != 1:
         raise InputError(
             f"trainer.accumulate_grad_batches must be 1, got {trainer.accumulate_grad_batches}",
-            "an item is a whole step; set data.batch_size (a step) and data.micro_batch_size (computed at once)",
+            "set data.batch_size (per optimizer step) and data.micro_batch_size (per forward pass) instead",
         )
-    shared = replace(collator, rank=trainer.global_rank, world=trainer.world_size)
-    return StepLoader(examples, batch_sampler=sampler, collate_fn=shared)  # type: ignore[arg-type]
+    collator = replace(collator, rank=trainer.global_rank, world=trainer.world_size)
+    return StepLoader(examples, batch_sampler=sampler, collate_fn=collator)  # type: ignore[arg-type]
 
 
 def validation_loader(examples: Sequence[Example], batch_size: int, collator: StepCollator) -> DataLoader:
-    """Return a loader over held-out examples in their order, for one process."""
+    """Return a loader of held-out examples in their order; every process validates all of them."""
     return DataLoader(dataset=examples, batch_size=batch_size, collate_fn=collator)  # type: ignore[arg-type]
 
 
 def record_loader(records: Sequence[Record], chunk: int, trainer: Trainer | None = None) -> DataLoader:
-    """Return a loader of chunks of records; longest conversations first, so that a chunk holds like with like.
+    """Return a loader of chunks of records, longest conversations first, so that a chunk has similar lengths.
 
     Args:
-        records: to be loaded.
-        chunk: records at once.
-        trainer: of several processes, each of which gets its own chunks; None: all chunks.
+        records: records to load.
+        chunk: records per chunk.
+        trainer: if given, each of its processes gets its own chunks; None loads all chunks.
     """
     ordered = sorted(records, key=lambda record: -len(record.prompt) - len(record.response or ""))
     chunks = [ordered[start : start + chunk] for start in range(0, len(ordered), chunk)]

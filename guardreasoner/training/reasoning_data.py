@@ -4,12 +4,12 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 from torch.utils.data import DataLoader
 
 from guardreasoner.errors import InputError
-from guardreasoner.model.batch import Collator, Example
-from guardreasoner.model.packing import packed
+from guardreasoner.model.batch import Example
 from guardreasoner.prompts import target
 from guardreasoner.records import Record, Split
 from guardreasoner.sources import Source
@@ -17,158 +17,128 @@ from guardreasoner.sources.rollouts import read_rollouts_of
 from guardreasoner.synthesis.prompt import faults
 from guardreasoner.tasks import Task
 from guardreasoner.training.loaders import log, record_loader
-from guardreasoner.training.training_data import Faulty, TrainingDataModule, TrainingItem
+from guardreasoner.training.training_data import OnFault, TrainingDataModule, TrainingItem
 from guardreasoner.workflow.manifest import content_hash
 
-_AT_ONCE = 1024
+_CHUNK = 1024
 """Records that are tokenized together."""
 
 
 class ReasoningDataModule(TrainingDataModule):
-    """Records to reason about: for ``fit`` with reasoning, for ``predict`` (mining, synthesis) without.
+    """Records to reason about: with reasoning for ``fit``, without for ``predict`` (mining, synthesis).
 
     Args:
-        source: gives the splits; its test split is a benchmark of the run.
-        rollouts: folders of rollouts whose *right* outputs are the reasoning to learn, one a record, picked by
-            ``seed``; an output that holds no reasoning, or betrays that the answer was given, counts as wrong.
-            None: the records bring their own reasoning.
-        benchmarks: more sources whose test split must not share a prompt with the training records.
-        similarity: from which similarity on two prompts count as shared.
-        skip_contaminated: leave out, and count, training records that a benchmark holds, instead of refusing to start.
+        source: data source; its test split counts as a benchmark of this run.
+        rollouts: folders of rollouts whose correct outputs are the reasoning to learn, one per record, chosen by
+            ``seed``. Outputs without reasoning, or that reveal that the answer was given, count as wrong. None uses
+            the reasoning of the records themselves.
         batch_size: records per optimizer step, over all processes.
-        micro_batch_size: records that are computed at once; None: the whole step.
-        micro_batch_tokens: tokens that are computed at once, each prompt counted once; None: any number.
-        epochs: epochs of the whole schedule (the trainer's own ``max_epochs`` stays 1).
-        start_epoch: first epoch of this run, for one that continues a finished run.
-        max_length: longest prompt and completion together, in tokens; nothing is ever cut.
-        skip_too_long: leave longer records out and count them, instead of refusing to start.
-        chunk_size: records that are generated for at once in ``predict``.
-        bucket_steps: steps whose examples are sorted by length together, so that little is padded; 1: none are.
-        seed: of the order.
-        collate: layout of a micro-batch.
-        cache: folder that keeps the ids, under a fingerprint of all that decides them; None: they are made each time.
+        epochs: epochs of the whole schedule. The trainer's own ``max_epochs`` stays 1.
+        start_epoch: first epoch of this run, above 0 if it continues a finished run.
+        chunk_size: records per generated chunk in ``predict``.
+        **options: options of :class:`guardreasoner.training.training_data.TrainingDataModule`.
 
     Raises:
-        InputError: on setup, for training records that a benchmark holds, that have no label, or do not fit.
+        InputError: raised by ``prepare_data()`` or ``setup()`` if a training prompt also occurs in a benchmark, a
+            record has no label, or an example is too long.
     """
 
     def __init__(
         self,
         source: Source,
         rollouts: list[str] | None = None,
-        benchmarks: Sequence[Source] = (),
-        similarity: float = 0.85,
-        skip_contaminated: bool = False,
         batch_size: int = 384,
-        micro_batch_size: int | None = None,
-        micro_batch_tokens: int | None = None,
         epochs: int = 3,
         start_epoch: int = 0,
-        max_length: int = 2048,
-        skip_too_long: bool = False,
         chunk_size: int = 64,
-        bucket_steps: int = 1,
-        seed: int = 0,
-        collate: Collator = packed,
-        cache: str | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            source,
-            benchmarks,
-            similarity,
-            skip_contaminated,
-            batch_size,
-            micro_batch_size,
-            micro_batch_tokens,
-            epochs,
-            start_epoch,
-            max_length,
-            skip_too_long,
-            bucket_steps,
-            seed,
-            collate,
-            cache,
-        )
+        super().__init__(source, batch_size=batch_size, epochs=epochs, **options)
         self.rollouts = rollouts
+        self.start_epoch = start_epoch
         self.chunk_size = chunk_size
         self.records: list[Record] = []
 
     def setup(self, stage: str) -> None:
-        """Read, check and encode what the stage needs."""
+        """Open the tokenised data, or read the records of ``predict``."""
         if stage == "predict":
-            self.records = list(self.asked())
+            self.records = list(self.labelled_records())
         else:
             super().setup(stage)
-            log.info(
-                "R-SFT: %s training and %s validation records", f"{len(self.train):,}", f"{len(self.validation):,}"
-            )
+            if self._trainer.is_global_zero:
+                log.info(f"R-SFT: {len(self.train):,} training and {len(self.validation):,} validation records")
 
     def predict_dataloader(self) -> DataLoader:
-        """Return the *training* records in chunks: mining never sees any other."""
+        """Return the *training* records in chunks; mining never sees any other record."""
         return record_loader(self.records, self.chunk_size, self.trainer)
 
-    def asked(self) -> Iterator[Record]:
-        """Yield the training records, each with a label, none of them held by a benchmark.
+    def labelled_records(self) -> Iterator[Record]:
+        """Yield the training records without contaminated ones.
 
         Raises:
-            InputError: a record is not so, or there is none.
+            InputError: a record has no label, or there are no records.
         """
         record = None
-        for record in self.apart(self.source.records("train")):
+        for record in self.drop_contaminated(self.source.records("train")):
             if not record.gold():
                 raise InputError(f"record {record.id}: no label for any task")
             yield record
         if record is None:
             raise InputError("data.source: the training split is empty")
 
-    def reasoned(self, split: Split, tasks: Sequence[Task]) -> Iterator[Record]:
-        """Yield the records of a split that have reasoning to learn: their own, or a right output from ``rollouts``.
+    def records_with_reasoning(self, split: Split, tasks: Sequence[Task]) -> Iterator[Record]:
+        """Yield the records of a split with their reasoning: their own, or a correct output from ``rollouts``.
 
         Raises:
-            InputError: none of the rollouts of a training record is right.
+            InputError: no rollout of a training record is correct.
         """
-        records = self.asked() if split == "train" else self.apart(self.source.records(split), "validation data")
+        if split == "train":
+            records = self.labelled_records()
+        else:
+            records = self.drop_contaminated(self.source.records(split), "validation data")
         if self.rollouts is None:
             yield from records
             return
-        right: dict[str, list[str]] = {}
-        known = {record.id: record for record in records}
+        by_id = {record.id: record for record in records}
+        traces: dict[str, list[str]] = {}
         for rollout in read_rollouts_of(self.rollouts, self.source, tasks):
-            record = known.get(rollout.record_id)
+            record = by_id.get(rollout.record_id)
             if record is not None and not faults(rollout.completion, record, tasks, steps=None):
-                right.setdefault(record.id, []).append(rollout.completion)
-        if not right and split == "train":
-            raise InputError(f"data.rollouts: no output of a {split} record in {', '.join(self.rollouts)} is right")
-        if known:
-            log.info(f"{split}: {len(right)} of {len(known)} records have a right trace, the others are left out")
-        for identity, record in known.items():
-            if traces := right.get(identity):
-                yield replace(record, reasoning=random.Random(f"{self.seed}/{identity}").choice(traces))
+                traces.setdefault(record.id, []).append(rollout.completion)
+        if not traces and split == "train":
+            raise InputError(f"data.rollouts: no output of a {split} record in {', '.join(self.rollouts)} is correct")
+        if by_id:
+            log.info(f"{split}: {len(traces)} of {len(by_id)} records have a correct trace, the others are left out")
+        for record_id, record in by_id.items():
+            if record_id in traces:
+                chosen = random.Random(f"{self.seed}/{record_id}").choice(traces[record_id])
+                yield replace(record, reasoning=chosen)
 
     def fingerprint_parts(self) -> list[object]:
         """Return the content of the rollouts."""
         return [content_hash(path) for path in self.rollouts or ()]
 
-    def items(self, split: Split, faulty: Faulty | None = None) -> Iterator[TrainingItem]:
-        """Yield records with the trace and answer to write, a thousand tokenized together."""
-        prompt_tokenizer = self.prompt_tokenizer
-        tasks = prompt_tokenizer.format.tasks
-        taught = self._taught(self.reasoned(split, tasks), tasks, faulty)
-        while chunk := list(islice(taught, _AT_ONCE)):
-            prompts = prompt_tokenizer.prompts([record for record, _ in chunk])
-            completions = prompt_tokenizer.completions([text for _, text in chunk])
+    def items(self, split: Split, on_fault: OnFault | None = None) -> Iterator[TrainingItem]:
+        """Yield each record with its target, the trace and the answer block."""
+        tokenizer = self.prompt_tokenizer
+        tasks = tokenizer.format.tasks
+        targets = _targets(self.records_with_reasoning(split, tasks), tasks, on_fault)
+        while chunk := list(islice(targets, _CHUNK)):
+            prompts = tokenizer.prompts([record for record, _ in chunk])
+            completions = tokenizer.completions([text for _, text in chunk])
             for (record, text), prompt, completion in zip(chunk, prompts, completions, strict=True):
                 yield TrainingItem(record, (text,), Example(record.id, tuple(prompt), (tuple(completion),)))
 
-    def _taught(
-        self, records: Iterator[Record], tasks: Sequence[Task], faulty: Faulty | None
-    ) -> Iterator[tuple[Record, str]]:
-        for record in records:
-            try:
-                text = target(record, tasks)
-            except InputError as error:
-                if faulty is None:
-                    raise
-                faulty(record, error)
-            else:
-                yield record, text
+
+def _targets(
+    records: Iterator[Record], tasks: Sequence[Task], on_fault: OnFault | None
+) -> Iterator[tuple[Record, str]]:
+    for record in records:
+        try:
+            text = target(record, tasks)
+        except InputError as error:
+            if on_fault is None:
+                raise
+            on_fault(record, error)
+        else:
+            yield record, text

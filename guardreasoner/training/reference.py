@@ -1,13 +1,14 @@
-"""The frozen reference of HS-DPO: the R-SFT model, kept as a copy, as a second adapter, or as stored numbers."""
+"""The frozen reference of HS-DPO: the R-SFT model as a copy, as a second adapter, or as stored log-probabilities."""
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import torch
+from lightning.pytorch import Trainer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,46 +23,46 @@ from guardreasoner.workflow.manifest import fingerprint
 
 
 class Reference(ABC):
-    """Gives log π_ref of whole completions. It sees the backbone once, before the first step of training."""
+    """Gives log π_ref of whole completions; prepared once, before the first training step."""
 
     @abstractmethod
-    def prepare(self, backbone: Backbone, examples: Sequence[Example]) -> None:
-        """Freeze what the backbone is now.
+    def prepare(self, backbone: Backbone, examples: Sequence[Example], trainer: Trainer | None = None) -> None:
+        """Freeze the current state of the backbone.
 
         Args:
-            backbone: the loaded R-SFT model, not yet trained further.
-            examples: every example that will be asked for.
+            backbone: the loaded R-SFT model before HS-DPO.
+            examples: all examples whose reference will be requested.
+            trainer: the trainer, whose processes share the work; None for a single process.
         """
 
     @abstractmethod
     def sequence_logps(self, batch: Batch) -> Tensor:
-        """Return (sequences,) log-probabilities in nats, without a gradient."""
+        """Return the log-probabilities of a batch's completions, (B,) in nats, without gradient."""
 
 
 class FrozenCopy(Reference):
-    """A second set of weights: the simplest, at the price of its memory."""
+    """A second set of weights: the simplest reference, at the price of its memory."""
 
     def __init__(self) -> None:
         self._copy: Backbone | None = None
 
-    def prepare(self, backbone: Backbone, examples: Sequence[Example]) -> None:
+    def prepare(self, backbone: Backbone, examples: Sequence[Example], trainer: Trainer | None = None) -> None:
         """Copy the network."""
         self._copy = copy.deepcopy(backbone).eval().requires_grad_(False)
 
     @torch.no_grad()
     def sequence_logps(self, batch: Batch) -> Tensor:
         """Run the copy."""
-        assert self._copy is not None, "prepare() comes first"
+        assert self._copy is not None, "call prepare() first"
         self._copy.to(batch.input_ids.device)
-        return sequence_logps(self._copy.completion_logps(batch), batch.sequence, batch.sequences)
+        return sequence_logps(self._copy(batch), batch.sequence, batch.sequences)
 
 
 class FrozenAdapter(Reference):
     """A second, frozen copy of the R-SFT adapter on the same base weights; for LoRA.
 
-    Switching the adapter off would give the *base* model, not the R-SFT model. A model whose adapter is new (R-SFT
-    trained all weights) is the exception: there "off" is the R-SFT model, and a fresh adapter changes nothing, so the
-    copy is the same.
+    Disabling the adapter instead would give the *base* model, not the R-SFT model. The two are the same only if R-SFT
+    trained all weights and the adapter is new; a copy of that adapter, which changes nothing, is then right too.
     """
 
     NAME = "reference"
@@ -69,7 +70,7 @@ class FrozenAdapter(Reference):
     def __init__(self) -> None:
         self._backbone: Backbone | None = None
 
-    def prepare(self, backbone: Backbone, examples: Sequence[Example]) -> None:
+    def prepare(self, backbone: Backbone, examples: Sequence[Example], trainer: Trainer | None = None) -> None:
         """Copy the adapter's weights into a second adapter that is never trained.
 
         Raises:
@@ -78,33 +79,33 @@ class FrozenAdapter(Reference):
         network = backbone.network
         if not backbone.has_adapter:
             raise InputError(
-                "model.reference: FrozenAdapter needs a model with an adapter (LoRA); this one trains all its weights",
-                "use guardreasoner.training.reference.FrozenCopy or guardreasoner.training.reference.Precomputed",
+                "model.reference: FrozenAdapter needs a model with an adapter (LoRA), but this one trains all weights",
+                "use guardreasoner.FrozenCopy or guardreasoner.Precomputed",
             )
         config = copy.deepcopy(network.peft_config["default"])
         config.inference_mode = True
         config.lora_dropout = 0.0  # its new layers start in training mode
         network.add_adapter(self.NAME, config)
         with torch.no_grad():
-            own = dict(network.named_parameters())
-            for name, parameter in own.items():
+            parameters = dict(network.named_parameters())
+            for name, parameter in parameters.items():
                 if f".{self.NAME}." in name:
-                    parameter.copy_(own[name.replace(f".{self.NAME}.", ".default.")])
+                    parameter.copy_(parameters[name.replace(f".{self.NAME}.", ".default.")])
         self._backbone = backbone
         self._select("default")
 
     @torch.no_grad()
     def sequence_logps(self, batch: Batch) -> Tensor:
-        """Run the backbone with the frozen adapter, then put the trained one back."""
-        assert self._backbone is not None, "prepare() comes first"
+        """Run the backbone with the frozen adapter, then activate the trained adapter again."""
+        assert self._backbone is not None, "call prepare() first"
         self._select(self.NAME)
         try:
-            return sequence_logps(self._backbone.completion_logps(batch), batch.sequence, batch.sequences)
+            return sequence_logps(self._backbone(batch), batch.sequence, batch.sequences)
         finally:
             self._select("default")
 
     def _select(self, name: str) -> None:
-        # set_adapter makes what it selects trainable unless told otherwise
+        # set_adapter makes the selected adapter trainable unless inference_mode is set
         assert self._backbone is not None
         self._backbone.network.base_model.set_adapter(name, inference_mode=name == self.NAME)
         for parameter_name, parameter in self._backbone.network.named_parameters():
@@ -113,11 +114,13 @@ class FrozenAdapter(Reference):
 
 
 class Precomputed(Reference):
-    """Every log-probability computed once before training, stored under the fingerprint of model, tokenizer and pairs.
+    """Log-probabilities computed once before training and stored under the fingerprint of model, tokenizer and pairs.
+
+    Several processes compute a share each. Only the first one reads and writes the file; the others get its content.
 
     Args:
-        folder: where the numbers are kept; a later run on the same model and pairs reads them.
-        batch_size: pairs that are computed at once.
+        folder: folder of the stored values; a later run on the same model and pairs reads them.
+        batch_size: examples per forward pass.
     """
 
     def __init__(self, folder: str = "logs/reference", batch_size: int = 16) -> None:
@@ -125,58 +128,97 @@ class Precomputed(Reference):
             raise InputError(f"model.reference.batch_size must be at least 1, got {batch_size}")
         self.folder = Path(folder)
         self.batch_size = batch_size
-        self._places: dict[str, int] = {}
-        self._logps = torch.zeros(0, 2, dtype=torch.float64)
+        self._first: dict[str, int] = {}
+        self._logps = torch.zeros(0, dtype=torch.float64)
 
-    def prepare(self, backbone: Backbone, examples: Sequence[Example]) -> None:
+    def prepare(self, backbone: Backbone, examples: Sequence[Example], trainer: Trainer | None = None) -> None:
         """Read the stored values, or compute and store them.
 
         Raises:
-            InputError: a stored value is not a finite number, or belongs to another model or other pairs.
+            InputError: a stored value is not finite, or belongs to another model or other pairs.
         """
         digest = sha256(fingerprint([backbone.weights_fingerprint(), backbone.dtype, backbone.quantization]).encode())
-        lengths = []
-        for place, example in enumerate(_each(examples)):
+        digest.update(_FORMAT)
+        lengths, starts, count = [], [], 0
+        for example in _each(examples):
             digest.update(repr((example.id, example.prompt, example.completions)).encode())
             lengths.append(example.length)
-            self._places[_key(example.id, *map(len, example.completions))] = place
+            starts.append(count)
+            self._first[_key(example.id, list(map(len, example.completions)))] = count
+            count += len(example.completions)
         key = digest.hexdigest()
         path = self.folder / f"{key[:32]}.safetensors"
-        values = _stored(path, key) if path.is_file() else self._compute(backbone, examples, np.argsort(lengths))
-        if values.shape[0] != len(examples) or not torch.isfinite(values).all():
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        values = _on_first_process(trainer, lambda: _stored(path, key) if path.is_file() else None)
+        is_new = values is None
+        if values is None:
+            values = self._compute(backbone, examples, np.argsort(lengths), starts, count, rank, world)
+            if trainer is not None and world > 1:
+                total: Tensor = trainer.strategy.reduce(values.to(trainer.strategy.root_device), reduce_op="sum")
+                values = total.cpu()
+        if values.shape != (count,) or not torch.isfinite(values).all():
             raise InputError(f"{path}: a stored reference value is not a finite number", f"delete {path} and run again")
-        if not path.is_file():
+        if is_new and rank == 0:
             with replacing_file(path) as partial:
                 save_file({"logps": values}, partial, metadata={_MADE_FOR: key})
         self._logps = values
 
     def sequence_logps(self, batch: Batch) -> Tensor:
-        """Look the values up; chosen ones first, then rejected ones."""
-        lengths = torch.bincount(batch.sequence, minlength=batch.sequences).tolist()
-        count = len(batch.ids)
-        places = [self._places[_key(name, *lengths[place::count])] for place, name in enumerate(batch.ids)]
-        return self._logps[places].T.reshape(-1).to(batch.input_ids.device)
+        """Look the values up."""
+        lengths = batch.lengths
+        examples = [(batch.example == index).nonzero()[:, 0] for index in range(len(batch.ids))]
+        first = [self._first[_key(name, lengths[own].tolist())] for name, own in zip(batch.ids, examples, strict=True)]
+        indices = torch.tensor(first)[batch.example.cpu()] + batch.number.cpu()
+        return self._logps[indices].to(batch.input_ids.device)
 
     @torch.no_grad()
-    def _compute(self, backbone: Backbone, examples: Sequence[Example], order: np.ndarray) -> Tensor:
-        """Return (examples, 2) values; pairs of like length are computed together."""
+    def _compute(
+        self,
+        backbone: Backbone,
+        examples: Sequence[Example],
+        order: np.ndarray,
+        starts: Sequence[int],
+        count: int,
+        rank: int,
+        world: int,
+    ) -> Tensor:
+        """Return (count,) values, those of other processes 0; examples of similar length are computed together."""
         backbone.eval()
         device = next(backbone.parameters()).device
         collate = packed if backbone.supports_packing else two_row
-        values = torch.zeros(len(order), 2, dtype=torch.float64)
-        for start in range(0, len(order), self.batch_size):
-            places = order[start : start + self.batch_size].tolist()
-            batch = collate([examples[place] for place in places], backbone.prompt_tokenizer.padding).to(device)
-            logps = sequence_logps(backbone.completion_logps(batch), batch.sequence, batch.sequences)
-            values[places] = logps.reshape(2, len(places)).T.double().cpu()
+        values = torch.zeros(count, dtype=torch.float64)
+        for start in range(rank * self.batch_size, len(order), world * self.batch_size):
+            indices = order[start : start + self.batch_size].tolist()
+            batch = collate([examples[index] for index in indices], backbone.prompt_tokenizer.padding).to(device)
+            logps = sequence_logps(backbone(batch), batch.sequence, batch.sequences)
+            places = torch.tensor([starts[index] for index in indices])[batch.example.cpu()] + batch.number.cpu()
+            values[places] = logps.double().cpu()
         return values
 
 
-def _each(examples: Sequence[Example]) -> Iterator[Example]:
-    return (examples[place] for place in range(len(examples)))
-
-
 _MADE_FOR = "model, tokenizer and pairs"
+_FORMAT = b"one value per completion"
+"""Part of the fingerprint, so that files of the earlier format (two values per pair) are not read."""
+
+
+def _each(examples: Sequence[Example]) -> Iterator[Example]:
+    return (examples[index] for index in range(len(examples)))
+
+
+def _on_first_process(trainer: Trainer | None, read: Callable[[], Tensor | None]) -> Tensor | None:
+    """Call ``read`` on the first process and return its result, or raise its error, on all processes."""
+    if trainer is None or trainer.world_size == 1:
+        return read()
+    result: Tensor | InputError | None = None
+    if trainer.global_rank == 0:
+        try:
+            result = read()
+        except InputError as error:
+            result = error
+    result = trainer.strategy.broadcast(result)
+    if isinstance(result, InputError):
+        raise result
+    return result
 
 
 def _stored(path: Path, key: str) -> Tensor:
@@ -190,5 +232,5 @@ def _stored(path: Path, key: str) -> Tensor:
     return values
 
 
-def _key(record_id: str, *lengths: int) -> str:
+def _key(record_id: str, lengths: Sequence[int]) -> str:
     return "/".join([record_id, *map(str, lengths)])

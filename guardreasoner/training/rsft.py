@@ -1,4 +1,4 @@
-"""Stage 1, R-SFT: learn to write the reasoning and then the verdict (arXiv 2501.18492, section 3.2)."""
+"""Stage 1, R-SFT: learn to write the reasoning and then the verdicts (arXiv 2501.18492, section 3.2)."""
 
 from pathlib import Path
 
@@ -12,24 +12,25 @@ from guardreasoner.errors import InputError
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import Batch, Step
 from guardreasoner.model.packed_attention import SharedPrefix
-from guardreasoner.training.step import configure, take_step
+from guardreasoner.training.step import configure_optimizer, take_step
 
 
 class RSFTModule(LightningModule):
-    """Negative log-likelihood of reasoning and answer given instruction and conversation; prompt tokens carry no loss.
+    """Negative log-likelihood of reasoning and answer given instruction and conversation.
 
-    The loss is the mean over the completion tokens of the optimizer step. A run that continues a finished one starts
-    from its model folder and optimizer state, with a new cosine over the epochs that remain.
+    The loss is the mean over the completion tokens of the optimizer step; prompt tokens carry no loss. A run that
+    continues a finished one starts from its model folder and optimizer state, with a new cosine schedule over the
+    remaining epochs.
 
     Args:
-        backbone: the model to train.
-        optimizer: takes parameters; its ``lr`` is the peak of the cosine.
-        warmup: share of the steps before the peak; the paper has none.
-        max_grad_norm: clips the gradient's norm; 0 never does.
-        optimizer_state: ``optimizer.pt`` of the run to continue, for the moments of Adam; None starts them at zero.
+        backbone: model to train.
+        optimizer: function of the parameters; its ``lr`` is the peak of the cosine schedule.
+        warmup: share of the steps with a linear increase of the learning rate; 0 in the paper.
+        max_grad_norm: limit of the gradient norm; 0 disables clipping.
+        optimizer_state: ``optimizer.pt`` of the run to continue, for Adam's moments; None starts them at zero.
 
     Raises:
-        InputError: no such optimizer state.
+        InputError: the file of the optimizer state does not exist.
     """
 
     def __init__(
@@ -53,21 +54,21 @@ class RSFTModule(LightningModule):
         self.optimizer_state = optimizer_state
 
     def configure_model(self) -> None:
-        """Load the weights, in training mode: ``from_pretrained`` gives evaluation mode, and dropout is wanted here."""
+        """Load the weights in training mode; ``from_pretrained`` returns evaluation mode, without dropout."""
         self.backbone.load()
         self.backbone.train()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return optimizer and cosine; a continued run keeps the moments and takes the new peak."""
-        configured = configure(self, self.optimizer, self.warmup)
+        """Return optimizer and schedule; a continued run keeps Adam's moments and uses the new peak."""
+        configured = configure_optimizer(self, self.optimizer, self.warmup)
         if self.optimizer_state:
-            made = configured["optimizer"]
+            optimizer = configured["optimizer"]
             saved = torch.load(self.optimizer_state, map_location="cpu", weights_only=True)
-            made.load_state_dict({"state": saved["state"], "param_groups": made.state_dict()["param_groups"]})
+            optimizer.load_state_dict({"state": saved["state"], "param_groups": optimizer.state_dict()["param_groups"]})
         return configured
 
     def on_train_start(self) -> None:
-        """Undo the evaluation mode that Lightning keeps from before."""
+        """Return to training mode, because Lightning keeps the evaluation mode of a validation before training."""
         self.backbone.train()
 
     def training_step(self, step: Step, index: int) -> None:
@@ -84,4 +85,4 @@ class RSFTModule(LightningModule):
             self.log("val/loss", self._nll_sum(batch) / count, batch_size=count, prog_bar=True, sync_dist=True)
 
     def _nll_sum(self, batch: Batch, prefix: SharedPrefix | None = None) -> Tensor:
-        return -self.backbone.completion_logps(batch, prefix).sum()
+        return -self.backbone(batch, prefix).sum()

@@ -1,4 +1,4 @@
-"""Which records an optimizer step sees: a function of (seed, epoch, step), so that a run can go on from anywhere."""
+"""The examples of each optimizer step, a function of (seed, epoch, step), so that a run can resume at any step."""
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -7,28 +7,28 @@ import numpy as np
 
 from guardreasoner.errors import InputError
 
-_DECIDES = ("size", "batch_size", "seed", "start_epoch", "bucket_steps")
-"""What a position is a position in."""
+_ORDER = ("size", "batch_size", "seed", "start_epoch", "bucket_steps")
+"""Attributes that determine the order, and so the meaning of a position."""
 
 
 class StepSampler:
     """Yield the indices of one whole optimizer step at a time, over all epochs.
 
     Each epoch is a permutation drawn from (seed, epoch) and cut into steps; its last step may be smaller. With
-    ``bucket_steps`` above 1, that many steps' examples are sorted by length before they are cut, and the steps
-    shuffled, so that a step holds like with like and little is padded. Nothing else decides the order: not the number
-    of processes, not the micro-batch, not where a run was interrupted.
+    ``bucket_steps`` above 1, the examples of that many steps are sorted by length before they are cut, and the steps
+    are shuffled, so that a step holds similar lengths and needs little padding. The order does not depend on the number
+    of processes, the micro-batch size or interruptions.
 
     Args:
         lengths: tokens of each example.
         batch_size: examples per optimizer step, over all processes.
-        epochs: epochs in the whole schedule.
-        start_epoch: first epoch to yield, for a run that continues a finished one.
+        epochs: epochs of the whole schedule.
+        start_epoch: first epoch of this run, above 0 if it continues a finished run.
         seed: seed of the order.
-        bucket_steps: steps whose examples are sorted by length together; 1 leaves them as they are drawn.
+        bucket_steps: steps whose examples are sorted by length together; 1 keeps the drawn order.
 
     Raises:
-        InputError: nothing to yield, or a number out of range.
+        InputError: there are no examples, or a number is out of range.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class StepSampler:
         bucket_steps: int = 1,
     ) -> None:
         if not len(lengths):
-            raise InputError("there is no example to train on")
+            raise InputError("there are no examples to train on")
         if batch_size < 1:
             raise InputError(f"data.batch_size must be at least 1, got {batch_size}")
         if not 0 <= start_epoch < epochs:
@@ -68,7 +68,7 @@ class StepSampler:
         return self.steps_per_epoch * (self.epochs - self.start_epoch)
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Go on at ``position``; it counts the steps that were handed out."""
+        """Continue at ``position``, the number of steps yielded so far."""
         while self.position < len(self):
             step = self.position
             self.position += 1
@@ -76,12 +76,12 @@ class StepSampler:
         self.position = 0
 
     def step(self, index: int) -> list[int]:
-        """Return the examples of step ``index``, counted from 0 over the epochs of this run."""
-        epoch, place = divmod(index, self.steps_per_epoch)
-        return self._order(self.start_epoch + epoch)[place].tolist()
+        """Return the examples of step ``index``, from 0 over all epochs of this run."""
+        epoch, position = divmod(index, self.steps_per_epoch)
+        return self._order(self.start_epoch + epoch)[position].tolist()
 
     def _draw_order(self, epoch: int) -> list[np.ndarray]:
-        """Return the steps of an epoch of the whole schedule."""
+        """Return the steps of an epoch, counted over the whole schedule."""
         rng = np.random.default_rng((self.seed, epoch))
         order = rng.permutation(self.size)
         if self.bucket_steps == 1:
@@ -92,15 +92,15 @@ class StepSampler:
             bucket = order[start : start + width]
             bucket = bucket[np.argsort(self.lengths[bucket], kind="stable")]
             steps += [bucket[i : i + self.batch_size] for i in range(0, len(bucket), self.batch_size)]
-        return [steps[place] for place in rng.permutation(len(steps))]
+        return [steps[index] for index in rng.permutation(len(steps))]
 
     def state_dict(self) -> dict[str, int]:
-        """Return the position and what it is a position in."""
-        return {"position": self.position, **{name: getattr(self, name) for name in _DECIDES}}
+        """Return the position and the attributes that determine the order."""
+        return {"position": self.position, **{name: getattr(self, name) for name in _ORDER}}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go to a saved position; raise ``InputError`` when it belongs to another order."""
-        for name in _DECIDES:
+        """Go to a saved position; raise ``InputError`` if it belongs to a different order."""
+        for name in _ORDER:
             if state[name] != getattr(self, name):
                 raise InputError(
                     f"the checkpoint was made with {name} {state[name]}, this run has {getattr(self, name)}"

@@ -1,7 +1,7 @@
-"""What the data of both stages share: kept apart from the benchmarks, tokenized once, served as optimizer steps."""
+"""What the data modules of both stages share: contamination check, tokenisation with a cache, optimizer steps."""
 
+import fcntl
 import json
-import logging
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from pyarrow import ArrowException
 from torch.utils.data import DataLoader
 
@@ -21,7 +22,7 @@ from guardreasoner.model.packing import packed
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
 from guardreasoner.records import Record, Split
 from guardreasoner.sources import Identified, Source
-from guardreasoner.sources.contamination import ContaminationIndex
+from guardreasoner.sources.contamination import SIMILARITY, ContaminationIndex
 from guardreasoner.training.example_store import ExampleStore, write_examples
 from guardreasoner.training.loaders import (
     StepLoader,
@@ -32,21 +33,22 @@ from guardreasoner.training.loaders import (
     validation_loader,
 )
 from guardreasoner.training.sampler import StepSampler
+from guardreasoner.workflow.log_lines import collect_log_lines
 from guardreasoner.workflow.manifest import code_fingerprint, fingerprint, replacing_folder
 
-_NOTES = "notes.json"
+_LOG_LINES = "notes.json"
 
-Faulty = Callable[[Record, InputError], None]
+OnFault = Callable[[Record, InputError], None]
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingItem:
-    """One thing to learn.
+    """A record with its training targets, as text and as ids.
 
     Args:
-        record: the conversation, with its labels.
-        completions: what is taught, as text: one (R-SFT), or the chosen and the rejected (HS-DPO).
-        example: the same as ids.
+        record: the conversation with its labels.
+        completions: target texts: one in R-SFT, chosen and rejected in HS-DPO.
+        example: the same as token ids.
     """
 
     record: Record
@@ -55,31 +57,57 @@ class TrainingItem:
 
 
 class TrainingDataModule(LightningDataModule, ABC):
-    """Examples of a training and a validation split; the arguments are explained where a stage has them."""
+    """Training and validation examples, served as whole optimizer steps.
 
-    called = "records"
-    """What an example is made from, in messages."""
+    ``prepare_data`` tokenizes once per node, on one process, into a folder; ``setup`` opens it on every process.
+
+    Args:
+        source: data source; its test split counts as a benchmark of this run.
+        benchmarks: further sources whose test split must not share a prompt with the training data.
+        similarity: similarity from which two prompts count as near-duplicates, from 0 to 1.
+        skip_contaminated: leave out and count training data whose prompt a benchmark holds, instead of refusing to
+            start.
+        batch_size: examples per optimizer step, over all processes.
+        micro_batch_size: examples per forward pass; None for the whole step.
+        micro_batch_tokens: most tokens per forward pass, each prompt counted once; None for no limit.
+        epochs: epochs of the whole schedule. The trainer's own ``max_epochs`` stays 1.
+        max_length: most tokens of prompt and completion together. Nothing is ever truncated.
+        skip_too_long: leave out and count longer examples, instead of refusing to start.
+        bucket_steps: steps whose examples are sorted by length together, to reduce padding; 1 sorts none.
+        seed: seed of the order.
+        collate: layout of a micro-batch.
+        cache: folder of tokenised data, stored under a fingerprint of everything that determines it; None tokenizes
+            anew for each run.
+
+    Raises:
+        InputError: ``micro_batch_size`` or ``micro_batch_tokens`` is below 1.
+    """
+
+    example_name = "records"
+    """What an example is made from, for messages."""
 
     allow_contamination = False
-    """Set by the flag of that name: train or mine on what a benchmark of the run holds."""
+    """Whether training data may hold prompts of benchmarks; set by ``--allow_contamination``."""
+
+    start_epoch = 0
+    """First epoch of this run within the schedule."""
 
     def __init__(
         self,
         source: Source,
-        benchmarks: Sequence[Source],
-        similarity: float,
-        skip_contaminated: bool,
-        batch_size: int,
-        micro_batch_size: int | None,
-        micro_batch_tokens: int | None,
-        epochs: int,
-        start_epoch: int,
-        max_length: int,
-        skip_too_long: bool,
-        bucket_steps: int,
-        seed: int,
-        collate: Collator,
-        cache: str | None,
+        benchmarks: Sequence[Source] = (),
+        similarity: float = SIMILARITY,
+        skip_contaminated: bool = False,
+        batch_size: int = 256,
+        micro_batch_size: int | None = None,
+        micro_batch_tokens: int | None = None,
+        epochs: int = 1,
+        max_length: int = 2048,
+        skip_too_long: bool = False,
+        bucket_steps: int = 1,
+        seed: int = 0,
+        collate: Collator = packed,
+        cache: str | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("micro_batch_size", micro_batch_size), ("micro_batch_tokens", micro_batch_tokens)):
@@ -93,7 +121,6 @@ class TrainingDataModule(LightningDataModule, ABC):
         self.micro_batch_size = micro_batch_size
         self.micro_batch_tokens = micro_batch_tokens
         self.epochs = epochs
-        self.start_epoch = start_epoch
         self.max_length = max_length
         self.skip_too_long = skip_too_long
         self.bucket_steps = bucket_steps
@@ -102,93 +129,98 @@ class TrainingDataModule(LightningDataModule, ABC):
         self.cache = cache
         self.train: Sequence[Example] = []
         self.validation: Sequence[Example] = []
+        self._folder: Path | None = None
         self._inspection_tokenizer: PromptTokenizer | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @abstractmethod
-    def items(self, split: Split, faulty: Faulty | None = None) -> Iterator[TrainingItem]:
-        """Yield what the training or validation split teaches, made anew, the too long included.
+    def items(self, split: Split, on_fault: OnFault | None = None) -> Iterator[TrainingItem]:
+        """Yield the training items of a split, tokenised anew, including those that are too long.
 
         Args:
-            split: which.
-            faulty: called for a record from which nothing can be learned, which is then passed over.
+            split: "train" or "validation".
+            on_fault: called for each record without a valid target, which is then skipped.
 
         Raises:
-            InputError: nothing can be learned from a record, and ``faulty`` is not given.
+            InputError: a record has no valid target, and ``on_fault`` is None.
         """
 
     @abstractmethod
     def fingerprint_parts(self) -> list[object]:
-        """Return what decides the examples beside source, benchmarks and tokenizer.
+        """Return what determines the examples besides sources, tokenizer and the options of this class.
 
         Raises:
-            InputError: something is missing.
+            InputError: an input is missing.
         """
+
+    def prepare_data(self) -> None:
+        """Read, check and tokenize the data, unless an earlier run has stored the same."""
+        if self._trainer.state.fn in (TrainerFn.FITTING, TrainerFn.VALIDATING):
+            self._prepare()
 
     def setup(self, stage: str) -> None:
-        """Read, check and tokenize, or take what an earlier run has kept of the very same."""
-        key = self._key()
-        if self.cache is None or key is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="guardreasoner-")
-            self._make(Path(self._temporary.name) / "tokenised")
-            return
-        folder = Path(self.cache) / key[:32]
-        try:
-            self._open(folder)
-        except (OSError, ValueError, ArrowException):
-            if folder.exists():
-                log.warning("%s is damaged and is made again", folder)
-            shutil.rmtree(folder, ignore_errors=True)
-            self._make(folder)
-
-    def prepare_inspection(self, prompt_tokenizer: PromptTokenizer) -> None:
-        """Make ready for :meth:`items` without a trainer; what a benchmark holds is then yielded, whatever is set.
-
-        Args:
-            encoder: that of the model that would be trained.
-        """
-        self._inspection_tokenizer = prompt_tokenizer
-
-    def held(self) -> ContaminationIndex:
-        """Return the prompts that the benchmarks of the run hold."""
-        return ContaminationIndex(
-            (r for one in (self.source, *self.benchmarks) for r in one.records("test")), self.similarity
-        )
-
-    def apart(self, records: Iterable[Record], where: str = "training data") -> Iterator[Record]:
-        """Yield records; refuse, leave out or (with the flag) allow those whose prompt a benchmark of the run holds."""
-        if self._inspection_tokenizer is not None:
-            return iter(records)
-        return self.held().checked(records, where, self.skip_contaminated, self.allow_contamination)
-
-    def fitting(self, examples: Iterable[Example], what: str) -> Iterator[Example]:
-        """Yield the examples that fit into ``max_length``; leave out or, after the last, refuse the others.
+        """Open the tokenised data.
 
         Raises:
-            InputError: some are longer and ``skip_too_long`` is off, or all are. Nothing is ever cut.
+            InputError: an example has more tokens than ``micro_batch_tokens``.
         """
-        count, too_long, worst = 0, 0, None
+        if self._folder is None and self._trainer.world_size == 1:
+            self._prepare()
+        folder = self._trainer.strategy.broadcast(self._folder)
+        assert folder is not None, "prepare_data() comes first"
+        if self._folder is None:
+            self._open(folder)
+        self._folder = folder
+        for examples in (self.train, self.validation):
+            self._require_token_budget(examples)
+
+    def prepare_inspection(self, tokenizer: PromptTokenizer) -> None:
+        """Make :meth:`items` usable without a trainer; it then also yields contaminated items.
+
+        Args:
+            tokenizer: tokenizer of the model that would be trained.
+        """
+        self._inspection_tokenizer = tokenizer
+
+    def contamination_index(self) -> ContaminationIndex:
+        """Return the index of the prompts that the benchmarks of this run hold."""
+        sources = (self.source, *self.benchmarks)
+        return ContaminationIndex((r for source in sources for r in source.records("test")), self.similarity)
+
+    def drop_contaminated(self, records: Iterable[Record], where: str = "training data") -> Iterator[Record]:
+        """Yield the records whose prompt no benchmark of this run holds; refuse, skip or allow the others."""
+        if self._inspection_tokenizer is not None:
+            return iter(records)
+        return self.contamination_index().filter(records, where, self.skip_contaminated, self.allow_contamination)
+
+    def drop_too_long(self, examples: Iterable[Example], name: str) -> Iterator[Example]:
+        """Yield the examples of at most ``max_length`` tokens; skip the others, or refuse them after the last one.
+
+        Raises:
+            InputError: examples are longer and ``skip_too_long`` is off, or all examples are longer.
+        """
+        count, too_long, longest = 0, 0, None
         for example in examples:
             count += 1
             if not all(example.completions):
-                raise InputError(f"record {example.id}: a completion of no token; one has at least its end token")
+                raise InputError(f"record {example.id}: a completion without tokens; expected at least an end token")
             if example.length > self.max_length:
                 too_long += 1
-                worst = max(worst or example, example, key=lambda one: one.length)
+                longest = max(longest or example, example, key=lambda candidate: candidate.length)
                 continue
             yield example
-        if worst is None:
+        if longest is None:
             return
         if not self.skip_too_long:
             raise InputError(
-                f"record {worst.id}: prompt of {len(worst.prompt)} and completion of "
-                f"{max(map(len, worst.completions))} tokens exceed data.max_length {self.max_length}; "
-                f"so do {too_long - 1} more {what}",
-                "raise data.max_length, or leave such records out with data.skip_too_long: true",
+                f"record {longest.id}: prompt of {len(longest.prompt)} and completion of "
+                f"{max(map(len, longest.completions))} tokens exceed data.max_length {self.max_length}; "
+                f"so do {too_long - 1} more {name}",
+                "raise data.max_length, or leave them out with data.skip_too_long: true",
             )
         if too_long == count:
-            raise InputError(f"{what}: all {count} are longer than data.max_length {self.max_length}")
-        log.info(f"{what}: {too_long} of {count} are longer than {self.max_length} tokens, left out")
+            raise InputError(f"{name}: all {count} are longer than data.max_length {self.max_length}")
+        log.info(f"{name}: {too_long} of {count} are longer than {self.max_length} tokens, left out")
 
     def train_dataloader(self) -> StepLoader:
         """Return the loader of optimizer steps."""
@@ -197,24 +229,24 @@ class TrainingDataModule(LightningDataModule, ABC):
         return step_loader(self.train, sampler, self._trainer, self._collator(self.micro_batch_size or self.batch_size))
 
     def val_dataloader(self) -> DataLoader:
-        """Return the loader of what is held out to watch the loss."""
+        """Return the loader of the held-out examples."""
         size = self.micro_batch_size or self.batch_size
         return validation_loader(self.validation, size, self._collator(size))
+
+    @property
+    def prompt_tokenizer(self) -> PromptTokenizer:
+        """Tokenizer of the model that is trained, so that data and model use the same ids."""
+        return self._inspection_tokenizer or prompt_tokenizer_of(self._trainer)
 
     def _collator(self, size: int) -> StepCollator:
         return StepCollator(self.prompt_tokenizer.padding, size, self._layout(), tokens=self.micro_batch_tokens)
 
     def _layout(self) -> Collator:
-        """Return the collator, the plain one where the network computes no packed rows."""
+        """Return the layout: plain rows if the network does not support packed rows."""
         if self.collate is packed and not supports_packing(self._trainer):
-            log.info("this network computes no packed rows: each completion gets a row of its own")
+            log.info("this network does not support packed rows: each completion gets a row of its own")
             return two_row
         return self.collate
-
-    @property
-    def prompt_tokenizer(self) -> PromptTokenizer:
-        """The encoder of the model that is trained, so that data and model cannot disagree."""
-        return self._inspection_tokenizer or prompt_tokenizer_of(self._trainer)
 
     @property
     def _trainer(self) -> Trainer:
@@ -222,71 +254,84 @@ class TrainingDataModule(LightningDataModule, ABC):
         return self.trainer
 
     def _key(self) -> str | None:
+        """Return the fingerprint of everything that determines the examples; None if a source cannot tell."""
         sources = (self.source, *self.benchmarks)
         if not all(isinstance(source, Identified) for source in sources):
             return None
         try:
-            more = [
-                *self.fingerprint_parts(),
-                *(source.identity() for source in sources if isinstance(source, Identified)),
-            ]
+            identities = [source.identity() for source in sources if isinstance(source, Identified)]
+            parts = [*self.fingerprint_parts(), *identities]
         except InputError:
-            return None  # what is missing is better named where it is read
-        decides: list[Any] = [
+            return None  # the reader of the missing input gives the better message
+        options: list[Any] = [
             [self.similarity, self.skip_contaminated, self.allow_contamination],
             [self.max_length, self.skip_too_long, self.seed],
             self.prompt_tokenizer.identity(),
             code_fingerprint(),
         ]
-        return fingerprint([type(self).__name__, *decides, *more])
+        return fingerprint([type(self).__name__, *options, *parts])
 
-    def _make(self, folder: Path) -> None:
-        with replacing_folder(folder) as partial, _listening() as notes:
-            for split in ("train", "validation"):
-                examples = (subject.example for subject in self.items(split))
-                write_examples(partial / f"{split}.arrow", self.fitting(examples, f"{split} {self.called}"))
-            (partial / _NOTES).write_text(json.dumps(notes), encoding="utf-8")
-            self._keep(partial)
-        self._open(folder, say=False)
-
-    def _open(self, folder: Path, say: bool = True) -> None:
-        notes = json.loads((folder / _NOTES).read_text(encoding="utf-8"))
-        self.train, self.validation = stores = [
-            ExampleStore(folder / f"{split}.arrow") for split in ("train", "validation")
-        ]
-        self._recall(folder)
-        for store in stores:
-            self._require_room(store)
-        for line in notes if say else ():
+    def _prepare(self) -> None:
+        key = self._key()
+        if self.cache is None or key is None:
+            if self._trainer.num_nodes > 1:
+                raise InputError("data.cache: none is set", "several nodes need a folder for the tokenised data")
+            self._temporary = tempfile.TemporaryDirectory(prefix="guardreasoner-")
+            self._folder = Path(self._temporary.name) / "tokenised"
+            self._make(self._folder)
+            return
+        self._folder = Path(self.cache) / key[:32]
+        with _locked(self._folder):  # another run or node may be at the same data
+            try:
+                self._open(self._folder)
+            except (OSError, ValueError, ArrowException):
+                if self._folder.exists():
+                    log.warning("%s is damaged and is made again", self._folder)
+                shutil.rmtree(self._folder, ignore_errors=True)
+                self._make(self._folder)
+                return
+        for line in json.loads((self._folder / _LOG_LINES).read_text(encoding="utf-8")):
             log.info("%s", line)
 
-    def _keep(self, folder: Path) -> None:
-        """Write what else a later start has to know beside the ids."""
+    def _make(self, folder: Path) -> None:
+        with replacing_folder(folder) as partial, collect_log_lines() as lines:
+            for split in ("train", "validation"):
+                examples = (item.example for item in self.items(split))
+                write_examples(partial / f"{split}.arrow", self.drop_too_long(examples, f"{split} {self.example_name}"))
+            (partial / _LOG_LINES).write_text(json.dumps(lines), encoding="utf-8")
+            self._write_extra(partial)
+        self._open(folder)
 
-    def _recall(self, folder: Path) -> None:
-        """Read it; ``OSError`` or ``ValueError`` where it is damaged."""
+    def _open(self, folder: Path) -> None:
+        json.loads((folder / _LOG_LINES).read_text(encoding="utf-8"))  # a damaged folder shows here
+        self.train, self.validation = (ExampleStore(folder / f"{split}.arrow") for split in ("train", "validation"))
+        self._read_extra(folder)
 
-    def _require_room(self, examples: ExampleStore) -> None:
-        """Raise ``InputError`` when an example has more tokens than a micro-batch may."""
+    def _write_extra(self, folder: Path) -> None:
+        """Write what later runs need besides the ids."""
+
+    def _read_extra(self, folder: Path) -> None:
+        """Read it back; raise ``OSError`` or ``ValueError`` if it is damaged."""
+
+    def _require_token_budget(self, examples: Sequence[Example]) -> None:
+        """Raise ``InputError`` if an example has more tokens than a micro-batch may have."""
         budget = self.micro_batch_tokens
-        if budget is None or not len(examples) or examples.tokens.max() <= budget:
+        if budget is None or not isinstance(examples, ExampleStore) or not len(examples):
+            return
+        if examples.tokens.max() <= budget:
             return
         largest = int(examples.tokens.argmax())
         raise InputError(
             f"record {examples[largest].id}: its {examples.tokens[largest]} tokens exceed data.micro_batch_tokens "
-            f"{budget}; so do {int((examples.tokens > budget).sum()) - 1} more {self.called}",
+            f"{budget}; so do {int((examples.tokens > budget).sum()) - 1} more {self.example_name}",
             "raise data.micro_batch_tokens, or lower data.max_length with data.skip_too_long: true",
         )
 
 
 @contextmanager
-def _listening() -> Iterator[list[str]]:
-    """Collect what is logged of rows left out, set aside or allowed, so that it can be said again from the cache."""
-    heard: list[str] = []
-    listener = logging.Handler(logging.INFO)
-    listener.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
-    log.addHandler(listener)
-    try:
-        yield heard
-    finally:
-        log.removeHandler(listener)
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the tokenised data at ``folder``; it ends with the process if that is killed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -288,7 +288,7 @@ def test_a_model_folder_with_a_weight_left_out(refused: Refused, tiny_base: Path
     name = next(name for name in sorted(kept) if "q_proj" in name)
     save_file({key: value for key, value in kept.items() if key != name}, "broken/model.safetensors", {"format": "pt"})
     said = refused(*train(Path("broken")))
-    assert said == f"error: broken: 1 weights are missing, {name} first; they would be random\n"
+    assert said == f"error: broken: 1 weights are missing and would be random, first {name}\n"
 
 
 def test_what_was_there_stays_when_a_run_fails(refused: Refused, tiny_base: Path, tiny_rollouts: Path) -> None:

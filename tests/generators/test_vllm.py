@@ -100,7 +100,7 @@ def test_an_adapter_runs_on_its_base(tiny_base: Path, tiny_adapter: Path, engine
 
 def test_an_adapter_that_is_not_the_one_asked_for_is_refused(tiny_adapter: Path, engines: list[LLM]) -> None:
     backbone = Backbone(str(tiny_adapter), lora=LoRA(r=4))
-    with pytest.raises(InputError, match="its adapter has r 2 and alpha 4"):
+    with pytest.raises(InputError, match="the adapter has r 2 and alpha 4"):
         list(VLLMGenerator(backbone, NEW).generate(asked(tiny_adapter, 1)))
 
 

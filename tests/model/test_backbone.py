@@ -150,12 +150,12 @@ def test_an_adapter_on_another_base_is_refused(tmp_path: Path) -> None:
     load(base, lora=LoRA(r=2)).save(tmp_path / "adapter")
     weights = load_file(base / "model.safetensors")
     save_file({name: value + 0.001 for name, value in weights.items()}, base / "model.safetensors", {"format": "pt"})
-    with pytest.raises(InputError, match="another base model"):
+    with pytest.raises(InputError, match="has changed since this adapter was trained"):
         load(tmp_path / "adapter")
 
 
 def test_another_rank_than_the_adapter_has_is_refused(tiny_adapter: Path) -> None:
-    with pytest.raises(InputError, match="r 2 and alpha 4, the config says r 8"):
+    with pytest.raises(InputError, match="r 2 and alpha 4, but model.backbone.lora sets r 8"):
         load(tiny_adapter, lora=LoRA(r=8))
 
 
@@ -181,7 +181,7 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     for use in (absent.load, lambda: absent.prompt_tokenizer):
         with pytest.raises(InputError, match="absent: no such model folder"):
             use()
-    with pytest.raises(InputError, match="no model in this folder"):
+    with pytest.raises(InputError, match="not a model folder"):
         load(tmp_path)
 
 
@@ -194,7 +194,7 @@ def test_the_prompt_format_travels_with_the_model(tiny_base: Path, tmp_path: Pat
     assert json.loads((tmp_path / "own" / FORMAT_FILE).read_text())["format"]["opening"] == "Is it bad?"
     assert Backbone(str(tmp_path / "own")).prompt_tokenizer.format == own
     assert Backbone(str(tmp_path / "own"), format=own).prompt_tokenizer.format == own
-    with pytest.raises(InputError, match="another prompt format"):
+    with pytest.raises(InputError, match="model.backbone.format differs"):
         _ = Backbone(str(tmp_path / "own"), format=PromptFormat()).prompt_tokenizer
 
 

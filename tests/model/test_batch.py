@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 
 from guardreasoner.errors import InputError
 from guardreasoner.model.batch import Example, StepCollator, common_prefix_length, two_row
+from guardreasoner.model.packing import packed
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
 from guardreasoner.prompts import PromptFormat, render
 from guardreasoner.records import Record
@@ -129,8 +130,28 @@ def test_a_batch_points_at_every_completion_token(prompt_tokenizer: PromptTokeni
             assert flat[batch.predictors[own] + 1].tolist() == list(completion)
             length = len(example.prompt) + len(completion)
             assert batch.attention_mask[sequence].tolist() == [1] * length + [0] * (batch.input_ids.shape[1] - length)
-    assert batch.weight.tolist() == [example.weight for example in pairs]
+    assert batch.weight.tolist() == [1.0] * 8
+    assert batch.example.tolist() == [*range(4), *range(4)]
+    assert batch.number.tolist() == [0] * 4 + [1] * 4
+    assert batch.lengths.tolist() == [len(e.completions[n]) for n in (0, 1) for e in pairs]
     assert batch.ids == [example.id for example in pairs]
+
+
+def test_examples_may_have_different_numbers_of_completions() -> None:
+    examples = [
+        Example("a", (1,), ((2,),), (0.5,), (-1.0,)),
+        Example("b", (1,), ((3, 4), (5,), (6,)), (1.0, 2.0, 3.0), (-2.0, -3.0, -4.0)),
+        Example("c", (1,), ((7,), (8, 9)), (), (-5.0, -6.0)),
+    ]
+    for layout in (two_row, packed):
+        batch = layout(examples, 0)
+        assert batch.example.tolist() == [0, 1, 2, 1, 2, 1]
+        assert batch.number.tolist() == [0, 0, 0, 1, 1, 2]
+        assert batch.weight.tolist() == [0.5, 1, 1, 2, 1, 3]
+        assert batch.reference_logps is not None
+        assert batch.reference_logps.tolist() == [-1, -2, -5, -3, -6, -4]
+        assert batch.lengths.tolist() == [1, 2, 1, 1, 2, 1]
+        assert batch.targets.tolist() == [2, 3, 4, 7, 5, 8, 9, 6]
 
 
 def test_reference_values_stand_chosen_first() -> None:
@@ -149,8 +170,8 @@ def test_micro_batches_and_processes_part_a_step(micro: int, world: int) -> None
     seen = [name for part in parts for batch in part.batches for name in batch.ids]
     assert sorted(seen) == [example.id for example in step]
     for part in parts:
-        # 1 + 2 + ... + 7 tokens of the chosen completions, in the whole step
-        assert (part.tokens, part.examples) == (28, 7)
+        # 10 tokens of the completions of each example, in the whole step
+        assert (part.tokens, part.examples) == (70, 7)
         for batch in part.batches:
             assert len(batch.ids) <= micro
             assert [int((batch.sequence == n).sum()) for n in range(len(batch.ids))] == [1 + int(n) for n in batch.ids]
@@ -162,7 +183,7 @@ def test_a_process_without_an_example_knows_the_whole_step() -> None:
 
 
 def test_moving_keeps_everything() -> None:
-    step = StepCollator(0, 2)([Example(str(n), (1,), ((2,), (3,)), 0.5, (-1.0, -2.0)) for n in range(3)])
+    step = StepCollator(0, 2)([Example(str(n), (1,), ((2,), (3,)), (0.5, 2.0), (-1.0, -2.0)) for n in range(3)])
     moved = step.to(torch.device("meta"))
     assert (moved.tokens, moved.examples) == (step.tokens, step.examples)
     for before, after in zip(step.batches, moved.batches, strict=True):

@@ -18,13 +18,14 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     Phi3Config,
+    Qwen2Config,
     Qwen3Config,
 )
 
 from guardreasoner.errors import InputError
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import Collator, Example, StepCollator, two_row
-from guardreasoner.model.log_probs import sequence_logps, sequence_nll
+from guardreasoner.model.log_probs import CompletionLogps, sequence_logps, sequence_nll
 from guardreasoner.model.lora import LoRA
 from guardreasoner.model.packing import packed
 from guardreasoner.training.losses import dpo, hsdpo
@@ -44,6 +45,7 @@ SHAPE = {
 }
 ARCHITECTURES: dict[str, Callable[[], Any]] = {
     "llama": lambda: LlamaConfig(**SHAPE),
+    "qwen2": lambda: Qwen2Config(**SHAPE),
     "qwen3": lambda: Qwen3Config(**SHAPE, head_dim=8),
     "mistral": lambda: MistralConfig(**SHAPE, sliding_window=None),
     "mistral-window": lambda: MistralConfig(**SHAPE, sliding_window=12),
@@ -102,9 +104,10 @@ def step(
         nll = sequence_nll(logps, batch.sequence, batch.sequences)
         loss = nll.sum()
         if batch.sequences > len(batch.ids):
-            gap = sequence_logps(logps, batch.sequence, batch.sequences) - batch.reference_logps
-            half = len(batch.ids)
-            loss = hsdpo(dpo(gap[:half] - gap[half:], 0.1), batch.weight, nll[:half], 2.0).sum()
+            policy = sequence_logps(logps, batch.sequence, batch.sequences)
+            pairs = CompletionLogps(policy, batch.lengths, batch.reference_logps)
+            chosen, rejected = (pairs.select(batch.number == number) for number in (0, 1))
+            loss = hsdpo(dpo(chosen, rejected, 0.1), batch.weight[batch.number == 0], -chosen.per_token, 2.0).sum()
         surrogate_loss = original.surrogate_loss(gathering) if last and original and gathering else 0.0
         (loss / len(examples) + surrogate_loss).backward()
         total += float(loss) / len(examples)
@@ -125,7 +128,7 @@ def require_equal(backbone: Backbone, examples: Sequence[Example], tolerance: fl
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(examples=micro_batches())
+@given(examples=micro_batches(pairs=True))
 def test_loss_and_gradients_in_float64(name: str, folders: Callable[[str], Path], examples: list[Example]) -> None:
     if name not in _LOADED:
         backbone = Backbone(str(folders(name)))
@@ -157,7 +160,7 @@ def test_loss_and_gradients_in_float32(name: str, micro: int, change: str, folde
             str(n),
             prefix + _draw(3 * n, generator) + _draw(1, generator),
             (_draw(5 + 7 * n, generator), _draw(30 - 5 * n, generator)),
-            0.5 + n / 4,
+            (0.5 + n / 4,) * 2,
             (-3.0 * n, -40.0),
         )
         for n in range(4)
@@ -212,8 +215,8 @@ def test_a_network_that_cannot_takes_plain_rows_and_says_so(
     with caplog.at_level(logging.INFO, "guardreasoner"):
         module = RSFTModule(Backbone(str(folder)))
         quiet_trainer(fast_dev_run=True).fit(module, ReasoningDataModule(TinySource(), batch_size=4, epochs=1))
-    assert "this network computes no packed rows: each completion gets a row of its own" in caplog.messages
-    with pytest.raises(InputError, match="computes no packed rows"):
+    assert "this network does not support packed rows: each completion gets a row of its own" in caplog.messages
+    with pytest.raises(InputError, match="does not support packed rows"):
         module.backbone.completion_logps(packed([Example("a", (3, 4), ((5,),))], 0))
 
 

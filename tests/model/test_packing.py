@@ -14,20 +14,26 @@ some = st.lists(st.integers(3, 99), min_size=1, max_size=12).map(tuple)
 
 
 @st.composite
-def micro_batches(draw: st.DrawFn) -> list[Example]:
-    """Examples of R-SFT or HS-DPO, with and without a common prefix; equal prompts and completions occur."""
+def micro_batches(draw: st.DrawFn, pairs: bool = False) -> list[Example]:
+    """Examples with and without a shared prefix; equal prompts and completions occur.
+
+    Args:
+        draw: given by hypothesis.
+        pairs: all examples have one completion (R-SFT) or all have two (HS-DPO); otherwise their numbers may differ.
+    """
     completions = draw(st.integers(1, 2))
     prefix = draw(ids)
+    count = st.integers(1, 3) if draw(st.booleans()) and not pairs else st.just(completions)
     alike = draw(st.lists(some, min_size=1, max_size=3))
     return [
         Example(
             id=str(number),
             prompt=prefix + draw(st.sampled_from(alike) | some),
-            completions=tuple(draw(st.sampled_from(alike) | some) for _ in range(completions)),
-            weight=draw(st.floats(0.1, 2)),
-            reference_logps=tuple(draw(st.floats(-9, 0)) for _ in range(completions)),
+            completions=tuple(draw(st.sampled_from(alike) | some) for _ in range(size)),
+            weights=tuple(draw(st.floats(0.1, 2)) for _ in range(size)),
+            reference_logps=tuple(draw(st.floats(-9, 0)) for _ in range(size)),
         )
-        for number in range(draw(st.integers(1, 5)))
+        for number, size in enumerate(draw(st.lists(count, min_size=1, max_size=5)))
     ]
 
 
@@ -46,8 +52,8 @@ def test_every_completion_token_is_predicted_from_what_stands_before_it(examples
     assert batch.segments is not None
     at = 0
     for number in range(batch.sequences):
-        example = examples[number % len(examples)]
-        completion = example.completions[number // len(examples)]
+        example = examples[batch.example[number]]
+        completion = example.completions[batch.number[number]]
         for place, token in enumerate(completion):
             assert batch.targets[at] == token
             assert batch.sequence[at] == number
@@ -61,7 +67,7 @@ def test_every_completion_token_is_predicted_from_what_stands_before_it(examples
 @given(micro_batches())
 def test_all_but_the_layout_is_that_of_two_rows(examples: Sequence[Example]) -> None:
     plain, context = two_row(examples, 0), packed(examples, 0)
-    for name in ("targets", "sequence", "weight", "reference_logps"):
+    for name in ("targets", "sequence", "example", "number", "weight", "reference_logps"):
         assert torch.equal(getattr(plain, name), getattr(context, name)), name
     assert (plain.sequences, plain.ids, plain.tokens) == (context.sequences, context.ids, context.tokens)
 

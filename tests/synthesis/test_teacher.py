@@ -70,7 +70,7 @@ def test_the_folder_is_reasoning_to_learn(folder: Path) -> None:
     with FakeServer(lambda prompt, times: "400" if numbered(prompt) == 3 else None) as server:
         run(teacher(server.base_url, folder))
     data = ReasoningDataModule(TinySource(), rollouts=[str(folder)])
-    reasoned = list(data.reasoned("train", GUARD_TASKS))
+    reasoned = list(data.records_with_reasoning("train", GUARD_TASKS))
     assert len(reasoned) == len(RECORDS) - 1
     assert (reasoned[0].reasoning or "").startswith("# Task 1\n## Reasoning Step 1")
 

@@ -46,7 +46,7 @@ def start(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> S
 
 def kept() -> set[str]:
     """Return the folders of ids that are kept."""
-    return set(os.listdir("kept"))
+    return {name for name in os.listdir("kept") if not name.startswith(".")}
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:

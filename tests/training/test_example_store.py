@@ -18,7 +18,7 @@ EXAMPLES = st.builds(
     id=st.text(st.characters(exclude_categories=["Cs"]), max_size=9),
     prompt=IDS,
     completions=st.lists(IDS, min_size=1, max_size=3).map(tuple),
-    weight=st.floats(allow_nan=False),
+    weights=st.lists(st.floats(allow_nan=False), max_size=3).map(tuple),
 )
 
 

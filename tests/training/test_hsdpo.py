@@ -66,7 +66,7 @@ def by_hand(base: Path, examples: Sequence[Example]) -> list[tuple[float, float,
     with torch.no_grad():
         for example in examples:
             chosen, rejected = (naive_logps(network, example.prompt, ids) for ids in example.completions)
-            rows.append((example.weight, chosen.sum().item(), rejected.sum().item(), -chosen.mean().item()))
+            rows.append((example.weights[0], chosen.sum().item(), rejected.sum().item(), -chosen.mean().item()))
     return rows
 
 
@@ -195,7 +195,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update(tiny_base: Path, tiny_
     backbone = load(tiny_base)
     before = weights(backbone)
     with pytest.raises(InputError, match="step 0: the loss is nan"):
-        fitted(backbone, data(tiny_rollouts), preference=lambda gap, beta: gap * float("nan"))
+        fitted(backbone, data(tiny_rollouts), objective=lambda chosen, rejected, beta: chosen.policy * float("nan"))
     after = weights(backbone)
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 

@@ -54,7 +54,7 @@ def test_hard_records_become_weighted_pairs(
     assert [pair.weight for pair in data.pairs] == pytest.approx([0.5 * wrong for wrong in HARD.values()])
     by_id = {record.id: record for record in TRAIN}
     for pair, example in zip(data.pairs, data.train, strict=True):
-        assert (example.id, example.weight) == (pair.record.id, pair.weight)
+        assert (example.id, example.weights) == (pair.record.id, (pair.weight,) * 2)
         assert list(example.prompt) == prompt_tokenizer.prompt(by_id[example.id])
         chosen, rejected = (prompt_tokenizer.decode(ids) for ids in example.completions)
         assert (chosen, rejected) == (pair.chosen.completion, pair.rejected.completion)
@@ -79,7 +79,7 @@ def test_several_pairs_of_a_record_are_examples_of_their_own(
     assert f"HS-DPO: {len(HARD)} hard of 24 records, {3 * len(HARD)} pairs" in caplog.messages
     examples = list(data.examples())
     assert sorted(e.id for e in examples) == sorted(f"{name}#{n}" for name in HARD for n in (1, 2, 3))
-    assert {e.id: e.weight for e in examples} == pytest.approx(
+    assert {e.id: e.weights[0] for e in examples} == pytest.approx(
         {f"{name}#{n}": {1: 0.8, 2: 1.0, 3: 1.2}[wrong] for name, wrong in HARD.items() for n in (1, 2, 3)}
     )
     held_out = {e.id.partition("#")[0] for e in data.validation}
@@ -107,12 +107,12 @@ def test_findings_are_there_when_the_ids_are_read_again(
     data = prepared(tiny_base, rollouts, source=Files(train="train.jsonl"), cache="kept")
     assert data.findings is not None
     assert (data.findings.total().hard, data.findings.records) == (len(HARD), 24)
-    (kept,) = Path("kept").iterdir()
+    (kept,) = Path("kept").glob("[!.]*")
     again = prepared(tiny_base, rollouts, source=Files(train="train.jsonl"), cache="kept")
     assert again.findings == data.findings
     (kept / "findings.json").write_text("{}")
     assert prepared(tiny_base, rollouts, source=Files(train="train.jsonl"), cache="kept").findings == data.findings
-    assert [folder.name for folder in Path("kept").iterdir()] == [kept.name]
+    assert [folder.name for folder in Path("kept").glob("[!.]*")] == [kept.name]
     other = Pairing(sources_by_model={"tiny": ["tiny/even"]})
     fewer = prepared(tiny_base, rollouts, source=Files(train="train.jsonl"), cache="kept", pairing=other)
     assert fewer.findings is not None

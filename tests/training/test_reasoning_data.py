@@ -134,7 +134,7 @@ def test_a_completion_of_no_token_is_refused(tiny_base: Path) -> None:
     data = prepared(tiny_base)
     empty = [Example("r7", (1, 2), ((3,), ()))]
     with pytest.raises(InputError, match="record r7: a completion of no token"):
-        list(data.fitting(empty, "pairs"))
+        list(data.drop_too_long(empty, "pairs"))
 
 
 def test_mining_gets_the_training_records_alone_in_chunks(tiny_base: Path) -> None:

@@ -6,10 +6,10 @@ from itertools import chain
 
 from guardreasoner.cli.parse_errors import find_input_error
 from guardreasoner.errors import InputError
-from guardreasoner.mining import Pairing
+from guardreasoner.mining import VALIDATION_SHARE, Pairing
 from guardreasoner.records import Pair, Record
 from guardreasoner.sources import Source
-from guardreasoner.sources.contamination import ContaminationIndex
+from guardreasoner.sources.contamination import SIMILARITY, ContaminationIndex
 from guardreasoner.sources.splits import split_of
 from guardreasoner.workflow.config import resolve
 
@@ -32,9 +32,9 @@ class FitInputs:
     rollouts: list[str]
     pairing: Pairing = field(default_factory=Pairing)
     benchmarks: Sequence[Source] = ()
-    similarity: float = 0.85
+    similarity: float = SIMILARITY
     skip_contaminated: bool = False
-    validation_share: float = 0.05
+    validation_share: float = VALIDATION_SHARE
 
     def notes(self, record: Record, pairs: Sequence[Pair]) -> Iterator[str]:
         """Yield what becomes of a record's pairs in the fit, in words."""

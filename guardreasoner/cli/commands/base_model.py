@@ -50,7 +50,9 @@ def run(args: argparse.Namespace) -> int:
     assert isinstance(config.data, ReasoningDataModule)
     config.data.allow_contamination = config.allow_contamination
     values = {name: value for name, value in config.as_dict().items() if name not in _OTHERS}
-    make_base_model(config.output, list(config.data.reasoned("train", values["tasks"] or GUARD_TASKS)), **values)
+    make_base_model(
+        config.output, list(config.data.records_with_reasoning("train", values["tasks"] or GUARD_TASKS)), **values
+    )
     return 0
 
 

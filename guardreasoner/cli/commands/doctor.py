@@ -110,7 +110,7 @@ def _diagnose(words: list[str]) -> tuple["Diagnosis", list[str]]:
             _asked_by(module),
             data.max_length,
             data.skip_too_long,
-            data.held(),
+            data.contamination_index(),
             data.skip_contaminated,
             allowed,
         )
