@@ -1,5 +1,9 @@
 import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +12,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3MoeConfig
 
 from guardreasoner.errors import InputError
 from guardreasoner.model.backbone import Backbone
@@ -60,11 +64,13 @@ def made(name: str, tokenizer_of: Path, folder: Path, **changes: Any) -> Path:
 
 def test_the_output_layer_sees_completion_tokens_only(tiny_base: Path) -> None:
     backbone = load(tiny_base)
-    seen = []
-    backbone.network.get_output_embeddings().register_forward_hook(lambda *_: seen.append("called"))
+    shapes = []
+    backbone.network.get_output_embeddings().register_forward_hook(
+        lambda _, inputs, output: shapes.append((inputs[0].shape[0], output.shape))
+    )
     batch = batch_of(backbone.prompt_tokenizer)
     assert backbone.completion_logps(batch).shape == batch.targets.shape
-    assert not seen  # the (R, T, V) logits are never made
+    assert shapes == [(len(batch.targets), batch.targets.shape)]  # one input and one output per target, no logits
 
 
 @pytest.mark.parametrize(
@@ -155,7 +161,7 @@ def test_an_adapter_on_another_base_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_rank_than_the_adapter_has_is_refused(tiny_adapter: Path) -> None:
-    with pytest.raises(InputError, match="r 2 and alpha 4, but model.backbone.lora sets r 8"):
+    with pytest.raises(InputError, match=r"r 2 and alpha 4, but model\.backbone\.lora sets r 8"):
         load(tiny_adapter, lora=LoRA(r=8))
 
 
@@ -194,7 +200,7 @@ def test_the_prompt_format_travels_with_the_model(tiny_base: Path, tmp_path: Pat
     assert json.loads((tmp_path / "own" / FORMAT_FILE).read_text())["format"]["opening"] == "Is it bad?"
     assert Backbone(str(tmp_path / "own")).prompt_tokenizer.format == own
     assert Backbone(str(tmp_path / "own"), format=own).prompt_tokenizer.format == own
-    with pytest.raises(InputError, match="model.backbone.format differs"):
+    with pytest.raises(InputError, match=r"model\.backbone\.format differs"):
         _ = Backbone(str(tmp_path / "own"), format=PromptFormat()).prompt_tokenizer
 
 
@@ -239,3 +245,42 @@ def test_four_bit_adapters_train_save_and_reload(wide_base: Path, tmp_path: Path
 
 def test_four_bit_weights_without_an_adapter_are_not_trained(wide_base: Path) -> None:
     assert not any(parameter.requires_grad for parameter in load(wide_base, quantization="4bit").parameters())
+
+
+@pytest.mark.slow
+def test_sharded_weights_give_the_same_log_probabilities_and_gradients(tiny_base: Path) -> None:
+    root = Path(__file__).parents[2]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "PYTHONPATH": str(root), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(root / "tests/support/sharded.py"), str(tiny_base)],
+            env={**environment, "RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [output.splitlines()[-1] for output in outputs] == ["equal", "equal"], outputs
+
+
+def test_mixture_of_experts_is_refused(tiny_base: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_base, tmp_path / "moe"))
+    config = Qwen3MoeConfig(
+        vocab_size=300,
+        hidden_size=16,
+        intermediate_size=16,
+        moe_intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_experts=4,
+        num_experts_per_tok=2,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    with pytest.raises(InputError, match=r"moe: mixture-of-experts models \(qwen3_moe\) are not supported"):
+        Backbone(str(folder)).load()

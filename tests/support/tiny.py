@@ -147,7 +147,7 @@ def examples(prompt_tokenizer: PromptTokenizer, count: int = 5) -> list[Example]
                 tuple(prompt_tokenizer.completion(answer(record, True))),
                 tuple(prompt_tokenizer.completion(answer(record, False) + "!" * n)),
             ),
-            weight=0.5 + n / 4,
+            weights=(0.5 + n / 4,) * 2,
         )
         for n, record in enumerate(TinySource().records("train")[:count])
     ]

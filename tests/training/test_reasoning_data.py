@@ -55,7 +55,7 @@ def test_only_right_traces_are_learned_and_the_rest_is_counted(
                 right = range(wrong_outputs(place), K)
                 assert any(learned.startswith(f"{index} So it is a {record.id}.") for index in right), learned
     mendable = len([record for record in MENDABLE if record.startswith("train")])
-    assert f"train: {mendable} of 24 records have a right trace, the others are left out" in caplog.messages
+    assert f"train: {mendable} of 24 records have a correct trace, the others are left out" in caplog.messages
     assert f"R-SFT: {mendable} training and {len(data.validation)} validation records" in caplog.messages
 
 
@@ -79,7 +79,7 @@ def test_traces_of_several_folders_are_pooled(tmp_path: Path, tiny_base: Path) -
 def test_no_right_trace_at_all_is_refused(tmp_path: Path, tiny_base: Path) -> None:
     write_jsonl(tmp_path / "records.jsonl", TRAIN)
     write_jsonl(tmp_path / "rollouts.jsonl", [Rollout(r.id, "m", "f", 0, 0, answer(r, False)) for r in TRAIN])
-    with pytest.raises(InputError, match=r"no output of a train record in .* is right"):
+    with pytest.raises(InputError, match=r"no output of a train record in .* is correct"):
         prepared(tiny_base, rollouts=[str(tmp_path)])
 
 
@@ -133,7 +133,7 @@ def test_a_micro_batch_of_nothing_is_refused(name: str) -> None:
 def test_a_completion_of_no_token_is_refused(tiny_base: Path) -> None:
     data = prepared(tiny_base)
     empty = [Example("r7", (1, 2), ((3,), ()))]
-    with pytest.raises(InputError, match="record r7: a completion of no token"):
+    with pytest.raises(InputError, match="record r7: a completion without tokens"):
         list(data.drop_too_long(empty, "pairs"))
 
 
