@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
@@ -128,20 +128,20 @@ class Findings:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Findings":
-        """Return what :meth:`as_json` was made from; raises ``ValueError`` for anything else."""
+    def from_json(cls, value: object) -> "Findings":
+        """Return the findings that :meth:`as_json` wrote.
+
+        Raises:
+            ValueError: a field is missing or has the wrong type; the message names the first such field.
+        """
+        from pydantic import TypeAdapter, ValidationError
+
         try:
-            made: dict[str, Any] = {f.name: value[f.name] for f in fields(cls)}
-            made["models"] = tuple(made["models"])
-            made["counts"] = {source: Counts(**counts) for source, counts in made["counts"].items()}
-            made["votes"] = tuple(Votes(one["of"], tuple(one["groups"])) for one in made["votes"])
-            for name, kind in (("outcomes", TaskOutcomes), ("agreement", ModelAgreement), ("cost", SamplingCost)):
-                made[name] = tuple(kind(**row) for row in made[name])
-            for name in ("weights", "growth"):
-                made[name] = tuple((first, second) for first, second in made[name])
-            return cls(**made)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"no findings of mining: {error}") from None
+            return TypeAdapter(cls).validate_python(value)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(map(str, first["loc"]))
+            raise ValueError(f"not the findings of mining: {field + ': ' if field else ''}{first['msg']}") from None
 
 
 def findings(mined: Mined, cost: Iterable[SamplingCost] = ()) -> Findings:

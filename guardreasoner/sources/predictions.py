@@ -8,11 +8,14 @@ and what the model wrote. Ours adds ``{"record_id", "labels"}``, and beside the 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, StrictInt, TypeAdapter, ValidationError
 
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import conversation, instruction, parse
 from guardreasoner.records import FILE_FINGERPRINT, Record, Rollout, read_jsonl, require_unique_ids
+from guardreasoner.sources.validation import validation_message
 from guardreasoner.tasks import NO_VERDICT, Task, read_tasks
 from guardreasoner.workflow.manifest import content_hash
 
@@ -21,9 +24,33 @@ HARD_SAMPLES = "hard_samples.jsonl"
 
 _USER = "Human user:\n"
 _ASSISTANT = "\n\nAI assistant:\n"
-_ROW: dict[str, type] = {"prompt": str, "label": str, "predict": str}
-_OUR_ROW: dict[str, type] = {"record_id": str, "labels": dict}
-_HARD_ROW: dict[str, type] = {"record_id": str, "labels": dict, "index": int, "seed": int, "predict": str}
+
+
+@dataclass(frozen=True, slots=True)
+class _PredictionRow:
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    prompt: str
+    label: str
+    predict: str
+    record_id: str | None = None
+    labels: dict[str, str | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _HardSampleRow:
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    record_id: str
+    labels: dict[str, str | None]
+    index: StrictInt
+    seed: StrictInt
+    predict: str
+
+
+_PREDICTION_ROWS = TypeAdapter(_PredictionRow)
+_HARD_SAMPLE_ROWS = TypeAdapter(_HardSampleRow)
+Row = TypeVar("Row", _PredictionRow, _HardSampleRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +168,17 @@ def _read_answers(file: Path, benchmark: str, tasks: Sequence[Task], read: Predi
     fingerprint, count = _fingerprint(file), len(read.records)
     for line, row in read_jsonl(file):
         where = f"{file}:{line}"
-        _require_fields(row, _ROW, _OUR_ROW, where)
-        prompt, response = split_prompt(row["prompt"], tasks, where)
-        identity = row.get("record_id", f"{benchmark}/{len(read.records) - count:05d}")
-        labels = row["labels"] if "labels" in row else gold_labels(row["label"], response, tasks, where)
+        prediction = _validated(_PREDICTION_ROWS, row, where)
+        prompt, response = split_prompt(prediction.prompt, tasks, where)
+        identity = prediction.record_id
+        if identity is None:
+            identity = f"{benchmark}/{len(read.records) - count:05d}"
+        labels: Mapping[str, str | None] | None = prediction.labels
+        if labels is None:
+            labels = gold_labels(prediction.label, response, tasks, where)
         _require_labels(labels, tasks, where)
         read.records.append(Record(identity, prompt, response, labels, source=benchmark))
-        read.rollouts.append(Rollout(identity, read.model, fingerprint, 0, 0, row["predict"]))
+        read.rollouts.append(Rollout(identity, read.model, fingerprint, 0, 0, prediction.predict))
     if len(read.records) == count:
         raise InputError(f"{file}: the file holds no prediction")
 
@@ -159,34 +190,27 @@ def _read_hard_samples(file: Path, benchmark: str, tasks: Sequence[Task], read: 
     hard: set[str] = set()
     for line, row in read_jsonl(file):
         where = f"{file}:{line}"
-        _require_fields(row, _HARD_ROW, {}, where)
-        _require_labels(row["labels"], tasks, where)
-        identity, key = row["record_id"], (row["record_id"], row["seed"], row["index"])
-        record = known.setdefault(identity, Record(identity, "", None, row["labels"], source=benchmark))
-        if record.gold() != Record(identity, "", None, row["labels"]).gold():
+        sample = _validated(_HARD_SAMPLE_ROWS, row, where)
+        _require_labels(sample.labels, tasks, where)
+        identity, key = sample.record_id, (sample.record_id, sample.seed, sample.index)
+        stated = Record(identity, "", None, sample.labels, source=benchmark)
+        record = known.setdefault(identity, stated)
+        if record.gold() != stated.gold():
             raise InputError(f"{where}: record {identity!r} has other labels here than among the predictions")
         if key in seen:
-            raise InputError(f"{where}: record {identity!r}: output {row['index']} of seed {row['seed']} occurs twice")
+            raise InputError(f"{where}: record {identity!r}: output {sample.index} of seed {sample.seed} occurs twice")
         seen.add(key)
         if identity not in hard:
             hard.add(identity)
             read.hard_records.append(record)
-        read.hard_rollouts.append(Rollout(identity, read.model, fingerprint, row["index"], row["seed"], row["predict"]))
+        read.hard_rollouts.append(Rollout(identity, read.model, fingerprint, sample.index, sample.seed, sample.predict))
 
 
-def _require_fields(
-    row: Mapping[str, Any], required: Mapping[str, type], optional: Mapping[str, type], where: str
-) -> None:
-    allowed = {**required, **optional}
-    absent = [name for name in required if name not in row]
-    unknown = [name for name in row if name not in allowed]
-    if absent or unknown:
-        found = f", found {unknown[0]!r}" if unknown else ""
-        problem = f"missing field {absent[0]!r}{found}" if absent else f"unknown field {unknown[0]!r}"
-        raise InputError(f"{where}: {problem}; a prediction has {', '.join(allowed)}")
-    for name, value in row.items():
-        if not isinstance(value, allowed[name]) or isinstance(value, bool):
-            raise InputError(f"{where}: {name}: expected {allowed[name].__name__}, found {type(value).__name__}")
+def _validated(rows: TypeAdapter[Row], row: Mapping[str, Any], where: str) -> Row:
+    try:
+        return rows.validate_python(row)
+    except ValidationError as error:
+        raise InputError(f"{where}: {validation_message(error)}") from None
 
 
 def _require_labels(labels: Mapping[str, Any], tasks: Sequence[Task], where: str) -> None:

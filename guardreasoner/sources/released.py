@@ -9,15 +9,19 @@ the same order, is in ``predictions/<model>/<Benchmark>/generated_predictions.js
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.contamination import ContaminationIndex
 from guardreasoner.sources.predictions import gold_labels, split_prompt
 from guardreasoner.sources.splits import require_shares, split_of
+from guardreasoner.sources.validation import validation_message
 from guardreasoner.tasks import GUARD_TASKS
 from guardreasoner.workflow.manifest import content_hash
 
@@ -37,6 +41,16 @@ BENCHMARKS: dict[str, str] = {
 
 PREDICTED = tuple(name for name in BENCHMARKS if name not in ("OpenAIModeration", "SafeRLHF"))
 """The benchmarks that the published 1B and 3B models' answers are at hand for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    instruction: str
+    input: str
+    output: str
+
+
+_SAMPLES = TypeAdapter(_Sample)
 
 
 class Released:
@@ -127,11 +141,12 @@ class Released:
         return self.folder / "benchmarks" / f"{BENCHMARKS[name]}.json"
 
     def _record(self, row: Any, name: str, number: int, where: str) -> Record:
-        wanted = ("instruction", "input", "output")
-        if not isinstance(row, dict) or any(not isinstance(row.get(key), str) for key in wanted):
-            raise InputError(f"{where}: expected an object with the texts {', '.join(wanted)}")
-        prompt, response = split_prompt(f"{row['instruction']}\n{row['input']}", GUARD_TASKS, where)
-        labels = gold_labels(row["output"], response, GUARD_TASKS, where)
+        try:
+            sample = _SAMPLES.validate_python(row)
+        except ValidationError as error:
+            raise InputError(f"{where}: {validation_message(error)}") from None
+        prompt, response = split_prompt(f"{sample.instruction}\n{sample.input}", GUARD_TASKS, where)
+        labels = gold_labels(sample.output, response, GUARD_TASKS, where)
         return Record(f"{name}/{number:05d}", prompt, response, labels, source=name)
 
 

@@ -5,17 +5,19 @@ A rollout folder holds ``records.jsonl`` and ``rollouts.jsonl``. It may hold ``c
 devices.
 """
 
-import json
-import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Annotated, get_args
+
+from pydantic import Field, NonNegativeInt, TypeAdapter, ValidationError
 
 from guardreasoner.errors import InputError
 from guardreasoner.mining.findings import SamplingCost
 from guardreasoner.records import Record, Rollout, Split, read_records, read_rollouts
 from guardreasoner.sources import Source
 from guardreasoner.sources.predictions import is_predictions, predicted_tasks, read_predictions
+from guardreasoner.sources.validation import validation_message
 from guardreasoner.tasks import Task
 
 RECORDS = "records.jsonl"
@@ -146,14 +148,22 @@ def read_rollouts_of(paths: Iterable[str | Path], source: Source, tasks: Sequenc
     return [rollout for rollout in rollouts if rollout.record_id not in left_out]
 
 
+@dataclass(frozen=True)
+class _SamplingManifest:
+    """The fields of ``cost.manifest.json`` that are read."""
+
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    device: str
+    tokens: NonNegativeInt
+    outputs: NonNegativeInt
+
+
 def _read_cost(path: Path) -> tuple[str, float, int, int]:
     try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-        device, seconds = row["device"].partition(":")[0], float(row["seconds"])
-        tokens, outputs = int(row["tokens"]), int(row["outputs"])
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
-        device, seconds, tokens, outputs = "", math.nan, 0, 0
-    if not (math.isfinite(seconds) and min(seconds, tokens, outputs) >= 0):
-        wanted = "seconds, tokens and outputs as numbers and device as a word"
-        raise InputError(f"{path}: expected {wanted}", "it says what sampling took and nothing else: it may be deleted")
-    return {"cuda": "GPU", "cpu": "CPU"}.get(device, device), seconds, tokens, outputs
+        cost = TypeAdapter(_SamplingManifest).validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise InputError(
+            f"{path}: {validation_message(error)}", "the file records the sampling cost and nothing else; delete it"
+        ) from None
+    device = cost.device.partition(":")[0]
+    return {"cuda": "GPU", "cpu": "CPU"}.get(device, device), cost.seconds, cost.tokens, cost.outputs

@@ -95,10 +95,19 @@ def test_no_output_is_no_finding() -> None:
     assert (whole.each(3), whole.each(0), replace(whole, seconds=0.0).rate()) == (0.5, None, None)
 
 
-@pytest.mark.parametrize("value", [{}, [], None, {"models": 1}])
-def test_what_are_no_findings_is_said(value: Any) -> None:
-    with pytest.raises(ValueError, match="no findings of mining"):
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({}, "not the findings of mining: models: "),
+        ([], "not the findings of mining: "),
+        (None, "not the findings of mining: "),
+        ({"models": 1}, "not the findings of mining: models: "),
+    ],
+)
+def test_other_json_is_refused_with_the_first_bad_field(value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}") as caught:
         Findings.from_json(value)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_published_models(shared_data: Any) -> None:

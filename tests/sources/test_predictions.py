@@ -108,12 +108,12 @@ def test_our_rows_name_record_and_labels(tmp_path: Path) -> None:
     [
         (
             {"prompt": "x", "label": "harmful", "prediction": "y"},
-            "jsonl:2: missing field 'predict', found 'prediction'",
+            "jsonl:2: missing field 'predict'; unknown field 'prediction'",
         ),
         (row(id="x"), "jsonl:2: unknown field 'id'"),
         (row(label="bad"), "jsonl:2: label 'bad' is neither an answer block nor one of harmful, unharmful, refusal"),
         (row(label="Request: None"), "jsonl:2: label 'Request: None' is neither"),
-        (row(predict=None), "jsonl:2: predict: expected str, found NoneType"),
+        (row(predict=None), "jsonl:2: predict: Input should be a valid string"),
         (row(labels={"request": "bad"}), "jsonl:2: labels: request: 'bad' is none of harmful, unharmful"),
         (row(labels={"requests": "harmful"}), "jsonl:2: labels: 'requests' is no task"),
         (row(labels={}), "jsonl:2: no label for any task"),
@@ -134,7 +134,7 @@ def test_a_bad_row_is_named(tmp_path: Path, bad: Any, what: str) -> None:
     [
         ([{}, {}], "hard_samples.jsonl:2: record 'b/00000': output 0 of seed 0 occurs twice"),
         ([{"labels": {"request": "harmful"}}], "hard_samples.jsonl:1: record 'b/00000' has other labels here"),
-        ([{"index": "0"}], "hard_samples.jsonl:1: index: expected int, found str"),
+        ([{"index": "0"}], "hard_samples.jsonl:1: index: Input should be a valid integer"),
     ],
 )
 def test_a_bad_hard_sample_is_named(tmp_path: Path, changes: list[dict[str, Any]], what: str) -> None:

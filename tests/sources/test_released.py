@@ -82,7 +82,7 @@ def test_bad_settings_are_named(arguments: dict, what: str) -> None:
         ("[", ":1: not valid JSON"),
         ("{}", "expected a JSON list of samples"),
         ("[]", "expected a JSON list of samples"),
-        ('[{"input": "x"}]', "sample 0: expected an object with the texts instruction, input, output"),
+        ('[{"input": "x"}]', "sample 0: missing field 'instruction'; missing field 'output'"),
         ('[{"instruction": "x", "input": "x", "output": "harmful"}]', "sample 0: expected 'Human user"),
     ],
 )
