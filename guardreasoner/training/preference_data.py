@@ -116,7 +116,9 @@ class PreferenceDataModule(TrainingDataModule):
         self.findings = findings(mined, read_costs(self.rollouts))
         total = mined.total()
         if not mined.pairs:
-            raise InputError(f"data.rollouts: none of {len(records)} records is hard: {total.line()}", total.advice())
+            raise InputError(
+                f"data.rollouts: none of {len(records)} records is hard: {total.summary()}", total.advice()
+            )
         several = f", {total.pairs:,} pairs" if total.pairs > total.hard else ""
         log.info(f"HS-DPO: {total.hard:,} hard of {len(records):,} records{several}")
         hard = {pair.record.id: pair.record for pair in mined.pairs}
