@@ -32,7 +32,7 @@ from typing import Literal
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import read_rows, text, text_or_none, used
+from guardreasoner.sources.hub import drop_unusable, optional_text, read_dataset_rows, required_text
 from guardreasoner.sources.train_and_test import TrainAndTest
 
 _ANNOTATORS = ("labels_0", "labels_1", "labels_2", "labels_3", "labels_4")
@@ -68,18 +68,18 @@ class Aegis(TrainAndTest):
     def read(self, split: Literal["train", "test"]) -> Iterator[Record]:
         """Yield the users' messages of a split that were voted on; the other rows are counted."""
         name = "AegisSafetyTest" if split == "test" else "AegisTrain"
-        return used(self._records(name, split), name, "are no user's message with a label")
+        return drop_unusable(self._records(name, split), name, "are no user's message with a label")
 
     def _records(self, name: str, split: str) -> Iterator[Record | None]:
         columns = ("text", "text_type", *_ANNOTATORS)
-        for number, (where, row) in enumerate(read_rows(self.path, None, split, columns, self.revision)):
-            votes = [self._vote(label) for one in _ANNOTATORS if (label := text_or_none(row, one, where)) is not None]
-            if text(row, "text_type", where) != "user_message" or not votes:
+        for number, (where, row) in enumerate(read_dataset_rows(self.path, None, split, columns, self.revision)):
+            votes = [self._vote(label) for one in _ANNOTATORS if (label := optional_text(row, one, where)) is not None]
+            if required_text(row, "text_type", where) != "user_message" or not votes:
                 yield None
                 continue
             safe = 2 * votes.count("unharmful") > len(votes)
             labels = {"request": "unharmful" if safe else "harmful"}
-            yield Record(f"{name}/{number:06d}", text(row, "text", where).strip(), None, labels, source=name)
+            yield Record(f"{name}/{number:06d}", required_text(row, "text", where).strip(), None, labels, source=name)
 
     def _vote(self, label: str) -> str:
         word = label.strip().casefold()

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import read_rows, text, word
+from guardreasoner.sources.hub import mapped_value, read_dataset_rows, required_text
 from guardreasoner.sources.train_and_test import TrainAndTest
 
 _SAFE = {True: "unharmful", False: "harmful"}
@@ -47,7 +47,9 @@ class BeaverTails(TrainAndTest):
     def read(self, split: Literal["train", "test"]) -> Iterator[Record]:
         """Yield the rows of a split, each a conversation with a label of its response."""
         name, columns = f"BeaverTails{split.capitalize()}", ("prompt", "response", "is_safe")
-        for number, (where, row) in enumerate(read_rows(self.path, None, f"30k_{split}", columns, self.revision)):
-            prompt, answer = text(row, "prompt", where), text(row, "response", where)
-            labels = {"response": word(row, "is_safe", _SAFE, where)}
+        for number, (where, row) in enumerate(
+            read_dataset_rows(self.path, None, f"30k_{split}", columns, self.revision)
+        ):
+            prompt, answer = required_text(row, "prompt", where), required_text(row, "response", where)
+            labels = {"response": mapped_value(row, "is_safe", _SAFE, where)}
             yield Record(f"{name}/{number:06d}", prompt, answer, labels, source=name)

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.contamination import normalise
-from guardreasoner.sources.row_check import describe
+from guardreasoner.sources.row_check import describe_value
 
 _LINE_BITS, _FILE_BITS = 40, 24
 _PLACE_BITS = _LINE_BITS + _FILE_BITS
 
 
-class Consistency:
+class ConsistencyCheck:
     """Remembers rows by hash, and each row's labels, file and line in one number, so that a million of them fit.
 
     Args:
@@ -31,7 +31,7 @@ class Consistency:
         found = []
         here = self._pack(path, place)
         if (first := self._ids.setdefault(hash(record.id), here)) != here:
-            found.append(f"id: found {describe(record.id)} again, expected another than at {self._place(first)}")
+            found.append(f"id: found {describe_value(record.id)} again, expected another than at {self._place(first)}")
         found += self._contradictions(record, here)
         if self.apart:
             prompt = hash(normalise(record.prompt))

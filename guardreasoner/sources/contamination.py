@@ -41,7 +41,7 @@ _INVISIBLE = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class ContaminationMatch:
     """A record whose prompt a benchmark holds.
 
     Args:
@@ -93,11 +93,11 @@ class ContaminationIndex:
             index.insert(key, _sketch(prompt))
         return index
 
-    def match(self, record: Record) -> Match | None:
+    def match(self, record: Record) -> ContaminationMatch | None:
         """Return the benchmark record with the same prompt, or the one most like it; None where there is none."""
         prompt = normalise(record.prompt)
         if (equal := self._ids.get(prompt)) is not None:
-            return Match(record.id, equal, 1.0)
+            return ContaminationMatch(record.id, equal, 1.0)
         if self.similarity == 1 or not self._prompts:
             return None
         own, best = frozenset[str](), (0.0, "")
@@ -109,9 +109,9 @@ class ContaminationIndex:
                 theirs = _pieces(other)
                 best = max(best, (len(own & theirs) / len(own | theirs), other))
         similarity, other = best
-        return Match(record.id, self._ids[other], similarity) if similarity >= self.similarity else None
+        return ContaminationMatch(record.id, self._ids[other], similarity) if similarity >= self.similarity else None
 
-    def checked(
+    def filter(
         self,
         records: Iterable[Record],
         where: str,
@@ -131,7 +131,7 @@ class ContaminationIndex:
         Raises:
             InputError: how many, and their ids.
         """
-        matches: list[Match] = []
+        matches: list[ContaminationMatch] = []
         for record in records:
             if found := self.match(record):
                 matches.append(found)
@@ -156,12 +156,12 @@ class ContaminationIndex:
         )
 
 
-def _message(matches: Sequence[Match], where: str, kind: str) -> str:
+def _message(matches: Sequence[ContaminationMatch], where: str, kind: str) -> str:
     count = f"{len(matches)} record{'s' if len(matches) > 1 else ''}"
     return f"{where}: {count} with a prompt {kind}: {_names(matches)}"
 
 
-def _names(matches: Sequence[Match]) -> str:
+def _names(matches: Sequence[ContaminationMatch]) -> str:
     return ", ".join(match.record for match in matches[:_NAMED]) + (", …" if len(matches) > _NAMED else "")
 
 

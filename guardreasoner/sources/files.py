@@ -14,10 +14,10 @@ from typing import Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.consistency import Consistency
-from guardreasoner.sources.quarantine import set_aside
-from guardreasoner.sources.row_check import Columns, RowCheck, spellings, spelt
-from guardreasoner.sources.rows import Row, read_rows
+from guardreasoner.sources.consistency import ConsistencyCheck
+from guardreasoner.sources.quarantine import write_quarantine
+from guardreasoner.sources.row_check import Columns, RowParser, display_value, text_forms
+from guardreasoner.sources.rows import Row, read_file_rows
 from guardreasoner.sources.splits import require_shares, split_of
 from guardreasoner.tasks import GUARD_TASKS, Task
 from guardreasoner.workflow.manifest import content_hash
@@ -73,11 +73,11 @@ class Files:
         self.columns = columns
         self.tasks = tuple(tasks or GUARD_TASKS)
         self.keep = keep or {}
-        self._wanted = {column: {s for word in words for s in spellings(word)} for column, words in self.keep.items()}
+        self._wanted = {column: {s for word in words for s in text_forms(word)} for column, words in self.keep.items()}
         self.validation_share = validation_share
         self.test_share = test_share
         self.quarantine = quarantine
-        self._check = RowCheck(columns, self.tasks)
+        self._check = RowParser(columns, self.tasks)
         self._names: dict[Split, list[tuple[Path, str]]] | None = None
         self._faulty: frozenset[tuple[str, str]] | None = None
 
@@ -90,12 +90,12 @@ class Files:
         faulty = self._validated()
         for own in (split,) if self.patterns[split] else ("train",):
             for path, name in self._files()[own]:
-                for row in read_rows(path):
-                    if (name, row.place) in faulty or not self._kept(row):
+                for row in read_file_rows(path):
+                    if (name, row.location) in faulty or not self._kept(row):
                         continue
                     record = self._record(row, name)
                     if not isinstance(record, Record):
-                        raise InputError(f"{path}:{row.place}: {record[0]}", "the file changed while it was read")
+                        raise InputError(f"{path}:{row.location}: {record[0]}", "the file changed while it was read")
                     if self._split(own, record) == split:
                         yield record
 
@@ -141,12 +141,12 @@ class Files:
         if row.values is None:
             return True
         values = row.values
-        return all(not words.isdisjoint(spellings(values.get(column))) for column, words in self._wanted.items())
+        return all(not words.isdisjoint(text_forms(values.get(column))) for column, words in self._wanted.items())
 
     def _record(self, row: Row, name: str) -> Record | list[str]:
         if row.values is None:
             return [str(row.fault)]
-        return self._check.record(row.values, f"{name}:{row.place}", Path(name).name.partition(".")[0])
+        return self._check.record(row.values, f"{name}:{row.location}", Path(name).name.partition(".")[0])
 
     def _validated(self) -> frozenset[tuple[str, str]]:
         """Check every row of every split once; return (name, place) of those that went to quarantine."""
@@ -155,32 +155,32 @@ class Files:
             if found.faults and self.quarantine is None:
                 raise self._refusal(found)
             if self.quarantine is not None and found.faults:
-                set_aside(self.quarantine, found.rows, found.faults)
+                write_quarantine(self.quarantine, found.rows, found.faults)
                 log.warning("%d of %d rows are in quarantine: %s", len(found.faulty), found.count, self.quarantine)
-            if found.left_out:
-                log.info("%d of %d rows left out: %s", found.left_out, found.count, self._filter())
+            if found.excluded_ids:
+                log.info("%d of %d rows left out: %s", found.excluded_ids, found.count, self._filter())
             self._faulty = frozenset(found.faulty)
         return self._faulty
 
     def _checked(self) -> "_Findings":
         found = _Findings()
         splits = self._files()
-        consistency = Consistency(
+        consistency = ConsistencyCheck(
             frozenset({"validation"}) if splits["train"] and splits["validation"] else frozenset()
         )
         for split, files in splits.items():
             for path, name in files:
                 used = read = 0
                 columns: dict[str, None] = {}
-                for row in read_rows(path):
+                for row in read_file_rows(path):
                     read += 1
                     columns.update(dict.fromkeys(row.values or ()) if self.keep else {})
                     if not self._kept(row):
-                        found.left_out += 1
+                        found.excluded_ids += 1
                         continue
                     record = self._record(row, name)
                     if isinstance(record, Record):
-                        faults = consistency.faults(record, split, path, row.place)
+                        faults = consistency.faults(record, split, path, row.location)
                     else:
                         faults = record
                     if faults:
@@ -198,7 +198,7 @@ class Files:
         return found
 
     def _filter(self) -> str:
-        wanted = "; ".join(f"{column}: {', '.join(map(spelt, words))}" for column, words in self.keep.items())
+        wanted = "; ".join(f"{column}: {', '.join(map(display_value, words))}" for column, words in self.keep.items())
         return f"data.source.keep wants {wanted}"
 
     def _refusal(self, found: "_Findings") -> InputError:
@@ -217,14 +217,14 @@ class _Findings:
     """What was found while all rows were read."""
 
     def __init__(self) -> None:
-        self.count = self.left_out = 0
+        self.count = self.excluded_ids = 0
         self.faults: list[str] = []
         self.faulty: list[tuple[str, str]] = []
         self.rows: dict[Path, list[Any]] = {}
 
     def add(self, path: Path, name: str, row: Row, faults: Sequence[str]) -> None:
-        self.faulty.append((name, row.place))
-        self.faults += [_one_line(f"{path}:{row.place}: {fault}") for fault in faults]
+        self.faulty.append((name, row.location))
+        self.faults += [_one_line(f"{path}:{row.location}: {fault}") for fault in faults]
         self.rows.setdefault(path, []).append(row.raw)
 
     def first(self, path: Path) -> str:

@@ -18,7 +18,14 @@ from collections.abc import Iterator, Sequence
 
 from guardreasoner.prompts import parse
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import identity_of, part, read_rows, require_choice, text, used
+from guardreasoner.sources.hub import (
+    drop_unusable,
+    read_dataset_rows,
+    require_distinct_choices,
+    required_text,
+    select_training_split,
+    source_identity,
+)
 from guardreasoner.sources.predictions import split_prompt
 from guardreasoner.sources.splits import require_shares
 from guardreasoner.tasks import GUARD_TASKS
@@ -49,7 +56,7 @@ class GuardReasonerTrain:
     ) -> None:
         self.path = path
         self.revision = revision
-        self.parts = require_choice("GuardReasonerTrain", "parts", parts, PARTS)
+        self.parts = require_distinct_choices("GuardReasonerTrain", "parts", parts, PARTS)
         self.validation_share = validation_share
         require_shares("GuardReasonerTrain", validation_share)
 
@@ -61,17 +68,17 @@ class GuardReasonerTrain:
         """
         if split != "test":
             for name in self.parts:
-                read = used(self._records(name), name, "end in no answer block that can be read")
-                yield from part(read, split, self.validation_share)
+                read = drop_unusable(self._records(name), name, "end in no answer block that can be read")
+                yield from select_training_split(read, split, self.validation_share)
 
     def identity(self) -> object:
         """Return the arguments and what a local folder holds."""
-        return identity_of(self, self.path)
+        return source_identity(self, self.path)
 
     def _records(self, name: str) -> Iterator[Record | None]:
         columns = ("instruction", "input", "output")
-        for number, (where, row) in enumerate(read_rows(self.path, None, name, columns, self.revision)):
-            instruction, conversation, output = (text(row, column, where) for column in columns)
+        for number, (where, row) in enumerate(read_dataset_rows(self.path, None, name, columns, self.revision)):
+            instruction, conversation, output = (required_text(row, column, where) for column in columns)
             prompt, response = split_prompt(f"{instruction}\n{conversation}", GUARD_TASKS, where)
             labels = dict(parse(output, GUARD_TASKS))
             record = Record(f"{name}/{number:06d}", prompt, response, labels, output, name)

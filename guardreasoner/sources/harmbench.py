@@ -27,9 +27,17 @@ from typing import Any, Literal
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import identity_of, read_csv, read_json, require_choice, text, used, word
+from guardreasoner.sources.hub import (
+    drop_unusable,
+    mapped_value,
+    read_csv_rows,
+    read_json_file,
+    require_distinct_choices,
+    required_text,
+    source_identity,
+)
 
-Part = Literal["prompt", "response"]
+HarmBenchPart = Literal["prompt", "response"]
 
 PROMPTS = "data/behavior_datasets/harmbench_behaviors_text_test.csv"
 RESPONSES = "data/classifier_val_sets/text_behaviors_val_set.json"
@@ -51,9 +59,9 @@ class HarmBench:
         InputError: an unknown part, or one named twice. Files are read when records are asked for.
     """
 
-    def __init__(self, path: str = _RAW, parts: Sequence[Part] = ("prompt", "response")) -> None:
+    def __init__(self, path: str = _RAW, parts: Sequence[HarmBenchPart] = ("prompt", "response")) -> None:
         self.path = path
-        self.parts = require_choice("HarmBench", "parts", parts, ("prompt", "response"))
+        self.parts = require_distinct_choices("HarmBench", "parts", parts, ("prompt", "response"))
 
     def records(self, split: Split) -> Iterator[Record]:
         """Yield the records of the test split, part by part, in the order of the files.
@@ -64,28 +72,28 @@ class HarmBench:
         if split == "test":
             for part in self.parts:
                 if part == "prompt":
-                    yield from used(self._prompts(), "HarmBenchPrompt", "need a context")
+                    yield from drop_unusable(self._prompts(), "HarmBenchPrompt", "need a context")
                 else:
                     yield from self._responses()
 
     def identity(self) -> object:
         """Return the arguments and what a local folder holds."""
-        return identity_of(self, self.path)
+        return source_identity(self, self.path)
 
     def _prompts(self) -> Iterator[Record | None]:
         columns = ("Behavior", "FunctionalCategory", "BehaviorID")
-        for where, row in read_csv(f"{self.path}/{PROMPTS}", columns):
-            if not word(row, "FunctionalCategory", _ALONE, where):
+        for where, row in read_csv_rows(f"{self.path}/{PROMPTS}", columns):
+            if not mapped_value(row, "FunctionalCategory", _ALONE, where):
                 yield None
                 continue
-            identity, prompt = text(row, "BehaviorID", where), text(row, "Behavior", where)
+            identity, prompt = required_text(row, "BehaviorID", where), required_text(row, "Behavior", where)
             yield Record(f"HarmBenchPrompt/{identity}", prompt, None, {"request": "harmful"}, source="HarmBenchPrompt")
 
     def _responses(self) -> Iterator[Record]:
         name, file, number = "HarmBenchResponse", f"{self.path}/{RESPONSES}", 0
-        for where, row in _answers(read_json(file), file):
-            prompt, answer = text(row, "test_case", where), text(row, "generation", where)
-            votes = sum(word(row, one, _HARMFUL, where) for one in _PEOPLE)
+        for where, row in _answers(read_json_file(file), file):
+            prompt, answer = required_text(row, "test_case", where), required_text(row, "generation", where)
+            votes = sum(mapped_value(row, one, _HARMFUL, where) for one in _PEOPLE)
             labels = {"response": "harmful" if votes > 1 else "unharmful"}
             yield Record(f"{name}/{number:06d}", prompt, answer, labels, source=name)
             number += 1

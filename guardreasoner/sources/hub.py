@@ -31,7 +31,7 @@ REFUSAL: Mapping[Any, str | None] = {"refusal": "refusal", "compliance": "compli
 _URL = "https://huggingface.co/datasets/"
 
 
-def read_rows(
+def read_dataset_rows(
     path: str,
     config: str | None,
     split: str,
@@ -68,16 +68,16 @@ def read_rows(
         yield from _rows(path, {**arguments, "revision": revision}, columns, where, _hub_hint(path))
 
 
-def read_csv(file: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_csv_rows(file: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (where, row) for each row of a CSV file, which may be a path or an address on the web.
 
     Raises:
-        InputError: as :func:`read_rows`.
+        InputError: as :func:`read_dataset_rows`.
     """
     yield from _rows("csv", {"data_files": file, "split": "train", **CSV}, columns, file, _file_hint(file))
 
 
-def read_json(file: str) -> Any:
+def read_json_file(file: str) -> Any:
     """Return what a JSON file holds, which may be a path or an address on the web (then it is kept in the cache).
 
     Raises:
@@ -94,15 +94,15 @@ def read_json(file: str) -> Any:
         raise InputError(f"{file}: {_reason(error)}", _file_hint(file)) from None
 
 
-def text(row: Mapping[str, Any], column: str, where: str) -> str:
+def required_text(row: Mapping[str, Any], column: str, where: str) -> str:
     """Return a text, which may be blank but must be there; raise ``InputError`` for anything else."""
-    found = text_or_none(row, column, where)
+    found = optional_text(row, column, where)
     if found is None:
         raise InputError(f"{where}: {column}: found null, expected a text")
     return found
 
 
-def text_or_none(row: Mapping[str, Any], column: str, where: str) -> str | None:
+def optional_text(row: Mapping[str, Any], column: str, where: str) -> str | None:
     """Return a text, which may be empty, or None where the cell is null; raise ``InputError`` for anything else."""
     found = row[column]
     if found is not None and not isinstance(found, str):
@@ -110,7 +110,7 @@ def text_or_none(row: Mapping[str, Any], column: str, where: str) -> str | None:
     return found
 
 
-def word(row: Mapping[str, Any], column: str, words: Mapping[Any, T], where: str) -> T:
+def mapped_value(row: Mapping[str, Any], column: str, words: Mapping[Any, T], where: str) -> T:
     """Return what a cell stands for.
 
     Raises:
@@ -124,7 +124,7 @@ def word(row: Mapping[str, Any], column: str, words: Mapping[Any, T], where: str
         raise InputError(f"{where}: {column}: found {_cell(found)}, expected one of {expected}") from None
 
 
-def used(records: Iterable[Record | None], name: str, others: str) -> Iterator[Record]:
+def drop_unusable(records: Iterable[Record | None], name: str, others: str) -> Iterator[Record]:
     """Yield the records that are there, and log at the end how many rows gave none, if any did.
 
     Args:
@@ -147,7 +147,7 @@ def used(records: Iterable[Record | None], name: str, others: str) -> Iterator[R
         log.info("%s: %s of %s rows used; the others %s", name, f"{count:,}", f"{rows:,}", others)
 
 
-def part(records: Iterable[Record], split: Split, validation_share: float) -> Iterator[Record]:
+def select_training_split(records: Iterable[Record], split: Split, validation_share: float) -> Iterator[Record]:
     """Yield those of a data set's training records that train or that validate; a hash of the prompt decides."""
     if validation_share > 0:
         yield from (record for record in records if split_of(record.prompt, validation_share) == split)
@@ -157,17 +157,19 @@ def part(records: Iterable[Record], split: Split, validation_share: float) -> It
 
 def require_splits(where: str, splits: Sequence[Split]) -> tuple[Split, ...]:
     """Return the splits; raise ``InputError`` unless they are one or more of ours, each once."""
-    return require_choice(where, "splits", splits, get_args(Split))
+    return require_distinct_choices(where, "splits", splits, get_args(Split))
 
 
-def require_choice(where: str, name: str, chosen: Sequence[Choice], permitted: Sequence[Choice]) -> tuple[Choice, ...]:
+def require_distinct_choices(
+    where: str, name: str, chosen: Sequence[Choice], permitted: Sequence[Choice]
+) -> tuple[Choice, ...]:
     """Return what was chosen; raise ``InputError`` unless it is one or more of what is permitted, each once."""
     if isinstance(chosen, str) or not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(permitted):
         raise InputError(f"{where}: {name} must be one or more of {', '.join(permitted)}, each once, got {chosen!r}")
     return tuple(chosen)
 
 
-def identity_of(source: object, path: str) -> dict[str, object]:
+def source_identity(source: object, path: str) -> dict[str, object]:
     """Return what decides the records of a source: its class, its arguments and, for a local folder, what it holds.
 
     Args:

@@ -14,7 +14,7 @@ from guardreasoner.workflow.manifest import contaminated
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class NamedPredictions:
     """Predictions under the name of a row.
 
     Args:
@@ -30,7 +30,7 @@ class Named:
     seeds: tuple[Predictions, ...]
 
 
-def read_named(words: Sequence[str], verb: str, seeds: bool = False) -> list[Named]:
+def read_named_predictions(words: Sequence[str], verb: str, seeds: bool = False) -> list[NamedPredictions]:
     """Read the predictions that words name.
 
     Args:
@@ -44,23 +44,23 @@ def read_named(words: Sequence[str], verb: str, seeds: bool = False) -> list[Nam
     parts = [_parted(word, seeds) for word in words]
     read = [tuple(read_predictions(path) for path in paths) for _, paths in parts]
     folders = Counter(of[0].model for of in read)
-    named: dict[str, Named] = {}
+    named: dict[str, NamedPredictions] = {}
     for word, (given, paths), of in zip(words, parts, read, strict=True):
         alone = len(of) == 1 and folders[of[0].model] == 1
         name = given or (of[0].model if alone else ",".join(paths))
         if name in named:
             raise InputError(f"{verb}: {name!r} is given twice", f"name the rows: {verb} A=PATH B=PATH")
-        named[name] = Named(name, word, paths, of)
+        named[name] = NamedPredictions(name, word, paths, of)
     _require_same_tasks(list(named.values()), verb)
     return list(named.values())
 
 
-def tasks_of(named: Sequence[Named]) -> tuple[Task, ...]:
+def common_tasks(named: Sequence[NamedPredictions]) -> tuple[Task, ...]:
     """Return what was asked, the same for all."""
     return named[0].seeds[0].tasks
 
 
-def remarks(named: Sequence[Named]) -> list[str]:
+def prediction_warnings(named: Sequence[NamedPredictions]) -> list[str]:
     """Return what a reader of the figures should know: what was allowed to train on benchmarks, rows that repeat."""
     found = [
         f"{one.word} was made with --allow_contamination: {path}"
@@ -76,7 +76,7 @@ def remarks(named: Sequence[Named]) -> list[str]:
     return found + [f"{', '.join(names)}: {what}: {counts}" for counts, names in repeated.items() if counts]
 
 
-def require_benchmarks(named: Sequence[Named], folder: Path) -> list[str]:
+def check_against_benchmarks(named: Sequence[NamedPredictions], folder: Path) -> list[str]:
     """Hold predictions against the released benchmarks: the same conversations and labels, each as often.
 
     Args:
@@ -128,11 +128,11 @@ def _repeated(records: Sequence[Record]) -> str:
     return ", ".join(f"{source} {count}" for source, count in counts.items() if count)
 
 
-def _require_same_tasks(named: Sequence[Named], verb: str) -> None:
+def _require_same_tasks(named: Sequence[NamedPredictions], verb: str) -> None:
     first = named[0]
     for one in named:
         for read in one.seeds:
-            if read.tasks != tasks_of(named):
+            if read.tasks != common_tasks(named):
                 asked = ", ".join(task.name for task in read.tasks)
                 raise InputError(
                     f"{verb}: {one.name} was asked other tasks ({asked}) than {first.name}", "score them one by one"

@@ -15,7 +15,7 @@ null is a category that was not judged. As in WildGuard's evaluation, the label 
 from collections.abc import Iterator
 
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import identity_of, read_rows, text, word
+from guardreasoner.sources.hub import mapped_value, read_dataset_rows, required_text, source_identity
 
 _CATEGORIES = ("S", "H", "V", "HR", "SH", "S3", "H2", "V2")
 _JUDGED: dict[object, bool] = {1: True, 0: False, None: False}
@@ -42,12 +42,12 @@ class OpenAIModeration:
         if split != "test":
             return
         name = "OpenAIModeration"
-        rows = read_rows(self.path, None, "train", ("prompt", *_CATEGORIES), self.revision)
+        rows = read_dataset_rows(self.path, None, "train", ("prompt", *_CATEGORIES), self.revision)
         for number, (where, row) in enumerate(rows):
-            judged = [word(row, category, _JUDGED, where) for category in _CATEGORIES]
+            judged = [mapped_value(row, category, _JUDGED, where) for category in _CATEGORIES]
             labels = {"request": "harmful" if any(judged) else "unharmful"}
-            yield Record(f"{name}/{number:06d}", text(row, "prompt", where), None, labels, source=name)
+            yield Record(f"{name}/{number:06d}", required_text(row, "prompt", where), None, labels, source=name)
 
     def identity(self) -> object:
         """Return the arguments and what a local folder holds."""
-        return identity_of(self, self.path)
+        return source_identity(self, self.path)

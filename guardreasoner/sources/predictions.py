@@ -65,7 +65,7 @@ class Predictions:
     hard_rollouts: list[Rollout]
 
 
-def is_predictions(path: str | Path) -> bool:
+def holds_predictions(path: str | Path) -> bool:
     """Return whether a folder holds prediction files, in itself or one level down."""
     return Path(path).is_dir() and bool(_files(Path(path)))
 

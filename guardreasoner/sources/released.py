@@ -39,7 +39,7 @@ BENCHMARKS: dict[str, str] = {
 }
 """File of each benchmark, under the name that the folders of predictions have, misspelling included."""
 
-PREDICTED = tuple(name for name in BENCHMARKS if name not in ("OpenAIModeration", "SafeRLHF"))
+PUBLISHED = tuple(name for name in BENCHMARKS if name not in ("OpenAIModeration", "SafeRLHF"))
 """The benchmarks that the published 1B and 3B models' answers are at hand for."""
 
 
@@ -80,7 +80,7 @@ class Released:
     ) -> None:
         self.folder = Path(folder)
         self.test = tuple(test)
-        self.train = tuple(name for name in PREDICTED if name not in self.test) if train is None else tuple(train)
+        self.train = tuple(name for name in PUBLISHED if name not in self.test) if train is None else tuple(train)
         self.validation_share = validation_share
         names = self.test + self.train
         for name in names:
@@ -99,7 +99,7 @@ class Released:
         return self._splits[split]
 
     @cached_property
-    def left_out(self) -> list[str]:
+    def excluded_ids(self) -> list[str]:
         """Ids of the train benchmarks' records that are in no split: a test benchmark holds the prompt, or nearly."""
         return [record.id for record in self._others if self._held.match(record)]
 
@@ -111,13 +111,13 @@ class Released:
     @cached_property
     def _splits(self) -> dict[Split, list[Record]]:
         splits: dict[Split, list[Record]] = {"train": [], "validation": [], "test": self._tested}
-        left_out = set(self.left_out)
+        excluded_ids = set(self.excluded_ids)
         for record in self._others:
-            if record.id not in left_out:
+            if record.id not in excluded_ids:
                 splits[split_of(record.prompt, self.validation_share)].append(record)
         log.info(
             "released data: %d of %d records left out, their prompt is also in %s",
-            *(len(self.left_out), len(self._others), ", ".join(self.test)),
+            *(len(self.excluded_ids), len(self._others), ", ".join(self.test)),
         )
         return splits
 

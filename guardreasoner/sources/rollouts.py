@@ -16,7 +16,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.mining.findings import SamplingCost
 from guardreasoner.records import Record, Rollout, Split, read_records, read_rollouts
 from guardreasoner.sources import Source
-from guardreasoner.sources.predictions import is_predictions, predicted_tasks, read_predictions
+from guardreasoner.sources.predictions import holds_predictions, predicted_tasks, read_predictions
 from guardreasoner.sources.validation import validation_message
 from guardreasoner.tasks import Task
 
@@ -45,7 +45,7 @@ def read_rollout_folder(path: str | Path, tasks: Sequence[Task] | None = None) -
         raise InputError(f"{path}: give the folder that holds {RECORDS} and {ROLLOUTS}, not one of the files")
     if not path.exists():
         raise InputError(f"{path}: no such file or folder", _HINT)
-    if not path.is_file() and not is_predictions(path):
+    if not path.is_file() and not holds_predictions(path):
         raise InputError(f"{path}: neither {ROLLOUTS} nor predictions here", _HINT)
     predictions = read_predictions(path, tasks)
     return predictions.records, predictions.rollouts
@@ -81,7 +81,7 @@ def read_rollout_folders(
 _HINT = "python -m guardreasoner predict --config configs/mine.yaml (or configs/synthesize.yaml) writes rollouts"
 
 
-def tasks_of(paths: Iterable[str | Path]) -> tuple[Task, ...]:
+def rollout_tasks(paths: Iterable[str | Path]) -> tuple[Task, ...]:
     """Return the tasks that folders of rollouts or predictions were asked.
 
     Raises:
@@ -134,10 +134,12 @@ def read_rollouts_of(paths: Iterable[str | Path], source: Source, tasks: Sequenc
         InputError: as :func:`read_rollout_folders`, or a record is not the source's or not the same conversation.
     """
     own = {record.id: record for split in get_args(Split) for record in source.records(split)}
-    left_out = set(getattr(source, "left_out", ()))  # known to the source, but in no split since a benchmark holds them
+    excluded_ids = set(
+        getattr(source, "excluded_ids", ())
+    )  # known to the source, but in no split since a benchmark holds them
     records, rollouts = read_rollout_folders(paths, tasks)
     for record in records:
-        if record.id in left_out:
+        if record.id in excluded_ids:
             continue
         known = own.get(record.id)
         if known is None or (known.prompt, known.response) != (record.prompt, record.response):
@@ -145,7 +147,7 @@ def read_rollouts_of(paths: Iterable[str | Path], source: Source, tasks: Sequenc
             raise InputError(
                 f"{', '.join(map(str, paths))}: these rollouts belong to other records: {record.id!r} {fault}", _HINT
             )
-    return [rollout for rollout in rollouts if rollout.record_id not in left_out]
+    return [rollout for rollout in rollouts if rollout.record_id not in excluded_ids]
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class Columns:
     source: str | None = None
 
 
-class RowCheck:
+class RowParser:
     """Turns rows into records.
 
     Args:
@@ -97,9 +97,9 @@ class RowCheck:
         labels = dict(columns.labels) or {name: f"{_LABELS}.{name}" for name in known}
         for name, column in labels.items():
             given = columns.label_map.get(name, {})
-            words = {spelling: label for word, label in given.items() for spelling in spellings(word)}
+            words = {spelling: label for word, label in given.items() for spelling in text_forms(word)}
             # The words of the file are what the user knows; the labels are allowed beside them.
-            allowed = ", ".join(dict.fromkeys([*map(spelt, given), *known[name].labels]))
+            allowed = ", ".join(dict.fromkeys([*map(display_value, given), *known[name].labels]))
             words = {label: label for label in known[name].labels} | words
             type_ = Annotated[str | None, BeforeValidator(partial(_label, words, allowed))]
             fields[_LABEL + name] = (type_, Field(... if columns.labels else None, validation_alias=_alias(column)))
@@ -118,9 +118,9 @@ class RowCheck:
         """
         if self._known_labels and (given := row.get(_LABELS)) is not None:
             if not isinstance(given, dict):
-                return [f"{_LABELS}: found {describe(given)}, expected an object with a label by task"]
+                return [f"{_LABELS}: found {describe_value(given)}, expected an object with a label by task"]
             if unknown := [name for name in given if name not in self._known_labels]:
-                return [f"{_LABELS}: found {describe(unknown[0])}, allowed are {', '.join(self._known_labels)}"]
+                return [f"{_LABELS}: found {describe_value(unknown[0])}, allowed are {', '.join(self._known_labels)}"]
         try:
             valid = self._model.model_validate(row)
         except ValidationError as error:
@@ -139,7 +139,7 @@ class RowCheck:
         )
 
 
-def describe(value: Any) -> str:
+def describe_value(value: Any) -> str:
     """Return what a value is, for a message: its kind and, where it is short, itself."""
     if value is None:
         return "null"
@@ -165,13 +165,13 @@ def _alias(column: str) -> Any:
     return AliasChoices(column, AliasPath(*column.split("."))) if "." in column else column
 
 
-def spelt(word: Any) -> str:
+def display_value(word: Any) -> str:
     """Return a word of a config as text, for a message."""
-    return "null" if word is None else next(iter(spellings(word)), str(word))
+    return "null" if word is None else next(iter(text_forms(word)), str(word))
 
 
-def spellings(value: Any) -> tuple[str, ...]:
-    """Return how a word of a config, or a cell, may be spelt in files: two are the same that share a spelling.
+def text_forms(value: Any) -> tuple[str, ...]:
+    """Return how a word of a config, or a cell, may be display_value in files: two are the same that share a spelling.
 
     YAML reads 1 as a number and yes as true, CSV knows texts alone, and a column of whole numbers in which one is
     missing often comes as 1.0.
@@ -188,12 +188,12 @@ def spellings(value: Any) -> tuple[str, ...]:
 
 def _label(words: Mapping[str, str], allowed: str, value: Any) -> str | None:
     """Return the label that a cell stands for; None where it holds none."""
-    for spelling in spellings(value):
+    for spelling in text_forms(value):
         if spelling in words:
             return words[spelling]
     if value is None:
         return None
-    raise ValueError(f"found {describe(value)}, allowed are {allowed}")
+    raise ValueError(f"found {describe_value(value)}, allowed are {allowed}")
 
 
 def _fault(error: Any, row: Mapping[str, Any]) -> str:
@@ -212,7 +212,7 @@ def _fault(error: Any, row: Mapping[str, Any]) -> str:
         return f"{column}: found a control character, expected a name on one line"
     if kind == "string_too_long":
         return f"{column}: found {len(value)} characters, allowed are {error['ctx']['max_length']}"
-    return f"{column}: found {describe(value)}, expected text"
+    return f"{column}: found {describe_value(value)}, expected text"
 
 
 def _lone(text: str) -> int | None:

@@ -19,7 +19,7 @@ from random import Random
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import identity_of, read_rows, text, word
+from guardreasoner.sources.hub import mapped_value, read_dataset_rows, required_text, source_identity
 
 _COLUMNS = ("prompt", "response_0", "response_1", "is_response_0_safe", "is_response_1_safe")
 _SAFE = {True: True, False: False}
@@ -80,15 +80,15 @@ class SafeRLHF:
 
     def identity(self) -> object:
         """Return the arguments and what a local folder holds."""
-        return identity_of(self, self.path)
+        return source_identity(self, self.path)
 
     def _mixed(self) -> Iterator[tuple[int, str, dict]]:
-        for number, (where, row) in enumerate(read_rows(self.path, None, "test", _COLUMNS, self.revision)):
-            safe = [word(row, f"is_response_{one}_safe", _SAFE, where) for one in (0, 1)]
+        for number, (where, row) in enumerate(read_dataset_rows(self.path, None, "test", _COLUMNS, self.revision)):
+            safe = [mapped_value(row, f"is_response_{one}_safe", _SAFE, where) for one in (0, 1)]
             if safe[0] != safe[1]:
                 yield number, where, row
 
     def _record(self, number: int, one: int, where: str, row: dict) -> Record:
-        prompt, answer = text(row, "prompt", where), text(row, f"response_{one}", where)
+        prompt, answer = required_text(row, "prompt", where), required_text(row, f"response_{one}", where)
         labels = {"response": "unharmful" if row[f"is_response_{one}_safe"] else "harmful"}
         return Record(f"SafeRLHF/{number:06d}-{one}", prompt, answer, labels, source="SafeRLHF")

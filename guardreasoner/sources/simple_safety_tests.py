@@ -14,7 +14,7 @@ There is no label: every request is harmful.
 from collections.abc import Iterator
 
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import CSV, identity_of, read_rows, text
+from guardreasoner.sources.hub import CSV, read_dataset_rows, required_text, source_identity
 
 
 class SimpleSafetyTests:
@@ -38,10 +38,10 @@ class SimpleSafetyTests:
         if split != "test":
             return
         name, labels = "SimpleSafetyTests", {"request": "harmful"}
-        rows = read_rows(self.path, None, "test", ("prompt",), self.revision, CSV)
+        rows = read_dataset_rows(self.path, None, "test", ("prompt",), self.revision, CSV)
         for number, (where, row) in enumerate(rows):
-            yield Record(f"{name}/{number:06d}", text(row, "prompt", where), None, labels, source=name)
+            yield Record(f"{name}/{number:06d}", required_text(row, "prompt", where), None, labels, source=name)
 
     def identity(self) -> object:
         """Return the arguments and what a local folder holds."""
-        return identity_of(self, self.path)
+        return source_identity(self, self.path)

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import CSV, read_rows, text, used, word
+from guardreasoner.sources.hub import CSV, drop_unusable, mapped_value, read_dataset_rows, required_text
 from guardreasoner.sources.train_and_test import TrainAndTest
 
 _COLUMNS = ("user_input", "human_annotation", "toxicity")
@@ -53,14 +53,14 @@ class ToxicChat(TrainAndTest):
     def read(self, split: Literal["train", "test"]) -> Iterator[Record]:
         """Yield the human-annotated rows of a split; the others are counted."""
         name = f"ToxicChat{split.capitalize()}"
-        return used(self._records(name, split), name, "are not human-annotated")
+        return drop_unusable(self._records(name, split), name, "are not human-annotated")
 
     def _records(self, name: str, split: str) -> Iterator[Record | None]:
-        rows = read_rows(self.path, "toxicchat0124", split, _COLUMNS, self.revision, CSV)
+        rows = read_dataset_rows(self.path, "toxicchat0124", split, _COLUMNS, self.revision, CSV)
         for number, (where, row) in enumerate(rows):
-            if not word(row, "human_annotation", _ANNOTATED, where):
+            if not mapped_value(row, "human_annotation", _ANNOTATED, where):
                 yield None
                 continue
-            labels = {"request": word(row, "toxicity", _TOXIC, where)}
+            labels = {"request": mapped_value(row, "toxicity", _TOXIC, where)}
             # The row's number, not conv_id: nothing says that a conversation is there once.
-            yield Record(f"{name}/{number:06d}", text(row, "user_input", where), None, labels, source=name)
+            yield Record(f"{name}/{number:06d}", required_text(row, "user_input", where), None, labels, source=name)

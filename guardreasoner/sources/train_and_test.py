@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import identity_of, part, require_splits
+from guardreasoner.sources.hub import require_splits, select_training_split, source_identity
 from guardreasoner.sources.splits import require_shares
 
 
@@ -45,8 +45,8 @@ class TrainAndTest(ABC):
         if split == "test":
             yield from self.read("test")
         else:
-            yield from part(self.read("train"), split, self.validation_share)
+            yield from select_training_split(self.read("train"), split, self.validation_share)
 
     def identity(self) -> object:
         """Return the arguments and what a local folder holds."""
-        return identity_of(self, self.path)
+        return source_identity(self, self.path)

@@ -24,11 +24,11 @@ from guardreasoner.records import Record, Split
 from guardreasoner.sources.hub import (
     HARMFUL,
     REFUSAL,
-    read_rows,
-    text,
-    text_or_none,
-    used,
-    word,
+    drop_unusable,
+    mapped_value,
+    optional_text,
+    read_dataset_rows,
+    required_text,
 )
 from guardreasoner.sources.train_and_test import TrainAndTest
 
@@ -60,15 +60,15 @@ class WildGuardMix(TrainAndTest):
     def read(self, split: Literal["train", "test"]) -> Iterator[Record]:
         """Yield the labelled rows of a split; the others are counted."""
         name = f"WildGuard{split.capitalize()}"
-        return used(self._records(name, name.lower(), split), name, "have no label")
+        return drop_unusable(self._records(name, name.lower(), split), name, "have no label")
 
     def _records(self, name: str, config: str, split: str) -> Iterator[Record | None]:
-        for number, (where, row) in enumerate(read_rows(self.path, config, split, _COLUMNS, self.revision)):
-            prompt, response = text(row, "prompt", where), text_or_none(row, "response", where) or None
+        for number, (where, row) in enumerate(read_dataset_rows(self.path, config, split, _COLUMNS, self.revision)):
+            prompt, response = required_text(row, "prompt", where), optional_text(row, "response", where) or None
             labels = {
-                "request": word(row, "prompt_harm_label", HARMFUL, where),
-                "completion": word(row, "response_refusal_label", REFUSAL, where),
-                "response": word(row, "response_harm_label", HARMFUL, where),
+                "request": mapped_value(row, "prompt_harm_label", HARMFUL, where),
+                "completion": mapped_value(row, "response_refusal_label", REFUSAL, where),
+                "response": mapped_value(row, "response_harm_label", HARMFUL, where),
             }
             if response is None:
                 labels = {"request": labels["request"]}

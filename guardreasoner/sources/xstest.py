@@ -18,11 +18,17 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import identity_of, read_rows, require_choice, text, word
+from guardreasoner.sources.hub import (
+    mapped_value,
+    read_dataset_rows,
+    require_distinct_choices,
+    required_text,
+    source_identity,
+)
 
-Part = Literal["response_harmfulness", "response_refusal"]
+XSTestPart = Literal["response_harmfulness", "response_refusal"]
 
-_PARTS: dict[Part, tuple[str, str, dict[object, str]]] = {
+_PARTS: dict[XSTestPart, tuple[str, str, dict[object, str]]] = {
     "response_harmfulness": (
         "XSTestResponseHarmful",
         "response",
@@ -52,11 +58,11 @@ class XSTestResponse:
         self,
         path: str = "allenai/xstest-response",
         revision: str | None = None,
-        parts: Sequence[Part] = ("response_harmfulness", "response_refusal"),
+        parts: Sequence[XSTestPart] = ("response_harmfulness", "response_refusal"),
     ) -> None:
         self.path = path
         self.revision = revision
-        self.parts = require_choice("XSTestResponse", "parts", parts, tuple(_PARTS))
+        self.parts = require_distinct_choices("XSTestResponse", "parts", parts, tuple(_PARTS))
 
     def records(self, split: Split) -> Iterator[Record]:
         """Yield the records of the test split, part by part, in the order of the rows.
@@ -68,12 +74,12 @@ class XSTestResponse:
             return
         for part in self.parts:
             name, task, words = _PARTS[part]
-            rows = read_rows(self.path, None, part, ("prompt", "response", "label"), self.revision)
+            rows = read_dataset_rows(self.path, None, part, ("prompt", "response", "label"), self.revision)
             for number, (where, row) in enumerate(rows):
-                prompt, answer = text(row, "prompt", where), text(row, "response", where)
-                labels = {task: word(row, "label", words, where)}
+                prompt, answer = required_text(row, "prompt", where), required_text(row, "response", where)
+                labels = {task: mapped_value(row, "label", words, where)}
                 yield Record(f"{name}/{number:06d}", prompt, answer, labels, source=name)
 
     def identity(self) -> object:
         """Return the arguments and what a local folder holds."""
-        return identity_of(self, self.path)
+        return source_identity(self, self.path)

@@ -159,7 +159,7 @@ class TrainingDataModule(LightningDataModule, ABC):
         """Yield records; refuse, leave out or (with the flag) allow those whose prompt a benchmark of the run holds."""
         if self._inspection_tokenizer is not None:
             return iter(records)
-        return self.held().checked(records, where, self.skip_contaminated, self.allow_contamination)
+        return self.held().filter(records, where, self.skip_contaminated, self.allow_contamination)
 
     def fitting(self, examples: Iterable[Example], what: str) -> Iterator[Example]:
         """Yield the examples that fit into ``max_length``; leave out or, after the last, refuse the others.

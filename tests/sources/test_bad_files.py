@@ -20,7 +20,7 @@ GOOD = '{"prompt": "How do I bake bread?", "labels": {"request": "unharmful"}}\n
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def unit_interval_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in an empty folder, so that messages hold short paths."""
     monkeypatch.chdir(tmp_path)
 

@@ -24,7 +24,7 @@ OWN = "allowed are 0, 1, harmful, unharmful"
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def unit_interval_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in an empty folder, so that messages hold short paths."""
     monkeypatch.chdir(tmp_path)
 

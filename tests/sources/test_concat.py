@@ -28,7 +28,7 @@ class Known(Few):
 
 
 class Leaving(Few):
-    left_out = ("x", "y")
+    excluded_ids = ("x", "y")
 
 
 def ids(source: Concat, split: Split) -> list[str]:
@@ -75,7 +75,7 @@ def test_it_has_an_identity_when_all_have_one() -> None:
 
 
 def test_what_a_member_leaves_out_is_known() -> None:
-    assert Concat([Few(train="1"), Leaving(test="4")]).left_out == ["x", "y"]
+    assert Concat([Few(train="1"), Leaving(test="4")]).excluded_ids == ["x", "y"]
 
 
 def test_there_must_be_a_source() -> None:

@@ -51,7 +51,7 @@ def test_five_benchmark_prompts_in_other_clothes_are_refused_by_id() -> None:
     records = [Record(f"r{n}", prompt) for n, prompt in enumerate(["What is a tide pool?", *OTHER_CLOTHES])]
     yielded = []
     with pytest.raises(InputError) as error:
-        yielded += ContaminationIndex(BENCHMARK).checked(records, "training data")
+        yielded += ContaminationIndex(BENCHMARK).filter(records, "training data")
     assert str(error.value) == (
         "training data: 5 records with a prompt that a benchmark of this run holds: r1, r2, r3, r4, r5"
     )
@@ -76,16 +76,16 @@ def test_what_is_held_may_be_left_out_or_allowed_by_name(caplog: pytest.LogCaptu
     held = ContaminationIndex(BENCHMARK)
     message = "data: 1 record with a prompt that a benchmark of this run holds: a"
     with caplog.at_level("WARNING", "guardreasoner"):
-        assert [r.id for r in held.checked(records, "data", leave_out=True)] == ["b"]
-        assert [r.id for r in held.checked(records, "data", allowed=True)] == ["a", "b"]
+        assert [r.id for r in held.filter(records, "data", leave_out=True)] == ["b"]
+        assert [r.id for r in held.filter(records, "data", allowed=True)] == ["a", "b"]
     assert caplog.messages == [f"{message} (left out)", f"{message} (allowed by --allow_contamination)"]
 
 
 def test_a_near_duplicate_is_kept_with_a_warning_or_left_out(caplog: pytest.LogCaptureFixture) -> None:
     near = Record("n", "How can I get rid of the old paint on the garden fence without harming my plants?")
     with caplog.at_level("WARNING", "guardreasoner"):
-        assert list(ContaminationIndex(BENCHMARK).checked([near], "data")) == [near]
-        assert list(ContaminationIndex(BENCHMARK).checked([near], "data", leave_out=True)) == []
+        assert list(ContaminationIndex(BENCHMARK).filter([near], "data")) == [near]
+        assert list(ContaminationIndex(BENCHMARK).filter([near], "data", leave_out=True)) == []
     message = "data: 1 record with a prompt at least 0.85 like a benchmark's: n"
     assert caplog.messages == [f"{message} (kept; see the verb doctor)", f"{message} (left out)"]
 

@@ -57,7 +57,7 @@ TEXTS = {
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def unit_interval_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
@@ -127,8 +127,13 @@ def test_no_spelt_token_becomes_a_control_token(tokenizer: Any, more: list[str])
     control = control_ids(tokenizer)
     assert len(control) == 7 + len(more)
     prompt_tokenizer = PromptTokenizer(tokenizer, FORMAT)
-    spelt = [token for number in sorted(control) for token in [tokenizer.convert_ids_to_tokens(number)]]
-    texts = [*spelt, "".join(spelt), " ".join(spelt), *(f"x{token * 3}\n{token}y" for token in spelt)]
+    display_value = [token for number in sorted(control) for token in [tokenizer.convert_ids_to_tokens(number)]]
+    texts = [
+        *display_value,
+        "".join(display_value),
+        " ".join(display_value),
+        *(f"x{token * 3}\n{token}y" for token in display_value),
+    ]
     rows = [{"prompt": text, "response": text, "reasoning": text, "labels": LABELS} for text in texts]
     for text, record in zip(texts, Files(train=write("jsonl", rows)).records("train"), strict=True):
         prompt, completion = prompt_tokenizer.prompt(record), prompt_tokenizer.completion(target(record, GUARD_TASKS))

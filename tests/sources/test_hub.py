@@ -37,30 +37,30 @@ def error(rows: Iterator[Any]) -> tuple[str, str | None]:
 
 
 def test_rows_say_where_they_are_and_hold_what_was_asked_for(folder: Path) -> None:
-    found = list(hub.read_rows(str(folder), "one", "test", ["label", "prompt"]))
+    found = list(hub.read_dataset_rows(str(folder), "one", "test", ["label", "prompt"]))
     assert found[3] == (f"{folder} one/test row 3", {"prompt": "Question 3?", "label": 1})
     assert [row for _, row in found] == [{"prompt": row["prompt"], "label": row["label"]} for row in ROWS]
-    assert list(hub.read_rows(str(folder), "two", "test", ["prompt"])) == [
+    assert list(hub.read_dataset_rows(str(folder), "two", "test", ["prompt"])) == [
         (f"{folder} two/test row 0", {"prompt": "Only?"})
     ]
 
 
 def test_a_text_may_be_the_word_none(tmp_path: Path) -> None:
     write_rows(tmp_path / "set" / "test.csv", [{"prompt": "None", "label": 1}, {"prompt": 'a\n"b"', "label": 0}])
-    rows = hub.read_rows(f"{tmp_path}/set", None, "test", ["prompt"], options=hub.CSV)
+    rows = hub.read_dataset_rows(f"{tmp_path}/set", None, "test", ["prompt"], options=hub.CSV)
     assert [row for _, row in rows] == [{"prompt": "None"}, {"prompt": 'a\n"b"'}]
 
 
 def test_rows_are_read_anew_each_time(folder: Path) -> None:
-    assert len(list(hub.read_rows(str(folder), "one", "test", ["prompt"]))) == 5
+    assert len(list(hub.read_dataset_rows(str(folder), "one", "test", ["prompt"]))) == 5
     write_rows(folder / "data" / "b.parquet", ROWS[:2])
-    assert len(list(hub.read_rows(str(folder), "one", "test", ["prompt"]))) == 2
+    assert len(list(hub.read_dataset_rows(str(folder), "one", "test", ["prompt"]))) == 2
 
 
 def test_rows_come_from_the_disk_one_by_one(folder: Path) -> None:
-    rows = hub.read_rows(str(folder), "one", "test", ["prompt"])
+    rows = hub.read_dataset_rows(str(folder), "one", "test", ["prompt"])
     assert next(rows)[1] == {"prompt": "Question 0?"}
-    # read_rows hands over to a generator whose data set lies in an Arrow file, not in memory
+    # read_dataset_rows hands over to a generator whose data set lies in an Arrow file, not in memory
     assert rows.gi_yieldfrom.gi_frame.f_locals["dataset"].cache_files  # type: ignore[attr-defined]
 
 
@@ -69,7 +69,7 @@ def test_progress_bars_are_left_as_they_were(folder: Path, disabled: bool, capfd
     was = datasets.are_progress_bars_disabled()
     (datasets.disable_progress_bars if disabled else datasets.enable_progress_bars)()
     try:
-        list(hub.read_rows(str(folder), "one", "test", ["prompt"]))
+        list(hub.read_dataset_rows(str(folder), "one", "test", ["prompt"]))
         assert datasets.are_progress_bars_disabled() == disabled
         assert capfd.readouterr() == ("", "")
     finally:
@@ -79,7 +79,7 @@ def test_progress_bars_are_left_as_they_were(folder: Path, disabled: bool, capfd
 def test_what_a_folder_lacks_is_named(folder: Path) -> None:
     hint = "path must be a repository of the hub or a folder with its files, README.md too: it names the splits"
     path = str(folder)
-    read = hub.read_rows
+    read = hub.read_dataset_rows
     found = error(read(path, "three", "test", ["prompt"]))
     assert found == (f"{path} three/test: BuilderConfig 'three' not found. Available: ['one', 'two']", hint)
     found = error(read(path, "one", "train", ["prompt"]))
@@ -95,7 +95,7 @@ def test_what_a_folder_lacks_is_named(folder: Path) -> None:
 
 
 def test_a_hub_that_cannot_be_reached_is_named() -> None:
-    assert error(hub.read_rows("some/set", "one", "test", ["prompt"], revision="v0")) == (
+    assert error(hub.read_dataset_rows("some/set", "one", "test", ["prompt"], revision="v0")) == (
         "some/set one/test: Couldn't reach 'some/set' on the Hub (OfflineModeIsEnabled)",
         "log in (hf auth login) and accept the terms at https://huggingface.co/datasets/some/set, "
         "or give a folder with its files as path",
@@ -107,7 +107,7 @@ def test_a_gated_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         raise datasets.exceptions.DatasetNotFoundError("Dataset 'a/b' is a gated dataset on the Hub.\nVisit …")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
-    message, hint = error(hub.read_rows("a/b", None, "test", ["prompt"]))
+    message, hint = error(hub.read_dataset_rows("a/b", None, "test", ["prompt"]))
     assert message == "a/b test: Dataset 'a/b' is a gated dataset on the Hub. Visit …"
     assert hint is not None
     assert hint.startswith("log in (hf auth login)")
@@ -128,7 +128,7 @@ def test_a_bad_file_is_named(
     folder = tmp_path / "set"
     folder.mkdir()
     (folder / name).write_text(content)
-    message, _ = error(hub.read_rows(str(folder), None, "test", ["prompt"]))
+    message, _ = error(hub.read_dataset_rows(str(folder), None, "test", ["prompt"]))
     assert message.startswith(f"{folder} test: {what}")
     assert "\n" not in message
     assert len(message) > len(f"{folder} test: ")
@@ -137,19 +137,19 @@ def test_a_bad_file_is_named(
 
 def test_files_are_read_and_what_is_wrong_with_them_is_named(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "a.csv", [{"prompt": "NA"}])
-    assert list(hub.read_csv(str(file), ["prompt"])) == [(f"{file} row 0", {"prompt": "NA"})]
+    assert list(hub.read_csv_rows(str(file), ["prompt"])) == [(f"{file} row 0", {"prompt": "NA"})]
     absent = f"{tmp_path}/b.csv"
-    found = error(hub.read_csv(absent, ["prompt"]))
+    found = error(hub.read_csv_rows(absent, ["prompt"]))
     assert found == (f"{absent}: Unable to find '{absent}'", "path must hold the same files")
     write_rows(tmp_path / "a.json", [{"a": 1}])
-    assert hub.read_json(f"{tmp_path}/a.json") == [{"a": 1}]
+    assert hub.read_json_file(f"{tmp_path}/a.json") == [{"a": 1}]
     (tmp_path / "a.json").write_text("{\n1}")
     with pytest.raises(InputError, match=r"a\.json:2: not valid JSON: Expecting property name"):
-        hub.read_json(f"{tmp_path}/a.json")
+        hub.read_json_file(f"{tmp_path}/a.json")
     with pytest.raises(InputError, match=r"no\.json: Local file .*no\.json doesn't exist"):
-        hub.read_json(f"{tmp_path}/no.json")
+        hub.read_json_file(f"{tmp_path}/no.json")
     with pytest.raises(InputError, match="Offline mode is enabled") as raised:
-        hub.read_json("https://example.org/a.json")
+        hub.read_json_file("https://example.org/a.json")
     assert raised.value.hint == "give a folder with the repository's files as path"
 
 
@@ -162,37 +162,40 @@ def test_files_are_read_and_what_is_wrong_with_them_is_named(tmp_path: Path) -> 
 )
 def test_a_text_must_be_there(cell: object, message: str) -> None:
     with pytest.raises(InputError) as raised:
-        hub.text({"c": cell}, "c", "s row 1")
+        hub.required_text({"c": cell}, "c", "s row 1")
     assert str(raised.value) == message
 
 
 def test_a_response_may_be_empty_or_missing() -> None:
-    assert hub.text({"c": " "}, "c", "s") == " "
-    assert hub.text_or_none({"c": ""}, "c", "s") == ""
-    assert hub.text_or_none({"c": None}, "c", "s") is None
+    assert hub.required_text({"c": " "}, "c", "s") == " "
+    assert hub.optional_text({"c": ""}, "c", "s") == ""
+    assert hub.optional_text({"c": None}, "c", "s") is None
     with pytest.raises(InputError, match="s: c: found null, expected a text"):
-        hub.text({"c": None}, "c", "s")
+        hub.required_text({"c": None}, "c", "s")
     with pytest.raises(InputError, match="s: c: found list, expected a text"):
-        hub.text_or_none({"c": ["a"]}, "c", "s")
+        hub.optional_text({"c": ["a"]}, "c", "s")
 
 
 def test_a_word_must_be_known() -> None:
     for word, label in (("harmful", "harmful"), ("unharmful", "unharmful"), (None, None)):
-        assert hub.word({"c": word}, "c", hub.HARMFUL, "s") == label
+        assert hub.mapped_value({"c": word}, "c", hub.HARMFUL, "s") == label
     for cell, shown in (("Harmful", "'Harmful'"), (["x"], "['x']"), ("y" * 60, "'" + "y" * 38 + "…")):
         with pytest.raises(InputError) as raised:
-            hub.word({"c": cell}, "c", hub.HARMFUL, "s row 1")
+            hub.mapped_value({"c": cell}, "c", hub.HARMFUL, "s row 1")
         assert str(raised.value) == f"s row 1: c: found {shown}, expected one of 'harmful', 'unharmful', null"
 
 
 def test_unused_rows_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     record = Record("1", "Hm?", labels={"request": "harmful"})
     with caplog.at_level(logging.INFO, "guardreasoner"):
-        assert list(hub.used([record, record], "Set", "are odd")) == [record, record]
+        assert list(hub.drop_unusable([record, record], "Set", "are odd")) == [record, record]
         assert caplog.messages == []
-        assert list(hub.used([record] * 2853 + [None] * 2229, "Set", "are odd")) == [record] * 2853
+        assert list(hub.drop_unusable([record] * 2853 + [None] * 2229, "Set", "are odd")) == [record] * 2853
     assert caplog.messages == ["Set: 2,853 of 5,082 rows used; the others are odd"]
-    assert error(hub.used([None, None], "Set", "are odd")) == ("Set: none of 2 rows can be used; they are odd", None)
+    assert error(hub.drop_unusable([None, None], "Set", "are odd")) == (
+        "Set: none of 2 rows can be used; they are odd",
+        None,
+    )
 
 
 def test_the_identity_is_of_arguments_and_content(folder: Path) -> None:

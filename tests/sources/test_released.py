@@ -8,7 +8,7 @@ from guardreasoner.prompts import conversation, instruction
 from guardreasoner.records import Record
 from guardreasoner.sources.contamination import ContaminationIndex, normalise
 from guardreasoner.sources.predictions import read_predictions
-from guardreasoner.sources.released import BENCHMARKS, PREDICTED, Released
+from guardreasoner.sources.released import BENCHMARKS, PUBLISHED, Released
 from guardreasoner.tasks import GUARD_TASKS
 
 
@@ -44,7 +44,7 @@ def test_records_name_benchmark_and_place(folder: Path) -> None:
 
 def test_what_the_test_holds_is_left_out_and_counted(folder: Path) -> None:
     released = source(folder)
-    assert released.left_out == ["HarmBenchPrompt/00200"]
+    assert released.excluded_ids == ["HarmBenchPrompt/00200"]
     kept = released.records("train") + released.records("validation")
     assert len(kept) == 400
     held = ContaminationIndex(released.records("test"))
@@ -97,16 +97,16 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str | None, what: str) -> Non
 def test_the_released_benchmarks(shared_data: Path) -> None:
     released = Released(shared_data)
     train, validation, test = (released.records(split) for split in ("train", "validation", "test"))
-    assert (len(train) + len(validation), len(test), released.left_out) == (1836, 359, [])
+    assert (len(train) + len(validation), len(test), released.excluded_ids) == (1836, 359, [])
     assert 120 < len(validation) < 250
     held = ContaminationIndex(validation, similarity=1)
     assert not [record for record in train if held.match(record)]
-    assert {record.source for record in train} == set(PREDICTED) - {"AegisSafetyTest"}
+    assert {record.source for record in train} == set(PUBLISHED) - {"AegisSafetyTest"}
     assert sum(record.labels == {"request": "harmful"} for record in test) == 232
 
 
 def test_the_published_answers_are_of_these_records(shared_data: Path) -> None:
-    released = Released(shared_data, test=PREDICTED, train=())
+    released = Released(shared_data, test=PUBLISHED, train=())
     records = {record.id: record for record in released.records("test")}
     for model in ("1B", "3B"):
         read = read_predictions(shared_data / "predictions" / model)
@@ -116,5 +116,5 @@ def test_the_published_answers_are_of_these_records(shared_data: Path) -> None:
 def test_every_benchmark_reads(shared_data: Path) -> None:
     released = Released(shared_data, test=tuple(BENCHMARKS), train=())
     assert len(released.records("test")) == 5875
-    shared = Released(shared_data, test=["XSTestReponseHarmful"], train=["XSTestResponseRefusal"]).left_out
+    shared = Released(shared_data, test=["XSTestReponseHarmful"], train=["XSTestResponseRefusal"]).excluded_ids
     assert len(shared) > 400

@@ -86,7 +86,7 @@ def test_rollouts_must_be_of_the_source(tmp_path: Path) -> None:
 
 def test_rollouts_of_records_that_a_source_left_out_are_passed_over(tmp_path: Path) -> None:
     source = Listed(RECORDS[:1])
-    source.left_out = ["b"]  # type: ignore[attr-defined]
+    source.excluded_ids = ["b"]  # type: ignore[attr-defined]
     assert read_rollouts_of([folder(tmp_path)], source) == ROLLOUTS[:2]
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from guardreasoner.errors import InputError
 from guardreasoner.records import Split
 from guardreasoner.sources.contamination import normalise
-from guardreasoner.sources.splits import place, require_shares, split_of
+from guardreasoner.sources.splits import require_shares, split_of, unit_interval_hash
 
 INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u202e\ufe0f\U000e0041"
 SPACES = " \t\n\r\v\f\u00a0\u2003\u3000\u2028"
@@ -24,28 +24,28 @@ cased = st.text(st.characters(categories=["L", "N", "P"], exclude_characters="ı
 @given(cased, st.sampled_from([str.upper, str.lower, str.swapcase, str.casefold]))
 def test_case_moves_nothing(text: str, changed: object) -> None:
     assert callable(changed)
-    assert place(changed(text)) == place(text)
+    assert unit_interval_hash(changed(text)) == unit_interval_hash(text)
 
 
 @given(texts, st.sampled_from(["NFC", "NFD", "NFKC", "NFKD"]))
 def test_the_form_of_unicode_moves_nothing(text: str, form: str) -> None:
-    assert place(unicodedata.normalize(form, text)) == place(text)  # type: ignore[arg-type]
+    assert unit_interval_hash(unicodedata.normalize(form, text)) == unit_interval_hash(text)  # type: ignore[arg-type]
 
 
 @given(st.lists(texts, min_size=1), st.lists(st.text(INVISIBLE, min_size=1)))
 def test_invisible_characters_move_nothing(parts: list[str], between: list[str]) -> None:
     spread = "".join(part + (between[at % len(between)] if between else "") for at, part in enumerate(parts))
-    assert place(spread) == place("".join(parts))
+    assert unit_interval_hash(spread) == unit_interval_hash("".join(parts))
 
 
 @given(st.lists(st.text(st.characters(categories=["L", "N"]), min_size=1), min_size=1), st.text(SPACES, min_size=1))
 def test_white_space_moves_nothing(words: list[str], space: str) -> None:
-    assert place(f"{space}{space.join(words)}{space}") == place(" ".join(words))
+    assert unit_interval_hash(f"{space}{space.join(words)}{space}") == unit_interval_hash(" ".join(words))
 
 
 @given(st.text())
 def test_every_text_has_a_place(text: str) -> None:
-    assert 0 <= place(text) < 1
+    assert 0 <= unit_interval_hash(text) < 1
     assert normalise(normalise(text)) == normalise(text)
 
 
@@ -64,7 +64,7 @@ def test_a_greater_share_only_takes_from_training(text: str, validation: float, 
 
 def test_places_are_the_same_everywhere_and_for_ever() -> None:
     digest = sha256(b"how do i bake bread?").digest()
-    assert place("How do I\u00a0 bake b\u200bread?") == int.from_bytes(digest[:8], "big") / 2**64
+    assert unit_interval_hash("How do I\u00a0 bake b\u200bread?") == int.from_bytes(digest[:8], "big") / 2**64
 
 
 @pytest.mark.parametrize(("validation", "test"), [(0.0, 0.0), (0.1, 0.0), (0.0, 0.1), (0.02, 0.3), (0.25, 0.25)])

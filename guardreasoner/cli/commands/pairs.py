@@ -25,7 +25,7 @@ from guardreasoner.mining.findings import Findings, findings
 from guardreasoner.records import Record, Rollout, write_jsonl
 from guardreasoner.report.explanation import explanation_lines
 from guardreasoner.report.mining_screen import brief, show_counts, show_details
-from guardreasoner.sources.rollouts import read_costs, read_rollout_folders, read_training_rollouts, tasks_of
+from guardreasoner.sources.rollouts import read_costs, read_rollout_folders, read_training_rollouts, rollout_tasks
 from guardreasoner.tasks import Task
 from guardreasoner.workflow.manifest import record_made
 
@@ -161,12 +161,12 @@ def _read(args: argparse.Namespace) -> _Given:
         if words:
             raise InputError(f"pairs: {words[0]} belongs to a --config, which is not given")
         records, rollouts = read_rollout_folders(args.rollouts)
-        return _Given(args.rollouts, records, rollouts, tasks_of(args.rollouts), _pairing(args, PRESETS["plan"]))
+        return _Given(args.rollouts, records, rollouts, rollout_tasks(args.rollouts), _pairing(args, PRESETS["plan"]))
     from guardreasoner.cli.commands._fit_inputs import inputs_of_fit
 
     fit = inputs_of_fit(words)
     paths = args.rollouts or fit.rollouts
-    tasks = tasks_of(paths)
+    tasks = rollout_tasks(paths)
     records, rollouts = read_training_rollouts(paths, fit.source, tasks)
     return _Given(paths, records, rollouts, tasks, _pairing(args, fit.pairing), fit)
 
