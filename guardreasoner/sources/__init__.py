@@ -9,7 +9,7 @@ from guardreasoner.records import Split
 class Source(Protocol):
     """A source of records by split."""
 
-    # jsonargparse accepts a class only if its annotations equal those of the protocol; Any allows a list or a generator.
+    # jsonargparse accepts a class only if its annotations equal the protocol's; Any allows a list or a generator.
     def records(self, split: Split) -> Any:
         """Return the records of a split, always in the same order; nothing if the source has no such split.
 
