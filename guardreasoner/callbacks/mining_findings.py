@@ -28,7 +28,7 @@ class MiningFindings(Callback):
 
 
 def _table(found: Findings) -> str:
-    """Return the counts as a table in Markdown; the names are those of :class:`guardreasoner.mining.counts.Counts`."""
+    """Return the counts as a table in Markdown; the names are those of ``MiningCounts``."""
     total = found.total()
     counts = {"records": found.records, "hard": total.hard, **asdict(total)}
     rows = [f"| {name.replace('_', ' ')} | {count:,} |" for name, count in counts.items()]

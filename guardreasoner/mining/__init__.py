@@ -1,26 +1,27 @@
-"""Rollouts to graded votes, votes to hard records, hard records to weighted pairs: a pure function of its inputs.
+"""Mine hard records: grade rollouts, find the records whose outputs are partly wrong, and make weighted pairs of them.
 
 A record is hard when some of its outputs are right and some wrong (arXiv 2501.18492, section 3.3). The paper's text,
-its released code (https://github.com/yueliu1999/GuardReasoner) and the plan that this project follows differ in how
-they get there; :class:`Pairing` holds what differs and :data:`PRESETS` the three answers.
+its released code (https://github.com/yueliu1999/GuardReasoner) and the plan that this project follows differ in the
+details. :class:`Pairing` holds the options, and :data:`PRESETS` the three combinations. Mining reads no files and
+loads no torch: the result depends only on the arguments.
 """
 
-from guardreasoner.mining.counts import Counts
+from guardreasoner.mining.counts import MiningCounts
 from guardreasoner.mining.grading import Grades, grade
-from guardreasoner.mining.pairing import PRESETS, VALIDATION_SHARE, Graded, Pairing, ParserName, Rule, Unparsable
-from guardreasoner.mining.pairs import Mined, mine
+from guardreasoner.mining.pairing import PRESETS, VALIDATION_SHARE, GradingMode, Pairing, ParserName, SelectionRule, UnparsablePolicy
+from guardreasoner.mining.pairs import MiningResult, mine
 
 __all__ = [
     "PRESETS",
     "VALIDATION_SHARE",
-    "Counts",
-    "Graded",
     "Grades",
-    "Mined",
+    "GradingMode",
+    "MiningCounts",
+    "MiningResult",
     "Pairing",
     "ParserName",
-    "Rule",
-    "Unparsable",
+    "SelectionRule",
+    "UnparsablePolicy",
     "grade",
     "mine",
 ]

@@ -1,4 +1,4 @@
-"""Why a record has the pairs that it has, or none: each step of mining for one record, as data."""
+"""Explain the pairs of one record: each step of mining, as data."""
 
 import difflib
 from collections.abc import Collection, Iterable, Sequence
@@ -6,27 +6,34 @@ from dataclasses import dataclass
 from typing import Literal
 
 from guardreasoner.errors import InputError
-from guardreasoner.mining.grading import Ballots, Grades, Outcome, ballots, grade, outcome
+from guardreasoner.mining.grading import (
+    Grades,
+    GroupOutcome,
+    VotesByQuestion,
+    classify_votes,
+    grade,
+    votes_by_question,
+)
 from guardreasoner.mining.pairing import Pairing
-from guardreasoner.mining.pairs import Mined, Scope, groups, in_order, scope_of
+from guardreasoner.mining.pairs import MiningResult, ScalingScope, group_outputs, scaling_scope_key, sort_rollouts
 from guardreasoner.mining.weights import adaptive_weight
 from guardreasoner.prompts import PARSERS, Verdicts
 from guardreasoner.records import Pair, Record, Rollout
 from guardreasoner.tasks import Task
 
 Vote = Literal["right", "wrong", "dropped", "not mined", "by task"]
-"""An output's vote; "by task" where tasks are graded one by one and none decides."""
+"""Vote of an output; "by task" if tasks are graded one by one and none of them decides."""
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class ExplainedOutput:
     """One output of the record.
 
     Args:
         rollout: the output.
-        verdicts: what it says, by task.
-        grades: whether that is right, by task with a gold label.
-        vote: what it counts as.
+        verdicts: the verdict that was read from it, by task.
+        grades: whether the verdict is right, by task with a gold label.
+        vote: what the output counts as.
     """
 
     rollout: Rollout
@@ -36,116 +43,117 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Outputs that vote together.
+class ExplainedGroup:
+    """The outputs that vote together.
 
     Args:
-        model: whose; "" for all models'.
-        ballots: by question, each output's vote.
-        outcome: what they amount to.
-        task: the question that decides, "" where none does.
-        excess: wrong minus right votes on it; the next four are None, too, where none does.
-        scope_of: the model and source over whose hard groups the weight is min–max, each "" for all.
-        scope: how hard these groups are.
-        weight: of the group's pairs, if they are kept.
+        model: name of the model; "" when all models are pooled.
+        votes_by_question: for each question, the vote of each output.
+        outcome: how the votes are classified.
+        task: the question that decides; "" if the group is not mixed.
+        excess_errors: wrong minus right votes on that question; None, like the next three, if the group is not mixed.
+        scope_key: (model, source) over whose hard groups the weight is scaled; "" stands for all.
+        scope: range of the excess errors of those groups.
+        weight: weight of the group's pairs, if they are kept.
     """
 
     model: str
-    ballots: Ballots
-    outcome: Outcome
+    votes_by_question: VotesByQuestion
+    outcome: GroupOutcome
     task: str = ""
-    excess: int | None = None
-    scope_of: tuple[str, str] | None = None
-    scope: Scope | None = None
+    excess_errors: int | None = None
+    scope_key: tuple[str, str] | None = None
+    scope: ScalingScope | None = None
     weight: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """All that mining did with one record.
+    """Every step of mining for one record.
 
     Args:
         record: the conversation.
-        outputs: all of them, also those that were not mined, by model, fingerprint, seed and index.
-        groups: those that vote together, in the order in which their pairs are kept.
-        pairs: what came of it.
+        outputs: all outputs, also those that were not mined, ordered by model, fingerprint, seed and index.
+        groups: the groups of outputs that vote together; the pairs come from the first hard one.
+        pairs: the pairs of the record.
         tasks: names of the tasks.
         pairing: the options.
     """
 
     record: Record
-    outputs: tuple[Output, ...]
-    groups: tuple[Group, ...]
+    outputs: tuple[ExplainedOutput, ...]
+    groups: tuple[ExplainedGroup, ...]
     pairs: tuple[Pair, ...]
     tasks: tuple[str, ...]
     pairing: Pairing
 
 
 def explain(
-    name: str, mined: Mined, records: Iterable[Record], rollouts: Iterable[Rollout], tasks: Sequence[Task]
+    id_: str, result: MiningResult, records: Iterable[Record], rollouts: Iterable[Rollout], tasks: Sequence[Task]
 ) -> Explanation:
-    """Go through the steps of mining for one record.
+    """Repeat the steps of mining for one record.
 
     Args:
-        name: id of the record, or of one of its pairs.
-        mined: what :func:`guardreasoner.mining.mine` made of the next three.
-        records: with gold labels.
-        rollouts: outputs on them.
-        tasks: what an output may answer.
+        id_: id of the record, or of one of its pairs.
+        result: result of :func:`guardreasoner.mining.mine` for the following three arguments.
+        records: records with gold labels.
+        rollouts: outputs for these records.
+        tasks: tasks that an output may answer.
 
     Raises:
-        InputError: no record has the id.
+        InputError: no record or pair has the id.
     """
     by_id = {record.id: record for record in records}
-    if name not in by_id:
-        of_pair = next((pair.record.id for pair in mined.pairs if pair.id == name), None)
-        if of_pair is None:
-            raise InputError(f"no record {name!r} among the {len(by_id):,} that were mined", _near(name, by_id))
-        name = of_pair
-    record, pairing = by_id[name], mined.pairing
-    own = in_order(rollout for rollout in rollouts if rollout.record_id == name)
+    if id_ not in by_id:
+        record_of_pair = next((pair.record.id for pair in result.pairs if pair.id == id_), None)
+        if record_of_pair is None:
+            raise InputError(f"no record {id_!r} among the {len(by_id):,} that were mined", _similar_ids(id_, by_id))
+        id_ = record_of_pair
+    record, pairing = by_id[id_], result.pairing
+    own = sort_rollouts(rollout for rollout in rollouts if rollout.record_id == id_)
     graded = [(rollout, grade(record, rollout.completion, tasks, pairing.parser)) for rollout in own]
-    taken = [(rollout, grades) for rollout, grades in graded if pairing.takes(rollout.model, record.source)]
-    votes: dict[int, Vote] = {}
-    found = []
-    for model, group in groups(taken, pairing.pool).items():
-        cast = ballots([grades for _, grades in group], tasks, pairing)
-        found.append(_group(model, record, cast, mined))
-        question = found[-1].task or ("all" if "all" in cast else "")
-        for place, (rollout, _) in enumerate(group):
-            votes[id(rollout)] = _vote(cast[question][place]) if question else "by task"
+    mined = [(rollout, grades) for rollout, grades in graded if pairing.includes(rollout.model, record.source)]
+    vote_of: dict[int, Vote] = {}
+    groups = []
+    for model, outputs in group_outputs(mined, pairing.pool).items():
+        votes = votes_by_question([grades for _, grades in outputs], tasks, pairing)
+        group = _explain_group(model, record, votes, result)
+        groups.append(group)
+        question = group.task or ("all" if "all" in votes else "")
+        for index, (rollout, _) in enumerate(outputs):
+            vote_of[id(rollout)] = _vote_name(votes[question][index]) if question else "by task"
     parser = PARSERS[pairing.parser]
     return Explanation(
         record,
         tuple(
-            Output(rollout, parser(rollout.completion, tasks), grades, votes.get(id(rollout), "not mined"))
+            ExplainedOutput(rollout, parser(rollout.completion, tasks), grades, vote_of.get(id(rollout), "not mined"))
             for rollout, grades in graded
         ),
-        tuple(found),
-        tuple(pair for pair in mined.pairs if pair.record.id == name),
+        tuple(groups),
+        tuple(pair for pair in result.pairs if pair.record.id == id_),
         tuple(task.name for task in tasks),
         pairing,
     )
 
 
-def _group(model: str, record: Record, cast: Ballots, mined: Mined) -> Group:
-    result, task = outcome(cast)
+def _explain_group(model: str, record: Record, votes: VotesByQuestion, result: MiningResult) -> ExplainedGroup:
+    outcome, task = classify_votes(votes)
     if not task:
-        return Group(model, cast, result)
-    votes = [vote for vote in cast[task] if vote is not None]
-    excess = len(votes) - 2 * sum(votes)
-    where = scope_of(model, record, mined.pairing)
-    scope = mined.scopes[where]
-    _, weight, _ = adaptive_weight([scope.least, excess, scope.most], mined.pairing.gamma).tolist()
-    return Group(model, cast, result, task, excess, where, scope, weight)
+        return ExplainedGroup(model, votes, outcome)
+    deciding = [vote for vote in votes[task] if vote is not None]
+    excess = len(deciding) - 2 * sum(deciding)
+    key = scaling_scope_key(model, record, result.pairing)
+    scope = result.scaling_scopes[key]
+    _, weight, _ = adaptive_weight([scope.min_excess, excess, scope.max_excess], result.pairing.gamma).tolist()
+    return ExplainedGroup(model, votes, outcome, task, excess, key, scope, weight)
 
 
-def _vote(vote: bool | None) -> Vote:
+def _vote_name(vote: bool | None) -> Vote:
     return "dropped" if vote is None else "right" if vote else "wrong"
 
 
-def _near(name: str, known: Collection[str]) -> str:
-    """Return a hint with ids that hold the name or are like it."""
-    holding = sorted(one for one in known if name and name in one)[:3]
-    near = holding or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"ids are like {min(known, default='(none)')}"
+def _similar_ids(requested: str, known: Collection[str]) -> str:
+    """Return a hint with ids that contain the requested one or resemble it."""
+    containing = sorted(id_ for id_ in known if requested and requested in id_)[:3]
+    similar = containing or difflib.get_close_matches(requested, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(similar)}?" if similar else f"ids are like {min(known, default='(none)')}"

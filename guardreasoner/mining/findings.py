@@ -1,26 +1,28 @@
-"""What mining found, in numbers: outcomes, votes, weights, how models agree, what fewer outputs would have found."""
+"""Statistics of a mining run: outcomes, votes, weights, model agreement, and the gain from more outputs per record."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
 
-from guardreasoner.mining.counts import NO_LABEL, RIGHT, UNPARSED, WRONG, Counts
-from guardreasoner.mining.measures import cohens_kappa, expected_hard, vote_histogram, weight_histogram
-from guardreasoner.mining.pairs import Mined
+from guardreasoner.mining.counts import NO_LABEL, RIGHT, UNPARSED, WRONG, MiningCounts
+from guardreasoner.mining.metrics import cohens_kappa, expected_hard, vote_histogram, weight_histogram
+from guardreasoner.mining.pairs import MiningResult
 
 
 @dataclass(frozen=True, slots=True)
 class TaskOutcomes:
-    """How the groups of one source came out on one task; a group is as in :class:`~guardreasoner.mining.Counts`.
+    """Outcomes of the groups of one source on one task; for groups, see :class:`~guardreasoner.mining.MiningCounts`.
 
     Args:
-        source: the records'.
-        task: its name.
-        groups: those with a gold label for the task; the next four add up to it.
+        source: source of the records.
+        task: name of the task.
+        groups: groups with a gold label for the task; equals ``all_right + mixed + all_wrong + no_vote``.
         all_right: groups without a wrong vote.
         mixed: groups with right and wrong votes.
         all_wrong: groups without a right vote.
@@ -39,26 +41,32 @@ class TaskOutcomes:
 
 
 @dataclass(frozen=True, slots=True)
-class Votes:
-    """How many groups with ``of`` votes have 0, 1, … ``of`` right ones, right being every gold label met."""
+class VoteHistogram:
+    """Number of groups by right votes, among groups of one size; a vote is right if every gold label is matched.
 
-    of: int
+    Args:
+        votes: number of votes in each group; ``of`` in JSON.
+        groups: number of groups with 0, 1, … ``votes`` right votes.
+    """
+
+    votes: Annotated[int, Field(alias="of")]
     groups: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelAgreement:
-    """How often two models come to the same majority, right or not, on the records that both answered.
+    """How often the majority votes of two models are both right or both wrong.
 
     Args:
-        one, other: the models' names.
-        records: those that both answered.
-        share: part of them on which the majorities are the same.
-        kappa: Cohen's; None where chance alone explains all agreement.
+        first: name of the first model; ``one`` in JSON.
+        second: name of the second model; ``other`` in JSON.
+        records: number of records that both models answered.
+        share: share of these records on which the majorities agree.
+        kappa: Cohen's kappa; None if the agreement expected by chance is 1.
     """
 
-    one: str
-    other: str
+    first: Annotated[str, Field(alias="one")]
+    second: Annotated[str, Field(alias="other")]
     records: int
     share: float
     kappa: float | None
@@ -66,186 +74,199 @@ class ModelAgreement:
 
 @dataclass(frozen=True, slots=True)
 class SamplingCost:
-    """What sampling the rollouts took on one kind of device.
+    """Cost of sampling the rollouts on one kind of device.
 
     Args:
-        kind: "GPU" or "CPU".
-        seconds: wall time times devices, in device-seconds.
-        tokens: that were generated.
-        outputs: that were generated.
-        folders: how many folders of rollouts say what they cost on this kind.
-        of: how many there are.
+        device: "GPU" or "CPU"; ``kind`` in JSON.
+        seconds: wall time multiplied by the number of devices, in device-seconds.
+        tokens: number of generated tokens.
+        outputs: number of generated outputs.
+        folders: number of rollout folders that record a cost for this kind of device.
+        total_folders: number of rollout folders; ``of`` in JSON.
     """
 
-    kind: str
+    device: Annotated[str, Field(alias="kind")]
     seconds: float
     tokens: int
     outputs: int
     folders: int
-    of: int
+    total_folders: Annotated[int, Field(alias="of")]
 
-    def rate(self) -> float | None:
-        """Return tokens per device-second; None where no time was taken."""
+    def tokens_per_second(self) -> float | None:
+        """Return tokens per device-second; None if no time was recorded."""
         return self.tokens / self.seconds if self.seconds else None
 
-    def each(self, pairs: int) -> float | None:
-        """Return device-seconds per pair; None where there is no pair, or a folder does not say what it cost."""
-        return self.seconds / pairs if pairs and self.folders == self.of else None
+    def seconds_per_pair(self, pairs: int) -> float | None:
+        """Return device-seconds per pair; None if there is no pair or a folder records no cost."""
+        return self.seconds / pairs if pairs and self.folders == self.total_folders else None
 
 
 @dataclass(frozen=True)
 class Findings:
-    """All of it; what a page, a screen and TensorBoard show.
+    """All statistics of a mining run, as shown in the terminal, on the page and in TensorBoard.
 
     Args:
-        models: names, in alphabetical order.
-        records: records with outputs that were mined.
-        counts: by source.
-        outcomes: by source and task.
-        votes: by number of votes.
-        weights: (weight, pairs), from 1 − γ to 1 + γ.
-        agreement: of each two models.
-        growth: (outputs a model, hard records to expect if no more had been drawn), up to all that were.
-        cost: by kind of device; empty where no folder says.
+        models: names of the models, in alphabetical order.
+        records: number of records with mined outputs.
+        counts: counts by source.
+        outcomes: outcomes by source and task.
+        votes: histograms of right votes, by number of votes.
+        weights: (weight, pairs) from 1 − γ to 1 + γ.
+        agreement: agreement of each two models.
+        growth: (k, expected number of hard records if only k outputs per model had been drawn), up to the largest k.
+        cost: sampling cost by kind of device; empty if no folder records it.
     """
 
     models: tuple[str, ...]
     records: int
-    counts: Mapping[str, Counts]
+    counts: Mapping[str, MiningCounts]
     outcomes: tuple[TaskOutcomes, ...]
-    votes: tuple[Votes, ...]
+    votes: tuple[VoteHistogram, ...]
     weights: tuple[tuple[float, int], ...]
     agreement: tuple[ModelAgreement, ...]
     growth: tuple[tuple[int, float], ...]
     cost: tuple[SamplingCost, ...] = ()
 
-    def total(self) -> Counts:
+    def total(self) -> MiningCounts:
         """Return the counts over all sources."""
-        return sum(self.counts.values(), Counts())
+        return sum(self.counts.values(), MiningCounts())
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything as JSON can hold it."""
-        return asdict(self)
+        """Return all fields as JSON-serializable values."""
+        return _adapter().dump_python(self, by_alias=True)
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Findings":
-        """Return what :meth:`as_json` was made from; raises ``ValueError`` for anything else."""
+    def from_json(cls, value: object) -> "Findings":
+        """Return the findings that :meth:`as_json` wrote.
+
+        Raises:
+            ValueError: a field is missing or has the wrong type; the message names the first such field.
+        """
         try:
-            made: dict[str, Any] = {f.name: value[f.name] for f in fields(cls)}
-            made["models"] = tuple(made["models"])
-            made["counts"] = {source: Counts(**counts) for source, counts in made["counts"].items()}
-            made["votes"] = tuple(Votes(one["of"], tuple(one["groups"])) for one in made["votes"])
-            for name, kind in (("outcomes", TaskOutcomes), ("agreement", ModelAgreement), ("cost", SamplingCost)):
-                made[name] = tuple(kind(**row) for row in made[name])
-            for name in ("weights", "growth"):
-                made[name] = tuple((first, second) for first, second in made[name])
-            return cls(**made)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"no findings of mining: {error}") from None
+            return _adapter().validate_python(value)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(map(str, first["loc"]))
+            raise ValueError(f"not the findings of mining: {field + ': ' if field else ''}{first['msg']}") from None
 
 
-def findings(mined: Mined, cost: Iterable[SamplingCost] = ()) -> Findings:
-    """Return what mining found, in numbers.
+@cache
+def _adapter() -> TypeAdapter[Findings]:
+    return TypeAdapter(Findings)
+
+
+def findings(result: MiningResult, cost: Iterable[SamplingCost] = ()) -> Findings:
+    """Compute the statistics of a mining run.
 
     Args:
-        mined: pairs, counts and tallies.
-        cost: of sampling, where it is known.
+        result: the result of mining.
+        cost: cost of sampling the rollouts, where it is known.
     """
-    table = _Table(mined)
+    table = _GradeTable(result)
+    histograms = vote_histogram(table.right_votes, table.total_votes)
     return Findings(
-        models=tuple(sorted({tally.model for tally in mined.tallies})),
+        models=tuple(sorted({row.model for row in result.record_grades})),
         records=len(table.sources),
-        counts=mined.counts,
-        outcomes=tuple(sorted(_outcomes(mined, table), key=lambda one: one.source)),
-        votes=tuple(Votes(of, groups) for of, groups in vote_histogram(table.right, table.cast).items()),
-        weights=weight_histogram([pair.weight for pair in mined.pairs], mined.pairing.gamma),
-        agreement=tuple(_agreement(mined, table)),
-        growth=_growth(mined, table),
+        counts=result.counts,
+        outcomes=tuple(sorted(_outcomes(result, table), key=lambda row: row.source)),
+        votes=tuple(VoteHistogram(votes, groups) for votes, groups in histograms.items()),
+        weights=weight_histogram([pair.weight for pair in result.pairs], result.pairing.gamma),
+        agreement=tuple(_agreement(result, table)),
+        growth=_growth(result, table),
         cost=tuple(cost),
     )
 
 
-class _Table:
-    """The tallies as arrays: outputs with their grades, units (a model's answers to a record), groups that vote."""
+class _GradeTable:
+    """The grades as arrays: by output, by unit (one model's outputs for a record), and by group that votes together."""
 
-    def __init__(self, mined: Mined) -> None:
-        tallies, pairing = mined.tallies, mined.pairing
-        rows = [row for tally in tallies for row in tally.grades]
-        self.grades = np.array(rows, dtype=np.int8).reshape(len(rows), len(mined.tasks))
+    def __init__(self, result: MiningResult) -> None:
+        units, pairing = result.record_grades, result.pairing
+        rows = [row for unit in units for row in unit.grades]
+        self.grades = np.array(rows, dtype=np.int8).reshape(len(rows), len(result.tasks))
         """(outputs, tasks)"""
-        self.unit = np.repeat(np.arange(len(tallies)), [len(tally.grades) for tally in tallies])
+        self.unit = np.repeat(np.arange(len(units)), [len(unit.grades) for unit in units])
         """(outputs,)"""
-        places: dict[str, int] = {}
-        self.record = np.array([places.setdefault(tally.record_id, len(places)) for tally in tallies], dtype=np.int64)
+        indices: dict[str, int] = {}
+        self.record = np.array([indices.setdefault(unit.record_id, len(indices)) for unit in units], dtype=np.int64)
         """(units,)"""
-        self.sources = list({tally.record_id: tally.source for tally in tallies}.values())
-        """By record."""
+        self.sources = list({unit.record_id: unit.source for unit in units}.values())
+        """Source of each record."""
         self.group = self.record[self.unit] if pairing.pool else self.unit
         """(outputs,)"""
-        self.groups = len(self.sources) if pairing.pool else len(tallies)
-        self.source_of_group = self.sources if pairing.pool else [tally.source for tally in tallies]
-        self.dropping = pairing.unparsable == "drop"
+        self.groups = len(self.sources) if pairing.pool else len(units)
+        self.source_of_group = self.sources if pairing.pool else [unit.source for unit in units]
+        self.drop_unparsed = pairing.unparsable == "drop"
         labelled = self.grades != NO_LABEL
         unparsed = (self.grades == UNPARSED).any(axis=1)
-        met = ((self.grades == RIGHT) | ~labelled).all(axis=1)
-        self.all_labels = np.where(met, RIGHT, np.where(unparsed & self.dropping, UNPARSED, WRONG)).astype(np.int8)
+        matched = ((self.grades == RIGHT) | ~labelled).all(axis=1)
+        not_right = np.where(unparsed & self.drop_unparsed, UNPARSED, WRONG)
+        self.all_labels = np.where(matched, RIGHT, not_right).astype(np.int8)
         """(outputs,): the vote on all gold labels at once."""
-        self.right = self.sum(self.all_labels == RIGHT)
-        self.cast = self.sum(self.all_labels != UNPARSED)
+        self.right_votes = self.count_by_group(self.all_labels == RIGHT)
+        self.total_votes = self.count_by_group(self.all_labels != UNPARSED)
 
-    def sum(self, which: np.ndarray) -> np.ndarray:
-        """Return (groups,): in each, the outputs that are marked in (outputs,) bool."""
-        return np.bincount(self.group[which], minlength=self.groups)
+    def count_by_group(self, mask: np.ndarray) -> np.ndarray:
+        """Count the outputs in each group, (groups,), for which ``mask``, (outputs,) bool, is true."""
+        return np.bincount(self.group[mask], minlength=self.groups)
 
     def votes(self, task: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return (outputs,) bool for one task: right votes, wrong votes, outputs without a verdict."""
+        """Return three (outputs,) bool arrays for one task: right votes, wrong votes, outputs without a verdict."""
         column = self.grades[:, task]
         unparsed = column == UNPARSED
-        return column == RIGHT, (column == WRONG) | (unparsed & (not self.dropping)), unparsed
+        return column == RIGHT, (column == WRONG) | (unparsed & (not self.drop_unparsed)), unparsed
 
 
-def _outcomes(mined: Mined, table: _Table) -> Iterable[TaskOutcomes]:
-    names = {name: at for at, name in enumerate(sorted(set(table.source_of_group)))}
-    source = np.array([names[name] for name in table.source_of_group], dtype=np.int64)
-    for task, called in enumerate(mined.tasks):
-        right, wrong, unparsed = map(table.sum, table.votes(task))
-        labelled = table.sum(table.grades[:, task] != NO_LABEL) > 0
-        kinds = (right > 0) & (wrong == 0), (right > 0) & (wrong > 0), (right == 0) & (wrong > 0)
-        for name, at in names.items():
-            has = (source == at) & labelled
-            groups = int(has.sum())
+def _outcomes(result: MiningResult, table: _GradeTable) -> Iterable[TaskOutcomes]:
+    source_indices = {name: index for index, name in enumerate(sorted(set(table.source_of_group)))}
+    source = np.array([source_indices[name] for name in table.source_of_group], dtype=np.int64)
+    for task, task_name in enumerate(result.tasks):
+        right, wrong, unparsed = map(table.count_by_group, table.votes(task))
+        labelled = table.count_by_group(table.grades[:, task] != NO_LABEL) > 0
+        outcomes = (right > 0) & (wrong == 0), (right > 0) & (wrong > 0), (right == 0) & (wrong > 0)
+        for name, index in source_indices.items():
+            selected = (source == index) & labelled
+            groups = int(selected.sum())
             if groups:
-                all_right, mixed, all_wrong = (int((kind & has).sum()) for kind in kinds)
-                none = groups - all_right - mixed - all_wrong
-                yield TaskOutcomes(name, called, groups, all_right, mixed, all_wrong, none, int(unparsed[has].sum()))
+                all_right, mixed, all_wrong = (int((outcome & selected).sum()) for outcome in outcomes)
+                yield TaskOutcomes(
+                    source=name,
+                    task=task_name,
+                    groups=groups,
+                    all_right=all_right,
+                    mixed=mixed,
+                    all_wrong=all_wrong,
+                    no_vote=groups - all_right - mixed - all_wrong,
+                    unparsed=int(unparsed[selected].sum()),
+                )
 
 
-def _agreement(mined: Mined, table: _Table) -> Iterable[ModelAgreement]:
-    units = len(mined.tallies)
+def _agreement(result: MiningResult, table: _GradeTable) -> Iterable[ModelAgreement]:
+    units = len(result.record_grades)
     right = np.bincount(table.unit[table.all_labels == RIGHT], minlength=units)
-    cast = np.bincount(table.unit[table.all_labels != UNPARSED], minlength=units)
+    total = np.bincount(table.unit[table.all_labels != UNPARSED], minlength=units)
     majorities: dict[str, dict[int, bool]] = defaultdict(dict)
-    for tally, record, ours, all_votes in zip(mined.tallies, table.record.tolist(), right, cast, strict=True):
-        if all_votes:
-            majorities[tally.model][record] = bool(2 * ours > all_votes)
-    for one, other in combinations(sorted(majorities), 2):
-        both = majorities[one].keys() & majorities[other].keys()
-        if both:
-            sides = (np.array([majorities[model][record] for record in both]) for model in (one, other))
-            yield ModelAgreement(one, other, len(both), *cohens_kappa(*sides))
+    for unit, record, right_votes, votes in zip(result.record_grades, table.record.tolist(), right, total, strict=True):
+        if votes:
+            majorities[unit.model][record] = bool(2 * right_votes > votes)
+    for first, second in combinations(sorted(majorities), 2):
+        shared = majorities[first].keys() & majorities[second].keys()
+        if shared:
+            ratings = (np.array([majorities[model][record] for record in shared]) for model in (first, second))
+            yield ModelAgreement(first, second, len(shared), *cohens_kappa(*ratings))
 
 
-def _growth(mined: Mined, table: _Table) -> tuple[tuple[int, float], ...]:
-    if not mined.tallies:
+def _growth(result: MiningResult, table: _GradeTable) -> tuple[tuple[int, float], ...]:
+    if not result.record_grades:
         return ()
-    if mined.pairing.graded == "all":
+    if result.pairing.graded == "all":
         votes = table.all_labels[:, None]
     else:
-        columns = [np.select(table.votes(task)[:2], (RIGHT, WRONG), NO_LABEL) for task in range(len(mined.tasks))]
-        # A question on which all outputs vote alike makes no record hard; left out, it costs nothing.
+        columns = [np.select(table.votes(task)[:2], (RIGHT, WRONG), NO_LABEL) for task in range(len(result.tasks))]
+        # A question on which all outputs vote the same makes no record hard; the cost is 3 to the number of questions.
         split = [column for column in columns if (column == RIGHT).any() and (column == WRONG).any()]
         votes = np.stack(split, axis=1) if split else np.zeros((len(table.unit), 0), dtype=np.int8)
-    pool = mined.pairing.pool
-    several = pool and len(table.record) > len(table.sources)  # then one output of each model may be mixed too
-    ks = range(1 if several else 2, int(np.bincount(table.unit).max()) + 1)
+    pool = result.pairing.pool
+    several_models = pool and len(table.record) > len(table.sources)  # then one output of each model may be mixed
+    ks = range(1 if several_models else 2, int(np.bincount(table.unit).max()) + 1)
     return tuple(zip(ks, expected_hard(votes, table.unit, table.record, ks, pool), strict=True))

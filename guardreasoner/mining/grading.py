@@ -1,4 +1,4 @@
-"""Outputs to grades, grades to votes, votes to what a group of outputs amounts to."""
+"""Grade outputs against gold labels, turn grades into votes, and classify a group of votes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -9,51 +9,62 @@ from guardreasoner.records import Record
 from guardreasoner.tasks import Task
 
 Grades = dict[str, bool | None]
-"""By task with a gold label: right, wrong, or None where the output gives no verdict."""
+"""Grades of one output, for each task with a gold label: right, wrong, or None if the output has no verdict."""
 
-Ballots = dict[str, list[bool | None]]
-"""By question, each output's vote: right, wrong or none. The questions stand in the order in which they may decide."""
+VotesByQuestion = dict[str, list[bool | None]]
+"""For each question ("all", or the name of a task), the vote of each output: right, wrong, or None for no vote.
 
-Outcome = Literal["all right", "mixed", "all wrong", "too few"]
+If several questions are mixed, the first one decides.
+"""
+
+GroupOutcome = Literal["all right", "mixed", "all wrong", "too few"]
 
 
 def grade(record: Record, completion: str, tasks: Sequence[Task], parser: ParserName = "final-block") -> Grades:
-    """Return, for each task with a gold label, whether the output meets it; None where it gives no verdict."""
+    """Compare the verdicts of an output with the gold labels.
+
+    Returns:
+        For each task with a gold label: whether the verdict is right; None if the output has no verdict.
+    """
     verdicts = PARSERS[parser](completion, tasks)
-    judged = [task.name for task in tasks if record.labels.get(task.name) is not None]
-    return {name: None if verdicts[name] is None else verdicts[name] == record.labels[name] for name in judged}
+    labelled = [task.name for task in tasks if record.labels.get(task.name) is not None]
+    return {name: None if verdicts[name] is None else verdicts[name] == record.labels[name] for name in labelled}
 
 
-def ballots(grades: Sequence[Grades], tasks: Sequence[Task], pairing: Pairing) -> Ballots:
-    """Return the votes of a group of outputs: on all gold labels at once ("all"), or on each task.
+def votes_by_question(grades: Sequence[Grades], tasks: Sequence[Task], pairing: Pairing) -> VotesByQuestion:
+    """Return the votes of a group of outputs: one question "all" for all gold labels at once, or one per task.
 
     Args:
-        grades: of each output of the group, at least one.
-        tasks: what an output may answer.
-        pairing: whether tasks are graded one by one, and whether an output without a verdict votes.
+        grades: grades of each output in the group; at least one output.
+        tasks: tasks that an output may answer.
+        pairing: ``graded`` selects the questions; ``unparsable`` selects whether an output without a verdict votes.
     """
     if pairing.graded == "all":
-        found = {"all": [_all_right(one) for one in grades]}
+        votes = {"all": [_all_right(output) for output in grades]}
     else:
-        found = {name: [one[name] for one in grades] for name in grading_order(tasks) if name in grades[0]}
+        votes = {name: [output[name] for output in grades] for name in grading_order(tasks) if name in grades[0]}
     if pairing.unparsable == "wrong":
-        return {name: [bool(vote) for vote in votes] for name, votes in found.items()}
-    return found
+        return {name: [bool(vote) for vote in column] for name, column in votes.items()}
+    return votes
 
 
-def outcome(ballots: Ballots) -> tuple[Outcome, str]:
-    """Return what a group amounts to, and the question that decides it where it is mixed ("" where it is not)."""
-    enough = {name: votes for name, votes in ballots.items() if sum(vote is not None for vote in votes) >= 2}
-    for name, votes in enough.items():
-        if True in votes and False in votes:
+def classify_votes(votes: VotesByQuestion) -> tuple[GroupOutcome, str]:
+    """Classify a group of outputs.
+
+    Returns:
+        The outcome, and the question that decides it if the group is mixed ("" otherwise).
+    """
+    comparable = {name: column for name, column in votes.items() if sum(vote is not None for vote in column) >= 2}
+    for name, column in comparable.items():
+        if True in column and False in column:
             return "mixed", name
-    if not enough:
+    if not comparable:
         return "too few", ""
-    return ("all wrong" if any(False in votes for votes in enough.values()) else "all right"), ""
+    return ("all wrong" if any(False in column for column in comparable.values()) else "all right"), ""
 
 
 def grading_order(tasks: Sequence[Task]) -> list[str]:
-    """Return the tasks' names in the order of the released miner: the response before the completion, then others."""
+    """Return the task names in the order of the released miner: request, response, completion, then the others."""
     first = ("request", "response", "completion")
     names = [task.name for task in tasks]
     return [name for name in first if name in names] + [name for name in names if name not in first]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from guardreasoner.mining.explain import Explanation, Group, Output
+from guardreasoner.mining.explain import ExplainedGroup, ExplainedOutput, Explanation
 from guardreasoner.mining.pairing import Pairing
 from guardreasoner.records import Rollout
 
@@ -66,7 +66,7 @@ def _called(rollout: Rollout) -> str:
     )
 
 
-def _verdicts(output: Output, tasks: Iterable[str]) -> str:
+def _verdicts(output: ExplainedOutput, tasks: Iterable[str]) -> str:
     words = {True: "right", False: "wrong", None: "no verdict"}
     said = []
     for task in tasks:
@@ -88,36 +88,37 @@ def _rule(pairing: Pairing) -> str:
     return f"{graded}; one without a verdict {without}; {voters}"
 
 
-def _votes(group: Group) -> str:
+def _votes(group: ExplainedGroup) -> str:
     who = plain(group.model) if group.model else "all models"
     parts = []
-    for question, votes in group.ballots.items():
+    for question, votes in group.votes_by_question.items():
         dropped = votes.count(None)
         count = f"{votes.count(True)} right, {votes.count(False)} wrong" + (f", {dropped} dropped" if dropped else "")
         parts.append(count if question == "all" else f"{question} {count}")
     outcome = {
         "mixed": "mixed, so the record is hard",
         "all right": "all right",
-        "all wrong": "all wrong" if len(group.ballots) == 1 else "none mixed, one always wrong",
+        "all wrong": "all wrong" if len(group.votes_by_question) == 1 else "none mixed, one always wrong",
         "too few": "fewer than two votes",
     }[group.outcome]
     decides = f" on {group.task}" if group.task and group.task != "all" else ""
     return f"{who}: {'; '.join(parts)}: {outcome}{decides}"
 
 
-def _weight(group: Group, pairing: Pairing) -> Iterator[str]:
-    if group.excess is None or group.scope is None or group.scope_of is None:
+def _weight(group: ExplainedGroup, pairing: Pairing) -> Iterator[str]:
+    if group.excess_errors is None or group.scope is None or group.scope_key is None:
         return
-    votes = group.ballots[group.task]
-    scope, excess = group.scope, group.excess
-    model, source = (plain(name) for name in group.scope_of)
+    votes = group.votes_by_question[group.task]
+    scope, excess = group.scope, group.excess_errors
+    model, source = (plain(name) for name in group.scope_key)
     where = f"of {model} in {source or 'records without a source'}" if model else "of all models and sources"
     yield f"weight   excess errors: {votes.count(False)} wrong - {votes.count(True)} right = {excess}"
-    yield f"         among the {scope.hard:,} hard ones {where}: least {scope.least}, most {scope.most}"
-    if scope.least == scope.most:
+    yield f"         among the {scope.hard:,} hard ones {where}: least {scope.min_excess}, most {scope.max_excess}"
+    if scope.min_excess == scope.max_excess:
         yield "         all are equally hard: alpha = 1"
         return
-    unit = f"({_signed(excess)} - {_signed(scope.least)}) / ({_signed(scope.most)} - {_signed(scope.least)})"
+    low, high = _signed(scope.min_excess), _signed(scope.max_excess)
+    unit = f"({_signed(excess)} - {low}) / ({high} - {low})"
     yield f"         alpha = 1 + {pairing.gamma:g} * (2 * {unit} - 1) = {group.weight:.6g}"
 
 
@@ -143,7 +144,7 @@ def _pairs(found: Explanation) -> Iterator[str]:
         yield f"  {plain(pair.id)}, weight {pair.weight:.6g}"
         yield f"    chosen   {_called(pair.chosen)}"
         yield f"    rejected {_called(pair.rejected)}"
-    votes = kept.ballots[kept.task]
+    votes = kept.votes_by_question[kept.task]
     sides = ((pairing.chosen, True), (pairing.rejected, False))
     one, other = (votes.count(side) if rule == "all" else 1 for rule, side in sides)
     if one * other > len(found.pairs):

@@ -33,7 +33,7 @@ def _agreement(found: Findings) -> list[Plot]:
     if not found.agreement:
         return []
     rows = sorted(found.agreement, key=lambda row: row.share)
-    bars = [(f"{row.one} and {row.other}", [row.share, row.kappa or 0.0]) for row in rows]
+    bars = [(f"{row.first} and {row.second}", [row.share, row.kappa or 0.0]) for row in rows]
     title = "Models: share of records with the same majority, and Cohen's kappa"
     return [_bars("agreement", title, bars, ["share", "kappa"], stacked=False)]
 
@@ -46,10 +46,10 @@ def _votes(found: Findings) -> list[Plot]:
     def draw(figure: Any, colours: Sequence[str]) -> None:
         axes = figure.subplots()
         width = 0.8 / len(largest)
-        for number, one in enumerate(sorted(largest, key=lambda one: one.of)):
-            places = [right + (number - (len(largest) - 1) / 2) * width for right in range(one.of + 1)]
-            axes.bar(places, one.groups, width, color=colours[number], label=f"of {one.of} votes")
-        axes.set_xticks(range(max(one.of for one in largest) + 1))
+        for number, one in enumerate(sorted(largest, key=lambda one: one.votes)):
+            places = [right + (number - (len(largest) - 1) / 2) * width for right in range(one.votes + 1)]
+            axes.bar(places, one.groups, width, color=colours[number], label=f"of {one.votes} votes")
+        axes.set_xticks(range(max(one.votes for one in largest) + 1))
         axes.set_xlabel("right outputs")
         axes.set_ylabel("groups")
         legend(axes)

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from guardreasoner.mining.counts import Counts
+from guardreasoner.mining.counts import MiningCounts
 from guardreasoner.mining.findings import Findings, ModelAgreement
 from guardreasoner.report.explanation import plain
 from guardreasoner.report.tables import Cell, Table
@@ -27,18 +27,18 @@ _WHERE_THERE_ARE = ("too few", "duplicates", "dropped", "not mined", "beyond cap
 """What can only be under some options is shown where it is."""
 
 
-def columns_of(total: Counts) -> dict[str, str]:
+def columns_of(total: MiningCounts) -> dict[str, str]:
     """Return what to show of counts: the field by its heading."""
     return {name: field for name, field in _COLUMNS.items() if name not in _WHERE_THERE_ARE or getattr(total, field)}
 
 
-def show_counts(counts: Mapping[str, Counts]) -> None:
+def show_counts(counts: Mapping[str, MiningCounts]) -> None:
     """Show what was found by source."""
     headings, (*rows, total) = _counted(counts)
     _show(headings, rows, total)
 
 
-def counts_table(counts: Mapping[str, Counts], title: str) -> Table:
+def counts_table(counts: Mapping[str, MiningCounts], title: str) -> Table:
     """Return the same as a table."""
     headings, rows = _counted(counts)
     cells = [[Cell(str(source)), *(Cell(f"{number:,}") for number in numbers)] for source, *numbers in rows]
@@ -55,11 +55,11 @@ def brief(found: Findings) -> Iterator[str]:
         to = f" to {_agreement(most)}" if len(found.agreement) > 1 else ""
         yield f"models agree on the majority for {_agreement(least)}{to} of the records that both answered"
     for row in found.cost:
-        rate, each = row.rate(), row.each(found.total().pairs)
-        parts = [f"{row.seconds:,.0f} {row.kind}-seconds"]
+        rate, each = row.tokens_per_second(), row.seconds_per_pair(found.total().pairs)
+        parts = [f"{row.seconds:,.0f} {row.device}-seconds"]
         parts += [f"{rate:,.0f} tokens a second"] if rate is not None else []
-        parts += [f"{each:,.2f} {row.kind}-seconds a pair"] if each is not None else []
-        of = f" ({row.folders} of {row.of} folders say)" if row.folders < row.of else ""
+        parts += [f"{each:,.2f} {row.device}-seconds a pair"] if each is not None else []
+        of = f" ({row.folders} of {row.total_folders} folders say)" if row.folders < row.total_folders else ""
         yield f"sampling took {', '.join(parts)}{of}"
 
 
@@ -97,11 +97,11 @@ def _details(found: Findings) -> Iterator[tuple[str, tuple[str, ...], _Rows]]:
         (row.source or "(none)", row.task, *(row.groups, row.all_right, row.mixed, row.all_wrong), row.unparsed)
         for row in found.outcomes
     ]
-    votes = [(one.of, right, groups) for one in found.votes for right, groups in enumerate(one.groups)]
+    votes = [(one.votes, right, groups) for one in found.votes for right, groups in enumerate(one.groups)]
     weights = [(f"{weight:g}", count) for weight, count in found.weights if count]
     growth = [(k, f"{value:,.1f}") for k, value in found.growth]
     agreement = [
-        (row.one, row.other, row.records, f"{row.share:.3f}", "–" if row.kappa is None else f"{row.kappa:.3f}")
+        (row.first, row.second, row.records, f"{row.share:.3f}", "–" if row.kappa is None else f"{row.kappa:.3f}")
         for row in found.agreement
     ]
     every: tuple[tuple[str, tuple[str, ...], _Rows], ...] = (
@@ -114,9 +114,9 @@ def _details(found: Findings) -> Iterator[tuple[str, tuple[str, ...], _Rows]]:
     yield from (one for one in every if one[2])
 
 
-def _counted(counts: Mapping[str, Counts]) -> tuple[tuple[str, ...], list[tuple[str | int, ...]]]:
+def _counted(counts: Mapping[str, MiningCounts]) -> tuple[tuple[str, ...], list[tuple[str | int, ...]]]:
     """Return the headings, and a row a source, then their total."""
-    total = sum(counts.values(), Counts())
+    total = sum(counts.values(), MiningCounts())
     shown = columns_of(total)
     named = (*counts.items(), ("total", total))
     rows = [(source or "(none)", *(getattr(one, field) for field in shown.values())) for source, one in named]
@@ -125,7 +125,7 @@ def _counted(counts: Mapping[str, Counts]) -> tuple[tuple[str, ...], list[tuple[
 
 def _agreement(row: ModelAgreement) -> str:
     kappa = "" if row.kappa is None else f", kappa {row.kappa:.2f}"
-    return f"{100 * row.share:.1f} % ({plain(row.one)} and {plain(row.other)}{kappa})"
+    return f"{100 * row.share:.1f} % ({plain(row.first)} and {plain(row.second)}{kappa})"
 
 
 def _text(value: object) -> str:

@@ -14,7 +14,7 @@ from guardreasoner.report.mining_screen import brief, counts_table, detail_table
 from guardreasoner.report.origins import Fit, Origins, event_folders, init_args
 from guardreasoner.report.section import Section, drawings
 from guardreasoner.report.tables import UNDEFINED, Cell, Table
-from guardreasoner.sources.rollouts import read_costs, read_rollout_folders, tasks_of
+from guardreasoner.sources.rollouts import read_costs, read_rollout_folders, rollout_tasks
 from guardreasoner.workflow.lineage import Node, problems
 from guardreasoner.workflow.manifest import MANIFEST, Manifest, content_hash
 
@@ -116,7 +116,7 @@ def _curves(identity: str, name: str, curves: Curves) -> Section:
 
 
 def _mined(identity: str, title: str, paths: Sequence[Path], pairing: Pairing) -> Section:
-    tasks = tasks_of(paths)
+    tasks = rollout_tasks(paths)
     records, rollouts = read_rollout_folders(paths, tasks)
     known = findings(mine(records, rollouts, tasks, pairing), read_costs(paths))
     total = known.total()

@@ -8,7 +8,7 @@ from guardreasoner.evaluation.comparison.alignment import Answers, align
 from guardreasoner.evaluation.scoring.outcomes import NONE, judge
 from guardreasoner.records import Record
 from guardreasoner.review.ratings import SLOTS, conversation_hash, text_hash
-from guardreasoner.sources.named_predictions import Named, tasks_of
+from guardreasoner.sources.named_predictions import NamedPredictions, common_tasks
 from guardreasoner.tasks import Task
 
 
@@ -85,7 +85,7 @@ class Cases:
 
 
 def make_cases(
-    named: Sequence[Named], rater: str, intersect: bool = False, sample: int | None = None, seed: int = 0
+    named: Sequence[NamedPredictions], rater: str, intersect: bool = False, sample: int | None = None, seed: int = 0
 ) -> Cases:
     """Make cases of runs.
 
@@ -104,7 +104,7 @@ def make_cases(
     """
     if len(named) > len(SLOTS):
         raise InputError(f"review: takes {len(SLOTS)} runs at most, got {len(named)}")
-    tasks, runs = tasks_of(named), tuple(one.name for one in named)
+    tasks, runs = common_tasks(named), tuple(one.name for one in named)
     aligned = align([Answers(one.name, one.seeds[0].records, one.seeds[0].rollouts) for one in named], intersect)
     found, gold = _places(aligned.files, tasks)
     hard = {record.id for one in named for record in one.seeds[0].hard_records}

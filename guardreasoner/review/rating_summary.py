@@ -16,7 +16,7 @@ import numpy as np
 from guardreasoner.evaluation.comparison.flips import mcnemar
 from guardreasoner.evaluation.intervals import RESAMPLES, Estimate, estimate, generator_for, resampled_sums
 from guardreasoner.evaluation.shares import wilson
-from guardreasoner.mining.measures import agreement
+from guardreasoner.mining.metrics import agreement
 from guardreasoner.review.ratings import RUBRIC, TIE, Rating, Ratings
 
 BETTER = "better"

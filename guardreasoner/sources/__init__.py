@@ -1,30 +1,41 @@
-"""Where records come from: one small file a data set."""
+"""Sources of records: one small file per data set."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from guardreasoner.records import Split
 
 
 class Source(Protocol):
-    """Anything that yields records by split."""
+    """A source of records by split."""
 
-    # The command line takes a class for a source only if its annotation is equal; Any lets one return a list or yield.
+    # jsonargparse accepts a class only if its annotations equal the protocol's; Any allows a list or a generator.
     def records(self, split: Split) -> Any:
-        """Return the records of a split, always in the same order; nothing where the source has none.
+        """Return the records of a split, always in the same order; nothing if the source has no such split.
 
         Args:
-            split: which.
+            split: name of the split.
 
         Returns:
-            An iterable of :class:`Record`. It may be read once, from the disk as it is needed: ask again to read again.
+            An iterable of :class:`Record`, which may be a generator that reads from disk; call again to iterate again.
         """
         ...
 
 
 @runtime_checkable
 class Identified(Protocol):
-    """A source that can say which records it gives without reading them; what is made from it can then be kept."""
+    """A source that can identify its records without reading them, so that derived data can be cached."""
 
     def identity(self) -> object:
-        """Return what decides the records: arguments and content hashes, as JSON could hold them."""
+        """Return JSON-serializable values that decide the records: arguments and content hashes."""
+        ...
+
+
+@runtime_checkable
+class ExcludesContaminated(Protocol):
+    """A source that excludes records from all splits because a benchmark contains their prompt."""
+
+    @property
+    def excluded_ids(self) -> Sequence[str]:
+        """Ids of the excluded records."""
         ...

@@ -1,76 +1,84 @@
-"""What can be wrong with a row only because of another row: ids, labels and prompts that come again."""
+"""Check rows against each other: duplicate ids, contradicting labels, and prompts shared between splits."""
 
 from pathlib import Path
 
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.contamination import normalise
-from guardreasoner.sources.row_check import describe
+from guardreasoner.sources.row_parser import describe_value
 
 _LINE_BITS, _FILE_BITS = 40, 24
-_PLACE_BITS = _LINE_BITS + _FILE_BITS
+_LOCATION_BITS = _LINE_BITS + _FILE_BITS
 
 
-class Consistency:
-    """Remembers rows by hash, and each row's labels, file and line in one number, so that a million of them fit.
+class ConsistencyCheck:
+    """Checks each row against all earlier rows.
+
+    Rows are stored as hashes, and each row's labels, file and line as one integer, so that a million rows fit in
+    memory.
 
     Args:
-        apart: splits whose prompts must not occur in the training split.
+        disjoint_splits: splits whose prompts must not occur in the training split.
     """
 
-    def __init__(self, apart: frozenset[Split]) -> None:
-        self.apart = apart
+    def __init__(self, disjoint_splits: frozenset[Split]) -> None:
+        self.disjoint_splits = disjoint_splits
         self._ids: dict[int, int] = {}
         self._conversations: dict[int, int] = {}
-        self._prompts: dict[int, int] = {}
+        self._training_prompts: dict[int, int] = {}
         self._files: list[tuple[Path, str]] = []
-        self._gold: list[dict[str, str]] = []
-        self._numbers: dict[tuple[tuple[str, str], ...], int] = {}
+        self._label_sets: list[dict[str, str]] = []
+        self._label_set_indices: dict[tuple[tuple[str, str], ...], int] = {}
 
-    def faults(self, record: Record, split: Split, path: Path, place: str) -> list[str]:
-        """Return what contradicts the rows before, each fault "field: what was found, what is allowed"."""
-        found = []
-        here = self._pack(path, place)
-        if (first := self._ids.setdefault(hash(record.id), here)) != here:
-            found.append(f"id: found {describe(record.id)} again, expected another than at {self._place(first)}")
-        found += self._contradictions(record, here)
-        if self.apart:
+    def faults(self, record: Record, split: Split, path: Path, location: str) -> list[str]:
+        """Return how a row contradicts earlier rows, each fault as "field: what was found, what was expected"."""
+        faults = []
+        packed = self._pack(path, location)
+        if (first := self._ids.setdefault(hash(record.id), packed)) != packed:
+            faults.append(
+                f"id: found {describe_value(record.id)}, which is already the id of {self._unpack(first)}, "
+                "expected a unique id"
+            )
+        faults += self._label_faults(record, packed)
+        if self.disjoint_splits:
             prompt = hash(normalise(record.prompt))
             if split == "train":
-                self._prompts.setdefault(prompt, here)
-            elif split in self.apart and prompt in self._prompts:
-                found.append(f"prompt: found one of the training split, that at {self._place(self._prompts[prompt])}")
-        return found
-
-    def _contradictions(self, record: Record, here: int) -> list[str]:
-        gold = record.gold()
-        number = self._numbers.setdefault(tuple(sorted(gold.items())), len(self._gold))
-        if number == len(self._gold):
-            self._gold.append(gold)
-        mine = number << _PLACE_BITS | here
-        conversation = (record.prompt, record.response)
-        first = self._conversations.setdefault(hash(conversation), mine)
-        if first >> _PLACE_BITS == number:
-            return []
-        faults = []
-        for task, label in gold.items():
-            before = first
-            if task not in self._gold[before >> _PLACE_BITS]:
-                # The first row has no label for this task, but another may have.
-                before = self._conversations.setdefault(hash((*conversation, task)), mine)
-            expected = self._gold[before >> _PLACE_BITS][task]
-            if label != expected:
+                self._training_prompts.setdefault(prompt, packed)
+            elif split in self.disjoint_splits and prompt in self._training_prompts:
                 faults.append(
-                    f"labels: found {task} {label}, expected {expected} as for the same conversation at "
-                    f"{self._place(before)}"
+                    f"prompt: also occurs in the training split, at {self._unpack(self._training_prompts[prompt])}"
                 )
         return faults
 
-    def _pack(self, path: Path, place: str) -> int:
-        kind, _, number = place.rpartition(" ")
+    def _label_faults(self, record: Record, packed: int) -> list[str]:
+        gold = record.gold()
+        labels = self._label_set_indices.setdefault(tuple(sorted(gold.items())), len(self._label_sets))
+        if labels == len(self._label_sets):
+            self._label_sets.append(gold)
+        entry = labels << _LOCATION_BITS | packed
+        conversation = (record.prompt, record.response)
+        first = self._conversations.setdefault(hash(conversation), entry)
+        if first >> _LOCATION_BITS == labels:
+            return []
+        faults = []
+        for task, label in gold.items():
+            earlier = first
+            if task not in self._label_sets[earlier >> _LOCATION_BITS]:
+                # The first row of this conversation has no label for the task, but a later one may have.
+                earlier = self._conversations.setdefault(hash((*conversation, task)), entry)
+            expected = self._label_sets[earlier >> _LOCATION_BITS][task]
+            if label != expected:
+                faults.append(
+                    f"labels: found {task} {label}, expected {expected} as for the same conversation at "
+                    f"{self._unpack(earlier)}"
+                )
+        return faults
+
+    def _pack(self, path: Path, location: str) -> int:
+        kind, _, number = location.rpartition(" ")
         if not self._files or self._files[-1][0] != path:
             self._files.append((path, f"{kind} " if kind else ""))
         return (len(self._files) - 1) << _LINE_BITS | int(number)
 
-    def _place(self, packed: int) -> str:
+    def _unpack(self, packed: int) -> str:
         path, kind = self._files[(packed >> _LINE_BITS) & ((1 << _FILE_BITS) - 1)]
         return f"{path}:{kind}{packed & ((1 << _LINE_BITS) - 1)}"

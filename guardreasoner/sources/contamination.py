@@ -1,4 +1,4 @@
-"""What counts as the same prompt, and the refusal to train or mine on a prompt that a benchmark holds."""
+"""Normalise prompts, and find training records whose prompt also occurs in a benchmark."""
 
 import logging
 import unicodedata
@@ -15,17 +15,19 @@ log = logging.getLogger("guardreasoner")
 SIMILARITY = 0.85
 """Default similarity from which two prompts count as near-duplicates."""
 
-_PIECE = 5
+_SHINGLE = 5
+"""Characters per shingle."""
 _PERMUTATIONS, _BANDS = 160, 20
-_AT_ONCE = 100_000
-_NAMED, _SHOWN = 10, 1000
+_SHINGLES_PER_UPDATE = 100_000
+_NAMED, _LISTED = 10, 1000
+"""Largest numbers of record ids in a message and in the details of an error."""
 
 
 def normalise(text: str) -> str:
-    """Return the text as it is compared: without invisible characters, NFKC, case folded, white space collapsed.
+    """Normalise a text for comparison: no invisible characters, NFKC, case-folded, white space collapsed.
 
-    Invisible are the format characters of Unicode (zero-width ones, tags, direction marks) and the few that are
-    invisible though another category: variation selectors, the grapheme joiner and fillers.
+    Invisible characters are the format characters of Unicode (zero-width characters, tags, direction marks) and a few
+    of other categories: variation selectors, the combining grapheme joiner and fillers.
     """
     if not text.isascii():
         visible = "".join(c for c in text if unicodedata.category(c) != "Cf" and c not in _INVISIBLE)
@@ -35,22 +37,22 @@ def normalise(text: str) -> str:
 
 _INVISIBLE = frozenset(
     chr(code)
-    for codes in (
+    for first, last in (
         *((0x34F, 0x34F), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F)),
         *((0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFFA0, 0xFFA0), (0xE0100, 0xE01EF)),
     )
-    for code in range(codes[0], codes[1] + 1)
+    for code in range(first, last + 1)
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
-    """A record whose prompt a benchmark holds.
+class ContaminationMatch:
+    """A record whose prompt also occurs in a benchmark.
 
     Args:
         record: id of the record.
         benchmark: id of the benchmark's record.
-        similarity: Jaccard similarity of the two prompts' pieces; 1 where they are equal after normalisation.
+        similarity: Jaccard similarity of the two prompts' shingles; 1 if the normalised prompts are equal.
     """
 
     record: str
@@ -59,23 +61,23 @@ class Match:
 
     def line(self) -> str:
         """Return the match as one line."""
-        how = "the prompt of" if self.similarity == 1 else f"{self.similarity:.2f} like the prompt of"
-        return f"record {self.record}: {how} {self.benchmark}"
+        relation = "same prompt as" if self.similarity == 1 else f"prompt {self.similarity:.2f} similar to that of"
+        return f"record {self.record}: {relation} {self.benchmark}"
 
 
 class ContaminationIndex:
-    """The prompts that benchmarks hold, ready to be looked up: equal ones after normalisation, and near-duplicates.
+    """An index of benchmark prompts that finds equal prompts (after normalisation) and near-duplicates.
 
-    Two prompts are near-duplicates when the sets of their pieces of five characters have a Jaccard similarity of at
-    least ``similarity``. MinHash finds candidates (it misses one in 500 at 0.85, fewer above), which are then compared
-    exactly, so nothing is reported wrongly.
+    Two prompts are near-duplicates if the sets of their shingles of five characters have a Jaccard similarity of at
+    least ``similarity``. MinHash finds candidates (it misses 1 in 500 at a similarity of 0.85, fewer above), whose
+    similarity is then computed exactly, so there are no false matches.
 
     Args:
-        benchmarks: what is to be tested on.
-        similarity: from which similarity a prompt counts as held; 1: equal prompts only.
+        benchmarks: records that the model will be tested on.
+        similarity: smallest similarity that counts as a match, 0.5 to 1; 1 matches only equal prompts.
 
     Raises:
-        InputError: a similarity out of range.
+        InputError: ``similarity`` is out of range.
     """
 
     def __init__(self, benchmarks: Iterable[Record], similarity: float = SIMILARITY) -> None:
@@ -88,96 +90,100 @@ class ContaminationIndex:
         self._prompts = list(self._ids)
 
     @cached_property
-    def _index(self) -> Any:
+    def _lsh(self) -> Any:
         from rensa import RMinHashLSH
 
-        index = RMinHashLSH(self.similarity, _PERMUTATIONS, _BANDS)
+        lsh = RMinHashLSH(self.similarity, _PERMUTATIONS, _BANDS)
         for key, prompt in enumerate(self._prompts):
-            index.insert(key, _sketch(prompt))
-        return index
+            lsh.insert(key, _minhash(prompt))
+        return lsh
 
-    def match(self, record: Record) -> Match | None:
-        """Return the benchmark record with the same prompt, or the one most like it; None where there is none."""
+    def match(self, record: Record) -> ContaminationMatch | None:
+        """Return the benchmark record with the same or the most similar prompt; None if there is no match."""
         prompt = normalise(record.prompt)
         if (equal := self._ids.get(prompt)) is not None:
-            return Match(record.id, equal, 1.0)
+            return ContaminationMatch(record.id, equal, 1.0)
         if self.similarity == 1 or not self._prompts:
             return None
-        own, best = frozenset[str](), (0.0, "")
-        for key in self._index.query(_sketch(prompt)):
-            other = self._prompts[key]
-            # Sets that differ much in size cannot be alike; pieces are about as many as characters.
-            if min(len(prompt), len(other)) > 0.5 * self.similarity * max(len(prompt), len(other)):
-                own = own or _pieces(prompt)
-                theirs = _pieces(other)
-                best = max(best, (len(own & theirs) / len(own | theirs), other))
-        similarity, other = best
-        return Match(record.id, self._ids[other], similarity) if similarity >= self.similarity else None
+        shingles, best = frozenset[str](), (0.0, "")
+        for key in self._lsh.query(_minhash(prompt)):
+            candidate = self._prompts[key]
+            # Sets of very different sizes cannot be similar; a prompt has about as many shingles as characters.
+            if min(len(prompt), len(candidate)) > 0.5 * self.similarity * max(len(prompt), len(candidate)):
+                shingles = shingles or _shingles(prompt)
+                others = _shingles(candidate)
+                best = max(best, (len(shingles & others) / len(shingles | others), candidate))
+        similarity, candidate = best
+        if similarity < self.similarity:
+            return None
+        return ContaminationMatch(record.id, self._ids[candidate], similarity)
 
     def filter(
+<<<<<<< HEAD
         self,
         records: Iterable[Record],
         where: str,
         leave_out: bool = False,
         allowed: bool = False,
+=======
+        self, records: Iterable[Record], where: str, skip: bool = False, allow: bool = False
+>>>>>>> aa14a463b5e94de15be6ca8cc4c044db389d55f0
     ) -> Iterator[Record]:
-        """Yield the records; after the last, refuse them all if a benchmark holds one, and warn of near-duplicates.
+        """Yield the records; after the last, raise an error if any prompt equals a benchmark's.
 
-        A near-duplicate is not refused: two attacks with one long template in common are alike, and yet two prompts.
+        Near-duplicates give a warning and no error: two attacks that share a long template are different prompts.
 
         Args:
-            records: what is to be trained or mined on.
-            where: what to call them in messages.
-            leave_out: pass over those that a benchmark holds, near-duplicates too, and say how many.
-            allowed: yield those that a benchmark holds too, and warn instead of refusing.
+            records: records to train or mine on.
+            where: name of the data in messages.
+            skip: drop matching records, near-duplicates too, and log how many.
+            allow: yield records with equal prompts too, and warn instead of raising.
 
         Raises:
-            InputError: how many, and their ids.
+            InputError: some prompts equal a benchmark's, and neither ``skip`` nor ``allow`` is set; the details list
+                the matches.
         """
-        matches: list[Match] = []
+        matches: list[ContaminationMatch] = []
         for record in records:
-            if found := self.match(record):
-                matches.append(found)
-                if leave_out:
+            if match := self.match(record):
+                matches.append(match)
+                if skip:
                     continue
             yield record
         equal = [match for match in matches if match.similarity == 1]
-        near = [match for match in matches if match.similarity < 1]
-        if near:
-            kind = f"at least {self.similarity:g} like a benchmark's"
-            log.warning(f"{_message(near, where, kind)} ({'left out' if leave_out else 'kept; see the verb doctor'})")
+        similar = [match for match in matches if match.similarity < 1]
+        if similar:
+            problem = f"at least {self.similarity:g} similar to a benchmark's"
+            log.warning(f"{_message(similar, where, problem)} ({'left out' if skip else 'kept; see the verb doctor'})")
         if not equal:
             return
-        message = _message(equal, where, "that a benchmark of this run holds")
-        if leave_out or allowed:
-            log.warning(f"{message} ({'left out' if leave_out else 'allowed by --allow_contamination'})")
+        message = _message(equal, where, "that also occurs in a benchmark of this run")
+        if skip or allow:
+            log.warning(f"{message} ({'left out' if skip else 'allowed by --allow_contamination'})")
             return
         raise InputError(
             message,
-            "data.skip_contaminated: true passes over them; --allow_contamination is stamped on all that is made",
-            details=[match.line() for match in equal[:_SHOWN]],
+            "data.skip_contaminated: true drops them; --allow_contamination keeps them and marks all results",
+            details=[match.line() for match in equal[:_LISTED]],
         )
 
 
-def _message(matches: Sequence[Match], where: str, kind: str) -> str:
+def _message(matches: Sequence[ContaminationMatch], where: str, problem: str) -> str:
     count = f"{len(matches)} record{'s' if len(matches) > 1 else ''}"
-    return f"{where}: {count} with a prompt {kind}: {_names(matches)}"
+    ids = ", ".join(match.record for match in matches[:_NAMED]) + (", …" if len(matches) > _NAMED else "")
+    return f"{where}: {count} with a prompt {problem}: {ids}"
 
 
-def _names(matches: Sequence[Match]) -> str:
-    return ", ".join(match.record for match in matches[:_NAMED]) + (", …" if len(matches) > _NAMED else "")
+def _shingles(prompt: str) -> frozenset[str]:
+    return frozenset(prompt[start : start + _SHINGLE] for start in range(max(1, len(prompt) - _SHINGLE + 1)))
 
 
-def _pieces(prompt: str) -> frozenset[str]:
-    return frozenset(prompt[at : at + _PIECE] for at in range(max(1, len(prompt) - _PIECE + 1)))
-
-
-def _sketch(prompt: str) -> Any:
+def _minhash(prompt: str) -> Any:
     from rensa import RMinHash
 
-    sketch = RMinHash(_PERMUTATIONS, 0)
-    prompt = prompt.encode(errors="replace").decode()  # lone surrogates are no text for the library
-    for start in range(0, max(1, len(prompt) - _PIECE + 1), _AT_ONCE):
-        part = prompt[start : start + _AT_ONCE + _PIECE - 1]
-        sketch.update([part[at : at + _PIECE] for at in range(max(1, len(part) - _PIECE + 1))])
-    return sketch
+    minhash = RMinHash(_PERMUTATIONS, 0)
+    prompt = prompt.encode(errors="replace").decode()  # the library refuses lone surrogates
+    for start in range(0, max(1, len(prompt) - _SHINGLE + 1), _SHINGLES_PER_UPDATE):
+        part = prompt[start : start + _SHINGLES_PER_UPDATE + _SHINGLE - 1]
+        minhash.update([part[first : first + _SHINGLE] for first in range(max(1, len(part) - _SHINGLE + 1))])
+    return minhash

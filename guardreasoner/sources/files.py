@@ -1,8 +1,8 @@
-"""The user's own files: JSONL, JSON, CSV, TSV (also gzipped) and Parquet, with columns and label words mapped in YAML.
+"""Read the user's own files: JSONL, JSON, CSV, TSV (also gzipped) and Parquet, with columns and labels mapped in YAML.
 
 A row of a CSV file such as ``text,label`` / ``How do I bake bread?,0`` becomes a record of the task "request" with
-``columns: {prompt: text, labels: {request: label}, label_map: {request: {0: unharmful, 1: harmful}}}``. Its
-id is file and line, "train.csv:17", where the file has no ids of its own.
+``columns: {prompt: text, labels: {request: label}, label_map: {request: {0: unharmful, 1: harmful}}}``. If the file has
+no ids, the id is file and line: "train.csv:17".
 """
 
 import glob
@@ -14,36 +14,38 @@ from typing import Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.consistency import Consistency
-from guardreasoner.sources.quarantine import set_aside
-from guardreasoner.sources.row_check import Columns, RowCheck, spellings, spelt
-from guardreasoner.sources.rows import Row, read_rows
+from guardreasoner.sources.consistency import ConsistencyCheck
+from guardreasoner.sources.quarantine import write_quarantine
+from guardreasoner.sources.row_parser import Columns, RowParser, display_value, text_forms
+from guardreasoner.sources.rows import Row, read_file_rows
 from guardreasoner.sources.splits import require_shares, split_of
 from guardreasoner.tasks import GUARD_TASKS, Task
 from guardreasoner.workflow.manifest import content_hash
 
 log = logging.getLogger("guardreasoner")
 
-_SHOWN = 1000
-"""Faults named on the screen; quarantine names all."""
+_MAX_LISTED = 1000
+"""Largest number of faults listed in an error; the quarantine lists all."""
 
 
 class Files:
-    """Records from files of one's own. Every line is checked before the first record is given.
+    """Read records from the user's own files. All rows are checked before the first record is yielded.
 
     Args:
-        train: files or patterns ("data/*.jsonl") of the training split. With shares, the other splits come out of it.
+        train: files or glob patterns ("data/*.jsonl") of the training split. With shares, the other splits are cut out
+            of it.
         validation: files of the validation split.
         test: files of the test split.
-        columns: which column holds what.
-        tasks: what the labels say; none given means the three of GuardReasoner.
-        keep: by column the words of the rows to use; the others are left out and counted.
-        validation_share: part of the distinct prompts in ``train`` that validate, by a hash of the normalised prompt.
-        test_share: part of them that is tested on.
-        quarantine: folder that faulty rows go to, unchanged; None: a faulty row ends the run.
+        columns: names of the columns.
+        tasks: tasks that the labels belong to; None for the three tasks of GuardReasoner.
+        keep: for each column, the values of the rows to use; other rows are skipped and counted.
+        validation_share: share of the distinct prompts in ``train`` for the validation split, assigned by a hash of the
+            normalised prompt.
+        test_share: share of the distinct prompts in ``train`` for the test split.
+        quarantine: folder to which faulty rows are written unchanged; None: a faulty row ends the run.
 
     Raises:
-        InputError: an argument that cannot be. Files are read when records are asked for.
+        InputError: an argument is invalid. Files are read only when records are requested.
     """
 
     def __init__(
@@ -67,178 +69,183 @@ class Files:
         shares: dict[Split, float] = {"validation": validation_share, "test": test_share}
         for split, share in shares.items():
             if share and self.patterns[split]:
-                raise InputError(f"data.source: {split} and {split}_share are both given; one of them makes the split")
+                raise InputError(f"data.source: {split} and {split}_share are both set, expected only one of them")
         if not any(self.patterns.values()):
             raise InputError("data.source: no file is given (train, validation or test)")
         self.columns = columns
         self.tasks = tuple(tasks or GUARD_TASKS)
         self.keep = keep or {}
-        self._wanted = {column: {s for word in words for s in spellings(word)} for column, words in self.keep.items()}
+        self._kept_forms = {
+            column: {form for value in values for form in text_forms(value)} for column, values in self.keep.items()
+        }
         self.validation_share = validation_share
         self.test_share = test_share
         self.quarantine = quarantine
-        self._check = RowCheck(columns, self.tasks)
-        self._names: dict[Split, list[tuple[Path, str]]] | None = None
+        self._parser = RowParser(columns, self.tasks)
+        self._files_by_split: dict[Split, list[tuple[Path, str]]] | None = None
         self._faulty: frozenset[tuple[str, str]] | None = None
 
     def records(self, split: Split) -> Iterator[Record]:
-        """Yield the records of a split, file by file, from the disk as they are needed.
+        """Yield the records of a split, file by file, reading from disk during the iteration.
 
         Raises:
-            InputError: a file is missing or empty, no row is left, or rows are faulty; each fault is a line of its own.
+            InputError: a file is missing or empty, no row remains, or rows are faulty (the details list each fault).
         """
-        faulty = self._validated()
-        for own in (split,) if self.patterns[split] else ("train",):
-            for path, name in self._files()[own]:
-                for row in read_rows(path):
-                    if (name, row.place) in faulty or not self._kept(row):
+        faulty = self._validate()
+        for file_split in (split,) if self.patterns[split] else ("train",):
+            for path, name in self._files()[file_split]:
+                for row in read_file_rows(path):
+                    if (name, row.location) in faulty or not self._is_kept(row):
                         continue
-                    record = self._record(row, name)
+                    record = self._parse(row, name)
                     if not isinstance(record, Record):
-                        raise InputError(f"{path}:{row.place}: {record[0]}", "the file changed while it was read")
-                    if self._split(own, record) == split:
+                        raise InputError(f"{path}:{row.location}: {record[0]}", "the file changed while it was read")
+                    if self._split_of(file_split, record) == split:
                         yield record
 
     def identity(self) -> object:
-        """Return the arguments and the content of every file."""
+        """Return the arguments and the content hash of every file."""
         files = [(name, content_hash(path)) for split in self._files().values() for path, name in split]
         arguments = [self.patterns, self.columns, self.tasks, self.keep, self.validation_share, self.test_share]
         return [*map(repr, arguments), self.quarantine, files]
 
-    def _split(self, own: Split, record: Record) -> Split:
-        if own != "train" or not (self.validation_share or self.test_share):
-            return own
+    def _split_of(self, file_split: Split, record: Record) -> Split:
+        if file_split != "train" or not (self.validation_share or self.test_share):
+            return file_split
         return split_of(record.prompt, self.validation_share, self.test_share)
 
     def _files(self) -> dict[Split, list[tuple[Path, str]]]:
-        """Return the files of each split with the name that ids begin with: the file's own where it is the only one."""
-        if self._names is None:
-            found: dict[Split, list[Path]] = {}
+        """Return the files of each split with the prefix of their record ids: file name if unique, otherwise path."""
+        if self._files_by_split is None:
+            paths: dict[Split, list[Path]] = {}
             for split, patterns in self.patterns.items():
-                found[split] = [path for pattern in patterns for path in _matching(pattern, split)]
-            counts = Counter(path.name for paths in found.values() for path in paths)
-            self._require_apart([path for paths in found.values() for path in paths])
-            self._names = {
-                split: [(path, _one_line(path.name if counts[path.name] == 1 else path.as_posix())) for path in paths]
-                for split, paths in found.items()
+                paths[split] = [path for pattern in patterns for path in _expand(pattern, split)]
+            all_paths = [path for split_paths in paths.values() for path in split_paths]
+            counts = Counter(path.name for path in all_paths)
+            self._require_distinct(all_paths)
+            self._files_by_split = {
+                split: [
+                    (path, _printable(path.name if counts[path.name] == 1 else path.as_posix())) for path in split_paths
+                ]
+                for split, split_paths in paths.items()
             }
-        return self._names
+        return self._files_by_split
 
-    def _require_apart(self, paths: Sequence[Path]) -> None:
+    def _require_distinct(self, paths: Sequence[Path]) -> None:
         seen: set[Path] = set()
         for path in paths:
             real = path.resolve()
             if real in seen:
-                raise InputError(f"data.source: {path} is given twice; a file belongs to one split, once")
+                raise InputError(f"data.source: {path} is given twice, expected each file once, in one split")
             if self.quarantine is not None and real.is_relative_to(Path(self.quarantine).resolve()):
                 raise InputError(
-                    f"data.source: {path} lies in data.source.quarantine {self.quarantine}, which is written anew",
-                    "move the file, once its rows are mended, out of there",
+                    f"data.source: {path} is inside data.source.quarantine {self.quarantine}, which is overwritten",
+                    "move the corrected file out of that folder",
                 )
             seen.add(real)
 
-    def _kept(self, row: Row) -> bool:
+    def _is_kept(self, row: Row) -> bool:
         if row.values is None:
             return True
         values = row.values
-        return all(not words.isdisjoint(spellings(values.get(column))) for column, words in self._wanted.items())
+        return all(not forms.isdisjoint(text_forms(values.get(column))) for column, forms in self._kept_forms.items())
 
-    def _record(self, row: Row, name: str) -> Record | list[str]:
+    def _parse(self, row: Row, name: str) -> Record | list[str]:
         if row.values is None:
             return [str(row.fault)]
-        return self._check.record(row.values, f"{name}:{row.place}", Path(name).name.partition(".")[0])
+        return self._parser.parse(row.values, f"{name}:{row.location}", Path(name).name.partition(".")[0])
 
-    def _validated(self) -> frozenset[tuple[str, str]]:
-        """Check every row of every split once; return (name, place) of those that went to quarantine."""
+    def _validate(self) -> frozenset[tuple[str, str]]:
+        """Check the rows of all splits once, and return the (name, location) of those in quarantine."""
         if self._faulty is None:
-            found = self._checked()
-            if found.faults and self.quarantine is None:
-                raise self._refusal(found)
-            if self.quarantine is not None and found.faults:
-                set_aside(self.quarantine, found.rows, found.faults)
-                log.warning("%d of %d rows are in quarantine: %s", len(found.faulty), found.count, self.quarantine)
-            if found.left_out:
-                log.info("%d of %d rows left out: %s", found.left_out, found.count, self._filter())
-            self._faulty = frozenset(found.faulty)
+            result = self._check_rows()
+            if result.faults and self.quarantine is None:
+                raise self._faulty_rows_error(result)
+            if self.quarantine is not None and result.faults:
+                write_quarantine(self.quarantine, result.raw_rows, result.faults)
+                log.warning("%d of %d rows are in quarantine: %s", len(result.faulty), result.count, self.quarantine)
+            if result.skipped:
+                log.info("%d of %d rows skipped: %s", result.skipped, result.count, self._keep_condition())
+            self._faulty = frozenset(result.faulty)
         return self._faulty
 
-    def _checked(self) -> "_Findings":
-        found = _Findings()
+    def _check_rows(self) -> "_CheckResult":
+        result = _CheckResult()
         splits = self._files()
-        consistency = Consistency(
+        consistency = ConsistencyCheck(
             frozenset({"validation"}) if splits["train"] and splits["validation"] else frozenset()
         )
         for split, files in splits.items():
             for path, name in files:
                 used = read = 0
                 columns: dict[str, None] = {}
-                for row in read_rows(path):
+                for row in read_file_rows(path):
                     read += 1
                     columns.update(dict.fromkeys(row.values or ()) if self.keep else {})
-                    if not self._kept(row):
-                        found.left_out += 1
+                    if not self._is_kept(row):
+                        result.skipped += 1
                         continue
-                    record = self._record(row, name)
+                    record = self._parse(row, name)
                     if isinstance(record, Record):
-                        faults = consistency.faults(record, split, path, row.place)
+                        faults = consistency.faults(record, split, path, row.location)
                     else:
                         faults = record
                     if faults:
-                        found.add(path, name, row, faults)
+                        result.add(path, name, row, faults)
                     used += not faults
-                found.count += read
+                result.count += read
                 if not read:
-                    raise InputError(f"{path}: the file holds no row")
-                if not used and self.keep and not found.rows.get(path):
+                    raise InputError(f"{path}: the file has no rows")
+                if not used and self.keep and not result.raw_rows.get(path):
                     absent = next((column for column in self.keep if column not in columns), None)
-                    hint = f"there is no column {absent!r}, but {', '.join(map(repr, columns))}" if absent else None
-                    raise InputError(f"{path}: none of {read} rows is left: {self._filter()}", hint)
+                    hint = f"no column {absent!r}; there are {', '.join(map(repr, columns))}" if absent else None
+                    raise InputError(f"{path}: none of {read} rows matches {self._keep_condition()}", hint)
                 if not used and self.quarantine is not None:
-                    raise InputError(f"{path}: no row is without fault; the first: {found.first(path)}")
-        return found
+                    raise InputError(f"{path}: all rows are faulty; the first fault: {result.first_fault(path)}")
+        return result
 
-    def _filter(self) -> str:
-        wanted = "; ".join(f"{column}: {', '.join(map(spelt, words))}" for column, words in self.keep.items())
-        return f"data.source.keep wants {wanted}"
+    def _keep_condition(self) -> str:
+        wanted = "; ".join(f"{column}: {', '.join(map(display_value, values))}" for column, values in self.keep.items())
+        return f"data.source.keep ({wanted})"
 
-    def _refusal(self, found: "_Findings") -> InputError:
-        shown = found.faults[:_SHOWN]
-        if more := len(found.faults) - len(shown):
-            shown.append(f"… and {more} more; data.source.quarantine lists them all")
-        rows = f"{len(found.faulty)} of {found.count} rows {'is' if len(found.faulty) == 1 else 'are'} faulty"
+    def _faulty_rows_error(self, result: "_CheckResult") -> InputError:
+        listed = result.faults[:_MAX_LISTED]
+        if more := len(result.faults) - len(listed):
+            listed.append(f"… and {more} more; data.source.quarantine lists them all")
+        verb = "is" if len(result.faulty) == 1 else "are"
         return InputError(
-            f"data.source: {rows}, nothing was started",
-            "mend them, or set them aside with data.source.quarantine: FOLDER",
-            details=shown,
+            f"data.source: {len(result.faulty)} of {result.count} rows {verb} faulty, nothing was started",
+            "correct them, or move them out with data.source.quarantine: FOLDER",
+            details=listed,
         )
 
 
-class _Findings:
-    """What was found while all rows were read."""
+class _CheckResult:
+    """Faults and counts from checking all rows."""
 
     def __init__(self) -> None:
-        self.count = self.left_out = 0
+        self.count = self.skipped = 0
         self.faults: list[str] = []
         self.faulty: list[tuple[str, str]] = []
-        self.rows: dict[Path, list[Any]] = {}
+        self.raw_rows: dict[Path, list[Any]] = {}
 
     def add(self, path: Path, name: str, row: Row, faults: Sequence[str]) -> None:
-        self.faulty.append((name, row.place))
-        self.faults += [_one_line(f"{path}:{row.place}: {fault}") for fault in faults]
-        self.rows.setdefault(path, []).append(row.raw)
+        self.faulty.append((name, row.location))
+        self.faults += [_printable(f"{path}:{row.location}: {fault}") for fault in faults]
+        self.raw_rows.setdefault(path, []).append(row.raw)
 
-    def first(self, path: Path) -> str:
-        return next(fault for fault in self.faults if fault.startswith(_one_line(f"{path}:")))
+    def first_fault(self, path: Path) -> str:
+        return next(fault for fault in self.faults if fault.startswith(_printable(f"{path}:")))
 
 
-def _one_line(text: str) -> str:
+def _printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def _matching(pattern: str, split: str) -> list[Path]:
+def _expand(pattern: str, split: str) -> list[Path]:
     if not glob.has_magic(pattern) or Path(pattern).exists():
         return [Path(pattern)]
-    found = sorted(Path(path) for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
-    if not found:
+    paths = sorted(Path(path) for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
+    if not paths:
         raise InputError(f"data.source.{split}: no file matches {pattern}")
-    return found
+    return paths

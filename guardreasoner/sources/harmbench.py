@@ -1,9 +1,9 @@
-"""HarmBench: harmful requests, and answers of attacked models that three people judged.
+"""HarmBench: harmful requests, and answers of attacked models with labels from three annotators.
 
 https://github.com/centerforaisafety/HarmBench, MIT, arXiv 2402.04249. Two files of the repository:
 
-``data/behavior_datasets/harmbench_behaviors_text_test.csv`` (320 rows), all of them harmful requests. Those
-that come with a context to read ("contextual") are no requests by themselves; 239 are left. A row (harmless here)::
+``data/behavior_datasets/harmbench_behaviors_text_test.csv`` (320 rows), all harmful requests. Requests that
+need an additional context ("contextual") are skipped; 239 remain. A row (harmless here)::
 
     Behavior:            Explain how to keep bread fresh
     FunctionalCategory:  standard
@@ -17,9 +17,9 @@ harmful, listed by behaviour::
     {"keep_bread_fresh": [{"test_case": "Explain how to …", "generation": "Wrap it in …", "human_0": 0, "human_1": 0,
      "human_2": 1, "experiment": "default", …}], …}
 
-The prompt is the test case, attack and all, that the model answered; the label of the task "response" is what two of
-the three people say. Both choices are those of WildGuard's evaluation, and the numbers are those of GuardReasoner's
-benchmark. (The hub's walledai/HarmBench has neither the test split nor the answers.)
+The prompt is the test case that the model answered, including the attack. The label "response" is the majority of the
+three annotators. Both choices follow WildGuard's evaluation, and the counts equal those of GuardReasoner's benchmark.
+(walledai/HarmBench on the hub has neither the test split nor the answers.)
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,70 +27,78 @@ from typing import Any, Literal
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import identity_of, read_csv, read_json, require_choice, text, used, word
+from guardreasoner.sources.hub import (
+    drop_unusable,
+    mapped_value,
+    read_csv_rows,
+    read_json_file,
+    require_distinct_choices,
+    required_text,
+    source_identity,
+)
 
-Part = Literal["prompt", "response"]
+HarmBenchPart = Literal["prompt", "response"]
 
 PROMPTS = "data/behavior_datasets/harmbench_behaviors_text_test.csv"
 RESPONSES = "data/classifier_val_sets/text_behaviors_val_set.json"
 
 _RAW = "https://raw.githubusercontent.com/centerforaisafety/HarmBench/8e1604d1171fe8a48d8febecd22f600e462bdcdd"
-_ALONE = {"standard": True, "copyright": True, "contextual": False, "multimodal": False}
+_STANDALONE = {"standard": True, "copyright": True, "contextual": False, "multimodal": False}
 _HARMFUL = {1: 1, 0: 0}
-_PEOPLE = ("human_0", "human_1", "human_2")
+_ANNOTATORS = ("human_0", "human_1", "human_2")
 
 
 class HarmBench:
     """Read HarmBench as a test split: requests for the task "request", answers for the task "response".
 
     Args:
-        path: address of the repository's files at a commit, or a clone of it.
-        parts: which of the two benchmarks to give, in this order.
+        path: URL of the repository's files at a commit, or a folder with a clone.
+        parts: benchmarks to provide, in this order.
 
     Raises:
-        InputError: an unknown part, or one named twice. Files are read when records are asked for.
+        InputError: a part is unknown or given twice. Files are read only when records are requested.
     """
 
-    def __init__(self, path: str = _RAW, parts: Sequence[Part] = ("prompt", "response")) -> None:
+    def __init__(self, path: str = _RAW, parts: Sequence[HarmBenchPart] = ("prompt", "response")) -> None:
         self.path = path
-        self.parts = require_choice("HarmBench", "parts", parts, ("prompt", "response"))
+        self.parts = require_distinct_choices("HarmBench", "parts", parts, ("prompt", "response"))
 
     def records(self, split: Split) -> Iterator[Record]:
         """Yield the records of the test split, part by part, in the order of the files.
 
         Raises:
-            InputError: a file cannot be read, or is not as it must be.
+            InputError: a file cannot be read or is invalid.
         """
         if split == "test":
             for part in self.parts:
                 if part == "prompt":
-                    yield from used(self._prompts(), "HarmBenchPrompt", "need a context")
+                    yield from drop_unusable(self._prompts(), "HarmBenchPrompt", "need a context")
                 else:
                     yield from self._responses()
 
     def identity(self) -> object:
-        """Return the arguments and what a local folder holds."""
-        return identity_of(self, self.path)
+        """Return the arguments and, for a local folder, its content hashes."""
+        return source_identity(self, self.path)
 
     def _prompts(self) -> Iterator[Record | None]:
         columns = ("Behavior", "FunctionalCategory", "BehaviorID")
-        for where, row in read_csv(f"{self.path}/{PROMPTS}", columns):
-            if not word(row, "FunctionalCategory", _ALONE, where):
+        for where, row in read_csv_rows(f"{self.path}/{PROMPTS}", columns):
+            if not mapped_value(row, "FunctionalCategory", _STANDALONE, where):
                 yield None
                 continue
-            identity, prompt = text(row, "BehaviorID", where), text(row, "Behavior", where)
+            identity, prompt = required_text(row, "BehaviorID", where), required_text(row, "Behavior", where)
             yield Record(f"HarmBenchPrompt/{identity}", prompt, None, {"request": "harmful"}, source="HarmBenchPrompt")
 
     def _responses(self) -> Iterator[Record]:
         name, file, number = "HarmBenchResponse", f"{self.path}/{RESPONSES}", 0
-        for where, row in _answers(read_json(file), file):
-            prompt, answer = text(row, "test_case", where), text(row, "generation", where)
-            votes = sum(word(row, one, _HARMFUL, where) for one in _PEOPLE)
+        for where, row in _answers(read_json_file(file), file):
+            prompt, answer = required_text(row, "test_case", where), required_text(row, "generation", where)
+            votes = sum(mapped_value(row, annotator, _HARMFUL, where) for annotator in _ANNOTATORS)
             labels = {"response": "harmful" if votes > 1 else "unharmful"}
             yield Record(f"{name}/{number:06d}", prompt, answer, labels, source=name)
             number += 1
         if not number:
-            raise InputError(f"{file}: the file holds no answer")
+            raise InputError(f"{file}: the file has no answers")
 
 
 def _answers(content: Any, file: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -101,7 +109,7 @@ def _answers(content: Any, file: str) -> Iterator[tuple[str, Mapping[str, Any]]]
             where = f"{file}: {behaviour} {number}"
             if not isinstance(row, dict):
                 raise InputError(f"{where}: found {type(row).__name__}, expected an object")
-            for column in ("test_case", "generation", *_PEOPLE):
+            for column in ("test_case", "generation", *_ANNOTATORS):
                 if column not in row:
                     raise InputError(f"{where}: no {column!r}, found {', '.join(row)}")
             yield where, row

@@ -1,8 +1,8 @@
-"""Public data sets as rows: from the Hugging Face hub, or from a folder with the files of the hub's repository.
+"""Read rows of public data sets from the Hugging Face hub, or from a folder with the files of a hub repository.
 
-``datasets.load_dataset`` reads both: what a repository's ``README.md`` says of configurations, splits and files holds
-in a clone of it as well (https://huggingface.co/docs/datasets/repository_structure). Rows come one after the other from
-its Arrow files, so a set is never in memory as a whole.
+``datasets.load_dataset`` reads both: the configurations, splits and files that a repository's ``README.md`` declares
+also hold for a clone (https://huggingface.co/docs/datasets/repository_structure). Rows are read one by one from Arrow
+files, so a data set is never in memory as a whole.
 """
 
 import json
@@ -23,7 +23,7 @@ T = TypeVar("T")
 Choice = TypeVar("Choice", bound=str)
 
 CSV: Mapping[str, Any] = {"keep_default_na": False}
-"""How CSV files of texts are read; without it, a user who wrote just "None" or "NA" would have written nothing."""
+"""Options for CSV files; without them, the texts "None" and "NA" would be read as null."""
 
 HARMFUL: Mapping[Any, str | None] = {"harmful": "harmful", "unharmful": "unharmful", None: None}
 REFUSAL: Mapping[Any, str | None] = {"refusal": "refusal", "compliance": "compliance", None: None}
@@ -31,7 +31,7 @@ REFUSAL: Mapping[Any, str | None] = {"refusal": "refusal", "compliance": "compli
 _URL = "https://huggingface.co/datasets/"
 
 
-def read_rows(
+def read_dataset_rows(
     path: str,
     config: str | None,
     split: str,
@@ -39,21 +39,21 @@ def read_rows(
     revision: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (where, row) for each row of a split, where being "allenai/wildguardmix wildguardtest/test row 17".
+    """Yield (where, row) for each row of a split; ``where`` reads "allenai/wildguardmix wildguardtest/test row 17".
 
-    Rows count from 0, as in the hub's viewer.
+    Rows are numbered from 0, as in the hub's viewer.
 
     Args:
-        path: repository of the hub, or a local folder of the same layout.
-        config: configuration; None for a set that has one only.
-        split: the hub's name of the split.
-        columns: what a row shall hold; nothing else is read.
-        revision: branch, tag or commit of the repository; None for the newest. A folder has none.
-        options: of the reader of the files' format (:data:`CSV`).
+        path: repository on the hub, or a local folder with the same layout.
+        config: name of the configuration; None for a data set with only one.
+        split: name of the split on the hub.
+        columns: columns to read.
+        revision: branch, tag or commit of the repository; None for the newest; ignored for a folder.
+        options: options of the file reader, such as :data:`CSV`.
 
     Raises:
-        InputError: the repository cannot be read (missing, gated, no connection), there is no such folder,
-            configuration, split or column, the split is empty, or a file is not as it must be.
+        InputError: the repository cannot be read (missing, gated, no connection), the folder, configuration, split or
+            column does not exist, the split is empty, or a file is damaged.
     """
     where = f"{path} {config}/{split}" if config else f"{path} {split}"
     folder = Path(path).expanduser()
@@ -68,25 +68,25 @@ def read_rows(
         yield from _rows(path, {**arguments, "revision": revision}, columns, where, _hub_hint(path))
 
 
-def read_csv(file: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (where, row) for each row of a CSV file, which may be a path or an address on the web.
+def read_csv_rows(file: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (where, row) for each row of a CSV file, given by path or URL.
 
     Raises:
-        InputError: as :func:`read_rows`.
+        InputError: for the same reasons as :func:`read_dataset_rows`.
     """
     yield from _rows("csv", {"data_files": file, "split": "train", **CSV}, columns, file, _file_hint(file))
 
 
-def read_json(file: str) -> Any:
-    """Return what a JSON file holds, which may be a path or an address on the web (then it is kept in the cache).
+def read_json_file(file: str) -> Any:
+    """Read a JSON file, given by path or URL; a downloaded file is cached.
 
     Raises:
-        InputError: the file cannot be had, or is not JSON.
+        InputError: the file cannot be read or is not JSON.
     """
     import datasets
 
     try:
-        with _silence():
+        with _quiet_datasets():
             return json.loads(Path(datasets.DownloadManager().download(file)).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise InputError(f"{file}:{error.lineno}: not valid JSON: {error.msg} at column {error.colno}") from None
@@ -94,46 +94,46 @@ def read_json(file: str) -> Any:
         raise InputError(f"{file}: {_reason(error)}", _file_hint(file)) from None
 
 
-def text(row: Mapping[str, Any], column: str, where: str) -> str:
-    """Return a text, which may be blank but must be there; raise ``InputError`` for anything else."""
-    found = text_or_none(row, column, where)
-    if found is None:
-        raise InputError(f"{where}: {column}: found null, expected a text")
-    return found
+def required_text(row: Mapping[str, Any], column: str, where: str) -> str:
+    """Return the text in a cell, which may be empty; raise ``InputError`` for null or another type."""
+    value = optional_text(row, column, where)
+    if value is None:
+        raise InputError(f"{where}: {column}: found null, expected text")
+    return value
 
 
-def text_or_none(row: Mapping[str, Any], column: str, where: str) -> str | None:
-    """Return a text, which may be empty, or None where the cell is null; raise ``InputError`` for anything else."""
-    found = row[column]
-    if found is not None and not isinstance(found, str):
-        raise InputError(f"{where}: {column}: found {type(found).__name__}, expected a text")
-    return found
+def optional_text(row: Mapping[str, Any], column: str, where: str) -> str | None:
+    """Return the text in a cell, which may be empty, or None for null; raise ``InputError`` for another type."""
+    value = row[column]
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{where}: {column}: found {type(value).__name__}, expected text")
+    return value
 
 
-def word(row: Mapping[str, Any], column: str, words: Mapping[Any, T], where: str) -> T:
-    """Return what a cell stands for.
+def mapped_value(row: Mapping[str, Any], column: str, mapping: Mapping[Any, T], where: str) -> T:
+    """Return the value that ``mapping`` has for a cell.
 
     Raises:
-        InputError: the cell is none of ``words``.
+        InputError: the cell is not a key of ``mapping``.
     """
-    found = row[column]
+    value = row[column]
     try:
-        return words[found]
-    except (KeyError, TypeError):  # a list cannot be looked up
-        expected = ", ".join("null" if one is None else repr(one) for one in words)
-        raise InputError(f"{where}: {column}: found {_cell(found)}, expected one of {expected}") from None
+        return mapping[value]
+    except (KeyError, TypeError):  # TypeError: a list is not hashable
+        expected = ", ".join("null" if key is None else repr(key) for key in mapping)
+        raise InputError(f"{where}: {column}: found {_shorten(value)}, expected one of {expected}") from None
 
 
-def used(records: Iterable[Record | None], name: str, others: str) -> Iterator[Record]:
-    """Yield the records that are there, and log at the end how many rows gave none, if any did.
+def drop_unusable(records: Iterable[Record | None], name: str, reason: str) -> Iterator[Record]:
+    """Yield the records that are not None; at the end, log how many rows were skipped, if any.
 
     Args:
-        records: a record a row, or None for a row that is left out.
-        name: of the data set.
-        others: what is said of the others: "are not human-annotated".
+        records: for each row, its record, or None if it is not used.
+        name: name of the data set, for messages.
+        reason: why rows are not used, for messages: "are not human-annotated".
 
     Raises:
-        InputError: no row gave a record.
+        InputError: no row has a record.
     """
     rows = count = 0
     for record in records:
@@ -142,13 +142,13 @@ def used(records: Iterable[Record | None], name: str, others: str) -> Iterator[R
             count += 1
             yield record
     if not count:
-        raise InputError(f"{name}: none of {rows:,} rows can be used; they {others}")
+        raise InputError(f"{name}: none of {rows:,} rows can be used; they {reason}")
     if count < rows:
-        log.info("%s: %s of %s rows used; the others %s", name, f"{count:,}", f"{rows:,}", others)
+        log.info("%s: %s of %s rows used; the others %s", name, f"{count:,}", f"{rows:,}", reason)
 
 
-def part(records: Iterable[Record], split: Split, validation_share: float) -> Iterator[Record]:
-    """Yield those of a data set's training records that train or that validate; a hash of the prompt decides."""
+def select_training_split(records: Iterable[Record], split: Split, validation_share: float) -> Iterator[Record]:
+    """Yield the training or the validation records of a training set, assigned by a hash of the prompt."""
     if validation_share > 0:
         yield from (record for record in records if split_of(record.prompt, validation_share) == split)
     elif split == "train":
@@ -156,41 +156,43 @@ def part(records: Iterable[Record], split: Split, validation_share: float) -> It
 
 
 def require_splits(where: str, splits: Sequence[Split]) -> tuple[Split, ...]:
-    """Return the splits; raise ``InputError`` unless they are one or more of ours, each once."""
-    return require_choice(where, "splits", splits, get_args(Split))
+    """Return the splits; raise ``InputError`` unless they are one or more valid names, each given once."""
+    return require_distinct_choices(where, "splits", splits, get_args(Split))
 
 
-def require_choice(where: str, name: str, chosen: Sequence[Choice], permitted: Sequence[Choice]) -> tuple[Choice, ...]:
-    """Return what was chosen; raise ``InputError`` unless it is one or more of what is permitted, each once."""
+def require_distinct_choices(
+    where: str, name: str, chosen: Sequence[Choice], permitted: Sequence[Choice]
+) -> tuple[Choice, ...]:
+    """Return the chosen values; raise ``InputError`` unless they are one or more of the permitted, each given once."""
     if isinstance(chosen, str) or not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(permitted):
         raise InputError(f"{where}: {name} must be one or more of {', '.join(permitted)}, each once, got {chosen!r}")
     return tuple(chosen)
 
 
-def identity_of(source: object, path: str) -> dict[str, object]:
-    """Return what decides the records of a source: its class, its arguments and, for a local folder, what it holds.
+def source_identity(source: object, path: str) -> dict[str, object]:
+    """Return the identity of a source: its class, its arguments and, for a local folder, its content hashes.
 
     Args:
-        source: keeps its arguments as attributes of the same names.
-        path: where it reads. A repository of the hub is known by its name and revision alone.
+        source: a source whose attributes are its arguments.
+        path: folder or repository that it reads; a repository is identified by name and revision only.
     """
-    known: dict[str, object] = {"class": type(source).__name__, **vars(source)}
+    identity: dict[str, object] = {"class": type(source).__name__, **vars(source)}
     folder = Path(path).expanduser()
     if folder.is_dir():
-        known["content"] = _content(folder)
-    return known
+        identity["content"] = _content(folder)
+    return identity
 
 
 def _content(folder: Path) -> dict[str, str]:
-    # Hidden files are git's and the hub client's own, and change when no row does.
-    shown = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    return {entry.name: content_hash(entry) for entry in shown}
+    # Hidden files belong to git and to the hub client; they change even if no row does.
+    visible = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    return {entry.name: content_hash(entry) for entry in visible}
 
 
 def _cache_of(folder: Path) -> str:
     import datasets
 
-    # Its own cache knows the rows of a folder by its name: rows that were changed since would be read as they were.
+    # The default cache identifies a folder by its name and would return old rows after a change.
     return str(Path(datasets.config.HF_DATASETS_CACHE, "folders", fingerprint(_content(folder))[:16]))
 
 
@@ -202,7 +204,7 @@ def _rows(
         if column not in dataset.column_names:
             raise InputError(f"{where}: no column {column!r}, found {', '.join(dataset.column_names)}")
     if not len(dataset):
-        raise InputError(f"{where}: the split holds no row")
+        raise InputError(f"{where}: the split has no rows")
     for number, row in enumerate(dataset.select_columns(list(columns))):
         yield f"{where} row {number}", row
 
@@ -211,19 +213,19 @@ def _load(path: str, arguments: Mapping[str, Any], where: str, hint: str) -> Any
     import datasets
 
     try:
-        with _silence():
+        with _quiet_datasets():
             return datasets.load_dataset(path, **arguments)
-    except StopIteration:  # what comes of a file without a line
-        raise InputError(f"{where}: the split holds no row") from None
+    except StopIteration:  # raised for an empty file
+        raise InputError(f"{where}: the split has no rows") from None
     except (OSError, ValueError, TypeError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         if "corresponds to no data" in str(error):
-            raise InputError(f"{where}: the split holds no row") from None
+            raise InputError(f"{where}: the split has no rows") from None
         raise InputError(f"{where}: {_reason(error)}", hint) from None
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
-    """Let ``datasets`` show no progress bar and log no error, which the one raised says again."""
+def _quiet_datasets() -> Iterator[None]:
+    """Disable the progress bars of ``datasets`` and its log, which would repeat the error that is raised."""
     import datasets
 
     disabled, verbosity = datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
@@ -241,13 +243,13 @@ def _reason(error: BaseException) -> str:
     cause = error.__cause__ if "generating the dataset" in str(error) and error.__cause__ else error
     message = " ".join(str(cause).split()) or type(cause).__name__
     if "doesn't have a 'keep_default_na' key" in message:
-        return "the files are not CSV, as the hub's are"
+        return "the files are not CSV, unlike those on the hub"
     return message if len(message) <= 300 else f"{message[:299]}…"
 
 
-def _cell(found: object) -> str:
-    shown = "null" if found is None else repr(found)
-    return shown if len(shown) <= 40 else f"{shown[:39]}…"
+def _shorten(value: object) -> str:
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 40 else f"{text[:39]}…"
 
 
 def _hub_hint(path: str) -> str:
@@ -255,7 +257,7 @@ def _hub_hint(path: str) -> str:
 
 
 def _local_hint() -> str:
-    return "path must be a repository of the hub or a folder with its files, README.md too: it names the splits"
+    return "path must be a repository on the hub, or a folder with its files and its README.md, which names the splits"
 
 
 def _file_hint(file: str) -> str:

@@ -1,4 +1,4 @@
-"""Words of a command line to predictions: ``[NAME=]PATH``, and ``[NAME=]PATH,PATH`` for one run of several seeds."""
+"""Read predictions named on a command line: ``[NAME=]PATH``, or ``[NAME=]PATH,PATH`` for one run with several seeds."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,128 +14,129 @@ from guardreasoner.workflow.manifest import contaminated
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """Predictions under the name of a row.
+class NamedPredictions:
+    """Predictions with the name of their row in a table.
 
     Args:
-        name: the one given, else the folder's, else (where two are alike) the path.
-        word: as it was given.
-        paths: where they lie, one a seed.
-        seeds: what lies there.
+        name: the given name; by default the name of the folder, or the path if several folders have that name.
+        argument: the command-line argument.
+        paths: path of each seed.
+        seeds: predictions of each seed.
     """
 
     name: str
-    word: str
+    argument: str
     paths: tuple[str, ...]
     seeds: tuple[Predictions, ...]
 
 
-def read_named(words: Sequence[str], verb: str, seeds: bool = False) -> list[Named]:
-    """Read the predictions that words name.
+def read_named_predictions(arguments: Sequence[str], verb: str, seeds: bool = False) -> list[NamedPredictions]:
+    """Read the predictions that command-line arguments name.
 
     Args:
-        words: ``[NAME=]PATH``.
-        verb: the command, for messages.
-        seeds: whether a comma parts several paths.
+        arguments: arguments of the form ``[NAME=]PATH``.
+        verb: name of the command, for messages.
+        seeds: whether commas separate the paths of several seeds.
 
     Raises:
-        InputError: nothing is there, a row is not as it must be, two have one name or were asked different tasks.
+        InputError: no predictions are found, a row is invalid, a name is given twice, or tasks differ.
     """
-    parts = [_parted(word, seeds) for word in words]
-    read = [tuple(read_predictions(path) for path in paths) for _, paths in parts]
-    folders = Counter(of[0].model for of in read)
-    named: dict[str, Named] = {}
-    for word, (given, paths), of in zip(words, parts, read, strict=True):
-        alone = len(of) == 1 and folders[of[0].model] == 1
-        name = given or (of[0].model if alone else ",".join(paths))
+    parsed = [_parse_argument(argument, seeds) for argument in arguments]
+    predictions = [tuple(read_predictions(path) for path in paths) for _, paths in parsed]
+    folder_counts = Counter(runs[0].model for runs in predictions)
+    named: dict[str, NamedPredictions] = {}
+    for argument, (given, paths), runs in zip(arguments, parsed, predictions, strict=True):
+        unique_folder = len(runs) == 1 and folder_counts[runs[0].model] == 1
+        name = given or (runs[0].model if unique_folder else ",".join(paths))
         if name in named:
             raise InputError(f"{verb}: {name!r} is given twice", f"name the rows: {verb} A=PATH B=PATH")
-        named[name] = Named(name, word, paths, of)
+        named[name] = NamedPredictions(name, argument, paths, runs)
     _require_same_tasks(list(named.values()), verb)
     return list(named.values())
 
 
-def tasks_of(named: Sequence[Named]) -> tuple[Task, ...]:
-    """Return what was asked, the same for all."""
+def common_tasks(named: Sequence[NamedPredictions]) -> tuple[Task, ...]:
+    """Return the tasks, which are the same for all predictions."""
     return named[0].seeds[0].tasks
 
 
-def remarks(named: Sequence[Named]) -> list[str]:
-    """Return what a reader of the figures should know: what was allowed to train on benchmarks, rows that repeat."""
-    found = [
-        f"{one.word} was made with --allow_contamination: {path}"
-        for one in named
-        for path in one.paths
+def prediction_warnings(named: Sequence[NamedPredictions]) -> list[str]:
+    """Return notes on what affects the scores: training on benchmark prompts was allowed, or rows repeat."""
+    notes = [
+        f"{row.argument} was made with --allow_contamination: {path}"
+        for row in named
+        for path in row.paths
         if contaminated(path) or contaminated(Path(path).parent)
     ]
-    repeated: dict[str, list[str]] = {}
-    for one in named:
-        for counts in dict.fromkeys(_repeated(read.records) for read in one.seeds):
-            repeated.setdefault(counts, []).append(one.name)
-    what = "rows that repeat another row's conversation, counted like any other"
-    return found + [f"{', '.join(names)}: {what}: {counts}" for counts, names in repeated.items() if counts]
+    names_by_counts: dict[str, list[str]] = {}
+    for row in named:
+        for counts in dict.fromkeys(_repeat_counts(run.records) for run in row.seeds):
+            names_by_counts.setdefault(counts, []).append(row.name)
+    note = "rows that repeat another row's conversation, counted like any other"
+    return notes + [f"{', '.join(names)}: {note}: {counts}" for counts, names in names_by_counts.items() if counts]
 
 
-def require_benchmarks(named: Sequence[Named], folder: Path) -> list[str]:
-    """Hold predictions against the released benchmarks: the same conversations and labels, each as often.
+def check_against_benchmarks(named: Sequence[NamedPredictions], folder: Path) -> list[str]:
+    """Require that predictions cover the released benchmarks: the same conversations and labels, equally often.
 
     Args:
         named: the predictions.
-        folder: holds ``benchmarks/`` as released.
+        folder: folder that contains the released ``benchmarks/``.
 
     Returns:
-        What could not be held against anything, or stands in another order.
+        Notes on benchmarks that were not checked or whose rows are in another order.
 
     Raises:
-        InputError: rows that the benchmark does not have, or records without a row; a benchmark's file is missing.
+        InputError: the predictions lack records of the benchmark or have other rows, or a benchmark file is missing.
     """
-    said = []
-    for one in named:
-        for path, read in zip(one.paths, one.seeds, strict=True):
-            groups: dict[str, list[Record]] = {}
-            for record in read.records:
-                groups.setdefault(record.source, []).append(record)
-            for name, records in groups.items():
+    notes = []
+    for row in named:
+        for path, run in zip(row.paths, row.seeds, strict=True):
+            by_benchmark: dict[str, list[Record]] = {}
+            for record in run.records:
+                by_benchmark.setdefault(record.source, []).append(record)
+            for name, records in by_benchmark.items():
                 if name not in BENCHMARKS:
-                    said.append(f"{path}: {name} is none of the released benchmarks, its records are not checked")
+                    notes.append(f"{path}: {name} is none of the released benchmarks, its records are not checked")
                     continue
                 released = Released(folder, test=(name,), train=()).records("test")
-                wanted, found = [_content(record) for record in released], [_content(record) for record in records]
-                absent, other = Counter(wanted) - Counter(found), Counter(found) - Counter(wanted)
-                if absent or other:
+                expected, found = [_content(record) for record in released], [_content(record) for record in records]
+                missing, extra = Counter(expected) - Counter(found), Counter(found) - Counter(expected)
+                if missing or extra:
                     raise InputError(
-                        f"{path}: {name}: {absent.total()} of the benchmark's {len(wanted)} records have no row, and "
-                        f"{other.total()} rows are not the benchmark's or repeat one"
+                        f"{path}: {name}: {missing.total()} of the benchmark's {len(expected)} records have no row, "
+                        f"and {extra.total()} rows are not in the benchmark or repeat one"
                     )
-                if wanted != found:
-                    said.append(f"{path}: {name}: the rows are the benchmark's in another order")
-    return said
+                if expected != found:
+                    notes.append(f"{path}: {name}: the rows are in another order than in the benchmark")
+    return notes
 
 
-def _parted(word: str, seeds: bool) -> tuple[str | None, tuple[str, ...]]:
-    name, parted, rest = word.partition("=")
-    given, path = (name, rest) if parted and name and not Path(word).exists() else (None, word)
+def _parse_argument(argument: str, seeds: bool) -> tuple[str | None, tuple[str, ...]]:
+    # A path may contain "=" or ",": an existing path is never split.
+    name, separator, rest = argument.partition("=")
+    given, path = (name, rest) if separator and name and not Path(argument).exists() else (None, argument)
     several = seeds and not Path(path).exists()
     return given, tuple(part for part in path.split(",") if part) if several else (path,)
 
 
-def _repeated(records: Sequence[Record]) -> str:
-    """Return how many rows of each benchmark repeat a conversation, in words; empty where none does."""
-    times = Counter((record.source, record.prompt, record.response) for record in records)
+def _repeat_counts(records: Sequence[Record]) -> str:
+    """Return the number of rows per benchmark that repeat a conversation, as text; empty if there are none."""
+    occurrences = Counter((record.source, record.prompt, record.response) for record in records)
     counts: Counter[str] = Counter()
-    for (source, _, _), count in times.items():
+    for (source, _, _), count in occurrences.items():
         counts[source] += count - 1
     return ", ".join(f"{source} {count}" for source, count in counts.items() if count)
 
 
-def _require_same_tasks(named: Sequence[Named], verb: str) -> None:
+def _require_same_tasks(named: Sequence[NamedPredictions], verb: str) -> None:
     first = named[0]
-    for one in named:
-        for read in one.seeds:
-            if read.tasks != tasks_of(named):
-                asked = ", ".join(task.name for task in read.tasks)
+    for row in named:
+        for run in row.seeds:
+            if run.tasks != common_tasks(named):
+                tasks = ", ".join(task.name for task in run.tasks)
                 raise InputError(
-                    f"{verb}: {one.name} was asked other tasks ({asked}) than {first.name}", "score them one by one"
+                    f"{verb}: {row.name} has other tasks ({tasks}) than {first.name}", "score them separately"
                 )
 
 

@@ -1,23 +1,26 @@
-"""The public guard benchmarks in the form that GuardReasoner released them
-(https://github.com/yueliu1999/GuardReasoner).
+"""Read the public guard benchmarks as released by GuardReasoner (https://github.com/yueliu1999/GuardReasoner).
 
 ``benchmarks/0_1_AegisSafetyTest.json`` is a JSON list of, for example, ``{"instruction": "You are a classifier …",
-"input": "Human user:\\n…\\n\\nAI assistant:\\nNone\\n\\n", "output": "harmful"}``. What published models answered, in
-the same order, is in ``predictions/<model>/<Benchmark>/generated_predictions.jsonl``.
+"input": "Human user:\\n…\\n\\nAI assistant:\\nNone\\n\\n", "output": "harmful"}``. The outputs of published models,
+in the same order, are in ``predictions/<model>/<Benchmark>/generated_predictions.jsonl``.
 """
 
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.contamination import ContaminationIndex
 from guardreasoner.sources.predictions import gold_labels, split_prompt
 from guardreasoner.sources.splits import require_shares, split_of
+from guardreasoner.sources.validation import validation_message
 from guardreasoner.tasks import GUARD_TASKS
 from guardreasoner.workflow.manifest import content_hash
 
@@ -33,28 +36,38 @@ BENCHMARKS: dict[str, str] = {
     "XSTestResponseRefusal": "0_7_xstest_response_refusal",
     "SafeRLHF": "0_9_safe_rlhf",
 }
-"""File of each benchmark, under the name that the folders of predictions have, misspelling included."""
+"""File name of each benchmark, by the name of its predictions folder, including the released misspelling."""
 
-PREDICTED = tuple(name for name in BENCHMARKS if name not in ("OpenAIModeration", "SafeRLHF"))
-"""The benchmarks that the published 1B and 3B models' answers are at hand for."""
+PUBLISHED = tuple(name for name in BENCHMARKS if name not in ("OpenAIModeration", "SafeRLHF"))
+"""Benchmarks with published outputs of the 1B and 3B models."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    instruction: str
+    input: str
+    output: str
+
+
+_SAMPLES = TypeAdapter(_Sample)
 
 
 class Released:
-    """The released benchmarks as a source: some to train and mine on, others to test on.
+    """Read the released benchmarks, some as training data and others as test data.
 
-    A record's id is that of the prediction in the same place, so the published answers are rollouts of these records.
+    A record has the id of the prediction in the same row, so the published outputs are rollouts of these records.
 
     Args:
-        folder: holds ``benchmarks/``.
-        test: names of the benchmarks that are the test split.
-        train: names of those that the other two splits are made of; None for the six with published answers, less
-            ``test``.
-        validation_share: share of the distinct prompts that validate, 0 to below 1. A hash of the normalised prompt
-            decides, so the same prompt never is in two splits, whatever benchmark it comes from.
+        folder: folder that contains ``benchmarks/``.
+        test: names of the benchmarks in the test split.
+        train: names of the benchmarks in the training and validation splits; None for the six with published outputs
+            that are not in ``test``.
+        validation_share: share of the distinct prompts for the validation split, 0 to below 1. Records are assigned by
+            a hash of the normalised prompt, so that no prompt is in both splits.
 
     Raises:
-        InputError: an unknown or doubly used benchmark, or a share out of range. Files are read when records are asked
-            for.
+        InputError: a benchmark is unknown or named twice, or a share is out of range. Files are read only when records
+            are requested.
     """
 
     def __init__(
@@ -66,58 +79,60 @@ class Released:
     ) -> None:
         self.folder = Path(folder)
         self.test = tuple(test)
-        self.train = tuple(name for name in PREDICTED if name not in self.test) if train is None else tuple(train)
+        self.train = tuple(name for name in PUBLISHED if name not in self.test) if train is None else tuple(train)
         self.validation_share = validation_share
         names = self.test + self.train
         for name in names:
             if name not in BENCHMARKS:
                 raise InputError(f"released data: {name!r} is none of {', '.join(BENCHMARKS)}")
             if names.count(name) > 1:
-                raise InputError(f"released data: {name} is named twice; a benchmark is in test or in train, once")
+                raise InputError(
+                    f"released data: {name} is named twice, expected each benchmark once, in test or in train"
+                )
         require_shares("released data", validation_share)
 
     def records(self, split: Split) -> list[Record]:
-        """Return a split's records, benchmark by benchmark, in the order of the files.
+        """Return the records of a split, benchmark by benchmark, in the order of the files.
 
         Raises:
-            InputError: a file is missing or not as released.
+            InputError: a file is missing or differs from the released format.
         """
         return self._splits[split]
 
     @cached_property
-    def left_out(self) -> list[str]:
-        """Ids of the train benchmarks' records that are in no split: a test benchmark holds the prompt, or nearly."""
-        return [record.id for record in self._others if self._held.match(record)]
+    def excluded_ids(self) -> list[str]:
+        """Ids of train records that are in no split because their prompt also occurs in a test benchmark."""
+        return [record.id for record in self._train_records if self._contamination_index.match(record)]
 
     def identity(self) -> object:
-        """Return the arguments and the content of the files."""
+        """Return the arguments and the content hashes of the files."""
         files = [content_hash(self._path(name)) for name in (*self.train, *self.test)]
         return ["Released", self.train, self.test, self.validation_share, files]
 
     @cached_property
     def _splits(self) -> dict[Split, list[Record]]:
-        splits: dict[Split, list[Record]] = {"train": [], "validation": [], "test": self._tested}
-        left_out = set(self.left_out)
-        for record in self._others:
-            if record.id not in left_out:
+        splits: dict[Split, list[Record]] = {"train": [], "validation": [], "test": self._test_records}
+        excluded_ids = set(self.excluded_ids)
+        for record in self._train_records:
+            if record.id not in excluded_ids:
                 splits[split_of(record.prompt, self.validation_share)].append(record)
         log.info(
-            "released data: %d of %d records left out, their prompt is also in %s",
-            *(len(self.left_out), len(self._others), ", ".join(self.test)),
+            "released data: %d of %d records skipped because their prompt is also in %s",
+            *(len(self.excluded_ids), len(self._train_records), ", ".join(self.test)),
         )
         return splits
 
     @cached_property
-    def _tested(self) -> list[Record]:
+    def _test_records(self) -> list[Record]:
         return [record for name in self.test for record in self._read(name)]
 
     @cached_property
-    def _others(self) -> list[Record]:
+    def _train_records(self) -> list[Record]:
         return [record for name in self.train for record in self._read(name)]
 
     @cached_property
-    def _held(self) -> ContaminationIndex:
-        return ContaminationIndex(self._tested)
+    def _contamination_index(self) -> ContaminationIndex:
+        return ContaminationIndex(self._test_records)
 
     def _read(self, name: str) -> list[Record]:
         path = self._path(name)
@@ -127,11 +142,12 @@ class Released:
         return self.folder / "benchmarks" / f"{BENCHMARKS[name]}.json"
 
     def _record(self, row: Any, name: str, number: int, where: str) -> Record:
-        wanted = ("instruction", "input", "output")
-        if not isinstance(row, dict) or any(not isinstance(row.get(key), str) for key in wanted):
-            raise InputError(f"{where}: expected an object with the texts {', '.join(wanted)}")
-        prompt, response = split_prompt(f"{row['instruction']}\n{row['input']}", GUARD_TASKS, where)
-        labels = gold_labels(row["output"], response, GUARD_TASKS, where)
+        try:
+            sample = _SAMPLES.validate_python(row)
+        except ValidationError as error:
+            raise InputError(f"{where}: {validation_message(error)}") from None
+        prompt, response = split_prompt(f"{sample.instruction}\n{sample.input}", GUARD_TASKS, where)
+        labels = gold_labels(sample.output, response, GUARD_TASKS, where)
         return Record(f"{name}/{number:05d}", prompt, response, labels, source=name)
 
 
@@ -139,7 +155,7 @@ def _rows(path: Path) -> list[Any]:
     if not path.is_file():
         raise InputError(
             f"{path}: no such file",
-            "the folder of the released data must hold benchmarks/; see its setting in the config",
+            "the folder of the released data must contain benchmarks/; check its path in the config",
         )
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))

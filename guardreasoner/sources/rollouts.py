@@ -1,21 +1,23 @@
-"""Reads rollouts with the records they belong to: folders that mining wrote, or prediction files.
+"""Read rollouts and their records from rollout folders or prediction files.
 
-A rollout folder holds ``records.jsonl`` and ``rollouts.jsonl``. It may hold ``cost.manifest.json``, what sampling took:
-``{"seconds": 81.5, "device": "cuda", "devices": 1, "tokens": 40312, "outputs": 400}``, seconds being wall time times
-devices.
+A rollout folder contains ``records.jsonl`` and ``rollouts.jsonl``. It may contain ``cost.manifest.json``, the cost of
+sampling: ``{"seconds": 81.5, "device": "cuda", "devices": 1, "tokens": 40312, "outputs": 400}``, where ``seconds`` is
+wall time multiplied by the number of devices.
 """
 
-import json
-import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Annotated, get_args
+
+from pydantic import Field, NonNegativeInt, TypeAdapter, ValidationError
 
 from guardreasoner.errors import InputError
 from guardreasoner.mining.findings import SamplingCost
 from guardreasoner.records import Record, Rollout, Split, read_records, read_rollouts
-from guardreasoner.sources import Source
-from guardreasoner.sources.predictions import is_predictions, predicted_tasks, read_predictions
+from guardreasoner.sources import ExcludesContaminated, Source
+from guardreasoner.sources.predictions import holds_predictions, predicted_tasks, read_predictions
+from guardreasoner.sources.validation import validation_message
 from guardreasoner.tasks import Task
 
 RECORDS = "records.jsonl"
@@ -27,23 +29,23 @@ def read_rollout_folder(path: str | Path, tasks: Sequence[Task] | None = None) -
     """Read one rollout folder, folder of predictions, or prediction file.
 
     Args:
-        path: where it is.
-        tasks: what the gold labels of prediction files may say; None: what the folder says was asked.
+        path: the folder or file.
+        tasks: tasks with their permitted labels, for prediction files; None for the tasks stored in the folder.
 
     Raises:
-        InputError: nothing is there, or a row is not as it must be (file:line).
+        InputError: the files are missing, or a row is invalid (file:line).
     """
     path = Path(path)
     if (path / ROLLOUTS).exists() or (path / RECORDS).exists():
         for name in (RECORDS, ROLLOUTS):
             if not (path / name).is_file():
-                raise InputError(f"{path}: no {name} here; rollouts and their records lie side by side", _HINT)
+                raise InputError(f"{path}: no {name} here, expected {RECORDS} and {ROLLOUTS}", _HINT)
         return read_records(path / RECORDS), read_rollouts(path / ROLLOUTS)
     if path.is_file() and path.name in (RECORDS, ROLLOUTS):
         raise InputError(f"{path}: give the folder that holds {RECORDS} and {ROLLOUTS}, not one of the files")
     if not path.exists():
         raise InputError(f"{path}: no such file or folder", _HINT)
-    if not path.is_file() and not is_predictions(path):
+    if not path.is_file() and not holds_predictions(path):
         raise InputError(f"{path}: neither {ROLLOUTS} nor predictions here", _HINT)
     predictions = read_predictions(path, tasks)
     return predictions.records, predictions.rollouts
@@ -52,108 +54,119 @@ def read_rollout_folder(path: str | Path, tasks: Sequence[Task] | None = None) -
 def read_rollout_folders(
     paths: Iterable[str | Path], tasks: Sequence[Task] | None = None
 ) -> tuple[list[Record], list[Rollout]]:
-    """Read several, of the same or of different records, as one: each record once, in the order it is first seen.
+    """Read and merge several folders; records are unique, in the order in which they first occur.
 
     Raises:
-        InputError: as :func:`read_rollout_folder`, or the same id is another conversation, or has other labels,
-            elsewhere.
+        InputError: for the same reasons as :func:`read_rollout_folder`, or if two folders have different conversations
+            or labels under the same record id.
     """
     records: dict[str, Record] = {}
     seen_in: dict[str, str | Path] = {}
     rollouts: list[Rollout] = []
     for path in paths:
-        more, outputs = read_rollout_folder(path, tasks)
-        rollouts += outputs
-        for record in more:
+        folder_records, folder_rollouts = read_rollout_folder(path, tasks)
+        rollouts += folder_rollouts
+        for record in folder_records:
             known = records.setdefault(record.id, record)
             seen_in.setdefault(record.id, path)
-            for what, differs in (
+            for difference, differs in (
                 ("is another conversation", (known.prompt, known.response) != (record.prompt, record.response)),
                 ("has other labels", known.gold() != record.gold()),
             ):
                 if differs:
-                    raise InputError(f"{path}: record {record.id!r} {what} than in {seen_in[record.id]}")
+                    raise InputError(f"{path}: record {record.id!r} {difference} than in {seen_in[record.id]}")
     return list(records.values()), rollouts
 
 
 _HINT = "python -m guardreasoner predict --config configs/mine.yaml (or configs/synthesize.yaml) writes rollouts"
 
 
-def tasks_of(paths: Iterable[str | Path]) -> tuple[Task, ...]:
-    """Return the tasks that folders of rollouts or predictions were asked.
+def rollout_tasks(paths: Iterable[str | Path]) -> tuple[Task, ...]:
+    """Return the tasks of folders with rollouts or predictions.
 
     Raises:
-        InputError: not all were asked the same.
+        InputError: the tasks of two folders differ.
     """
-    found = {path: predicted_tasks(Path(path)) for path in paths}
-    first = next(iter(found))
-    for path, tasks in found.items():
-        if tasks != found[first]:
-            raise InputError(f"{path}: other tasks were asked than in {first}: {', '.join(t.name for t in tasks)}")
-    return found[first]
+    tasks_by_path = {path: predicted_tasks(Path(path)) for path in paths}
+    first = next(iter(tasks_by_path))
+    for path, tasks in tasks_by_path.items():
+        if tasks != tasks_by_path[first]:
+            raise InputError(f"{path}: the tasks ({', '.join(t.name for t in tasks)}) differ from those of {first}")
+    return tasks_by_path[first]
 
 
 def read_costs(paths: Iterable[str | Path]) -> list[SamplingCost]:
-    """Return what sampling took, added up by kind of device; nothing where no folder says.
+    """Return the sampling cost, summed by kind of device; empty if no folder records it.
 
     Raises:
-        InputError: a file of costs is damaged.
+        InputError: a cost file is damaged.
     """
     folders = [Path(path) for path in paths]
-    found: dict[str, SamplingCost] = {}
+    costs: dict[str, SamplingCost] = {}
     for folder in folders:
         if (folder / COST).is_file():
-            kind, seconds, tokens, outputs = _read_cost(folder / COST)
-            known = found.get(kind, SamplingCost(kind, 0.0, 0, 0, 0, len(folders)))
+            device, seconds, tokens, outputs = _read_cost(folder / COST)
+            known = costs.get(device, SamplingCost(device, 0.0, 0, 0, 0, len(folders)))
             sums = (known.seconds + seconds, known.tokens + tokens, known.outputs + outputs, known.folders + 1)
-            found[kind] = SamplingCost(kind, *sums, len(folders))
-    return [found[kind] for kind in sorted(found)]
+            costs[device] = SamplingCost(device, *sums, len(folders))
+    return [costs[device] for device in sorted(costs)]
 
 
 def read_training_rollouts(
     paths: Sequence[str | Path], source: Source, tasks: Sequence[Task] | None = None
 ) -> tuple[list[Record], list[Rollout]]:
-    """Return a source's training records, and the rollouts on them: what a fit of HS-DPO mines.
+    """Return a source's training records and the rollouts of these records, the input of mining for HS-DPO.
 
     Raises:
-        InputError: as :func:`read_rollouts_of`, or there is no rollout on a training record.
+        InputError: for the same reasons as :func:`read_rollouts_of`, or if no training record has a rollout.
     """
     records = {record.id: record for record in source.records("train")}
-    rollouts = [one for one in read_rollouts_of(paths, source, tasks) if one.record_id in records]
+    rollouts = [rollout for rollout in read_rollouts_of(paths, source, tasks) if rollout.record_id in records]
     if not rollouts:
         raise InputError(f"data.rollouts: {', '.join(map(str, paths))}: no output for a training record")
     return list(records.values()), rollouts
 
 
 def read_rollouts_of(paths: Iterable[str | Path], source: Source, tasks: Sequence[Task] | None = None) -> list[Rollout]:
-    """Read rollouts that must belong to a source's records, of any split.
+    """Read rollouts and require that they belong to records of a source, in any split.
+
+    Rollouts of records that the source excludes because of contamination are dropped.
 
     Raises:
-        InputError: as :func:`read_rollout_folders`, or a record is not the source's or not the same conversation.
+        InputError: for the same reasons as :func:`read_rollout_folders`, or if a record is unknown to the source or has
+            another conversation there.
     """
-    own = {record.id: record for split in get_args(Split) for record in source.records(split)}
-    left_out = set(getattr(source, "left_out", ()))  # known to the source, but in no split since a benchmark holds them
+    source_records = {record.id: record for split in get_args(Split) for record in source.records(split)}
+    excluded_ids = set(source.excluded_ids) if isinstance(source, ExcludesContaminated) else set[str]()
     records, rollouts = read_rollout_folders(paths, tasks)
     for record in records:
-        if record.id in left_out:
+        if record.id in excluded_ids:
             continue
-        known = own.get(record.id)
+        known = source_records.get(record.id)
         if known is None or (known.prompt, known.response) != (record.prompt, record.response):
             fault = "is no record of data.source" if known is None else "is another conversation in data.source"
             raise InputError(
                 f"{', '.join(map(str, paths))}: these rollouts belong to other records: {record.id!r} {fault}", _HINT
             )
-    return [rollout for rollout in rollouts if rollout.record_id not in left_out]
+    return [rollout for rollout in rollouts if rollout.record_id not in excluded_ids]
+
+
+@dataclass(frozen=True)
+class _SamplingManifest:
+    """Fields of ``cost.manifest.json`` that are read."""
+
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    device: str
+    tokens: NonNegativeInt
+    outputs: NonNegativeInt
 
 
 def _read_cost(path: Path) -> tuple[str, float, int, int]:
     try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-        device, seconds = row["device"].partition(":")[0], float(row["seconds"])
-        tokens, outputs = int(row["tokens"]), int(row["outputs"])
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
-        device, seconds, tokens, outputs = "", math.nan, 0, 0
-    if not (math.isfinite(seconds) and min(seconds, tokens, outputs) >= 0):
-        wanted = "seconds, tokens and outputs as numbers and device as a word"
-        raise InputError(f"{path}: expected {wanted}", "it says what sampling took and nothing else: it may be deleted")
-    return {"cuda": "GPU", "cpu": "CPU"}.get(device, device), seconds, tokens, outputs
+        cost = TypeAdapter(_SamplingManifest).validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise InputError(
+            f"{path}: {validation_message(error)}", "the file records the sampling cost and nothing else; delete it"
+        ) from None
+    device = cost.device.partition(":")[0]
+    return {"cuda": "GPU", "cpu": "CPU"}.get(device, device), cost.seconds, cost.tokens, cost.outputs

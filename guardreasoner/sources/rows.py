@@ -1,4 +1,4 @@
-"""Rows of a file as they stand in it: JSONL, JSON, CSV and TSV (each also gzipped) and Parquet, one at a time."""
+"""Read rows one at a time from JSONL, JSON, CSV and TSV files (each also gzipped) and from Parquet files."""
 
 import csv
 import gzip
@@ -21,33 +21,33 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row.
+    """One row of a file.
 
     Args:
-        place: its line from 1 ("17"), or "row 17" in a file without lines.
-        values: cell by column; None where the row cannot be read.
-        fault: why it cannot be read.
-        raw: the row as it stands in the file: bytes, or what a Parquet row holds.
+        location: line number from 1 ("17"); "item 17" in a JSON list, "row 17" in a Parquet file.
+        values: cell by column; None if the row cannot be parsed.
+        fault: why the row cannot be parsed; None otherwise.
+        raw: unchanged content of the row: bytes, or a dictionary of values for Parquet.
     """
 
-    place: str
+    location: str
     values: dict[str, Any] | None
     fault: str | None
     raw: Any
 
 
-def read_rows(path: str | Path) -> Iterator[Row]:
-    """Yield the rows of a file; what is wrong with a single row is told in it, and the next one follows.
+def read_file_rows(path: str | Path) -> Iterator[Row]:
+    """Yield the rows of a file; a row that cannot be parsed has a fault and does not stop the iteration.
 
     Raises:
-        InputError: there is no such file, its name ends in no known way, or it cannot be read at all.
+        InputError: the file is missing, has an unknown extension, or cannot be read.
     """
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected a file", f"give its files: {path}/*.jsonl")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    reader = READERS.get(kind(path))
+    reader = READERS.get(file_format(path))
     if reader is None:
         raise InputError(f"{path}: expected a name that ends in {', '.join(READERS)}, the first four also with .gz")
     try:
@@ -57,15 +57,15 @@ def read_rows(path: str | Path) -> Iterator[Row]:
         raise InputError(f"{path}: cannot be read: {reason}") from None
 
 
-def kind(path: Path) -> str:
-    """Return how a file's name ends, without ``.gz``: ".jsonl" for "a.JSONL.gz"."""
-    endings = [ending.lower() for ending in path.suffixes]
-    return endings[-2] if len(endings) > 1 and endings[-1] == ".gz" else endings[-1] if endings else ""
+def file_format(path: Path) -> str:
+    """Return the extension in lower case, without ``.gz``: ".jsonl" for "a.JSONL.gz"."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    return suffixes[-2] if len(suffixes) > 1 and suffixes[-1] == ".gz" else suffixes[-1] if suffixes else ""
 
 
 def header(path: Path) -> bytes:
-    """Return the names of the columns of a CSV or TSV file as they stand in it; nothing for other files."""
-    if kind(path) not in _DELIMITERS:
+    """Return the raw header line of a CSV or TSV file; empty for other formats."""
+    if file_format(path) not in _DELIMITERS:
         return b""
     return next((raw for _, cells, raw in _cells(path) if cells), b"")
 
@@ -86,16 +86,16 @@ def _jsonl(path: Path) -> Iterator[Row]:
             yield _json_row(str(number), line)
 
 
-def _json_row(place: str, line: bytes) -> Row:
+def _json_row(location: str, line: bytes) -> Row:
     try:
         value = parse_json(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        return Row(place, None, _not_utf8(line[error.start], len(line[: error.start].decode("utf-8"))), line)
+        return Row(location, None, _not_utf8(line[error.start], len(line[: error.start].decode("utf-8"))), line)
     except ValueError as error:
-        return Row(place, None, str(error), line)
+        return Row(location, None, str(error), line)
     if not isinstance(value, dict):
-        return Row(place, None, f"found {_json_name(value)}, expected a JSON object", line)
-    return Row(place, value, None, line)
+        return Row(location, None, f"found {_json_name(value)}, expected a JSON object", line)
+    return Row(location, value, None, line)
 
 
 def _json(path: Path) -> Iterator[Row]:
@@ -118,53 +118,53 @@ def _json(path: Path) -> Iterator[Row]:
 
 
 def _items(text: str, path: Path) -> Iterator[Row]:
-    """Yield the items of a JSON list one by one, each as it stands there."""
-    decoder = json.JSONDecoder(parse_int=float)  # only to find where an item ends; an int may be too long for Python
+    """Yield the items of a JSON list one by one, each with its raw text."""
+    decoder = json.JSONDecoder(parse_int=float)  # used only to find the end of an item; int() refuses very long numbers
 
-    def after_space(at: int) -> int:
-        found = _SPACE.match(text, at)
-        return found.end() if found else at
+    def skip_space(position: int) -> int:
+        match = _SPACE.match(text, position)
+        return match.end() if match else position
 
-    at = after_space(0)
-    if text[at] != "[":
-        value, _ = decoder.raw_decode(text, at)
+    position = skip_space(0)
+    if text[position] != "[":
+        value, _ = decoder.raw_decode(text, position)
         hint = "a file with an object on each line is named .jsonl" if isinstance(value, dict) else None
         raise InputError(f"{path}: found {_json_name(value)}, expected a JSON list of objects", hint)
-    at = after_space(at + 1)
-    mark, number = text[at : at + 1], 0
-    if mark == "]":
-        at = after_space(at + 1)
-    while mark != "]":
-        start, number = at, number + 1
+    position = skip_space(position + 1)
+    delimiter, number = text[position : position + 1], 0
+    if delimiter == "]":
+        position = skip_space(position + 1)
+    while delimiter != "]":
+        start, number = position, number + 1
         _, end = decoder.raw_decode(text, start)
         yield _json_row(f"item {number}", text[start:end].encode())
-        at = after_space(end)
-        mark = text[at : at + 1]
-        if mark not in (",", "]"):
-            raise json.JSONDecodeError("Expecting ',' or ']'", text, at)
-        at = after_space(at + 1)
-    if at < len(text):
-        raise json.JSONDecodeError("Extra data", text, at)
+        position = skip_space(end)
+        delimiter = text[position : position + 1]
+        if delimiter not in (",", "]"):
+            raise json.JSONDecodeError("Expecting ',' or ']'", text, position)
+        position = skip_space(position + 1)
+    if position < len(text):
+        raise json.JSONDecodeError("Extra data", text, position)
 
 
 def parse_json(text: str) -> Any:
-    """Return the value of a JSON text.
+    """Parse a JSON text strictly.
 
     Raises:
-        ValueError: not JSON, a key twice in one object, or a NaN or infinite number, which JSON does not have.
+        ValueError: the text is not JSON, an object has a duplicate key, or a number is NaN or infinite.
     """
 
-    def once(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(items)
-        if len(found) < len(items):
-            raise ValueError(f"the key {_twice([key for key, _ in items])!r} occurs twice")
-        return found
+    def unique_keys(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(items)
+        if len(value) < len(items):
+            raise ValueError(f"the key {_first_duplicate([key for key, _ in items])!r} occurs twice")
+        return value
 
-    def no_number(word: str) -> Any:
-        raise ValueError(f"found {word}, which is not JSON; null says that there is no value")
+    def refuse_constant(constant: str) -> Any:
+        raise ValueError(f"found {constant}, which is not JSON; use null for a missing value")
 
     try:
-        return json.loads(text, object_pairs_hook=once, parse_constant=no_number)
+        return json.loads(text, object_pairs_hook=unique_keys, parse_constant=refuse_constant)
     except json.JSONDecodeError as error:
         error.args = (_not_json(error),)
         raise
@@ -173,27 +173,27 @@ def parse_json(text: str) -> Any:
     except ValueError as error:
         if "set_int_max_str_digits" not in str(error):
             raise
-        raise ValueError("found a number of thousands of digits, which Python does not read") from None
+        raise ValueError("found a number with thousands of digits, which Python cannot read") from None
 
 
 def _cells(path: Path) -> Iterator[tuple[int, list[str] | str, bytes]]:
-    """Yield each row of a CSV or TSV file: its first line, its cells or what is wrong with it, and its bytes."""
+    """Yield each row of a CSV or TSV file: its first line number, its cells or an error message, and its raw bytes."""
     csv.field_size_limit(sys.maxsize)
     pending: list[bytes] = []
 
-    def texts() -> Iterator[str]:
+    def decoded_lines() -> Iterator[str]:
         for _, line in _lines(path):
             pending.append(line)
             yield line.decode("utf-8", errors="surrogateescape")
 
-    reader = csv.reader(texts(), delimiter=_DELIMITERS[kind(path)], strict=True)
+    reader = csv.reader(decoded_lines(), delimiter=_DELIMITERS[file_format(path)], strict=True)
     while True:
         start = reader.line_num + 1
         try:
             cells: list[str] | str | None = next(reader, None)
         except csv.Error as error:
-            known = (ours for theirs, ours in _CSV_ERRORS.items() if str(error).startswith(theirs))
-            cells = f"not valid CSV: {next(known, error)}"
+            messages = (message for prefix, message in _CSV_ERRORS.items() if str(error).startswith(prefix))
+            cells = f"not valid CSV: {next(messages, error)}"
         if cells is None:
             return
         yield start, cells, b"".join(pending)
@@ -214,21 +214,21 @@ def _csv(path: Path) -> Iterator[Row]:
 
 
 def _header(names: list[str], where: str) -> list[str]:
-    if (twice := _twice(names)) is not None:
-        raise InputError(f"{where}: the column {twice!r} occurs twice")
+    if (duplicate := _first_duplicate(names)) is not None:
+        raise InputError(f"{where}: the column {duplicate!r} occurs twice")
     if any(map(_ESCAPED.search, names)):
-        raise InputError(f"{where}: the names of the columns are not valid UTF-8")
+        raise InputError(f"{where}: the column names are not valid UTF-8")
     return names
 
 
-def _csv_row(place: str, header: Sequence[str], cells: Sequence[str], raw: bytes) -> Row:
+def _csv_row(location: str, header: Sequence[str], cells: Sequence[str], raw: bytes) -> Row:
     if len(cells) != len(header):
         count = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}"
-        return Row(place, None, f"found {count}, expected {len(header)}: {', '.join(map(repr, header))}", raw)
+        return Row(location, None, f"found {count}, expected {len(header)}: {', '.join(map(repr, header))}", raw)
     for name, cell in zip(header, cells, strict=True):
         if escaped := _ESCAPED.search(cell):
-            return Row(place, None, f"{name}: {_not_utf8(ord(escaped[0]) - 0xDC00, escaped.start())}", raw)
-    return Row(place, {name: cell or None for name, cell in zip(header, cells, strict=True)}, None, raw)
+            return Row(location, None, f"{name}: {_not_utf8(ord(escaped[0]) - 0xDC00, escaped.start())}", raw)
+    return Row(location, {name: cell or None for name, cell in zip(header, cells, strict=True)}, None, raw)
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -237,8 +237,8 @@ def _parquet(path: Path) -> Iterator[Row]:
 
     try:
         with pq.ParquetFile(path) as file:
-            if (twice := _twice(file.schema_arrow.names)) is not None:
-                raise InputError(f"{path}: the column {twice!r} occurs twice")
+            if (duplicate := _first_duplicate(file.schema_arrow.names)) is not None:
+                raise InputError(f"{path}: the column {duplicate!r} occurs twice")
             number = 0
             for batch in file.iter_batches(batch_size=_BATCH):
                 for values in batch.to_pylist():
@@ -250,7 +250,7 @@ def _parquet(path: Path) -> Iterator[Row]:
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _CSV_ERRORS = {
-    "unexpected end of data": "a quoted cell does not end",
+    "unexpected end of data": "a quoted cell is not closed",
     "new-line character": "found a carriage return outside quotes, expected lines that end in \\n or \\r\\n",
 }
 
@@ -263,16 +263,16 @@ READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
 }
 
 
-def _twice(names: Sequence[str]) -> str | None:
-    return next((name for at, name in enumerate(names) if name in names[:at]), None)
+def _first_duplicate(names: Sequence[str]) -> str | None:
+    return next((name for index, name in enumerate(names) if name in names[:index]), None)
 
 
 def _not_json(error: json.JSONDecodeError) -> str:
     return f"not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
 
 
-def _not_utf8(byte: int, at: int) -> str:
-    return f"not valid UTF-8: byte 0x{byte:02x} at character {at + 1}"
+def _not_utf8(byte: int, index: int) -> str:
+    return f"not valid UTF-8: byte 0x{byte:02x} at character {index + 1}"
 
 
 def _json_name(value: Any) -> str:

@@ -1,6 +1,6 @@
-"""SimpleSafetyTests: a hundred requests that every assistant should decline.
+"""SimpleSafetyTests: 100 requests that every assistant should decline.
 
-https://huggingface.co/datasets/Bertievidgen/SimpleSafetyTests, CC BY 2.0, arXiv 2311.08370. One CSV file, which is the
+https://huggingface.co/datasets/Bertievidgen/SimpleSafetyTests, CC BY 2.0, arXiv 2311.08370. One CSV file with the
 split ``test`` (100 rows). A row (with a harmless text here)::
 
     id:         1
@@ -14,15 +14,15 @@ There is no label: every request is harmful.
 from collections.abc import Iterator
 
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import CSV, identity_of, read_rows, text
+from guardreasoner.sources.hub import CSV, read_dataset_rows, required_text, source_identity
 
 
 class SimpleSafetyTests:
     """Read SimpleSafetyTests as a test split, for the task "request".
 
     Args:
-        path: repository of the hub, or a folder with its files.
-        revision: of the repository; None for the newest.
+        path: repository on the hub, or a folder with its files.
+        revision: branch, tag or commit of the repository; None for the newest.
     """
 
     def __init__(self, path: str = "Bertievidgen/SimpleSafetyTests", revision: str | None = None) -> None:
@@ -33,15 +33,15 @@ class SimpleSafetyTests:
         """Yield the records of the test split, in the order of the rows.
 
         Raises:
-            InputError: the set cannot be read, or a row is not as it must be.
+            InputError: the data set cannot be read, or a row is invalid.
         """
         if split != "test":
             return
         name, labels = "SimpleSafetyTests", {"request": "harmful"}
-        rows = read_rows(self.path, None, "test", ("prompt",), self.revision, CSV)
+        rows = read_dataset_rows(self.path, None, "test", ("prompt",), self.revision, CSV)
         for number, (where, row) in enumerate(rows):
-            yield Record(f"{name}/{number:06d}", text(row, "prompt", where), None, labels, source=name)
+            yield Record(f"{name}/{number:06d}", required_text(row, "prompt", where), None, labels, source=name)
 
     def identity(self) -> object:
-        """Return the arguments and what a local folder holds."""
-        return identity_of(self, self.path)
+        """Return the arguments and, for a local folder, its content hashes."""
+        return source_identity(self, self.path)

@@ -1,4 +1,4 @@
-"""Which split a record belongs to: a function of its normalised prompt alone, so that it stays put when data grow."""
+"""Assign records to splits by a hash of the normalised prompt, so that added data move no record."""
 
 from hashlib import sha256
 
@@ -7,30 +7,30 @@ from guardreasoner.records import Split
 from guardreasoner.sources.contamination import normalise
 
 
-def place(prompt: str) -> float:
-    """Return a number in [0, 1) that only the normalised prompt decides."""
+def unit_interval_hash(prompt: str) -> float:
+    """Hash the normalised prompt to a number in [0, 1)."""
     digest = sha256(normalise(prompt).encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def split_of(prompt: str, validation_share: float, test_share: float = 0.0) -> Split:
-    """Return the split of every record with this prompt, however it is written and whatever its response.
+    """Return the split of all records with this prompt, whatever its case, spacing or response.
 
     Args:
         prompt: the user's text.
-        validation_share: part of the distinct prompts that validate.
-        test_share: part that is tested on.
+        validation_share: share of the distinct prompts in the validation split.
+        test_share: share of the distinct prompts in the test split.
     """
-    where = place(prompt)
-    if where < test_share:
+    position = unit_interval_hash(prompt)
+    if position < test_share:
         return "test"
-    return "validation" if where < test_share + validation_share else "train"
+    return "validation" if position < test_share + validation_share else "train"
 
 
 def require_shares(where: str, validation_share: float, test_share: float = 0.0) -> None:
-    """Raise ``InputError`` unless both shares are at least 0 and leave something to train on."""
+    """Raise ``InputError`` unless both shares are at least 0 and their sum is below 1."""
     for name, share in (("validation_share", validation_share), ("test_share", test_share)):
         if not 0 <= share < 1:
             raise InputError(f"{where}: {name} must be in [0, 1), got {share}")
     if validation_share + test_share >= 1:
-        raise InputError(f"{where}: validation_share and test_share leave nothing to train on")
+        raise InputError(f"{where}: validation_share and test_share must sum to less than 1")

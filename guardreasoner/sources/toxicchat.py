@@ -1,4 +1,4 @@
-"""ToxicChat, version 0124: what people wrote to a chat demo, judged toxic or not.
+"""ToxicChat, version 0124: user messages from a chat demo, labelled toxic or not.
 
 https://huggingface.co/datasets/lmsys/toxic-chat, CC BY-NC 4.0, arXiv 2310.17389. Configuration ``toxicchat0124``,
 splits ``train`` (5,082 rows) and ``test`` (5,083). A row::
@@ -11,16 +11,16 @@ splits ``train`` (5,082 rows) and ``test`` (5,083). A row::
     jailbreaking:       0
     openai_moderation:  [["sexual", 0.0001], …]
 
-Only rows that a person annotated are used, 2,853 of the test split; the labels of the others are a classifier's.
-``toxicity`` judges the user's text and becomes the label "request". The model's output has no label, and WildGuard's
-evaluation and GuardReasoner's training data show a guard the user's text alone: the record has no response either.
+Only human-annotated rows are used, 2,853 of the test split; the labels of the others come from a classifier.
+``toxicity`` judges the user's text and becomes the label "request". The model's output has no label. WildGuard's
+evaluation and GuardReasoner's training data give a guard only the user's text, so the record has no response.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import CSV, read_rows, text, used, word
+from guardreasoner.sources.hub import CSV, drop_unusable, mapped_value, read_dataset_rows, required_text
 from guardreasoner.sources.train_and_test import TrainAndTest
 
 _COLUMNS = ("user_input", "human_annotation", "toxicity")
@@ -32,13 +32,13 @@ class ToxicChat(TrainAndTest):
     """Read ToxicChat's annotated rows, train and test, for the task "request".
 
     Args:
-        path: repository of the hub, or a folder with its files.
-        revision: of the repository; None for the newest.
-        splits: which splits to give; the others are empty.
-        validation_share: share of the training set's distinct prompts that validate.
+        path: repository on the hub, or a folder with its files.
+        revision: branch, tag or commit of the repository; None for the newest.
+        splits: splits to provide; the others are empty.
+        validation_share: share of the training set's distinct prompts for the validation split.
 
     Raises:
-        InputError: an unknown split, or a share out of range. Rows are read when records are asked for.
+        InputError: a split is unknown or a share is out of range. Rows are read only when records are requested.
     """
 
     def __init__(
@@ -51,16 +51,16 @@ class ToxicChat(TrainAndTest):
         super().__init__(path, revision, splits, validation_share)
 
     def read(self, split: Literal["train", "test"]) -> Iterator[Record]:
-        """Yield the human-annotated rows of a split; the others are counted."""
+        """Yield the human-annotated rows of a split; the others are skipped and counted."""
         name = f"ToxicChat{split.capitalize()}"
-        return used(self._records(name, split), name, "are not human-annotated")
+        return drop_unusable(self._records(name, split), name, "are not human-annotated")
 
     def _records(self, name: str, split: str) -> Iterator[Record | None]:
-        rows = read_rows(self.path, "toxicchat0124", split, _COLUMNS, self.revision, CSV)
+        rows = read_dataset_rows(self.path, "toxicchat0124", split, _COLUMNS, self.revision, CSV)
         for number, (where, row) in enumerate(rows):
-            if not word(row, "human_annotation", _ANNOTATED, where):
+            if not mapped_value(row, "human_annotation", _ANNOTATED, where):
                 yield None
                 continue
-            labels = {"request": word(row, "toxicity", _TOXIC, where)}
-            # The row's number, not conv_id: nothing says that a conversation is there once.
-            yield Record(f"{name}/{number:06d}", text(row, "user_input", where), None, labels, source=name)
+            labels = {"request": mapped_value(row, "toxicity", _TOXIC, where)}
+            # The row number, since conv_id is not documented to be unique.
+            yield Record(f"{name}/{number:06d}", required_text(row, "user_input", where), None, labels, source=name)

@@ -1,25 +1,25 @@
-"""What public sets with a training and a test split share."""
+"""Base class of public data sets with a training and a test split."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import identity_of, part, require_splits
+from guardreasoner.sources.hub import require_splits, select_training_split, source_identity
 from guardreasoner.sources.splits import require_shares
 
 
 class TrainAndTest(ABC):
-    """A set whose validation split is cut out of its training split, by a hash of the normalised prompt.
+    """A data set whose validation split is cut out of its training split by a hash of the normalised prompt.
 
     Args:
-        path: repository of the hub, or a folder with its files.
-        revision: of the repository; None for the newest.
-        splits: which splits to give; the others are empty.
-        validation_share: share of the training set's distinct prompts that validate.
+        path: repository on the hub, or a folder with its files.
+        revision: branch, tag or commit of the repository; None for the newest.
+        splits: splits to provide; the others are empty.
+        validation_share: share of the training set's distinct prompts for the validation split.
 
     Raises:
-        InputError: an unknown split, or a share out of range. Rows are read when records are asked for.
+        InputError: a split is unknown or a share is out of range. Rows are read only when records are requested.
     """
 
     def __init__(self, path: str, revision: str | None, splits: Sequence[Split], validation_share: float) -> None:
@@ -32,21 +32,21 @@ class TrainAndTest(ABC):
 
     @abstractmethod
     def read(self, split: Literal["train", "test"]) -> Iterator[Record]:
-        """Yield the records of a split of the set itself, in the order of the rows."""
+        """Yield the records of a published split, in the order of the rows."""
 
     def records(self, split: Split) -> Iterator[Record]:
         """Yield the records of a split, in the order of the rows.
 
         Raises:
-            InputError: the set cannot be read, or a row is not as it must be.
+            InputError: the data set cannot be read, or a row is invalid.
         """
         if split not in self.splits:
             return
         if split == "test":
             yield from self.read("test")
         else:
-            yield from part(self.read("train"), split, self.validation_share)
+            yield from select_training_split(self.read("train"), split, self.validation_share)
 
     def identity(self) -> object:
-        """Return the arguments and what a local folder holds."""
-        return identity_of(self, self.path)
+        """Return the arguments and, for a local folder, its content hashes."""
+        return source_identity(self, self.path)

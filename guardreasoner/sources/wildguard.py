@@ -1,4 +1,4 @@
-"""WildGuardMix: WildGuardTrain, mostly synthetic, and WildGuardTest, annotated by people.
+"""WildGuardMix: WildGuardTrain, mostly synthetic, and WildGuardTest, human-annotated.
 
 https://huggingface.co/datasets/allenai/wildguardmix, ODC-BY, arXiv 2406.18495. Gated: log in and accept AI2's terms.
 Configuration ``wildguardtrain`` has the split ``train`` (86,759 rows, 48,783 of them without a response),
@@ -12,9 +12,9 @@ Configuration ``wildguardtrain`` has the split ``train`` (86,759 rows, 48,783 of
     prompt_harm_label:       unharmful
     subcategory:             benign
 
-The three labels become "request", "completion" and "response". A label that is null, as the annotators' is where they
-did not agree, is no label; one of a response that is not there counts for nothing. Adversarial and plain prompts are
-both used. The published evaluation asks three questions of the same rows, so one record holds all three labels.
+The three labels become "request", "completion" and "response". A null label (annotators disagreed) is no label, and
+labels of a missing response are ignored. Adversarial and plain prompts are both used. The published evaluation scores
+three tasks on the same rows, so one record has all three labels.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,11 +24,11 @@ from guardreasoner.records import Record, Split
 from guardreasoner.sources.hub import (
     HARMFUL,
     REFUSAL,
-    read_rows,
-    text,
-    text_or_none,
-    used,
-    word,
+    drop_unusable,
+    mapped_value,
+    optional_text,
+    read_dataset_rows,
+    required_text,
 )
 from guardreasoner.sources.train_and_test import TrainAndTest
 
@@ -39,13 +39,13 @@ class WildGuardMix(TrainAndTest):
     """Read WildGuardTrain and WildGuardTest, for all three tasks.
 
     Args:
-        path: repository of the hub, or a folder with its files.
-        revision: of the repository; None for the newest.
-        splits: which splits to give; the others are empty.
-        validation_share: share of the training set's distinct prompts that validate.
+        path: repository on the hub, or a folder with its files.
+        revision: branch, tag or commit of the repository; None for the newest.
+        splits: splits to provide; the others are empty.
+        validation_share: share of the training set's distinct prompts for the validation split.
 
     Raises:
-        InputError: an unknown split, or a share out of range. Rows are read when records are asked for.
+        InputError: a split is unknown or a share is out of range. Rows are read only when records are requested.
     """
 
     def __init__(
@@ -58,17 +58,17 @@ class WildGuardMix(TrainAndTest):
         super().__init__(path, revision, splits, validation_share)
 
     def read(self, split: Literal["train", "test"]) -> Iterator[Record]:
-        """Yield the labelled rows of a split; the others are counted."""
+        """Yield the labelled rows of a split; the others are skipped and counted."""
         name = f"WildGuard{split.capitalize()}"
-        return used(self._records(name, name.lower(), split), name, "have no label")
+        return drop_unusable(self._records(name, name.lower(), split), name, "have no label")
 
     def _records(self, name: str, config: str, split: str) -> Iterator[Record | None]:
-        for number, (where, row) in enumerate(read_rows(self.path, config, split, _COLUMNS, self.revision)):
-            prompt, response = text(row, "prompt", where), text_or_none(row, "response", where) or None
+        for number, (where, row) in enumerate(read_dataset_rows(self.path, config, split, _COLUMNS, self.revision)):
+            prompt, response = required_text(row, "prompt", where), optional_text(row, "response", where) or None
             labels = {
-                "request": word(row, "prompt_harm_label", HARMFUL, where),
-                "completion": word(row, "response_refusal_label", REFUSAL, where),
-                "response": word(row, "response_harm_label", HARMFUL, where),
+                "request": mapped_value(row, "prompt_harm_label", HARMFUL, where),
+                "completion": mapped_value(row, "response_refusal_label", REFUSAL, where),
+                "response": mapped_value(row, "response_harm_label", HARMFUL, where),
             }
             if response is None:
                 labels = {"request": labels["request"]}

@@ -1,4 +1,4 @@
-"""XSTest-Response: answers to requests that are harmful or only sound so, judged for harm and for refusal.
+"""XSTest-Response: answers to requests that are, or only sound, harmful, labelled for harm and for refusal.
 
 https://huggingface.co/datasets/allenai/xstest-response, ODC-BY, arXiv 2406.18495 (prompts of XSTest, arXiv 2308.01263).
 Gated: log in and accept AI2's terms once. Splits ``response_harmfulness`` (446 rows, 78 of them harmful; the data card
@@ -10,19 +10,25 @@ has the two numbers the other way round) and ``response_refusal`` (449 rows, 178
     prompt_type:           prompt_safe
     prompt_harm_category:  homonyms
 
-The first split's label is that of the task "response", the second's of "completion". They share almost all
-conversations; as in the published evaluation they stay two benchmarks.
+The label of the first split is "response", that of the second "completion". They share almost all conversations; as in
+the published evaluation, they are two benchmarks.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import identity_of, read_rows, require_choice, text, word
+from guardreasoner.sources.hub import (
+    mapped_value,
+    read_dataset_rows,
+    require_distinct_choices,
+    required_text,
+    source_identity,
+)
 
-Part = Literal["response_harmfulness", "response_refusal"]
+XSTestPart = Literal["response_harmfulness", "response_refusal"]
 
-_PARTS: dict[Part, tuple[str, str, dict[object, str]]] = {
+_PARTS: dict[XSTestPart, tuple[str, str, dict[object, str]]] = {
     "response_harmfulness": (
         "XSTestResponseHarmful",
         "response",
@@ -40,40 +46,40 @@ class XSTestResponse:
     """Read XSTest-Response as a test split, for the tasks "response" and "completion".
 
     Args:
-        path: repository of the hub, or a folder with its files.
-        revision: of the repository; None for the newest.
-        parts: which of its two splits to give, in this order.
+        path: repository on the hub, or a folder with its files.
+        revision: branch, tag or commit of the repository; None for the newest.
+        parts: published splits to read, in this order.
 
     Raises:
-        InputError: an unknown part, or one named twice. Rows are read when records are asked for.
+        InputError: a part is unknown or given twice. Rows are read only when records are requested.
     """
 
     def __init__(
         self,
         path: str = "allenai/xstest-response",
         revision: str | None = None,
-        parts: Sequence[Part] = ("response_harmfulness", "response_refusal"),
+        parts: Sequence[XSTestPart] = ("response_harmfulness", "response_refusal"),
     ) -> None:
         self.path = path
         self.revision = revision
-        self.parts = require_choice("XSTestResponse", "parts", parts, tuple(_PARTS))
+        self.parts = require_distinct_choices("XSTestResponse", "parts", parts, tuple(_PARTS))
 
     def records(self, split: Split) -> Iterator[Record]:
         """Yield the records of the test split, part by part, in the order of the rows.
 
         Raises:
-            InputError: the set cannot be read, or a row is not as it must be.
+            InputError: the data set cannot be read, or a row is invalid.
         """
         if split != "test":
             return
         for part in self.parts:
-            name, task, words = _PARTS[part]
-            rows = read_rows(self.path, None, part, ("prompt", "response", "label"), self.revision)
+            name, task, label_map = _PARTS[part]
+            rows = read_dataset_rows(self.path, None, part, ("prompt", "response", "label"), self.revision)
             for number, (where, row) in enumerate(rows):
-                prompt, answer = text(row, "prompt", where), text(row, "response", where)
-                labels = {task: word(row, "label", words, where)}
+                prompt, answer = required_text(row, "prompt", where), required_text(row, "response", where)
+                labels = {task: mapped_value(row, "label", label_map, where)}
                 yield Record(f"{name}/{number:06d}", prompt, answer, labels, source=name)
 
     def identity(self) -> object:
-        """Return the arguments and what a local folder holds."""
-        return identity_of(self, self.path)
+        """Return the arguments and, for a local folder, its content hashes."""
+        return source_identity(self, self.path)

@@ -81,7 +81,8 @@ class PreferenceDataModule(TrainingDataModule):
         self.findings = findings(mined, read_costs(self.rollouts))
         total = mined.total()
         if not mined.pairs:
-            raise InputError(f"data.rollouts: none of {len(records)} records is hard: {total.line()}", total.advice())
+            message = f"data.rollouts: none of {len(records)} records is hard: {total.summary()}"
+            raise InputError(message, total.advice())
         pair_count = f", {total.pairs:,} pairs" if total.pairs > total.hard else ""
         log.info(f"HS-DPO: {total.hard:,} hard of {len(records):,} records{pair_count}")
         hard = {pair.record.id: pair.record for pair in mined.pairs}

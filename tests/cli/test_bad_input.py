@@ -184,7 +184,7 @@ def test_no_hard_record(refused: Refused, tiny_base: Path) -> None:
     assert said.startswith(
         "error: data.rollouts: none of 24 records is hard: 24 all right, 0 mixed, 0 all wrong; 0 of 48"
     )
-    assert "hint: outputs agree: sample more a record" in said
+    assert "hint: outputs agree" in said
 
 
 @pytest.mark.parametrize("gamma", ["1.0", "-0.1", ".nan", "nan", ".inf"])
@@ -260,7 +260,7 @@ def test_a_record_in_training_and_in_a_benchmark(
     said = refused(*words, "--data.benchmarks", '["tests.cli.test_bad_input.Overlapping"]')
     # record 5 has no wrong output, so it is in no pair
     count, first = ("1 record", "train/02") if stage == "hsdpo" else ("2 records", "train/02, train/05")
-    assert f"training data: {count} with a prompt that a benchmark of this run holds: {first}\n" in said
+    assert f"training data: {count} with a prompt that also occurs in a benchmark of this run: {first}\n" in said
 
 
 @pytest.mark.parametrize(

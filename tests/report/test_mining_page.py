@@ -10,12 +10,12 @@ from guardreasoner.mining.findings import Findings, SamplingCost, findings
 from guardreasoner.report.page import mining_page
 from guardreasoner.tasks import GUARD_TASKS
 from tests.report.test_page import EVIL, Reader
-from tests.support.scripted import R, U, W, asked, outputs
+from tests.support.scripted import R, U, W, make_outputs, make_record
 
 
 def made(source: str, model: str) -> Findings:
-    records = [asked(str(number), f"{source}{number}") for number in range(30)]
-    rollouts = [o for record in records for one in (model, "n") for o in outputs(record.id, [R, R, W, U], one)]
+    records = [make_record(str(number), f"{source}{number}") for number in range(30)]
+    rollouts = [o for record in records for one in (model, "n") for o in make_outputs(record.id, [R, R, W, U], one)]
     return findings(mine(records, rollouts, GUARD_TASKS, Pairing()), [SamplingCost("GPU", 60.0, 1200, 240, 2, 2)])
 
 

@@ -9,12 +9,12 @@ from guardreasoner.mining.findings import Findings, findings
 from guardreasoner.report.mining_plots import plots
 from guardreasoner.report.plotting import render_figures
 from guardreasoner.tasks import GUARD_TASKS
-from tests.support.scripted import R, W, asked, outputs
+from tests.support.scripted import R, W, make_outputs, make_record
 
 
 def made(source: str = "s", model: str = "m") -> Findings:
-    records = [asked(str(number), f"{source}{number % 25}") for number in range(50)]
-    rollouts = [o for record in records for one in (model, "n") for o in outputs(record.id, [R, R, W], one)]
+    records = [make_record(str(number), f"{source}{number % 25}") for number in range(50)]
+    rollouts = [o for record in records for one in (model, "n") for o in make_outputs(record.id, [R, R, W], one)]
     return findings(mine(records, rollouts, GUARD_TASKS, Pairing()))
 
 

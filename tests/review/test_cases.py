@@ -6,12 +6,12 @@ import pytest
 
 from guardreasoner.errors import InputError
 from guardreasoner.review.cases import Cases, make_cases
-from guardreasoner.sources.named_predictions import read_named
+from guardreasoner.sources.named_predictions import read_named_predictions
 from tests.support.review_runs import FIRST, SECOND, two_runs, write_run
 
 
 def cases(words: list[str], rater: str = "ann", **how: int) -> Cases:
-    return make_cases(read_named(words, "review"), rater, **how)
+    return make_cases(read_named_predictions(words, "review"), rater, **how)
 
 
 def ids(of: Cases) -> list[str]:

@@ -1,4 +1,4 @@
-"""What is wrong with whole files, with rows beside each other, and with what is asked of them, as the user reads it."""
+"""Messages for invalid files, contradicting rows, and invalid arguments."""
 
 import gzip
 import io
@@ -12,41 +12,41 @@ import pytest
 
 from guardreasoner.errors import InputError
 from guardreasoner.sources.files import Files
-from guardreasoner.sources.row_check import Columns
+from guardreasoner.sources.row_parser import Columns
 from guardreasoner.tasks import Task
 
-HINT = "mend them, or set them aside with data.source.quarantine: FOLDER"
+HINT = "correct them, or move them out with data.source.quarantine: FOLDER"
 GOOD = '{"prompt": "How do I bake bread?", "labels": {"request": "unharmful"}}\n'
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in an empty folder, so that messages hold short paths."""
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, so that messages contain short paths."""
     monkeypatch.chdir(tmp_path)
 
 
 def write(path: str, content: str | bytes) -> None:
-    """Write a file, and the folders it is in."""
+    """Write a file and its parent folders."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def refused(**arguments: Any) -> InputError:
-    """Return why the records of files cannot be given."""
+def read_error(**arguments: Any) -> InputError:
+    """Return the error of reading the training records."""
     with pytest.raises(InputError) as caught:
         list(Files(**arguments).records("train"))
     return caught.value
 
 
-def twice_named() -> bytes:
-    """Return a Parquet file of two columns with one name."""
+def duplicate_column() -> bytes:
+    """Return a Parquet file with two columns of the same name."""
     buffer = io.BytesIO()
     table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["prompt", "prompt"])
     pq.write_table(table, buffer)
     return buffer.getvalue()
 
 
-def no_rows() -> bytes:
+def empty_parquet() -> bytes:
     """Return a Parquet file without rows."""
     buffer = io.BytesIO()
     pq.write_table(pa.table({"prompt": pa.array([], pa.string())}), buffer)
@@ -56,17 +56,17 @@ def no_rows() -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", "", "a.jsonl: the file holds no row"),
-        ("a.jsonl", "\n \r\n\t\n", "a.jsonl: the file holds no row"),
-        ("a.jsonl", b"\xef\xbb\xbf", "a.jsonl: the file holds no row"),
-        ("a.jsonl.gz", b"", "a.jsonl.gz: the file holds no row"),
-        ("a.jsonl.gz", gzip.compress(b"", mtime=0), "a.jsonl.gz: the file holds no row"),
-        ("a.json", "", "a.json: the file holds no row"),
-        ("a.json", " [\n] ", "a.json: the file holds no row"),
-        ("a.csv", "", "a.csv: the file holds no row"),
-        ("a.csv", "prompt,label\n\n", "a.csv: the file holds no row"),
-        ("a.tsv", "prompt\tlabel", "a.tsv: the file holds no row"),
-        ("a.parquet", no_rows(), "a.parquet: the file holds no row"),
+        ("a.jsonl", "", "a.jsonl: the file has no rows"),
+        ("a.jsonl", "\n \r\n\t\n", "a.jsonl: the file has no rows"),
+        ("a.jsonl", b"\xef\xbb\xbf", "a.jsonl: the file has no rows"),
+        ("a.jsonl.gz", b"", "a.jsonl.gz: the file has no rows"),
+        ("a.jsonl.gz", gzip.compress(b"", mtime=0), "a.jsonl.gz: the file has no rows"),
+        ("a.json", "", "a.json: the file has no rows"),
+        ("a.json", " [\n] ", "a.json: the file has no rows"),
+        ("a.csv", "", "a.csv: the file has no rows"),
+        ("a.csv", "prompt,label\n\n", "a.csv: the file has no rows"),
+        ("a.tsv", "prompt\tlabel", "a.tsv: the file has no rows"),
+        ("a.parquet", empty_parquet(), "a.parquet: the file has no rows"),
         ("a.json", "17", "a.json: found a number, expected a JSON list of objects"),
         ("a.json", "9" * 9000, "a.json: found a number, expected a JSON list of objects"),
         ("a.json", "null", "a.json: found null, expected a JSON list of objects"),
@@ -83,14 +83,14 @@ def no_rows() -> bytes:
         ("a.json", "[" * 100_000, "a.json: not valid JSON: too deeply nested"),
         ("a.csv", "prompt,label,prompt\n1,2,3\n", "a.csv:1: the column 'prompt' occurs twice"),
         ("a.csv", "prompt,,\n1,2,3\n", "a.csv:1: the column '' occurs twice"),
-        ("a.csv", b"\n\nprompt,\xe9\n1,2\n", "a.csv:3: the names of the columns are not valid UTF-8"),
-        ("a.csv", '"prompt,label\nHello?,1\n', "a.csv:1: not valid CSV: a quoted cell does not end"),
+        ("a.csv", b"\n\nprompt,\xe9\n1,2\n", "a.csv:3: the column names are not valid UTF-8"),
+        ("a.csv", '"prompt,label\nHello?,1\n', "a.csv:1: not valid CSV: a quoted cell is not closed"),
         (
             "a.csv",
             "prompt,label\rHello?,harmful\r",
             "a.csv:1: not valid CSV: found a carriage return outside quotes, expected lines that end in \\n or \\r\\n",
         ),
-        ("a.parquet", twice_named(), "a.parquet: the column 'prompt' occurs twice"),
+        ("a.parquet", duplicate_column(), "a.parquet: the column 'prompt' occurs twice"),
         ("a.parquet", GOOD, "a.parquet: not a readable Parquet file: Parquet magic bytes not found in footer."),
         ("a.parquet", b"", "a.parquet: not a readable Parquet file: Parquet file size is 0 bytes"),
         ("a.jsonl.gz", GOOD, "a.jsonl.gz: cannot be read: Not a gzipped file (b'{\"')"),
@@ -105,34 +105,36 @@ def no_rows() -> bytes:
         ("a.jsonl.zip", GOOD, "a.jsonl.zip: expected a name that ends in .jsonl, .json, .csv, .tsv, .parquet"),
     ],
 )
-def test_a_file(name: str, content: str | bytes, message: str) -> None:
+def test_an_invalid_file_is_refused(name: str, content: str | bytes, message: str) -> None:
     write(name, content)
-    error = refused(train=name)
-    # other people's libraries may have more to say, and not in every version the same
-    theirs = ("double quotes", "footer.", "0 bytes", "decompressing", ".parquet")
-    assert str(error) == message or (message.endswith(theirs) and str(error).startswith(message))
+    error = read_error(train=name)
+    # the ends of these messages come from other libraries and vary between versions
+    external = ("double quotes", "footer.", "0 bytes", "decompressing", ".parquet")
+    assert str(error) == message or (message.endswith(external) and str(error).startswith(message))
     assert "\n" not in str(error)
     assert (error.hint, error.details) == (None, ())
 
 
 @pytest.mark.parametrize("content", [GOOD, GOOD * 2])
-def test_json_lines_with_the_name_of_a_list(content: str) -> None:
+def test_json_lines_in_a_json_file(content: str) -> None:
     write("a.json", content)
-    error = refused(train="a.json")
+    error = read_error(train="a.json")
     assert error.lines() == (
         "error: a.json: found an object, expected a JSON list of objects\n"
         "hint: a file with an object on each line is named .jsonl"
     )
 
 
-def test_files_that_are_not_there() -> None:
+def test_missing_files() -> None:
     write("data/deep/a.jsonl", GOOD)
-    assert refused(train="absent.jsonl").lines() == "error: absent.jsonl: no such file"
-    assert refused(train="data/*.jsonl").lines() == "error: data.source.train: no file matches data/*.jsonl"
-    assert refused(train="data/deep/a.jsonl", test="*.csv").lines() == "error: data.source.test: no file matches *.csv"
-    assert refused(train="data/*").lines() == "error: data.source.train: no file matches data/*"
+    assert read_error(train="absent.jsonl").lines() == "error: absent.jsonl: no such file"
+    assert read_error(train="data/*.jsonl").lines() == "error: data.source.train: no file matches data/*.jsonl"
+    assert (
+        read_error(train="data/deep/a.jsonl", test="*.csv").lines() == "error: data.source.test: no file matches *.csv"
+    )
+    assert read_error(train="data/*").lines() == "error: data.source.train: no file matches data/*"
     folder = "error: data/deep: is a folder, expected a file\nhint: give its files: data/deep/*.jsonl"
-    assert refused(train="data/deep").lines() == folder
+    assert read_error(train="data/deep").lines() == folder
 
 
 ASK = Task("ask", "Ask", "is it a question?", ("yes", "no"))
@@ -147,11 +149,11 @@ ASK = Task("ask", "Ask", "is it a question?", ("yes", "no"))
         ({"train": "a.jsonl", "test_share": float("nan")}, "data.source: test_share must be in [0, 1), got nan"),
         (
             {"train": "a.jsonl", "test_share": 0.5, "validation_share": 0.5},
-            "data.source: validation_share and test_share leave nothing to train on",
+            "data.source: validation_share and test_share must sum to less than 1",
         ),
         (
             {"train": "a.jsonl", "test": "b.jsonl", "test_share": 0.1},
-            "data.source: test and test_share are both given; one of them makes the split",
+            "data.source: test and test_share are both set, expected only one of them",
         ),
         (
             {"train": "a.jsonl", "columns": Columns(labels={"requests": "label"})},
@@ -163,58 +165,63 @@ ASK = Task("ask", "Ask", "is it a question?", ("yes", "no"))
         ),
         (
             {"train": "a.jsonl", "tasks": [ASK], "columns": Columns(label_map={"ask": {1: "Yes"}})},
-            "columns.label_map.ask: 1 stands for 'Yes'; task ask has the labels yes, no",
+            "columns.label_map.ask: 1 is mapped to 'Yes', allowed are yes, no",
         ),
-        ({"train": ["a.jsonl", "./a.jsonl"]}, "data.source: a.jsonl is given twice; a file belongs to one split, once"),
-        ({"train": "*.jsonl", "test": "x/../a.jsonl"}, "data.source: x/../a.jsonl is given twice; a file belongs to"),
+        (
+            {"train": ["a.jsonl", "./a.jsonl"]},
+            "data.source: a.jsonl is given twice, expected each file once, in one split",
+        ),
+        ({"train": "*.jsonl", "test": "x/../a.jsonl"}, "data.source: x/../a.jsonl is given twice, expected each file"),
     ],
 )
-def test_what_is_asked(arguments: dict[str, Any], message: str) -> None:
+def test_an_invalid_argument_is_refused(arguments: dict[str, Any], message: str) -> None:
     write("a.jsonl", GOOD)
     write("x/b.jsonl", GOOD)
-    error = refused(**arguments)
-    assert str(error) == message if not message.endswith("belongs to") else str(error).startswith(message)
+    error = read_error(**arguments)
+    assert str(error) == message if not message.endswith("each file") else str(error).startswith(message)
     assert (error.hint, error.details) == (None, ())
 
 
-def test_filters_that_leave_nothing() -> None:
+def test_keep_conditions_that_match_no_row() -> None:
     write("a.csv", "prompt,labels.request,part\nHello?,harmful,two\nWhat?,harmful,3\n")
-    message = "a.csv: none of 2 rows is left: data.source.keep wants part: one, 2, true, null"
-    assert refused(train="a.csv", keep={"part": ["one", 2, True, None]}).lines() == f"error: {message}"
-    message = "a.csv: none of 2 rows is left: data.source.keep wants prompt: Hello?; part: 3"
-    assert refused(train="a.csv", keep={"prompt": ["Hello?"], "part": [3]}).lines() == f"error: {message}"
-    assert "none of 2 rows is left" in str(refused(train="a.csv", keep={"nowhere": ["x"]}))
+    message = "a.csv: none of 2 rows matches data.source.keep (part: one, 2, true, null)"
+    assert read_error(train="a.csv", keep={"part": ["one", 2, True, None]}).lines() == f"error: {message}"
+    message = "a.csv: none of 2 rows matches data.source.keep (prompt: Hello?; part: 3)"
+    assert read_error(train="a.csv", keep={"prompt": ["Hello?"], "part": [3]}).lines() == f"error: {message}"
+    assert "none of 2 rows matches" in str(read_error(train="a.csv", keep={"nowhere": ["x"]}))
 
 
 def line(prompt: str, response: str | None = None, /, id: str | None = None, **labels: str) -> str:
-    """Return a row as a line."""
+    """Return a row as a line of JSONL."""
     return json.dumps({"prompt": prompt, "response": response, "id": id, "labels": labels}) + "\n"
 
 
-def test_ids_that_come_twice() -> None:
+def test_duplicate_ids() -> None:
     write("a.jsonl", line("One?", id="x", request="harmful") + line("Two?", id="x", request="harmful"))
     write("b.jsonl", line("Three?", id="a.jsonl:1", request="harmful") + line("Four?", id="x", request="harmful"))
-    error = refused(train="a.jsonl", test="b.jsonl")
+    error = read_error(train="a.jsonl", test="b.jsonl")
     assert error.lines() == (
-        "a.jsonl:2: id: found 'x' again, expected another than at a.jsonl:1\n"
-        "b.jsonl:2: id: found 'x' again, expected another than at a.jsonl:1\n"
+        "a.jsonl:2: id: found 'x', which is already the id of a.jsonl:1, expected a unique id\n"
+        "b.jsonl:2: id: found 'x', which is already the id of a.jsonl:1, expected a unique id\n"
         f"error: data.source: 2 of 4 rows are faulty, nothing was started\nhint: {HINT}"
     )
 
 
-def test_an_id_that_another_row_has_by_its_place() -> None:
+def test_an_id_equal_to_a_default_id() -> None:
     write("a.jsonl", line("One?", id="b.json:item 1", request="harmful"))
     write("b.json", f"[{line('Two?', request='harmful')}]")
-    error = refused(train=["a.jsonl", "b.json"])
-    assert error.details == ("b.json:item 1: id: found 'b.json:item 1' again, expected another than at a.jsonl:1",)
+    error = read_error(train=["a.jsonl", "b.json"])
+    assert error.details == (
+        "b.json:item 1: id: found 'b.json:item 1', which is already the id of a.jsonl:1, expected a unique id",
+    )
 
 
-def test_conversations_that_come_again_with_other_labels() -> None:
+def test_repeated_conversations_with_contradicting_labels() -> None:
     rows = [
         line("One?", "So.", request="harmful"),
-        line("One?", "So.", request="harmful"),  # the very same
+        line("One?", "So.", request="harmful"),  # an exact repetition
         line("One?", "No.", request="unharmful"),  # another response
-        line("One?", request="unharmful"),  # none
+        line("One?", request="unharmful"),  # no response
         line("One?", "So.", response="harmful"),  # a label for another task
         line("One?", "So.", request="harmful", response="harmful"),
         line("One?", "So.", request="unharmful", response="unharmful"),
@@ -222,7 +229,7 @@ def test_conversations_that_come_again_with_other_labels() -> None:
         line("One?", "So.", completion="compliance"),
     ]
     write("a.jsonl", "".join(rows))
-    error = refused(train="a.jsonl")
+    error = read_error(train="a.jsonl")
     again = "as for the same conversation at"
     assert error.details == (
         f"a.jsonl:7: labels: found request unharmful, expected harmful {again} a.jsonl:1",
@@ -232,36 +239,36 @@ def test_conversations_that_come_again_with_other_labels() -> None:
     assert str(error) == "data.source: 2 of 9 rows are faulty, nothing was started"
 
 
-def test_contradictions_across_files_of_other_forms() -> None:
+def test_contradictions_between_files_of_different_formats() -> None:
     write("a.csv", "prompt,labels.request\n\n\nOne?,harmful\n")
     write("b.json", '[{"prompt": "One?", "labels": {"request": "unharmful"}}]')
     pq.write_table(pa.table({"prompt": ["Two?", "One?"], "labels.request": ["harmful", "unharmful"]}), "c.parquet")
     again = "labels: found request unharmful, expected harmful as for the same conversation at a.csv:4"
-    assert refused(train=["a.csv", "b.json"], test="c.parquet").details == (
+    assert read_error(train=["a.csv", "b.json"], test="c.parquet").details == (
         f"b.json:item 1: {again}",
         f"c.parquet:row 2: {again}",
     )
 
 
-def test_a_prompt_in_training_and_validation_however_it_is_written() -> None:
+def test_a_prompt_shared_by_training_and_validation() -> None:
     write("a.jsonl", line("How do I bake\u00a0Café bread?", request="harmful"))
     write("b.jsonl", line("how do i  bake CAFE\u0301 br\u200bead?", "So.", request="harmful"))
-    error = refused(train="a.jsonl", validation="b.jsonl")
-    assert error.details == ("b.jsonl:1: prompt: found one of the training split, that at a.jsonl:1",)
+    error = read_error(train="a.jsonl", validation="b.jsonl")
+    assert error.details == ("b.jsonl:1: prompt: also occurs in the training split, at a.jsonl:1",)
 
 
-def test_many_faults_are_counted_and_the_first_thousand_named() -> None:
+def test_many_faults_are_counted_and_the_first_thousand_listed() -> None:
     write("a.jsonl", GOOD + "{\n" * 1002)
-    error = refused(train="a.jsonl")
+    error = read_error(train="a.jsonl")
     assert len(error.details) == 1001
     assert error.details[999].startswith("a.jsonl:1001: not valid JSON: Expecting property name")
     assert error.details[1000] == "… and 2 more; data.source.quarantine lists them all"
     assert str(error) == "data.source: 1002 of 1003 rows are faulty, nothing was started"
 
 
-def test_files_without_one_good_row_are_not_set_aside() -> None:
+def test_files_with_only_faulty_rows_are_refused() -> None:
     write("a.jsonl", "{}\n[]\n")
-    error = refused(train="a.jsonl", quarantine="bad")
+    error = read_error(train="a.jsonl", quarantine="bad")
     first = "a.jsonl:1: prompt: this column is missing; there are none"
-    assert error.lines() == f"error: a.jsonl: no row is without fault; the first: {first}"
+    assert error.lines() == f"error: a.jsonl: all rows are faulty; the first fault: {first}"
     assert not Path("bad").exists()

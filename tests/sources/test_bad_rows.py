@@ -1,4 +1,4 @@
-"""What is wrong with rows of the user's own files: each fault exactly as the user reads it."""
+"""The exact message for each fault of a row in user files."""
 
 import gzip
 import io
@@ -13,10 +13,10 @@ import pytest
 
 from guardreasoner.errors import InputError
 from guardreasoner.sources.files import Files
-from guardreasoner.sources.row_check import Columns
+from guardreasoner.sources.row_parser import Columns
 
 GOOD = {"prompt": "How do I bake bread?", "labels": {"request": "unharmful"}}
-HINT = "mend them, or set them aside with data.source.quarantine: FOLDER"
+HINT = "correct them, or move them out with data.source.quarantine: FOLDER"
 LABELS = "allowed are harmful, unharmful"
 NO_LABEL = "labels.request, labels.completion, labels.response: found no label, expected one for at least one task"
 MAPPED = Columns("text", labels={"request": "label"}, label_map={"request": {0: "unharmful", 1: "harmful"}})
@@ -24,27 +24,27 @@ OWN = "allowed are 0, 1, harmful, unharmful"
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in an empty folder, so that messages hold short paths."""
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, so that messages contain short paths."""
     monkeypatch.chdir(tmp_path)
 
 
-def refused(name: str, content: bytes, columns: Columns = Columns()) -> InputError:  # noqa: B008
-    """Return why a file is refused."""
+def read_error(name: str, content: bytes, columns: Columns = Columns()) -> InputError:  # noqa: B008
+    """Return the error of reading a file."""
     Path(name).write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
     with pytest.raises(InputError) as caught:
         list(Files(train=name, columns=columns).records("train"))
     return caught.value
 
 
-def said(place: str, *faults: str, of: int = 2) -> str:
-    """Return what is shown for one faulty row."""
-    lines = [f"{place}: {fault}" for fault in faults]
-    return "\n".join([*lines, f"error: data.source: 1 of {of} rows is faulty, nothing was started", f"hint: {HINT}"])
+def expected_lines(location: str, *faults: str, rows: int = 2) -> str:
+    """Return the output for one faulty row."""
+    lines = [f"{location}: {fault}" for fault in faults]
+    return "\n".join([*lines, f"error: data.source: 1 of {rows} rows is faulty, nothing was started", f"hint: {HINT}"])
 
 
 def row(**changes: Any) -> bytes:
-    """Return the good row with changes as JSON; a column set to ``...`` is left out."""
+    """Return the good row with changes as JSON; a column set to ``...`` is removed."""
     return json.dumps({name: value for name, value in (GOOD | changes).items() if value is not ...}).encode()
 
 
@@ -100,28 +100,28 @@ JSON_OBJECTS: list[tuple[bytes, list[str]]] = [
             f"labels.response: found 'bad', {LABELS}",
         ],
     ),
-    # what cannot be read as an object at all
+    # not JSON objects
     (b"[1, 2]", ["found a list, expected a JSON object"]),
     (b'"Hello?"', ["found a text, expected a JSON object"]),
     (b"17", ["found a number, expected a JSON object"]),
     (b"1.5", ["found a number, expected a JSON object"]),
     (b"false", ["found true or false, expected a JSON object"]),
     (b"null", ["found null, expected a JSON object"]),
-    (b'{"prompt": NaN}', ["found NaN, which is not JSON; null says that there is no value"]),
-    (b'{"prompt": "a", "score": -Infinity}', ["found -Infinity, which is not JSON; null says that there is no value"]),
+    (b'{"prompt": NaN}', ["found NaN, which is not JSON; use null for a missing value"]),
+    (b'{"prompt": "a", "score": -Infinity}', ["found -Infinity, which is not JSON; use null for a missing value"]),
     (b'{"prompt": "a", "prompt": "b"}', ["the key 'prompt' occurs twice"]),
     (b'{"labels": {"request": null, "request": "harmful"}}', ["the key 'request' occurs twice"]),
-    (b'{"n": ' + b"9" * 5000 + b"}", ["found a number of thousands of digits, which Python does not read"]),
+    (b'{"n": ' + b"9" * 5000 + b"}", ["found a number with thousands of digits, which Python cannot read"]),
 ]
 
 
 @pytest.mark.parametrize("name", ["bad.jsonl", "bad.jsonl.gz", "BAD.JSONL", "bad.json", "bad.json.gz"])
 @pytest.mark.parametrize(("bad", "faults"), JSON_OBJECTS)
-def test_a_json_object(name: str, bad: bytes, faults: list[str]) -> None:
+def test_a_faulty_json_object(name: str, bad: bytes, faults: list[str]) -> None:
     lines = name.lower().startswith("bad.jsonl")
     content = row() + b"\n" + bad + b"\n" if lines else b"[" + row() + b",\n " + bad + b"]"
-    error = refused(name, content)
-    assert error.lines() == said(f"{name}:2" if lines else f"{name}:item 2", *faults)
+    error = read_error(name, content)
+    assert error.lines() == expected_lines(f"{name}:2" if lines else f"{name}:item 2", *faults)
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,8 @@ def test_a_json_object(name: str, bad: bytes, faults: list[str]) -> None:
         (row().decode().encode("utf-16"), "not valid UTF-8: byte 0xff at character 1"),
     ],
 )
-def test_a_line_that_is_no_json(bad: bytes, fault: str) -> None:
-    assert refused("bad.jsonl", row() + b"\r\n" + bad).lines() == said("bad.jsonl:2", fault)
+def test_a_line_that_is_not_json(bad: bytes, fault: str) -> None:
+    assert read_error("bad.jsonl", row() + b"\r\n" + bad).lines() == expected_lines("bad.jsonl:2", fault)
 
 
 CSV_ROWS: list[tuple[str | bytes, list[str]]] = [
@@ -161,7 +161,7 @@ CSV_ROWS: list[tuple[str | bytes, list[str]]] = [
     ("Hello?,", ["label: found no label, expected one for at least one task"]),
     ("Hello?", ["found 1 cell, expected 2: 'text', 'label'"]),
     ("Hello, you?,1", ["found 3 cells, expected 2: 'text', 'label'"]),
-    ('"Hello?,1\nHow?,0\n', ["not valid CSV: a quoted cell does not end"]),
+    ('"Hello?,1\nHow?,0\n', ["not valid CSV: a quoted cell is not closed"]),
     ('"Hello"?,1', ["not valid CSV: ',' expected after '\"'"]),
     ("a\rb,1", ["not valid CSV: found a carriage return outside quotes, expected lines that end in \\n or \\r\\n"]),
     (b"Hello \xff?,1", ["text: not valid UTF-8: byte 0xff at character 7"]),
@@ -172,16 +172,16 @@ CSV_ROWS: list[tuple[str | bytes, list[str]]] = [
 
 @pytest.mark.parametrize("name", ["bad.csv", "bad.csv.gz", "bad.tsv"])
 @pytest.mark.parametrize(("bad", "faults"), CSV_ROWS)
-def test_a_row_of_a_table(name: str, bad: str | bytes, faults: list[str]) -> None:
+def test_a_faulty_row_of_a_table(name: str, bad: str | bytes, faults: list[str]) -> None:
     content = b'text,label\n"How do\nI bake bread?",0\n' + (bad if isinstance(bad, bytes) else bad.encode())
     if name.endswith(".tsv"):
         content = content.replace(b",", b"\t")
         faults = [fault.replace("','", r"'\t'") for fault in faults]
-    assert refused(name, content, MAPPED).lines() == said(f"{name}:4", *faults)
+    assert read_error(name, content, MAPPED).lines() == expected_lines(f"{name}:4", *faults)
 
 
 def parquet(bad: Any, column: str = "label", **good: Any) -> bytes:
-    """Return a Parquet file of a good and a bad row."""
+    """Return a Parquet file with a good and a bad row."""
     first = {"text": "How do I bake bread?", "label": None, "response": "So."} | good
     values = {name: [value, value if name != column else bad] for name, value in first.items()}
     if column not in good:
@@ -204,8 +204,8 @@ def parquet(bad: Any, column: str = "label", **good: Any) -> bytes:
         (parquet("\t", "text", label=1, text="Hello?"), "text: found an empty text, expected text"),
     ],
 )
-def test_a_row_of_a_parquet_file(content: bytes, fault: str) -> None:
-    assert refused("bad.parquet", content, MAPPED).lines() == said("bad.parquet:row 2", fault)
+def test_a_faulty_row_of_a_parquet_file(content: bytes, fault: str) -> None:
+    assert read_error("bad.parquet", content, MAPPED).lines() == expected_lines("bad.parquet:row 2", fault)
 
 
 @pytest.mark.parametrize(
@@ -224,11 +224,11 @@ def test_a_row_of_a_parquet_file(content: bytes, fault: str) -> None:
     ],
 )
 @pytest.mark.parametrize("column", ["text", "response"])
-def test_a_parquet_column_of_another_type(value: Any, what: str, column: str) -> None:
+def test_a_parquet_column_of_the_wrong_type(value: Any, what: str, column: str) -> None:
     map_type = pa.map_(pa.string(), pa.int64())
     values = pa.array([value], map_type if isinstance(value, list) and isinstance(value[0], tuple) else None)
     table = pa.table({"text": ["Hello?"], "label": [1]} | {column: values})
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
-    error = refused("bad.parquet", buffer.getvalue(), MAPPED)
-    assert error.lines() == said("bad.parquet:row 1", f"{column}: found {what}, expected text", of=1)
+    error = read_error("bad.parquet", buffer.getvalue(), MAPPED)
+    assert error.lines() == expected_lines("bad.parquet:row 1", f"{column}: found {what}, expected text", rows=1)

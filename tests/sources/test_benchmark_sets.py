@@ -1,4 +1,4 @@
-"""OpenAI Moderation, SimpleSafetyTests, XSTest-Response, PKU-SafeRLHF and HarmBench, from folders like theirs."""
+"""OpenAI Moderation, SimpleSafetyTests, XSTest-Response, PKU-SafeRLHF and HarmBench, from local folders."""
 
 import json
 import logging
@@ -21,24 +21,24 @@ from tests.support.hub_folders import stay_offline, write_readme, write_rows
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stay_offline(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("source", [OpenAIModeration(), SimpleSafetyTests(), XSTestResponse(), SafeRLHF(), HarmBench()])
-def test_a_benchmark_has_a_test_split_only(source: Source) -> None:
+def test_a_benchmark_has_only_a_test_split(source: Source) -> None:
     assert list(source.records("train")) == list(source.records("validation")) == []
     assert isinstance(source, Identified)
     assert json.loads(json.dumps(source.identity()))["class"] == type(source).__name__
 
 
-def test_openai_moderation_is_harmful_in_any_category(tmp_path: Path) -> None:
-    none = dict.fromkeys(("S", "H", "V", "HR", "SH", "S3", "H2", "V2"), 0)
+def test_openai_moderation_is_harmful_if_any_category_is(tmp_path: Path) -> None:
+    unharmful = dict.fromkeys(("S", "H", "V", "HR", "SH", "S3", "H2", "V2"), 0)
     rows = [
-        {"prompt": " One? ", **none},
-        {"prompt": "Two?", **none, "V2": 1},
+        {"prompt": " One? ", **unharmful},
+        {"prompt": "Two?", **unharmful, "V2": 1},
         {"prompt": "Three?", "S": 1, "H": 0},
-        {"prompt": "Four?", **none, "S3": None},
+        {"prompt": "Four?", **unharmful, "S3": None},
     ]
     write_rows(tmp_path / "set" / "samples-1680.jsonl.gz", rows)
     source = OpenAIModeration(f"{tmp_path}/set")
@@ -73,9 +73,9 @@ def test_xstest_is_two_benchmarks(tmp_path: Path) -> None:
     files = {part: f"data/{part}-00000-of-00001.parquet" for part in ("response_harmfulness", "response_refusal")}
     write_readme(folder, {"default": files})
     row = {"prompt": "One?", "response": "No.", "prompt_type": "prompt_safe", "prompt_harm_category": "homonyms"}
-    words = {"response_harmfulness": ("harmful", "unharmful"), "response_refusal": ("refusal", "compliance")}
+    labels = {"response_harmfulness": ("harmful", "unharmful"), "response_refusal": ("refusal", "compliance")}
     for part, file in files.items():
-        write_rows(folder / file, [{**row, "label": word} for word in words[part]])
+        write_rows(folder / file, [{**row, "label": label} for label in labels[part]])
     records = list(XSTestResponse(str(folder)).records("test"))
     harm, refusal = "XSTestResponseHarmful", "XSTestResponseRefusal"
     assert records == [
@@ -92,16 +92,16 @@ def test_xstest_is_two_benchmarks(tmp_path: Path) -> None:
     assert str(raised.value) == f"{folder} response_harmfulness row 0: {expected}"
 
 
-def answers(number: int, *safe: bool) -> dict[str, Any]:
-    texts = {f"response_{one}": f"{number} {'safe' if good else 'unsafe'} {one}" for one, good in enumerate(safe)}
-    verdicts = {f"is_response_{one}_safe": good for one, good in enumerate(safe)}
+def saferlhf_row(number: int, *safe: bool) -> dict[str, Any]:
+    texts = {f"response_{index}": f"{number} {'safe' if good else 'unsafe'} {index}" for index, good in enumerate(safe)}
+    verdicts = {f"is_response_{index}_safe": good for index, good in enumerate(safe)}
     return {"prompt": f"{number}?", **texts, **verdicts, "better_response_id": 0, "safer_response_id": 0}
 
 
-def test_saferlhf_draws_as_the_published_evaluation_does(tmp_path: Path) -> None:
+def test_saferlhf_samples_like_the_published_evaluation(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     verdicts = [(True, False), (True, True), (False, True), (False, False)]
-    rows = [answers(number, *verdicts[number % 4]) for number in range(80)]
+    rows = [saferlhf_row(number, *verdicts[number % 4]) for number in range(80)]
     write_rows(folder / "round0" / "train.jsonl.xz", rows[:1])
     write_rows(folder / "round0" / "test.jsonl.xz", rows)
     mixed = list(range(0, 80, 2))
@@ -111,21 +111,21 @@ def test_saferlhf_draws_as_the_published_evaluation_does(tmp_path: Path) -> None
     assert [record.prompt for record in records] == [f"{number}?" for number in drawn * 2]
     assert [record.labels for record in records] == [{"response": "unharmful"}] * 10 + [{"response": "harmful"}] * 10
     for record, number in zip(records, drawn * 2, strict=True):
-        word = "safe" if record.labels["response"] == "unharmful" else "unsafe"
+        kind = "safe" if record.labels["response"] == "unharmful" else "unsafe"
         assert record.response is not None
-        *_, which = record.response.split()
-        assert record.response == f"{number} {word} {which}"
-        assert record.id == f"SafeRLHF/{number:06d}-{which}"
+        *_, index = record.response.split()
+        assert record.response == f"{number} {kind} {index}"
+        assert record.id == f"SafeRLHF/{number:06d}-{index}"
         assert record.source == "SafeRLHF"
-    every = list(SafeRLHF(str(folder), questions=None).records("test"))
-    assert [record.prompt for record in every] == [f"{number}?" for number in mixed * 2]
+    all_records = list(SafeRLHF(str(folder), questions=None).records("test"))
+    assert [record.prompt for record in all_records] == [f"{number}?" for number in mixed * 2]
     with pytest.raises(InputError, match="test: 40 rows have one safe and one unsafe response, expected 1,000"):
         list(SafeRLHF(str(folder)).records("test"))
     with pytest.raises(InputError, match="SafeRLHF: questions must be 1 or more, got 0"):
         SafeRLHF(questions=0)
 
 
-def test_the_released_saferlhf_is_such_a_draw(shared_data: Path) -> None:
+def test_the_released_saferlhf_has_the_same_layout(shared_data: Path) -> None:
     records = Released(shared_data, test=["SafeRLHF"], train=()).records("test")
     safe, unsafe = records[:1000], records[1000:]
     assert [record.prompt for record in safe] == [record.prompt for record in unsafe]
@@ -135,8 +135,8 @@ def test_the_released_saferlhf_is_such_a_draw(shared_data: Path) -> None:
 
 def harmbench(folder: Path, answers: object, *categories: str) -> HarmBench:
     rows = [
-        {"Behavior": f"Do {place}", "FunctionalCategory": category, "ContextString": "", "BehaviorID": f"do_{place}"}
-        for place, category in enumerate(categories or ("standard",))
+        {"Behavior": f"Do {index}", "FunctionalCategory": category, "ContextString": "", "BehaviorID": f"do_{index}"}
+        for index, category in enumerate(categories or ("standard",))
     ]
     write_rows(folder / PROMPTS, rows)
     (folder / RESPONSES).parent.mkdir(parents=True, exist_ok=True)
@@ -145,8 +145,8 @@ def harmbench(folder: Path, answers: object, *categories: str) -> HarmBench:
 
 
 def answer(*votes: int, **others: object) -> dict[str, object]:
-    people = {f"human_{place}": vote for place, vote in enumerate(votes)}
-    return {"test_case": "Do it", "generation": "Done.", **people, "experiment": "default", **others}
+    annotators = {f"human_{index}": vote for index, vote in enumerate(votes)}
+    return {"test_case": "Do it", "generation": "Done.", **annotators, "experiment": "default", **others}
 
 
 def test_harmbench_has_requests_and_answers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -169,25 +169,25 @@ def test_harmbench_has_requests_and_answers(tmp_path: Path, caplog: pytest.LogCa
 
 
 @pytest.mark.parametrize(
-    ("content", "what"),
+    ("content", "message"),
     [
         ([], "expected an object with a list of answers for each behaviour"),
         ({"do_0": {}}, "expected an object with a list of answers for each behaviour"),
         ({"do_0": ["x"]}, "do_0 0: found str, expected an object"),
         ({"do_0": [answer(1, 1)]}, "do_0 0: no 'human_2', found test_case, generation, human_0, human_1, experiment"),
         ({"do_0": [answer(1, 1, 2)]}, "do_0 0: human_2: found 2, expected one of 1, 0"),
-        ({"do_0": [answer(1, 1, 1, test_case=None)]}, "do_0 0: test_case: found null, expected a text"),
-        ({"do_0": []}, "the file holds no answer"),
+        ({"do_0": [answer(1, 1, 1, test_case=None)]}, "do_0 0: test_case: found null, expected text"),
+        ({"do_0": []}, "the file has no answers"),
     ],
 )
-def test_bad_answers_of_harmbench_are_named(tmp_path: Path, content: object, what: str) -> None:
+def test_invalid_harmbench_answers_are_refused(tmp_path: Path, content: object, message: str) -> None:
     source = harmbench(tmp_path / "clone", content)
     with pytest.raises(InputError) as raised:
         list(source.records("test"))
-    assert str(raised.value) == f"{tmp_path}/clone/{RESPONSES}: {what}"
+    assert str(raised.value) == f"{tmp_path}/clone/{RESPONSES}: {message}"
 
 
-def test_bad_requests_of_harmbench_are_named(tmp_path: Path) -> None:
+def test_invalid_harmbench_requests_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="row 0: FunctionalCategory: found 'odd', expected one of 'standard', 'copyr"):
         list(harmbench(tmp_path / "clone", {}, "odd").records("test"))
     with pytest.raises(InputError, match="HarmBenchPrompt: none of 1 rows can be used; they need a context"):

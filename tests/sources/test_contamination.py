@@ -8,7 +8,7 @@ from guardreasoner.sources.contamination import ContaminationIndex, normalise
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         ("How do I  kill\na process?", "how do i kill a process? "),
         ("kill a pro\u200bcess", "kill a process"),
@@ -21,16 +21,16 @@ from guardreasoner.sources.contamination import ContaminationIndex, normalise
         ("soft\u00adhyphen\ufeff", "softhyphen"),
     ],
 )
-def test_the_same_prompt_in_other_clothes(one: str, other: str) -> None:
-    assert normalise(one) == normalise(other)
+def test_variants_of_a_prompt_normalise_to_the_same_text(first: str, second: str) -> None:
+    assert normalise(first) == normalise(second)
 
 
-def test_other_words_stay_other() -> None:
+def test_different_prompts_stay_different() -> None:
     assert normalise("How do I kill a process?") != normalise("How do I kill a child process?")
 
 
 @given(st.text())
-def test_normalising_twice_changes_nothing(text: str) -> None:
+def test_normalise_is_idempotent(text: str) -> None:
     assert normalise(normalise(text)) == normalise(text)
 
 
@@ -38,7 +38,7 @@ BENCHMARK = [
     Record("bench/1", "How can I get rid of the old paint on the garden fence without harming the plants?", "reply"),
     Record("bench/2", "Tell me about tides."),
 ]
-OTHER_CLOTHES = [
+VARIANTS = [
     "HOW CAN I GET RID OF THE OLD PAINT ON THE GARDEN FENCE WITHOUT HARMING THE PLANTS?",
     "How can I get rid of the old pa\u200bint on the garden fence  without harming the plants?",
     "Tell me\tabout\u00a0tides.",
@@ -47,59 +47,59 @@ OTHER_CLOTHES = [
 ]
 
 
-def test_five_benchmark_prompts_in_other_clothes_are_refused_by_id() -> None:
-    records = [Record(f"r{n}", prompt) for n, prompt in enumerate(["What is a tide pool?", *OTHER_CLOTHES])]
+def test_variants_of_benchmark_prompts_are_refused_by_id() -> None:
+    records = [Record(f"r{n}", prompt) for n, prompt in enumerate(["What is a tide pool?", *VARIANTS])]
     yielded = []
     with pytest.raises(InputError) as error:
         yielded += ContaminationIndex(BENCHMARK).filter(records, "training data")
     assert str(error.value) == (
-        "training data: 5 records with a prompt that a benchmark of this run holds: r1, r2, r3, r4, r5"
+        "training data: 5 records with a prompt that also occurs in a benchmark of this run: r1, r2, r3, r4, r5"
     )
-    assert error.value.details[0] == "record r1: the prompt of bench/1"
+    assert error.value.details[0] == "record r1: same prompt as bench/1"
     assert len(error.value.details) == 5
 
 
-def test_a_near_duplicate_is_found_and_its_likeness_told() -> None:
+def test_a_near_duplicate_is_matched_with_its_similarity() -> None:
     near = Record("n", "How can I get rid of the old paint on the garden fence without harming my plants?")
     far = Record("f", "How can I get rid of the old car in the garden without harming my neighbours?")
-    held = ContaminationIndex(BENCHMARK)
-    found = held.match(near)
-    assert found is not None
-    assert (found.benchmark, round(found.similarity, 2)) == ("bench/1", 0.85)
-    assert found.line() == "record n: 0.85 like the prompt of bench/1"
-    assert held.match(far) is None
+    index = ContaminationIndex(BENCHMARK)
+    match = index.match(near)
+    assert match is not None
+    assert (match.benchmark, round(match.similarity, 2)) == ("bench/1", 0.85)
+    assert match.line() == "record n: prompt 0.85 similar to that of bench/1"
+    assert index.match(far) is None
     assert ContaminationIndex(BENCHMARK, similarity=1).match(near) is None
 
 
-def test_what_is_held_may_be_left_out_or_allowed_by_name(caplog: pytest.LogCaptureFixture) -> None:
+def test_matches_can_be_skipped_or_allowed(caplog: pytest.LogCaptureFixture) -> None:
     records = [Record("a", "Tell me about tides."), Record("b", "Tell me about tigers, please.")]
-    held = ContaminationIndex(BENCHMARK)
-    message = "data: 1 record with a prompt that a benchmark of this run holds: a"
+    index = ContaminationIndex(BENCHMARK)
+    message = "data: 1 record with a prompt that also occurs in a benchmark of this run: a"
     with caplog.at_level("WARNING", "guardreasoner"):
-        assert [r.id for r in held.filter(records, "data", leave_out=True)] == ["b"]
-        assert [r.id for r in held.filter(records, "data", allowed=True)] == ["a", "b"]
+        assert [r.id for r in index.filter(records, "data", skip=True)] == ["b"]
+        assert [r.id for r in index.filter(records, "data", allow=True)] == ["a", "b"]
     assert caplog.messages == [f"{message} (left out)", f"{message} (allowed by --allow_contamination)"]
 
 
-def test_a_near_duplicate_is_kept_with_a_warning_or_left_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_near_duplicate_is_kept_with_a_warning_or_skipped(caplog: pytest.LogCaptureFixture) -> None:
     near = Record("n", "How can I get rid of the old paint on the garden fence without harming my plants?")
     with caplog.at_level("WARNING", "guardreasoner"):
         assert list(ContaminationIndex(BENCHMARK).filter([near], "data")) == [near]
-        assert list(ContaminationIndex(BENCHMARK).filter([near], "data", leave_out=True)) == []
-    message = "data: 1 record with a prompt at least 0.85 like a benchmark's: n"
+        assert list(ContaminationIndex(BENCHMARK).filter([near], "data", skip=True)) == []
+    message = "data: 1 record with a prompt at least 0.85 similar to a benchmark's: n"
     assert caplog.messages == [f"{message} (kept; see the verb doctor)", f"{message} (left out)"]
 
 
-def test_without_benchmarks_nothing_is_held() -> None:
+def test_an_empty_index_matches_nothing() -> None:
     assert ContaminationIndex([]).match(Record("a", "anything")) is None
 
 
 @pytest.mark.parametrize("text", ["", "abc", "\ud800 alone", "\u200b", "x" * 1_000_000])
-def test_odd_prompts_are_looked_up_like_any(text: str) -> None:
+def test_unusual_prompts_can_be_matched(text: str) -> None:
     assert ContaminationIndex([Record("x", "something else entirely")]).match(Record("a", text)) is None
-    found = ContaminationIndex([Record("x", text)]).match(Record("a", text))
-    assert found is not None
-    assert found.similarity == 1
+    match = ContaminationIndex([Record("x", text)]).match(Record("a", text))
+    assert match is not None
+    assert match.similarity == 1
 
 
 @pytest.mark.parametrize("similarity", [0.3, 1.1, float("nan")])
@@ -113,17 +113,17 @@ WORDS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta")
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_candidates_are_compared_exactly(data: st.DataObject) -> None:
+def test_similarity_is_exact(data: st.DataObject) -> None:
     words = data.draw(st.lists(st.sampled_from(WORDS), min_size=8, max_size=30))
     changed = list(words)
     for _ in range(data.draw(st.integers(0, 3))):
         changed[data.draw(st.integers(0, len(words) - 1))] = data.draw(st.sampled_from(["eta", "theta"]))
-    one, other = (normalise(" ".join(text)) for text in (words, changed))
-    pieces = [{text[at : at + 5] for at in range(len(text) - 4)} for text in (one, other)]
-    jaccard = len(pieces[0] & pieces[1]) / len(pieces[0] | pieces[1])
-    found = ContaminationIndex([Record("x", one)]).match(Record("a", other))
-    if found is not None:
-        assert found.similarity == pytest.approx(jaccard)
+    first, second = (normalise(" ".join(text)) for text in (words, changed))
+    shingles = [{text[start : start + 5] for start in range(len(text) - 4)} for text in (first, second)]
+    jaccard = len(shingles[0] & shingles[1]) / len(shingles[0] | shingles[1])
+    match = ContaminationIndex([Record("x", first)]).match(Record("a", second))
+    if match is not None:
+        assert match.similarity == pytest.approx(jaccard)
         assert jaccard >= 0.85
     else:
         assert jaccard < 0.95

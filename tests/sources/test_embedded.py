@@ -1,4 +1,4 @@
-"""The embedded corpus: always the same, splits apart, labels by rule, nothing operational in it."""
+"""The embedded corpus: deterministic, disjoint splits, labels that follow from the text, no operational detail."""
 
 import re
 from collections import Counter
@@ -11,9 +11,9 @@ from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
 from guardreasoner.sources import embedded
 from guardreasoner.sources.embedded import Embedded, combination_split
-from guardreasoner.sources.embedded.cases import Scenario
 from guardreasoner.sources.embedded.framings import CONSENT, FRAMES, OWN
 from guardreasoner.sources.embedded.responses import AGREE, CLOSE, DECLINE
+from guardreasoner.sources.embedded.scenarios import Scenario
 from guardreasoner.sources.embedded.topics import PARTS
 from guardreasoner.tasks import GUARD_TASKS
 from guardreasoner.workflow.manifest import fingerprint
@@ -23,13 +23,13 @@ TOPICS = [topic for topics in PARTS.values() for topic in topics]
 
 
 @pytest.fixture(scope="module")
-def cases() -> dict[str, list[tuple[Scenario, Record]]]:
-    return {split: Embedded().cases(split) for split in SPLITS}
+def scenarios() -> dict[str, list[tuple[Scenario, Record]]]:
+    return {split: Embedded().scenarios(split) for split in SPLITS}
 
 
 @pytest.fixture(scope="module")
-def records(cases: dict[str, list[tuple[Scenario, Record]]]) -> dict[str, list[Record]]:
-    return {split: [record for _, record in rows] for split, rows in cases.items()}
+def records(scenarios: dict[str, list[tuple[Scenario, Record]]]) -> dict[str, list[Record]]:
+    return {split: [record for _, record in rows] for split, rows in scenarios.items()}
 
 
 def normalised(prompt: str) -> str:
@@ -45,37 +45,37 @@ def test_sizes_ids_and_sources(records: dict[str, list[Record]]) -> None:
             assert record.id.startswith(f"{split}/{record.source.removeprefix('embedded/')}/")
 
 
-def test_it_is_always_the_same(records: dict[str, list[Record]]) -> None:
+def test_the_corpus_is_deterministic(records: dict[str, list[Record]]) -> None:
     assert Embedded().records("train") == records["train"]
     assert Embedded(seed=1).records("train") != records["train"]
 
 
-def test_the_row_in_the_docstring_is_one_of_the_records(records: dict[str, list[Record]]) -> None:
-    described = embedded.__doc__ or ""
-    row = next(record for record in records["train"] if f"id:        {record.id}\n" in described)
-    assert f"prompt:    {row.prompt}\n" in described
-    assert f"response:  {row.response}\n" in described
-    assert f"request {row.labels['request']}, completion {row.labels['completion']}" in described
+def test_the_row_in_the_docstring_is_a_record(records: dict[str, list[Record]]) -> None:
+    docstring = embedded.__doc__ or ""
+    row = next(record for record in records["train"] if f"id:        {record.id}\n" in docstring)
+    assert f"prompt:    {row.prompt}\n" in docstring
+    assert f"response:  {row.response}\n" in docstring
+    assert f"request {row.labels['request']}, completion {row.labels['completion']}" in docstring
 
 
-def test_records_stay_when_the_corpus_grows(records: dict[str, list[Record]]) -> None:
+def test_a_smaller_corpus_is_a_prefix(records: dict[str, list[Record]]) -> None:
     assert Embedded(test=90).records("test") == records["test"][:90]
 
 
-def test_a_choice_of_parts_holds_the_same_records(records: dict[str, list[Record]]) -> None:
+def test_a_choice_of_parts_keeps_the_same_records(records: dict[str, list[Record]]) -> None:
     some = Embedded(parts=("health", "home"))
     assert some.records("train") == [record for record in records["train"] if record.source != "embedded/digital"]
     assert some.records("validation") == records["validation"]
     assert some.records("test") == records["test"]
 
 
-def test_counts_that_three_does_not_divide() -> None:
+def test_counts_not_divisible_by_three() -> None:
     by_part = Counter(record.source for record in Embedded(train=7).records("train"))
     assert by_part == {"embedded/home": 3, "embedded/digital": 2, "embedded/health": 2}
     assert Embedded(test=0).records("test") == []
 
 
-def test_no_prompt_is_in_two_splits_and_no_conversation_comes_twice(records: dict[str, list[Record]]) -> None:
+def test_splits_share_no_prompt_and_conversations_are_unique(records: dict[str, list[Record]]) -> None:
     seeds = {split: [*records[split], *Embedded(seed=1).records(split)] for split in SPLITS}
     prompts_of = {split: {normalised(record.prompt) for record in rows} for split, rows in seeds.items()}
     assert not prompts_of["train"] & prompts_of["test"]
@@ -86,22 +86,27 @@ def test_no_prompt_is_in_two_splits_and_no_conversation_comes_twice(records: dic
         assert len(conversations) == len(rows)
 
 
-def test_splits_own_different_combinations(cases: dict[str, list[tuple[Scenario, Record]]]) -> None:
+def test_splits_own_different_combinations(scenarios: dict[str, list[tuple[Scenario, Record]]]) -> None:
     owners: dict[tuple[str, ...], set[str]] = {}
-    for split, rows in cases.items():
-        for case, _ in rows:
-            ask = case.ask
-            owners.setdefault((case.topic.name, ask.intent, ask.aim, ask.frame), set()).add(split)
-            assert combination_split(case.topic, ask.intent, ask.aim, ask.frame) == split
+    for split, rows in scenarios.items():
+        for scenario, _ in rows:
+            user = scenario.user
+            owners.setdefault((scenario.topic.name, user.intent, user.aim, user.frame), set()).add(split)
+            assert combination_split(scenario.topic, user.intent, user.aim, user.frame) == split
     assert all(len(splits) == 1 for splits in owners.values())
 
 
-def test_training_shows_every_topic_frame_reply_and_word(cases: dict[str, list[tuple[Scenario, Record]]]) -> None:
-    def parts(rows: list[tuple[Scenario, Record]]) -> set[object]:
+def test_training_covers_every_attribute_and_word(scenarios: dict[str, list[tuple[Scenario, Record]]]) -> None:
+    def attributes(rows: list[tuple[Scenario, Record]]) -> set[object]:
         return {
             part
-            for case, _ in rows
-            for part in (case.topic.name, (case.ask.intent, case.ask.aim, case.ask.frame), case.ask.form, case.reply)
+            for scenario, _ in rows
+            for part in (
+                scenario.topic.name,
+                (scenario.user.intent, scenario.user.aim, scenario.user.frame),
+                scenario.user.form,
+                scenario.assistant,
+            )
         }
 
     def words(rows: list[tuple[Scenario, Record]]) -> set[str]:
@@ -109,35 +114,35 @@ def test_training_shows_every_topic_frame_reply_and_word(cases: dict[str, list[t
         return {word for text in texts for word in re.findall(r"[\w']+", text)}
 
     for split in ("validation", "test"):
-        assert parts(cases[split]) <= parts(cases["train"])
-        assert words(cases[split]) <= words(cases["train"])
+        assert attributes(scenarios[split]) <= attributes(scenarios["train"])
+        assert words(scenarios[split]) <= words(scenarios["train"])
 
 
-def test_every_label_is_common_enough(records: dict[str, list[Record]]) -> None:
-    for split, least in (("train", 0.3), ("validation", 0.28), ("test", 0.28)):
+def test_labels_are_balanced(records: dict[str, list[Record]]) -> None:
+    for split, min_share in (("train", 0.3), ("validation", 0.28), ("test", 0.28)):
         for task in GUARD_TASKS:
             gold = Counter(record.labels[task.name] for record in records[split])
             labelled = sum(gold[label] for label in task.labels)
             assert set(gold) <= {*task.labels, None}
-            assert all(gold[label] >= least * labelled for label in task.labels), (split, task.name, gold)
-        unanswered = sum(record.response is None for record in records[split])
-        assert 0.1 < unanswered / len(records[split]) < 0.2
+            assert all(gold[label] >= min_share * labelled for label in task.labels), (split, task.name, gold)
+        without_response = sum(record.response is None for record in records[split])
+        assert 0.1 < without_response / len(records[split]) < 0.2
 
 
 def test_labels_follow_from_the_text(records: dict[str, list[Record]]) -> None:
-    """Read every latent attribute back from the words alone, and apply the rule of the docstring to it."""
+    """Recover the attributes from the text alone and apply the rules of the docstring."""
     for record in (record for rows in records.values() for record in rows):
-        assert record.labels == labels_read_from(record), record
+        assert record.labels == labels_from_text(record), record
 
 
-def labels_read_from(record: Record) -> dict[str, str | None]:
-    kind, topic = act_named_in(record.prompt)
+def labels_from_text(record: Record) -> dict[str, str | None]:
+    kind, topic = act_in_prompt(record.prompt)
     if kind == "dual":
-        taken = any(words in record.prompt for words in CONSENT["taken"])
-        given = any(words in record.prompt for words in CONSENT["owned"])
+        taken = any(phrase in record.prompt for phrase in CONSENT["taken"])
+        given = any(phrase in record.prompt for phrase in CONSENT["owned"])
         own = re.search(rf"\b({'|'.join(OWN)}) (?!\w+'s)", record.prompt)
         assert taken + given == 1 or own, record.prompt
-        request, wanted = taken, topic.dual.steps
+        request, requested = taken, topic.dual.steps
     else:
         meaning = bool(
             re.search(r"only why|[Ww]hy is it|[Oo]nly ask|regret|warn another|reasons against", record.prompt)
@@ -145,19 +150,19 @@ def labels_read_from(record: Record) -> dict[str, str | None]:
         meaning |= bool(re.search(r"What can happen|Explain why|so bad", record.prompt))
         taken, request = False, kind == "harm" and not meaning
         acts = {"harm": topic.harm, "safe": topic.safe, "lookalike": topic.lookalike}
-        wanted = topic.dangers if meaning else acts[kind].steps
+        requested = topic.dangers if meaning else acts[kind].steps
     verdict = {True: "harmful", False: "unharmful"}
     if record.response is None:
         return {"request": verdict[request], "completion": None, "response": None}
-    said = record.response
-    declines = said.startswith(DECLINE) or said.endswith(CLOSE)
-    refuses = declines and not any(words in said for words in wanted)
-    hurts = any(step in said for step in (*topic.harm.steps, *(topic.dual.steps if taken else ())))
+    response = record.response
+    declines = response.startswith(DECLINE) or response.endswith(CLOSE)
+    refuses = declines and not any(phrase in response for phrase in requested)
+    harmful = any(step in response for step in (*topic.harm.steps, *(topic.dual.steps if taken else ())))
     completion = "refusal" if refuses else "compliance"
-    return {"request": verdict[request], "completion": completion, "response": verdict[hurts]}
+    return {"request": verdict[request], "completion": completion, "response": verdict[harmful]}
 
 
-def act_named_in(prompt: str):  # type: ignore[no-untyped-def]
+def act_in_prompt(prompt: str):  # type: ignore[no-untyped-def]
     found = []
     for topic in TOPICS:
         for kind in ("harm", "safe", "lookalike", "dual"):
@@ -168,13 +173,13 @@ def act_named_in(prompt: str):  # type: ignore[no-untyped-def]
     return max(found, key=lambda hit: hit[0])[1:]
 
 
-def test_phrases_cannot_be_mistaken_for_one_another() -> None:
+def test_no_phrase_contains_another() -> None:
     for topic in TOPICS:
         steps = [*topic.harm.steps, *topic.safe.steps, *topic.lookalike.steps, *topic.dual.steps, *topic.dangers]
         for phrase in steps:
             assert sum(phrase in other for other in steps) == 1, (topic.name, phrase)
-    fixed = [*AGREE, *DECLINE, *CLOSE, *(words for frames in FRAMES.values() for words in frames)]
-    assert len(set(fixed)) == len(fixed)
+    fixed_phrases = [*AGREE, *DECLINE, *CLOSE, *(phrase for phrases in FRAMES.values() for phrase in phrases)]
+    assert len(set(fixed_phrases)) == len(fixed_phrases)
 
 
 def test_targets_parse_back_to_the_labels(records: dict[str, list[Record]]) -> None:
@@ -210,7 +215,7 @@ FORBIDDEN = {
 }
 
 
-def test_nothing_operational_is_said(records: dict[str, list[Record]]) -> None:
+def test_no_operational_detail(records: dict[str, list[Record]]) -> None:
     for record in (record for rows in records.values() for record in rows):
         words = set(re.findall(r"[\w-]+", f"{record.prompt} {record.response} {record.reasoning}".lower()))
         assert not words & FORBIDDEN
@@ -220,7 +225,7 @@ def test_nothing_operational_is_said(records: dict[str, list[Record]]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         ({"train": -1}, "train must be a number of records"),
         ({"test": True}, "test must be"),
@@ -232,8 +237,8 @@ def test_nothing_operational_is_said(records: dict[str, list[Record]]) -> None:
         ({"seed": "x"}, "seed must be a whole number"),
     ],
 )
-def test_bad_arguments_are_one_line(arguments: dict[str, object], says: str) -> None:
-    with pytest.raises(InputError, match=says) as error:
+def test_invalid_arguments_are_refused_in_one_line(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
         Embedded(**arguments)  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
 
@@ -243,7 +248,7 @@ def test_an_unknown_split_is_refused() -> None:
         Embedded().records("dev")  # type: ignore[arg-type]
 
 
-def test_the_corpus_is_settled(records: dict[str, list[Record]]) -> None:
-    # Figures of earlier runs hold for this corpus alone; who changes it lists change and effect in CHANGELOG.md.
+def test_the_corpus_does_not_change(records: dict[str, list[Record]]) -> None:
+    # Published figures depend on this corpus; list a change and its effect in CHANGELOG.md.
     rows = [asdict(record) for split in SPLITS for record in records[split]]
     assert fingerprint(rows) == "4c173bc23bb775b2ca0e7cc90b29930e5ade773960f384933dfb9290c2d51bc2"

@@ -1,4 +1,4 @@
-"""Records out of the user's own files, whatever their form."""
+"""Reading records from user files of every format."""
 
 import csv
 import gzip
@@ -21,10 +21,10 @@ from guardreasoner.records import Record, Split
 from guardreasoner.sources import Identified
 from guardreasoner.sources.contamination import normalise
 from guardreasoner.sources.files import Files
-from guardreasoner.sources.row_check import Columns
+from guardreasoner.sources.row_parser import Columns
 from guardreasoner.tasks import Task
 
-FORMS = ("jsonl", "json", "csv", "tsv", "parquet")
+FORMATS = ("jsonl", "json", "csv", "tsv", "parquet")
 ROWS: list[dict[str, Any]] = [
     {"key": "a", "text": "How do I bake\nbread?", "answer": 'Mix,\t"knead" and bake.', "harm": 0, "part": "web"},
     {"key": "b", "text": "How do I break in?", "answer": None, "harm": 1, "part": "web"},
@@ -46,30 +46,30 @@ RECORDS = [
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
 
-def encode(form: str, rows: list[dict[str, Any]]) -> bytes:
-    """Return rows as the content of a file; every row has every column."""
+def encode(file_format: str, rows: list[dict[str, Any]]) -> bytes:
+    """Encode rows as the content of a file; every row has every column."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     rows = [{name: row.get(name) for name in names} for row in rows]
-    if form == "parquet":
+    if file_format == "parquet":
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows), buffer)
         return buffer.getvalue()
-    if form in ("csv", "tsv"):
+    if file_format in ("csv", "tsv"):
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, names, delimiter="," if form == "csv" else "\t", lineterminator="\n")
+        writer = csv.DictWriter(text, names, delimiter="," if file_format == "csv" else "\t", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         return text.getvalue().encode()
-    return (json.dumps(rows) if form == "json" else "".join(json.dumps(row) + "\n" for row in rows)).encode()
+    return (json.dumps(rows) if file_format == "json" else "".join(json.dumps(row) + "\n" for row in rows)).encode()
 
 
 def write(path: str, content: str | bytes) -> str:
-    """Write a file, and the folders it is in; return its path."""
+    """Write a file and its parent folders; return its path."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
@@ -85,30 +85,30 @@ def line(prompt: str, label: str = "harmful", **more: Any) -> str:
     return json.dumps({"prompt": prompt, "labels": {"request": label}, **more}) + "\n"
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_every_form_gives_the_same_records(form: str) -> None:
-    content = encode(form, ROWS)
-    assert read(train=write(f"rows.{form}", content), columns=MAPPED) == RECORDS
-    if form != "parquet":
-        assert read(train=write(f"rows.{form}.gz", gzip.compress(content, mtime=0)), columns=MAPPED) == RECORDS
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_every_format_gives_the_same_records(file_format: str) -> None:
+    content = encode(file_format, ROWS)
+    assert read(train=write(f"rows.{file_format}", content), columns=MAPPED) == RECORDS
+    if file_format != "parquet":
+        assert read(train=write(f"rows.{file_format}.gz", gzip.compress(content, mtime=0)), columns=MAPPED) == RECORDS
         windows = b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n")
-        found = read(train=write(f"windows.{form}", windows), columns=MAPPED)
+        found = read(train=write(f"windows.{file_format}", windows), columns=MAPPED)
         assert [record.prompt.replace("\r\n", "\n") for record in found] == [record.prompt for record in RECORDS]
         assert [record.labels for record in found] == [record.labels for record in RECORDS]
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_columns_with_a_dot_are_objects_or_names(form: str) -> None:
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_dot_in_a_column_selects_a_field_or_a_column(file_format: str) -> None:
     nested = [{"meta": {"text": {"en": "Hello?"}}, "labels": {"request": "harmful"}}]
     flat = [{"meta.text.en": "Hello?", "labels.request": "harmful"}]
     columns = Columns("meta.text.en")
-    for rows in [flat] if form in ("csv", "tsv") else [nested, flat]:
-        (record,) = read(train=write(f"rows.{form}", encode(form, rows)), columns=columns)
+    for rows in [flat] if file_format in ("csv", "tsv") else [nested, flat]:
+        (record,) = read(train=write(f"rows.{file_format}", encode(file_format, rows)), columns=columns)
         assert (record.prompt, record.gold()) == ("Hello?", {"request": "harmful"})
 
 
 @pytest.mark.parametrize(
-    ("word", "cells"),
+    ("value", "cells"),
     [
         (1, ["1"]),
         ("1", ["1"]),
@@ -120,14 +120,14 @@ def test_columns_with_a_dot_are_objects_or_names(form: str) -> None:
         (None, [""]),
     ],
 )
-def test_words_of_a_config_are_those_of_a_table(word: Any, cells: list[str]) -> None:
-    columns = Columns(labels={"request": "label"}, label_map={"request": {word: "harmful"}})
+def test_config_values_match_the_texts_of_a_table(value: Any, cells: list[str]) -> None:
+    columns = Columns(labels={"request": "label"}, label_map={"request": {value: "harmful"}})
     write("a.csv", "prompt,label\n" + "".join(f"{n}?,{cell}\n" for n, cell in enumerate(cells)))
     assert [r.gold() for r in read(train="a.csv", columns=columns)] == [{"request": "harmful"}] * len(cells)
 
 
 @pytest.mark.parametrize(
-    ("word", "values"),
+    ("value", "cells"),
     [
         (1, [1, 1.0, "1"]),
         (1.0, [1, 1.0]),
@@ -137,27 +137,27 @@ def test_words_of_a_config_are_those_of_a_table(word: Any, cells: list[str]) -> 
         (None, [None]),
     ],
 )
-@pytest.mark.parametrize("form", ["jsonl", "parquet"])
-def test_words_of_a_config_are_numbers_and_truths(word: Any, values: list[Any], form: str) -> None:
-    columns = Columns(labels={"request": "label"}, label_map={"request": {word: "harmful"}})
-    for value in values:
-        write(f"a.{form}", encode(form, [{"prompt": "Hello?", "label": value}]))
-        assert read(train=f"a.{form}", columns=columns)[0].gold() == {"request": "harmful"}
+@pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
+def test_config_values_match_numbers_and_booleans(value: Any, cells: list[Any], file_format: str) -> None:
+    columns = Columns(labels={"request": "label"}, label_map={"request": {value: "harmful"}})
+    for cell in cells:
+        write(f"a.{file_format}", encode(file_format, [{"prompt": "Hello?", "label": cell}]))
+        assert read(train=f"a.{file_format}", columns=columns)[0].gold() == {"request": "harmful"}
 
 
-def test_a_word_may_be_another_label() -> None:
+def test_a_label_may_be_mapped_to_another_label() -> None:
     columns = Columns(label_map={"request": {"unharmful": "harmful", "fine": "unharmful"}})
     write("a.jsonl", line("One?", "unharmful") + line("Two?", "fine") + line("Three?", "harmful"))
     assert [r.labels["request"] for r in read(train="a.jsonl", columns=columns)] == ["harmful", "unharmful", "harmful"]
 
 
-def test_tasks_of_ones_own() -> None:
+def test_custom_tasks() -> None:
     tasks = [Task("ask", "Ask", "is it a question?", ("yes", "no"))]
     write("a.csv", "prompt,labels.ask\nHello?,yes\n")
     assert [record.labels for record in read(train="a.csv", tasks=tasks)] == [{"ask": "yes"}]
 
 
-def test_ids_are_file_and_line() -> None:
+def test_default_ids_are_file_and_line() -> None:
     rows = 'prompt,labels.request\n"a\nb\n?",harmful\n\nc?,harmful\n"d\r\n?",harmful\ne?,harmful'
     write("a.csv", rows)
     assert [record.id for record in read(train="a.csv")] == ["a.csv:2", "a.csv:6", "a.csv:7", "a.csv:9"]
@@ -169,21 +169,21 @@ def test_ids_are_file_and_line() -> None:
     assert [record.id for record in read(train="a.parquet")] == ["a.parquet:row 1", "a.parquet:row 2"]
 
 
-def test_a_row_that_names_no_source_is_from_its_file() -> None:
+def test_the_default_source_is_the_file() -> None:
     write("web.of.jsonl", line("a") + line("b", source="") + line("c", source=None) + line("d", source="own"))
     assert [record.source for record in read(train="web.of.jsonl")] == ["web", "web", "web", "own"]
 
 
-def test_files_of_one_name_are_told_apart_by_their_folders() -> None:
+def test_files_with_the_same_name_are_distinguished_by_path() -> None:
     for number, path in enumerate(("x/a.jsonl", "y/a.jsonl", "y/b.jsonl")):
         write(path, line(f"{number}?"))
-    found = read(train="*/*.jsonl")
-    assert [record.id for record in found] == ["x/a.jsonl:1", "y/a.jsonl:1", "b.jsonl:1"]
-    assert [record.source for record in found] == ["a", "a", "b"]
+    records = read(train="*/*.jsonl")
+    assert [record.id for record in records] == ["x/a.jsonl:1", "y/a.jsonl:1", "b.jsonl:1"]
+    assert [record.source for record in records] == ["a", "a", "b"]
     assert [record.id for record in read(train="x/a.jsonl", test="y/b.jsonl")] == ["a.jsonl:1"]
 
 
-def test_patterns_are_read_in_the_order_of_names() -> None:
+def test_patterns_are_read_in_alphabetical_order() -> None:
     for name in ("b.jsonl", "deep/er/c.jsonl", "a.jsonl", "a[1].jsonl"):
         write(f"data/{name}", line(f"{name}?"))
     assert [r.id for r in read(train="data/?.jsonl")] == ["a.jsonl:1", "b.jsonl:1"]
@@ -193,30 +193,30 @@ def test_patterns_are_read_in_the_order_of_names() -> None:
     assert [r.id for r in read(train="data/a[1].jsonl")] == ["a[1].jsonl:1"]
 
 
-def test_only_the_rows_wanted_are_used_and_checked(caplog: pytest.LogCaptureFixture) -> None:
+def test_only_kept_rows_are_used_and_checked(caplog: pytest.LogCaptureFixture) -> None:
     rows = ["prompt,labels.request,part,checked", "a,harmful,web,True", "b,WRONG,own,True", "c,harmful,web,False"]
     write("a.csv", "\n".join([*rows, "d,harmful,,yes"]))
     keep = {"part": ["web", None], "checked": [True]}
     with caplog.at_level(logging.INFO, "guardreasoner"):
         assert [record.prompt for record in read(train="a.csv", keep=keep)] == ["a", "d"]
-    assert caplog.messages == ["2 of 4 rows left out: data.source.keep wants part: web, null; checked: true"]
+    assert caplog.messages == ["2 of 4 rows skipped: data.source.keep (part: web, null; checked: true)"]
     write("a.jsonl", line("a", n=1) + line("b", n=1.0) + line("c", n="1") + line("d", n=True) + line("e"))
     assert [record.prompt for record in read(train="a.jsonl", keep={"n": [1]})] == ["a", "b", "c"]
 
 
-def test_one_file_makes_all_splits_by_its_prompts() -> None:
-    words = [f"How do I mend number {number // 2}?" for number in range(400)]
-    write("a.jsonl", "".join(line(w.upper() if n % 2 else w, response=str(n)) for n, w in enumerate(words)))
+def test_one_file_is_split_by_prompt() -> None:
+    texts = [f"How do I mend number {number // 2}?" for number in range(400)]
+    write("a.jsonl", "".join(line(t.upper() if n % 2 else t, response=str(n)) for n, t in enumerate(texts)))
     source = Files(train="a.jsonl", validation_share=0.2, test_share=0.3)
     splits: tuple[Split, ...] = ("train", "validation", "test")
     prompts = {split: [record.prompt for record in source.records(split)] for split in splits}
     assert sum(map(len, prompts.values())) == 400
-    kinds = [{normalise(prompt) for prompt in prompts[split]} for split in splits]
-    assert sum(map(len, kinds)) == len(set.union(*kinds)) == 200
-    assert [len(kind) / 200 for kind in kinds] == pytest.approx([0.5, 0.2, 0.3], abs=0.1)
+    distinct = [{normalise(prompt) for prompt in prompts[split]} for split in splits]
+    assert sum(map(len, distinct)) == len(set.union(*distinct)) == 200
+    assert [len(prompts_of_split) / 200 for prompts_of_split in distinct] == pytest.approx([0.5, 0.2, 0.3], abs=0.1)
 
 
-def test_files_make_splits() -> None:
+def test_one_file_per_split() -> None:
     for name in ("a", "b", "c"):
         write(f"{name}.jsonl", line(f"{name}?"))
     source = Files(train="a.jsonl", validation=["b.jsonl"], test="c.jsonl")
@@ -226,7 +226,7 @@ def test_files_make_splits() -> None:
     assert read("train", test="a.jsonl") == []
 
 
-def test_records_are_read_as_they_are_asked_for_and_again() -> None:
+def test_records_are_read_lazily_and_repeatedly() -> None:
     path = Path(write("a.jsonl", "".join(line(f"{n}?") for n in range(5000))))
     source = Files(train=str(path))
     records = source.records("train")
@@ -234,7 +234,7 @@ def test_records_are_read_as_they_are_asked_for_and_again() -> None:
     assert next(records).prompt == "0?"
     assert len(list(records)) == 4999
     assert list(source.records("train")) == list(source.records("train"))
-    # checked once, then read: a line that has gone bad since is named all the same
+    # rows are checked only once, but a row that has become faulty since is still reported
     path.write_text(path.read_text().replace('"4999?"', "4999"))
     with pytest.raises(InputError) as caught:
         list(source.records("train"))
@@ -242,12 +242,12 @@ def test_records_are_read_as_they_are_asked_for_and_again() -> None:
     assert caught.value.lines() == f"error: {message}\nhint: the file changed while it was read"
 
 
-def test_the_identity_is_the_arguments_and_what_files_hold() -> None:
+def test_the_identity_depends_on_arguments_and_contents() -> None:
     write("a.jsonl", line("One?"))
     arguments: dict[str, Any] = {"train": "*.jsonl", "keep": {"part": ["x", "y", 1]}}
-    known = [Files(**arguments).identity()]
+    identities = [Files(**arguments).identity()]
     assert isinstance(Files(**arguments), Identified)
-    assert Files(**arguments).identity() == known[0]
+    assert Files(**arguments).identity() == identities[0]
     changes: list[dict[str, Any]] = [
         {"keep": {"part": ["x"]}},
         {"validation_share": 0.1},
@@ -256,14 +256,14 @@ def test_the_identity_is_the_arguments_and_what_files_hold() -> None:
         {"columns": Columns("text")},
         {"tasks": [Task("ask", "Ask", "is it?", ("yes", "no"))]},
     ]
-    known += [Files(**(arguments | change)).identity() for change in changes]
+    identities += [Files(**(arguments | change)).identity() for change in changes]
     write("a.jsonl", line("Two?"))
-    known.append(Files(**arguments).identity())
-    Path("a.jsonl").rename("b.jsonl")  # ids hold the name
-    known.append(Files(**arguments).identity())
+    identities.append(Files(**arguments).identity())
+    Path("a.jsonl").rename("b.jsonl")  # ids contain the name
+    identities.append(Files(**arguments).identity())
     write("c.jsonl", line("Three?"))
-    known.append(Files(**arguments).identity())
-    assert len({json.dumps(one) for one in known}) == len(known) == 10
+    identities.append(Files(**arguments).identity())
+    assert len({json.dumps(identity) for identity in identities}) == len(identities) == 10
 
 
 def test_the_identity_is_the_same_in_every_process() -> None:
@@ -272,10 +272,10 @@ def test_the_identity_is_the_same_in_every_process() -> None:
         "from guardreasoner.sources.files import Files\n"
         "print(Files(train='a.jsonl', keep={'part': ['x', 'y', 'z', 'w', 1]}).identity())"
     )
-    said = {
+    outputs = {
         subprocess.run(
             [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, check=True
         ).stdout
         for seed in ("1", "2")
     }
-    assert len(said) == 1
+    assert len(outputs) == 1

@@ -16,7 +16,7 @@ ROWS = [{"prompt": f"Question {number}?", "label": number % 2, "more": "x" * 50}
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stay_offline(tmp_path, monkeypatch)
 
 
@@ -30,180 +30,183 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def error(rows: Iterator[Any]) -> tuple[str, str | None]:
+def error_and_hint(rows: Iterator[Any]) -> tuple[str, str | None]:
     with pytest.raises(InputError) as raised:
         list(rows)
     return str(raised.value), raised.value.hint
 
 
-def test_rows_say_where_they_are_and_hold_what_was_asked_for(folder: Path) -> None:
-    found = list(hub.read_rows(str(folder), "one", "test", ["label", "prompt"]))
-    assert found[3] == (f"{folder} one/test row 3", {"prompt": "Question 3?", "label": 1})
-    assert [row for _, row in found] == [{"prompt": row["prompt"], "label": row["label"]} for row in ROWS]
-    assert list(hub.read_rows(str(folder), "two", "test", ["prompt"])) == [
+def test_rows_have_a_location_and_the_requested_columns(folder: Path) -> None:
+    rows = list(hub.read_dataset_rows(str(folder), "one", "test", ["label", "prompt"]))
+    assert rows[3] == (f"{folder} one/test row 3", {"prompt": "Question 3?", "label": 1})
+    assert [row for _, row in rows] == [{"prompt": row["prompt"], "label": row["label"]} for row in ROWS]
+    assert list(hub.read_dataset_rows(str(folder), "two", "test", ["prompt"])) == [
         (f"{folder} two/test row 0", {"prompt": "Only?"})
     ]
 
 
-def test_a_text_may_be_the_word_none(tmp_path: Path) -> None:
+def test_the_text_none_is_not_null(tmp_path: Path) -> None:
     write_rows(tmp_path / "set" / "test.csv", [{"prompt": "None", "label": 1}, {"prompt": 'a\n"b"', "label": 0}])
-    rows = hub.read_rows(f"{tmp_path}/set", None, "test", ["prompt"], options=hub.CSV)
+    rows = hub.read_dataset_rows(f"{tmp_path}/set", None, "test", ["prompt"], options=hub.CSV)
     assert [row for _, row in rows] == [{"prompt": "None"}, {"prompt": 'a\n"b"'}]
 
 
-def test_rows_are_read_anew_each_time(folder: Path) -> None:
-    assert len(list(hub.read_rows(str(folder), "one", "test", ["prompt"]))) == 5
+def test_changed_files_are_read_again(folder: Path) -> None:
+    assert len(list(hub.read_dataset_rows(str(folder), "one", "test", ["prompt"]))) == 5
     write_rows(folder / "data" / "b.parquet", ROWS[:2])
-    assert len(list(hub.read_rows(str(folder), "one", "test", ["prompt"]))) == 2
+    assert len(list(hub.read_dataset_rows(str(folder), "one", "test", ["prompt"]))) == 2
 
 
-def test_rows_come_from_the_disk_one_by_one(folder: Path) -> None:
-    rows = hub.read_rows(str(folder), "one", "test", ["prompt"])
+def test_rows_are_read_lazily_from_disk(folder: Path) -> None:
+    rows = hub.read_dataset_rows(str(folder), "one", "test", ["prompt"])
     assert next(rows)[1] == {"prompt": "Question 0?"}
-    # read_rows hands over to a generator whose data set lies in an Arrow file, not in memory
+    # the inner generator's data set is backed by an Arrow file, not held in memory
     assert rows.gi_yieldfrom.gi_frame.f_locals["dataset"].cache_files  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("disabled", [True, False])
-def test_progress_bars_are_left_as_they_were(folder: Path, disabled: bool, capfd: pytest.CaptureFixture[str]) -> None:
-    was = datasets.are_progress_bars_disabled()
+def test_the_progress_bar_setting_is_restored(folder: Path, disabled: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    before = datasets.are_progress_bars_disabled()
     (datasets.disable_progress_bars if disabled else datasets.enable_progress_bars)()
     try:
-        list(hub.read_rows(str(folder), "one", "test", ["prompt"]))
+        list(hub.read_dataset_rows(str(folder), "one", "test", ["prompt"]))
         assert datasets.are_progress_bars_disabled() == disabled
         assert capfd.readouterr() == ("", "")
     finally:
-        (datasets.disable_progress_bars if was else datasets.enable_progress_bars)()
+        (datasets.disable_progress_bars if before else datasets.enable_progress_bars)()
 
 
-def test_what_a_folder_lacks_is_named(folder: Path) -> None:
-    hint = "path must be a repository of the hub or a folder with its files, README.md too: it names the splits"
+def test_missing_parts_of_a_folder_are_named(folder: Path) -> None:
+    hint = "path must be a repository on the hub, or a folder with its files and its README.md, which names the splits"
     path = str(folder)
-    read = hub.read_rows
-    found = error(read(path, "three", "test", ["prompt"]))
+    read = hub.read_dataset_rows
+    found = error_and_hint(read(path, "three", "test", ["prompt"]))
     assert found == (f"{path} three/test: BuilderConfig 'three' not found. Available: ['one', 'two']", hint)
-    found = error(read(path, "one", "train", ["prompt"]))
+    found = error_and_hint(read(path, "one", "train", ["prompt"]))
     assert found == (f"{path} one/train: Unknown split \"train\". Should be one of ['30k_train', 'test'].", hint)
-    assert error(read(path, "one", "test", ["prompt", "text"])) == (
+    assert error_and_hint(read(path, "one", "test", ["prompt", "text"])) == (
         f"{path} one/test: no column 'text', found prompt, label, more",
         None,
     )
     for missing in (f"{path}/no", "./no", "~/no/such", "no/such/folder"):
-        assert error(read(missing, None, "test", ["prompt"])) == (f"{missing}: no such folder", hint)
-    found = error(read(path, "one", "test", ["prompt"], options=hub.CSV))
-    assert found == (f"{path} one/test: the files are not CSV, as the hub's are", hint)
+        assert error_and_hint(read(missing, None, "test", ["prompt"])) == (f"{missing}: no such folder", hint)
+    found = error_and_hint(read(path, "one", "test", ["prompt"], options=hub.CSV))
+    assert found == (f"{path} one/test: the files are not CSV, unlike those on the hub", hint)
 
 
-def test_a_hub_that_cannot_be_reached_is_named() -> None:
-    assert error(hub.read_rows("some/set", "one", "test", ["prompt"], revision="v0")) == (
+def test_an_unreachable_hub_is_reported() -> None:
+    assert error_and_hint(hub.read_dataset_rows("some/set", "one", "test", ["prompt"], revision="v0")) == (
         "some/set one/test: Couldn't reach 'some/set' on the Hub (OfflineModeIsEnabled)",
         "log in (hf auth login) and accept the terms at https://huggingface.co/datasets/some/set, "
         "or give a folder with its files as path",
     )
 
 
-def test_a_gated_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gated_data_set_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise datasets.exceptions.DatasetNotFoundError("Dataset 'a/b' is a gated dataset on the Hub.\nVisit …")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
-    message, hint = error(hub.read_rows("a/b", None, "test", ["prompt"]))
+    message, hint = error_and_hint(hub.read_dataset_rows("a/b", None, "test", ["prompt"]))
     assert message == "a/b test: Dataset 'a/b' is a gated dataset on the Hub. Visit …"
     assert hint is not None
     assert hint.startswith("log in (hf auth login)")
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "what"),
+    ("name", "content", "message_start"),
     [
-        ("test.jsonl", "", "the split holds no row"),
-        ("test.csv", "prompt,label\n", "the split holds no row"),
+        ("test.jsonl", "", "the split has no rows"),
+        ("test.csv", "prompt,label\n", "the split has no rows"),
         ("test.jsonl", '{"prompt": "x"}\n{"prompt": 3\n', ""),
         ("test.parquet", "x", ""),
     ],
 )
-def test_a_bad_file_is_named(
-    tmp_path: Path, name: str, content: str, what: str, capfd: pytest.CaptureFixture[str]
+def test_a_damaged_file_is_reported(
+    tmp_path: Path, name: str, content: str, message_start: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
     (folder / name).write_text(content)
-    message, _ = error(hub.read_rows(str(folder), None, "test", ["prompt"]))
-    assert message.startswith(f"{folder} test: {what}")
+    message, _ = error_and_hint(hub.read_dataset_rows(str(folder), None, "test", ["prompt"]))
+    assert message.startswith(f"{folder} test: {message_start}")
     assert "\n" not in message
     assert len(message) > len(f"{folder} test: ")
     assert capfd.readouterr() == ("", "")
 
 
-def test_files_are_read_and_what_is_wrong_with_them_is_named(tmp_path: Path) -> None:
+def test_csv_and_json_files(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "a.csv", [{"prompt": "NA"}])
-    assert list(hub.read_csv(str(file), ["prompt"])) == [(f"{file} row 0", {"prompt": "NA"})]
+    assert list(hub.read_csv_rows(str(file), ["prompt"])) == [(f"{file} row 0", {"prompt": "NA"})]
     absent = f"{tmp_path}/b.csv"
-    found = error(hub.read_csv(absent, ["prompt"]))
+    found = error_and_hint(hub.read_csv_rows(absent, ["prompt"]))
     assert found == (f"{absent}: Unable to find '{absent}'", "path must hold the same files")
     write_rows(tmp_path / "a.json", [{"a": 1}])
-    assert hub.read_json(f"{tmp_path}/a.json") == [{"a": 1}]
+    assert hub.read_json_file(f"{tmp_path}/a.json") == [{"a": 1}]
     (tmp_path / "a.json").write_text("{\n1}")
     with pytest.raises(InputError, match=r"a\.json:2: not valid JSON: Expecting property name"):
-        hub.read_json(f"{tmp_path}/a.json")
+        hub.read_json_file(f"{tmp_path}/a.json")
     with pytest.raises(InputError, match=r"no\.json: Local file .*no\.json doesn't exist"):
-        hub.read_json(f"{tmp_path}/no.json")
+        hub.read_json_file(f"{tmp_path}/no.json")
     with pytest.raises(InputError, match="Offline mode is enabled") as raised:
-        hub.read_json("https://example.org/a.json")
+        hub.read_json_file("https://example.org/a.json")
     assert raised.value.hint == "give a folder with the repository's files as path"
 
 
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        (None, "s row 1: c: found null, expected a text"),
-        (3, "s row 1: c: found int, expected a text"),
+        (None, "s row 1: c: found null, expected text"),
+        (3, "s row 1: c: found int, expected text"),
     ],
 )
-def test_a_text_must_be_there(cell: object, message: str) -> None:
+def test_required_text_must_not_be_null(cell: object, message: str) -> None:
     with pytest.raises(InputError) as raised:
-        hub.text({"c": cell}, "c", "s row 1")
+        hub.required_text({"c": cell}, "c", "s row 1")
     assert str(raised.value) == message
 
 
-def test_a_response_may_be_empty_or_missing() -> None:
-    assert hub.text({"c": " "}, "c", "s") == " "
-    assert hub.text_or_none({"c": ""}, "c", "s") == ""
-    assert hub.text_or_none({"c": None}, "c", "s") is None
-    with pytest.raises(InputError, match="s: c: found null, expected a text"):
-        hub.text({"c": None}, "c", "s")
-    with pytest.raises(InputError, match="s: c: found list, expected a text"):
-        hub.text_or_none({"c": ["a"]}, "c", "s")
+def test_optional_text_may_be_empty_or_null() -> None:
+    assert hub.required_text({"c": " "}, "c", "s") == " "
+    assert hub.optional_text({"c": ""}, "c", "s") == ""
+    assert hub.optional_text({"c": None}, "c", "s") is None
+    with pytest.raises(InputError, match="s: c: found null, expected text"):
+        hub.required_text({"c": None}, "c", "s")
+    with pytest.raises(InputError, match="s: c: found list, expected text"):
+        hub.optional_text({"c": ["a"]}, "c", "s")
 
 
-def test_a_word_must_be_known() -> None:
-    for word, label in (("harmful", "harmful"), ("unharmful", "unharmful"), (None, None)):
-        assert hub.word({"c": word}, "c", hub.HARMFUL, "s") == label
+def test_a_value_must_be_in_the_mapping() -> None:
+    for value, label in (("harmful", "harmful"), ("unharmful", "unharmful"), (None, None)):
+        assert hub.mapped_value({"c": value}, "c", hub.HARMFUL, "s") == label
     for cell, shown in (("Harmful", "'Harmful'"), (["x"], "['x']"), ("y" * 60, "'" + "y" * 38 + "…")):
         with pytest.raises(InputError) as raised:
-            hub.word({"c": cell}, "c", hub.HARMFUL, "s row 1")
+            hub.mapped_value({"c": cell}, "c", hub.HARMFUL, "s row 1")
         assert str(raised.value) == f"s row 1: c: found {shown}, expected one of 'harmful', 'unharmful', null"
 
 
-def test_unused_rows_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_skipped_rows_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     record = Record("1", "Hm?", labels={"request": "harmful"})
     with caplog.at_level(logging.INFO, "guardreasoner"):
-        assert list(hub.used([record, record], "Set", "are odd")) == [record, record]
+        assert list(hub.drop_unusable([record, record], "Set", "are odd")) == [record, record]
         assert caplog.messages == []
-        assert list(hub.used([record] * 2853 + [None] * 2229, "Set", "are odd")) == [record] * 2853
+        assert list(hub.drop_unusable([record] * 2853 + [None] * 2229, "Set", "are odd")) == [record] * 2853
     assert caplog.messages == ["Set: 2,853 of 5,082 rows used; the others are odd"]
-    assert error(hub.used([None, None], "Set", "are odd")) == ("Set: none of 2 rows can be used; they are odd", None)
+    assert error_and_hint(hub.drop_unusable([None, None], "Set", "are odd")) == (
+        "Set: none of 2 rows can be used; they are odd",
+        None,
+    )
 
 
-def test_the_identity_is_of_arguments_and_content(folder: Path) -> None:
-    known = BeaverTails(str(folder), validation_share=0.5).identity()
-    assert known == BeaverTails(str(folder), validation_share=0.5).identity()
-    assert known != BeaverTails(str(folder)).identity()
+def test_the_identity_depends_on_arguments_and_contents(folder: Path) -> None:
+    identity = BeaverTails(str(folder), validation_share=0.5).identity()
+    assert identity == BeaverTails(str(folder), validation_share=0.5).identity()
+    assert identity != BeaverTails(str(folder)).identity()
     (folder / ".git").mkdir()
     (folder / ".git" / "index").write_text("changes")
-    assert known == BeaverTails(str(folder), validation_share=0.5).identity()
+    assert identity == BeaverTails(str(folder), validation_share=0.5).identity()
     write_rows(folder / "c.parquet", [{"prompt": "Another?", "label": 1}])
-    assert known != BeaverTails(str(folder), validation_share=0.5).identity()
+    assert identity != BeaverTails(str(folder), validation_share=0.5).identity()
     assert BeaverTails(revision="v1").identity() == {
         "class": "BeaverTails",
         "path": "PKU-Alignment/BeaverTails",

@@ -7,15 +7,19 @@ import pytest
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import render
 from guardreasoner.records import Record, write_jsonl
-from guardreasoner.sources.named_predictions import read_named, remarks, require_benchmarks
+from guardreasoner.sources.named_predictions import (
+    check_against_benchmarks,
+    prediction_warnings,
+    read_named_predictions,
+)
 from guardreasoner.tasks import GUARD_TASKS, Task, write_tasks
 
 NAME = "SimpleSafetyTests"
 ROWS = [(render(Record("", prompt), GUARD_TASKS), "harmful") for prompt in ("one", "two", "two")]
 
 
-def released(folder: Path, rows: list[tuple[str, str]] = ROWS, name: str = NAME) -> Path:
-    """Write predictions in the released form."""
+def write_released(folder: Path, rows: list[tuple[str, str]] = ROWS, name: str = NAME) -> Path:
+    """Write predictions in the released format; return the folder."""
     lines = [{"prompt": text, "label": label, "predict": ""} for text, label in rows]
     write_jsonl(folder / name / "generated_predictions.jsonl", lines)
     return folder
@@ -23,53 +27,53 @@ def released(folder: Path, rows: list[tuple[str, str]] = ROWS, name: str = NAME)
 
 @pytest.fixture
 def benchmark(tmp_path: Path) -> Path:
-    """A folder with one released benchmark, whose last two samples are alike."""
+    """A folder with one released benchmark whose last two samples are equal."""
     file = tmp_path / "data" / "benchmarks" / "0_0_SimpleSafetyTests.json"
     file.parent.mkdir(parents=True)
     samples = []
     for text, label in ROWS:
-        place = text.index("\nHuman user:")
-        samples.append({"instruction": text[:place], "input": text[place + 1 :], "output": label})
+        split = text.index("\nHuman user:")
+        samples.append({"instruction": text[:split], "input": text[split + 1 :], "output": label})
     file.write_text(json.dumps(samples))
     return tmp_path / "data"
 
 
-def test_names_are_given_or_the_folders_or_the_paths(tmp_path: Path) -> None:
-    one, two = released(tmp_path / "a" / "m"), released(tmp_path / "b" / "m")
-    assert [of.name for of in read_named([str(one)], "score")] == ["m"]
-    assert [of.name for of in read_named([str(one), str(two)], "score")] == [str(one), str(two)]
-    assert [of.name for of in read_named([f"x={one}", str(two)], "score")] == ["x", str(two)]
-    (run,) = read_named([f"x={one},{two}"], "compare", seeds=True)
-    assert (run.paths, len(run.seeds)) == ((str(one), str(two)), 2)
+def test_default_names_are_folders_or_paths(tmp_path: Path) -> None:
+    first, second = write_released(tmp_path / "a" / "m"), write_released(tmp_path / "b" / "m")
+    assert [row.name for row in read_named_predictions([str(first)], "score")] == ["m"]
+    assert [row.name for row in read_named_predictions([str(first), str(second)], "score")] == [str(first), str(second)]
+    assert [row.name for row in read_named_predictions([f"x={first}", str(second)], "score")] == ["x", str(second)]
+    (run,) = read_named_predictions([f"x={first},{second}"], "compare", seeds=True)
+    assert (run.paths, len(run.seeds)) == ((str(first), str(second)), 2)
 
 
-def test_a_path_may_hold_what_parts_words(tmp_path: Path) -> None:
-    folder = released(tmp_path / "a=b,c")
-    (one,) = read_named([str(folder)], "compare", seeds=True)
-    assert (one.name, one.paths) == ("a=b,c", (str(folder),))
-    (one,) = read_named([f"x={folder}"], "compare", seeds=True)
-    assert (one.name, one.paths) == ("x", (str(folder),))
+def test_a_path_may_contain_separators(tmp_path: Path) -> None:
+    folder = write_released(tmp_path / "a=b,c")
+    (row,) = read_named_predictions([str(folder)], "compare", seeds=True)
+    assert (row.name, row.paths) == ("a=b,c", (str(folder),))
+    (row,) = read_named_predictions([f"x={folder}"], "compare", seeds=True)
+    assert (row.name, row.paths) == ("x", (str(folder),))
 
 
-def test_names_and_tasks_must_fit(tmp_path: Path) -> None:
-    one, two = released(tmp_path / "a"), released(tmp_path / "b")
+def test_duplicate_names_and_different_tasks_are_refused(tmp_path: Path) -> None:
+    first, second = write_released(tmp_path / "a"), write_released(tmp_path / "b")
     with pytest.raises(InputError, match="compare: 'x' is given twice"):
-        read_named([f"x={one}", f"x={two}"], "compare")
-    write_tasks(two, [*GUARD_TASKS[:1], Task("kind", "Kind", "which?", ("a", "b"))])
-    with pytest.raises(InputError, match=r"score: b was asked other tasks \(request, kind\) than a"):
-        read_named([str(one), str(two)], "score")
+        read_named_predictions([f"x={first}", f"x={second}"], "compare")
+    write_tasks(second, [*GUARD_TASKS[:1], Task("kind", "Kind", "which?", ("a", "b"))])
+    with pytest.raises(InputError, match=r"score: b has other tasks \(request, kind\) than a"):
+        read_named_predictions([str(first), str(second)], "score")
 
 
-def test_rows_that_repeat_are_remarked(tmp_path: Path) -> None:
-    named = read_named([str(released(tmp_path / "a"))], "score")
-    assert remarks(named) == [
+def test_repeated_rows_give_a_warning(tmp_path: Path) -> None:
+    named = read_named_predictions([str(write_released(tmp_path / "a"))], "score")
+    assert prediction_warnings(named) == [
         "a: rows that repeat another row's conversation, counted like any other: SimpleSafetyTests 1"
     ]
-    assert remarks(read_named([str(released(tmp_path / "b", ROWS[:2]))], "score")) == []
+    assert prediction_warnings(read_named_predictions([str(write_released(tmp_path / "b", ROWS[:2]))], "score")) == []
 
 
 @pytest.mark.parametrize(
-    ("change", "absent", "other"),
+    ("change", "missing", "extra"),
     [
         (lambda rows: rows[:2], 1, 0),
         (lambda rows: [*rows, rows[0]], 0, 1),
@@ -77,28 +81,33 @@ def test_rows_that_repeat_are_remarked(tmp_path: Path) -> None:
         (lambda rows: [(rows[0][0], "unharmful"), *rows[1:]], 1, 1),
     ],
 )
-def test_other_records_than_the_benchmarks_are_refused(
+def test_records_that_differ_from_the_benchmark_are_refused(
     benchmark: Path,
     tmp_path: Path,
     change: Callable[[list[tuple[str, str]]], list[tuple[str, str]]],
-    absent: int,
-    other: int,
+    missing: int,
+    extra: int,
 ) -> None:
-    named = read_named([str(released(tmp_path / "m", change(ROWS)))], "score")
+    named = read_named_predictions([str(write_released(tmp_path / "m", change(ROWS)))], "score")
     with pytest.raises(InputError) as caught:
-        require_benchmarks(named, benchmark)
-    what = f"{absent} of the benchmark's 3 records have no row, and {other} rows are not the benchmark's or repeat one"
+        check_against_benchmarks(named, benchmark)
+    what = (
+        f"{missing} of the benchmark's 3 records have no row, and {extra} rows are not in the benchmark or repeat one"
+    )
     assert str(caught.value) == f"{tmp_path / 'm'}: SimpleSafetyTests: {what}"
 
 
-def test_the_benchmarks_own_records_pass(benchmark: Path, tmp_path: Path) -> None:
-    assert require_benchmarks(read_named([str(released(tmp_path / "m"))], "score"), benchmark) == []
-    turned = read_named([str(released(tmp_path / "n", ROWS[::-1]))], "score")
-    assert require_benchmarks(turned, benchmark) == [
-        f"{tmp_path / 'n'}: SimpleSafetyTests: the rows are the benchmark's in another order"
+def test_the_records_of_the_benchmark_pass(benchmark: Path, tmp_path: Path) -> None:
+    assert (
+        check_against_benchmarks(read_named_predictions([str(write_released(tmp_path / "m"))], "score"), benchmark)
+        == []
+    )
+    reordered = read_named_predictions([str(write_released(tmp_path / "n", ROWS[::-1]))], "score")
+    assert check_against_benchmarks(reordered, benchmark) == [
+        f"{tmp_path / 'n'}: SimpleSafetyTests: the rows are in another order than in the benchmark"
     ]
-    own = read_named([str(released(tmp_path / "o", name="mine"))], "score")
-    assert "mine is none of the released benchmarks" in require_benchmarks(own, benchmark)[0]
-    absent = read_named([str(released(tmp_path / "p", name="SafeRLHF"))], "score")
+    own = read_named_predictions([str(write_released(tmp_path / "o", name="mine"))], "score")
+    assert "mine is none of the released benchmarks" in check_against_benchmarks(own, benchmark)[0]
+    absent = read_named_predictions([str(write_released(tmp_path / "p", name="SafeRLHF"))], "score")
     with pytest.raises(InputError, match="no such file"):
-        require_benchmarks(absent, benchmark)
+        check_against_benchmarks(absent, benchmark)

@@ -21,7 +21,7 @@ def row(record: Record = HELLO, label: str = "unharmful", **more: Any) -> dict[s
 
 def write(path: Path, *rows: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    path.write_text("".join(json.dumps(values) + "\n" for values in rows))
     return path
 
 
@@ -30,7 +30,7 @@ def write(path: Path, *rows: Any) -> Path:
     response=st.none() | st.text().filter(lambda text: text != "None" and "\n\nAI assistant:\n" not in text),
     opening=st.none() | st.sampled_from(["", "Judge this.\n"]),
 )
-def test_a_rendered_conversation_is_read_back(prompt: str, response: str | None, opening: str | None) -> None:
+def test_split_prompt_inverts_render(prompt: str, response: str | None, opening: str | None) -> None:
     text = render(Record("", prompt, response), GUARD_TASKS, opening)
     assert split_prompt(text, GUARD_TASKS, "here") == (prompt, response)
 
@@ -44,7 +44,7 @@ def test_a_rendered_conversation_is_read_back(prompt: str, response: str | None,
         "The AI assistant: said no",
     ],
 )
-def test_a_prompt_that_plays_the_assistant_stays_a_prompt(prompt: str) -> None:
+def test_a_prompt_that_imitates_an_assistant_turn(prompt: str) -> None:
     text = render(Record("", prompt), GUARD_TASKS)
     assert split_prompt(text, GUARD_TASKS, "here") == (prompt, None)
 
@@ -73,7 +73,7 @@ def test_gold_labels(label: str, response: str | None, labels: dict[str, str | N
     assert gold_labels(label, response, GUARD_TASKS, "here") == labels
 
 
-def test_a_folder_is_a_model(tmp_path: Path) -> None:
+def test_the_model_is_named_after_its_folder(tmp_path: Path) -> None:
     folder = tmp_path / "1B"
     write(folder / "B" / "generated_predictions.jsonl", row(), row(Record("", "Hi", "Hey"), "harmful"))
     write(folder / "A" / "generated_predictions.jsonl", row())
@@ -87,11 +87,11 @@ def test_a_folder_is_a_model(tmp_path: Path) -> None:
     assert [rollout.record_id for rollout in read.rollouts] == [record.id for record in read.records]
     assert {rollout.model for rollout in read.rollouts} == {"1B"}
     for part in (folder / "B", folder / "B" / "generated_predictions.jsonl"):
-        alone = read_predictions(part)
-        assert (alone.model, alone.records, alone.rollouts) == ("1B", read.records[1:], read.rollouts[1:])
+        part_only = read_predictions(part)
+        assert (part_only.model, part_only.records, part_only.rollouts) == ("1B", read.records[1:], read.rollouts[1:])
 
 
-def test_our_rows_name_record_and_labels(tmp_path: Path) -> None:
+def test_our_rows_have_record_id_and_labels(tmp_path: Path) -> None:
     labels = {"request": "harmful", "response": "unharmful"}
     file = tmp_path / "m" / "b" / "generated_predictions.jsonl"
     write(file, row(label=answer_block(labels, GUARD_TASKS), record_id="x/1", labels=labels))
@@ -104,28 +104,28 @@ def test_our_rows_name_record_and_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bad", "what"),
+    ("invalid", "message"),
     [
         (
             {"prompt": "x", "label": "harmful", "prediction": "y"},
-            "jsonl:2: missing field 'predict', found 'prediction'",
+            "jsonl:2: missing field 'predict'; unknown field 'prediction'",
         ),
         (row(id="x"), "jsonl:2: unknown field 'id'"),
         (row(label="bad"), "jsonl:2: label 'bad' is neither an answer block nor one of harmful, unharmful, refusal"),
         (row(label="Request: None"), "jsonl:2: label 'Request: None' is neither"),
-        (row(predict=None), "jsonl:2: predict: expected str, found NoneType"),
+        (row(predict=None), "jsonl:2: predict: Input should be a valid string"),
         (row(labels={"request": "bad"}), "jsonl:2: labels: request: 'bad' is none of harmful, unharmful"),
-        (row(labels={"requests": "harmful"}), "jsonl:2: labels: 'requests' is no task"),
+        (row(labels={"requests": "harmful"}), "jsonl:2: labels: unknown task 'requests'"),
         (row(labels={}), "jsonl:2: no label for any task"),
         (row(record_id="b/00000"), "record id 'b/00000' occurs twice"),
         ([], "jsonl:2: expected a JSON object, found list"),
     ],
 )
-def test_a_bad_row_is_named(tmp_path: Path, bad: Any, what: str) -> None:
-    write(tmp_path / "m" / "b" / "generated_predictions.jsonl", row(), bad)
+def test_an_invalid_row_is_reported(tmp_path: Path, invalid: Any, message: str) -> None:
+    write(tmp_path / "m" / "b" / "generated_predictions.jsonl", row(), invalid)
     with pytest.raises(InputError) as caught:
         read_predictions(tmp_path / "m")
-    assert what in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in caught.value.lines().removesuffix(f"\nhint: {caught.value.hint}")
 
 
@@ -134,10 +134,10 @@ def test_a_bad_row_is_named(tmp_path: Path, bad: Any, what: str) -> None:
     [
         ([{}, {}], "hard_samples.jsonl:2: record 'b/00000': output 0 of seed 0 occurs twice"),
         ([{"labels": {"request": "harmful"}}], "hard_samples.jsonl:1: record 'b/00000' has other labels here"),
-        ([{"index": "0"}], "hard_samples.jsonl:1: index: expected int, found str"),
+        ([{"index": "0"}], "hard_samples.jsonl:1: index: Input should be a valid integer"),
     ],
 )
-def test_a_bad_hard_sample_is_named(tmp_path: Path, changes: list[dict[str, Any]], what: str) -> None:
+def test_an_invalid_hard_sample_is_reported(tmp_path: Path, changes: list[dict[str, Any]], what: str) -> None:
     write(tmp_path / "m" / "b" / "generated_predictions.jsonl", row())
     sample = {"record_id": "b/00000", "labels": {"request": "unharmful"}, "index": 0, "seed": 0, "predict": "…"}
     write(tmp_path / "m" / "b" / "hard_samples.jsonl", *({**sample, **change} for change in changes))
@@ -145,7 +145,7 @@ def test_a_bad_hard_sample_is_named(tmp_path: Path, changes: list[dict[str, Any]
         read_predictions(tmp_path / "m")
 
 
-def test_nothing_to_read_says_what_makes_it(tmp_path: Path) -> None:
+def test_missing_predictions_give_the_command_that_writes_them(tmp_path: Path) -> None:
     for path, what in (
         (tmp_path / "absent", "no such file or folder"),
         (tmp_path, "no generated_predictions.jsonl here"),
@@ -153,5 +153,5 @@ def test_nothing_to_read_says_what_makes_it(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=what) as caught:
             read_predictions(path)
         assert "test --config configs/evaluate.yaml" in (caught.value.hint or "")
-    with pytest.raises(InputError, match="holds no prediction"):
+    with pytest.raises(InputError, match="has no predictions"):
         read_predictions(write(tmp_path / "empty.jsonl"))

@@ -8,7 +8,7 @@ from guardreasoner.prompts import conversation, instruction
 from guardreasoner.records import Record
 from guardreasoner.sources.contamination import ContaminationIndex, normalise
 from guardreasoner.sources.predictions import read_predictions
-from guardreasoner.sources.released import BENCHMARKS, PREDICTED, Released
+from guardreasoner.sources.released import BENCHMARKS, PUBLISHED, Released
 from guardreasoner.tasks import GUARD_TASKS
 
 
@@ -31,34 +31,34 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def source(folder: Path, share: float = 0.25) -> Released:
+def make_source(folder: Path, share: float = 0.25) -> Released:
     return Released(folder, train=("HarmBenchPrompt", "HarmBenchResponse"), validation_share=share)
 
 
-def test_records_name_benchmark_and_place(folder: Path) -> None:
-    assert source(folder).records("test") == [
+def test_ids_are_benchmark_and_index(folder: Path) -> None:
+    assert make_source(folder).records("test") == [
         Record("AegisSafetyTest/00000", "One?", None, {"request": "harmful"}, source="AegisSafetyTest"),
         Record("AegisSafetyTest/00001", "Two?", None, {"request": "unharmful"}, source="AegisSafetyTest"),
     ]
 
 
-def test_what_the_test_holds_is_left_out_and_counted(folder: Path) -> None:
-    released = source(folder)
-    assert released.left_out == ["HarmBenchPrompt/00200"]
-    kept = released.records("train") + released.records("validation")
-    assert len(kept) == 400
-    held = ContaminationIndex(released.records("test"))
-    assert not [record for record in kept if held.match(record)]
+def test_records_with_test_prompts_are_excluded(folder: Path) -> None:
+    released = make_source(folder)
+    assert released.excluded_ids == ["HarmBenchPrompt/00200"]
+    records = released.records("train") + released.records("validation")
+    assert len(records) == 400
+    index = ContaminationIndex(released.records("test"))
+    assert not [record for record in records if index.match(record)]
 
 
-def test_a_prompt_is_in_one_split_whatever_its_benchmark(folder: Path) -> None:
-    released = source(folder)
+def test_a_prompt_is_in_only_one_split(folder: Path) -> None:
+    released = make_source(folder)
     train, validation = ({normalise(r.prompt) for r in released.records(split)} for split in ("train", "validation"))
     assert not train & validation
     assert len(train) + len(validation) == 200
     assert 30 < len(validation) < 70
-    assert source(folder).records("validation") == released.records("validation")
-    assert source(folder, 0).records("validation") == []
+    assert make_source(folder).records("validation") == released.records("validation")
+    assert make_source(folder, 0).records("validation") == []
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_prompt_is_in_one_split_whatever_its_benchmark(folder: Path) -> None:
         ({"validation_share": float("nan")}, r"validation_share must be in"),
     ],
 )
-def test_bad_settings_are_named(arguments: dict, what: str) -> None:
+def test_invalid_arguments_are_refused(arguments: dict, what: str) -> None:
     with pytest.raises(InputError, match=what):
         Released("anywhere", **arguments)
 
@@ -82,11 +82,11 @@ def test_bad_settings_are_named(arguments: dict, what: str) -> None:
         ("[", ":1: not valid JSON"),
         ("{}", "expected a JSON list of samples"),
         ("[]", "expected a JSON list of samples"),
-        ('[{"input": "x"}]', "sample 0: expected an object with the texts instruction, input, output"),
+        ('[{"input": "x"}]', "sample 0: missing field 'instruction'; missing field 'output'"),
         ('[{"instruction": "x", "input": "x", "output": "harmful"}]', "sample 0: expected 'Human user"),
     ],
 )
-def test_a_bad_file_is_named(tmp_path: Path, text: str | None, what: str) -> None:
+def test_an_invalid_file_is_reported(tmp_path: Path, text: str | None, what: str) -> None:
     if text is not None:
         (tmp_path / "benchmarks").mkdir()
         (tmp_path / "benchmarks" / "0_1_AegisSafetyTest.json").write_text(text)
@@ -94,27 +94,27 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str | None, what: str) -> Non
         Released(tmp_path).records("test")
 
 
-def test_the_released_benchmarks(shared_data: Path) -> None:
+def test_the_default_splits(shared_data: Path) -> None:
     released = Released(shared_data)
     train, validation, test = (released.records(split) for split in ("train", "validation", "test"))
-    assert (len(train) + len(validation), len(test), released.left_out) == (1836, 359, [])
+    assert (len(train) + len(validation), len(test), released.excluded_ids) == (1836, 359, [])
     assert 120 < len(validation) < 250
-    held = ContaminationIndex(validation, similarity=1)
-    assert not [record for record in train if held.match(record)]
-    assert {record.source for record in train} == set(PREDICTED) - {"AegisSafetyTest"}
+    index = ContaminationIndex(validation, similarity=1)
+    assert not [record for record in train if index.match(record)]
+    assert {record.source for record in train} == set(PUBLISHED) - {"AegisSafetyTest"}
     assert sum(record.labels == {"request": "harmful"} for record in test) == 232
 
 
-def test_the_published_answers_are_of_these_records(shared_data: Path) -> None:
-    released = Released(shared_data, test=PREDICTED, train=())
+def test_published_predictions_have_the_same_records(shared_data: Path) -> None:
+    released = Released(shared_data, test=PUBLISHED, train=())
     records = {record.id: record for record in released.records("test")}
     for model in ("1B", "3B"):
         read = read_predictions(shared_data / "predictions" / model)
         assert {record.id: record for record in read.records} == records
 
 
-def test_every_benchmark_reads(shared_data: Path) -> None:
+def test_every_benchmark_can_be_read(shared_data: Path) -> None:
     released = Released(shared_data, test=tuple(BENCHMARKS), train=())
     assert len(released.records("test")) == 5875
-    shared = Released(shared_data, test=["XSTestReponseHarmful"], train=["XSTestResponseRefusal"]).left_out
-    assert len(shared) > 400
+    excluded = Released(shared_data, test=["XSTestReponseHarmful"], train=["XSTestResponseRefusal"]).excluded_ids
+    assert len(excluded) > 400

@@ -1,4 +1,4 @@
-"""Which split a prompt belongs to: however it is written, and whatever else is there."""
+"""The split of a prompt depends only on the normalised prompt."""
 
 import unicodedata
 from collections import Counter
@@ -11,64 +11,66 @@ from hypothesis import strategies as st
 from guardreasoner.errors import InputError
 from guardreasoner.records import Split
 from guardreasoner.sources.contamination import normalise
-from guardreasoner.sources.splits import place, require_shares, split_of
+from guardreasoner.sources.splits import require_shares, split_of, unit_interval_hash
 
 INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u202e\ufe0f\U000e0041"
 SPACES = " \t\n\r\v\f\u00a0\u2003\u3000\u2028"
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
-# Dotless i is no other letter's other case: its upper case is that of i.
+# Dotless i is excluded: its upper case equals that of i.
 cased = st.text(st.characters(categories=["L", "N", "P"], exclude_characters="ı"), max_size=40)
 
 
 @given(cased, st.sampled_from([str.upper, str.lower, str.swapcase, str.casefold]))
-def test_case_moves_nothing(text: str, changed: object) -> None:
+def test_case_does_not_matter(text: str, changed: object) -> None:
     assert callable(changed)
-    assert place(changed(text)) == place(text)
+    assert unit_interval_hash(changed(text)) == unit_interval_hash(text)
 
 
 @given(texts, st.sampled_from(["NFC", "NFD", "NFKC", "NFKD"]))
-def test_the_form_of_unicode_moves_nothing(text: str, form: str) -> None:
-    assert place(unicodedata.normalize(form, text)) == place(text)  # type: ignore[arg-type]
+def test_the_unicode_normal_form_does_not_matter(text: str, form: str) -> None:
+    assert unit_interval_hash(unicodedata.normalize(form, text)) == unit_interval_hash(text)  # type: ignore[arg-type]
 
 
 @given(st.lists(texts, min_size=1), st.lists(st.text(INVISIBLE, min_size=1)))
-def test_invisible_characters_move_nothing(parts: list[str], between: list[str]) -> None:
+def test_invisible_characters_do_not_matter(parts: list[str], between: list[str]) -> None:
     spread = "".join(part + (between[at % len(between)] if between else "") for at, part in enumerate(parts))
-    assert place(spread) == place("".join(parts))
+    assert unit_interval_hash(spread) == unit_interval_hash("".join(parts))
 
 
 @given(st.lists(st.text(st.characters(categories=["L", "N"]), min_size=1), min_size=1), st.text(SPACES, min_size=1))
-def test_white_space_moves_nothing(words: list[str], space: str) -> None:
-    assert place(f"{space}{space.join(words)}{space}") == place(" ".join(words))
+def test_white_space_does_not_matter(words: list[str], space: str) -> None:
+    assert unit_interval_hash(f"{space}{space.join(words)}{space}") == unit_interval_hash(" ".join(words))
 
 
 @given(st.text())
-def test_every_text_has_a_place(text: str) -> None:
-    assert 0 <= place(text) < 1
+def test_every_text_has_a_hash(text: str) -> None:
+    assert 0 <= unit_interval_hash(text) < 1
     assert normalise(normalise(text)) == normalise(text)
 
 
 @given(st.lists(texts, max_size=20), st.lists(texts, max_size=20))
-def test_what_is_added_moves_nobody(first: list[str], added: list[str]) -> None:
+def test_added_prompts_move_no_prompt(first: list[str], added: list[str]) -> None:
     before = {text: split_of(text, 0.3, 0.2) for text in first}
     after = {text: split_of(text, 0.3, 0.2) for text in [*added, *first]}
     assert {text: after[text] for text in first} == before
 
 
 @given(texts, st.floats(0, 0.5), st.floats(0, 0.4), st.floats(0, 0.1))
-def test_a_greater_share_only_takes_from_training(text: str, validation: float, test: float, more: float) -> None:
+def test_a_larger_validation_share_only_takes_from_training(
+    text: str, validation: float, test: float, more: float
+) -> None:
     before, after = split_of(text, validation, test), split_of(text, validation + more, test)
     assert after == before or (before, after) == ("train", "validation")
 
 
-def test_places_are_the_same_everywhere_and_for_ever() -> None:
+def test_the_hash_is_stable() -> None:
     digest = sha256(b"how do i bake bread?").digest()
-    assert place("How do I\u00a0 bake b\u200bread?") == int.from_bytes(digest[:8], "big") / 2**64
+    assert unit_interval_hash("How do I\u00a0 bake b\u200bread?") == int.from_bytes(digest[:8], "big") / 2**64
 
 
 @pytest.mark.parametrize(("validation", "test"), [(0.0, 0.0), (0.1, 0.0), (0.0, 0.1), (0.02, 0.3), (0.25, 0.25)])
-def test_shares_come_out_about_right(validation: float, test: float) -> None:
+def test_observed_shares_are_close_to_the_requested_ones(validation: float, test: float) -> None:
     counts = Counter(split_of(f"Prompt number {number}?", validation, test) for number in range(20_000))
     shares: dict[Split, float] = {"train": 1 - validation - test, "validation": validation, "test": test}
     for split, share in shares.items():
@@ -77,7 +79,7 @@ def test_shares_come_out_about_right(validation: float, test: float) -> None:
 
 
 @pytest.mark.parametrize("shares", [(1, 0), (0, 1), (-0.1, 0), (0.5, 0.5), (float("nan"), 0), (0, float("inf"))])
-def test_shares_that_cannot_be_are_refused(shares: tuple[float, float]) -> None:
+def test_invalid_shares_are_refused(shares: tuple[float, float]) -> None:
     with pytest.raises(InputError, match=r"^here: (validation|test)_share "):
         require_shares("here", *shares)
     require_shares("here", 0.0, 0.999)

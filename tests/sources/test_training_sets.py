@@ -21,33 +21,33 @@ from tests.support.hub_folders import stay_offline, write_readme, write_rows
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stay_offline(tmp_path, monkeypatch)
 
 
-def guarded(prompt: str, response: str | None, *labels: str | None, **others: Any) -> dict[str, Any]:
+def wildguard_row(prompt: str, response: str | None, *labels: str | None, **others: Any) -> dict[str, Any]:
     names = ("prompt_harm_label", "response_refusal_label", "response_harm_label")
     row = {"prompt": prompt, "adversarial": False, "response": response, "subcategory": "benign"}
     return {**row, **dict(zip(names, labels, strict=True)), **others}
 
 
-def wildguard(folder: Path, *train: Mapping[str, Any], test: tuple[Mapping[str, Any], ...] = ()) -> str:
+def write_wildguard(folder: Path, *train: Mapping[str, Any], test: tuple[Mapping[str, Any], ...] = ()) -> str:
     files = {"train": "train/wildguard_train.parquet", "test": "test/wildguard_test.parquet"}
     write_readme(folder, {f"wildguard{split}": {split: file} for split, file in files.items()})
-    write_rows(folder / files["train"], train or [guarded("A?", "B.", "harmful", "refusal", "unharmful")])
-    write_rows(folder / files["test"], test or [guarded("T?", "B.", "harmful", "refusal", "unharmful")])
+    write_rows(folder / files["train"], train or [wildguard_row("A?", "B.", "harmful", "refusal", "unharmful")])
+    write_rows(folder / files["test"], test or [wildguard_row("T?", "B.", "harmful", "refusal", "unharmful")])
     return str(folder)
 
 
-def test_wildguard_gives_three_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = wildguard(
+def test_wildguard_has_three_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_wildguard(
         tmp_path / "set",
-        guarded("One?", "No.", "harmful", "refusal", "unharmful"),
-        guarded("Two?", "Yes.", "unharmful", "compliance", "harmful", adversarial=True),
-        guarded("Three?", None, "harmful", None, None),
-        guarded("Four?", "Hm.", None, None, None),
-        guarded("Five?", "", "harmful", "refusal", None),
-        guarded("Six?", "Hm.", None, "refusal", None),
+        wildguard_row("One?", "No.", "harmful", "refusal", "unharmful"),
+        wildguard_row("Two?", "Yes.", "unharmful", "compliance", "harmful", adversarial=True),
+        wildguard_row("Three?", None, "harmful", None, None),
+        wildguard_row("Four?", "Hm.", None, None, None),
+        wildguard_row("Five?", "", "harmful", "refusal", None),
+        wildguard_row("Six?", "Hm.", None, "refusal", None),
     )
     source = WildGuardMix(path)
     with caplog.at_level(logging.INFO, "guardreasoner"):
@@ -89,28 +89,28 @@ def test_wildguard_gives_three_labels(tmp_path: Path, caplog: pytest.LogCaptureF
             "response_refusal_label: found 'harmful', expected one of 'refusal', 'compliance', null",
         ),
         ({"response_harm_label": ""}, "response_harm_label: found '', expected one of 'harmful', 'unharmful', null"),
-        ({"prompt": None}, "prompt: found null, expected a text"),
+        ({"prompt": None}, "prompt: found null, expected text"),
     ],
 )
-def test_a_bad_row_of_wildguard_is_named(tmp_path: Path, row: dict[str, Any], what: str) -> None:
-    good = guarded("One?", "No.", "harmful", "refusal", "unharmful")
-    path = wildguard(tmp_path / "set", good, {**good, **row})
+def test_an_invalid_wildguard_row_is_reported(tmp_path: Path, row: dict[str, Any], what: str) -> None:
+    good = wildguard_row("One?", "No.", "harmful", "refusal", "unharmful")
+    path = write_wildguard(tmp_path / "set", good, {**good, **row})
     with pytest.raises(InputError) as raised:
         list(WildGuardMix(path).records("train"))
     assert str(raised.value) == f"{path} wildguardtrain/train row 1: {what}"
 
 
-def test_a_missing_column_is_named(tmp_path: Path) -> None:
-    row = guarded("One?", "No.", "harmful", "refusal", "unharmful")
+def test_a_missing_column_is_reported(tmp_path: Path) -> None:
+    row = wildguard_row("One?", "No.", "harmful", "refusal", "unharmful")
     del row["response_harm_label"]
-    path = wildguard(tmp_path / "set", row)
+    path = write_wildguard(tmp_path / "set", row)
     with pytest.raises(InputError, match="wildguardtrain/train: no column 'response_harm_label', found prompt, adv"):
         list(WildGuardMix(path).records("train"))
 
 
-def test_a_hash_of_the_prompt_decides_what_validates(tmp_path: Path) -> None:
-    rows = [guarded(f"{number // 2} ?", None, "harmful", None, None) for number in range(100)]
-    source = WildGuardMix(wildguard(tmp_path / "set", *rows), validation_share=0.3)
+def test_validation_records_are_selected_by_a_hash_of_the_prompt(tmp_path: Path) -> None:
+    rows = [wildguard_row(f"{number // 2} ?", None, "harmful", None, None) for number in range(100)]
+    source = WildGuardMix(write_wildguard(tmp_path / "set", *rows), validation_share=0.3)
     train, validation = list(source.records("train")), list(source.records("validation"))
     assert len(train) + len(validation) == 100
     assert 10 < len(validation) < 60
@@ -118,15 +118,15 @@ def test_a_hash_of_the_prompt_decides_what_validates(tmp_path: Path) -> None:
     assert [record.id for record in train] == sorted(record.id for record in train)
 
 
-def test_only_the_chosen_splits_are_given(tmp_path: Path) -> None:
-    source = WildGuardMix(wildguard(tmp_path / "set"), splits=["test"], validation_share=0.5)
+def test_only_the_requested_splits_are_provided(tmp_path: Path) -> None:
+    source = WildGuardMix(write_wildguard(tmp_path / "set"), splits=["test"], validation_share=0.5)
     assert [len(list(source.records(split))) for split in ("train", "validation", "test")] == [0, 0, 1]
 
 
 @pytest.mark.parametrize("kind", [WildGuardMix, BeaverTails, ToxicChat, Aegis])
-def test_bad_arguments_are_named(kind: type) -> None:
+def test_invalid_arguments_are_refused(kind: type) -> None:
     name = kind.__name__
-    assert isinstance(kind(), Identified)  # nothing is read to make one
+    assert isinstance(kind(), Identified)  # creating a source reads no files
     for splits in ("test", [], ["test", "test"], ["dev"]):
         with pytest.raises(InputError) as raised:
             kind(splits=splits)
@@ -136,7 +136,7 @@ def test_bad_arguments_are_named(kind: type) -> None:
         kind(validation_share=1)
 
 
-def test_beavertails_judges_the_response(tmp_path: Path) -> None:
+def test_beavertails_labels_the_response(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     files = {f"30k_{split}": f"round0/30k/{split}.jsonl.gz" for split in ("train", "test")}
     write_readme(folder, {"default": files})
@@ -155,17 +155,20 @@ def test_beavertails_judges_the_response(tmp_path: Path) -> None:
         list(source.records("test"))
 
 
-def chat(text: str, annotated: bool, toxic: int) -> dict[str, Any]:
+def toxicchat_row(text: str, annotated: bool, toxic: int) -> dict[str, Any]:
     row = {"conv_id": "0a", "user_input": text, "model_output": "Hm.", "human_annotation": annotated, "toxicity": toxic}
     return {**row, "jailbreaking": 0, "openai_moderation": "[['sexual', 0.1]]"}
 
 
-def test_toxicchat_judges_the_request_where_a_person_did(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_toxicchat_uses_human_annotated_requests(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "set"
     files = {split: f"data/0124/toxic-chat_annotation_{split}.csv" for split in ("train", "test")}
     write_readme(folder, {"toxicchat0124": files, "toxicchat1123": files})
-    write_rows(folder / files["train"], [chat('One,\n"1"?', True, 1), chat("Two?", False, 1), chat("null", True, 0)])
-    write_rows(folder / files["test"], [chat("Test?", True, 0)])
+    write_rows(
+        folder / files["train"],
+        [toxicchat_row('One,\n"1"?', True, 1), toxicchat_row("Two?", False, 1), toxicchat_row("null", True, 0)],
+    )
+    write_rows(folder / files["test"], [toxicchat_row("Test?", True, 0)])
     source = ToxicChat(str(folder))
     with caplog.at_level(logging.INFO, "guardreasoner"):
         assert list(source.records("train")) == [
@@ -174,15 +177,15 @@ def test_toxicchat_judges_the_request_where_a_person_did(tmp_path: Path, caplog:
         ]
     assert caplog.messages == ["ToxicChatTrain: 2 of 3 rows used; the others are not human-annotated"]
     assert [record.id for record in source.records("test")] == ["ToxicChatTest/000000"]
-    write_rows(folder / files["test"], [chat("Test?", True, 2)])
+    write_rows(folder / files["test"], [toxicchat_row("Test?", True, 2)])
     with pytest.raises(InputError, match="toxicchat0124/test row 0: toxicity: found 2, expected one of 1, 0"):
         list(source.records("test"))
-    write_rows(folder / files["test"], [chat("Test?", False, 1)])
+    write_rows(folder / files["test"], [toxicchat_row("Test?", False, 1)])
     with pytest.raises(InputError, match="ToxicChatTest: none of 1 rows can be used; they are not human-annotated"):
         list(source.records("test"))
 
 
-def reasoned(prompt: str, response: str | None, output: str, opening: str | None = None) -> dict[str, str]:
+def trace_row(prompt: str, response: str | None, output: str, opening: str | None = None) -> dict[str, str]:
     text = conversation(Record("", prompt, response))
     return {"instruction": opening or instruction(GUARD_TASKS), "input": text, "output": output}
 
@@ -198,10 +201,10 @@ def traces(tmp_path: Path) -> Path:
     for part, file in files.items():
         prompts = [f"{part} {number}?" for number in range(4)]
         rows = [
-            reasoned(prompts[0], "No.", all_three),
-            reasoned(prompts[1], None, only_one, "You are a classifier of another kind.\n\nThree tasks.\n"),
-            reasoned(prompts[2], None, "I cannot say."),
-            reasoned(prompts[3], None, f"{all_three}\nThat is all."),
+            trace_row(prompts[0], "No.", all_three),
+            trace_row(prompts[1], None, only_one, "You are a classifier of another kind.\n\nThree tasks.\n"),
+            trace_row(prompts[2], None, "I cannot say."),
+            trace_row(prompts[3], None, f"{all_three}\nThat is all."),
         ]
         write_rows(folder / file, rows[: 2 if part == "AegisTrainR" else 4])
     return folder
@@ -212,7 +215,7 @@ def test_guardreasoner_train_has_reasoning(traces: Path, caplog: pytest.LogCaptu
     with caplog.at_level(logging.INFO, "guardreasoner"):
         records = list(source.records("train"))
     assert caplog.messages == [
-        "ToxicChatTrainR: 2 of 4 rows used; the others end in no answer block that can be read",
+        "ToxicChatTrainR: 2 of 4 rows used; the others do not end in a parsable answer block",
     ]
     assert [record.id for record in records] == [
         *("ToxicChatTrainR/000000", "ToxicChatTrainR/000001", "AegisTrainR/000000", "AegisTrainR/000001")
@@ -229,14 +232,14 @@ def test_guardreasoner_train_has_reasoning(traces: Path, caplog: pytest.LogCaptu
     assert len(list(GuardReasonerTrain(str(traces)).records("train"))) == 8
 
 
-def test_guardreasoner_train_can_validate(traces: Path) -> None:
+def test_guardreasoner_train_has_a_validation_split(traces: Path) -> None:
     source = GuardReasonerTrain(str(traces), validation_share=0.5)
     train, validation = ({record.id for record in source.records(split)} for split in ("train", "validation"))
     assert len(train | validation) == len(train) + len(validation) == 8
     assert validation
 
 
-def test_a_bad_part_or_layout_is_named(traces: Path) -> None:
+def test_an_invalid_part_or_layout_is_reported(traces: Path) -> None:
     with pytest.raises(
         InputError, match=r"GuardReasonerTrain: parts must be one or more of WildGuardTrainR, .*'Aegis'"
     ):

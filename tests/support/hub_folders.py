@@ -1,4 +1,4 @@
-"""Writes folders in the layout of the hub's repositories, and keeps ``datasets`` inside a folder of the test."""
+"""Write folders in the layout of hub repositories, and keep ``datasets`` offline and its caches in a test folder."""
 
 import csv
 import gzip
@@ -15,7 +15,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def stay_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the caches of ``datasets`` in a folder of the test and every request off the network."""
+    """Keep the caches of ``datasets`` in the test folder and prevent network requests."""
     import datasets
     import huggingface_hub
 
@@ -29,7 +29,7 @@ def stay_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_readme(folder: Path, configs: Mapping[str, Mapping[str, str]]) -> None:
-    """Write a data card that names, by configuration and split, the files."""
+    """Write a data card that lists the files by configuration and split."""
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {
         "configs": [
@@ -41,7 +41,7 @@ def write_readme(folder: Path, configs: Mapping[str, Mapping[str, str]]) -> None
 
 
 def write_rows(file: Path, rows: Rows) -> Path:
-    """Write rows as the file's name says: Parquet, CSV, JSON, or JSON lines, gzipped or with xz."""
+    """Write rows in the format of the file extension: Parquet, CSV, JSON, or JSON lines, also compressed (gz, xz)."""
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == ".parquet":
         import pyarrow
@@ -57,6 +57,6 @@ def write_rows(file: Path, rows: Rows) -> Path:
         file.write_text(json.dumps(list(rows)), encoding="utf-8")
     else:
         content = "".join(json.dumps(row) + "\n" for row in rows).encode()
-        pack = {".gz": gzip.compress, ".xz": lzma.compress}.get(file.suffix, bytes)
-        file.write_bytes(pack(content))
+        compress = {".gz": gzip.compress, ".xz": lzma.compress}.get(file.suffix, bytes)
+        file.write_bytes(compress(content))
     return file

@@ -9,7 +9,7 @@ from guardreasoner.records import Record, write_jsonl
 from guardreasoner.review.cases import make_cases
 from guardreasoner.review.ratings_file import RatingsFile
 from guardreasoner.review.session import Session
-from guardreasoner.sources.named_predictions import read_named
+from guardreasoner.sources.named_predictions import read_named_predictions
 from guardreasoner.tasks import GUARD_TASKS
 
 FIRST, SECOND = "Zebrafish-1B", "Quokka-3B"
@@ -62,4 +62,6 @@ def two_runs(folder: Path, **of_both: Any) -> list[str]:
 
 def open_session(folder: Path, words: Sequence[str], rater: str = "ann", **how: Any) -> Session:
     """Return a session; its file is ``ratings.jsonl`` in the folder, and stays open until it is closed."""
-    return Session(make_cases(read_named(words, "review"), rater, **how), RatingsFile(folder / "ratings.jsonl"), rater)
+    return Session(
+        make_cases(read_named_predictions(words, "review"), rater, **how), RatingsFile(folder / "ratings.jsonl"), rater
+    )

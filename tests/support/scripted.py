@@ -1,4 +1,4 @@
-"""Records and outputs with given verdicts, and hypothesis's draws of them."""
+"""Records and outputs with given verdicts, and hypothesis strategies that draw them."""
 
 from hypothesis import strategies as st
 
@@ -11,24 +11,30 @@ R, W, U = "harmful", "unharmful", None
 """A right, a wrong and an unparsable answer to a harmful request."""
 
 
-def asked(name: str, source: str = "s", **labels: str | None) -> Record:
-    return Record(name, f"prompt {name}", labels=labels or {"request": "harmful"}, source=source)
+def make_record(record_id: str, source: str = "s", **labels: str | None) -> Record:
+    """Return a record; without labels, its request is harmful."""
+    return Record(record_id, f"prompt {record_id}", labels=labels or {"request": "harmful"}, source=source)
 
 
-def output(name: str, word: str | None, index: int, model: str = "m", reasoning: str = "because") -> Rollout:
-    answer = "no idea" if word is None else answer_block({"request": word}, GUARD_TASKS)
-    return Rollout(name, model, "f", index, 0, f"{reasoning}\n\n{answer}")
+def make_output(
+    record_id: str, request: str | None, index: int, model: str = "m", reasoning: str = "because"
+) -> Rollout:
+    """Return an output with the verdict ``request``; None gives an output without a verdict."""
+    answer = "no idea" if request is None else answer_block({"request": request}, GUARD_TASKS)
+    return Rollout(record_id, model, "f", index, 0, f"{reasoning}\n\n{answer}")
 
 
-def outputs(name: str, words: list[str | None], model: str = "m") -> list[Rollout]:
-    return [output(name, word, index, model) for index, word in enumerate(words)]
+def make_outputs(record_id: str, requests: list[str | None], model: str = "m") -> list[Rollout]:
+    """Return one output per verdict."""
+    return [make_output(record_id, request, index, model) for index, request in enumerate(requests)]
 
 
-def judged(name: str, index: int, **verdicts: str) -> Rollout:
-    return Rollout(name, "m", "f", index, 0, answer_block(verdicts, GUARD_TASKS))
+def output_with_verdicts(record_id: str, index: int, **verdicts: str) -> Rollout:
+    """Return an output with verdicts on several tasks."""
+    return Rollout(record_id, "m", "f", index, 0, answer_block(verdicts, GUARD_TASKS))
 
 
-options = st.builds(
+pairings = st.builds(
     Pairing,
     pool=st.booleans(),
     unparsable=st.sampled_from(["wrong", "drop"]),
@@ -41,19 +47,21 @@ options = st.builds(
 )
 
 
-Given = tuple[list[Record], list[Rollout]]
+RecordsAndRollouts = tuple[list[Record], list[Rollout]]
 
 
 @st.composite
-def rollouts_of_records(draw: st.DrawFn) -> Given:
-    records, rollouts = [asked("0")], outputs("0", [R, R])
+def records_with_rollouts(draw: st.DrawFn) -> RecordsAndRollouts:
+    """Draw records of two sources with up to five outputs of one or two models each; record "0" has two outputs."""
+    records, rollouts = [make_record("0")], make_outputs("0", [R, R])
     for number in range(1, draw(st.integers(1, 6))):
-        name = str(number)
-        records.append(asked(name, source=draw(st.sampled_from("ab"))))
+        record_id = str(number)
+        records.append(make_record(record_id, source=draw(st.sampled_from("ab"))))
         for model in draw(st.sampled_from([["m"], ["m", "n"]])):
-            words = draw(st.lists(st.sampled_from([R, W, U]), max_size=5))
-            lengths = [draw(st.integers(1, 3)) for _ in words]
+            verdicts = draw(st.lists(st.sampled_from([R, W, U]), max_size=5))
+            lengths = [draw(st.integers(1, 3)) for _ in verdicts]
             rollouts += [
-                output(name, w, i, model, "x" * n) for i, (w, n) in enumerate(zip(words, lengths, strict=True))
+                make_output(record_id, verdict, index, model, "x" * length)
+                for index, (verdict, length) in enumerate(zip(verdicts, lengths, strict=True))
             ]
     return records, rollouts

@@ -127,7 +127,9 @@ def test_a_refusal_keeps_nothing(start: Start) -> None:
     write_jsonl("test.jsonl", [Record("t", RECORDS[0].prompt.upper(), None, {"request": "harmful"})])
     benchmarks = [Files(test="test.jsonl")]
     for _ in range(2):
-        with pytest.raises(InputError, match="1 record with a prompt that a benchmark of this run holds: train/00"):
+        with pytest.raises(
+            InputError, match="1 record with a prompt that also occurs in a benchmark of this run: train/00"
+        ):
             start(benchmarks=benchmarks)
         with pytest.raises(InputError, match="record long: prompt of"):
             start(skip_too_long=False)

@@ -59,10 +59,10 @@ def run(verb: str, config: str, *more: str) -> int:
 def test_the_five_are_refused_by_id(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("base-model", "base") == 2
     assert capsys.readouterr().err.splitlines() == [
-        *(f"record copy-{n}: the prompt of test-{n}" for n in range(5)),
-        "error: training data: 5 records with a prompt that a benchmark of this run holds: "
+        *(f"record copy-{n}: same prompt as test-{n}" for n in range(5)),
+        "error: training data: 5 records with a prompt that also occurs in a benchmark of this run: "
         "copy-0, copy-1, copy-2, copy-3, copy-4",
-        "hint: data.skip_contaminated: true passes over them; --allow_contamination is stamped on all that is made",
+        "hint: data.skip_contaminated: true drops them; --allow_contamination keeps them and marks all results",
     ]
 
 
@@ -71,7 +71,7 @@ def test_they_are_left_out_where_that_is_asked_for(capsys: pytest.CaptureFixture
         file.write("    skip_contaminated: true\n    similarity: 1.0\n")
     assert run("base-model", "base") == 0
     said = capsys.readouterr().out
-    assert "5 records with a prompt that a benchmark of this run holds: copy-0, copy-1, copy-2" in said
+    assert "5 records with a prompt that also occurs in a benchmark of this run: copy-0, copy-1, copy-2" in said
     assert "(left out)" in said
     assert "from 40 records" in said
     assert not contaminated("checkpoints/base")
@@ -86,7 +86,7 @@ def test_what_was_allowed_is_stamped_on_all_that_is_made(capsys: pytest.CaptureF
     assert run("fit", "rsft", "--auto_build=false", *QUIET) == 2  # the flag is not inherited, the stamp is
     assert run("fit", "rsft", "--auto_build=false", "--allow_contamination", *QUIET) == 0
     said = capsys.readouterr()
-    assert "5 records with a prompt that a benchmark of this run holds: copy-0" in said.out
+    assert "5 records with a prompt that also occurs in a benchmark of this run: copy-0" in said.out
     test = ("--model.backbone.path", "checkpoints/rsft", "--data.rollouts", "null", "--output", "logs/predictions/it")
     assert run("test", "evaluate", "--auto_build=false", QUIET[0], *test) == 0
     for made in ("checkpoints/base", "checkpoints/rsft", "logs/predictions/it"):

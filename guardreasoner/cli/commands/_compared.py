@@ -12,7 +12,7 @@ from guardreasoner.evaluation.comparison.alignment import Answers
 from guardreasoner.evaluation.comparison.criteria import DEMO, ROLES, Criterion, check
 from guardreasoner.evaluation.reasoning_quality import faultless
 from guardreasoner.evaluation.scoring.outcomes import Mode
-from guardreasoner.sources.named_predictions import Named, read_named, tasks_of
+from guardreasoner.sources.named_predictions import NamedPredictions, common_tasks, read_named_predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Compared:
         criteria: empty where they were not asked for.
     """
 
-    named: tuple[Named, ...]
+    named: tuple[NamedPredictions, ...]
     comparison: Comparison
     criteria: tuple[Criterion, ...]
 
@@ -70,13 +70,13 @@ def read_compared(args: argparse.Namespace, verb: str) -> Compared:
     Raises:
         InputError: a file, or what it holds, is wrong; other records; an unknown role or run.
     """
-    named = read_named(args.runs, verb, seeds=True)
+    named = read_named_predictions(args.runs, verb, seeds=True)
     runs = [Run(one.name, tuple(_answers(one))) for one in named]
-    comparison = compare(runs, tasks_of(named), args.mode, args.intersect, args.resamples, args.seed)
+    comparison = compare(runs, common_tasks(named), args.mode, args.intersect, args.resamples, args.seed)
     return Compared(tuple(named), comparison, tuple(_criteria(comparison, args, verb)))
 
 
-def _answers(one: Named) -> list[Answers]:
+def _answers(one: NamedPredictions) -> list[Answers]:
     names = one.paths if len(one.paths) > 1 else (one.name,)
     return [
         Answers(name, read.records, read.rollouts, read.hard_records, read.hard_rollouts)

@@ -14,7 +14,7 @@ from guardreasoner.evaluation.comparison import Comparison
 from guardreasoner.records import write_jsonl
 from guardreasoner.report.comparisons import comparison_as_json, comparison_notes, comparison_tables
 from guardreasoner.report.tables import latex_document
-from guardreasoner.sources.named_predictions import remarks
+from guardreasoner.sources.named_predictions import prediction_warnings
 
 HELP = "compare runs on the same records: differences with intervals, McNemar tests, flips, the plan's criteria"
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         table.show(console)
     for note in notes:
         console.print(note, style="dim", highlight=False, markup=False)
-    for remark in remarks(compared.named):
+    for remark in prediction_warnings(compared.named):
         print(f"note: {remark}")
     if args.flips:
         _write_flips(args.flips, comparison)

@@ -10,13 +10,22 @@ from typing import TYPE_CHECKING, get_args
 
 from guardreasoner.cli.options import require_files, write
 from guardreasoner.errors import InputError
-from guardreasoner.mining import PRESETS, Graded, Mined, Pairing, ParserName, Rule, Unparsable, mine
+from guardreasoner.mining import (
+    PRESETS,
+    GradingMode,
+    MiningResult,
+    Pairing,
+    ParserName,
+    SelectionRule,
+    UnparsablePolicy,
+    mine,
+)
 from guardreasoner.mining.explain import explain
 from guardreasoner.mining.findings import Findings, findings
 from guardreasoner.records import Record, Rollout, write_jsonl
 from guardreasoner.report.explanation import explanation_lines
 from guardreasoner.report.mining_screen import brief, show_counts, show_details
-from guardreasoner.sources.rollouts import read_costs, read_rollout_folders, read_training_rollouts, tasks_of
+from guardreasoner.sources.rollouts import read_costs, read_rollout_folders, read_training_rollouts, rollout_tasks
 from guardreasoner.tasks import Task
 from guardreasoner.workflow.manifest import record_made
 
@@ -30,10 +39,10 @@ OVERRIDES = ("--data", "--recipe", "--model", "--trainer", "--output", "--seed_e
 
 _CHOICES = {
     "parser": (get_args(ParserName), "how a verdict is read from an output"),
-    "unparsable": (get_args(Unparsable), "what an output without a verdict is"),
-    "chosen": (get_args(Rule), "which right output is preferred; all: each of them, in a pair of its own"),
-    "rejected": (get_args(Rule), "to which wrong output; all: to each of them"),
-    "graded": (get_args(Graded), "what makes an output right: all gold labels, or those of the first mixed task"),
+    "unparsable": (get_args(UnparsablePolicy), "what an output without a verdict is"),
+    "chosen": (get_args(SelectionRule), "which right output is preferred; all: each of them, in a pair of its own"),
+    "rejected": (get_args(SelectionRule), "to which wrong output; all: to each of them"),
+    "graded": (get_args(GradingMode), "what makes an output right: all gold labels, or those of the first mixed task"),
 }
 _OPTIONS = ("pool", *_CHOICES, "cap", "gamma", "seed")
 
@@ -152,12 +161,12 @@ def _read(args: argparse.Namespace) -> _Given:
         if words:
             raise InputError(f"pairs: {words[0]} belongs to a --config, which is not given")
         records, rollouts = read_rollout_folders(args.rollouts)
-        return _Given(args.rollouts, records, rollouts, tasks_of(args.rollouts), _pairing(args, PRESETS["plan"]))
+        return _Given(args.rollouts, records, rollouts, rollout_tasks(args.rollouts), _pairing(args, PRESETS["plan"]))
     from guardreasoner.cli.commands._fit_inputs import inputs_of_fit
 
     fit = inputs_of_fit(words)
     paths = args.rollouts or fit.rollouts
-    tasks = tasks_of(paths)
+    tasks = rollout_tasks(paths)
     records, rollouts = read_training_rollouts(paths, fit.source, tasks)
     return _Given(paths, records, rollouts, tasks, _pairing(args, fit.pairing), fit)
 
@@ -181,14 +190,14 @@ def _mines(words: Iterable[str]) -> dict[str, list[str]]:
     return sources_by_model
 
 
-def _write_pairs(path: Path, mined: Mined) -> None:
+def _write_pairs(path: Path, mined: MiningResult) -> None:
     try:
         write_jsonl(path, mined.pairs)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def _summarise(args: argparse.Namespace, mined: Mined, found: Findings, records: int) -> None:
+def _summarise(args: argparse.Namespace, mined: MiningResult, found: Findings, records: int) -> None:
     total = mined.total()
     least, most = (pick(pair.weight for pair in mined.pairs) for pick in (min, max))
     weights = f"weights {least:.3g} to {most:.3g}" if least < most else f"all of weight {least:.3g}"

@@ -11,7 +11,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.report.ratings import rating_notes, rating_tables
 from guardreasoner.review.rating_summary import Summary, summarise
 from guardreasoner.review.ratings import read_ratings, texts_of
-from guardreasoner.sources.named_predictions import remarks
+from guardreasoner.sources.named_predictions import prediction_warnings
 
 HELP = "write one HTML page on runs: is the last one better, how sure is that; curves, flips, lineage"
 
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
     asked = Asked(
         {one.name: one.paths for one in compared.named},
-        remarks(compared.named),
+        prediction_warnings(compared.named),
         shlex.join(["report", *args.words]),
         datetime.now(UTC).isoformat(timespec="seconds"),
         args.resamples,

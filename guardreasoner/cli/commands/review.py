@@ -17,7 +17,7 @@ from guardreasoner.review.ratings import read_ratings
 from guardreasoner.review.ratings_file import RatingsFile
 from guardreasoner.review.server import ADDRESS, bind, serve
 from guardreasoner.review.session import Session
-from guardreasoner.sources.named_predictions import read_named, remarks
+from guardreasoner.sources.named_predictions import prediction_warnings, read_named_predictions
 
 HELP = "rate the reasoning of one run or several by hand, blind, on a local page; --summary: what the ratings say"
 
@@ -77,13 +77,13 @@ def _rate(args: argparse.Namespace) -> int:
         raise InputError(f"review: --sample: expected a whole number from 1, got {args.sample}")
     if args.port is not None and not 0 <= args.port < 1 << 16:
         raise InputError(f"review: --port: expected a number from 0 to 65535, got {args.port}")
-    named = read_named(args.runs, "review")
+    named = read_named_predictions(args.runs, "review")
     cases = make_cases(named, rater, args.intersect, args.sample, args.seed)
     with bind(args.port or 0) as bound:
         file = RatingsFile(path)
         try:
             session = Session(cases, file, rater)
-            _say([*_what(cases, session), *(f"note: {remark}" for remark in remarks(named))])
+            _say([*_what(cases, session), *(f"note: {remark}" for remark in prediction_warnings(named))])
             _say([f"http://{ADDRESS}:{bound.getsockname()[1]}/   (Ctrl-C ends)"])
             serve(session, bound)
         finally:
@@ -96,7 +96,7 @@ def _rate(args: argparse.Namespace) -> int:
 def _summarise(args: argparse.Namespace) -> int:
     texts = None
     if args.runs:
-        cases = make_cases(read_named(args.runs, "review"), "", args.intersect)
+        cases = make_cases(read_named_predictions(args.runs, "review"), "", args.intersect)
         texts = {case.record.id: {run: case.texts()[run] for run in cases.runs} for case in cases.all}
     summary = summarise(read_ratings(args.summary), texts, seed=args.seed)
     from rich.console import Console

@@ -16,7 +16,13 @@ from guardreasoner.evaluation.scoring.outcomes import Mode
 from guardreasoner.prompts import conversation
 from guardreasoner.report.scores import score_notes, score_tables, scores_as_json
 from guardreasoner.report.tables import latex_document
-from guardreasoner.sources.named_predictions import Named, read_named, remarks, require_benchmarks, tasks_of
+from guardreasoner.sources.named_predictions import (
+    NamedPredictions,
+    check_against_benchmarks,
+    common_tasks,
+    prediction_warnings,
+    read_named_predictions,
+)
 
 HELP = "score prediction files: F1 per class, accuracy, hard-sample accuracy, with intervals"
 
@@ -66,9 +72,9 @@ def run(args: argparse.Namespace) -> int:
     """
     require_files(json=args.json, latex=args.latex)
     modes, paths = _modes_and_paths(args)
-    models = read_named(paths, "score")
-    tasks = tasks_of(models)
-    notes = require_benchmarks(models, args.benchmarks) if args.benchmarks else []
+    models = read_named_predictions(paths, "score")
+    tasks = common_tasks(models)
+    notes = check_against_benchmarks(models, args.benchmarks) if args.benchmarks else []
     scores = {mode: [_score(one, mode, args) for one in models] for mode in modes}
     tables, meanings = score_tables(scores, tasks), score_notes(scores, args.resamples)
     from rich.console import Console
@@ -84,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
         console.print()
         show_reasoning(console, reasoning)
-    for note in [*notes, *_unlike(models), *remarks(models)]:
+    for note in [*notes, *_unlike(models), *prediction_warnings(models)]:
         print(f"note: {note}")
     if args.json:
         content = scores_as_json(scores, args.resamples, args.seed)
@@ -109,20 +115,20 @@ def _modes_and_paths(args: argparse.Namespace) -> tuple[list[Mode], list[str]]:
     return list(modes), paths
 
 
-def _score(one: Named, mode: Mode, args: argparse.Namespace) -> ModelScore:
+def _score(one: NamedPredictions, mode: Mode, args: argparse.Namespace) -> ModelScore:
     (read,) = one.seeds
     hard = (read.hard_records, read.hard_rollouts)
     return score(one.name, read.records, read.rollouts, read.tasks, mode, *hard, args.resamples, args.seed)
 
 
-def _quality(one: Named) -> Quality:
+def _quality(one: NamedPredictions) -> Quality:
     (read,) = one.seeds
     about = {record.id: conversation(record) for record in read.records}
     answers = [answer.completion for answer in read.rollouts]
     return quality(answers, read.tasks, [about[answer.record_id] for answer in read.rollouts])
 
 
-def _unlike(models: list[Named]) -> list[str]:
+def _unlike(models: list[NamedPredictions]) -> list[str]:
     """Return how the records of models differ."""
     notes = []
     records = {one.name: one.seeds[0].records for one in models}

@@ -1,9 +1,9 @@
-"""The user's words: what is asked, in which frame, and how often."""
+"""Phrases of the user turn: the question, its frame, and their frequencies."""
 
 from dataclasses import dataclass
 from random import Random
 
-from guardreasoner.sources.embedded.cases import Aim, Ask, Form, Frame, Intent
+from guardreasoner.sources.embedded.scenarios import Aim, Form, Frame, Intent, UserTurn
 from guardreasoner.sources.embedded.topics import Act, Topic
 
 INTENTS: dict[tuple[Intent, Aim], int] = {
@@ -14,7 +14,7 @@ INTENTS: dict[tuple[Intent, Aim], int] = {
     ("safe", "method"): 2,
     ("lookalike", "method"): 3,
 }
-"""How many of every twenty records of a topic have each intent and aim."""
+"""Number of records with each intent and aim, among every twenty records of a topic."""
 
 FRAMES: dict[Frame, tuple[str, ...]] = {
     "plain": ("",),
@@ -54,7 +54,7 @@ FRAMES: dict[Frame, tuple[str, ...]] = {
     ),
 }
 
-ASKS: dict[tuple[Aim, Form], tuple[str, ...]] = {
+QUESTIONS: dict[tuple[Aim, Form], tuple[str, ...]] = {
     ("method", "direct"): (
         "How do I {goal}?",
         "Tell me how to {goal}.",
@@ -118,17 +118,17 @@ CONSENT: dict[Intent, tuple[str, ...]] = {
     ),
 }
 OWN: tuple[str, ...] = ("my", "my own")
-"""Owners that need no sentence about consent."""
+"""Owners for which no sentence about consent is added."""
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """A written prompt and its parts, as they stand in it.
+class WrittenPrompt:
+    """A generated prompt and parts of its text.
 
     Args:
-        text: the prompt.
+        text: the whole prompt.
         goal: the act that the user names.
-        consent: the sentence about the owner's consent; "" where there is none.
+        consent: the sentence about the owner's consent; "" if there is none.
     """
 
     text: str
@@ -137,29 +137,29 @@ class Written:
 
 
 def draw_form(intent: Intent, frame: Frame, rng: Random) -> Form:
-    """Draw how the aim is said; only what harms is asked for in roundabout ways."""
+    """Draw the form; only the intent "harm" is ever expressed indirectly."""
     if intent != "harm" or rng.random() < 0.5:
         return "direct"
     return "scene" if frame == "fiction" else "negated"
 
 
-def write_prompt(topic: Topic, ask: Ask, rng: Random) -> Written:
-    """Write the prompt of an ask."""
-    goal, consent = act_of(topic, ask).goal, ""
-    if ask.intent in CONSENT:
-        owner = rng.choice(OWN if ask.intent == "owned" and rng.random() < 0.3 else OWNERS)
-        consent = "" if owner in OWN else rng.choice(CONSENT[ask.intent])
+def write_prompt(topic: Topic, user: UserTurn, rng: Random) -> WrittenPrompt:
+    """Generate the text of a user turn."""
+    goal, consent = named_act(topic, user).goal, ""
+    if user.intent in CONSENT:
+        owner = rng.choice(OWN if user.intent == "owned" and rng.random() < 0.3 else OWNERS)
+        consent = "" if owner in OWN else rng.choice(CONSENT[user.intent])
         goal = goal.format(owner=owner)
-    frame = rng.choice(FRAMES[ask.frame]).format(subject=topic.subject)
-    question = rng.choice(ASKS[ask.aim, ask.form]).format(goal=goal)
-    before = rng.random() < 0.5
-    sentences = (frame, consent, question) if before else (frame, question, consent)
-    if ask.frame == "anger" and rng.random() < 0.5:
+    frame = rng.choice(FRAMES[user.frame]).format(subject=topic.subject)
+    question = rng.choice(QUESTIONS[user.aim, user.form]).format(goal=goal)
+    consent_first = rng.random() < 0.5
+    sentences = (frame, consent, question) if consent_first else (frame, question, consent)
+    if user.frame == "anger" and rng.random() < 0.5:
         sentences = (*sentences[1:], frame)
-    return Written(" ".join(sentence for sentence in sentences if sentence), goal, consent)
+    return WrittenPrompt(" ".join(sentence for sentence in sentences if sentence), goal, consent)
 
 
-def act_of(topic: Topic, ask: Ask) -> Act:
-    """Return the act that the user names, its owner still open."""
+def named_act(topic: Topic, user: UserTurn) -> Act:
+    """Return the act that the user names, with ``{owner}`` not filled in."""
     acts: dict[Intent, Act] = {"harm": topic.harm, "safe": topic.safe, "lookalike": topic.lookalike}
-    return acts.get(ask.intent, topic.dual)
+    return acts.get(user.intent, topic.dual)

@@ -1,9 +1,9 @@
-"""The assistant's words: what it gives, what it holds back, and how often."""
+"""Phrases of the assistant turn: content, refusals, and their frequencies."""
 
 from dataclasses import dataclass
 from random import Random
 
-from guardreasoner.sources.embedded.cases import Ask, Content, Reply
+from guardreasoner.sources.embedded.scenarios import AssistantTurn, Content, UserTurn
 from guardreasoner.sources.embedded.topics import Topic
 
 AGREE: tuple[str, ...] = ("Sure.", "Of course.", "Happy to help.", "Good question.", "Yes, gladly.", "No problem.")
@@ -16,9 +16,9 @@ DECLINE: tuple[str, ...] = (
 )
 YIELDING: tuple[str, ...] = ("Still:", "But since you ask:", "Well, between us:")
 OFFERING: tuple[str, ...] = ("Instead:", "Here is something better:", "Let me offer this:")
-"""What follows a "no" when the asked content comes after all, and when another comes in its place."""
+"""Transitions after a refusal: before the requested content (``YIELDING``), or before other content (``OFFERING``)."""
 MISLEADING = 0.2
-"""How often these two are exchanged: what is given decides, not what announces it."""
+"""Probability that the two are exchanged, so that labels depend on the content and not on the transition."""
 CLOSE: tuple[str, ...] = (
     "On second thought, I must stop here.",
     "But wait, I will not go on.",
@@ -26,7 +26,7 @@ CLOSE: tuple[str, ...] = (
     "Hm, I should not answer this.",
 )
 MUSE: tuple[str, ...] = ("Let me think.", "There is a lot to say here.", "I know this well.")
-"""What is said before a late "no" when nothing was given."""
+"""Filler before a refusal at the end of a response without content."""
 
 ONE: tuple[str, ...] = ("First {a}.", "You start like this: {a}.", "It begins when you {a}.")
 TWO: tuple[str, ...] = ("First {a}, then {b}.", "You {a} and {b}.", "Start like this: {a}. Next, {b}.")
@@ -34,14 +34,14 @@ DANGER: tuple[str, ...] = ("It is wrong because {a}.", "Think of this: {a}.", "T
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """A written response and its parts, as they stand in it.
+class WrittenResponse:
+    """A generated response and parts of its text.
 
     Args:
-        text: the response.
-        opening: the words that agree or decline at the beginning; "" where there are none.
-        pieces: what is given: its kind and its words.
-        closing: the words that decline at the end; "" where there are none.
+        text: the whole response.
+        opening: the phrase at the start that agrees or declines; "" if there is none.
+        pieces: kind and text of each piece of content.
+        closing: the phrase at the end that declines; "" if there is none.
     """
 
     text: str
@@ -51,52 +51,52 @@ class Said:
 
     @property
     def declining(self) -> str:
-        """The opening where it declines, else ""."""
+        """The opening if it declines, otherwise ""."""
         return self.opening if self.opening in DECLINE else ""
 
 
-def replies(ask: Ask) -> dict[Reply | None, int]:
-    """Return how the assistant may answer an ask, and how often it does; None: nobody answers."""
-    wanted = ask.wanted
-    shared: dict[Reply | None, int] = {
+def assistant_turns(user: UserTurn) -> dict[AssistantTurn | None, int]:
+    """Return the possible assistant turns and their relative frequencies; None stands for no response."""
+    requested = user.requested
+    shared: dict[AssistantTurn | None, int] = {
         None: 5,
-        Reply("comply", "agree", (wanted, wanted)): 4,
-        Reply("give", "none", (wanted, wanted)): 3,
-        Reply("yield", "decline", (wanted, wanted)): 4,
-        Reply("stop", "agree", (wanted,), "decline"): 3,
-        Reply("refuse", "decline"): 5,
-        Reply("waver", "agree", (), "decline"): 3,
-        Reply("redirect", "decline", ("danger", "danger") if wanted == "safe" else ("safe", "safe")): 3,
+        AssistantTurn("comply", "agree", (requested, requested)): 4,
+        AssistantTurn("give", "none", (requested, requested)): 3,
+        AssistantTurn("yield", "decline", (requested, requested)): 4,
+        AssistantTurn("stop", "agree", (requested,), "decline"): 3,
+        AssistantTurn("refuse", "decline"): 5,
+        AssistantTurn("waver", "agree", (), "decline"): 3,
+        AssistantTurn("redirect", "decline", ("danger", "danger") if requested == "safe" else ("safe", "safe")): 3,
     }
-    if ask.harmful:
+    if user.harmful:
         return shared | {
-            Reply("soft", "agree", ("safe", "safe")): 3,
-            Reply("lecture", "agree", ("danger",)): 2,
-            Reply("blend", "agree", ("safe", wanted)): 2,
+            AssistantTurn("soft", "agree", ("safe", "safe")): 3,
+            AssistantTurn("lecture", "agree", ("danger",)): 2,
+            AssistantTurn("blend", "agree", ("safe", requested)): 2,
         }
     return shared | {
-        Reply("leak", "agree", ("harm", "harm")): 4,
-        Reply("blend", "agree", (wanted, "harm")): 3,
+        AssistantTurn("leak", "agree", ("harm", "harm")): 4,
+        AssistantTurn("blend", "agree", (requested, "harm")): 3,
     }
 
 
-def write_response(topic: Topic, reply: Reply, rng: Random) -> Said:
-    """Write a response that gives just what the reply says, in its order."""
-    opening = rng.choice({"agree": AGREE, "decline": DECLINE, "none": ("",)}[reply.opening])
-    closing = rng.choice(CLOSE) if reply.closing == "decline" else ""
-    pieces = _draw_pieces(topic, reply.content, rng)
-    steps = [words for kind, words in pieces if kind != "danger"]
+def write_response(topic: Topic, turn: AssistantTurn, rng: Random) -> WrittenResponse:
+    """Generate the text of an assistant turn, with its content in order."""
+    opening = rng.choice({"agree": AGREE, "decline": DECLINE, "none": ("",)}[turn.opening])
+    closing = rng.choice(CLOSE) if turn.closing == "decline" else ""
+    pieces = _draw_pieces(topic, turn.content, rng)
+    steps = [text for kind, text in pieces if kind != "danger"]
     sentences = [opening]
-    if reply.opening == "decline" and pieces:
-        announced = (reply.name == "yield") != (rng.random() < MISLEADING)
-        sentences.append(rng.choice(YIELDING if announced else OFFERING))
+    if turn.opening == "decline" and pieces:
+        announces_requested = (turn.name == "yield") != (rng.random() < MISLEADING)
+        sentences.append(rng.choice(YIELDING if announces_requested else OFFERING))
     if not pieces and closing:
         sentences.append(rng.choice(MUSE))
-    sentences += [rng.choice(DANGER).format(a=words) for kind, words in pieces if kind == "danger"]
+    sentences += [rng.choice(DANGER).format(a=text) for kind, text in pieces if kind == "danger"]
     if steps:
         sentences.append(rng.choice(ONE if len(steps) == 1 else TWO).format(a=steps[0], b=steps[-1]))
     sentences.append(closing)
-    return Said(" ".join(sentence for sentence in sentences if sentence), opening, pieces, closing)
+    return WrittenResponse(" ".join(sentence for sentence in sentences if sentence), opening, pieces, closing)
 
 
 def _draw_pieces(topic: Topic, content: tuple[Content, ...], rng: Random) -> tuple[tuple[Content, str], ...]:
@@ -110,5 +110,5 @@ def _draw_pieces(topic: Topic, content: tuple[Content, ...], rng: Random) -> tup
     pieces: list[tuple[Content, str]] = []
     for kind in dict.fromkeys(content):
         source, count = sources[kind], content.count(kind)
-        pieces += [(kind, source[place]) for place in sorted(rng.sample(range(len(source)), count))]
+        pieces += [(kind, source[index]) for index in sorted(rng.sample(range(len(source)), count))]
     return tuple(pieces)

@@ -11,7 +11,7 @@ import pytest
 from guardreasoner.cli.main import main
 from guardreasoner.mining import Pairing
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.splits import place
+from guardreasoner.sources.splits import unit_interval_hash
 from guardreasoner.training.preference_data import PreferenceDataModule
 from tests.support.tiny import TinySource, write_rollouts
 from tests.training.test_preference_data import prepared
@@ -71,7 +71,7 @@ def test_they_are_the_pairs_of_the_fit(tiny_base: Path, tmp_path: Path) -> None:
 def test_a_record_of_the_fit_is_explained(
     tiny_rollouts: Path, capsys: pytest.CaptureFixture[str], refused: Refused
 ) -> None:
-    where = place(TinySource().records("train")[2].prompt)
+    where = unit_interval_hash(TinySource().records("train")[2].prompt)
     for more, note in (
         (("--data.validation_share", str(0.5 * where)), "the fit trains on it"),
         (("--data.validation_share", str(0.5 + 0.5 * where)), "the fit holds it out, to watch margins"),

@@ -13,7 +13,7 @@ from guardreasoner.records import read_jsonl, write_jsonl
 from guardreasoner.review.cases import make_cases
 from guardreasoner.review.ratings_file import RatingsFile
 from guardreasoner.review.session import Session
-from guardreasoner.sources.named_predictions import read_named
+from guardreasoner.sources.named_predictions import read_named_predictions
 from tests.cli.commands.test_score import predictions
 from tests.report.test_page import Reader
 from tests.support.report_runs import lay_out_chain, write_events
@@ -67,7 +67,7 @@ def test_curves_rollouts_and_examples_can_be_named(runs: list[str], start: Calla
 
 
 def test_ratings_of_these_very_texts_are_shown(runs: list[str], start: Callable[..., str]) -> None:
-    cases = make_cases(read_named([f"a={runs[0]}", f"b={runs[1]}"], "review"), "ann")
+    cases = make_cases(read_named_predictions([f"a={runs[0]}", f"b={runs[1]}"], "review"), "ann")
     file = RatingsFile(Path("ann.jsonl"))
     session = Session(cases, file, "ann")
     for case in cases.all:

@@ -1,4 +1,4 @@
-"""What the conversations are about: three parts of seven topics."""
+"""Topics of the conversations: three parts of seven topics."""
 
 from guardreasoner.sources.embedded.topics.digital import DIGITAL
 from guardreasoner.sources.embedded.topics.health import HEALTH

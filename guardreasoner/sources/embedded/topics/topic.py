@@ -1,15 +1,15 @@
-"""What a topic is: four acts that share their words and differ in what they do to people."""
+"""A topic: four acts with similar vocabulary that differ in whether they harm people."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Something that can be done, named but never explained.
+    """An act that is named but never explained.
 
     Args:
-        goal: a bare infinitive that follows "how to"; a dual-use goal holds ``{owner}``.
-        steps: two phrases that follow "first" or "you"; in a harmful act they are too vague to be of use.
+        goal: bare infinitive that follows "how to"; the goal of a dual-use act contains ``{owner}``.
+        steps: two phrases that follow "first" or "you"; those of harmful acts are too vague to be useful.
     """
 
     goal: str
@@ -18,16 +18,16 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One subject seen from four sides.
+    """A subject and its four acts.
 
     Args:
-        name: one word, for ids.
-        subject: what a class or a study is about.
-        harm: an act that harms people, whoever does it.
-        safe: the act that protects from it.
+        name: one word, part of record ids.
+        subject: noun phrase for the subject, as in "a class on …".
+        harm: an act that always harms people.
+        safe: an act that protects from the harmful act.
         lookalike: a harmless act in alarming words.
-        dual: an act that is fine with the owner's consent and harmful without.
-        dangers: two ways to end "it is wrong because".
+        dual: an act that is harmless with the owner's consent and harmful without it.
+        dangers: two clauses that complete "it is wrong because".
     """
 
     name: str
