@@ -8,7 +8,15 @@ loads no torch: the result depends only on the arguments.
 
 from guardreasoner.mining.counts import MiningCounts
 from guardreasoner.mining.grading import Grades, grade
-from guardreasoner.mining.pairing import PRESETS, VALIDATION_SHARE, GradingMode, Pairing, ParserName, SelectionRule, UnparsablePolicy
+from guardreasoner.mining.pairing import (
+    PRESETS,
+    VALIDATION_SHARE,
+    GradingMode,
+    Pairing,
+    ParserName,
+    SelectionRule,
+    UnparsablePolicy,
+)
 from guardreasoner.mining.pairs import MiningResult, mine
 
 __all__ = [

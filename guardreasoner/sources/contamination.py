@@ -119,15 +119,7 @@ class ContaminationIndex:
         return ContaminationMatch(record.id, self._ids[candidate], similarity)
 
     def filter(
-<<<<<<< HEAD
-        self,
-        records: Iterable[Record],
-        where: str,
-        leave_out: bool = False,
-        allowed: bool = False,
-=======
         self, records: Iterable[Record], where: str, skip: bool = False, allow: bool = False
->>>>>>> aa14a463b5e94de15be6ca8cc4c044db389d55f0
     ) -> Iterator[Record]:
         """Yield the records; after the last, raise an error if any prompt equals a benchmark's.
 
