@@ -14,8 +14,7 @@ from statistics import fmean
 import numpy as np
 
 from guardreasoner.evaluation.comparison.flips import mcnemar
-from guardreasoner.evaluation.intervals import RESAMPLES, Estimate, estimate, generator_for, resampled_sums
-from guardreasoner.evaluation.shares import wilson
+from guardreasoner.evaluation.intervals import RESAMPLES, Estimate, estimate, generator_for, resampled_sums, wilson
 from guardreasoner.mining.measures import agreement
 from guardreasoner.review.ratings import RUBRIC, TIE, Rating, Ratings
 
@@ -203,7 +202,7 @@ def _percent(shares: Sequence[float]) -> Estimate:
     if not shares:
         return Estimate(None)
     mean = fmean(shares)
-    return Estimate(100 * mean, *wilson(mean, len(shares)))
+    return wilson(mean, len(shares))
 
 
 def _win(ratings: Sequence[Rating], first: str, second: str) -> Win | None:

@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
@@ -89,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         content = scores_as_json(scores, args.resamples, args.seed)
         if reasoning:
-            content["reasoning"] = {name: asdict(found) for name, found in reasoning.items()}
+            content["reasoning"] = {name: found.as_json() for name, found in reasoning.items()}
         write(args.json, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     if args.latex:
         write(args.latex, latex_document(tables, meanings))

@@ -79,8 +79,8 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (lonely / "embedded-home" / "generated_predictions.jsonl").unlink()
     for words, what in (
         ([str(tmp_path / "absent")], "no such file or folder"),
-        ([str(plain)], "plain: none of 2 records is attacked\nhint: python -m guardreasoner test --config configs/rob"),
-        ([str(lonely)], "record 'embedded/home/0@leetspeak' is attacked, and its original 'embedded/home/0' is not"),
+        ([str(plain)], "plain: none of the 2 records is attacked\nhint: "),
+        ([str(lonely)], "record 'embedded/home/0@leetspeak': its original 'embedded/home/0'"),
         ([str(plain), "--json", str(tmp_path)], "is a folder"),
         ([], "required: predictions"),
     ):
