@@ -148,8 +148,11 @@ class Careless(Generator):
 @pytest.mark.parametrize(
     ("gives", "fault"),
     [
-        (lambda r: [Completion(r.record_id, n, "x") for n in range(3)], r"gave 3 outputs of record '.*', asked for 4"),
-        (lambda r: [], "gave outputs of 0 records, asked for 7"),
+        (
+            lambda r: [Completion(r.record_id, n, "x") for n in range(3)],
+            r"3 outputs for record '.*', requested 4",
+        ),
+        (lambda r: [], "returned outputs for 0 records, requested 7"),
         (lambda r: [Completion("other", n, "x") for n in range(4)], "an output of record 'other', which it was not"),
     ],
 )

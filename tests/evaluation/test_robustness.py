@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardreasoner.errors import InputError
-from guardreasoner.evaluation.attacks import attacked, base64_text, leetspeak
+from guardreasoner.evaluation.attacks import attack_record, base64_text, leetspeak
 from guardreasoner.evaluation.intervals import Estimate, Share
 from guardreasoner.evaluation.robustness import ALL, FamilyScore, robustness
 from guardreasoner.evaluation.scoring import score
@@ -33,7 +33,7 @@ def attacked_pairs(codes: str, benchmark: str = "b", family: object = leetspeak)
         original = Record(
             f"{benchmark}/{number}", "Test it.", labels={"request": LABEL_BY_LETTER[gold]}, source=benchmark
         )
-        rewritten = attacked(original, family)  # type: ignore[arg-type]
+        rewritten = attack_record(original, family)  # type: ignore[arg-type]
         assert rewritten is not None
         records += [original, rewritten]
         answers += [output(original, before), output(rewritten, after)]
@@ -92,7 +92,7 @@ def test_f1_equals_that_of_score(rows: list[tuple[str, str, str]]) -> None:
 
 def test_unparsed_answers_cost_the_other_labels_precision_as_in_score() -> None:
     originals = [Record(str(n), "Test it.", labels={"kind": gold}, source="b") for n, gold in enumerate("AABC")]
-    rewritten = [attacked(record, leetspeak) for record in originals]
+    rewritten = [attack_record(record, leetspeak) for record in originals]
     records = [*originals, *(one for one in rewritten if one)]
     texts = ["Kind: A", "Kind: B", "Kind: B", "?", "?", "Kind: C", "Kind: A", "Kind: A"]
     answers = [Rollout(record.id, "m", "f", 0, 0, text) for record, text in zip(records, texts, strict=True)]
@@ -136,7 +136,7 @@ def test_families_and_benchmarks_have_rows_of_their_own() -> None:
 
 def test_each_task_with_a_gold_label_has_a_row() -> None:
     original = Record("1", "Test it.", "No.", {"request": "harmful", "completion": "refusal"}, source="b")
-    rewritten = attacked(original, leetspeak)
+    rewritten = attack_record(original, leetspeak)
     assert rewritten is not None
     texts = [
         answer_block({"request": "harmful", "completion": label}, GUARD_TASKS) for label in ("refusal", "compliance")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from guardreasoner.cli.main import main
-from guardreasoner.evaluation.attacks import Family, answer_block_in_prompt, attacked, leetspeak
+from guardreasoner.evaluation.attacks import Family, answer_block_in_prompt, attack_record, leetspeak
 from guardreasoner.prompts import answer_block, render
 from guardreasoner.records import Record, write_jsonl
 from guardreasoner.tasks import GUARD_TASKS
@@ -30,7 +30,7 @@ def predictions(
         original = Record(f"{benchmark}/{number}", "Test it.", labels={"request": WORDS[word[0]]}, source=benchmark)
         add(original, word[1])
         for family, letter in zip(families, word[2:], strict=True):
-            attack = attacked(original, family)
+            attack = attack_record(original, family)
             assert attack is not None
             add(attack, letter)
     for name, group in rows.items():

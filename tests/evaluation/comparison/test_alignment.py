@@ -1,7 +1,13 @@
 import pytest
 
 from guardreasoner.errors import InputError
-from guardreasoner.evaluation.comparison.alignment import Answers, align, described_lack, differing, lacking
+from guardreasoner.evaluation.comparison.alignment import (
+    Answers,
+    align,
+    describe_missing,
+    differing_ids,
+    missing_records,
+)
 from guardreasoner.records import Record, Rollout
 
 
@@ -57,17 +63,17 @@ def test_other_hard_records_are_refused_and_missing_ones_named() -> None:
 def test_one_id_for_two_records_is_refused(other: Record, intersect: bool) -> None:
     with pytest.raises(InputError) as caught:
         align([answers("x", [A, B]), answers("y", [A, other])], intersect)
-    assert str(caught.value) == "x and y: 1 records are others under the same id, the first is 'b'"
+    assert str(caught.value) == "x and y: 1 records differ under the same id, the first is 'b'"
     assert "reordered" in (caught.value.hint or "")
 
 
 def test_a_record_that_was_only_sampled_has_no_conversation_to_compare() -> None:
-    assert differing([A], [record("a", "")]) == []
-    assert differing([A], [record("a", "", "unharmful")]) == ["a"]
+    assert differing_ids([A], [record("a", "")]) == []
+    assert differing_ids([A], [record("a", "", "unharmful")]) == ["a"]
 
 
 def test_what_is_lacking_is_said_in_words() -> None:
     many = [record(str(n), source=f"s{n // 2}") for n in range(10)]
-    absent = lacking({"x": many, "y": many[:1], "z": many})
+    absent = missing_records({"x": many, "y": many[:1], "z": many})
     assert list(absent) == ["y"]
-    assert described_lack(absent) == "y lacks 9 (s1 2, s2 2, s3 2, 2 more)"
+    assert describe_missing(absent) == "y lacks 9 (s1 2, s2 2, s3 2, 2 more)"

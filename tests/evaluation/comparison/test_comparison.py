@@ -5,35 +5,8 @@ from hypothesis import strategies as st
 
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.comparison import ALL_RIGHT, Comparison, Run, compare
-from guardreasoner.evaluation.comparison.alignment import Answers
 from guardreasoner.evaluation.scoring import AVERAGE, score
-from guardreasoner.prompts import answer_block
-from guardreasoner.records import Record, Rollout
-from guardreasoner.tasks import GUARD_TASKS
-
-TASKS = GUARD_TASKS[:1]
-NAMES = {"H": "harmful", "U": "unharmful"}
-
-
-def records(gold: str, split: int | None = None) -> list[Record]:
-    """A record a letter; those from ``split`` on are of a second benchmark."""
-    after = len(gold) if split is None else split
-    return [
-        Record(f"{n:03d}", f"p{n}", None, {"request": NAMES[word]}, source="one" if n < after else "two")
-        for n, word in enumerate(gold)
-    ]
-
-
-def answers(name: str, of: list[Record], found: str, hard: dict[str, str] | None = None) -> Answers:
-    """Verdicts as letters, a dash for none; ``hard``: verdicts by record id."""
-
-    def output(identity: str, letter: str, index: int = 0) -> Rollout:
-        text = answer_block({"request": NAMES[letter]}, TASKS) if letter in NAMES else "…"
-        return Rollout(identity, name, "f", index, 0, text)
-
-    outputs = [output(one.id, letter) for one, letter in zip(of, found, strict=True)]
-    sampled = [output(key, letter, i) for key, letters in (hard or {}).items() for i, letter in enumerate(letters)]
-    return Answers(name, of, outputs, [one for one in of if one.id in (hard or {})], sampled)
+from tests.support.comparisons import TASKS, answers, records
 
 
 def two(gold: str, first: str, second: str, resamples: int = 300, split: int | None = None) -> Comparison:
@@ -144,8 +117,8 @@ def test_several_seeds_are_a_mean_and_are_drawn_as_well() -> None:
     assert (one.accuracy.value, one.overall.value) == (50, 50)
     # Each seed is all right or all wrong: only which seeds are drawn makes a difference, twice the same in half of all.
     assert (one.accuracy.low, one.accuracy.high) == (0, 100)
-    drawn = comparison.drawn["A"].accuracy[1:]
-    assert [float((drawn == value).mean()) for value in (0, 50, 100)] == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
+    resampled = comparison.resampled["A"].accuracy[1:]
+    assert [float((resampled == value).mean()) for value in (0, 50, 100)] == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
     pair = comparison.between("A", "B")
     assert (pair.records.accuracy.value, pair.records.flips.p) == (50, None)
     assert (pair.records.flips.gained, pair.records.flips.lost) == (0, 0)
@@ -154,7 +127,7 @@ def test_several_seeds_are_a_mean_and_are_drawn_as_well() -> None:
 def test_runs_must_be_several_and_different() -> None:
     of = records("HU")
     one = answers("A", of, "HU")
-    with pytest.raises(InputError, match="takes two runs or more, got 1"):
+    with pytest.raises(InputError, match="needs at least two runs, got 1"):
         compare([Run("A", (one,))], TASKS)
     with pytest.raises(InputError, match="A is given twice"):
         compare([Run("A", (one,)), Run("B", (one,))], TASKS)

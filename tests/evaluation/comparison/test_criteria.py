@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.comparison import Run, compare
-from guardreasoner.evaluation.comparison.criteria import Verdict, check, decide, quality_change
+from guardreasoner.evaluation.comparison.criteria import CriterionVerdict, check_criteria, decide, quality_change
 from guardreasoner.evaluation.intervals import Estimate
-from tests.evaluation.comparison.test_comparison import TASKS, answers, records
+from tests.support.comparisons import TASKS, answers, records
 
 ROLES = {"rsft": "A", "longer": "B", "hsdpo": "C"}
 
@@ -25,7 +25,7 @@ ROLES = {"rsft": "A", "longer": "B", "hsdpo": "C"}
         (50, 54.9, False, "not met"),
     ],
 )
-def test_the_whole_interval_decides(low: float, high: float, strictly: bool, verdict: Verdict) -> None:
+def test_the_whole_interval_decides(low: float, high: float, strictly: bool, verdict: CriterionVerdict) -> None:
     assert decide(Estimate(55.5, low, high), 55, inf, strictly) == verdict
 
 
@@ -33,7 +33,7 @@ def test_the_whole_interval_decides(low: float, high: float, strictly: bool, ver
     ("low", "high", "verdict"),
     [(-2, 2, "met"), (-2.1, 1, "not decidable"), (1, 3, "not decidable"), (2.1, 3, "not met"), (-5, -2.1, "not met")],
 )
-def test_between_two_bounds(low: float, high: float, verdict: Verdict) -> None:
+def test_between_two_bounds(low: float, high: float, verdict: CriterionVerdict) -> None:
     assert decide(Estimate(0, low, high), -2, 2) == verdict
 
 
@@ -48,15 +48,15 @@ def test_met_and_not_met_exclude_each_other(low: float, width: float, least: flo
     assert decide(one, least, most, strict) == decide(mirrored, -most, -least, strict)
 
 
-def verdicts(**found: tuple[str, dict[str, str] | None]) -> dict[str, tuple[Verdict, float | None]]:
+def verdicts(**found: tuple[str, dict[str, str] | None]) -> dict[str, tuple[CriterionVerdict, float | None]]:
     """Check the criteria of runs that answer 400 records, and show each by its first words."""
     of = records("HU" * 200)
     runs = [Run(name, (answers(name, of, *given),)) for name, given in found.items()]
     comparison = compare(runs, TASKS, resamples=500)
     roles = {role: name for role, name in ROLES.items() if name in found}
     return {
-        one.name.partition(": ")[2]: (one.verdict, one.figure and one.figure.value)
-        for one in check(comparison, roles, resamples=500)
+        one.name.partition(": ")[2]: (one.verdict, one.estimate and one.estimate.value)
+        for one in check_criteria(comparison, roles, resamples=500)
     }
 
 
@@ -93,7 +93,7 @@ def test_what_is_missing_is_said() -> None:
     of = records("HU" * 4)
     runs = [Run(name, (answers(name, of, "HU" * 4),)) for name in "AC"]
     comparison = compare(runs, TASKS, resamples=10)
-    missing = [one.missing for one in check(comparison, {"rsft": "A", "hsdpo": "C"}, resamples=10)]
+    missing = [one.missing for one in check_criteria(comparison, {"rsft": "A", "hsdpo": "C"}, resamples=10)]
     assert missing == [
         "",
         "not all runs have outputs on hard records",
@@ -102,23 +102,23 @@ def test_what_is_missing_is_said() -> None:
         "no run is named for longer",
         "no run is named for longer",
     ]
-    assert all(one.missing == "no run is named for rsft" for one in check(comparison, {"hsdpo": "C"})[:4])
+    assert all(one.missing == "no run is named for rsft" for one in check_criteria(comparison, {"hsdpo": "C"})[:4])
 
 
 def test_quality_is_decided_where_it_is_given() -> None:
     of = records("HU" * 4)
     comparison = compare([Run(name, (answers(name, of, "HU" * 4),)) for name in "AC"], TASKS, resamples=10)
     for after, verdict in ((1.0, "met"), (0.5, "not met")):
-        criteria = check(comparison, {"rsft": "A", "hsdpo": "C"}, ([1.0] * 50, [after] * 50), resamples=10)
+        criteria = check_criteria(comparison, {"rsft": "A", "hsdpo": "C"}, ([1.0] * 50, [after] * 50), resamples=10)
         assert criteria[3].verdict == verdict
-        assert criteria[3].figure is not None
-        assert criteria[3].figure.value == 100 * (after - 1)
+        assert criteria[3].estimate is not None
+        assert criteria[3].estimate.value == 100 * (after - 1)
 
 
 def test_quality_rates_belong_in_pairs() -> None:
     change = quality_change([0.5, 1.0], [1.0, 1.0], resamples=1000)
     assert (change.value, change.low, change.high) == (25, 0, 50)
-    for before, after, what in (([], [], "0 rates before"), ([1.0], [], "and 0 after"), ([2.0], [1.0], "not between")):
+    for before, after, what in (([], [], "got 0 before"), ([1.0], [], "and 0 after"), ([2.0], [1.0], "not between")):
         with pytest.raises(InputError, match=what):
             quality_change(before, after)
 
@@ -126,7 +126,7 @@ def test_quality_rates_belong_in_pairs() -> None:
 def test_unknown_roles_and_runs_are_refused() -> None:
     of = records("HU")
     comparison = compare([Run(name, (answers(name, of, "HU"),)) for name in "AC"], TASKS, resamples=10)
-    with pytest.raises(InputError, match="'best' is no role; there are rsft, longer, hsdpo"):
-        check(comparison, {"best": "A"})
-    with pytest.raises(InputError, match="rsft: there is no run 'B' among A, C"):
-        check(comparison, {"rsft": "B"})
+    with pytest.raises(InputError, match="criteria: unknown role 'best', expected one of rsft, longer, hsdpo"):
+        check_criteria(comparison, {"best": "A"})
+    with pytest.raises(InputError, match="criteria: rsft: unknown run 'B', expected one of A, C"):
+        check_criteria(comparison, {"rsft": "B"})

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardreasoner.evaluation.comparison.flips import count_flips, list_flips, mcnemar
-from guardreasoner.evaluation.scoring.outcomes import BenchmarkLabels, Mode
+from guardreasoner.evaluation.scoring.labels import BenchmarkLabels, Mode
 from guardreasoner.tasks import GUARD_TASKS
 
 TASKS = GUARD_TASKS[:1]

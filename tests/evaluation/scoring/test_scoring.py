@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.intervals import Estimate
 from guardreasoner.evaluation.scoring import TaskScore, score
-from guardreasoner.evaluation.scoring.outcomes import Mode
+from guardreasoner.evaluation.scoring.labels import Mode
 from guardreasoner.prompts import answer_block
 from guardreasoner.records import Record, Rollout
 from guardreasoner.sources.predictions import read_predictions
@@ -137,7 +137,7 @@ def test_hard_samples_count_by_record() -> None:
         "released": 50,
     }
     assert {(one.records, one.samples, one.unparsed) for one in found.values() if one} == {(2, 4, 1)}
-    with pytest.raises(InputError, match="an answer for 'a', which is not among the hard records"):
+    with pytest.raises(InputError, match="answer for 'a', which is not one of the hard records"):
         score("m", RECORDS, ANSWERS, GUARD_TASKS, hard_answers=hard)
 
 
@@ -207,15 +207,15 @@ def test_no_resamples_no_interval() -> None:
     [
         ([], [], "m: no record to score"),
         (RECORDS, ANSWERS[:2], "m: no answer for record 'b'"),
-        (RECORDS, [*ANSWERS, ANSWERS[0]], "m: record 'c' is answered twice"),
-        (RECORDS[:2], ANSWERS, "m: an answer for 'c', which is not among the 2 records"),
+        (RECORDS, [*ANSWERS, ANSWERS[0]], "m: two answers for record 'c'"),
+        (RECORDS[:2], ANSWERS, "m: answer for 'c', which is not one of the 2 records"),
         ([Record("c", "p")], ANSWERS[:1], "m: record c has no gold label"),
         (
             [Record("c", "p", labels={"rating": "bad"})],
             ANSWERS[:1],
-            "m: record c has a label for 'rating', which was not",
+            "m: record c has a label for 'rating', which is not",
         ),
-        ([Record("c", "p", labels={"request": "bad"})], ANSWERS[:1], "request: gold label 'bad' is none of"),
+        ([Record("c", "p", labels={"request": "bad"})], ANSWERS[:1], "request: gold label 'bad' is not one of"),
     ],
 )
 def test_answers_and_records_must_belong_together(records: list[Record], answers: list[Rollout], what: str) -> None:

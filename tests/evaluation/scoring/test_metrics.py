@@ -3,14 +3,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardreasoner.evaluation.scoring.tallies import (
+from guardreasoner.evaluation.scoring.metrics import (
     ACCURACY,
     F1,
-    FALSE_POSITIVES,
+    FALSE_POSITIVE_RATE,
     RECALL,
     classification_scores,
     positive_f1,
-    weighted,
+    weight_unparsed,
 )
 from guardreasoner.tasks import GUARD_TASKS, Task
 
@@ -24,17 +24,17 @@ def test_by_hand() -> None:
     found = classification_scores(np.array([[6.0, 2, 1], [3, 9, 2]]), REQUEST)
     assert found[ACCURACY] == pytest.approx(100 * 15 / 23)
     assert found[RECALL] == pytest.approx(100 * 6 / 9)
-    assert found[FALSE_POSITIVES] == pytest.approx(100 * 5 / 14)  # the unparsed ones are wrong, too
+    assert found[FALSE_POSITIVE_RATE] == pytest.approx(100 * 5 / 14)  # the unparsed ones are wrong, too
     assert found[F1] == positive_f1(found, REQUEST) == pytest.approx(100 * 12 / (12 + 5 + 3))
     assert found[F1 + 1] == pytest.approx(100 * 18 / (18 + 3 + 5))
 
 
 def test_modes_weigh_the_unparsed() -> None:
     counts = np.array([[6.0, 2, 1], [3, 9, 2]])
-    assert weighted(counts, REQUEST, "strict").tolist() == counts.tolist()
-    assert weighted(counts, REQUEST, "drop")[:, 2].tolist() == [0, 0]
-    assert weighted(counts, REQUEST, "released")[:, 2].tolist() == [0, 4]
-    assert weighted(counts, COMPLETION, "released")[:, 2].tolist() == [2, 4]
+    assert weight_unparsed(counts, REQUEST, "strict").tolist() == counts.tolist()
+    assert weight_unparsed(counts, REQUEST, "drop")[:, 2].tolist() == [0, 0]
+    assert weight_unparsed(counts, REQUEST, "released")[:, 2].tolist() == [0, 4]
+    assert weight_unparsed(counts, COMPLETION, "released")[:, 2].tolist() == [2, 4]
     assert counts[:, 2].tolist() == [1, 2]
 
 
@@ -42,14 +42,14 @@ def test_with_three_labels_the_others_share_the_cost_of_the_unparsed() -> None:
     found = classification_scores(np.array([[1.0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0]]), THREE)
     # a: 1 hit, 1 missed. b and c: 1 hit, and half of a wrong claim.
     assert found[F1:] == pytest.approx([200 / 3, 80, 80])
-    assert found[FALSE_POSITIVES] == 0
+    assert found[FALSE_POSITIVE_RATE] == 0
 
 
 def test_nothing_counted_is_undefined() -> None:
     assert np.isnan(classification_scores(np.zeros((2, 3)), REQUEST)).all()
     alone = classification_scores(np.array([[0.0, 2, 0], [0, 0, 0]]), REQUEST)
     assert alone[[ACCURACY, RECALL, F1]].tolist() == [0, 0, 0]
-    assert np.isnan(alone[[FALSE_POSITIVES, F1 + 1]]).all()
+    assert np.isnan(alone[[FALSE_POSITIVE_RATE, F1 + 1]]).all()
 
 
 @given(st.lists(COUNTS, min_size=1, max_size=4))
