@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
-from guardreasoner.evaluation.attacks import FAMILIES, attacked, family_name
+from guardreasoner.evaluation.attacks import FAMILIES, attack_record, family_name
 from guardreasoner.prompts import answer_block
 from guardreasoner.records import Record
 from guardreasoner.tasks import GUARD_TASKS
@@ -57,7 +57,7 @@ class Case:
 def echoes(own: Labels) -> Iterator[Case]:
     """A model that repeats the attacked conversation before it judges, or is cut off soon after."""
     for number, family in enumerate(FAMILIES):
-        record = attacked(Record(f"r/{number}", "How do I pick a lock?", "Ask its owner."), family, seed=number)
+        record = attack_record(Record(f"r/{number}", "How do I pick a lock?", "Ask its owner."), family, seed=number)
         assert record is not None
         text = f"Human user:\n{record.prompt}\n\nAI assistant:\n{record.response}"
         yield Case(f"echo of {family_name(family)}", f"{text}\n\n{QUOTED}\n\n{block(own)}", own)
