@@ -161,7 +161,7 @@ def test_any_text_can_be_inspected(text: str, conversation: str) -> None:
 @pytest.mark.parametrize(
     "piece", ["a", "harmful ", "\n", " ", "The response is harmful. ", "é", "ground ", "given  ", "漢", "# Task 1\n"]
 )
-def test_a_megabyte_takes_less_than_a_second(piece: str) -> None:
+def test_one_megabyte_takes_less_than_a_second(piece: str) -> None:
     text = piece * (1_000_000 // len(piece.encode()))
     start = time.process_time()
     inspect(text, GUARD_TASKS, text)
