@@ -23,7 +23,7 @@ from guardreasoner.tasks import Task
 ALL = "all"
 """Benchmark name of a row over all benchmarks."""
 
-RESAMPLES = 2000
+DROP_RESAMPLES = 2000
 """Bootstrap resamples for the interval of the drop."""
 
 
@@ -130,7 +130,7 @@ def _family_score(family: str, benchmark: str, task: Task, pairs: Sequence[_Pair
     before = [pair.before.get(task.name) for pair in labelled]
     after = [pair.after.get(task.name) for pair in labelled]
     counts = np.hstack([_f1_counts(labelled, before, task), _f1_counts(labelled, after, task)])
-    f1 = _f1(resampled_sums(counts, RESAMPLES, np.random.default_rng(seed)))
+    f1 = _f1(resampled_sums(counts, DROP_RESAMPLES, np.random.default_rng(seed)))
     defined = bool(np.isfinite(f1[0]).all())
     verdicts_after = [new for old, new in zip(before, after, strict=True) if old == task.positive]
     return FamilyScore(

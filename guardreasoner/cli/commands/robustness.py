@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from guardreasoner.cli.options import require_files, write
 from guardreasoner.errors import InputError
-from guardreasoner.evaluation.robustness import ALL, RESAMPLES, FamilyScore, robustness
+from guardreasoner.evaluation.robustness import ALL, DROP_RESAMPLES, FamilyScore, robustness
 from guardreasoner.sources.predictions import read_predictions
 from guardreasoner.workflow.manifest import contaminated
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if contaminated(args.predictions) or contaminated(args.predictions.parent):
         print(f"note: made with --allow_contamination: {args.predictions}")
     if args.json:
-        content = {"model": read.model, "resamples": RESAMPLES, "families": [_as_json(one) for one in scores]}
+        content = {"model": read.model, "resamples": DROP_RESAMPLES, "families": [_as_json(one) for one in scores]}
         write(args.json, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return 0
 
