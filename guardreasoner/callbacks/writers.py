@@ -35,6 +35,7 @@ class RolloutWriter(Callback):
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
+        self.done: Set[str] = frozenset()
         self._journal: RolloutLog | None = None
         self._progress: RecordProgress | None = None
         self._trainer: Trainer | None = None
@@ -57,24 +58,23 @@ class RolloutWriter(Callback):
         self._journal = journal = RolloutLog(self.folder, decides)
         dropped = journal.prepare(data.records, tasks) if trainer.is_global_zero else 0
         trainer.strategy.barrier()
-        guard.done = journal.done(guard.k)
-        if trainer.is_global_zero and (guard.done or dropped):
+        self.done = journal.done(guard.k)
+        if trainer.is_global_zero and (self.done or dropped):
             log.info(
                 "going on: %s of %s records are done%s",
-                f"{len(guard.done):,}",
+                f"{len(self.done):,}",
                 f"{len(data.records):,}",
                 f", {dropped} lines of an unfinished part are dropped" if dropped else "",
             )
         trainer.strategy.barrier()  # what is done is the same for all before anyone adds to it
         journal.open(trainer.global_rank, module.device.type)
-        guard.keep = self._keep
+        guard.sink = self
         self._trainer = trainer
 
     def on_predict_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Start the clock."""
-        done: Set[str] = getattr(module, "done", frozenset())
         loader: Any = trainer.predict_dataloaders
-        self._before = sum(record.id in done for chunk in loader.dataset for record in chunk)
+        self._before = sum(record.id in self.done for chunk in loader.dataset for record in chunk)
         self._fresh = self._tokens = 0
         self._progress = RecordProgress("mining", total_of(trainer)) if trainer.is_global_zero else None
         self._began = time.monotonic()
@@ -95,7 +95,8 @@ class RolloutWriter(Callback):
         if self._journal is not None:
             self._journal.discard_if_empty()
 
-    def _keep(self, answers: list[Answer], tokens: int) -> None:
+    def store(self, answers: list[Answer], tokens: int) -> None:
+        """Append answers to the log."""
         assert self._journal is not None
         now = time.monotonic()
         self._journal.append((answer.rollout for answer in answers), now - self._began, tokens)

@@ -1,4 +1,4 @@
-"""Held-out data: the records a guard is measured on, and the hard ones among them."""
+"""Data module of the benchmarks: the held-out records and the hard records among them."""
 
 from typing import Literal
 
@@ -15,20 +15,22 @@ from guardreasoner.training.loaders import log, prompt_tokenizer_of, record_load
 
 
 class BenchmarkDataModule(LightningDataModule):
-    """Held-out records for ``test``, and for the ``predict`` run that finds the hard ones among them.
+    """Held-out records for ``test``, and for the ``predict`` run that finds the hard records among them.
 
-    The hard set is fixed once, by rollouts of the R-SFT model on these records: those with right and wrong outputs.
-    Every model, the R-SFT model too, is then measured on it with fresh outputs.
+    The hard set is fixed once, by rollouts of the R-SFT model on these records: the records with both correct and wrong
+    outputs. Every model, including the R-SFT model, is then tested on it with newly sampled outputs.
 
     Args:
-        source: gives the records; each record's ``source`` names its benchmark.
-        rollouts: folders of rollouts that decide the hard set; None: no hard set.
-        split: which split is measured.
-        chunk_size: records that are generated for at once.
-        attacks: rewrite a share of the records; what they make is tested beside the records. None: no attack.
+        source: data source; the ``source`` of a record is its benchmark.
+        rollouts: folders of rollouts that define the hard set; None for no hard set.
+        split: split to test on.
+        chunk_size: number of records in a batch.
+        attacks: attacks that rewrite a share of the records; the attacked records are tested in addition to the
+            originals. None for no attacks.
 
     Raises:
-        InputError: on setup, for an empty split, a record without a label, or rollouts of other records.
+        InputError: raised by setup() if the split is empty, if a record has no label, or if no rollout belongs to a
+            record of the split.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class BenchmarkDataModule(LightningDataModule):
         self.hard: list[Record] = []
 
     def setup(self, stage: str) -> None:
-        """Read the records and find the hard ones."""
+        """Read the records and, for a test, find the hard ones."""
         self.records = list(self.source.records(self.split))
         if not self.records:
             raise InputError(f"data.source: the {self.split} split is empty")
@@ -57,23 +59,23 @@ class BenchmarkDataModule(LightningDataModule):
             if not record.gold():
                 raise InputError(f"record {record.id}: no label for any task")
         if self.attacks is not None:
-            self.records = self.attacks.beside(self.records)
+            self.records = self.attacks.with_attacked(self.records)
         if stage == "test" and self.rollouts is not None:
-            known = {record.id for record in self.records}
-            rollouts = [r for r in read_rollouts_of(self.rollouts, self.source) if r.record_id in known]
+            ids = {record.id for record in self.records}
+            rollouts = [rollout for rollout in read_rollouts_of(self.rollouts, self.source) if rollout.record_id in ids]
             if not rollouts:
                 raise InputError(f"data.rollouts: {', '.join(self.rollouts)}: no output for a {self.split} record")
             assert self.trainer is not None
             tasks = prompt_tokenizer_of(self.trainer).format.tasks
-            hard = {pair.record.id for pair in mine(self.records, rollouts, tasks, Pairing()).pairs}
-            self.hard = [record for record in self.records if record.id in hard]
+            hard_ids = {pair.record.id for pair in mine(self.records, rollouts, tasks, Pairing()).pairs}
+            self.hard = [record for record in self.records if record.id in hard_ids]
             log.info("test: %s records, %s of them hard", f"{len(self.records):,}", f"{len(self.hard):,}")
 
     def test_dataloader(self) -> list[DataLoader]:
-        """Return all records, then the hard ones."""
+        """Return a loader of all records and, if there are any, a second loader of the hard records."""
         loaders = [record_loader(self.records, self.chunk_size)]
         return [*loaders, record_loader(self.hard, self.chunk_size)] if self.hard else loaders
 
     def predict_dataloader(self) -> DataLoader:
-        """Return all records, to find the hard ones among them."""
+        """Return a loader of all records, whose rollouts define the hard set."""
         return record_loader(self.records, self.chunk_size, self.trainer)

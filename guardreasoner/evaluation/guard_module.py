@@ -1,8 +1,9 @@
-"""The trained guard at work: writes rollouts (``predict``) and is measured (``test``)."""
+"""Lightning module of a trained guard: samples rollouts (``predict``) and is tested on benchmarks (``test``)."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
-from typing import Any
+from types import GeneratorType
+from typing import Any, Protocol
 
 import torch
 from lightning.pytorch import LightningModule
@@ -19,25 +20,40 @@ from guardreasoner.records import Answer, Record, Rollout
 from guardreasoner.tasks import Task
 
 
+class AnswerSink(Protocol):
+    """Stores the answers of ``predict`` while they are generated, so that an interrupted run can be resumed."""
+
+    @property
+    def done(self) -> Set[str]:
+        """Ids of the records whose answers are stored already; they are not generated again."""
+
+    def store(self, answers: list[Answer], tokens: int) -> None:
+        """Store answers that the engine returned together, all k of each record.
+
+        Args:
+            answers: the answers.
+            tokens: number of tokens generated for them.
+        """
+
+
 class GuardModule(LightningModule):
-    """A reasoning guard: a model, and what samples from it.
+    """A reasoning guard: a backbone with the engines that generate from it.
 
-    ``predict`` samples k outputs for every record. ``test`` answers every record of the benchmarks once, greedily, and,
-    where the data module has a hard set, samples k fresh outputs for each of its records.
+    ``predict`` samples k outputs for every record. ``test`` answers every benchmark record once, greedily, and, if the
+    data module has a hard set, samples k new outputs for each of its records.
 
-    Whoever writes the outputs down while they come sets ``done``, the ids of records that need none, and ``keep``,
-    which is given each part and its number of tokens.
+    A callback that stores the answers of ``predict`` sets ``sink``.
 
     Args:
         backbone: the model.
-        generator: takes the backbone; what samples.
-        greedy: takes the backbone; what answers benchmarks.
-        k: outputs a record, where there are several.
-        seed: of the outputs.
-        metric: takes the tasks; counts verdicts while testing.
+        generator: factory of the sampling engine, called with the backbone.
+        greedy: factory of the engine that answers benchmarks, called with the backbone.
+        k: number of outputs for each record, where several are sampled.
+        seed: seed of the outputs.
+        metric: factory of the metric that counts verdicts during a test, called with the tasks.
 
     Raises:
-        InputError: k below 1; on generation, an engine that gives fewer or other outputs than it was asked for.
+        InputError: if k is below 1; during generation, if an engine returns other outputs than were requested.
     """
 
     def __init__(
@@ -58,25 +74,24 @@ class GuardModule(LightningModule):
         self.k = k
         self.seed = seed
         self.metric = metric
-        self.done: Set[str] = frozenset()
-        self.keep: Callable[[list[Answer], int], None] | None = None
+        self.sink: AnswerSink | None = None
 
     def setup(self, stage: str) -> None:
-        """Make the metric, now that the model's tasks are known."""
+        """Create the metric; the tasks of the model are known only now."""
         self.verdicts = self.metric(self.backbone.prompt_tokenizer.format.tasks)
 
     def configure_model(self) -> None:
-        """Load the weights, if an engine of this run samples from them."""
-        used = [self.generator] if self.trainer.state.fn == TrainerFn.PREDICTING else [self.generator, self.greedy]
-        if any(engine.needs_weights for engine in used):
+        """Load the weights if an engine of this run generates from them."""
+        engines = [self.generator] if self.trainer.state.fn == TrainerFn.PREDICTING else [self.generator, self.greedy]
+        if any(engine.needs_weights for engine in engines):
             self.backbone.load()
 
     def transfer_batch_to_device(self, batch: list[Record], device: torch.device, dataloader_idx: int) -> list[Record]:
-        """Leave records where they are; the generator moves what it makes of them."""
+        """Return the records unchanged; the generator moves its tensors itself."""
         return batch
 
     def decides(self) -> dict[str, Any]:
-        """Return what decides the rollouts of ``predict`` beside the records, as JSON can hold it."""
+        """Return, as JSON values, everything besides the records that determines the rollouts of ``predict``."""
         return {
             "model": self.backbone.name,
             "fingerprint": self._fingerprint(self.generator),
@@ -88,32 +103,33 @@ class GuardModule(LightningModule):
         }
 
     def predict_step(self, records: list[Record], index: int) -> list[Answer]:
-        """Return k outputs for each record that is not ``done``; what belongs together goes to ``keep`` as it comes."""
+        """Return k outputs for each record that the sink has not stored yet, and pass them to the sink at once."""
+        done: Set[str] = frozenset() if self.sink is None else self.sink.done
         answers = []
-        for part, tokens in self._parts([r for r in records if r.id not in self.done], self.generator, self.k):
-            if self.keep is not None:
-                self.keep(part, tokens)
+        for part, tokens in self._generate([r for r in records if r.id not in done], self.generator, self.k):
+            if self.sink is not None:
+                self.sink.store(part, tokens)
             answers += part
         return answers
 
     def test_step(  # type: ignore[override]
         self, records: list[Record], index: int, dataloader_idx: int = 0
     ) -> list[Answer]:
-        """Return one greedy output a record, or (second loader, the hard set) k sampled ones."""
+        """Return one greedy output for each record or, for the second loader (the hard set), k sampled outputs."""
         engine, k = (self.generator, self.k) if dataloader_idx == 1 else (self.greedy, 1)
-        answers = [answer for part, _ in self._parts(records, engine, k) for answer in part]
+        answers = [answer for part, _ in self._generate(records, engine, k) for answer in part]
         if dataloader_idx != 1:
             self.verdicts.update([a.verdicts for a in answers], [a.record.labels for a in answers])
         return answers
 
     def on_test_epoch_end(self) -> None:
-        """Log what the metric counted."""
+        """Log the values of the metric."""
         self.log_dict({f"test/{name}": value for name, value in self.verdicts.compute().items()})
 
-    def _parts(self, records: list[Record], engine: Generator, k: int) -> Iterator[tuple[list[Answer], int]]:
-        """Yield the answers that the engine gives together, all k of each record, and the tokens that were written."""
+    def _generate(self, records: list[Record], engine: Generator, k: int) -> Iterator[tuple[list[Answer], int]]:
+        """Yield answers as the engine returns them, all k of a record together, with the number of generated tokens."""
         prompt_tokenizer, fingerprint = self.backbone.prompt_tokenizer, self._fingerprint(engine)
-        by_id = {record.id: record for record in records}
+        record_by_id = {record.id: record for record in records}
         requests = (
             Request(record.id, tuple(prompt_tokenizer.prompt(record)), prompt_tokenizer.text(record), (self.seed,) * k)
             for record in records
@@ -124,18 +140,18 @@ class GuardModule(LightningModule):
             for part in parts:
                 counts = Counter(completion.record_id for completion in part)
                 for record_id, count in counts.items():
-                    _require(record_id in by_id, engine, f"an output of record {record_id!r}, which it was not asked")
-                    _require(count == k, engine, f"{count} outputs of record {record_id!r}, asked for {k}")
+                    _require(record_id in record_by_id, engine, f"an output for record {record_id!r}, not requested")
+                    _require(count == k, engine, f"{count} outputs for record {record_id!r}, requested {k}")
                 answered += len(counts)
                 tokens = sum(completion.completion_tokens or 0 for completion in part)
-                yield [self._answer(by_id[c.record_id], c, fingerprint) for c in part], tokens
+                yield [self._answer(record_by_id[c.record_id], c, fingerprint) for c in part], tokens
         finally:
-            if hasattr(parts, "close"):
-                parts.close()  # at once, so that what waits in an engine is not computed for nobody
-        _require(answered == len(records), engine, f"outputs of {answered} records, asked for {len(records)}")
+            if isinstance(parts, GeneratorType):
+                parts.close()  # at once, so that the engine drops its pending requests
+        _require(answered == len(records), engine, f"outputs for {answered} records, requested {len(records)}")
 
     def _answer(self, record: Record, completion: Completion, fingerprint: str) -> Answer:
-        # half a surrogate pair is legal in a server's JSON, and in no file
+        # a lone surrogate is legal in a server's JSON but cannot be written to a file
         text = completion.text.encode("utf-8", "replace").decode()
         rollout = Rollout(record.id, self.backbone.name, fingerprint, completion.index, self.seed, text)
         return Answer(record, rollout, parse(text, self.backbone.prompt_tokenizer.format.tasks))
@@ -144,6 +160,7 @@ class GuardModule(LightningModule):
         return engine.model_fingerprint(self.backbone.weights_fingerprint())
 
 
-def _require(met: bool, engine: Generator, found: str) -> None:
-    if not met:
-        raise InputError(f"{type(engine).__name__} gave {found}", "what was complete is kept; the next run asks again")
+def _require(condition: bool, engine: Generator, result: str) -> None:
+    if not condition:
+        hint = "complete answers are stored; the next run requests the others again"
+        raise InputError(f"{type(engine).__name__} returned {result}", hint)

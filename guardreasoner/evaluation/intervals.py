@@ -1,31 +1,35 @@
-"""Figures with 95 % intervals, from records drawn with replacement (Efron, 1979: the percentile bootstrap).
+"""95 % intervals: percentile bootstrap over records (Efron, 1979) and Wilson's interval of a proportion.
 
-All figures here depend on the records only through sums of what each one counts (a hit, a miss, a right answer).
-Records that count alike form one cell, and how often each cell comes up when N records are drawn is multinomial. To
-draw those numbers is to draw records, at a cost that depends on how many cells there are and hardly on N.
+Every bootstrapped metric here depends on the records only through sums of per-record features (true positives, correct
+answers, words). Records with equal features form one cell, and how often each cell occurs among N records drawn with
+replacement is multinomial. Drawing those counts is the same as drawing records; its cost depends on the number of
+cells, not on N.
 """
 
 from dataclasses import dataclass
+from math import sqrt
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 10_000
+"""Default number of bootstrap resamples."""
 
-_LEVEL = (2.5, 97.5)  # percentiles that bound 95 %
-_AT_ONCE = 1 << 22  # numbers in memory at a time: 32 MB
+_PERCENTILES = (2.5, 97.5)
+_MAX_DRAWS = 1 << 22  # numbers drawn at a time: 32 MB
+_Z = 1.959964  # 97.5th percentile of the standard normal distribution
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure with its 95 % interval.
+    """A value with its 95 % interval.
 
     Args:
-        value: as observed; None where undefined, as is the F1 of a class that no record has.
-        low: 2.5th percentile over the resamples; None where undefined, or where nothing was resampled.
-        high: 97.5th percentile.
-        left_out: resamples that are not in the interval, since the figure is undefined in them.
+        value: observed value; None if it is undefined, such as the F1 of a class that no record has.
+        low: lower end of the interval; None if the value is undefined or nothing was resampled.
+        high: upper end of the interval.
+        left_out: resamples in which the value is undefined; the interval leaves them out.
     """
 
     value: float | None
@@ -33,62 +37,111 @@ class Estimate:
     high: float | None = None
     left_out: int = 0
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The ends of the interval; None if there is none."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
 
-def estimate(values: NDArray[np.float64]) -> Estimate:
-    """Return a figure and its interval.
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A number of cases out of a total.
 
     Args:
-        values: (1 + resamples,) the figure as observed, then in each resample; NaN where undefined.
+        count: number of cases.
+        total: number of records that the cases are counted among.
     """
-    observed, drawn = float(values[0]), values[1:]
+
+    count: int
+    total: int
+
+    @property
+    def percent(self) -> float | None:
+        """The share in percent; None if the total is 0."""
+        return 100 * self.count / self.total if self.total else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Wilson's 95 % interval of the share in percent; None if the total is 0."""
+        return _wilson_bounds(self.count / self.total, self.total) if self.total else None
+
+    def estimate(self) -> Estimate:
+        """Return the share in percent with Wilson's 95 % interval."""
+        return Estimate(self.percent, *(self.interval or (None, None)))
+
+
+def wilson(mean: float, n: int) -> Estimate:
+    """Return a proportion in percent with Wilson's 95 % interval (https://doi.org/10.1080/01621459.1927.10502953).
+
+    Args:
+        mean: mean of n values from 0 to 1. If some are neither 0 nor 1, the interval is conservative (too wide).
+        n: number of values, at least 1.
+    """
+    return Estimate(100 * mean, *_wilson_bounds(mean, n))
+
+
+def estimate(values: NDArray[np.float64]) -> Estimate:
+    """Return the observed value with its percentile bootstrap interval.
+
+    Args:
+        values: (1 + resamples,) observed value, then its value in each resample; NaN where undefined.
+    """
+    observed, resampled = float(values[0]), values[1:]
     if np.isnan(observed):
         return Estimate(None)
-    defined = drawn[~np.isnan(drawn)]
+    defined = resampled[~np.isnan(resampled)]
     if not len(defined):
-        return Estimate(observed, left_out=len(drawn))
-    low, high = np.percentile(defined, _LEVEL)
-    return Estimate(observed, float(low), float(high), len(drawn) - len(defined))
+        return Estimate(observed, left_out=len(resampled))
+    low, high = np.percentile(defined, _PERCENTILES)
+    return Estimate(observed, float(low), float(high), len(resampled) - len(defined))
 
 
 def resampled_sums(
     features: NDArray[np.float64], resamples: int, generator: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Return the sum of each feature over the records, and over as many records drawn with replacement.
+    """Return the sum of each feature over the records, and over each resample of the records.
 
     Args:
-        features: (N, M) what each record counts, N at least 1.
-        resamples: how often N records are drawn.
-        generator: draws them.
+        features: (N, M) features of each record, N at least 1.
+        resamples: number of resamples, each of N records drawn with replacement.
+        generator: source of the draws.
 
     Returns:
         (1 + resamples, M); the first row is the sum over the records themselves.
     """
     cells, counts = np.unique(features, axis=0, return_counts=True)
-    number = int(counts.sum())
+    n = int(counts.sum())
     sums = np.empty((1 + resamples, features.shape[1]))
     sums[0] = counts @ cells
-    block = max(1, _AT_ONCE // len(cells))
+    block = max(1, _MAX_DRAWS // len(cells))
     for start in range(1, 1 + resamples, block):
-        draws = generator.multinomial(number, counts / number, size=min(block, 1 + resamples - start))
+        draws = generator.multinomial(n, counts / n, size=min(block, 1 + resamples - start))
         sums[start : start + len(draws)] = draws @ cells
     return sums
 
 
 def resampled_seeds(seeds: int, resamples: int, generator: np.random.Generator) -> NDArray[np.float64]:
-    """Return the weights of a mean over training seeds, drawn with replacement.
+    """Return the weight of each training seed in the mean over seeds, in each resample of the seeds.
 
     Args:
-        seeds: how many there are, at least 1.
-        resamples: how often as many are drawn.
-        generator: draws them.
+        seeds: number of training seeds, at least 1.
+        resamples: number of resamples, each of as many seeds drawn with replacement.
+        generator: source of the draws.
 
     Returns:
-        (1 + resamples, seeds), rows that add up to 1; in the first row all weigh the same.
+        (1 + resamples, seeds) with rows that sum to 1; the first row has equal weights.
     """
     drawn = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
     return np.vstack([np.ones(seeds), drawn]) / seeds
 
 
 def generator_for(seed: int, name: str) -> np.random.Generator:
-    """Return the random generator of what ``name`` says: its own, so that no interval depends on what else is drawn."""
+    """Return a random generator of its own for ``name``, so that no interval depends on what else is resampled."""
     return np.random.default_rng([seed, crc32(name.encode())])
+
+
+def _wilson_bounds(mean: float, n: int) -> tuple[float, float]:
+    centre = mean + _Z**2 / (2 * n)
+    half_width = _Z * sqrt(mean * (1 - mean) / n + _Z**2 / (4 * n**2))
+    low, high = ((centre + sign * half_width) / (1 + _Z**2 / n) for sign in (-1, 1))
+    return 100 * max(0.0, low), 100 * min(1.0, high)

@@ -1,16 +1,16 @@
-"""What reasoning is like, measured without a judge: whether it concludes what is answered, its length, loops, leaks.
+"""Measure a model's reasoning by rules on its text: agreement with the verdicts, length, repetition, label leaks.
 
-All of it is found by rules on the text, in time linear in its length. Intervals are of 95 %: Wilson's for rates, a
+No judge model is involved; the time is linear in the length of the text. Intervals are 95 %: Wilson's for rates, a
 bootstrap over records for means.
 """
 
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,97 +18,109 @@ from numpy.typing import NDArray
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.comparison.alignment import Answers
 from guardreasoner.evaluation.conclusions import conclusions
-from guardreasoner.evaluation.shares import wilson
+from guardreasoner.evaluation.intervals import Estimate, Share, estimate, generator_for, resampled_sums
 from guardreasoner.prompts import conversation, parse, reasoning_of
 from guardreasoner.synthesis.prompt import betrayals
 from guardreasoner.tasks import Task
 
-Outcome = Literal["agrees", "contradicts", "concludes nothing"]
+Agreement = Literal["agrees", "contradicts", "concludes nothing"]
+"""Whether the reasoning on a task concludes the verdict that the answer block gives."""
 
-_STEP = re.compile(r"^[^\w\n]*Reasoning Step \d+\b", re.IGNORECASE | re.MULTILINE)
-
-_RUN, _TIMES = 12, 5
-"""A run of so many words that comes so often is a loop. Published guards say one up to four times, for three tasks."""
-
-_TAIL, _LEAST, _TURNS = 4096, 200, 4
-"""Of so many last characters, so many at least are one piece so many times over: the text does not end by itself."""
-
-_UNPARTED = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
-_WORD = re.compile(rf"[^\W{_UNPARTED}]+|[{_UNPARTED}]")
-"""A word; one character where words are not parted."""
-
-FAULTS = ("contradicts an answer", "no reasoning", "loops", "endless", "answer betrayed", "another script")
-"""What can be wrong with a completion's reasoning, as far as rules find it."""
+REASONING_FAULTS = (
+    "contradicts an answer",
+    "no reasoning",
+    "loops",
+    "endless",
+    "answer betrayed",
+    "another script",
+)
+"""Names of the faults that the rules find in a completion's reasoning."""
 
 FAULTLESS = "none of these"
 
-_FOREIGN = 0.01
-_RESAMPLES = 1000
+_STEP = re.compile(r"^[^\w\n]*Reasoning Step \d+\b", re.IGNORECASE | re.MULTILINE)
+
+_LOOP_WORDS, _LOOP_REPEATS = 12, 5
+"""A run of this many words that occurs this often is a loop. Published guards repeat one up to four times, once a task
+and in the summary."""
+
+_TAIL, _MIN_REPEATED, _MIN_PERIODS = 4096, 200, 4
+"""A completion is endless if, within its last 4,096 characters, at least 200 are at least 4 periods of one string."""
+
+_UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+_WORD = re.compile(rf"[^\W{_UNSPACED}]+|[{_UNSPACED}]")
+"""A word; a single character in scripts that do not put spaces between words."""
+
+_MAX_FOREIGN_SHARE = 0.01
+_MEAN_RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What one completion's reasoning is like.
+    """Properties of one completion's reasoning.
 
     Args:
-        conclusions: by task with a verdict: whether the reasoning on it concludes that verdict.
-        steps: how many it has ("Reasoning Step 2").
-        characters: of the reasoning, without the answer block.
-        words: of the reasoning.
-        loops: a run of twelve words comes five times or more, numbers aside.
-        endless: the completion ends in one piece over and over, as text does that is cut off at the length limit.
-        betrayed: phrases by which it shows that its answer was given ("the ground truth").
-        foreign: share of its letters that are of a script that neither the conversation nor the instruction has.
+        conclusions: by task with a verdict, whether the reasoning concludes that verdict.
+        steps: number of steps ("Reasoning Step 2").
+        characters: characters of the reasoning, without the answer block.
+        words: words of the reasoning.
+        loops: whether a run of twelve words occurs five times or more, ignoring case and numbers.
+        endless: whether the completion ends in repetitions of one string, as text cut off at the length limit does.
+        leaks: phrases that reveal that the label was given ("the ground truth") and are not in the conversation.
+        foreign_share: share of letters in a script that is neither Latin nor in the conversation, 0 to 1.
     """
 
-    conclusions: dict[str, Outcome]
+    conclusions: dict[str, Agreement]
     steps: int
     characters: int
     words: int
     loops: bool
     endless: bool
-    betrayed: tuple[str, ...]
-    foreign: float
+    leaks: tuple[str, ...]
+    foreign_share: float
 
     def faults(self) -> tuple[str, ...]:
-        """Return what is wrong with it, by the names of ``FAULTS``."""
-        wrong = (
+        """Return the names of the faults found, out of ``REASONING_FAULTS``."""
+        present = (
             "contradicts" in self.conclusions.values(),
             not self.words,
             self.loops,
             self.endless,
-            bool(self.betrayed),
-            self.foreign > _FOREIGN,
+            bool(self.leaks),
+            self.foreign_share > _MAX_FOREIGN_SHARE,
         )
-        return tuple(name for name, is_so in zip(FAULTS, wrong, strict=True) if is_so)
-
-
-@dataclass(frozen=True, slots=True)
-class QualityEstimate:
-    """A rate (in percent) or a mean over n records, with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int
+        return tuple(name for name, is_present in zip(REASONING_FAULTS, present, strict=True) if is_present)
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What the reasoning of one model is like.
+    """Reasoning quality of one model, with intervals.
 
     Args:
-        records: how many completions there were.
-        conclusions: by task and outcome, in percent of the completions with a verdict on it; a task that none decides
-            is left out.
-        rates: in percent of all completions, by what is counted.
-        means: over all completions, by what is measured.
+        records: number of completions.
+        verdicts: by task, number of completions with a verdict on it; tasks without any are left out.
+        conclusions: by task and outcome, percentage of the completions with a verdict on the task.
+        rates: by fault (and ``FAULTLESS``), percentage of all completions.
+        means: by measure (steps, words, characters, tokens), mean over all completions.
     """
 
     records: int
-    conclusions: dict[str, dict[Outcome, QualityEstimate]]
-    rates: dict[str, QualityEstimate]
-    means: dict[str, QualityEstimate]
+    verdicts: Mapping[str, int]
+    conclusions: Mapping[str, Mapping[Agreement, Estimate]]
+    rates: Mapping[str, Estimate]
+    means: Mapping[str, Estimate]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all numbers; each estimate as value, low, high and the number of completions n."""
+        return {
+            "records": self.records,
+            "conclusions": {
+                task: {outcome: _estimate_as_json(rate, self.verdicts[task]) for outcome, rate in outcomes.items()}
+                for task, outcomes in self.conclusions.items()
+            },
+            "rates": {name: _estimate_as_json(rate, self.records) for name, rate in self.rates.items()},
+            "means": {name: _estimate_as_json(mean, self.records) for name, mean in self.means.items()},
+        }
 
 
 def quality(
@@ -121,135 +133,132 @@ def quality(
     """Inspect one model's completions and return rates and means.
 
     Args:
-        completions: one a record, as generated.
-        tasks: what they decide.
-        conversations: what each is about, so that a quotation from it is no leak, and its script not foreign.
-        tokens: length of each completion in tokens, where it is known.
-        seed: of the bootstrap.
+        completions: one completion a record, as generated.
+        tasks: tasks that the completions decide.
+        conversations: conversation that each completion judges; what occurs in it is neither a leak nor foreign.
+        tokens: length of each completion in tokens, if known.
+        seed: seed of the bootstrap.
 
     Raises:
-        InputError: no completion.
+        InputError: if there is no completion.
     """
     if not completions:
-        raise InputError("no completion whose reasoning could be looked at")
-    about = conversations if conversations is not None else [""] * len(completions)
-    found = [inspect(text, tasks, conversation) for text, conversation in zip(completions, about, strict=True)]
+        raise InputError("reasoning quality: there are no completions to inspect")
+    judged = conversations if conversations is not None else [""] * len(completions)
+    inspections = [inspect(text, tasks, judged_text) for text, judged_text in zip(completions, judged, strict=True)]
     outcomes = {
-        task.name: [one.conclusions[task.name] for one in found if task.name in one.conclusions] for task in tasks
+        task.name: [one.conclusions[task.name] for one in inspections if task.name in one.conclusions] for task in tasks
     }
-    faults = [one.faults() for one in found]
-    counted = {name: [name in of for of in faults] for name in FAULTS} | {FAULTLESS: [not of for of in faults]}
-    measured: dict[str, Sequence[int]] = {
-        "steps": [one.steps for one in found],
-        "words": [one.words for one in found],
-        "characters": [one.characters for one in found],
+    faults = [inspection.faults() for inspection in inspections]
+    fault_counts = {name: sum(name in present for present in faults) for name in REASONING_FAULTS}
+    fault_counts[FAULTLESS] = sum(not present for present in faults)
+    measures: dict[str, Sequence[int]] = {
+        "steps": [inspection.steps for inspection in inspections],
+        "words": [inspection.words for inspection in inspections],
+        "characters": [inspection.characters for inspection in inspections],
     }
     if tokens is not None:
-        measured["tokens"] = tokens
+        measures["tokens"] = tokens
+    n = len(inspections)
     return Quality(
-        records=len(found),
+        records=n,
+        verdicts={name: len(values) for name, values in outcomes.items() if values},
         conclusions={
-            name: {outcome: rate(said.count(outcome), len(said)) for outcome in get_args(Outcome)}
-            for name, said in outcomes.items()
-            if said
+            name: {outcome: Share(values.count(outcome), len(values)).estimate() for outcome in get_args(Agreement)}
+            for name, values in outcomes.items()
+            if values
         },
-        rates={name: rate(sum(hits), len(hits)) for name, hits in counted.items()},
-        means=_means(measured, seed),
+        rates={name: Share(count, n).estimate() for name, count in fault_counts.items()},
+        means=_means(measures, seed),
     )
 
 
 def inspect(completion: str, tasks: Sequence[Task], conversation: str = "") -> Inspection:
-    """Look at one completion.
+    """Inspect one completion.
 
     Args:
-        completion: as generated.
-        tasks: what it decides.
-        conversation: what it is about.
+        completion: the completion as generated.
+        tasks: tasks that it decides.
+        conversation: the conversation that it judges.
     """
     reasoning, verdicts = reasoning_of(completion, tasks), parse(completion, tasks)
     concluded = conclusions(reasoning, tasks)
-    words = _WORD.findall(_plain(reasoning))
+    words = _WORD.findall(_normalized(reasoning))
     return Inspection(
-        conclusions={name: _outcome(concluded[name], verdict) for name, verdict in verdicts.items() if verdict},
+        conclusions={name: _agreement(concluded[name], verdict) for name, verdict in verdicts.items() if verdict},
         steps=len(_STEP.findall(reasoning)),
         characters=len(reasoning),
         words=len(words),
-        loops=_most_repeated(words) >= _TIMES,
+        loops=_max_repeats(words) >= _LOOP_REPEATS,
         endless=_is_endless(completion),
-        betrayed=tuple(betrayals(reasoning, conversation)),
-        foreign=_foreign_share(reasoning, conversation),
+        leaks=tuple(betrayals(reasoning, conversation)),
+        foreign_share=_foreign_share(reasoning, conversation),
     )
 
 
 def faultless(seeds: Sequence[Answers], tasks: Sequence[Task]) -> list[float]:
-    """Return for each record the share of outputs whose reasoning has none of ``FAULTS``, 0 to 1.
+    """Return, for each record, the share of outputs whose reasoning has none of ``REASONING_FAULTS``, 0 to 1.
 
     Args:
-        seeds: outputs of one run, an output a record from each seed; all for the same records.
-        tasks: what they decide.
+        seeds: answers of one run, one output a record for each training seed, all for the same records.
+        tasks: tasks that the answers decide.
     """
-    records = {record.id: conversation(record) for record in seeds[0].records}
-    clean = dict.fromkeys(records, 0)
-    for one in seeds:
-        for answer in one.rollouts:
-            clean[answer.record_id] += not inspect(answer.completion, tasks, records[answer.record_id]).faults()
-    return [count / len(seeds) for count in clean.values()]
+    conversations = {record.id: conversation(record) for record in seeds[0].records}
+    counts = dict.fromkeys(conversations, 0)
+    for answers in seeds:
+        for answer in answers.rollouts:
+            inspection = inspect(answer.completion, tasks, conversations[answer.record_id])
+            counts[answer.record_id] += not inspection.faults()
+    return [count / len(seeds) for count in counts.values()]
 
 
-def rate(hits: int, n: int) -> QualityEstimate:
-    """Return hits of n in percent, with Wilson's interval.
-
-    Args:
-        hits: 0 to n.
-        n: at least 1.
-    """
-    low, high = wilson(hits / n, n)
-    return QualityEstimate(100 * hits / n, low, high, n)
+def _estimate_as_json(value: Estimate, n: int) -> dict[str, Any]:
+    return {"value": value.value, "low": value.low, "high": value.high, "n": n}
 
 
-def _outcome(concluded: str | None, verdict: str) -> Outcome:
+def _agreement(concluded: str | None, verdict: str) -> Agreement:
     if concluded is None:
         return "concludes nothing"
     return "agrees" if concluded == verdict else "contradicts"
 
 
-def _plain(text: str) -> str:
-    """Return a text in which case and numbers make no difference."""
+def _normalized(text: str) -> str:
+    """Return a text with case folded and every number replaced by 0."""
     return re.sub(r"\d+", "0", text.casefold())
 
 
-def _most_repeated(words: Sequence[str]) -> int:
-    """Return how often the most frequent run of words comes."""
-    if len(words) < _RUN:
+def _max_repeats(words: Sequence[str]) -> int:
+    """Return how often the most frequent run of ``_LOOP_WORDS`` words occurs."""
+    if len(words) < _LOOP_WORDS:
         return 0
-    known: dict[str, int] = {}
-    numbers = np.array([known.setdefault(word, len(known)) for word in words])
-    # Runs get numbers by halves, equal ones the same: twelve words are four and eight, eight are two times four.
-    two = _joined(numbers[:-1], numbers[1:])
-    four = _joined(two[:-2], two[2:])
-    runs = _joined(four[:-8], _joined(four[:-4], four[4:])[4:])
-    return int(np.bincount(runs).max())
+    ids: dict[str, int] = {}
+    singles = np.array([ids.setdefault(word, len(ids)) for word in words])
+    # Equal runs get equal ids, built by doubling: 12 words are 4 + 8 words, 8 are 4 + 4.
+    twos = _pair_ids(singles[:-1], singles[1:])
+    fours = _pair_ids(twos[:-2], twos[2:])
+    twelves = _pair_ids(fours[:-8], _pair_ids(fours[:-4], fours[4:])[4:])
+    return int(np.bincount(twelves).max())
 
 
-def _joined(first: NDArray[np.int_], second: NDArray[np.int_]) -> NDArray[np.int_]:
-    """Return a number a pair, equal ones for equal pairs, from 0 and without gaps; (N,) and (N,) to (N,)."""
+def _pair_ids(first: NDArray[np.int_], second: NDArray[np.int_]) -> NDArray[np.int_]:
+    """Return (N,) consecutive ids from 0 for pairs of ids (N,) and (N,); equal pairs get equal ids."""
     return np.unique(first * (int(second.max()) + 1) + second, return_inverse=True)[1]
 
 
 def _is_endless(completion: str) -> bool:
-    """Return whether the text ends in repetitions of one piece."""
-    tail = _plain(completion[-_TAIL:])[::-1]
-    # borders[i]: length of the longest proper prefix of the first i + 1 characters that also ends them (Knuth, Morris
-    # and Pratt, https://doi.org/10.1137/0206024); what is left is the period of those characters.
+    """Return whether the text ends in repetitions of one string."""
+    tail = _normalized(completion[-_TAIL:])[::-1]
+    # borders[i]: length of the longest proper prefix of tail[: i + 1] that is also its suffix (Knuth, Morris and Pratt,
+    # https://doi.org/10.1137/0206024); the length minus the border is the period.
     borders = [0] * len(tail)
     border = 0
-    for place in range(1, len(tail)):
-        while border and tail[place] != tail[border]:
+    for index in range(1, len(tail)):
+        while border and tail[index] != tail[border]:
             border = borders[border - 1]
-        border += tail[place] == tail[border]
-        borders[place] = border
-        length = place + 1
-        if length >= _LEAST and length >= _TURNS * (length - border):
+        border += tail[index] == tail[border]
+        borders[index] = border
+        length = index + 1
+        if length >= _MIN_REPEATED and length >= _MIN_PERIODS * (length - border):
             return True
     return False
 
@@ -258,24 +267,19 @@ def _foreign_share(reasoning: str, conversation: str) -> float:
     if reasoning.isascii():
         return 0.0
     letters = {character: count for character, count in Counter(reasoning).items() if character.isalpha()}
-    known = {"LATIN", *(_script(character) for character in set(conversation) if character.isalpha())}
-    foreign = sum(count for character, count in letters.items() if _script(character) not in known)
+    expected = {"LATIN", *(_script(character) for character in set(conversation) if character.isalpha())}
+    foreign = sum(count for character, count in letters.items() if _script(character) not in expected)
     return foreign / sum(letters.values()) if letters else 0.0
 
 
 @lru_cache(maxsize=10_000)
 def _script(character: str) -> str:
-    """Return the first word of a letter's Unicode name, its script; one word for those that Japanese mixes."""
+    """Return a letter's script: the first word of its Unicode name, with the scripts of Japanese taken as one."""
     script = unicodedata.name(character, "UNNAMED").split()[0]
     return "CJK" if script in ("HIRAGANA", "KATAKANA") else script
 
 
-def _means(measured: dict[str, Sequence[int]], seed: int) -> dict[str, QualityEstimate]:
-    values: NDArray[np.float64] = np.array(list(measured.values()), dtype=float).T  # (N, measures)
-    draw, n = np.random.default_rng(seed), len(values)
-    resampled = np.array([values[draw.integers(n, size=n)].mean(axis=0) for _ in range(_RESAMPLES)])
-    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
-    return {
-        name: QualityEstimate(float(values[:, place].mean()), float(low[place]), float(high[place]), n)
-        for place, name in enumerate(measured)
-    }
+def _means(measures: Mapping[str, Sequence[int]], seed: int) -> dict[str, Estimate]:
+    values = np.array(list(measures.values()), dtype=np.float64).T  # (N, measures)
+    sums = resampled_sums(values, _MEAN_RESAMPLES, generator_for(seed, "means of reasoning measures"))
+    return {name: estimate(sums[:, column] / len(values)) for column, name in enumerate(measures)}

@@ -1,4 +1,4 @@
-"""Per-class F1 of verdicts while a test runs, counted by torchmetrics, with "unparsed" as an outcome of its own."""
+"""F1 per class of verdicts during a test run, counted by torchmetrics, with "unparsed" as an outcome of its own."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from guardreasoner.evaluation.scoring.tallies import ACCURACY, F1, classification_scores
+from guardreasoner.evaluation.scoring.metrics import ACCURACY, F1, classification_scores
 from guardreasoner.prompts import Verdicts
 from guardreasoner.tasks import Task
 
@@ -16,11 +16,11 @@ from guardreasoner.tasks import Task
 class VerdictF1(Metric):
     """F1 of each label of each task, accuracy and unparsed rate.
 
-    What ``score`` finds in mode ``strict``, over all records as of one benchmark. Unparsed is class L beside a task's L
-    labels. Records without a gold label for a task do not count for it.
+    The values equal those of ``score`` in mode ``strict`` with all records taken as one benchmark. Class L of a task
+    with L labels is "unparsed". A record without a gold label for a task does not count for that task.
 
     Args:
-        tasks: what is decided.
+        tasks: tasks that the verdicts are on.
     """
 
     full_state_update = False
@@ -32,50 +32,52 @@ class VerdictF1(Metric):
             {task.name: MulticlassConfusionMatrix(len(task.labels) + 1) for task in self.tasks}
         )
         self.unparsed: Tensor
-        self.answered: Tensor
-        self.all_right: Tensor
+        self.expected_verdicts: Tensor
+        self.correct_records: Tensor
         self.records: Tensor
-        for name in ("unparsed", "answered", "all_right", "records"):
+        for name in ("unparsed", "expected_verdicts", "correct_records", "records"):
             self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
 
     def update(self, verdicts: Sequence[Verdicts], labels: Sequence[Mapping[str, str | None]]) -> None:
-        """Count a list of verdicts against the gold labels of the same records."""
+        """Count verdicts against the gold labels of the same records."""
         for task in self.tasks:
             pairs = [
-                (found.get(task.name), gold)
-                for found, known in zip(verdicts, labels, strict=True)
-                if (gold := known.get(task.name)) is not None
+                (verdict.get(task.name), gold)
+                for verdict, gold_labels in zip(verdicts, labels, strict=True)
+                if (gold := gold_labels.get(task.name)) is not None
             ]
             if not pairs:
                 continue
-            predicted = torch.tensor([_class(found, task) for found, _ in pairs], device=self.device)
-            wanted = torch.tensor([task.labels.index(gold) for _, gold in pairs], device=self.device)
-            self.confusion[task.name].update(predicted, wanted)
+            predicted = torch.tensor([_class_index(verdict, task) for verdict, _ in pairs], device=self.device)
+            target = torch.tensor([task.labels.index(gold) for _, gold in pairs], device=self.device)
+            self.confusion[task.name].update(predicted, target)
             self.unparsed += (predicted == len(task.labels)).sum()
-            self.answered += len(pairs)
-        for found, known in zip(verdicts, labels, strict=True):
-            self.all_right += all(found.get(task) == label for task, label in known.items() if label is not None)
+            self.expected_verdicts += len(pairs)
+        for verdict, gold_labels in zip(verdicts, labels, strict=True):
+            self.correct_records += all(
+                verdict.get(task) == gold for task, gold in gold_labels.items() if gold is not None
+            )
             self.records += 1
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the values by name, shares of 1; what is undefined is left out, as the F1 of a label no record has."""
-        values = {"accuracy": self.all_right / self.records, "unparsed": self.unparsed / self.answered}
+        """Return values from 0 to 1 by name; undefined ones, such as the F1 of a label no record has, are left out."""
+        values = {"accuracy": self.correct_records / self.records, "unparsed": self.unparsed / self.expected_verdicts}
         for task in self.tasks:
             if not self.confusion[task.name].update_called:
                 continue
             counts = self.confusion[task.name].compute()[:-1].cpu().double().numpy()  # no gold label is "unparsed"
-            found = torch.from_numpy(classification_scores(counts, task) / 100).to(self.records)
-            f1 = {f"f1/{task.name}/{label}": found[F1 + place] for place, label in enumerate(task.labels)}
+            scores = torch.from_numpy(classification_scores(counts, task) / 100).to(self.records)
+            f1 = {f"f1/{task.name}/{label}": scores[F1 + index] for index, label in enumerate(task.labels)}
             values |= {name: value for name, value in f1.items() if not value.isnan()}
-            values[f"accuracy/{task.name}"] = found[ACCURACY]
+            values[f"accuracy/{task.name}"] = scores[ACCURACY]
         return values
 
     def reset(self) -> None:
-        """Start counting again."""
+        """Set all counts to zero."""
         super().reset()
         for metric in self.confusion.values():
             metric.reset()
 
 
-def _class(verdict: str | None, task: Task) -> int:
+def _class_index(verdict: str | None, task: Task) -> int:
     return len(task.labels) if verdict is None else task.labels.index(verdict)

@@ -36,7 +36,7 @@ def comparison_tables(
 def criteria_table(criteria: Sequence[Criterion]) -> Table:
     """Return each criterion with what the data say, and by which figure."""
     rows = [
-        [Cell(c.name), Cell(c.verdict), figure(c.figure, c.is_change) if c.figure else Cell(c.missing)]
+        [Cell(c.name), Cell(c.verdict), figure(c.estimate, c.is_change) if c.estimate else Cell(c.missing)]
         for c in criteria
     ]
     return Table("Criteria of the two-stage plan", ("criterion", "verdict", "figure"), rows, words=3)
@@ -150,7 +150,7 @@ def comparison_as_json(
             {
                 "criterion": one.name,
                 "verdict": one.verdict,
-                **estimate_as_json("figure", one.figure),
+                **estimate_as_json("figure", one.estimate),
                 "missing": one.missing,
             }
             for one in criteria

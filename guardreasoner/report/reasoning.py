@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from guardreasoner.evaluation.reasoning_quality import Quality, QualityEstimate
+from guardreasoner.evaluation.intervals import Estimate
+from guardreasoner.evaluation.reasoning_quality import Quality
 from guardreasoner.report.tables import UNDEFINED, Cell, Table
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def reasoning_table(models: Mapping[str, Quality]) -> Table:
     return Table("Reasoning, by rules on its text", ("reasoning", *models), rows)
 
 
-def _rows(quality: Quality) -> dict[str, QualityEstimate]:
+def _rows(quality: Quality) -> dict[str, Estimate]:
     by_task = {
         f"{task}: {outcome}": estimate
         for task, outcomes in quality.conclusions.items()
@@ -57,13 +58,13 @@ def _rows(quality: Quality) -> dict[str, QualityEstimate]:
     return {**by_task, **quality.rates, **quality.means}
 
 
-def _names(columns: Sequence[Mapping[str, QualityEstimate]]) -> Iterable[str]:
+def _names(columns: Sequence[Mapping[str, Estimate]]) -> Iterable[str]:
     return dict.fromkeys(row for column in columns for row in column)
 
 
-def _figures(estimate: QualityEstimate | None) -> tuple[str, str, str]:
+def _figures(estimate: Estimate | None) -> tuple[str, str, str]:
     """Return a figure and the ends of its interval; the ends are empty where there is no figure."""
-    if estimate is None:
+    if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None:
         return UNDEFINED, "", ""
     digits = 2 if estimate.high < 1000 else 0
     return f"{estimate.value:.{digits}f}", f"{estimate.low:.{digits}f}", f"{estimate.high:.{digits}f}"

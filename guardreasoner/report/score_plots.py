@@ -8,7 +8,7 @@ from typing import Any
 
 from guardreasoner.evaluation.intervals import Estimate
 from guardreasoner.evaluation.scoring import ModelScore
-from guardreasoner.evaluation.scoring.outcomes import Confusion
+from guardreasoner.evaluation.scoring.labels import Confusion
 from guardreasoner.report.plotting import Plot, name_rows, short
 from guardreasoner.tasks import Task
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from guardreasoner.evaluation.intervals import Estimate
 from guardreasoner.evaluation.scoring import AVERAGE, ModelScore, TaskScore
-from guardreasoner.evaluation.scoring.outcomes import Mode
+from guardreasoner.evaluation.scoring.labels import Mode
 from guardreasoner.report.tables import UNDEFINED, Cell, Table, figure
 from guardreasoner.tasks import Task
 

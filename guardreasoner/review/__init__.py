@@ -1,1 +1,1 @@
-"""The page on which a person rates models' reasoning: cases, a session that keeps ratings, a local web application."""
+"""A local web page on which a person rates models' reasoning blind, and the files and summary of the ratings."""

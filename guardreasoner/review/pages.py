@@ -1,5 +1,6 @@
-"""Cases to HTML. Everything from data is escaped; names of runs are not among what a template gets."""
+"""Render the review page as HTML. All data is escaped, and the names of the runs never reach the template."""
 
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
@@ -7,139 +8,152 @@ from urllib.parse import urlencode
 from markupsafe import Markup
 
 from guardreasoner import __version__
-from guardreasoner.review.cases import ReviewItem
+from guardreasoner.review.items import ReviewItem
 from guardreasoner.review.ratings import RUBRIC, TIE, Rating
-from guardreasoner.review.session import FLAGS, NOTE_LENGTH, Filter, Session
+from guardreasoner.review.session import FLAGS, MAX_NOTE_LENGTH, ItemFilter, Session
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-_MEANINGS = {
+_FLAG_MEANINGS = {
     "hard": "in the hard set",
-    "flipped": "one run right, another wrong",
-    "wrong": "some answer is wrong",
-    "unparsed": "some answer has no verdict",
+    "flipped": "one run is right, another is wrong",
+    "wrong": "at least one answer is wrong",
+    "unparsed": "at least one answer has no verdict",
     "unrated": "neither rated nor skipped",
 }
 
 
-def page(
-    session: Session, wanted: Filter, case: ReviewItem | None, token: str, nonce: str, notice: str, done: str
-) -> str:
-    """Return the page of a case.
+@dataclass(frozen=True, slots=True)
+class PageState:
+    """State of the page besides the session.
 
     Args:
-        session: where the rater stands.
-        wanted: the filter.
-        case: what to rate; None where no record matches.
-        token: goes back with every form.
-        nonce: of the page's own style.
-        notice: what was just done, in words; may be empty.
-        done: key of the case whose rating was just saved; may be empty.
+        token: token that every form sends back.
+        nonce: nonce of the page's inline style.
+        message: result of the last action; may be empty.
+        saved_key: key of the item that was just saved, whose draft the browser drops; may be empty.
     """
-    found = session.matching(wanted)
-    numbers = [one.number for one in found]
+
+    token: str
+    nonce: str
+    message: str = ""
+    saved_key: str = ""
+
+
+def review_page(session: Session, item_filter: ItemFilter, item: ReviewItem | None, state: PageState) -> str:
+    """Return the page of an item.
+
+    Args:
+        session: the rater's session.
+        item_filter: the filter.
+        item: item to rate; None if no record matches the filter.
+        state: token, nonce and messages.
+    """
+    matching = session.matching(item_filter)
+    numbers = [match.number for match in matching]
     rated, skipped = session.counts()
-    answers = case.answers if case else ()
-    latest = session.latest(case) if case else None
-    several = len(session.cases.runs) > 1
+    answers = item.answers if item else ()
+    latest = session.latest(item) if item else None
+    several = len(session.review_set.runs) > 1
+    previous = item and next((match for match in reversed(matching) if match.number < item.number), None)
+    following = item and next((match for match in matching if match.number > item.number), None)
     return (
         _environment()
         .get_template("review.html")
         .render(
-            title=f"Review: record {case.number}" if case else "Review",
+            title=f"Review: record {item.number}" if item else "Review",
             version=__version__,
-            nonce=nonce,
-            token=token,
-            notice=notice,
-            done=done,
-            case=case,
-            key=case.key if case else "",
+            nonce=state.nonce,
+            token=state.token,
+            message=state.message,
+            saved_key=state.saved_key,
+            item=item,
+            key=item.key if item else "",
             latest=latest,
-            given=_given(case, latest) if case and latest else {},
-            tasks=session.cases.tasks,
+            given=_form_values(item, latest) if item and latest else {},
+            tasks=session.review_set.tasks,
             rubric=RUBRIC,
             choices=[*((one.slot, f"{one.slot} is better") for one in answers), (TIE, "tie")] if several else [],
-            alike=_alike(case) if case else [],
-            note_length=NOTE_LENGTH,
-            total=len(session.cases.all),
+            identical=_identical_answers(item) if item else [],
+            max_note_length=MAX_NOTE_LENGTH,
+            total=len(session.review_set.items),
             rated=rated,
             skipped=skipped,
-            wanted=wanted,
-            matching=len(found),
-            place=numbers.index(case.number) + 1 if case and case.number in numbers else None,
+            item_filter=item_filter,
+            matching=len(matching),
+            position=numbers.index(item.number) + 1 if item and item.number in numbers else None,
             flags=_flags(session),
-            benchmarks=sorted({shown(one.record.source) for one in session.cases.all}),
-            query=query(wanted, case),
-            previous=_link(wanted, case and next((one for one in reversed(found) if one.number < case.number), None)),
-            following=_link(wanted, case and next((one for one in found if one.number > case.number), None)),
+            benchmarks=sorted({visible_text(one.record.source) for one in session.review_set.items}),
+            query=query_string(item_filter, item),
+            previous=_link(item_filter, previous),
+            following=_link(item_filter, following),
         )
     )
 
 
-def query(wanted: Filter, case: ReviewItem | None) -> str:
-    """Return what stands behind the ``?`` of the address that shows a case under a filter."""
-    parts = {"benchmark": shown(wanted.benchmark)} if wanted.benchmark else {}
-    parts |= {flag: "1" for flag in FLAGS if getattr(wanted, flag)}
-    return urlencode(parts | ({"at": str(case.number)} if case else {}))
+def query_string(item_filter: ItemFilter, item: ReviewItem | None) -> str:
+    """Return the query string of the address that shows an item under a filter."""
+    parts = {"benchmark": visible_text(item_filter.benchmark)} if item_filter.benchmark else {}
+    parts |= {flag: "1" for flag in FLAGS if getattr(item_filter, flag)}
+    return urlencode(parts | ({"at": str(item.number)} if item else {}))
 
 
-def shown(text: str) -> str:
-    """Return a text with control characters as pictures (ESC as ␛), and half surrogate pairs as "�"."""
-    return text.translate(_PICTURES)
+def visible_text(text: str) -> str:
+    """Return a text with control characters replaced by pictures (ESC by ␛), and lone surrogates by "�"."""
+    return text.translate(_VISIBLE)
 
 
-class _Pictures(dict[int, int]):
-    """What a character stands as, made when it first occurs; so all of Unicode needs no table."""
+class _VisibleCharacters(dict[int, int]):
+    """Translation table that computes the replacement of a character when it first occurs."""
 
     def __missing__(self, code: int) -> int:
-        stands = code
+        replacement = code
         if code < 0x20 and chr(code) not in "\n\t\r":
-            stands = 0x2400 + code
+            replacement = 0x2400 + code
         elif code == 0x7F:
-            stands = 0x2421
+            replacement = 0x2421
         elif 0x80 <= code < 0xA0 or 0xD800 <= code < 0xE000:
-            stands = 0xFFFD
-        self[code] = stands
-        return stands
+            replacement = 0xFFFD
+        self[code] = replacement
+        return replacement
 
 
-_PICTURES = _Pictures()
+_VISIBLE = _VisibleCharacters()
 
 
-def _alike(case: ReviewItem) -> list[str]:
-    """Return which slots hold the same text: "A and C"."""
+def _identical_answers(item: ReviewItem) -> list[str]:
+    """Return the slots of answers with the same text, e.g. "A and C"."""
     slots: dict[str, list[str]] = {}
-    for one in case.answers:
-        slots.setdefault(one.text, []).append(one.slot)
-    return [" and ".join(of) for of in slots.values() if len(of) > 1]
+    for answer in item.answers:
+        slots.setdefault(answer.text_hash, []).append(answer.slot)
+    return [" and ".join(group) for group in slots.values() if len(group) > 1]
 
 
-def _given(case: ReviewItem, latest: Rating) -> dict[str, str]:
-    """Return what a rating says by the names of the form's fields; its answers may have stood in another order."""
-    slots = {one.run: one.slot for one in case.answers}
-    given = {
-        f"{slots[one.run]}.{item}": "yes" if says else "no"
-        for one in latest.answers.values()
-        for item, says in one.says.items()
-        if says is not None
+def _form_values(item: ReviewItem, latest: Rating) -> dict[str, str]:
+    """Return a rating as values by form field; its answers may have been in another order when it was given."""
+    slots = {answer.run: answer.slot for answer in item.answers}
+    values = {
+        f"{slots[answer.run]}.{question}": "yes" if mark else "no"
+        for answer in latest.answers.values()
+        for question, mark in answer.marks.items()
+        if mark is not None
     }
     if latest.better is not None:
-        given["better"] = TIE if latest.better == TIE else slots[latest.answers[latest.better].run]
-    return given
+        values["better"] = TIE if latest.better == TIE else slots[latest.answers[latest.better].run]
+    return values
 
 
-def _link(wanted: Filter, case: ReviewItem | None) -> str:
-    return f"/?{query(wanted, case)}" if case else ""
+def _link(item_filter: ItemFilter, item: ReviewItem | None) -> str:
+    return f"/?{query_string(item_filter, item)}" if item else ""
 
 
 def _flags(session: Session) -> list[tuple[str, str, int]]:
-    """Return the flags that can be asked for, what they mean, and how many cases have them."""
-    cases = session.cases.all
-    counts = {flag: sum(getattr(case, flag) for case in cases) for flag in FLAGS[:-1]}
-    counts["unrated"] = len(session.matching(Filter(unrated=True)))
-    offered = [flag for flag in FLAGS if flag == "unrated" or counts[flag]]
-    return [(flag, _MEANINGS[flag], counts[flag]) for flag in offered]
+    """Return name, meaning and number of items of each flag that some item has, and of "unrated"."""
+    counts = {flag: sum(getattr(item, flag) for item in session.review_set.items) for flag in FLAGS[:-1]}
+    counts["unrated"] = len(session.matching(ItemFilter(unrated=True)))
+    shown = [flag for flag in FLAGS if flag == "unrated" or counts[flag]]
+    return [(flag, _FLAG_MEANINGS[flag], counts[flag]) for flag in shown]
 
 
 @cache
@@ -150,7 +164,9 @@ def _environment() -> "Environment":
         loader=ChoiceLoader([PackageLoader("guardreasoner.review"), PackageLoader("guardreasoner.report")]),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=lambda value: shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
+        finalize=lambda value: (
+            visible_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+        ),
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -1,8 +1,8 @@
-"""Ratings of several raters together: rates of each model, who is better, how far raters agree. numpy only.
+"""Summarise the ratings of several raters: rates by run, preferences between runs, agreement of raters. numpy only.
 
-A record counts once however many raters it has: an answer's share of an item is the mean over its raters, and of two
-runs that one is better on a record which more raters call better. Intervals are of 95 %: Wilson's for rates, over
-records; for agreement and kappa a bootstrap over records, each with all its answers.
+Every record counts once, however many raters it has: the rate of an answer is the mean over its raters, and a run is
+better on a record if more raters prefer it. Intervals are 95 %: Wilson's over records for rates; for agreement and
+kappa, a bootstrap over records, with all answers of a record drawn together.
 """
 
 from collections import defaultdict
@@ -14,23 +14,22 @@ from statistics import fmean
 import numpy as np
 
 from guardreasoner.evaluation.comparison.flips import mcnemar
-from guardreasoner.evaluation.intervals import RESAMPLES, Estimate, estimate, generator_for, resampled_sums
-from guardreasoner.evaluation.shares import wilson
+from guardreasoner.evaluation.intervals import RESAMPLES, Estimate, estimate, generator_for, resampled_sums, wilson
 from guardreasoner.mining.metrics import agreement
 from guardreasoner.review.ratings import RUBRIC, TIE, Rating, Ratings
 
 BETTER = "better"
-"""Stands for the question which answer is better, where an item's key would stand."""
+"""Key of the question which answer is better, beside the keys of ``RUBRIC``."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
-    """How often an item holds of a run's answers.
+class YesRate:
+    """How often raters answer yes to a question about a run's answers.
 
     Args:
-        percent: mean over records of the share of raters who say yes, with Wilson's interval over the records.
-        records: on which somebody says yes or no.
-        judgements: how often that was said.
+        percent: mean over records of the share of raters who answer yes, with Wilson's interval over the records.
+        records: number of records with an answer to the question.
+        judgements: number of answers to the question.
     """
 
     percent: Estimate
@@ -39,16 +38,17 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class Win:
-    """Two runs on the records on which somebody says which is better, or that none is.
+class Preference:
+    """Preference between two runs, over the records on which a rater chose one of them or a tie.
 
     Args:
-        first, second: names of the runs.
-        first_better: records on which more raters prefer the first.
-        ties: records on which as many prefer either, or all call it a tie.
-        second_better: records on which more raters prefer the second.
-        rate: of the second run, in percent: better on so many records, ties for half, with Wilson's interval.
-        p: of the exact sign test, two-sided, ties left out.
+        first: name of the first run.
+        second: name of the second run.
+        first_better: number of records on which more raters prefer the first run.
+        ties: number of records on which as many raters prefer either run.
+        second_better: number of records on which more raters prefer the second run.
+        rate: win rate of the second run in percent, a tie counting as half, with Wilson's interval.
+        p: two-sided p value of the exact sign test, without ties.
     """
 
     first: str
@@ -62,14 +62,15 @@ class Win:
 
 @dataclass(frozen=True, slots=True)
 class RaterAgreement:
-    """Two raters on one question.
+    """Agreement of two raters on one question.
 
     Args:
-        one, other: their names.
-        item: key of the item, or ``BETTER``.
-        n: answers (``BETTER``: records) on which both say something.
-        percent: on how many of them they say the same.
-        kappa: Cohen's; None where chance alone would make them agree on everything.
+        one: name of the first rater.
+        other: name of the second rater.
+        item: key of the question, or ``BETTER``.
+        n: number of answers (for ``BETTER``: records) that both judged.
+        percent: percentage of these on which both agree.
+        kappa: Cohen's kappa; undefined if the expected agreement by chance is 100 %.
     """
 
     one: str
@@ -82,28 +83,28 @@ class RaterAgreement:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What ratings say.
+    """Summary of ratings.
 
     Args:
-        raters: records that each has rated, by name.
-        skipped: records that each has passed over.
-        notes: how many ratings have a note.
-        records: that somebody has rated.
-        rubric: by run and item.
-        wins: each two runs that were rated side by side.
-        agreement: each two raters with something in common, by question.
-        retracted: lines that were taken back.
-        replaced: ratings that a later one replaces.
-        other_texts: ratings left out since their texts are not those that were asked for, or were rated last.
-        torn: files whose last line was cut off.
+        raters: number of records rated, by rater.
+        skipped: number of records skipped, by rater.
+        notes: number of ratings with a note.
+        records: number of records with a rating.
+        rubric: rates by run and question key.
+        wins: preferences of all pairs of runs that were rated side by side.
+        agreement: agreement of all pairs of raters, by question.
+        retracted: number of retracted lines.
+        replaced: number of ratings that a later one replaces.
+        other_texts: number of ratings left out because their texts are not the requested or last rated ones.
+        torn: number of files whose last line was cut off.
     """
 
     raters: Mapping[str, int]
     skipped: Mapping[str, int]
     notes: int
     records: int
-    rubric: Mapping[str, Mapping[str, Rate]]
-    wins: tuple[Win, ...]
+    rubric: Mapping[str, Mapping[str, YesRate]]
+    wins: tuple[Preference, ...]
     agreement: tuple[RaterAgreement, ...]
     retracted: int
     replaced: int
@@ -111,137 +112,140 @@ class Summary:
     torn: int
 
 
+Judgements = dict[str, dict[tuple[str, object], object]]
+"""Judgements on one question: by rater, the value by (record id, run or set of runs)."""
+
+
 def summarise(
-    found: Ratings, texts: Mapping[str, Mapping[str, str]] | None = None, resamples: int = RESAMPLES, seed: int = 0
+    ratings: Ratings, texts: Mapping[str, Mapping[str, str]] | None = None, resamples: int = RESAMPLES, seed: int = 0
 ) -> Summary:
     """Summarise ratings.
 
     Args:
-        found: as read.
-        texts: by record and run the hashes (:meth:`Rating.texts`) that count; None: those that were rated last.
-        resamples: how many the intervals of agreement are made of; 0 for none.
-        seed: of the resampling.
+        ratings: the ratings as read.
+        texts: hashes (:meth:`Rating.text_hashes`) by record id and run; only ratings of these texts count. None: for
+            each record and run, the text that was rated last.
+        resamples: number of bootstrap resamples for the intervals of agreement; 0 for none.
+        seed: seed of the bootstrap.
     """
-    latest = found.latest()
-    wanted = texts if texts is not None else _rated_last(latest)
-    counted = [one for one in latest if _are_in(one.texts(), wanted.get(one.record_id, {}))]
-    rated = [one for one in counted if not one.skipped]
-    runs = list(dict.fromkeys(run for of in wanted.values() for run in of)) if texts is not None else None
-    names = runs or sorted({run for one in rated for run in one.texts()})
-    said = {item.key: _said(rated, item.key) for item in RUBRIC}
-    preferred = _preferred(rated)
+    latest = ratings.latest()
+    expected = texts if texts is not None else _last_rated_texts(latest)
+    counted = [rating for rating in latest if _has_texts(rating, expected.get(rating.record_id, {}))]
+    rated = [rating for rating in counted if not rating.skipped]
+    given_runs = list(dict.fromkeys(run for runs in expected.values() for run in runs)) if texts is not None else None
+    names = given_runs or sorted({run for rating in rated for run in rating.text_hashes()})
+    judgements = {question.key: _marks(rated, question.key) for question in RUBRIC}
     return Summary(
         raters=_count_by_rater(rated),
-        skipped=_count_by_rater([one for one in counted if one.skipped]),
-        notes=sum(bool(one.note) for one in rated),
-        records=len({one.record_id for one in rated}),
-        rubric={run: {item.key: _rate(said[item.key], run) for item in RUBRIC} for run in names},
-        wins=tuple(win for pair in combinations(names, 2) if (win := _win(rated, *pair)) is not None),
-        agreement=_agreements({**said, BETTER: preferred}, resamples, seed),
-        retracted=found.retracted,
-        replaced=len(found.standing) - len(latest),
+        skipped=_count_by_rater([rating for rating in counted if rating.skipped]),
+        notes=sum(bool(rating.note) for rating in rated),
+        records=len({rating.record_id for rating in rated}),
+        rubric={run: {key: _yes_rate(marks, run) for key, marks in judgements.items()} for run in names},
+        wins=tuple(win for pair in combinations(names, 2) if (win := _preference(rated, *pair)) is not None),
+        agreement=_agreements({**judgements, BETTER: _choices(rated)}, resamples, seed),
+        retracted=ratings.retracted,
+        replaced=len(ratings.active) - len(latest),
         other_texts=len(latest) - len(counted),
-        torn=found.torn,
+        torn=ratings.torn,
     )
 
 
-def _rated_last(ratings: Sequence[Rating]) -> dict[str, dict[str, str]]:
+def _last_rated_texts(ratings: Sequence[Rating]) -> dict[str, dict[str, str]]:
     texts: dict[str, dict[str, str]] = defaultdict(dict)
-    for one in ratings:
-        texts[one.record_id].update(one.texts())
+    for rating in ratings:
+        texts[rating.record_id].update(rating.text_hashes())
     return texts
 
 
-def _are_in(texts: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    return all(wanted.get(run) == text for run, text in texts.items())
+def _has_texts(rating: Rating, expected: Mapping[str, str]) -> bool:
+    return all(expected.get(run) == text for run, text in rating.text_hashes().items())
 
 
 def _count_by_rater(ratings: Sequence[Rating]) -> dict[str, int]:
     records: dict[str, set[str]] = defaultdict(set)
-    for one in ratings:
-        records[one.rater].add(one.record_id)
+    for rating in ratings:
+        records[rating.rater].add(rating.record_id)
     return {rater: len(records[rater]) for rater in sorted(records)}
 
 
-Said = dict[str, dict[tuple[str, object], object]]
-"""By rater: what was said of something of a record, by the record's id and what it was."""
+def _marks(ratings: Sequence[Rating], question: str) -> Judgements:
+    """Return the marks on a question by rater, record and run; if a rater gave several, the last one."""
+    judgements: Judgements = defaultdict(dict)
+    for rating in ratings:
+        for answer in rating.answers.values():
+            if (mark := answer.marks[question]) is not None:
+                judgements[rating.rater][rating.record_id, answer.run] = mark
+    return judgements
 
 
-def _said(ratings: Sequence[Rating], item: str) -> Said:
-    """Return by rater: yes or no on an item, by record and run; where rated among other runs too, the later one."""
-    said: Said = defaultdict(dict)
-    for one in ratings:
-        for answer in one.answers.values():
-            if (says := answer.says[item]) is not None:
-                said[one.rater][one.record_id, answer.run] = says
-    return said
+def _choices(ratings: Sequence[Rating]) -> Judgements:
+    """Return the better run, or a tie, by rater, record and the set of runs shown side by side."""
+    judgements: Judgements = defaultdict(dict)
+    for rating in ratings:
+        if rating.better is not None:
+            # a pair, since a run may be called "tie", too
+            choice = (TIE, "") if rating.better == TIE else ("", rating.answers[rating.better].run)
+            judgements[rating.rater][rating.record_id, frozenset(rating.text_hashes())] = choice
+    return judgements
 
 
-def _preferred(ratings: Sequence[Rating]) -> Said:
-    """Return by rater: the run that is better, or ``TIE``, by record and the runs that stood side by side."""
-    said: Said = defaultdict(dict)
-    for one in ratings:
-        if one.better is not None:
-            # A run may be called "tie", too: what is said is a pair.
-            best = (TIE, "") if one.better == TIE else ("", one.answers[one.better].run)
-            said[one.rater][one.record_id, frozenset(one.texts())] = best
-    return said
-
-
-def _rate(said: Said, run: str) -> Rate:
+def _yes_rate(judgements: Judgements, run: str) -> YesRate:
     votes: dict[str, list[bool]] = defaultdict(list)
-    for of in said.values():
-        for (record_id, whose), says in of.items():
-            if whose == run:
-                votes[record_id].append(bool(says))
-    judgements = sum(map(len, votes.values()))
-    return Rate(_percent([fmean(cast) for cast in votes.values()]), len(votes), judgements)
+    for marks in judgements.values():
+        for (record_id, marked_run), mark in marks.items():
+            if marked_run == run:
+                votes[record_id].append(bool(mark))
+    shares = [fmean(record_votes) for record_votes in votes.values()]
+    return YesRate(_mean_percent(shares), len(votes), sum(map(len, votes.values())))
 
 
-def _percent(shares: Sequence[float]) -> Estimate:
-    """Return the mean in percent; each share is from 0 to 1."""
-    if not shares:
-        return Estimate(None)
-    mean = fmean(shares)
-    return Estimate(100 * mean, *wilson(mean, len(shares)))
+def _mean_percent(shares: Sequence[float]) -> Estimate:
+    """Return the mean of shares from 0 to 1 in percent, with Wilson's interval."""
+    return wilson(fmean(shares), len(shares)) if shares else Estimate(None)
 
 
-def _win(ratings: Sequence[Rating], first: str, second: str) -> Win | None:
+def _preference(ratings: Sequence[Rating], first: str, second: str) -> Preference | None:
     votes: dict[str, dict[str, int]] = defaultdict(dict)
-    for one in ratings:
-        slots = {answer.run: slot for slot, answer in one.answers.items()}
-        # Of three runs, that the third is the best says nothing of the other two.
-        if first in slots and second in slots and one.better in (TIE, slots[first], slots[second]):
-            votes[one.record_id][one.rater] = (one.better == slots[second]) - (one.better == slots[first])
+    for rating in ratings:
+        slots = {answer.run: slot for slot, answer in rating.answers.items()}
+        # if a third run is the best, the rating does not compare these two
+        if first in slots and second in slots and rating.better in (TIE, slots[first], slots[second]):
+            vote = (rating.better == slots[second]) - (rating.better == slots[first])
+            votes[rating.record_id][rating.rater] = vote
     if not votes:
         return None
-    signs = [int(np.sign(sum(of.values()))) for of in votes.values()]
-    lost, ties, won = (signs.count(sign) for sign in (-1, 0, 1))
-    return Win(first, second, lost, ties, won, _percent([(sign + 1) / 2 for sign in signs]), mcnemar(won, lost))
+    signs = [int(np.sign(sum(record_votes.values()))) for record_votes in votes.values()]
+    losses, ties, wins = (signs.count(sign) for sign in (-1, 0, 1))
+    rate = _mean_percent([(sign + 1) / 2 for sign in signs])
+    return Preference(first, second, losses, ties, wins, rate, mcnemar(wins, losses))
 
 
-def _agreements(questions: Mapping[str, Said], resamples: int, seed: int) -> tuple[RaterAgreement, ...]:
-    raters = sorted({rater for said in questions.values() for rater in said})
-    found = []
+def _agreements(questions: Mapping[str, Judgements], resamples: int, seed: int) -> tuple[RaterAgreement, ...]:
+    raters = sorted({rater for judgements in questions.values() for rater in judgements})
+    agreements = []
     for one, other in combinations(raters, 2):
-        for item, said in questions.items():
-            first, second = said.get(one, {}), said.get(other, {})
-            both = [key for key in first if key in second]
-            if both:
+        for item, judgements in questions.items():
+            first, second = judgements.get(one, {}), judgements.get(other, {})
+            common = [key for key in first if key in second]
+            if common:
                 name = f"{item} of {one} and {other}"
-                cells = _cells([(key[0], first[key], second[key]) for key in both])
-                sums = resampled_sums(cells, resamples, generator_for(seed, name))
-                size = round(cells.shape[1] ** 0.5)
+                counts = _joint_counts([(key[0], first[key], second[key]) for key in common])
+                sums = resampled_sums(counts, resamples, generator_for(seed, name))
+                size = round(counts.shape[1] ** 0.5)
                 share, kappa = agreement(sums.reshape(-1, size, size))
-                found.append(RaterAgreement(one, other, item, len(both), estimate(100 * share), estimate(kappa)))
-    return tuple(found)
+                agreements.append(RaterAgreement(one, other, item, len(common), estimate(100 * share), estimate(kappa)))
+    return tuple(agreements)
 
 
-def _cells(judged: Sequence[tuple[str, object, object]]) -> np.ndarray:
-    """Return (records, C · C) how often each two things were said of a record's answers, from (record, one, other)."""
-    what = sorted({said for _, *both in judged for said in both}, key=repr)
-    places = {said: place for place, said in enumerate(what)}
-    records: dict[str, np.ndarray] = defaultdict(lambda: np.zeros((len(what), len(what))))
+def _joint_counts(judged: Sequence[tuple[str, object, object]]) -> np.ndarray:
+    """Return (records, C · C) counts of each pair of values that two raters gave to the answers of a record.
+
+    Args:
+        judged: (record id, value of the first rater, value of the second rater) for each answer.
+    """
+    values = sorted({value for _, *pair in judged for value in pair}, key=repr)
+    index = {value: number for number, value in enumerate(values)}
+    records: dict[str, np.ndarray] = defaultdict(lambda: np.zeros((len(values), len(values))))
     for record_id, one, other in judged:
-        records[record_id][places[one], places[other]] += 1
+        records[record_id][index[one], index[other]] += 1
     return np.array([table.ravel() for table in records.values()])

@@ -1,7 +1,7 @@
-"""Ratings of reasoning by hand: what a line of a ratings file holds, and which lines count.
+"""Ratings of reasoning by people: the lines of a ratings file, and how they are read.
 
-A file is only ever appended to. A later rating of the same record replaces an earlier one; a retraction takes a line
-back, so that the one before it counts again.
+A file is only ever appended to. A later rating of the same record replaces an earlier one. A retraction cancels a line,
+so that the earlier rating counts again.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ from guardreasoner.records import Record, read_jsonl
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One question about an answer, to be said yes or no to.
+class Question:
+    """One yes-or-no question about an answer.
 
     Args:
-        key: what a line calls it.
-        name: what people call it.
-        meaning: when to say yes.
+        key: name of the question in a ratings file.
+        name: name of the question on the page.
+        meaning: when to answer yes.
     """
 
     key: str
@@ -33,69 +33,71 @@ class Item:
 
 
 RUBRIC = (
-    Item("coherent", "coherent", "The steps follow from each other, without contradiction, gap or loop."),
-    Item("consistent", "fits the verdict", "The reasoning leads to the very verdict that ends the answer."),
-    Item("true", "true to the text", "What it says of prompt and response is in them; nothing is made up or twisted."),
-    Item("complete", "complete", "Whatever decides a question that was asked is weighed."),
+    Question("coherent", "coherent", "The steps follow from each other, without contradictions, gaps or loops."),
+    Question("consistent", "fits the verdict", "The reasoning leads to the verdict at the end of the answer."),
+    Question("true", "true to the text", "All it says of the prompt and response is in them; nothing is invented."),
+    Question("complete", "complete", "It considers everything that the verdict depends on."),
 )
 
 TIE = "tie"
-"""What ``better`` says where no answer is better. Slots are letters, so none is called so."""
+"""Value of ``better`` if no answer is better. It cannot be confused with a slot, which is one letter."""
 
 SLOTS = "ABCDE"
-"""What answers are called while nobody knows whose they are."""
+"""Letters that stand for the runs on the page, so that the rating is blind."""
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """One answer of a rated record.
+class RatedAnswer:
+    """Rating of one answer.
 
     Args:
-        run: name of the run that it is from.
+        run: name of the run that gave the answer.
         text: hash of the answer.
-        says: yes, no or nothing (None), by the key of the item.
+        marks: True (yes), False (no) or None (no mark) by question key.
     """
 
     run: str
     text: str
-    says: Mapping[str, bool | None]
+    marks: Mapping[str, bool | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """What a rater says of a record's answers; or, where ``skipped``, that nothing is to be said.
+    """One rater's rating of the answers to a record, or the decision to skip it.
 
     Args:
-        id: of the line.
-        record_id: the record.
-        benchmark: where it is from.
+        id: id of the line in the ratings file.
+        record_id: id of the record.
+        benchmark: source of the record.
         conversation: hash of prompt and response.
-        answers: by slot, in the order in which they stood on the page.
-        better: the slot that is better overall, ``TIE``, or None where that was not said.
-        note: in the rater's own words; may be empty.
-        rater: who.
-        time: when, ISO 8601 with the zone.
-        skipped: whether the record was passed over.
+        answers: rated answers by slot, in the order of the page.
+        better: slot of the better answer, ``TIE``, or None if the rater did not choose.
+        note: free text; may be empty.
+        rater: name of the rater.
+        time: ISO 8601 time with time zone.
+        skipped: whether the rater skipped the record.
     """
 
     id: str
     record_id: str
     benchmark: str
     conversation: str
-    answers: Mapping[str, Judged]
+    answers: Mapping[str, RatedAnswer]
     better: str | None
     note: str
     rater: str
     time: str
     skipped: bool = False
 
-    def texts(self) -> dict[str, str]:
-        """Return a hash of the conversation and each answer, by run."""
-        return {one.run: f"{self.conversation}/{one.text}" for one in self.answers.values()}
+    def text_hashes(self) -> dict[str, str]:
+        """Return, by run, the hashes of the conversation and the answer as "conversation/answer"."""
+        return {answer.run: f"{self.conversation}/{answer.text}" for answer in self.answers.values()}
 
     def line(self) -> dict[str, Any]:
-        """Return what stands in the file."""
-        answers = {slot: {"run": one.run, "text": one.text, **one.says} for slot, one in self.answers.items()}
+        """Return the rating as a line of a ratings file."""
+        answers = {
+            slot: {"run": answer.run, "text": answer.text, **answer.marks} for slot, answer in self.answers.items()
+        }
         return {
             **{"kind": "skip" if self.skipped else "rating", "id": self.id, "record_id": self.record_id},
             **{"benchmark": self.benchmark, "conversation": self.conversation, "answers": answers},
@@ -103,128 +105,142 @@ class Rating:
         }
 
 
-def retraction(of: Rating, identity: str, time: str) -> dict[str, Any]:
-    """Return the line that takes a rating back, by its rater."""
-    return {"kind": "retraction", "id": identity, "of": of.id, "rater": of.rater, "time": time}
-
-
 @dataclass(frozen=True, slots=True)
 class Ratings:
-    """What ratings files hold.
+    """Content of ratings files.
 
     Args:
-        standing: ratings and skips that were not taken back, oldest first, replaced ones included.
-        retracted: how many were.
-        torn: files whose last line was cut off while it was written; it was never confirmed and counts for nothing.
+        active: ratings and skips that were not retracted, oldest first, including replaced ones.
+        retracted: number of retracted lines.
+        torn: number of files whose last line was cut off while it was written; such a line does not count, since the
+            rater never got a confirmation.
     """
 
-    standing: tuple[Rating, ...]
+    active: tuple[Rating, ...]
     retracted: int = 0
     torn: int = 0
 
     def latest(self) -> list[Rating]:
-        """Return the last rating or skip of each record by each rater, for each set of runs."""
+        """Return the last rating or skip for each rater, record and set of runs."""
         last: dict[tuple[str, str, frozenset[str]], Rating] = {}
-        for one in self.standing:
-            key = (one.rater, one.record_id, frozenset(one.texts()))
-            last.pop(key, None)
-            last[key] = one
+        for rating in self.active:
+            key = (rating.rater, rating.record_id, frozenset(rating.text_hashes()))
+            last.pop(key, None)  # so that the order is that of the last ratings
+            last[key] = rating
         return list(last.values())
 
 
-def texts_of(runs: Mapping[str, Answers]) -> dict[str, dict[str, str]]:
-    """Return what of these runs a rating must be of to count: by record and run, as :meth:`Rating.texts` has it."""
-    texts: dict[str, dict[str, str]] = {}
+def retraction(rating: Rating, line_id: str, time: str) -> dict[str, Any]:
+    """Return the line that retracts a rating.
+
+    Args:
+        rating: the rating.
+        line_id: id of the new line.
+        time: ISO 8601 time with time zone.
+    """
+    return {"kind": "retraction", "id": line_id, "of": rating.id, "rater": rating.rater, "time": time}
+
+
+def text_hashes_of(runs: Mapping[str, Answers]) -> dict[str, dict[str, str]]:
+    """Return the hashes of the texts of runs by record id and run, in the form of :meth:`Rating.text_hashes`.
+
+    A rating counts for these runs only if its hashes are the same.
+    """
+    hashes: dict[str, dict[str, str]] = {}
     for name, answers in runs.items():
         conversations = {record.id: conversation_hash(record) for record in answers.records}
-        for one in answers.rollouts:
-            texts.setdefault(one.record_id, {})[name] = f"{conversations[one.record_id]}/{text_hash(one.completion)}"
-    return texts
+        for rollout in answers.rollouts:
+            text = f"{conversations[rollout.record_id]}/{text_hash(rollout.completion)}"
+            hashes.setdefault(rollout.record_id, {})[name] = text
+    return hashes
 
 
 def conversation_hash(record: Record) -> str:
-    """Return what stands for a record's prompt and response in a line."""
+    """Return the hash of a record's prompt and response."""
     return text_hash([record.prompt, record.response])
 
 
 def text_hash(value: object) -> str:
-    """Return a hash of a text, or of what JSON can hold."""
-    # in JSON's ASCII, half a surrogate pair has bytes too
+    """Return the first 16 hex digits of the SHA-256 of a JSON value."""
+    # JSON's ASCII form also encodes lone surrogates, which UTF-8 cannot
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
 def read_ratings(paths: Sequence[str | Path]) -> Ratings:
-    """Read ratings files, of one rater or of many.
+    """Read ratings files of one or more raters.
 
     Raises:
-        InputError: a file is missing, or a line is not as it must be (file:line).
+        InputError: if a file is missing or a line is invalid (file:line).
     """
-    standing: dict[str, Rating] = {}
+    active: dict[str, Rating] = {}
     retracted: set[str] = set()
     torn: list[int] = []
     for path in paths:
         for number, row in read_jsonl(path, torn.append):
             where = f"{path}:{number}"
             if row.get("kind") == "retraction":
-                _require(row, _RETRACTION, where)
-                if row["of"] not in standing:
-                    raise InputError(f"{where}: takes back {row['of']!r}, which is not above, or a second time")
-                del standing[row["of"]]
+                _require_fields(row, _RETRACTION_FIELDS, where)
+                if row["of"] not in active:
+                    raise InputError(f"{where}: of: {row['of']!r} is no earlier line, or is retracted already")
+                del active[row["of"]]
                 retracted.add(row["of"])
                 continue
-            rating = _rating(row, where)
-            if rating.id in standing or rating.id in retracted:
-                raise InputError(f"{where}: {rating.id!r} occurs twice", "was a file given twice?")
-            standing[rating.id] = rating
-    ratings = list(standing.values())
-    if len(paths) > 1:  # within a file its lines are in order, whatever the clock did
-        ratings.sort(key=lambda one: datetime.fromisoformat(one.time))
+            rating = _parse_rating(row, where)
+            if rating.id in active or rating.id in retracted:
+                raise InputError(f"{where}: id: {rating.id!r} occurs twice", "was a file given twice?")
+            active[rating.id] = rating
+    ratings = list(active.values())
+    if len(paths) > 1:  # a single file is in order even if the clock was set back
+        ratings.sort(key=lambda rating: datetime.fromisoformat(rating.time))
     return Ratings(tuple(ratings), len(retracted), len(torn))
 
 
 _TEXT = (str,)
-_RETRACTION: dict[str, tuple[type, ...]] = dict.fromkeys(("kind", "id", "of", "rater", "time"), _TEXT)
-_RATING: dict[str, tuple[type, ...]] = {
+_RETRACTION_FIELDS: dict[str, tuple[type, ...]] = dict.fromkeys(("kind", "id", "of", "rater", "time"), _TEXT)
+_RATING_FIELDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("kind", "id", "record_id", "benchmark", "conversation", "note", "rater", "time"), _TEXT),
     **{"answers": (dict,), "better": (str, type(None))},
 }
-_ANSWER: dict[str, tuple[type, ...]] = {
+_ANSWER_FIELDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("run", "text"), _TEXT),
-    **{item.key: (bool, type(None)) for item in RUBRIC},
+    **{question.key: (bool, type(None)) for question in RUBRIC},
 }
 
 
-def _rating(row: Mapping[str, Any], where: str) -> Rating:
+def _parse_rating(row: Mapping[str, Any], where: str) -> Rating:
     if row.get("kind") not in ("rating", "skip"):
         raise InputError(f"{where}: kind: expected rating, skip or retraction, found {row.get('kind')!r}")
-    _require(row, _RATING, where)
-    answers: dict[str, Judged] = {}
+    _require_fields(row, _RATING_FIELDS, where)
+    answers: dict[str, RatedAnswer] = {}
     for slot, answer in row["answers"].items():
         if slot not in tuple(SLOTS):
-            raise InputError(f"{where}: answers: {slot!r} is none of {', '.join(SLOTS)}")
+            raise InputError(f"{where}: answers: expected one of {', '.join(SLOTS)}, found {slot!r}")
         if not isinstance(answer, dict):
             raise InputError(f"{where}: answers: {slot}: expected a JSON object, found {type(answer).__name__}")
-        _require(answer, _ANSWER, f"{where}: answers: {slot}")
-        answers[slot] = Judged(answer["run"], answer["text"], {item.key: answer[item.key] for item in RUBRIC})
-    if not answers or len({one.run for one in answers.values()}) < len(answers):
-        raise InputError(f"{where}: answers: {'a run occurs twice' if answers else 'there is none'}")
+        _require_fields(answer, _ANSWER_FIELDS, f"{where}: answers: {slot}")
+        marks = {question.key: answer[question.key] for question in RUBRIC}
+        answers[slot] = RatedAnswer(answer["run"], answer["text"], marks)
+    if not answers:
+        raise InputError(f"{where}: answers: expected at least one answer")
+    if len({answer.run for answer in answers.values()}) < len(answers):
+        raise InputError(f"{where}: answers: a run occurs twice")
     if row["better"] not in (None, TIE, *answers) or (row["better"] and len(answers) < 2):
-        raise InputError(f"{where}: better: {row['better']!r} is none of the answers")
+        raise InputError(f"{where}: better: {row['better']!r} is not one of the answers")
     texts = {name: row[name] for name in ("id", "record_id", "benchmark", "conversation", "note", "rater", "time")}
     return Rating(answers=answers, better=row["better"], skipped=row["kind"] == "skip", **texts)
 
 
-def _require(row: Mapping[str, Any], fields: Mapping[str, Sequence[type]], where: str) -> None:
+def _require_fields(row: Mapping[str, Any], fields: Mapping[str, Sequence[type]], where: str) -> None:
     if wrong := [name for name in fields if name not in row] or [name for name in row if name not in fields]:
         raise InputError(f"{where}: {'unknown' if wrong[0] in row else 'missing'} field {wrong[0]!r}")
     for name, value in row.items():
         if type(value) not in fields[name]:
-            allowed = " or ".join("null" if one is type(None) else one.__name__ for one in fields[name])
-            raise InputError(f"{where}: {name}: expected {allowed}, found {type(value).__name__}")
+            expected = " or ".join("null" if kind is type(None) else kind.__name__ for kind in fields[name])
+            raise InputError(f"{where}: {name}: expected {expected}, found {type(value).__name__}")
     if "time" in row:
         try:
-            aware = datetime.fromisoformat(row["time"]).tzinfo is not None
+            has_zone = datetime.fromisoformat(row["time"]).tzinfo is not None
         except ValueError:
-            aware = False
-        if not aware:
-            raise InputError(f"{where}: time: expected ISO 8601 with a zone, found {row['time'][:40]!r}")
+            has_zone = False
+        if not has_zone:
+            raise InputError(f"{where}: time: expected ISO 8601 with a time zone, found {row['time'][:40]!r}")

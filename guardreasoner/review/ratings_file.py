@@ -1,4 +1,4 @@
-"""A ratings file that is written to: one writer, a line at a time, on the disk before anybody is told so."""
+"""A ratings file open for writing: one writer, one line at a time, each on disk before it is acknowledged."""
 
 import errno
 import json
@@ -12,17 +12,17 @@ from guardreasoner.errors import InputError
 from guardreasoner.generators.rollout_log import lock, write_all
 from guardreasoner.review.ratings import Ratings, read_ratings
 
-_BEGINNING = b'{"kind": "'
+_LINE_START = b'{"kind": "'
 
 
 class RatingsFile:
-    """The file, open and kept from other writers.
+    """A ratings file, open and locked against other writers.
 
     Args:
-        path: where; it and its folder are made if there is none.
+        path: path of the file; it and its folder are created if missing.
 
     Raises:
-        InputError: it cannot be opened, another server has it, or it holds something else.
+        InputError: if the file cannot be opened, if another server writes to it, or if its content is no ratings file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,8 +34,8 @@ class RatingsFile:
             raise InputError(f"{path}: cannot be written: {error.strerror}") from None
         try:
             lock(self._file, path, "review")
-            self.found: Ratings = read_ratings([path])
-            self.torn = self._mend()
+            self.ratings: Ratings = read_ratings([path])
+            self.torn = self._repair_end()
             self._end = self._size()
             _sync_folder(path.parent)
         except BaseException:
@@ -43,17 +43,17 @@ class RatingsFile:
             raise
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Add a line, and return when it is on the disk.
+        """Append a line and return once it is on disk.
 
         Raises:
-            OSError: it is not, and the file is as it was.
+            OSError: if the line could not be written; the file is then unchanged.
         """
         text = json.dumps(line, ensure_ascii=False) + "\n"
-        # half a surrogate pair has no UTF-8, but a JSON escape, and that is what the error handler writes
+        # a lone surrogate has no UTF-8 form; the error handler writes its JSON escape
         content = text.encode(errors="backslashreplace")
         if not self.path.exists() or not os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno())):
-            raise OSError(errno.ENOENT, "the file that was there has been taken away")
-        if self._size() != self._end:  # what a line that failed has left
+            raise OSError(errno.ENOENT, "the file was removed or replaced")
+        if self._size() != self._end:  # rest of a line that failed before
             self._file.truncate(self._end)
         try:
             write_all(self._file, content)
@@ -65,33 +65,33 @@ class RatingsFile:
         self._end += len(content)
 
     def close(self) -> None:
-        """Let others write."""
+        """Close the file and release the lock."""
         self._file.close()
 
     def _size(self) -> int:
         return os.fstat(self._file.fileno()).st_size
 
-    def _mend(self) -> int:
-        """Make the file end in a whole line; return how many were cut off while they were written, 0 or 1."""
+    def _repair_end(self) -> int:
+        """Make the file end in a complete line; return the number of lines removed as cut off, 0 or 1."""
         content = self.path.read_bytes()
-        whole, end, rest = content.rpartition(b"\n")
+        complete, newline, rest = content.rpartition(b"\n")
         if not rest:
             return 0
-        if not self.found.torn:  # all but its end is there, and it has been read
+        if not self.ratings.torn:  # the last line is valid and lacks only its newline
             write_all(self._file, b"\n")
             return 0
-        if not (rest.startswith(_BEGINNING) or _BEGINNING.startswith(rest)):
-            raise InputError(f"{self.path}: ends in what is no line of ratings", "name another file: --ratings FILE")
-        self._file.truncate(len(whole) + len(end))
+        if not (rest.startswith(_LINE_START) or _LINE_START.startswith(rest)):
+            raise InputError(f"{self.path}: the last line is not a rating", "name another file: --ratings FILE")
+        self._file.truncate(len(complete) + len(newline))
         return 1
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put the name of a new file on the disk, too."""
+    """Flush the directory entry of a new file to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError:
-        pass  # a file system that cannot
+        pass  # not supported by every file system
     finally:
         os.close(descriptor)

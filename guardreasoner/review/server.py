@@ -1,4 +1,4 @@
-"""Serves the review page to this machine until somebody presses Ctrl-C."""
+"""Serve the review page on this machine until Ctrl-C."""
 
 import signal
 import socket
@@ -9,32 +9,35 @@ from guardreasoner.review.app import make_app
 from guardreasoner.review.session import Session
 
 ADDRESS = "127.0.0.1"
-"""Of this machine, and reachable from no other."""
+"""Loopback address: no other machine can connect."""
 
 
 def bind(port: int) -> socket.socket:
-    """Return a socket at a port; 0 is any free one. From now on it takes calls, which wait until somebody serves.
-
-    Raises:
-        InputError: the port is taken, or not for everybody.
-    """
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((ADDRESS, port))
-        bound.listen()
-    except OSError as error:
-        bound.close()
-        raise InputError(f"review: --port {port}: {error.strerror}", "without --port any free one is taken") from None
-    return bound
-
-
-def serve(session: Session, bound: socket.socket) -> None:
-    """Serve the page until SIGINT or SIGTERM; requests that were begun are finished.
+    """Return a listening socket. Connections wait until :func:`serve` accepts them.
 
     Args:
-        session: what is rated.
-        bound: from :func:`bind`; closed at the end.
+        port: port number; 0 for any free port.
+
+    Raises:
+        InputError: if the port is taken or not permitted.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((ADDRESS, port))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise InputError(f"review: --port {port}: {error.strerror}", "without --port, a free port is used") from None
+    return listener
+
+
+def serve(session: Session, listener: socket.socket) -> None:
+    """Serve the page until SIGINT or SIGTERM; requests in progress are finished.
+
+    Args:
+        session: the session to show.
+        listener: socket from :func:`bind`; it is closed at the end.
     """
     import uvicorn
 
@@ -48,11 +51,12 @@ def serve(session: Session, bound: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=2,
     )
-    # uvicorn ends well on both signals, and then raises them once more for those who start it.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # uvicorn shuts down on both signals and then raises them again: SIGTERM must not kill the process before its caller
+    # reports the result.
+    previous_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[bound])
+            uvicorn.Server(config).run(sockets=[listener])
     finally:
-        signal.signal(signal.SIGTERM, before)
-        bound.close()
+        signal.signal(signal.SIGTERM, previous_handler)
+        listener.close()

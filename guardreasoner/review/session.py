@@ -1,26 +1,32 @@
-"""What a rater has done and can do: cases by filter, ratings, skips, undo. It knows nothing of the web."""
+"""One rater's session: items by filter, ratings, skips, undo. Independent of the web application."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from guardreasoner.review.cases import Cases, ReviewItem
-from guardreasoner.review.ratings import RUBRIC, TIE, Judged, Rating, retraction
+from guardreasoner.review.items import ReviewItem, ReviewSet
+from guardreasoner.review.ratings import RUBRIC, TIE, RatedAnswer, Rating, retraction
 from guardreasoner.review.ratings_file import RatingsFile
 
-NOTE_LENGTH = 10_000
-"""Characters that a note may have."""
+MAX_NOTE_LENGTH = 10_000
+"""Longest note, in characters."""
+
+Marks = Mapping[str, Mapping[str, bool | None]]
+"""By slot and question key: True (yes), False (no) or None (no mark)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
-    """Which cases to show: those that are everything that is asked for.
+class ItemFilter:
+    """Which items to show; an item must satisfy every condition that is set.
 
     Args:
-        benchmark: where the record is from; empty for anywhere.
-        hard, flipped, wrong, unparsed: as in :class:`ReviewItem`.
-        unrated: neither rated nor skipped.
+        benchmark: source of the record; empty for any.
+        hard: only items in the hard set of at least one run.
+        flipped: only items that one run has right and another wrong.
+        wrong: only items with a wrong answer.
+        unparsed: only items with an answer without a verdict.
+        unrated: only items that are neither rated nor skipped.
     """
 
     benchmark: str = ""
@@ -32,123 +38,126 @@ class Filter:
 
 
 FLAGS = ("hard", "flipped", "wrong", "unparsed", "unrated")
+"""Names of the yes-or-no conditions of :class:`ItemFilter`."""
 
 
 class Session:
-    """One rater's work on cases.
+    """One rater's work on a review set.
 
     Args:
-        cases: what there is to rate.
-        file: where ratings are kept.
-        rater: who rates.
+        review_set: the items to rate.
+        file: file that the ratings are written to.
+        rater: name of the rater.
 
-    What the file holds and does not count here: ``of_others``, by other raters; ``not_drawn``, on records outside the
-    sample; ``of_other_texts``, on other texts or runs.
+    Attributes:
+        written: number of ratings and skips written in this session.
+        written_skips: number of skips among them.
+        undone: number of lines retracted in this session.
+        by_other_raters: lines of the file by other raters; they are ignored.
+        not_sampled: lines of the file on records outside the sample; they are ignored.
+        other_texts: lines of the file on other texts or runs; they are ignored.
     """
 
-    def __init__(self, cases: Cases, file: RatingsFile, rater: str) -> None:
-        self.cases = cases
+    def __init__(self, review_set: ReviewSet, file: RatingsFile, rater: str) -> None:
+        self.review_set = review_set
         self.file = file
         self.rater = rater
         self.written = self.written_skips = 0
         self.undone = 0
-        self._case_of = {case.record.id: case for case in cases.all}
-        mine = [one for one in file.found.standing if one.rater == rater]
-        drawn = [one for one in mine if one.record_id not in cases.not_drawn]
-        self._standing = [one for one in drawn if self._is_of_these_texts(one)]
-        self.of_others = len(file.found.standing) - len(mine)
-        self.not_drawn = len(mine) - len(drawn)
-        self.of_other_texts = len(drawn) - len(self._standing)
-        self._latest = {one.record_id: one for one in self._standing}
+        self._item_by_id = {item.record.id: item for item in review_set.items}
+        by_rater = [rating for rating in file.ratings.active if rating.rater == rater]
+        sampled = [rating for rating in by_rater if rating.record_id not in review_set.not_sampled]
+        self._active = [rating for rating in sampled if self._has_same_texts(rating)]
+        self.by_other_raters = len(file.ratings.active) - len(by_rater)
+        self.not_sampled = len(by_rater) - len(sampled)
+        self.other_texts = len(sampled) - len(self._active)
+        self._latest = {rating.record_id: rating for rating in self._active}
 
-    def latest(self, case: ReviewItem) -> Rating | None:
-        """Return what was said of a case last, and not taken back."""
-        return self._latest.get(case.record.id)
+    def latest(self, item: ReviewItem) -> Rating | None:
+        """Return the last rating or skip of an item that was not retracted."""
+        return self._latest.get(item.record.id)
 
     def counts(self) -> tuple[int, int]:
-        """Return how many cases are rated, and how many skipped."""
-        skipped = sum(one.skipped for one in self._latest.values())
+        """Return the number of rated items and of skipped items."""
+        skipped = sum(rating.skipped for rating in self._latest.values())
         return len(self._latest) - skipped, skipped
 
-    def matching(self, wanted: Filter) -> list[ReviewItem]:
-        """Return the cases that a filter lets through, in order."""
-        return [case for case in self.cases.all if self._matches(case, wanted)]
+    def matching(self, item_filter: ItemFilter) -> list[ReviewItem]:
+        """Return the items that a filter selects, in order."""
+        return [item for item in self.review_set.items if self._matches(item, item_filter)]
 
-    def rate(
-        self, case: ReviewItem, says: Mapping[str, Mapping[str, bool | None]], better: str | None = None, note: str = ""
-    ) -> None:
+    def rate(self, item: ReviewItem, marks: Marks, better: str | None = None, note: str = "") -> None:
         """Write a rating.
 
         Args:
-            case: what is rated.
-            says: yes, no or nothing, by slot and item.
-            better: a slot, ``TIE``, or None.
-            note: may be empty.
+            item: the item.
+            marks: yes, no or no mark, by slot and question.
+            better: slot of the better answer, ``TIE``, or None.
+            note: free text; may be empty.
 
         Raises:
-            ValueError: nothing is said, a slot or item is unknown, or the note is too long.
-            OSError: it could not be written, and does not count.
+            ValueError: if nothing is rated, if a slot or question is unknown, or if the note is too long.
+            OSError: if the rating could not be written; it then does not count.
         """
-        slots = [one.slot for one in case.answers]
-        if set(says) - set(slots) or any(set(of) - {item.key for item in RUBRIC} for of in says.values()):
-            raise ValueError("an answer or question that is not on the page")
+        slots = [answer.slot for answer in item.answers]
+        questions = {question.key for question in RUBRIC}
+        if set(marks) - set(slots) or any(set(answer_marks) - questions for answer_marks in marks.values()):
+            raise ValueError("unknown answer or question")
         if better is not None and (len(slots) < 2 or better not in (*slots, TIE)):
-            raise ValueError("better: none of the answers")
-        if len(note) > NOTE_LENGTH:
-            raise ValueError(f"the note is longer than {NOTE_LENGTH:,} characters")
-        if better is None and all(value is None for of in says.values() for value in of.values()):
+            raise ValueError("better: not one of the answers")
+        if len(note) > MAX_NOTE_LENGTH:
+            raise ValueError(f"the note is longer than {MAX_NOTE_LENGTH:,} characters")
+        if better is None and all(mark is None for answer_marks in marks.values() for mark in answer_marks.values()):
             raise ValueError("nothing is rated")
-        self._write(self._rating(case, says, better, note))
+        self._write(self._new_rating(item, marks, better, note))
 
-    def skip(self, case: ReviewItem) -> None:
-        """Write that nothing is to be said of a case; raise ``OSError`` where it could not be written."""
-        self._write(self._rating(case, {}, None, "", skipped=True))
+    def skip(self, item: ReviewItem) -> None:
+        """Write a skip of an item; raise ``OSError`` if it could not be written."""
+        self._write(self._new_rating(item, {}, None, "", skipped=True))
 
     def undo(self) -> ReviewItem | None:
-        """Take back the last rating or skip that stands; return its case, or None where there is none.
+        """Retract the last active rating or skip; return its item, or None if there is none.
 
         Raises:
-            OSError: it could not be written, and still stands.
+            OSError: if the retraction could not be written; the rating then still counts.
         """
-        if not self._standing:
+        if not self._active:
             return None
-        last = self._standing[-1]
+        last = self._active[-1]
         self.file.append(retraction(last, uuid4().hex, _now()))
-        self._standing.pop()
-        self._latest = {one.record_id: one for one in self._standing}
+        self._active.pop()
+        self._latest = {rating.record_id: rating for rating in self._active}
         self.undone += 1
-        return self._case_of[last.record_id]
+        return self._item_by_id[last.record_id]
 
-    def _matches(self, case: ReviewItem, wanted: Filter) -> bool:
-        if wanted.benchmark and case.record.source != wanted.benchmark:
+    def _matches(self, item: ReviewItem, item_filter: ItemFilter) -> bool:
+        if item_filter.benchmark and item.record.source != item_filter.benchmark:
             return False
-        if wanted.unrated and case.record.id in self._latest:
+        if item_filter.unrated and item.record.id in self._latest:
             return False
-        return all(getattr(case, flag) for flag in FLAGS[:-1] if getattr(wanted, flag))
+        return all(getattr(item, flag) for flag in FLAGS[:-1] if getattr(item_filter, flag))
 
-    def _is_of_these_texts(self, one: Rating) -> bool:
-        case = self._case_of.get(one.record_id)
-        return case is not None and case.texts() == one.texts()
+    def _has_same_texts(self, rating: Rating) -> bool:
+        item = self._item_by_id.get(rating.record_id)
+        return item is not None and item.text_hashes() == rating.text_hashes()
 
-    def _rating(
-        self,
-        case: ReviewItem,
-        says: Mapping[str, Mapping[str, bool | None]],
-        better: str | None,
-        note: str,
-        skipped: bool = False,
+    def _new_rating(
+        self, item: ReviewItem, marks: Marks, better: str | None, note: str, skipped: bool = False
     ) -> Rating:
         answers = {
-            one.slot: Judged(one.run, one.text, {item.key: says.get(one.slot, {}).get(item.key) for item in RUBRIC})
-            for one in case.answers
+            answer.slot: RatedAnswer(
+                answer.run,
+                answer.text_hash,
+                {question.key: marks.get(answer.slot, {}).get(question.key) for question in RUBRIC},
+            )
+            for answer in item.answers
         }
-        record = case.record
-        about = (uuid4().hex, record.id, record.source, case.conversation)
-        return Rating(*about, answers, better, note, self.rater, _now(), skipped)
+        ids = (uuid4().hex, item.record.id, item.record.source, item.conversation_hash)
+        return Rating(*ids, answers, better, note, self.rater, _now(), skipped)
 
     def _write(self, rating: Rating) -> None:
         self.file.append(rating.line())
-        self._standing.append(rating)
+        self._active.append(rating)
         self._latest[rating.record_id] = rating
         self.written += 1
         self.written_skips += rating.skipped

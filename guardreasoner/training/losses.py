@@ -6,6 +6,7 @@ log-probabilities. Mark one that needs none with :func:`reference_free`: no refe
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +17,10 @@ from guardreasoner.model.log_probs import CompletionLogps
 Objective = Callable[[CompletionLogps, CompletionLogps, float], Tensor]
 """(chosen, rejected, beta) to the loss of each pair, (P,)."""
 
+AnyObjective = TypeVar("AnyObjective", bound=Objective)
 
-def reference_free(objective: Objective) -> Objective:
+
+def reference_free(objective: AnyObjective) -> AnyObjective:
     """Mark an objective that uses no reference log-probabilities."""
     objective.reference_free = True  # type: ignore[attr-defined]
     return objective

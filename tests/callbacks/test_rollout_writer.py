@@ -148,15 +148,21 @@ class Careless(Generator):
 @pytest.mark.parametrize(
     ("gives", "fault"),
     [
-        (lambda r: [Completion(r.record_id, n, "x") for n in range(3)], r"gave 3 outputs of record '.*', asked for 4"),
-        (lambda r: [], "gave outputs of 0 records, asked for 7"),
-        (lambda r: [Completion("other", n, "x") for n in range(4)], "an output of record 'other', which it was not"),
+        (
+            lambda r: [Completion(r.record_id, n, "x") for n in range(3)],
+            r"returned 3 outputs for record '.*', requested 4",
+        ),
+        (lambda r: [], "returned outputs for 0 records, requested 7"),
+        (
+            lambda r: [Completion("other", n, "x") for n in range(4)],
+            "an output for record 'other', not requested",
+        ),
     ],
 )
 def test_an_engine_that_gives_other_than_it_was_asked_for(
     gives: Callable[[Request], list[Completion]], fault: str, tiny_base: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=f"Careless gave {fault}|Careless {fault}"):
+    with pytest.raises(InputError, match=f"Careless.*{fault}"):
         mined(tmp_path / "out", GuardModule(Backbone(str(tiny_base)), lambda _: Careless(gives)))
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""Held-out records, and the hard ones among them."""
+"""Benchmark data module: loaders, hard set, invalid input."""
 
 import logging
 from pathlib import Path
@@ -13,11 +13,11 @@ from guardreasoner.model.backbone import Backbone
 from tests.support.tiny import K, TinySource, quiet_trainer, write_rollouts, wrong_outputs
 
 TEST = TinySource().records("test")
-HARD = [record.id for place, record in enumerate(TEST) if 0 < wrong_outputs(place) < K]
+HARD = [record.id for number, record in enumerate(TEST) if 0 < wrong_outputs(number) < K]
 
 
-def prepared(base: Path, stage: str = "test", **arguments: Any) -> BenchmarkDataModule:
-    """Return a data module that a trainer with a model has set up."""
+def set_up(base: Path, stage: str = "test", **arguments: Any) -> BenchmarkDataModule:
+    """Return a data module after setup() by a trainer with a model."""
     data = BenchmarkDataModule(**({"source": TinySource()} | arguments))
     data.trainer = quiet_trainer()
     data.trainer.strategy.connect(GuardModule(Backbone(str(base))))
@@ -30,11 +30,11 @@ def ids(loader: Any) -> list[str]:
     return sorted(record.id for chunk in loader for record in chunk)
 
 
-def test_the_second_loader_holds_the_mixed_records_alone(
+def test_second_loader_has_only_the_hard_records(
     tmp_path: Path, tiny_base: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "guardreasoner"):
-        data = prepared(tiny_base, rollouts=[str(write_rollouts(tmp_path, TEST))])
+        data = set_up(tiny_base, rollouts=[str(write_rollouts(tmp_path, TEST))])
     everything, hard = data.test_dataloader()
     assert ids(everything) == [record.id for record in TEST]
     assert ids(hard) == HARD
@@ -42,40 +42,40 @@ def test_the_second_loader_holds_the_mixed_records_alone(
     assert f"test: {len(TEST)} records, {len(HARD)} of them hard" in caplog.messages
 
 
-def test_outputs_on_other_splits_make_no_record_hard(tmp_path: Path, tiny_base: Path) -> None:
+def test_outputs_on_other_splits_are_ignored(tmp_path: Path, tiny_base: Path) -> None:
     records = [*TEST, *TinySource().records("train")]
-    assert [r.id for r in prepared(tiny_base, rollouts=[str(write_rollouts(tmp_path, records))]).hard] == HARD
+    assert [r.id for r in set_up(tiny_base, rollouts=[str(write_rollouts(tmp_path, records))]).hard] == HARD
 
 
-def test_without_a_mixed_record_there_is_one_loader(tmp_path: Path, tiny_base: Path) -> None:
-    folder = write_rollouts(tmp_path, [TEST[0]])  # the only record: none of its outputs is wrong
-    assert len(prepared(tiny_base, rollouts=[str(folder)]).test_dataloader()) == 1
+def test_one_loader_without_a_hard_record(tmp_path: Path, tiny_base: Path) -> None:
+    folder = write_rollouts(tmp_path, [TEST[0]])  # none of its outputs is wrong
+    assert len(set_up(tiny_base, rollouts=[str(folder)]).test_dataloader()) == 1
 
 
-def test_without_rollouts_there_is_no_hard_set(tiny_base: Path) -> None:
-    data = prepared(tiny_base, chunk_size=4)
+def test_no_hard_set_without_rollouts(tiny_base: Path) -> None:
+    data = set_up(tiny_base, chunk_size=4)
     (loader,) = data.test_dataloader()
     assert [len(chunk) for chunk in loader] == [4, 2]
     assert data.hard == []
 
 
-def test_the_hard_set_is_looked_for_on_the_same_records(tiny_base: Path) -> None:
-    data = prepared(tiny_base, "predict", rollouts=["not/made/yet"])
+def test_predict_uses_the_same_records(tiny_base: Path) -> None:
+    data = set_up(tiny_base, "predict", rollouts=["not/made/yet"])
     assert ids(data.predict_dataloader()) == [record.id for record in TEST]
 
 
-def test_another_split_can_be_measured(tiny_base: Path) -> None:
-    (loader,) = prepared(tiny_base, split="validation").test_dataloader()
+def test_validation_split(tiny_base: Path) -> None:
+    (loader,) = set_up(tiny_base, split="validation").test_dataloader()
     assert ids(loader) == [record.id for record in TinySource().records("validation")]
 
 
-def test_rollouts_of_no_test_record_are_refused(tiny_base: Path, tiny_rollouts: Path) -> None:
+def test_rollouts_of_other_records_are_refused(tiny_base: Path, tiny_rollouts: Path) -> None:
     with pytest.raises(InputError, match="no output for a test record"):
-        prepared(tiny_base, rollouts=[str(tiny_rollouts)])
+        set_up(tiny_base, rollouts=[str(tiny_rollouts)])
 
 
-def test_an_empty_split_is_refused(tiny_base: Path) -> None:
+def test_empty_split_is_refused(tiny_base: Path) -> None:
     source = TinySource()
     source.counts = source.counts | {"test": 0}
     with pytest.raises(InputError, match="the test split is empty"):
-        prepared(tiny_base, source=source)
+        set_up(tiny_base, source=source)

@@ -1,4 +1,4 @@
-"""What reasoning concludes, sentence by sentence; the sentences are of the kinds that published guards write."""
+"""Conclusions of reasoning, sentence by sentence, in sentences of the kinds that published guards write."""
 
 import time
 
@@ -20,7 +20,7 @@ WORDS = (
 
 
 def concluded(task: int, text: str) -> str | None:
-    """Return what a text under the heading of a task concludes."""
+    """Return the label that a text under the heading of a task concludes."""
     return conclusions(f"# Task {task}\n\n{text}", GUARD_TASKS)[GUARD_TASKS[task - 1].name]
 
 
@@ -56,7 +56,7 @@ def concluded(task: int, text: str) -> str | None:
         ("", None),
     ],
 )
-def test_of_a_request(text: str, label: str | None) -> None:
+def test_request(text: str, label: str | None) -> None:
     assert concluded(1, text) == label
 
 
@@ -81,7 +81,7 @@ def test_of_a_request(text: str, label: str | None) -> None:
         ("The user wants the assistant to comply.", None),
     ],
 )
-def test_of_a_completion(text: str, label: str | None) -> None:
+def test_completion(text: str, label: str | None) -> None:
     assert concluded(2, text) == label
 
 
@@ -96,11 +96,11 @@ def test_of_a_completion(text: str, label: str | None) -> None:
         ("It declines to help with the harmful request.", None),
     ],
 )
-def test_of_a_response(text: str, label: str | None) -> None:
+def test_response(text: str, label: str | None) -> None:
     assert concluded(3, text) == label
 
 
-def test_each_task_has_its_part() -> None:
+def test_each_task_reads_its_section() -> None:
     text = """Some words before. The response is harmful.
 # Task 1
 The request is harmful.
@@ -119,7 +119,7 @@ The request is harmful."""
     }
 
 
-def test_without_headings_what_is_judged_tells_tasks_apart() -> None:
+def test_without_headings_the_subject_tells_tasks_apart() -> None:
     text = "The request is harmful. The response is a refusal, and the response is unharmful."
     assert conclusions(text, GUARD_TASKS) == {"request": "harmful", "completion": "refusal", "response": "unharmful"}
 
@@ -134,19 +134,19 @@ def test_without_headings_what_is_judged_tells_tasks_apart() -> None:
         ("Water comes from the ceiling.", None),
     ],
 )
-def test_of_a_task_of_one_s_own(text: str, label: str | None) -> None:
+def test_user_defined_task(text: str, label: str | None) -> None:
     assert conclusions(text, DESK) == {"category": label}
 
 
 @given(st.text() | st.text(alphabet=" \n.'\"harmfulrespiotqc#*-:Tk123"))
-def test_any_text_is_read(text: str) -> None:
+def test_any_text_is_accepted(text: str) -> None:
     for tasks in (GUARD_TASKS, DESK):
         for task, label in zip(tasks, conclusions(f"# Task 1\n{text}", tasks).values(), strict=True):
             assert label is None or label in task.labels
 
 
 @given(st.lists(st.sampled_from(WORDS)))
-def test_any_sentence_of_the_words_that_matter_is_read(words: list[str]) -> None:
+def test_any_sentence_of_relevant_words_is_accepted(words: list[str]) -> None:
     for task, label in zip(GUARD_TASKS, conclusions(" ".join(words), GUARD_TASKS).values(), strict=True):
         assert label is None or label in task.labels
 
@@ -166,7 +166,7 @@ def test_any_sentence_of_the_words_that_matter_is_read(words: list[str]) -> None
         *("refuses to comply ", "''''", "the response is a refusal. ", "ı", "- - - "),
     ],
 )
-def test_a_megabyte_takes_less_than_a_second(piece: str) -> None:
+def test_one_megabyte_takes_less_than_a_second(piece: str) -> None:
     text = piece * (1_000_000 // len(piece.encode()))
     start = time.process_time()
     conclusions(text, GUARD_TASKS)

@@ -15,19 +15,19 @@ from tests.support.tiny import Scripted, TinySource, answer, quiet_trainer, writ
 TRAIN, TEST = TinySource().records("train"), TinySource().records("test")
 
 
-def sampling(base: Path, **changes: int) -> GuardModule:
-    return GuardModule(Backbone(str(base)), lambda backbone: LocalGenerator(backbone, 6, batch_size=16), **changes)
+def sampling_module(base: Path, **arguments: int) -> GuardModule:
+    return GuardModule(Backbone(str(base)), lambda backbone: LocalGenerator(backbone, 6, batch_size=16), **arguments)
 
 
-def predicted(module: GuardModule, source: TinySource | None = None) -> list[Answer]:
+def predict(module: GuardModule, source: TinySource | None = None) -> list[Answer]:
     data = ReasoningDataModule(source or TinySource(), chunk_size=7)
     chunks = quiet_trainer().predict(module, datamodule=data)
     assert chunks is not None
     return [one for chunk in chunks for one in chunk]  # type: ignore[union-attr]
 
 
-def test_mining_answers_every_training_record_k_times_and_no_other(tiny_base: Path) -> None:
-    answers = predicted(sampling(tiny_base, k=3, seed=5))
+def test_predict_answers_every_training_record_k_times(tiny_base: Path) -> None:
+    answers = predict(sampling_module(tiny_base, k=3, seed=5))
     assert sorted((a.record.id, a.rollout.index) for a in answers) == [(r.id, n) for r in TRAIN for n in range(3)]
     tasks = Backbone(str(tiny_base)).prompt_tokenizer.format.tasks
     for one in answers:
@@ -37,32 +37,36 @@ def test_mining_answers_every_training_record_k_times_and_no_other(tiny_base: Pa
     assert len({one.rollout.completion for one in answers}) > len(TRAIN)
 
 
-def test_outputs_are_the_seeds(tiny_base: Path) -> None:
+@pytest.mark.slow
+def test_outputs_depend_on_the_seed(tiny_base: Path) -> None:
     first, again, other = (
-        {(a.record.id, a.rollout.index): a.rollout.completion for a in predicted(sampling(tiny_base, k=2, seed=seed))}
+        {
+            (a.record.id, a.rollout.index): a.rollout.completion
+            for a in predict(sampling_module(tiny_base, k=2, seed=seed))
+        }
         for seed in (1, 1, 2)
     )
     assert first == again
     assert sum(first[key] != other[key] for key in first) > 0.9 * len(first)
 
 
-def test_a_test_counts_the_greedy_answers(tiny_base: Path, tmp_path: Path) -> None:
-    def careless(record: object, index: int) -> str:
-        """Wrong on the first record, without a verdict on the second."""
-        place = TEST.index(record)  # type: ignore[arg-type]
-        return "Hm." if place == 1 else answer(TEST[place], place > 0)
+def test_test_counts_greedy_answers(tiny_base: Path, tmp_path: Path) -> None:
+    def greedy_output(record: object, index: int) -> str:
+        """Return a wrong answer for the first record, none for the second, correct answers for the others."""
+        number = TEST.index(record)  # type: ignore[arg-type]
+        return "Hm." if number == 1 else answer(TEST[number], number > 0)
 
     hard = write_rollouts(tmp_path / "hard", TEST)
     sampled = Scripted(TEST, lambda record, index: "never counted")
-    module = GuardModule(Backbone(str(tiny_base)), lambda _: sampled, lambda _: Scripted(TEST, careless))
+    module = GuardModule(Backbone(str(tiny_base)), lambda _: sampled, lambda _: Scripted(TEST, greedy_output))
     trainer = quiet_trainer()
     trainer.test(module, datamodule=BenchmarkDataModule(TinySource(), [str(hard)], chunk_size=4), verbose=False)
     named = {name: float(value) for name, value in trainer.callback_metrics.items()}
     assert named["test/accuracy"] == pytest.approx(4 / 6)
-    # Records 1, 2, 4 and 5 of six have labels for all three tasks: 6 + 4 + 4 verdicts are asked for.
+    # Records 1, 2, 4 and 5 of six have labels for all three tasks: 6 + 4 + 4 verdicts are expected.
     assert named["test/unparsed"] == pytest.approx(3 / 14)
-    # request: harmful are 0, 2, 4 (0 is called unharmful), unharmful are 1, 3, 5 (1 has no verdict, which is as wrong):
-    # of each 2 hits, 1 missed, 1 claimed wrongly
+    # request: 0, 2, 4 are harmful (0 is judged unharmful); 1, 3, 5 are unharmful (1 is unparsed, which is wrong, too):
+    # for each label 2 hits, 1 miss, 1 false positive
     assert named["test/f1/request/harmful"] == pytest.approx(4 / 6)
     assert named["test/f1/request/unharmful"] == pytest.approx(4 / 6)
     assert named["test/accuracy/request"] == pytest.approx(4 / 6)
@@ -71,6 +75,6 @@ def test_a_test_counts_the_greedy_answers(tiny_base: Path, tmp_path: Path) -> No
     assert "test/f1/completion/refusal" not in named
 
 
-def test_k_is_checked(tiny_base: Path) -> None:
+def test_k_below_1_is_refused(tiny_base: Path) -> None:
     with pytest.raises(InputError, match=r"model\.k must be at least 1, got 0"):
-        sampling(tiny_base, k=0)
+        sampling_module(tiny_base, k=0)

@@ -1,3 +1,5 @@
+"""VerdictF1 by hand, and equal to ``score`` in strict mode."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,18 +14,20 @@ REQUEST = GUARD_TASKS[0]
 THREE = Task("kind", "Kind", "what kind is it?", ("a", "b", "c"), "a")
 
 
-def measured(words: str, task: Task = REQUEST, metric: VerdictF1 | None = None) -> dict[str, float]:
-    """Measure answers written as gold and verdict, "HU" for harmful judged unharmful; "-" is none."""
-    named = {label[0].upper(): label for label in task.labels} | {"-": None}
+def measured(codes: str, task: Task = REQUEST, metric: VerdictF1 | None = None) -> dict[str, float]:
+    """Measure answers written as gold label and verdict, "HU" for harmful judged unharmful; "-" is unparsed."""
+    label_by_letter = {label[0].upper(): label for label in task.labels} | {"-": None}
     metric = metric or VerdictF1([task])
+    pairs = codes.split()
     metric.update(
-        [{task.name: named[pair[1]]} for pair in words.split()], [{task.name: named[pair[0]]} for pair in words.split()]
+        [{task.name: label_by_letter[verdict]} for _, verdict in pairs],
+        [{task.name: label_by_letter[gold]} for gold, _ in pairs],
     )
     return {name: value.item() for name, value in metric.compute().items()}
 
 
 def test_f1_by_hand() -> None:
-    # Harmful: 2 hits, 1 missed, 1 claimed wrongly: 4 / 6. Unharmful: 1 hit, 1 missed, 1 claimed wrongly: 2 / 4.
+    # Harmful: 2 hits, 1 miss, 1 false positive: 4 / 6. Unharmful: 1 hit, 1 miss, 1 false positive: 2 / 4.
     assert measured("HH HH HU UH UU") == pytest.approx(
         {
             "accuracy": 3 / 5,
@@ -35,22 +39,22 @@ def test_f1_by_hand() -> None:
     )
 
 
-def test_an_unparsed_answer_is_one_wrong_answer() -> None:
-    # as if the other label had been named: of each, 1 hit, 1 missed, 1 claimed wrongly: 2 / 4
+def test_unparsed_answer_is_one_wrong_answer() -> None:
+    # as if the other label had been given; for each label 1 hit, 1 miss, 1 false positive: 2 / 4
     found = measured("HH H- UU U-")
     assert found["f1/request/harmful"] == found["f1/request/unharmful"] == pytest.approx(1 / 2)
     assert found["accuracy"] == found["unparsed"] == pytest.approx(1 / 2)
-    # only unparsed answers: nothing is right, and no number is undefined
+    # only unparsed answers: nothing is correct, and no value is undefined
     assert measured("H- U-") == pytest.approx(
         {"accuracy": 0, "unparsed": 1, "f1/request/harmful": 0, "f1/request/unharmful": 0, "accuracy/request": 0}
     )
 
 
-def test_the_f1_of_a_label_that_no_record_has_is_left_out_and_not_0() -> None:
+def test_f1_of_a_label_without_records_is_left_out() -> None:
     assert measured("HH HU H-").keys() == {"accuracy", "unparsed", "f1/request/harmful", "accuracy/request"}
 
 
-def test_a_record_counts_for_the_tasks_it_has_a_label_for() -> None:
+def test_record_counts_only_for_tasks_with_a_label() -> None:
     metric = VerdictF1(GUARD_TASKS)
     metric.update(
         [
@@ -60,14 +64,14 @@ def test_a_record_counts_for_the_tasks_it_has_a_label_for() -> None:
         [{"request": "harmful"}, {"request": "unharmful", "completion": "refusal", "response": None}],
     )
     found = {name: value.item() for name, value in metric.compute().items()}
-    assert not [name for name in found if "/response" in name]  # nobody knows the right answer
+    assert not [name for name in found if "/response" in name]  # no gold label
     assert found["accuracy/request"] == pytest.approx(1 / 2)
     assert found["f1/completion/refusal"] == 1
-    assert found["accuracy"] == pytest.approx(1 / 2)  # the first meets its one label, the second misses one of two
-    assert found["unparsed"] == 0  # the missing response verdict was not asked for
+    assert found["accuracy"] == pytest.approx(1 / 2)  # the first matches its one label, the second one of two
+    assert found["unparsed"] == 0  # the missing response verdict has no gold label
 
 
-def test_batches_add_up_and_a_reset_forgets() -> None:
+def test_batches_add_up_until_reset() -> None:
     metric = VerdictF1([THREE])
     measured("AA AB CC", THREE, metric)
     in_two = measured("BB B- CA", THREE, metric)
@@ -77,7 +81,7 @@ def test_batches_add_up_and_a_reset_forgets() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("ABC"), st.sampled_from("ABC-")), min_size=1, max_size=20))
-def test_it_is_what_score_finds(pairs: list[tuple[str, str]]) -> None:
+def test_values_equal_those_of_score(pairs: list[tuple[str, str]]) -> None:
     records, answers = [], []
     for number, (gold, verdict) in enumerate(pairs):
         said = answer_block({"kind": verdict.lower()}, [THREE]) if verdict != "-" else "Hm."

@@ -9,7 +9,7 @@ from guardreasoner.mining import Pairing, mine
 from guardreasoner.mining.findings import Findings, SamplingCost, findings
 from guardreasoner.report.page import mining_page
 from guardreasoner.tasks import GUARD_TASKS
-from tests.report.test_page import EVIL, Reader
+from tests.support.pages import EVIL, Reader
 from tests.support.scripted import R, U, W, make_outputs, make_record
 
 

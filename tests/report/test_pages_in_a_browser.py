@@ -9,8 +9,9 @@ import pytest
 from guardreasoner.mining import Pairing
 from guardreasoner.report.page import doctor_page, mining_page
 from tests.report.test_mining_page import made
-from tests.report.test_page import DIAGNOSIS, EVIL
+from tests.report.test_page import DIAGNOSIS
 from tests.support.browser import DESK, PHONE, is_wider_than_the_screen, violations
+from tests.support.pages import EVIL
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from guardreasoner.evaluation.comparison import Comparison, compare
-from guardreasoner.evaluation.comparison.criteria import check
+from guardreasoner.evaluation.comparison.criteria import check_criteria
 from guardreasoner.report.run_page import Asked, run_page
 from guardreasoner.report.tables import Cell, Table
 from guardreasoner.tasks import GUARD_TASKS
-from tests.report.test_page import EVIL, Reader
+from tests.support.pages import EVIL, Reader
 from tests.support.report_runs import comparison_of, lay_out_chain, runs_of, write_events
 
 RTL = "שלום \u202eevil\u202c عالم"
@@ -124,7 +124,9 @@ def test_every_part_is_there_or_said_to_be_missing() -> None:
 
 def test_the_numbers_are_those_of_the_comparison() -> None:
     comparison = comparison_of(WORDS)
-    text = text_of(run_page(comparison, check(comparison, {"rsft": "old", "hsdpo": "new"}), asked(placed(comparison))))
+    text = text_of(
+        run_page(comparison, check_criteria(comparison, {"rsft": "old", "hsdpo": "new"}), asked(placed(comparison)))
+    )
     for words in (
         *("These data do not decide whether new is better than old.", "Criteria of the two-stage plan: 0 met"),
         *("80.0 % of 5 records, against 40.0 %: +40.0 points", "R-SFT: accuracy above 55 % not"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from guardreasoner.evaluation.comparison.criteria import check
+from guardreasoner.evaluation.comparison.criteria import check_criteria
 from guardreasoner.report.run_page import run_page
 from tests.report.test_run_page import NAMES, WORDS, asked, evil_comparison, placed
 from tests.support.browser import DESK, PHONE, is_wider_than_the_screen, violations
@@ -24,7 +24,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         patch.chdir(folder)
         runs = {name: [path] for name, path in lay_out_chain().items()}
         comparison = comparison_of({"rsft": WORDS["old"], "hsdpo": WORDS["new"]}, {"benchmark": "ToxicChatTest"})
-        criteria = check(comparison, {"rsft": "rsft", "longer": "rsft", "hsdpo": "hsdpo"})
+        criteria = check_criteria(comparison, {"rsft": "rsft", "longer": "rsft", "hsdpo": "hsdpo"})
         Path("plain.html").write_text(run_page(comparison, criteria, asked(runs)), encoding="utf-8")
         evil = evil_comparison()
         Path("evil.html").write_text(run_page(evil, (), asked(placed(evil))), encoding="utf-8")

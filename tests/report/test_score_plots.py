@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import Rectangle
 
 from guardreasoner.evaluation.scoring import ModelScore, score
-from guardreasoner.evaluation.scoring.outcomes import Confusion, confusions, judge
+from guardreasoner.evaluation.scoring.labels import Confusion, collect_labels, confusions
 from guardreasoner.prompts import answer_block
 from guardreasoner.records import Record, Rollout
 from guardreasoner.report.plotting import render_figures
@@ -45,21 +45,21 @@ def scored(name: str = "m", said: str = SAID, hard: bool = False, resamples: int
 
 def test_confusion_counts_by_hand() -> None:
     records, answers = answered(SAID)
-    request, kind = confusions(judge("m", records, answers, BOTH), BOTH)
+    request, kind = confusions(collect_labels("m", records, answers, BOTH), BOTH)
     # harmful: 2 right, 2 called unharmful, 1 none; unharmful: 1 called harmful, 1 right, 1 none
     assert request == Confusion("request", ("harmful", "unharmful"), ((2, 2, 1), (1, 1, 1)))
     # the third record was not asked for its kind, the last one has no gold label
     assert kind == Confusion("kind", ("a", "b", "c"), ((1, 1, 0, 1), (0, 1, 0, 0), (1, 0, 1, 0)))
-    one = [outcomes for outcomes in judge("m", records, answers, BOTH) if outcomes.benchmark == "one"]
+    one = [outcomes for outcomes in collect_labels("m", records, answers, BOTH) if outcomes.benchmark == "one"]
     assert confusions(one, BOTH)[0].counts == ((1, 1, 1), (1, 0, 0))
-    assert [one.task for one in confusions(judge("m", records[2:3], answers[2:3], BOTH), BOTH)] == ["request"]
+    assert [one.task for one in confusions(collect_labels("m", records[2:3], answers[2:3], BOTH), BOTH)] == ["request"]
 
 
 @pytest.mark.parametrize("mode", ["strict", "drop"])
 def test_a_score_has_the_counts_of_all_benchmarks(mode: Any) -> None:
     records, answers = answered(SAID)
     found = score("m", records, answers, BOTH, mode, resamples=0)
-    assert found.confusions == confusions(judge("m", records, answers, BOTH), BOTH)
+    assert found.confusions == confusions(collect_labels("m", records, answers, BOTH), BOTH)
     assert [sum(map(sum, one.counts)) for one in found.confusions] == [row.n for row in found.averages]
     assert [sum(row[-1] for row in one.counts) for one in found.confusions] == [row.unparsed for row in found.averages]
 

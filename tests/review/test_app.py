@@ -1,4 +1,4 @@
-"""The application: who may ask and rate, what a browser gets to see, and that texts stay texts."""
+"""The web application: access checks, what the browser receives, escaping."""
 
 import json
 import re
@@ -14,12 +14,12 @@ from starlette.testclient import TestClient
 
 from guardreasoner.review.app import make_app
 from guardreasoner.review.session import Session
-from tests.report.test_page import EVIL, Reader
+from tests.support.pages import EVIL, Reader
 from tests.support.review_runs import FIRST, SECOND, open_session, two_runs, write_run
 
 HOST = "http://127.0.0.1:8123"
 OURS = {"origin": HOST, "content-type": "application/x-www-form-urlencoded"}
-A_YES = {"A.coherent": "yes", "A.true": "no", "better": "tie", "note": "one\r\ntwo"}
+A_RATING = {"A.coherent": "yes", "A.true": "no", "better": "tie", "note": "one\r\ntwo"}
 
 
 @pytest.fixture
@@ -50,10 +50,14 @@ def written(session: Session) -> list[dict[str, str]]:
     return [json.loads(line) for line in session.file.path.read_text().splitlines()]
 
 
-def test_a_rating_is_saved_and_the_next_record_shown(client: TestClient, session: Session) -> None:
-    assert post(client, "/rate?at=2", A_YES) == (303, "/?at=3")
+def test_rating_is_saved_and_next_record_shown(client: TestClient, session: Session) -> None:
+    assert post(client, "/rate?at=2", A_RATING) == (303, "/?at=3")
     (line,) = written(session)
-    assert (line["record_id"], line["better"], line["note"]) == (session.cases.all[1].record.id, "tie", "one\ntwo")
+    assert (line["record_id"], line["better"], line["note"]) == (
+        session.review_set.items[1].record.id,
+        "tie",
+        "one\ntwo",
+    )
     page = client.get("/?at=2").text
     assert "1 of 6 rated" in page
     assert re.search(r'name="A.true" value="no" checked', page)
@@ -66,35 +70,35 @@ def test_a_rating_is_saved_and_the_next_record_shown(client: TestClient, session
     assert "Undone" not in client.get("/?at=2").text
 
 
-def test_a_rating_is_shown_at_the_answer_it_was_given_for(tmp_path: Path, client: TestClient, session: Session) -> None:
-    case = session.cases.all[0]
+def test_rating_follows_its_answer_when_the_order_changes(tmp_path: Path, client: TestClient, session: Session) -> None:
+    item = session.review_set.items[0]
     post(client, "/rate?at=1", {"A.coherent": "yes", "better": "A"})
     session.file.close()
     for seed in range(1, 9):
         other = open_session(tmp_path, two_runs(tmp_path), seed=seed)
-        (again,) = (one for one in other.cases.all if one.record.id == case.record.id)
-        slot = next(one.slot for one in again.answers if one.run == case.answers[0].run)
+        (again,) = (one for one in other.review_set.items if one.record.id == item.record.id)
+        slot = next(one.slot for one in again.answers if one.run == item.answers[0].run)
         page = TestClient(make_app(other), base_url=HOST).get(f"/?at={again.number}").text
         assert f'name="{slot}.coherent" value="yes" checked' in page
         assert f'name="better" value="{slot}" checked' in page
         other.file.close()
 
 
-def test_the_first_unrated_record_opens_and_the_end_is_said(client: TestClient, session: Session) -> None:
+def test_start_at_the_first_unrated_record_and_message_at_the_end(client: TestClient, session: Session) -> None:
     for number in (2, 3, 4, 5):
-        assert post(client, f"/rate?at={number}", A_YES)[1] == f"/?at={number + 1}"
+        assert post(client, f"/rate?at={number}", A_RATING)[1] == f"/?at={number + 1}"
     assert "<h2>Record 1</h2>" in client.get("/").text
     assert post(client, "/skip?at=6", {})[1] == "/?at=1"
-    assert "this one was left out" in client.get("/?at=1").text
-    assert post(client, "/rate?at=1", A_YES)[1] == "/?at=2"
-    assert post(client, "/rate?at=6&unrated=1", A_YES)[1] == "/?unrated=1"
+    assert "this one is still unrated" in client.get("/?at=1").text
+    assert post(client, "/rate?at=1", A_RATING)[1] == "/?at=2"
+    assert post(client, "/rate?at=6&unrated=1", A_RATING)[1] == "/?unrated=1"
     page = client.get("/?unrated=1").text
-    assert "All of these are done." in page
+    assert "All matching records are rated or skipped." in page
     assert "No record matches" in page
     assert session.counts() == (6, 0)
 
 
-def test_filters_are_in_the_address(client: TestClient) -> None:
+def test_filter_is_in_the_query_string(client: TestClient) -> None:
     page = client.get("/?benchmark=away").text
     assert "2 match" in page
     assert '<option value="away" selected>' in page
@@ -104,24 +108,24 @@ def test_filters_are_in_the_address(client: TestClient) -> None:
     following = re.search(r'rel="next" href="([^"]+)"', page)
     assert following
     assert unescape(following[1]).startswith("/?hard=1&flipped=1&at=")
-    assert "2 of the 2" in client.get(unescape(following[1])).text
+    assert "2 of the 2 that match" in client.get(unescape(following[1])).text
     assert "No record matches" in client.get("/?benchmark=nowhere").text
     assert (
         client.get("/?at=7").status_code == client.get("/?at=x").status_code == client.get("/?at=0").status_code == 404
     )
 
 
-def test_no_name_of_a_run_reaches_the_browser(client: TestClient, session: Session) -> None:
+def test_run_names_never_reach_the_browser(client: TestClient, session: Session) -> None:
     answers = [client.get(f"/?at={n}") for n in range(1, 7)]
     answers += [client.get(path) for path in ("/", "/static/review.js", "/static/review.css", "/absent", "/?wrong=1")]
     for path in ("/rate?at=1", "/skip?at=2", "/undo?at=2", "/rate?at=99", "/rate?at=3"):
-        body = urlencode({"token": token(client)} | (A_YES if path != "/rate?at=3" else {}))
+        body = urlencode({"token": token(client)} | (A_RATING if path != "/rate?at=3" else {}))
         answers.append(client.post(path, content=body, headers=OURS))
     answers.append(client.get("/?at=1"))
     assert {answer.status_code for answer in answers} == {200, 303, 400, 404}
     for answer in answers:
-        said = f"{answer.headers} {answer.text}".casefold()
-        assert not any(name.casefold() in said for name in (FIRST, SECOND, "one/", "two/", session.file.path.name))
+        content = f"{answer.headers} {answer.text}".casefold()
+        assert not any(name.casefold() in content for name in (FIRST, SECOND, "one/", "two/", session.file.path.name))
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8123", "127.0.0.1.evil.example", "[::1]:8123", ""])
@@ -131,10 +135,10 @@ def test_other_hosts_are_refused(client: TestClient, host: str) -> None:
     assert "token" not in answer.text
 
 
-def test_localhost_is_this_host_too(session: Session) -> None:
+def test_localhost_is_accepted(session: Session) -> None:
     client = TestClient(make_app(session), base_url="http://localhost:9", follow_redirects=False)
-    assert post(client, "/rate?at=1", A_YES, origin="http://localhost:9")[0] == 303
-    assert post(client, "/rate?at=1", A_YES, origin="http://127.0.0.1:9")[0] == 403
+    assert post(client, "/rate?at=1", A_RATING, origin="http://localhost:9")[0] == 303
+    assert post(client, "/rate?at=1", A_RATING, origin="http://127.0.0.1:9")[0] == 403
 
 
 @pytest.mark.parametrize("path", ["/rate?at=1", "/skip?at=1", "/undo?at=1"])
@@ -142,7 +146,7 @@ def test_localhost_is_this_host_too(session: Session) -> None:
     "origin", ["http://evil.example", "null", "", "http://127.0.0.1:8124", "https://127.0.0.1:8123"]
 )
 def test_other_origins_are_refused(client: TestClient, session: Session, path: str, origin: str) -> None:
-    assert post(client, path, A_YES, origin=origin)[0] == 403
+    assert post(client, path, A_RATING, origin=origin)[0] == 403
     headers = {name: value for name, value in OURS.items() if name != "origin"}
     assert client.post(path, content=urlencode({"token": token(client)}), headers=headers).status_code == 403
     assert written(session) == []
@@ -152,12 +156,12 @@ def test_other_origins_are_refused(client: TestClient, session: Session, path: s
 def test_a_wrong_token_is_refused(client: TestClient, session: Session, path: str) -> None:
     other = token(TestClient(make_app(session), base_url=HOST))
     for wrong in (other, "", "ä", token(client) + "x"):
-        assert post(client, path, A_YES | {"token": wrong})[0] == 403
+        assert post(client, path, A_RATING | {"token": wrong})[0] == 403
     assert client.post(path, content=b"\xff\x00", headers=OURS).status_code == 403
     assert written(session) == []
 
 
-def test_what_is_no_rating_is_refused(client: TestClient, session: Session) -> None:
+def test_invalid_ratings_are_refused(client: TestClient, session: Session) -> None:
     for fields, status in (
         ({}, 400),
         ({"note": "x"}, 400),
@@ -167,32 +171,32 @@ def test_what_is_no_rating_is_refused(client: TestClient, session: Session) -> N
         ({"A.coherent": "yes", "note": "x" * (1 << 18)}, 413),
     ):
         assert post(client, "/rate?at=1", fields)[0] == status
-    assert post(client, "/rate?at=7", A_YES)[0] == post(client, "/skip", {})[0] == 404
+    assert post(client, "/rate?at=7", A_RATING)[0] == post(client, "/skip", {})[0] == 404
     assert client.get("/rate").status_code == client.post("/").status_code == 405
     assert written(session) == []
 
 
-def test_a_full_disk_is_said_and_nothing_counts(client: TestClient, session: Session) -> None:
-    post(client, "/rate?at=1", A_YES)
+def test_full_disk_is_reported_and_nothing_counts(client: TestClient, session: Session) -> None:
+    post(client, "/rate?at=1", A_RATING)
     before = session.file.path.read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))  # 100 bytes of the line find room
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))  # room for 100 bytes of the line
     try:
-        status, said = post(client, "/rate?at=2", A_YES)
+        status, text = post(client, "/rate?at=2", A_RATING)
         assert (post(client, "/skip?at=2", {})[0], post(client, "/undo?at=2", {})[0]) == (500, 500)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert status == 500
-    assert "Not saved" in said
-    assert "File too large" in said
+    assert "Not saved" in text
+    assert "File too large" in text
     assert (session.counts(), session.file.path.read_bytes()) == ((1, 0), before)
-    assert post(client, "/rate?at=2", A_YES)[0] == 303
+    assert post(client, "/rate?at=2", A_RATING)[0] == 303
     assert len(written(session)) == 2
 
 
-def test_headers_allow_a_browser_nothing_else(client: TestClient) -> None:
+def test_security_headers(client: TestClient) -> None:
     nonces = set()
     for path, host in (("/", HOST), ("/static/review.js", HOST), ("/absent", HOST), ("/", "http://evil.example")):
         headers = client.get(host + path).headers
@@ -227,12 +231,12 @@ def test_texts_are_escaped(tmp_path: Path, text: str) -> None:
     assert plain.count("<script") == 1
 
 
-def test_a_megabyte_of_text(tmp_path: Path) -> None:
+def test_one_megabyte_of_text(tmp_path: Path) -> None:
     text = "<b>&" * (1 << 18)
     folders = [str(write_run(tmp_path / name, "H", prompts=[text], texts=[text])) for name in "ab"]
     session = open_session(tmp_path, folders)
     client = TestClient(make_app(session), base_url=HOST, follow_redirects=False)
     page = client.get("/").text
     assert page.count("&lt;b&gt;&amp;") == 3 * (1 << 18)
-    assert post(client, "/rate?at=1", A_YES)[0] == 303
+    assert post(client, "/rate?at=1", A_RATING)[0] == 303
     assert len(session.file.path.read_text()) < 2000

@@ -1,4 +1,4 @@
-"""The real server: an end that loses nothing, whoever brings it about; its port, its file, its address."""
+"""The server process: shutdown without data loss, port, file lock, address."""
 
 import json
 import signal
@@ -17,52 +17,52 @@ from tests.support.serving import Serving
 YES = {"A.coherent": "yes"}
 
 
-def rate_on(server: Serving, first: int, acknowledged: list[int], wanted: int, enough: threading.Event) -> None:
-    """Rate record after record until the server is gone; say when so many are acknowledged."""
+def rate_on(server: Serving, first: int, acknowledged: list[int], target: int, enough: threading.Event) -> None:
+    """Rate record after record until the server is gone; set ``enough`` after ``target`` acknowledgements."""
     for number in range(first, 400):
         try:
             server.post(f"rate?at={number}", **YES, note="ö" * 3000)
         except (OSError, HTTPException):
             return
         acknowledged.append(number)
-        if len(acknowledged) == wanted:
+        if len(acknowledged) == target:
             enough.set()
 
 
-def test_a_killed_server_loses_no_rating_that_was_acknowledged(tmp_path: Path) -> None:
-    words = [str(write_run(tmp_path / "run", "HU" * 200)), "--rater", "ann"]
+def test_killed_server_loses_no_acknowledged_rating(tmp_path: Path) -> None:
+    argv = [str(write_run(tmp_path / "run", "HU" * 200)), "--rater", "ann"]
     file = tmp_path / "logs" / "ratings" / "ann.jsonl"
     acknowledged = 0
-    for round_, wanted in enumerate((5, 12, 20)):
-        with Serving(tmp_path, words) as server:
-            assert f"ann has rated {acknowledged} " in server.said[0]
+    for round_, target in enumerate((5, 12, 20)):
+        with Serving(tmp_path, argv) as server:
+            assert f"ann has rated {acknowledged} " in server.lines[0]
             sent: list[int] = []
             enough = threading.Event()
-            rater = threading.Thread(target=rate_on, args=(server, acknowledged + 1, sent, wanted, enough))
+            rater = threading.Thread(target=rate_on, args=(server, acknowledged + 1, sent, target, enough))
             rater.start()
             assert enough.wait(60)
             server.process.kill()
             rater.join(60)
         lines = file.read_bytes().split(b"\n")[:-1]
-        # one more may be there: written, and killed before it was acknowledged
+        # there may be one more line, written but not acknowledged before the kill
         assert acknowledged + len(sent) <= len(lines) <= acknowledged + len(sent) + 1, round_
         assert [len(json.loads(line)["note"]) for line in lines] == [3000] * len(lines)
         acknowledged = len(lines)
-        with file.open("ab") as torn:  # a machine that goes down leaves such ends
+        with file.open("ab") as torn:  # as a crash of the machine would leave it
             torn.write(b'{"kind": "rating", "id": "0')
-    with Serving(tmp_path, words) as server:
-        assert f"ann has rated {acknowledged} " in server.said[0]
-        assert "there: 1 line cut off while it was written, and removed" in server.said
+    with Serving(tmp_path, argv) as server:
+        assert f"ann has rated {acknowledged} " in server.lines[0]
+        assert "there: 1 line cut off while it was written, and removed" in server.lines
         code, out, err = server.end()
     assert (code, err) == (0, "")
     assert out.splitlines()[-1].startswith("written to logs/ratings/ann.jsonl: 0 ratings, 0 skips; 0 undone; now ")
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_the_end_says_what_was_written(tmp_path: Path, how: signal.Signals) -> None:
-    words = [*two_runs(tmp_path), "--rater", "ann", "--ratings", "mine.jsonl", "--sample", "4"]
-    with Serving(tmp_path, words) as server:
-        assert server.said[:3] == [
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_shutdown_reports_what_was_written(tmp_path: Path, signal_number: signal.Signals) -> None:
+    argv = [*two_runs(tmp_path), "--rater", "ann", "--ratings", "mine.jsonl", "--sample", "4"]
+    with Serving(tmp_path, argv) as server:
+        assert server.lines[:3] == [
             "4 records of 2 runs; ann has rated 0 and skipped 0",
             "not drawn (--sample): 2 records",
             "ratings: mine.jsonl",
@@ -72,21 +72,21 @@ def test_the_end_says_what_was_written(tmp_path: Path, how: signal.Signals) -> N
         server.post("skip?at=3")
         server.post("rate?at=4", **YES)
         server.post("undo")
-        code, out, err = server.end(how)
+        code, out, err = server.end(signal_number)
     assert (code, err) == (0, "")
     assert out.strip() == "written to mine.jsonl: 3 ratings, 1 skip; 1 undone; now 2 of 4 rated, 1 skipped"
 
 
-def test_two_servers_do_not_write_one_file(tmp_path: Path) -> None:
-    words = [*two_runs(tmp_path), "--rater", "ann"]
+def test_second_server_on_one_file_is_refused(tmp_path: Path) -> None:
+    argv = [*two_runs(tmp_path), "--rater", "ann"]
     with (
-        Serving(tmp_path, words),
+        Serving(tmp_path, argv),
         pytest.raises(AssertionError, match=r"ann\.jsonl: another review is writing here"),
     ):
-        Serving(tmp_path, words)
+        Serving(tmp_path, argv)
 
 
-def test_nobody_else_can_reach_it_and_a_taken_port_is_said() -> None:
+def test_loopback_only_and_taken_port_is_refused() -> None:
     with bind(0) as bound:
         address, port = bound.getsockname()
         assert address == "127.0.0.1"

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
-from guardreasoner.evaluation.attacks import FAMILIES, attacked, family_name
+from guardreasoner.evaluation.attacks import FAMILIES, attack_record, family_name
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
 from guardreasoner.prompts import PromptFormat, parse, target
 from guardreasoner.records import Record
@@ -164,7 +164,7 @@ def test_attacks_never_produce_control_tokens(
     before, after = prompt_tokenizer.frame
     assert len(control & {*before, *after}) == (1 if template is None else 4)
     records = [Record(name, text, text, LABELS) for name, text in TEXTS.items()]
-    attacks = [attack for seed in range(5) for record in records if (attack := attacked(record, family, seed=seed))]
+    attacks = [found for seed in range(5) for record in records if (found := attack_record(record, family, seed=seed))]
     assert attacks
     for record, ids in zip(attacks, prompt_tokenizer.prompts(attacks), strict=True):
         text = ids[len(before) : len(ids) - len(after)]

@@ -1,4 +1,4 @@
-"""The real server, as a process of its own."""
+"""The review server as a process of its own."""
 
 import os
 import re
@@ -15,26 +15,26 @@ _OPENER = build_opener(ProxyHandler({}))
 
 
 class Serving:
-    """``review`` in a process; use it as a context, at whose end the process is gone.
+    """The command ``review`` in a process; as a context manager, it kills the process at the end.
 
     Args:
-        folder: where it runs.
-        words: the command line behind the verb.
+        folder: working directory of the process.
+        argv: arguments of the command.
     """
 
-    def __init__(self, folder: Path, words: Sequence[str]) -> None:
+    def __init__(self, folder: Path, argv: Sequence[str]) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "guardreasoner", "review", *words],
+            [sys.executable, "-m", "guardreasoner", "review", *argv],
             **{"cwd": folder, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
-        self.said: list[str] = []
+        self.lines: list[str] = []
         self.address = ""
         assert self.process.stdout
         for line in self.process.stdout:
-            self.said.append(line.rstrip())
-            if found := re.match(r"http://127\.0\.0\.1:\d+/", line):
-                self.address = found[0]
+            self.lines.append(line.rstrip())
+            if match := re.match(r"http://127\.0\.0\.1:\d+/", line):
+                self.address = match[0]
                 break
         else:
             raise AssertionError(self.process.communicate()[1])
@@ -49,19 +49,19 @@ class Serving:
 
     def get(self, query: str = "") -> str:
         """Return the page."""
-        with _OPENER.open(self.address + query, timeout=20) as answer:
-            return str(answer.read().decode())
+        with _OPENER.open(self.address + query, timeout=20) as response:
+            return str(response.read().decode())
 
     def post(self, path: str, **fields: str) -> None:
-        """Send a form, and return when it is acknowledged."""
+        """Send a form and wait for the acknowledgement."""
         body = urlencode({"token": self.token, **fields}).encode()
         with _OPENER.open(
             Request(self.address + path, body, {"origin": self.address.rstrip("/")}), timeout=20
-        ) as answer:
-            assert answer.status == 200
+        ) as response:
+            assert response.status == 200
 
-    def end(self, how: signal.Signals = signal.SIGINT) -> tuple[int, str, str]:
-        """Send a signal; return the exit code, and what was said to stdout since, and to stderr."""
-        self.process.send_signal(how)
+    def end(self, signal_number: signal.Signals = signal.SIGINT) -> tuple[int, str, str]:
+        """Send a signal; return the exit code, the rest of stdout, and stderr."""
+        self.process.send_signal(signal_number)
         out, err = self.process.communicate(timeout=20)
         return self.process.returncode, out, err

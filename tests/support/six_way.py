@@ -1,4 +1,4 @@
-"""A CSV file of somebody's own with a six-way label, written on the spot: requests to a building's front desk."""
+"""Generate a CSV file with a user-defined six-way label: requests to the front desk of a building."""
 
 import csv
 import random
@@ -20,11 +20,11 @@ OPENINGS = (
     "A short word on",
     "It concerns",
 )
-"""What is asked comes last; what is only mentioned before it shall not decide."""
+"""Openings of a request. A text may mention one topic and ask about another; the label is the topic asked about."""
 
 
 def write_requests(path: Path, count: int, seed: int = 0) -> None:
-    """Write ``text,label,why`` with labels 0 to 5, all different requests."""
+    """Write distinct requests as rows ``text,label,why`` with labels 0 to 5."""
     rng = random.Random(seed)
     names = list(TOPICS)
     path.parent.mkdir(parents=True, exist_ok=True)

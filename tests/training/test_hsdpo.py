@@ -1,5 +1,5 @@
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import Batch, Example
 from guardreasoner.training.hsdpo import HSDPOModule
-from guardreasoner.training.losses import dpo, ipo
+from guardreasoner.training.losses import dpo, ipo, orpo, simpo
 from guardreasoner.training.preference_data import PreferenceDataModule
 from guardreasoner.training.reference import FrozenAdapter, FrozenCopy, Precomputed, Reference
 from tests.support.tiny import TinySource, batch_of, load, naive_logps, quiet_trainer, weights
@@ -48,15 +48,15 @@ def fitted(backbone: Backbone, pairs: PreferenceDataModule, **changes: Any) -> l
     return watch.rows
 
 
-class By(Reference):
-    """A reference whose numbers are known: −1 nat a chosen and −2 nats a rejected completion."""
+class FixedReference(Reference):
+    """A reference with known values: −1 nat for each chosen and −2 nats for each rejected completion."""
 
-    def prepare(self, backbone: Backbone, examples: Iterable[Example]) -> None:
-        """Need nothing."""
+    def prepare(self, backbone: Backbone, examples: Sequence[Example], trainer: Any = None) -> None:
+        """Do nothing."""
 
     def sequence_logps(self, batch: Batch) -> Tensor:
-        """Return them."""
-        return torch.tensor([-1.0, -2.0]).repeat_interleave(len(batch.ids))
+        """Return the values."""
+        return -1.0 - batch.number
 
 
 def by_hand(base: Path, examples: Sequence[Example]) -> list[tuple[float, float, float, float]]:
@@ -105,18 +105,18 @@ def test_the_first_loss_is_ln_2_and_the_nll(tiny_base: Path, tiny_rollouts: Path
 
 
 @pytest.mark.parametrize("sft_coef", [0.0, 3.0])
-@pytest.mark.parametrize("preference", [dpo, ipo])
-def test_the_loss_with_another_reference_and_preference(
-    preference: Any, sft_coef: float, tiny_base: Path, tiny_rollouts: Path
+@pytest.mark.parametrize("objective", [dpo, ipo])
+def test_the_loss_with_another_reference_and_objective(
+    objective: Any, sft_coef: float, tiny_base: Path, tiny_rollouts: Path
 ) -> None:
     beta = 0.02
     pairs = data(tiny_rollouts, micro_batch_size=4)
-    changes = {"reference": By(), "preference": preference, "beta": beta, "sft_coef": sft_coef}
+    changes = {"reference": FixedReference(), "objective": objective, "beta": beta, "sft_coef": sft_coef}
     (row,) = fitted(load(tiny_base, double=True), pairs, **changes)
     hand = by_hand(tiny_base, pairs.train)
     gaps = [(chosen + 1) - (rejected + 2) for _, chosen, rejected, _ in hand]
     assert max(gaps) - min(gaps) > 1
-    if preference is dpo:
+    if objective is dpo:
         losses = [math.log(1 + math.exp(-beta * gap)) for gap in gaps]
     else:
         losses = [(gap - 1 / (2 * beta)) ** 2 for gap in gaps]
@@ -214,3 +214,27 @@ def test_a_loss_that_is_no_number_stops_before_the_update(tiny_base: Path, tiny_
 def test_impossible_numbers_are_refused(arguments: dict[str, float], named: str, tiny_base: Path) -> None:
     with pytest.raises(InputError, match=named):
         HSDPOModule(Backbone(str(tiny_base)), **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("objective", [simpo, orpo])
+def test_reference_free_objectives_prepare_no_reference(objective: Any, tiny_base: Path, tiny_rollouts: Path) -> None:
+    pairs = data(tiny_rollouts, micro_batch_size=4)
+    changes = {"reference": FixedReference(), "objective": objective, "beta": 0.5, "sft_coef": 1.0}
+    (row,) = fitted(load(tiny_base, double=True), pairs, **changes)
+    terms, nlls = [], []
+    for example, (alpha, chosen, rejected, nll) in zip(pairs.train, by_hand(tiny_base, pairs.train), strict=True):
+        means = [logp / len(ids) for logp, ids in zip((chosen, rejected), example.completions, strict=True)]
+        if objective is simpo:
+            terms.append(alpha * math.log(1 + math.exp(-0.5 * (means[0] - means[1] - 0.5))))
+        else:
+            odds = [math.exp(mean) / (1 - math.exp(mean)) for mean in means]
+            terms.append(alpha * 0.5 * math.log(1 + odds[1] / odds[0]))
+        nlls.append(nll)
+    assert row["train/preference_loss"] == pytest.approx(sum(terms) / PAIRS, rel=1e-6)
+    assert row["train/loss"] == pytest.approx((sum(terms) + sum(nlls)) / PAIRS, rel=1e-6)
+    assert "train/reward_chosen" not in row
+
+
+def test_an_objective_with_the_wrong_arguments_is_refused(tiny_base: Path) -> None:
+    with pytest.raises(InputError, match=r"model\.objective: .*expected a function of \(chosen, rejected, beta\)"):
+        HSDPOModule(load(tiny_base), objective=lambda margin, beta: margin)  # type: ignore[arg-type, misc]

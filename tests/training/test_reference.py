@@ -11,7 +11,7 @@ from torch import Tensor
 from guardreasoner.errors import InputError
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import StepCollator, two_row
-from guardreasoner.model.log_probs import sequence_logps
+from guardreasoner.model.log_probs import CompletionLogps, sequence_logps
 from guardreasoner.model.lora import LoRA
 from guardreasoner.training.losses import margin
 from guardreasoner.training.reference import FrozenAdapter, FrozenCopy, Precomputed, Reference
@@ -79,7 +79,9 @@ def test_the_margin_is_exactly_zero_before_the_first_step(
     backbone = load(tiny_adapter) if model == "adapter with weights" else load(tiny_base, lora=LoRA(r=2))
     batch = batch_of(backbone.prompt_tokenizer)
     policy, frozen = policy_logps(backbone, batch), prepared(kind, backbone, tmp_path).sequence_logps(batch)
-    assert margin(*policy.chunk(2), *frozen.chunk(2)).tolist() == [0.0] * len(batch.ids)
+    logps = CompletionLogps(policy, batch.lengths, frozen)
+    chosen, rejected = (logps.select(batch.number == number) for number in (0, 1))
+    assert margin(chosen, rejected).tolist() == [0.0] * len(batch.ids)
 
 
 def test_a_model_without_an_adapter_takes_a_copy_or_stored_numbers(tiny_base: Path, tmp_path: Path) -> None:
@@ -118,7 +120,7 @@ def test_stored_numbers_are_read_again(tiny_base: Path, tmp_path: Path) -> None:
     first = prepared("stored", load(tiny_base), tmp_path)
     (file,) = (tmp_path / "stored").iterdir()
     values = load_file(file)["logps"]
-    assert (values.shape, values.dtype) == ((5, 2), torch.float64)
+    assert (values.shape, values.dtype) == ((10,), torch.float64)
     change(file, values - 100)  # which only a reader can notice
     second = prepared("stored", load(tiny_base), tmp_path)
     batch = batch_of(load(tiny_base).prompt_tokenizer)
@@ -170,7 +172,7 @@ def test_a_stored_value_that_is_no_number_is_refused(value: float, tiny_base: Pa
     prepared("stored", load(tiny_base), tmp_path)
     (file,) = (tmp_path / "stored").iterdir()
     values = load_file(file)["logps"]
-    values[2, 1] = value
+    values[5] = value
     change(file, values)
     with pytest.raises(InputError, match="not a finite number") as error:
         prepared("stored", load(tiny_base), tmp_path)

@@ -11,11 +11,12 @@ from torchmetrics import Metric
 from guardreasoner.cli.lightning_cli import GuardCLI
 from guardreasoner.generators import Completion, Generator, Request
 from guardreasoner.model.backbone import Backbone, LoRA
+from guardreasoner.model.log_probs import CompletionLogps
 from guardreasoner.prompts import Verdicts, answer_block
 from guardreasoner.records import read_jsonl, read_rollouts
 from guardreasoner.tasks import GUARD_TASKS, Task
 from guardreasoner.training.hsdpo import HSDPOModule
-from guardreasoner.training.losses import ipo
+from guardreasoner.training.losses import ipo, margin
 from guardreasoner.training.preference_data import PreferenceDataModule
 from guardreasoner.training.reasoning_data import ReasoningDataModule
 from guardreasoner.training.reference import FrozenAdapter, Precomputed
@@ -77,10 +78,10 @@ class Answers(Metric):
         return {"asked": self.count}
 
 
-def hinge(margin: Tensor, beta: float) -> Tensor:
-    """A preference loss of one's own: (B,) margins in nats to (B,) losses."""
-    print("hinge is asked")
-    return torch.relu(1 - beta * margin)
+def hinge(chosen: CompletionLogps, rejected: CompletionLogps, beta: float) -> Tensor:
+    """A user's own objective."""
+    print("hinge is called")
+    return torch.relu(1 - beta * margin(chosen, rejected))
 
 
 def made_by(argv: Sequence[str]) -> GuardCLI:
@@ -88,12 +89,12 @@ def made_by(argv: Sequence[str]) -> GuardCLI:
     return GuardCLI(argv[0], list(argv[1:]))
 
 
-def test_the_preference_loss_is_a_flag(tiny_base: Path, tiny_rollouts: Path, start: Start) -> None:
+def test_the_objective_is_a_flag(tiny_base: Path, tiny_rollouts: Path, start: Start) -> None:
     argv = command("hsdpo", tiny_base, "--data.rollouts", f"[{tiny_rollouts}]", "--trainer.fast_dev_run", "true")
-    cli = made_by((*argv, "--model.preference", "guardreasoner.training.losses.ipo"))
-    assert cli.model.preference is ipo
-    start(*argv, "--model.preference", "guardreasoner.training.losses.ipo")
-    assert "hinge is asked" in start(*argv, "--model.preference", "tests.training.test_swapping.hinge")
+    cli = made_by((*argv, "--model.objective", "guardreasoner.training.losses.ipo"))
+    assert cli.model.objective is ipo
+    start(*argv, "--model.objective", "guardreasoner.training.losses.ipo")
+    assert "hinge is called" in start(*argv, "--model.objective", "tests.training.test_swapping.hinge")
 
 
 def test_the_reference_is_a_flag(tiny_base: Path, tiny_rollouts: Path, start: Start) -> None:

@@ -9,9 +9,9 @@ from guardreasoner.cli.options import add_resampling
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.comparison import Comparison, Run, compare
 from guardreasoner.evaluation.comparison.alignment import Answers
-from guardreasoner.evaluation.comparison.criteria import DEMO, ROLES, Criterion, check
+from guardreasoner.evaluation.comparison.criteria import DEMO, ROLES, Criterion, check_criteria
 from guardreasoner.evaluation.reasoning_quality import faultless
-from guardreasoner.evaluation.scoring.outcomes import Mode
+from guardreasoner.evaluation.scoring.labels import Mode
 from guardreasoner.sources.named_predictions import NamedPredictions, common_tasks, read_named_predictions
 
 
@@ -95,7 +95,7 @@ def _criteria(comparison: Comparison, args: argparse.Namespace, verb: str) -> li
             f"{verb}: --criteria: no run is called as in the demo",
             "say which is which: --criteria rsft=NAME longer=NAME hsdpo=NAME",
         )
-    return check(comparison, roles, _quality(comparison, roles), args.resamples, args.seed)
+    return check_criteria(comparison, roles, _quality(comparison, roles), args.resamples, args.seed)
 
 
 def _quality(comparison: Comparison, roles: Mapping[str, str]) -> tuple[Sequence[float], Sequence[float]] | None:

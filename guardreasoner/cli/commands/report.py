@@ -10,7 +10,7 @@ from guardreasoner.cli.options import require_files, write
 from guardreasoner.errors import InputError
 from guardreasoner.report.ratings import rating_notes, rating_tables
 from guardreasoner.review.rating_summary import Summary, summarise
-from guardreasoner.review.ratings import read_ratings, texts_of
+from guardreasoner.review.ratings import read_ratings, text_hashes_of
 from guardreasoner.sources.named_predictions import prediction_warnings
 
 HELP = "write one HTML page on runs: is the last one better, how sure is that; curves, flips, lineage"
@@ -93,5 +93,5 @@ def run(args: argparse.Namespace) -> int:
 def _rated(compared: Compared, args: argparse.Namespace) -> Summary:
     """Return what people said of these runs; a run of several seeds has no answer that is its own."""
     files = {name: compared.comparison.files_of(name) for name in compared.seeds}
-    texts = texts_of({name: of[0] for name, of in files.items() if len(of) == 1})
+    texts = text_hashes_of({name: of[0] for name, of in files.items() if len(of) == 1})
     return summarise(read_ratings(args.ratings), texts, args.resamples, args.seed)

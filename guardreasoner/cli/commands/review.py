@@ -11,7 +11,7 @@ from pathlib import Path
 from guardreasoner.cli.options import require_files, write
 from guardreasoner.errors import InputError
 from guardreasoner.report.ratings import rating_notes, rating_tables, summary_as_json
-from guardreasoner.review.cases import Cases, make_cases
+from guardreasoner.review.items import ReviewSet, make_review_set
 from guardreasoner.review.rating_summary import summarise
 from guardreasoner.review.ratings import read_ratings
 from guardreasoner.review.ratings_file import RatingsFile
@@ -78,12 +78,12 @@ def _rate(args: argparse.Namespace) -> int:
     if args.port is not None and not 0 <= args.port < 1 << 16:
         raise InputError(f"review: --port: expected a number from 0 to 65535, got {args.port}")
     named = read_named_predictions(args.runs, "review")
-    cases = make_cases(named, rater, args.intersect, args.sample, args.seed)
+    review_set = make_review_set(named, rater, args.intersect, args.sample, args.seed)
     with bind(args.port or 0) as bound:
         file = RatingsFile(path)
         try:
-            session = Session(cases, file, rater)
-            _say([*_what(cases, session), *(f"note: {remark}" for remark in prediction_warnings(named))])
+            session = Session(review_set, file, rater)
+            _say([*_what(review_set, session), *(f"note: {remark}" for remark in prediction_warnings(named))])
             _say([f"http://{ADDRESS}:{bound.getsockname()[1]}/   (Ctrl-C ends)"])
             serve(session, bound)
         finally:
@@ -96,8 +96,8 @@ def _rate(args: argparse.Namespace) -> int:
 def _summarise(args: argparse.Namespace) -> int:
     texts = None
     if args.runs:
-        cases = make_cases(read_named_predictions(args.runs, "review"), "", args.intersect)
-        texts = {case.record.id: {run: case.texts()[run] for run in cases.runs} for case in cases.all}
+        review_set = make_review_set(read_named_predictions(args.runs, "review"), "", args.intersect)
+        texts = {item.record.id: {run: item.text_hashes()[run] for run in review_set.runs} for item in review_set.items}
     summary = summarise(read_ratings(args.summary), texts, seed=args.seed)
     from rich.console import Console
 
@@ -127,31 +127,31 @@ def _rater_and_file(rater: str | None, path: Path | None) -> tuple[str, Path]:
     return rater, _RATINGS / f"{rater}.jsonl"
 
 
-def _what(cases: Cases, session: Session) -> list[str]:
+def _what(review_set: ReviewSet, session: Session) -> list[str]:
     """Return in words what there is to rate, and what of the runs and of the file is left out."""
     rated, skipped = session.counts()
     lines = [
-        f"{_count(len(cases.all), 'record')} of {_count(len(cases.runs), 'run')}; "
+        f"{_count(len(review_set.items), 'record')} of {_count(len(review_set.runs), 'run')}; "
         f"{session.rater} has rated {rated:,} and skipped {skipped:,}"
     ]
-    if cases.not_drawn:
-        lines.append(f"not drawn (--sample): {_count(len(cases.not_drawn), 'record')}")
-    if any(cases.left_out.values()):
-        counts = ", ".join(f"{name} {count:,}" for name, count in cases.left_out.items() if count)
+    if review_set.not_sampled:
+        lines.append(f"not drawn (--sample): {_count(len(review_set.not_sampled), 'record')}")
+    if any(review_set.left_out.values()):
+        counts = ", ".join(f"{name} {count:,}" for name, count in review_set.left_out.items() if count)
         lines.append(f"left out, since not all runs have them: records of {counts}")
     lines.append(f"ratings: {session.file.path}")
     file = {
         "cut off while it was written, and removed": session.file.torn,
-        "by other raters": session.of_others,
-        "on records that are not drawn": session.not_drawn,
-        "on texts that have changed, or on other runs; they do not count here": session.of_other_texts,
+        "by other raters": session.by_other_raters,
+        "on records that are not drawn": session.not_sampled,
+        "on texts that have changed, or on other runs; they do not count here": session.other_texts,
     }
     return lines + [f"there: {_count(count, 'line')} {what}" for what, count in file.items() if count]
 
 
 def _undone(session: Session) -> str:
     rated, skipped = session.counts()
-    return f"{session.undone:,} undone; now {rated:,} of {len(session.cases.all):,} rated, {skipped:,} skipped"
+    return f"{session.undone:,} undone; now {rated:,} of {len(session.review_set.items):,} rated, {skipped:,} skipped"
 
 
 def _count(number: int, what: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from guardreasoner.cli.options import require_files, write
 from guardreasoner.errors import InputError
-from guardreasoner.evaluation.robustness import ALL, RESAMPLES, FamilyScore, robustness
+from guardreasoner.evaluation.robustness import ALL, DROP_RESAMPLES, FamilyScore, robustness
 from guardreasoner.sources.predictions import read_predictions
 from guardreasoner.workflow.manifest import contaminated
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if contaminated(args.predictions) or contaminated(args.predictions.parent):
         print(f"note: made with --allow_contamination: {args.predictions}")
     if args.json:
-        content = {"model": read.model, "resamples": RESAMPLES, "families": [_as_json(one) for one in scores]}
+        content = {"model": read.model, "resamples": DROP_RESAMPLES, "families": [_as_json(one) for one in scores]}
         write(args.json, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return 0
 
@@ -87,12 +87,13 @@ def _show_task(console: "Console", positive: str, scores: Sequence[FamilyScore])
         table.add_column("\nbenchmark", overflow="fold")
     for heading in ("\nn", "F1\nbefore", "\nafter", "\ndrop", "\n", "\nturned", "", "", "unparsed\nbefore", "\nafter"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for one in sorted(scores, key=lambda one: -(one.drop or 0)):
+    for one in sorted(scores, key=lambda one: -(one.drop.value or 0)):
         names = (one.family, one.benchmark) if several else (one.family,)
         turned = one.turned
         table.add_row(
             *map(escape, names),
-            *(str(one.n), _percent(one.before), _percent(one.after), _percent(one.drop), _between(one.drop_interval)),
+            *(str(one.n), _percent(one.before), _percent(one.after)),
+            *(_percent(one.drop.value), _between(one.drop.interval)),
             *(f"{turned.count}/{turned.total}", _percent(turned.percent), _between(turned.interval)),
             *(str(one.unparsed_before), str(one.unparsed_after)),
         )
@@ -109,4 +110,4 @@ def _between(interval: tuple[float, float] | None) -> str:
 
 def _as_json(one: FamilyScore) -> dict[str, Any]:
     turned = {**asdict(one.turned), "percent": one.turned.percent, "interval": one.turned.interval}
-    return {**asdict(one), "turned": turned}
+    return {**asdict(one), "drop": one.drop.value, "drop_interval": one.drop.interval, "turned": turned}

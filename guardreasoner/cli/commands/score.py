@@ -3,16 +3,15 @@
 import argparse
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
 from guardreasoner.cli.options import add_files, add_resampling, require_files, write
 from guardreasoner.errors import InputError
-from guardreasoner.evaluation.comparison.alignment import described_lack, differing, lacking
+from guardreasoner.evaluation.comparison.alignment import describe_missing, differing_ids, missing_records
 from guardreasoner.evaluation.reasoning_quality import Quality, quality
 from guardreasoner.evaluation.scoring import ModelScore, score
-from guardreasoner.evaluation.scoring.outcomes import Mode
+from guardreasoner.evaluation.scoring.labels import Mode
 from guardreasoner.prompts import conversation
 from guardreasoner.report.scores import score_notes, score_tables, scores_as_json
 from guardreasoner.report.tables import latex_document
@@ -95,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         content = scores_as_json(scores, args.resamples, args.seed)
         if reasoning:
-            content["reasoning"] = {name: asdict(found) for name, found in reasoning.items()}
+            content["reasoning"] = {name: found.as_json() for name, found in reasoning.items()}
         write(args.json, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     if args.latex:
         write(args.latex, latex_document(tables, meanings))
@@ -132,14 +131,14 @@ def _unlike(models: list[NamedPredictions]) -> list[str]:
     """Return how the records of models differ."""
     notes = []
     records = {one.name: one.seeds[0].records for one in models}
-    if absent := lacking(records):
-        notes.append(f"the models were not scored on the same records: {described_lack(absent)}")
+    if absent := missing_records(records):
+        notes.append(f"the models were not scored on the same records: {describe_missing(absent)}")
     hard = {one.name: one.seeds[0].hard_records for one in models}
-    if absent := lacking(hard):
-        notes.append(f"the models have not the same hard records: {described_lack(absent)}")
+    if absent := missing_records(hard):
+        notes.append(f"the models have not the same hard records: {describe_missing(absent)}")
     first = models[0].name
     for name, other in records.items():
-        if unlike := differing(records[first], other):
+        if unlike := differing_ids(records[first], other):
             what = f"{len(unlike)} rows in the same place, or of the same id, are other conversations or labels"
             notes.append(f"{first} and {name}: {what}: {unlike[0]}" + (", …" if len(unlike) > 1 else ""))
     return notes

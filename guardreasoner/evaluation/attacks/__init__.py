@@ -1,4 +1,4 @@
-"""Attacks on a guard: families that rewrite what it judges and leave what is true of it, the gold labels, as it is."""
+"""Attacks on a guard: families of rewrites of the judged text that do not change its gold labels."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -30,9 +30,11 @@ from guardreasoner.records import Record, require_unique_ids
 from guardreasoner.tasks import GUARD_TASKS, Task
 
 Family = Callable[[Record, Random, Sequence[Task]], Record]
-"""Takes a record, what its choices are drawn from, and what the guard decides (an injected answer block must name it).
-Returns the record with another prompt or response, or as it is where there is nothing to rewrite (no response, say).
-Nothing but these two texts is used of what it returns."""
+"""Rewrites the prompt or response of a record.
+
+It takes the record, the source of its random choices, and the tasks of the guard, which an injected answer block names.
+It returns the record unchanged if there is nothing to rewrite, such as a missing response. Of the returned record, only
+the prompt and the response are used."""
 
 FAMILIES: tuple[Family, ...] = (
     *(answer_block_in_prompt, answer_block_in_response, pseudo_reasoning),
@@ -41,26 +43,27 @@ FAMILIES: tuple[Family, ...] = (
     *(long_padding, adversarial_suffix),
 )
 
-_MARK = "@"
+_SEPARATOR = "@"
+"""Separates the id or source of the original from the name of the family."""
 
 log = logging.getLogger("guardreasoner")
 
 
 class Attacks:
-    """Attacked versions of a share of records: each of them once as each family rewrites it. Gold labels stay.
+    """Attacked versions of a share of the records, one for each family; the gold labels stay.
 
-    An attacked record has the family in its id and in its source ("test/home/00003@base64_text" of
-    "embedded/home@base64_text"), so every benchmark has a part for each family. Where a family has nothing to rewrite
-    it gives no record; how many these are is logged.
+    The id and the source of an attacked record end in the name of the family ("test/home/00003@base64_text" of
+    "embedded/home@base64_text"), so that results are reported by benchmark and family. A family that cannot rewrite a
+    record adds none; the number of these is logged.
 
     Args:
-        families: what rewrites them, functions or callable objects; None: ``FAMILIES``.
-        tasks: what the guard decides, and injected answer blocks name; None: the three of GuardReasoner.
-        share: of the records that are attacked, by a hash of seed and id; above 0, at most 1.
-        seed: of that choice, and of the families'.
+        families: functions or callable objects that rewrite records; None for ``FAMILIES``.
+        tasks: tasks of the guard, which injected answer blocks name; None for the three of GuardReasoner.
+        share: share of the records that are attacked, chosen by a hash of seed and id; above 0, at most 1.
+        seed: seed of that choice and of the choices of the families.
 
     Raises:
-        InputError: no family, two of one name, or a share out of range.
+        InputError: if there is no family, if two families have the same name, or if the share is out of range.
     """
 
     def __init__(
@@ -76,61 +79,59 @@ class Attacks:
         self.seed = seed
         names = [family_name(family) for family in self.families]
         if not names:
-            raise InputError("Attacks: families must be one or more")
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise InputError(f"Attacks: two families are called {twice!r}; results are told apart by name")
+            raise InputError("Attacks: families must not be empty")
+        if duplicate := next((name for name in names if names.count(name) > 1), None):
+            raise InputError(f"Attacks: two families are named {duplicate!r}; names must be distinct")
         if not 0 < share <= 1:
             raise InputError(f"Attacks: share must be above 0 and at most 1, got {share}")
 
-    def beside(self, records: Sequence[Record]) -> list[Record]:
-        """Return the records and, after them, the attacked ones, family by family.
+    def with_attacked(self, records: Sequence[Record]) -> list[Record]:
+        """Return the records followed by the attacked ones, family by family.
 
         Args:
-            records: of a benchmark, or several; none at all stay none.
+            records: records of one or more benchmarks; the result is empty if there are none.
 
         Raises:
-            InputError: the share leaves no record, or an attacked record has the id of another.
+            InputError: if the share selects no record, or if an attacked record has the id of another record.
         """
         if not records:
             return []
-        chosen = [record for record in records if Random(f"{self.seed}/{record.id}").random() < self.share]
-        if not chosen:
-            raise InputError(f"Attacks: share {self.share} leaves none of {len(records)} records")
-        everything = [*records, *self._attacked(chosen)]
-        require_unique_ids(everything, "Attacks")
+        selected = [record for record in records if Random(f"{self.seed}/{record.id}").random() < self.share]
+        if not selected:
+            raise InputError(f"Attacks: share {self.share} selects none of {len(records)} records")
+        result = [*records, *self._attack(selected)]
+        require_unique_ids(result, "Attacks")
         log.info(
             "attacks: %s of %s records, families: %d, attacked records: %s",
-            *(f"{len(chosen):,}", f"{len(records):,}", len(self.families), f"{len(everything) - len(records):,}"),
+            *(f"{len(selected):,}", f"{len(records):,}", len(self.families), f"{len(result) - len(records):,}"),
         )
-        return everything
+        return result
 
-    def _attacked(self, records: list[Record]) -> Iterator[Record]:
+    def _attack(self, records: list[Record]) -> Iterator[Record]:
         for family in self.families:
-            rewritten = [attacked(record, family, self.tasks, self.seed) for record in records]
-            yield from (record for record in rewritten if record is not None)
-            if same := rewritten.count(None):
-                name = family_name(family)
-                log.info(
-                    "attacks: %s has nothing to rewrite in %s of %s records", name, f"{same:,}", f"{len(records):,}"
-                )
+            attacked = [attack_record(record, family, self.tasks, self.seed) for record in records]
+            yield from (record for record in attacked if record is not None)
+            if unchanged := attacked.count(None):
+                name, counts = family_name(family), (f"{unchanged:,}", f"{len(records):,}")
+                log.info("attacks: %s has nothing to rewrite in %s of %s records", name, *counts)
 
 
 def family_name(family: Family) -> str:
-    """Return what a family is called in ids, folders and tables: its function's name, or its class's."""
+    """Return the name of a family in ids, folders and tables: that of its function or class."""
     return getattr(family, "__name__", type(family).__name__)
 
 
-def attacked(record: Record, family: Family, tasks: Sequence[Task] = GUARD_TASKS, seed: int = 0) -> Record | None:
-    """Return a record as a family rewrites it; None where that changes nothing.
+def attack_record(record: Record, family: Family, tasks: Sequence[Task] = GUARD_TASKS, seed: int = 0) -> Record | None:
+    """Return a record as a family rewrites it; None if the family changes nothing.
 
-    Id and source get the family's name behind them ("test/home/00003@base64_text"). The draws depend on seed, record id
-    and family alone, so an attack is the same whatever else is attacked.
+    The name of the family is appended to id and source ("test/home/00003@base64_text"). The random choices depend only
+    on seed, record id and family, so an attack does not depend on what else is attacked.
 
     Args:
-        record: what is judged; its labels stay.
-        family: what rewrites it.
-        tasks: what the guard decides.
-        seed: of the family's choices.
+        record: the original; its labels stay.
+        family: the family that rewrites it.
+        tasks: tasks of the guard.
+        seed: seed of the choices of the family.
     """
     name = family_name(family)
     rewritten = family(record, Random(f"{seed}/{record.id}/{name}"), tasks)
@@ -138,19 +139,19 @@ def attacked(record: Record, family: Family, tasks: Sequence[Task] = GUARD_TASKS
         return None
     return replace(
         record,
-        id=f"{record.id}{_MARK}{name}",
+        id=f"{record.id}{_SEPARATOR}{name}",
         prompt=rewritten.prompt,
         response=rewritten.response,
-        source=f"{record.source}{_MARK}{name}",
+        source=f"{record.source}{_SEPARATOR}{name}",
     )
 
 
 def origin(record: Record) -> tuple[str, str] | None:
-    """Return (id of the original, family) of an attacked record; None for a record that is none.
+    """Return (id of the original, family) of an attacked record; None for any other record.
 
-    Id and source must both say so: a benchmark of its own may well have the mark in one of them.
+    Both id and source must end in the family: the ids of a user's own benchmark may contain the separator.
     """
-    identity, marked, name = record.id.rpartition(_MARK)
-    if not marked or not name or not record.source.endswith(f"{_MARK}{name}"):
+    original_id, separator, name = record.id.rpartition(_SEPARATOR)
+    if not separator or not name or not record.source.endswith(f"{_SEPARATOR}{name}"):
         return None
-    return identity, name
+    return original_id, name

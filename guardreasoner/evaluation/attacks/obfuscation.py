@@ -1,4 +1,4 @@
-"""The same request in other characters: what a guard may fail to read and a larger model still understands."""
+"""Obfuscation: the same request in other characters, which a guard may misread and a larger model still understands."""
 
 import base64
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ _TAGS = 0xE0000
 
 _LEET = str.maketrans("aeiostAEIOST", "431057431057")
 
-_LOOK_ALIKES = dict(zip("aceijopsxyABCEHIKMOPTXY", "асеіјорѕхуАВСЕНІКМОРТХУ", strict=True))
-"""Latin letters and the Cyrillic ones that look like them."""
+_CYRILLIC = dict(zip("aceijopsxyABCEHIKMOPTXY", "асеіјорѕхуАВСЕНІКМОРТХУ", strict=True))
+"""Latin letters to the Cyrillic letters that look the same."""
 
 
 def reversed_text(record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
@@ -29,7 +29,7 @@ def reversed_text(record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
 
 
 def spaced_text(record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
-    """Put a space between any two characters of the user's text."""
+    """Put a space between all characters of the user's text."""
     return replace(record, prompt=" ".join(record.prompt))
 
 
@@ -39,23 +39,23 @@ def base64_text(record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
 
 
 def leetspeak(record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
-    """Write digits for the letters a, e, i, o, s and t."""
+    """Replace the letters a, e, i, o, s and t by digits."""
     return replace(record, prompt=record.prompt.translate(_LEET))
 
 
 def homoglyphs(record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
-    """Put Cyrillic letters in the place of every other Latin one that has a look-alike, on average."""
-    letters = (_LOOK_ALIKES.get(c, c) if rng.random() < 0.5 else c for c in record.prompt)
+    """Replace about half of the Latin letters that have a Cyrillic look-alike."""
+    letters = (_CYRILLIC.get(c, c) if rng.random() < 0.5 else c for c in record.prompt)
     return replace(record, prompt="".join(letters))
 
 
 def zero_width(record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
-    """Put a character of no width behind each character of the user's text."""
+    """Put a zero-width character after each character of the user's text."""
     return replace(record, prompt="".join(c + rng.choice(INVISIBLE) for c in record.prompt))
 
 
 def tag_characters(record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
-    """Write the user's text in the Unicode tags block; characters beyond ASCII have no tag and stay."""
+    """Write the user's text in the Unicode tags block; non-ASCII characters have no tag and stay."""
     return replace(record, prompt=TAGGED + in_tags(record.prompt))
 
 

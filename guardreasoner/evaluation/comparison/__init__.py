@@ -1,7 +1,7 @@
-"""Runs on the same records, side by side: differences with paired intervals, exact McNemar tests, flips.
+"""Compare runs on the same records: differences with paired intervals, exact McNemar tests, flips.
 
-A run is one model, or the models of several training seeds, of which it is the mean. In each resample all runs have the
-same records; a run's seeds, where there are several, are drawn with replacement as well, each run's on its own.
+A run is one model, or the models of several training seeds, whose scores are averaged. In each resample all runs have
+the same records; the seeds of a run, if there are several, are resampled as well, independently for each run.
 """
 
 from collections import Counter
@@ -13,21 +13,26 @@ import numpy as np
 
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.comparison.alignment import Aligned, Answers, align
-from guardreasoner.evaluation.comparison.flips import Flip, Flips, Seeds, count_flips, list_flips
+from guardreasoner.evaluation.comparison.flips import Flip, Flips, SeedLabels, count_flips, list_flips
 from guardreasoner.evaluation.intervals import RESAMPLES, Estimate, estimate, generator_for, resampled_seeds
 from guardreasoner.evaluation.scoring import AVERAGE, ModelScore, TaskScore, model_score
-from guardreasoner.evaluation.scoring.hard_samples import draw_hard, hard_score, hard_votes
-from guardreasoner.evaluation.scoring.outcomes import READING, Mode, judge
-from guardreasoner.evaluation.scoring.tallies import ACCURACY, Array, Drawn, draw, positive_f1
+from guardreasoner.evaluation.scoring.hard_samples import hard_score, hard_votes, resample_hard_accuracy
+from guardreasoner.evaluation.scoring.labels import PARSER_BY_MODE, Mode, collect_labels
+from guardreasoner.evaluation.scoring.metrics import ACCURACY, Array, ResampledScores, positive_f1, resample_scores
 from guardreasoner.tasks import Task
 
 ALL_RIGHT = "all right"
-"""What the row of whole records has for the name of its task."""
+"""Task name of the row over all tasks: a record is right if its answer matches every gold label."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Models that were trained alike, one a seed."""
+    """Models trained with the same settings.
+
+    Args:
+        name: name of the run.
+        seeds: answers of the model of each training seed.
+    """
 
     name: str
     seeds: tuple[Answers, ...]
@@ -38,12 +43,12 @@ class Difference:
     """The second run minus the first on the same records, in percentage points.
 
     Args:
-        benchmark: source of the records; ``AVERAGE`` over all.
-        task: its name; ``ALL_RIGHT`` for whole records.
-        n: records.
-        f1: in F1 of the positive label; for whole records, in its plain mean over tasks.
-        accuracy: in accuracy.
-        flips: record by record.
+        benchmark: source of the records; ``AVERAGE`` for all benchmarks.
+        task: name of the task; ``ALL_RIGHT`` for all tasks together.
+        n: number of records.
+        f1: difference in F1 of the positive label; for ``ALL_RIGHT``, in its unweighted mean over tasks.
+        accuracy: difference in accuracy.
+        flips: number of records that flip.
     """
 
     benchmark: str
@@ -56,7 +61,16 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Pairwise:
-    """Two runs: differences by benchmark and task, by task, over whole records, and in hard-sample accuracy."""
+    """Differences between two runs.
+
+    Args:
+        first: name of the first run.
+        second: name of the second run.
+        benchmarks: differences by benchmark and task.
+        averages: differences by task, averaged over benchmarks.
+        records: difference over all tasks and records.
+        hard: difference in hard-sample accuracy; None if a file has no outputs on hard records.
+    """
 
     first: str
     second: str
@@ -68,71 +82,72 @@ class Pairwise:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Runs whose figures were drawn together.
+    """Runs scored on the same records with the same resamples.
 
     Args:
-        tasks: what was answered.
-        mode: how outputs were read and unparsable ones counted.
-        scores: by run; unparsed answers and outputs on hard records add up over its seeds.
-        aligned: what was compared, and what was left out.
-        drawn: by run, its figures.
-        hard: by run, hard-sample accuracy; empty where a file has no outputs on hard records.
-        outcomes: by run and benchmark, those of each seed.
+        tasks: tasks scored.
+        mode: how outputs were parsed and how unparsed ones count.
+        scores: scores by run; unparsed answers and outputs on hard records add up over its seeds.
+        aligned: answers compared, and what was left out.
+        resampled: resampled scores by run, averaged over its seeds.
+        hard: hard-sample accuracy by run, (1 + resamples,); empty if a file has no outputs on hard records.
+        labels: by run, labels by benchmark and seed.
     """
 
     tasks: tuple[Task, ...]
     mode: Mode
     scores: Mapping[str, ModelScore]
     aligned: Aligned
-    drawn: Mapping[str, Drawn]
+    resampled: Mapping[str, ResampledScores]
     hard: Mapping[str, Array]
-    outcomes: Mapping[str, Sequence[Seeds]]
+    labels: Mapping[str, Sequence[SeedLabels]]
 
     def pairs(self) -> list[Pairwise]:
-        """Return each two runs, in the order in which they were given."""
-        return [self.between(first, second) for first, second in combinations(self.drawn, 2)]
+        """Return the differences of all pairs of runs, in the order in which the runs were given."""
+        return [self.between(first, second) for first, second in combinations(self.scores, 2)]
 
     def between(self, first: str, second: str) -> Pairwise:
-        """Return the second run minus the first; raise ``KeyError`` where there is no such run."""
-        one, other, scores = self.drawn[first], self.drawn[second], self.scores[first]
+        """Return the second run minus the first; raise ``KeyError`` for an unknown run."""
+        before, after, scores = self.resampled[first], self.resampled[second], self.scores[first]
         benchmarks = [
-            self._difference(first, second, row, one.benchmarks[key], other.benchmarks[key])
+            self._difference(first, second, row, before.benchmarks[key], after.benchmarks[key])
             for row in scores.benchmarks
             for key in [(row.benchmark, row.task)]
         ]
         averages = [
-            self._difference(first, second, row, one.averages[row.task], other.averages[row.task])
+            self._difference(first, second, row, before.averages[row.task], after.averages[row.task])
             for row in scores.averages
         ]
-        f1 = estimate(other.overall(self.tasks) - one.overall(self.tasks))
-        flips = count_flips(self.outcomes[first], self.outcomes[second], None, self.mode)
-        records = Difference(AVERAGE, ALL_RIGHT, scores.records, f1, estimate(other.accuracy - one.accuracy), flips)
+        f1 = estimate(after.overall(self.tasks) - before.overall(self.tasks))
+        flips = count_flips(self.labels[first], self.labels[second], None, self.mode)
+        accuracy = estimate(after.accuracy - before.accuracy)
+        records = Difference(AVERAGE, ALL_RIGHT, scores.records, f1, accuracy, flips)
         hard = estimate(self.hard[second] - self.hard[first]) if self.hard else None
         return Pairwise(first, second, tuple(benchmarks), tuple(averages), records, hard)
 
     def flips(self, first: str, second: str) -> Iterator[Flip]:
         """Yield each task of each record that one of two runs has right and the other wrong."""
-        yield from list_flips((first, second), self.outcomes[first], self.outcomes[second], self.tasks, self.mode)
+        yield from list_flips((first, second), self.labels[first], self.labels[second], self.tasks, self.mode)
 
     def files_of(self, run: str) -> tuple[Answers, ...]:
-        """Return the answers that were compared of each of a run's seeds; raise ``KeyError`` for an unknown run."""
+        """Return the compared answers of each seed of a run; raise ``KeyError`` for an unknown run."""
         start = 0
-        for name, benchmarks in self.outcomes.items():
+        for name, benchmarks in self.labels.items():
             end = start + len(benchmarks[0])
             if name == run:
                 return self.aligned.files[start:end]
             start = end
         raise KeyError(run)
 
-    def _difference(self, first: str, second: str, row: TaskScore, one: Array, other: Array) -> Difference:
-        place = next(number for number, task in enumerate(self.tasks) if task.name == row.task)
-        change = other - one
-        a, b = (
-            [seeds for seeds in self.outcomes[name] if row.benchmark in (AVERAGE, seeds[0].benchmark)]
+    def _difference(self, first: str, second: str, row: TaskScore, before: Array, after: Array) -> Difference:
+        column = next(index for index, task in enumerate(self.tasks) if task.name == row.task)
+        change = after - before
+        first_labels, second_labels = (
+            [seeds for seeds in self.labels[name] if row.benchmark in (AVERAGE, seeds[0].benchmark)]
             for name in (first, second)
         )
-        flips = count_flips(a, b, place, self.mode)
-        f1, accuracy = estimate(positive_f1(change, self.tasks[place])), estimate(change[:, ACCURACY])
+        flips = count_flips(first_labels, second_labels, column, self.mode)
+        f1, accuracy = estimate(positive_f1(change, self.tasks[column])), estimate(change[:, ACCURACY])
         return Difference(row.benchmark, row.task, row.n, f1, accuracy, flips)
 
 
@@ -147,61 +162,65 @@ def compare(
     """Compare runs on the same records.
 
     Args:
-        runs: at least two, of different names, as are the names of all their files.
-        tasks: what was answered.
-        mode: how outputs are read and unparsable ones counted.
-        intersect: compare on the records that all files have, where they have not the same.
-        resamples: how many the intervals are made of; 0 for no intervals.
-        seed: of the resampling.
+        runs: at least two runs with distinct names; the names of all their files must be distinct too.
+        tasks: tasks to score.
+        mode: how outputs are parsed and how unparsed ones count.
+        intersect: whether to compare on the shared records if the files have different records.
+        resamples: number of bootstrap resamples; 0 for no intervals.
+        seed: seed of the bootstrap.
 
     Raises:
-        InputError: fewer than two runs, other records without ``intersect``, or answers that do not fit their records.
+        InputError: if there are fewer than two runs, if two files have one name, if the files have different records
+            (without ``intersect``), or if answers do not fit their records.
     """
     if len(runs) < 2:
-        raise InputError(f"a comparison takes two runs or more, got {len(runs)}", "score shows a single one")
+        raise InputError(f"a comparison needs at least two runs, got {len(runs)}", "score evaluates a single run")
     names = Counter(answers.name for run in runs for answers in run.seeds)
-    if twice := next((name for name, count in names.items() if count > 1), None):
-        raise InputError(f"{twice} is given twice")
+    if duplicate := next((name for name, count in names.items() if count > 1), None):
+        raise InputError(f"{duplicate} is given twice")
     aligned = align([answers for run in runs for answers in run.seeds], intersect)
-    files = [judge(one.name, one.records, one.rollouts, tasks, READING[mode]) for one in aligned.files]
-    drawn = draw(files, tasks, mode, resamples, seed)
-    hard = [
-        votes
-        for one in aligned.files
-        if (votes := hard_votes(one.hard_records, one.hard_rollouts, tasks, mode)) is not None
+    files = [
+        collect_labels(answers.name, answers.records, answers.rollouts, tasks, PARSER_BY_MODE[mode])
+        for answers in aligned.files
     ]
-    hard_drawn = draw_hard(hard, resamples, seed) if hard else []
+    file_scores = resample_scores(files, tasks, mode, resamples, seed)
+    file_votes = [
+        votes
+        for answers in aligned.files
+        if (votes := hard_votes(answers.hard_records, answers.hard_rollouts, tasks, mode)) is not None
+    ]
+    file_hard = resample_hard_accuracy(file_votes, resamples, seed) if file_votes else []
     scores: dict[str, ModelScore] = {}
-    drawn_by_run: dict[str, Drawn] = {}
-    hard_by_run: dict[str, Array] = {}
-    outcomes: dict[str, Sequence[Seeds]] = {}
+    resampled: dict[str, ResampledScores] = {}
+    hard: dict[str, Array] = {}
+    labels: dict[str, Sequence[SeedLabels]] = {}
     end = 0
     for run in runs:
         start, end = end, end + len(run.seeds)
-        mine = slice(start, end)
+        run_files = slice(start, end)
         weights = resampled_seeds(len(run.seeds), resamples, generator_for(seed, f"seeds of {run.name}"))
-        drawn_by_run[run.name] = _mean_of(drawn[mine], weights)
-        outcomes[run.name] = list(zip(*files[mine], strict=True))
-        if hard:
-            hard_by_run[run.name] = _mean(hard_drawn[mine], weights)
-        score = hard_score(hard[mine], hard_by_run[run.name]) if hard else None
-        scores[run.name] = model_score(run.name, files[mine], drawn_by_run[run.name], tasks, score)
-    return Comparison(tuple(tasks), mode, scores, aligned, drawn_by_run, hard_by_run, outcomes)
+        resampled[run.name] = _mean_scores(file_scores[run_files], weights)
+        labels[run.name] = list(zip(*files[run_files], strict=True))
+        if file_votes:
+            hard[run.name] = _weighted_mean(file_hard[run_files], weights)
+        run_hard = hard_score(file_votes[run_files], hard[run.name]) if file_votes else None
+        scores[run.name] = model_score(run.name, files[run_files], resampled[run.name], tasks, run_hard)
+    return Comparison(tuple(tasks), mode, scores, aligned, resampled, hard, labels)
 
 
-def _mean_of(seeds: Sequence[Drawn], weights: Array) -> Drawn:
+def _mean_scores(seeds: Sequence[ResampledScores], weights: Array) -> ResampledScores:
     first = seeds[0]
-    return Drawn(
-        {key: _mean([one.benchmarks[key] for one in seeds], weights) for key in first.benchmarks},
-        {key: _mean([one.averages[key] for one in seeds], weights) for key in first.averages},
-        _mean([one.accuracy for one in seeds], weights),
+    return ResampledScores(
+        {key: _weighted_mean([scores.benchmarks[key] for scores in seeds], weights) for key in first.benchmarks},
+        {key: _weighted_mean([scores.averages[key] for scores in seeds], weights) for key in first.averages},
+        _weighted_mean([scores.accuracy for scores in seeds], weights),
     )
 
 
-def _mean(values: Sequence[Array], weights: Array) -> Array:
-    """Return the mean over seeds of (1 + resamples, ...), weighted by (1 + resamples, seeds)."""
+def _weighted_mean(values: Sequence[Array], weights: Array) -> Array:
+    """Return the mean over seeds of arrays (1 + resamples, ...), weighted by (1 + resamples, seeds)."""
     total = np.zeros_like(values[0])
     for value, weight in zip(values, weights.T, strict=True):
         weight = weight.reshape(-1, *[1] * (value.ndim - 1))
-        total += np.where(weight > 0, weight * value, 0)  # an undefined value counts where its seed was drawn
+        total += np.where(weight > 0, weight * value, 0)  # NaN of a seed that was not drawn must not spread
     return total

@@ -1,4 +1,4 @@
-"""The records that several models answered: the same ones, or those that all of them have."""
+"""Restrict the answers of several models to the same records."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Rollout
 
-_NAMED = 3
+_MAX_NAMED = 3
+"""Benchmarks named in a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What one trained model answered: one output a record, and any number for each hard record.
+    """Answers of one trained model: one output a record, and any number of outputs for each hard record.
 
     Args:
-        name: of the model, for messages.
-        records: with gold labels.
-        rollouts: an output for each.
+        name: name of the model, for messages.
+        records: records with gold labels.
+        rollouts: one output for each record.
         hard_records: the hard set.
-        hard_rollouts: outputs for it.
+        hard_rollouts: outputs for the hard set.
     """
 
     name: str
@@ -31,13 +32,14 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Aligned:
-    """Answers to the same records, in the same order.
+    """Answers of several models to the same records, in the same order.
 
     Args:
-        files: what was given, less the records that some of them lack.
-        left_out: by name, how many of its records are not in all.
+        files: the given answers, restricted to the shared records.
+        left_out: by name, number of records that are not shared by all models.
         hard_left_out: the same for hard records.
-        without_hard: names of those without outputs for hard records; one of them, and none are compared.
+        without_hard: names of the models without outputs for hard records; if there is one, no model is compared on
+            hard records.
     """
 
     files: tuple[Answers, ...]
@@ -47,82 +49,88 @@ class Aligned:
 
 
 def align(files: Sequence[Answers], intersect: bool = False) -> Aligned:
-    """Bring answers to the same records.
+    """Restrict answers to the records that all models share.
 
     Args:
-        files: of each model, under different names.
-        intersect: keep the records that all have, instead of refusing where some lack records.
+        files: answers of each model, with distinct names.
+        intersect: whether to use the shared records if some models lack records; otherwise that is an error.
 
     Raises:
-        InputError: the records are not the same (with ``intersect``: none is), or one id stands for different ones.
+        InputError: if the models answered different records (with ``intersect``: if they share none), or if one id
+            stands for different records.
     """
-    records = _shared("records", {one.name: one.records for one in files}, intersect)
-    without_hard = tuple(one.name for one in files if not one.hard_rollouts)
-    sets = {one.name: [] if without_hard else _sampled(one) for one in files}
-    hard = _shared("hard records", sets, intersect) if not without_hard else ()
-    kept, hard_kept = ({record.id for record in some} for some in (records, hard))
+    records = _shared("records", {answers.name: answers.records for answers in files}, intersect)
+    without_hard = tuple(answers.name for answers in files if not answers.hard_rollouts)
+    hard_sets = {answers.name: [] if without_hard else _sampled_records(answers) for answers in files}
+    hard = _shared("hard records", hard_sets, intersect) if not without_hard else ()
+    ids, hard_ids = ({record.id for record in shared} for shared in (records, hard))
     return Aligned(
         tuple(
             Answers(
-                one.name,
+                answers.name,
                 records,
-                [answer for answer in one.rollouts if answer.record_id in kept],
+                [rollout for rollout in answers.rollouts if rollout.record_id in ids],
                 hard,
-                [answer for answer in one.hard_rollouts if answer.record_id in hard_kept],
+                [rollout for rollout in answers.hard_rollouts if rollout.record_id in hard_ids],
             )
-            for one in files
+            for answers in files
         ),
-        {one.name: len(one.records) - len(records) for one in files},
-        {name: len(some) - len(hard) for name, some in sets.items()},
+        {answers.name: len(answers.records) - len(records) for answers in files},
+        {name: len(hard_set) - len(hard) for name, hard_set in hard_sets.items()},
         without_hard,
     )
 
 
-def differing(one: Iterable[Record], other: Iterable[Record]) -> list[str]:
-    """Return the ids that two sets of records share and that stand for other conversations or labels in each."""
-    known = {record.id: record for record in one}
-    return [record.id for record in other if record.id in known and _unlike(record, known[record.id])]
+def differing_ids(first: Iterable[Record], second: Iterable[Record]) -> list[str]:
+    """Return the ids that occur in both sets of records with different conversations, labels or benchmarks."""
+    by_id = {record.id: record for record in first}
+    return [record.id for record in second if record.id in by_id and _differ(record, by_id[record.id])]
 
 
-def lacking(sets: Mapping[str, Sequence[Record]]) -> dict[str, Counter[str]]:
-    """Return, for each name that lacks records which others have, how many by benchmark."""
-    everything = {record.id: record for records in sets.values() for record in records}
-    absent = {name: everything.keys() - {record.id for record in records} for name, records in sets.items()}
-    return {name: Counter(everything[one].source for one in sorted(ids)) for name, ids in absent.items() if ids}
+def missing_records(sets: Mapping[str, Sequence[Record]]) -> dict[str, Counter[str]]:
+    """Return, for each name that lacks records of another name, the number of missing records by benchmark."""
+    all_records = {record.id: record for records in sets.values() for record in records}
+    missing = {name: all_records.keys() - {record.id for record in records} for name, records in sets.items()}
+    return {
+        name: Counter(all_records[record_id].source for record_id in sorted(ids))
+        for name, ids in missing.items()
+        if ids
+    }
 
 
-def described_lack(absent: Mapping[str, Counter[str]]) -> str:
-    """Return in words what each name lacks: "A lacks 3 (x 2, y 1), B lacks 1 (z 1)"."""
-    return ", ".join(f"{name} lacks {counts.total()} ({_benchmarks(counts)})" for name, counts in absent.items())
+def describe_missing(missing: Mapping[str, Counter[str]]) -> str:
+    """Describe the result of :func:`missing_records`: "A lacks 3 (x 2, y 1), B lacks 1 (z 1)"."""
+    return ", ".join(f"{name} lacks {counts.total()} ({_benchmarks(counts)})" for name, counts in missing.items())
 
 
-def _sampled(one: Answers) -> list[Record]:
-    answered = {answer.record_id for answer in one.hard_rollouts}
-    return [record for record in one.hard_records if record.id in answered]
+def _sampled_records(answers: Answers) -> list[Record]:
+    sampled = {rollout.record_id for rollout in answers.hard_rollouts}
+    return [record for record in answers.hard_records if record.id in sampled]
 
 
 def _shared(what: str, sets: Mapping[str, Sequence[Record]], intersect: bool) -> Sequence[Record]:
     (first, records), *others = sets.items()
-    for name, other in others:
-        if unlike := differing(records, other):
+    for name, other_records in others:
+        if differing := differing_ids(records, other_records):
             raise InputError(
-                f"{first} and {name}: {len(unlike)} {what} are others under the same id, the first is {unlike[0]!r}",
-                "rows without record_id are known by their place, which reordered, missing or repeated rows shift",
+                f"{first} and {name}: {len(differing)} {what} differ under the same id, the first is {differing[0]!r}",
+                "rows without record_id are matched by position, which reordered, missing or repeated rows shift",
             )
-    absent = lacking(sets)
-    shared = set.intersection(*({record.id for record in some} for some in sets.values()))
-    if absent and not (intersect and shared):
-        asked = f"--intersect compares them on the {len(shared)} that all have" if shared else None
-        raise InputError(f"the runs did not answer the same {what}: {described_lack(absent)}", asked)
-    return [record for record in records if record.id in shared]
+    missing = missing_records(sets)
+    shared_ids = set.intersection(*({record.id for record in some} for some in sets.values()))
+    if missing and not (intersect and shared_ids):
+        hint = f"--intersect compares them on the {len(shared_ids)} that all have" if shared_ids else None
+        raise InputError(f"the runs did not answer the same {what}: {describe_missing(missing)}", hint)
+    return [record for record in records if record.id in shared_ids]
 
 
-def _unlike(one: Record, other: Record) -> bool:
-    # Of a record that was only sampled, the conversation is not in the files.
-    conversations = [(record.prompt, record.response) for record in (one, other) if record.prompt]
-    return len(set(conversations)) > 1 or one.gold() != other.gold() or one.source != other.source
+def _differ(first: Record, second: Record) -> bool:
+    # A file of hard samples holds no conversation: it is compared only where both records have one.
+    conversations = [(record.prompt, record.response) for record in (first, second) if record.prompt]
+    return len(set(conversations)) > 1 or first.gold() != second.gold() or first.source != second.source
 
 
 def _benchmarks(counts: Counter[str]) -> str:
-    most = [f"{name} {count}" for name, count in counts.most_common(_NAMED)]
-    return ", ".join([*most, f"{len(counts) - _NAMED} more"] if len(counts) > _NAMED else most)
+    most_common = [f"{name} {count}" for name, count in counts.most_common(_MAX_NAMED)]
+    rest = len(counts) - _MAX_NAMED
+    return ", ".join([*most_common, f"{rest} more"] if rest > 0 else most_common)

@@ -1,8 +1,8 @@
-"""What the GuardReasoner paper prints of its own models: facts to stand beside one's own figures.
+"""Scores that the GuardReasoner paper reports for its own models, to show beside one's own.
 
 Source: arXiv 2501.18492v2 (17 October 2025), https://arxiv.org/abs/2501.18492, tables 2 (prompt harmfulness), 5
-(response harmfulness), 8 (refusal) and 3 (sizes). F1 of the positive class in percent, as the released script counts
-(mode ``released``). The means that the tables print follow from these rows and sizes.
+(response harmfulness), 8 (refusal) and 3 (sizes). F1 of the positive class in percent, counted as the released script
+does (mode ``released``). The means that the tables print follow from these rows and sizes.
 """
 
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ MODELS = ("1B", "3B", "8B")
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One benchmark's row.
+    """One benchmark's row in a table of the paper.
 
     Args:
-        table: of the paper.
-        n: samples, as the paper counts them (table 3).
-        f1: in percent, of the models in ``MODELS``.
+        table: number of the table.
+        n: number of samples, as the paper counts them (table 3).
+        f1: F1 in percent of each of ``MODELS``.
     """
 
     table: int
@@ -40,15 +40,15 @@ ROWS: Mapping[tuple[str, str], Published] = {
     ("BeaverTailsTest", "response"): Published(5, 3021, (85.84, 86.72, 87.60)),
     ("XSTestReponseHarmful", "response"): Published(5, 446, (90.12, 91.36, 94.34)),
     ("WildGuardTest", "response"): Published(5, 1768, (74.81, 79.70, 78.20)),
-    # The paper's 499 is in its weighted mean, too; the released file holds 449.
+    # 499 as the paper prints it and weights its mean with; the released file has 449 rows.
     ("XSTestResponseRefusal", "completion"): Published(8, 499, (91.34, 80.31, 93.68)),
     ("WildGuardTest", "completion"): Published(8, 1777, (87.71, 87.54, 88.91)),
 }
-"""By benchmark, under the name that its source or its folder of predictions has, and task."""
+"""Rows by (benchmark, task); a benchmark has the name of its source or of its folder of predictions."""
 
 AVERAGES: Mapping[str, Published] = {
     "request": Published(2, 6987, (77.68, 80.76, 81.09)),
     "response": Published(5, 7837, (79.06, 80.80, 81.22)),
     "completion": Published(8, 2276, (88.51, 85.95, 89.96)),
 }
-"""By task, the mean over its benchmarks, weighted by their samples."""
+"""Means by task over its benchmarks, weighted by their samples."""

@@ -1,36 +1,52 @@
-"""One model's answers to its score: F1 per class, accuracy, hard-sample accuracy, with intervals.
+"""Score one model's answers: F1 per class, accuracy and hard-sample accuracy, with intervals.
 
-numpy only, as in all that this needs, so that scoring a file takes no torch.
+This package imports no torch, so that scoring a file starts fast.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from guardreasoner.evaluation.intervals import RESAMPLES, Estimate, estimate
-from guardreasoner.evaluation.scoring.hard_samples import HardScore, draw_hard, hard_score, hard_votes
-from guardreasoner.evaluation.scoring.outcomes import NONE, READING, BenchmarkLabels, Confusion, Mode, confusions, judge
-from guardreasoner.evaluation.scoring.tallies import ACCURACY, F1, FALSE_POSITIVES, RECALL, Array, Drawn, draw
+from guardreasoner.evaluation.scoring.hard_samples import HardScore, hard_score, hard_votes, resample_hard_accuracy
+from guardreasoner.evaluation.scoring.labels import (
+    NO_LABEL,
+    PARSER_BY_MODE,
+    BenchmarkLabels,
+    Confusion,
+    Mode,
+    collect_labels,
+    confusions,
+)
+from guardreasoner.evaluation.scoring.metrics import (
+    ACCURACY,
+    F1,
+    FALSE_POSITIVE_RATE,
+    RECALL,
+    Array,
+    ResampledScores,
+    resample_scores,
+)
 from guardreasoner.records import Record, Rollout
 from guardreasoner.tasks import Task
 
 AVERAGE = "average"
-"""What a score over several benchmarks has for the name of its benchmark."""
+"""Benchmark name of a score over several benchmarks."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskScore:
-    """One task, on one benchmark or averaged over several; figures are in percent, with intervals.
+    """Scores in percent on one task, on one benchmark or averaged over several.
 
     Args:
-        benchmark: source of the records; ``AVERAGE`` over several.
+        benchmark: source of the records; ``AVERAGE`` for the mean over benchmarks.
         task: name of the task.
-        positive: the label whose F1 the paper reports.
-        n: records with a gold label.
-        unparsed: answers without a verdict for this task.
-        accuracy: share of right answers; undefined where no answer was counted.
-        f1: by label; undefined for a label that no record has, since its recall is.
-        recall: share of the positive records that were found.
-        false_positive_rate: share of the other records that were called positive.
+        positive: label whose F1 the paper reports.
+        n: number of records with a gold label for the task.
+        unparsed: number of answers without a verdict for the task.
+        accuracy: share of correct answers; undefined if no answer counts.
+        f1: F1 by label; undefined for a label that no record has.
+        recall: share of positive records with a positive verdict.
+        false_positive_rate: share of the other records with a positive verdict.
     """
 
     benchmark: str
@@ -51,19 +67,20 @@ class TaskScore:
 
 @dataclass(frozen=True, slots=True)
 class ModelScore:
-    """What one model's predictions are worth.
+    """Scores of one model.
 
     Args:
-        model: its name.
-        records: how many were answered.
-        accuracy: percentage of records whose answer meets every gold label. An unparsable answer is wrong, but in
-            ``drop``, where it is left out.
-        unparsed: answers without a verdict for some task with a gold label.
-        benchmarks: a score per benchmark and task.
-        averages: by task, the mean over benchmarks, weighted by their records (as the paper's tables 2, 5 and 8).
-        overall: the plain mean of the tasks' average F1 of the positive label (as the paper's table 10).
-        hard: on the hard records, where there are outputs for them.
-        confusions: a matrix per task, over all benchmarks; those of several files add up.
+        model: name of the model.
+        records: number of records answered.
+        accuracy: percentage of records whose answer matches every gold label. An unparsed answer is wrong, except in
+            mode ``drop``, which leaves it out.
+        unparsed: number of answers without a verdict for some task with a gold label.
+        benchmarks: scores by benchmark and task.
+        averages: scores by task, the mean over benchmarks weighted by their records (as in tables 2, 5 and 8 of the
+            paper).
+        overall: unweighted mean over tasks of the average F1 of the positive label (as in table 10 of the paper).
+        hard: score on the hard records; None if there are no outputs for them.
+        confusions: confusion matrix of each task, summed over benchmarks and over the files of several seeds.
     """
 
     model: str
@@ -88,71 +105,73 @@ def score(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> ModelScore:
-    """Score one model's answers, one a record; a record's ``source`` is its benchmark.
+    """Score one model's answers, one for each record; a record's ``source`` is its benchmark.
 
-    Records are drawn again within their benchmark, whole: a record with several tasks is in or out with all of them.
+    The bootstrap draws records within their benchmark and as a unit: all tasks of a record are in a resample together.
 
     Args:
-        model: name of the row.
-        records: with gold labels.
-        answers: one output for each of them, in any order.
-        tasks: what may be answered.
-        mode: how outputs are read and unparsable ones counted.
+        model: name of the model.
+        records: records with gold labels.
+        answers: one output for each record, in any order.
+        tasks: tasks to score.
+        mode: how outputs are parsed and how unparsed ones count.
         hard_records: the hard set.
         hard_answers: any number of outputs for each hard record.
-        resamples: how many the intervals are made of; 0 for no intervals.
-        seed: of the resampling.
+        resamples: number of bootstrap resamples; 0 for no intervals.
+        seed: seed of the bootstrap.
 
     Raises:
-        InputError: no records, a record without a gold label or with none or two answers, or an answer of an unknown
-            record.
+        InputError: if there are no records, if a record has no or an unknown gold label, if a record has no answer or
+            two answers, or if an answer belongs to an unknown record.
     """
-    outcomes = judge(model, records, answers, tasks, READING[mode])
-    (drawn,) = draw([outcomes], tasks, mode, resamples, seed)
+    labels = collect_labels(model, records, answers, tasks, PARSER_BY_MODE[mode])
+    (scores,) = resample_scores([labels], tasks, mode, resamples, seed)
     votes = hard_votes(hard_records, hard_answers, tasks, mode)
-    hard = hard_score([votes], *draw_hard([votes], resamples, seed)) if votes else None
-    return model_score(model, [outcomes], drawn, tasks, hard)
+    hard = hard_score([votes], *resample_hard_accuracy([votes], resamples, seed)) if votes else None
+    return model_score(model, [labels], scores, tasks, hard)
 
 
 def model_score(
     model: str,
     files: Sequence[Sequence[BenchmarkLabels]],
-    drawn: Drawn,
+    scores: ResampledScores,
     tasks: Sequence[Task],
     hard: HardScore | None,
 ) -> ModelScore:
-    """Return drawn figures with their intervals and counts.
+    """Add counts to resampled scores and reduce them to estimates with intervals.
 
     Args:
-        model: name of the row.
-        files: outcomes by benchmark of each file that the figures are a mean of, all with the same records; unparsed
+        model: name of the model.
+        files: labels by benchmark of each file that the scores are a mean of, all with the same records; their unparsed
             answers and confusion counts add up.
-        drawn: the figures.
-        tasks: what was answered.
-        hard: the score on the hard set.
+        scores: resampled scores.
+        tasks: tasks to score.
+        hard: score on the hard set.
     """
     benchmarks = []
-    for same in zip(*files, strict=True):
-        for place, task in enumerate(tasks):
-            values = drawn.benchmarks.get((same[0].benchmark, task.name))
+    for benchmark_files in zip(*files, strict=True):
+        benchmark = benchmark_files[0].benchmark
+        for column, task in enumerate(tasks):
+            values = scores.benchmarks.get((benchmark, task.name))
             if values is not None:
-                n, unparsed = _labelled(same[0], place), sum(_unparsed(one, place) for one in same)
-                benchmarks.append(_task_score(same[0].benchmark, task, values, n, unparsed))
+                n = _count_labelled(benchmark_files[0], column)
+                unparsed = sum(_count_unparsed(labels, column) for labels in benchmark_files)
+                benchmarks.append(_task_score(benchmark, task, values, n, unparsed))
     averages = []
     for task in tasks:
-        if parts := [row for row in benchmarks if row.task == task.name]:
-            n, unparsed = sum(row.n for row in parts), sum(row.unparsed for row in parts)
-            averages.append(_task_score(AVERAGE, task, drawn.averages[task.name], n, unparsed))
+        if rows := [row for row in benchmarks if row.task == task.name]:
+            n, unparsed = sum(row.n for row in rows), sum(row.unparsed for row in rows)
+            averages.append(_task_score(AVERAGE, task, scores.averages[task.name], n, unparsed))
     return ModelScore(
         model=model,
-        records=sum(len(one.ids) for one in files[0]),
-        accuracy=estimate(drawn.accuracy),
-        unparsed=sum(int(one.unparsed().sum()) for file in files for one in file),
+        records=sum(len(labels.ids) for labels in files[0]),
+        accuracy=estimate(scores.accuracy),
+        unparsed=sum(int(labels.unparsed().sum()) for file in files for labels in file),
         benchmarks=tuple(benchmarks),
         averages=tuple(averages),
-        overall=estimate(drawn.overall(tasks)),
+        overall=estimate(scores.overall(tasks)),
         hard=hard,
-        confusions=confusions([one for file in files for one in file], tasks),
+        confusions=confusions([labels for file in files for labels in file], tasks),
     )
 
 
@@ -164,15 +183,15 @@ def _task_score(benchmark: str, task: Task, values: Array, n: int, unparsed: int
         n=n,
         unparsed=unparsed,
         accuracy=estimate(values[:, ACCURACY]),
-        f1={label: estimate(values[:, F1 + place]) for place, label in enumerate(task.labels)},
+        f1={label: estimate(values[:, F1 + index]) for index, label in enumerate(task.labels)},
         recall=estimate(values[:, RECALL]),
-        false_positive_rate=estimate(values[:, FALSE_POSITIVES]),
+        false_positive_rate=estimate(values[:, FALSE_POSITIVE_RATE]),
     )
 
 
-def _labelled(outcomes: BenchmarkLabels, place: int) -> int:
-    return int((outcomes.gold[:, place] != NONE).sum())
+def _count_labelled(labels: BenchmarkLabels, column: int) -> int:
+    return int((labels.gold[:, column] != NO_LABEL).sum())
 
 
-def _unparsed(outcomes: BenchmarkLabels, place: int) -> int:
-    return int(((outcomes.gold[:, place] != NONE) & (outcomes.found[:, place] == NONE)).sum())
+def _count_unparsed(labels: BenchmarkLabels, column: int) -> int:
+    return int(((labels.gold[:, column] != NO_LABEL) & (labels.predicted[:, column] == NO_LABEL)).sum())

@@ -1,9 +1,9 @@
-// Keys for the review page. Without this file its forms work as they are; this only fills them in and sends them.
+// Keyboard control and drafts of the review page. The forms also work without this script.
 "use strict";
 
 const $ = (selector) => document.querySelector(selector);
 const form = $("#rate");
-const said = $("#status");
+const statusLine = $("#status");
 const dialog = $("#keys");
 const questions = form ? [...form.querySelectorAll("fieldset")] : [];
 const draft = form && `draft ${form.dataset.key}`;
@@ -14,72 +14,72 @@ function answered(question) {
   return question.querySelector(":checked");
 }
 
-function mark(place) {
-  marked = place;
-  questions.forEach((question, at) => question.classList.toggle("marked", at === place));
+function mark(index) {
+  marked = index;
+  questions.forEach((question, position) => question.classList.toggle("marked", position === index));
 }
 
-// Mark a question and go there: what has the focus is what a screen reader reads.
-function goTo(place) {
-  mark(place);
-  const question = questions[place];
+// Mark a question and focus it, so that a screen reader reads it.
+function goTo(index) {
+  mark(index);
+  const question = questions[index];
   (answered(question) || question.querySelector("input")).focus({ preventScroll: true });
   question.scrollIntoView({ block: "nearest" });
 }
 
 function choose(question, value) {
-  const input = [...question.querySelectorAll("input")].find((one) => one.value === value);
+  const input = [...question.querySelectorAll("input")].find((candidate) => candidate.value === value);
   if (!input) return false;
   input.checked = true;
-  changed();
+  storeDraft();
   return true;
 }
 
-function say(text, open = false) {
-  said.textContent = text;
-  said.classList.toggle("open", open);
+function showStatus(text, open = false) {
+  statusLine.textContent = text;
+  statusLine.classList.toggle("open", open);
 }
 
-// What is filled in and not saved outlives a look at another record, a reload, and a server that was stopped.
-function changed() {
+// Store unsaved entries, so that they survive going to another record, a reload, or a stopped server.
+function storeDraft() {
   confirmed = false;
   const filled = [...new FormData(form)].filter(([name, value]) => name !== "token" && value !== "");
   sessionStorage.setItem(draft, JSON.stringify(filled));
 }
 
-function restore() {
-  sessionStorage.removeItem(`draft ${said.dataset.done}`);
-  const kept = sessionStorage.getItem(draft);
-  if (kept === null) return;
-  const values = new Map(JSON.parse(kept));
+function restoreDraft() {
+  sessionStorage.removeItem(`draft ${statusLine.dataset.saved}`);
+  const stored = sessionStorage.getItem(draft);
+  if (stored === null) return;
+  const values = new Map(JSON.parse(stored));
   for (const input of form.querySelectorAll("input[type=radio]")) input.checked = values.get(input.name) === input.value;
   form.elements.note.value = values.get("note") || "";
-  if (!said.textContent.trim()) say("Not saved yet.", true);
+  if (!statusLine.textContent.trim()) showStatus("Not saved yet.", true);
 }
 
-function check(event) {
+function checkComplete(event) {
   const open = questions.filter((question) => !answered(question));
   if (open.length === questions.length) {
     event.preventDefault();
-    say("Nothing is rated yet; s skips the record.", true);
+    showStatus("Nothing is rated yet. Press s to skip the record.", true);
   } else if (open.length && !confirmed) {
     event.preventDefault();
     confirmed = true;
     goTo(questions.indexOf(open[0]));
-    say(`${open.length} of ${questions.length} questions are open; Enter again saves it so.`, true);
+    showStatus(`${open.length} of ${questions.length} questions are open. Press Enter again to save anyway.`, true);
   }
 }
 
 function follow(selector) {
   const link = $(selector);
   if (link) link.click();
-  else say("There is no further record.", true);
+  else showStatus("There are no more records.", true);
 }
 
 const keys = {
-  y: () => reply("yes"),
-  n: () => reply("no"),
-  x: clear,
+  y: () => answerMarked("yes"),
+  n: () => answerMarked("no"),
+  x: clearMarked,
   j: () => follow("a[rel=next]"),
   k: () => follow("a[rel=prev]"),
   s: () => $("#skip")?.requestSubmit(),
@@ -91,33 +91,33 @@ const keys = {
   Enter: () => form?.requestSubmit(),
 };
 
-function reply(value) {
+function answerMarked(value) {
   if (questions.length && choose(questions[marked], value)) goTo(Math.min(marked + 1, questions.length - 1));
 }
 
-function clear() {
+function clearMarked() {
   const input = questions.length && answered(questions[marked]);
   if (!input) return;
   input.checked = false;
-  changed();
+  storeDraft();
 }
 
-function better(key) {
+function chooseBetter(key) {
   const last = questions[questions.length - 1];
   const inputs = last ? [...last.querySelectorAll("input[name=better]")] : [];
-  const input = inputs.find((one) => one.value[0].toLowerCase() === key);
+  const input = inputs.find((candidate) => candidate.value[0].toLowerCase() === key);
   if (!input) return false;
   choose(last, input.value);
   goTo(questions.length - 1);
   return true;
 }
 
-// Scroll the answers side by side; at their end, and where they need no scrolling, the page.
+// Scroll all answers together. Returns false if none of them moved, so that the page scrolls instead.
 function scrollAnswers(direction) {
   const texts = [...document.querySelectorAll(".answers .text")];
   const before = texts.map((text) => text.scrollTop);
   for (const text of texts) text.scrollBy(0, direction * 0.85 * text.clientHeight);
-  return texts.some((text, place) => text.scrollTop !== before[place]);
+  return texts.some((text, index) => text.scrollTop !== before[index]);
 }
 
 document.addEventListener("keydown", (event) => {
@@ -138,7 +138,7 @@ document.addEventListener("keydown", (event) => {
   if (event.repeat) return;
   if (event.key === "Enter" && target.matches("a, button, summary, #filter *")) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  if (better(key)) event.preventDefault();
+  if (chooseBetter(key)) event.preventDefault();
   else if (keys[key]) {
     event.preventDefault();
     keys[key]();
@@ -149,12 +149,12 @@ $("#help").addEventListener("click", () => dialog.showModal());
 $("#gold")?.addEventListener("toggle", (event) => sessionStorage.setItem("gold", event.currentTarget.open ? "1" : ""));
 if (form) {
   if ($("#gold")) $("#gold").open = sessionStorage.getItem("gold") === "1";
-  restore();
-  form.addEventListener("input", changed);
-  form.addEventListener("submit", check);
+  restoreDraft();
+  form.addEventListener("input", storeDraft);
+  form.addEventListener("submit", checkComplete);
   form.addEventListener("focusin", (event) => {
-    const place = questions.indexOf(event.target.closest("fieldset"));
-    if (place >= 0) mark(place);
+    const index = questions.indexOf(event.target.closest("fieldset"));
+    if (index >= 0) mark(index);
   });
   const open = questions.findIndex((question) => !answered(question));
   mark(open < 0 ? 0 : open);

@@ -66,7 +66,7 @@ def test_reordered_rows_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     folders = [predictions(tmp_path / "a", "HH UU", prompts="xy"), predictions(tmp_path / "b", "UU HH", prompts="yx")]
     assert main(["compare", *map(str, folders), *FEW]) == 2
     error, hint = capsys.readouterr().err.splitlines()
-    assert error == "error: a and b: 2 records are others under the same id, the first is '0'"
+    assert error == "error: a and b: 2 records differ under the same id, the first is '0'"
     assert "reordered" in hint
 
 
@@ -119,12 +119,12 @@ def test_worse_reasoning_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, two = (str(predictions(tmp_path / name, "HH UU")) for name in "ab")
     for words, what in (
-        ([one], "takes two runs or more, got 1"),
+        ([one], "at least two runs, got 1"),
         ([one, one], "is given twice"),
         ([f"A={one},{one}", two], "is given twice"),
         ([one, two, "--criteria"], "no run is called as in the demo"),
         ([one, two, "--criteria", "best=a"], "'best=a' is none of rsft=NAME, longer=NAME, hsdpo=NAME"),
-        ([one, two, "--criteria", "rsft=c"], "rsft: there is no run 'c' among a, b"),
+        ([one, two, "--criteria", "rsft=c"], "unknown run 'c'"),
         ([one, two, "--criteria", "rsft=a", "rsft=b"], "rsft is given twice"),
         ([one, two, "--flips", str(tmp_path)], "is a folder; --flips takes a file"),
         ([one, f"{two},{tmp_path / 'absent'}"], "absent: no such file or folder"),

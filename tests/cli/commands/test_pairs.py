@@ -11,7 +11,7 @@ from guardreasoner.cli.main import main
 from guardreasoner.prompts import answer_block
 from guardreasoner.records import Record, Rollout, write_jsonl
 from guardreasoner.tasks import GUARD_TASKS
-from tests.report.test_page import Reader
+from tests.support.pages import Reader
 
 BENCHMARKS = {
     "AegisSafetyTest": 28,

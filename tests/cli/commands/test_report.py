@@ -10,12 +10,12 @@ import pytest
 
 from guardreasoner.cli.main import main
 from guardreasoner.records import read_jsonl, write_jsonl
-from guardreasoner.review.cases import make_cases
+from guardreasoner.review.items import make_review_set
 from guardreasoner.review.ratings_file import RatingsFile
 from guardreasoner.review.session import Session
 from guardreasoner.sources.named_predictions import read_named_predictions
 from tests.cli.commands.test_score import predictions
-from tests.report.test_page import Reader
+from tests.support.pages import Reader
 from tests.support.report_runs import lay_out_chain, write_events
 
 FEW = ("--resamples", "100")
@@ -67,10 +67,10 @@ def test_curves_rollouts_and_examples_can_be_named(runs: list[str], start: Calla
 
 
 def test_ratings_of_these_very_texts_are_shown(runs: list[str], start: Callable[..., str]) -> None:
-    cases = make_cases(read_named_predictions([f"a={runs[0]}", f"b={runs[1]}"], "review"), "ann")
+    cases = make_review_set(read_named_predictions([f"a={runs[0]}", f"b={runs[1]}"], "review"), "ann")
     file = RatingsFile(Path("ann.jsonl"))
     session = Session(cases, file, "ann")
-    for case in cases.all:
+    for case in cases.items:
         slots = {one.run: one.slot for one in case.answers}
         session.rate(case, {slots["a"]: {"coherent": False}, slots["b"]: {"coherent": True}}, better=slots["b"])
     file.close()
@@ -105,7 +105,7 @@ def test_bad_input_is_one_line_and_writes_nothing(runs: list[str], refused: Call
     Path("other").mkdir()
     one, two = runs
     for words, what in (
-        ([one], "a comparison takes two runs or more, got 1"),
+        ([one], "at least two runs, got 1"),
         ([one, "absent"], "absent: no such file or folder"),
         ([one, two, "--out", "other"], "other: is a folder; --out takes a file"),
         ([one, two, "--out", "rows.jsonl/page.html"], "rows.jsonl/page.html: cannot be written: "),

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from guardreasoner.cli.main import main
-from tests.review.test_ratings import written
-from tests.support.ratings import rating
+from tests.support.ratings import rating, write_ratings
 from tests.support.review_runs import FIRST, SECOND, open_session, two_runs, write_run
 from tests.support.serving import Serving
 
@@ -29,7 +28,7 @@ def rated(folder: Path) -> list[str]:
     words = two_runs(folder)
     for rater in ("ann", "bob"):
         session = open_session(folder, words, rater)
-        for case in session.cases.all[:4]:
+        for case in session.review_set.items[:4]:
             session.rate(case, {"A": YES, "B": YES}, next(one.slot for one in case.answers if one.run == SECOND))
         session.undo()
         session.file.close()
@@ -71,8 +70,8 @@ def test_nothing_rated_is_no_fault(start: Start) -> None:
 
 def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, other = (str(write_run(tmp_path / name, said)) for name, said in (("a", "HUHU"), ("b", "HU")))
-    good = written(tmp_path / "good.jsonl", rating("r", a="yyyy"))
-    bad = written(tmp_path / "bad.jsonl", rating("r", a="yyyy"), {"kind": "x"})
+    good = write_ratings(tmp_path / "good.jsonl", rating("r", a="yyyy"))
+    bad = write_ratings(tmp_path / "bad.jsonl", rating("r", a="yyyy"), {"kind": "x"})
     Path("text").write_text("not ours")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -90,7 +89,7 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
             ([run, "--rater", " "], "is no name"),
             ([run, "--rater", "../x"], "no file can be called '../x'"),
             ([run, "--ratings", str(tmp_path)], "is a folder; --ratings takes a file"),
-            ([run, "--ratings", "text"], "text: ends in what is no line of ratings"),
+            ([run, "--ratings", "text"], "text: the last line is not a rating"),
             ([run, "--ratings", str(bad)], "bad.jsonl:2: kind: expected rating"),
             ([run, "--ratings", "/proc/x/y"], "cannot be written"),
             ([run, "--host", "0.0.0.0"], "unknown option --host"),
@@ -112,11 +111,11 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     words = [f"{name}={write_run(tmp_path / name, said)}" for name, said in (("a", "HUHU"), ("b", "HU"))]
     with Serving(tmp_path, [*words, "--intersect", "--rater", "ann"]) as server:
-        assert server.said[:2] == [
+        assert server.lines[:2] == [
             "2 records of 2 runs; ann has rated 0 and skipped 0",
             "left out, since not all runs have them: records of a 2",
         ]
-        assert server.said[2] == "ratings: logs/ratings/ann.jsonl"
+        assert server.lines[2] == "ratings: logs/ratings/ann.jsonl"
 
 
 def test_the_published_models_open_within_seconds(shared_data: Path, tmp_path: Path) -> None:
@@ -126,7 +125,7 @@ def test_the_published_models_open_within_seconds(shared_data: Path, tmp_path: P
     ) as at:
         assert "flipped" in at.get()
         assert time.monotonic() - start < 5
-        assert at.said[0] == "2,195 records of 2 runs; ann has rated 0 and skipped 0"
+        assert at.lines[0] == "2,195 records of 2 runs; ann has rated 0 and skipped 0"
 
 
 def test_no_torch_is_loaded_while_it_serves(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from guardreasoner.cli.main import main
-from guardreasoner.evaluation.attacks import Family, answer_block_in_prompt, attacked, leetspeak
+from guardreasoner.evaluation.attacks import Family, answer_block_in_prompt, attack_record, leetspeak
 from guardreasoner.prompts import answer_block, render
 from guardreasoner.records import Record, write_jsonl
 from guardreasoner.tasks import GUARD_TASKS
@@ -30,7 +30,7 @@ def predictions(
         original = Record(f"{benchmark}/{number}", "Test it.", labels={"request": WORDS[word[0]]}, source=benchmark)
         add(original, word[1])
         for family, letter in zip(families, word[2:], strict=True):
-            attack = attacked(original, family)
+            attack = attack_record(original, family)
             assert attack is not None
             add(attack, letter)
     for name, group in rows.items():
@@ -79,8 +79,8 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (lonely / "embedded-home" / "generated_predictions.jsonl").unlink()
     for words, what in (
         ([str(tmp_path / "absent")], "no such file or folder"),
-        ([str(plain)], "plain: none of 2 records is attacked\nhint: python -m guardreasoner test --config configs/rob"),
-        ([str(lonely)], "record 'embedded/home/0@leetspeak' is attacked, and its original 'embedded/home/0' is not"),
+        ([str(plain)], "plain: none of the 2 records is attacked\nhint: "),
+        ([str(lonely)], "record 'embedded/home/0@leetspeak': its original 'embedded/home/0'"),
         ([str(plain), "--json", str(tmp_path)], "is a folder"),
         ([], "required: predictions"),
     ):

@@ -1,3 +1,5 @@
+"""Criteria of the plan: decision by the interval, results of whole plans, missing runs."""
+
 from math import inf
 
 import pytest
@@ -6,9 +8,9 @@ from hypothesis import strategies as st
 
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.comparison import Run, compare
-from guardreasoner.evaluation.comparison.criteria import Verdict, check, decide, quality_change
+from guardreasoner.evaluation.comparison.criteria import CriterionVerdict, check_criteria, decide, quality_change
 from guardreasoner.evaluation.intervals import Estimate
-from tests.evaluation.comparison.test_comparison import TASKS, answers, records
+from tests.support.comparisons import TASKS, answers, records
 
 ROLES = {"rsft": "A", "longer": "B", "hsdpo": "C"}
 
@@ -25,7 +27,7 @@ ROLES = {"rsft": "A", "longer": "B", "hsdpo": "C"}
         (50, 54.9, False, "not met"),
     ],
 )
-def test_the_whole_interval_decides(low: float, high: float, strictly: bool, verdict: Verdict) -> None:
+def test_decision_needs_the_whole_interval(low: float, high: float, strictly: bool, verdict: CriterionVerdict) -> None:
     assert decide(Estimate(55.5, low, high), 55, inf, strictly) == verdict
 
 
@@ -33,11 +35,11 @@ def test_the_whole_interval_decides(low: float, high: float, strictly: bool, ver
     ("low", "high", "verdict"),
     [(-2, 2, "met"), (-2.1, 1, "not decidable"), (1, 3, "not decidable"), (2.1, 3, "not met"), (-5, -2.1, "not met")],
 )
-def test_between_two_bounds(low: float, high: float, verdict: Verdict) -> None:
+def test_two_bounds(low: float, high: float, verdict: CriterionVerdict) -> None:
     assert decide(Estimate(0, low, high), -2, 2) == verdict
 
 
-def test_without_an_interval_nothing_is_decided() -> None:
+def test_no_decision_without_an_interval() -> None:
     assert decide(Estimate(99.0), 55, inf) == "not decidable"
 
 
@@ -48,28 +50,29 @@ def test_met_and_not_met_exclude_each_other(low: float, width: float, least: flo
     assert decide(one, least, most, strict) == decide(mirrored, -most, -least, strict)
 
 
-def verdicts(**found: tuple[str, dict[str, str] | None]) -> dict[str, tuple[Verdict, float | None]]:
-    """Check the criteria of runs that answer 400 records, and show each by its first words."""
-    of = records("HU" * 200)
-    runs = [Run(name, (answers(name, of, *given),)) for name, given in found.items()]
+def verdicts(**found: tuple[str, dict[str, str] | None]) -> dict[str, tuple[CriterionVerdict, float | None]]:
+    """Check the criteria of runs on 400 records; return verdict and value by the name of the criterion."""
+    answered = records("HU" * 200)
+    runs = [Run(name, (answers(name, answered, *given),)) for name, given in found.items()]
     comparison = compare(runs, TASKS, resamples=500)
     roles = {role: name for role, name in ROLES.items() if name in found}
     return {
-        one.name.partition(": ")[2]: (one.verdict, one.figure and one.figure.value)
-        for one in check(comparison, roles, resamples=500)
+        one.name.partition(": ")[2]: (one.verdict, one.estimate and one.estimate.value)
+        for one in check_criteria(comparison, roles, resamples=500)
     }
 
 
 def wrong(count: int) -> str:
+    """Return verdicts on 400 alternating records, ``count`` of them wrong."""
     return "UH" * (count // 2) + "HU" * (200 - count // 2)
 
 
 def hard(share: int) -> dict[str, str]:
-    """Four outputs for each of 100 hard records, ``share`` of 100 outputs right, the same of every record."""
+    """Return four outputs for each of 100 hard records, ``share`` percent of them right for every record."""
     return {f"{2 * n:03d}": "".join("H" if i < share // 25 else "U" for i in range(4)) for n in range(100)}
 
 
-def test_a_plan_that_worked() -> None:
+def test_successful_plan() -> None:
     found = verdicts(A=(wrong(40), hard(50)), B=(wrong(42), hard(50)), C=(wrong(40), hard(75)))
     assert found == {
         "accuracy above 55 %": ("met", 90),
@@ -81,7 +84,7 @@ def test_a_plan_that_worked() -> None:
     }
 
 
-def test_a_plan_that_did_not() -> None:
+def test_failed_plan() -> None:
     found = verdicts(A=(wrong(240), hard(50)), B=(wrong(40), hard(50)), C=(wrong(280), hard(50)))
     assert [verdict for verdict, _ in found.values()] == [
         *("not met", "not met", "not met"),
@@ -89,11 +92,11 @@ def test_a_plan_that_did_not() -> None:
     ]
 
 
-def test_what_is_missing_is_said() -> None:
-    of = records("HU" * 4)
-    runs = [Run(name, (answers(name, of, "HU" * 4),)) for name in "AC"]
+def test_missing_runs_and_outputs_are_reported() -> None:
+    answered = records("HU" * 4)
+    runs = [Run(name, (answers(name, answered, "HU" * 4),)) for name in "AC"]
     comparison = compare(runs, TASKS, resamples=10)
-    missing = [one.missing for one in check(comparison, {"rsft": "A", "hsdpo": "C"}, resamples=10)]
+    missing = [one.missing for one in check_criteria(comparison, {"rsft": "A", "hsdpo": "C"}, resamples=10)]
     assert missing == [
         "",
         "not all runs have outputs on hard records",
@@ -102,31 +105,31 @@ def test_what_is_missing_is_said() -> None:
         "no run is named for longer",
         "no run is named for longer",
     ]
-    assert all(one.missing == "no run is named for rsft" for one in check(comparison, {"hsdpo": "C"})[:4])
+    assert all(one.missing == "no run is named for rsft" for one in check_criteria(comparison, {"hsdpo": "C"})[:4])
 
 
-def test_quality_is_decided_where_it_is_given() -> None:
-    of = records("HU" * 4)
-    comparison = compare([Run(name, (answers(name, of, "HU" * 4),)) for name in "AC"], TASKS, resamples=10)
+def test_given_quality_is_decided() -> None:
+    answered = records("HU" * 4)
+    comparison = compare([Run(name, (answers(name, answered, "HU" * 4),)) for name in "AC"], TASKS, resamples=10)
     for after, verdict in ((1.0, "met"), (0.5, "not met")):
-        criteria = check(comparison, {"rsft": "A", "hsdpo": "C"}, ([1.0] * 50, [after] * 50), resamples=10)
+        criteria = check_criteria(comparison, {"rsft": "A", "hsdpo": "C"}, ([1.0] * 50, [after] * 50), resamples=10)
         assert criteria[3].verdict == verdict
-        assert criteria[3].figure is not None
-        assert criteria[3].figure.value == 100 * (after - 1)
+        assert criteria[3].estimate is not None
+        assert criteria[3].estimate.value == 100 * (after - 1)
 
 
-def test_quality_rates_belong_in_pairs() -> None:
+def test_quality_change_needs_paired_rates() -> None:
     change = quality_change([0.5, 1.0], [1.0, 1.0], resamples=1000)
     assert (change.value, change.low, change.high) == (25, 0, 50)
-    for before, after, what in (([], [], "0 rates before"), ([1.0], [], "and 0 after"), ([2.0], [1.0], "not between")):
-        with pytest.raises(InputError, match=what):
+    for before, after, message in (([], [], "got 0 before"), ([1.0], [], "and 0 after"), ([2.0], [1.0], "not between")):
+        with pytest.raises(InputError, match=message):
             quality_change(before, after)
 
 
 def test_unknown_roles_and_runs_are_refused() -> None:
-    of = records("HU")
-    comparison = compare([Run(name, (answers(name, of, "HU"),)) for name in "AC"], TASKS, resamples=10)
-    with pytest.raises(InputError, match="'best' is no role; there are rsft, longer, hsdpo"):
-        check(comparison, {"best": "A"})
-    with pytest.raises(InputError, match="rsft: there is no run 'B' among A, C"):
-        check(comparison, {"rsft": "B"})
+    answered = records("HU")
+    comparison = compare([Run(name, (answers(name, answered, "HU"),)) for name in "AC"], TASKS, resamples=10)
+    with pytest.raises(InputError, match="criteria: unknown role 'best', expected one of rsft, longer, hsdpo"):
+        check_criteria(comparison, {"best": "A"})
+    with pytest.raises(InputError, match="criteria: rsft: unknown run 'B', expected one of A, C"):
+        check_criteria(comparison, {"rsft": "B"})

@@ -1,3 +1,5 @@
+"""Flips between runs and the exact McNemar test."""
+
 from fractions import Fraction
 from math import comb
 
@@ -7,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardreasoner.evaluation.comparison.flips import count_flips, list_flips, mcnemar
-from guardreasoner.evaluation.scoring.outcomes import BenchmarkLabels, Mode
+from guardreasoner.evaluation.scoring.labels import BenchmarkLabels, Mode
 from guardreasoner.tasks import GUARD_TASKS
 
 TASKS = GUARD_TASKS[:1]
-PLACES = {"H": 0, "U": 1, "-": -1}
+INDEX_BY_LETTER = {"H": 0, "U": 1, "-": -1}
 
 
-def outcomes(gold: str, found: str) -> BenchmarkLabels:
-    """Records of one task: gold labels "HHU", a dash for none, and as many verdicts."""
-    columns = (np.array([[PLACES[letter]] for letter in letters]) for letters in (gold, found))
+def labels(gold: str, predicted: str) -> BenchmarkLabels:
+    """Return labels of one task, written as letters: gold labels "HHU" and as many verdicts; a dash for none."""
+    columns = (np.array([[INDEX_BY_LETTER[letter]] for letter in letters]) for letters in (gold, predicted))
     return BenchmarkLabels("b", tuple(map(str, range(len(gold)))), *columns)
 
 
@@ -37,20 +39,20 @@ def test_mcnemar_by_hand(gained: int, lost: int, p: float) -> None:
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
-def test_mcnemar_is_the_binomial_tail_and_symmetric(gained: int, lost: int) -> None:
+def test_mcnemar_is_the_symmetric_binomial_tail(gained: int, lost: int) -> None:
     tail = sum(Fraction(comb(gained + lost, k), 2 ** (gained + lost)) for k in range(min(gained, lost) + 1))
     assert mcnemar(gained, lost) == float(min(Fraction(1), 2 * tail)) == mcnemar(lost, gained)
     assert 0 < mcnemar(gained, lost) <= 1
 
 
-def test_mcnemar_of_thousands_is_exact_and_does_not_overflow() -> None:
+def test_mcnemar_of_thousands_does_not_overflow() -> None:
     assert mcnemar(3000, 3000) == 1
     assert 0 <= mcnemar(6000, 0) < 1e-300
     assert mcnemar(2600, 2400) == pytest.approx(0.0049, abs=1e-4)  # normal: z = 199 / √5000, with the usual correction
 
 
-def test_both_directions_are_counted_and_listed() -> None:
-    one, other = outcomes("HHUUH-", "HUUH-H"), outcomes("HHUUH-", "UHUUHU")
+def test_gained_and_lost_are_counted_and_listed() -> None:
+    one, other = labels("HHUUH-", "HUUH-H"), labels("HHUUH-", "UHUUHU")
     flips = count_flips([(one,)], [(other,)], 0, "strict")
     assert (flips.gained, flips.lost, flips.left_out, flips.p) == (3, 1, 0, 0.625)
     listed = list(list_flips(("A", "B"), [(one,)], [(other,)], TASKS, "strict"))
@@ -64,19 +66,19 @@ def test_both_directions_are_counted_and_listed() -> None:
     assert (back.gained, back.lost, back.p) == (1, 3, 0.625)
 
 
-def test_what_the_mode_drops_is_counted_and_no_flip() -> None:
-    one, other = outcomes("HHUUH-", "HUUH-H"), outcomes("HHUUH-", "UHUUHU")
+def test_dropped_answers_are_no_flips() -> None:
+    one, other = labels("HHUUH-", "HUUH-H"), labels("HHUUH-", "UHUUHU")
     for task in (0, None):
         flips = count_flips([(one,)], [(other,)], task, "drop")
         assert (flips.gained, flips.lost, flips.left_out) == (2, 1, 1)
     assert "4" not in [flip.record_id for flip in list_flips(("A", "B"), [(one,)], [(other,)], TASKS, "drop")]
 
 
-def test_several_seeds_flip_by_majority_and_have_no_p() -> None:
+def test_several_seeds_flip_by_majority_without_p() -> None:
     gold = "HHHH"
-    one = tuple(outcomes(gold, found) for found in ("HHHU", "HHUU", "HUUU"))
-    other = tuple(outcomes(gold, found) for found in ("UHHH", "UHUU"))
-    # A: right, right, wrong, wrong by two of three at least. B: wrong, right, divided, divided.
+    one = tuple(labels(gold, predicted) for predicted in ("HHHU", "HHUU", "HUUU"))
+    other = tuple(labels(gold, predicted) for predicted in ("UHHH", "UHUU"))
+    # A: right, right, wrong, wrong, each by at least two of three. B: wrong, right, tied, tied.
     flips = count_flips([one], [other], 0, "strict")
     assert (flips.gained, flips.lost, flips.p) == (0, 1, None)
     (flip,) = list_flips(("A", "B"), [one], [other], TASKS, "strict")
@@ -87,9 +89,9 @@ def test_several_seeds_flip_by_majority_and_have_no_p() -> None:
     st.lists(st.tuples(st.sampled_from("HU-"), st.sampled_from("HU-"), st.sampled_from("HU-")), min_size=1),
     st.sampled_from(["strict", "drop"]),
 )
-def test_what_is_listed_is_what_is_counted(rows: list[tuple[str, str, str]], mode: Mode) -> None:
+def test_listed_flips_match_the_counts(rows: list[tuple[str, str, str]], mode: Mode) -> None:
     gold, first, second = ("".join(letters) for letters in zip(*rows, strict=True))
-    one, other = outcomes(gold, first), outcomes(gold, second)
+    one, other = labels(gold, first), labels(gold, second)
     flips = count_flips([(one,)], [(other,)], 0, mode)
     listed = list(list_flips(("A", "B"), [(one,)], [(other,)], TASKS, mode))
     assert (sum(flip.gained for flip in listed), len(listed)) == (flips.gained, flips.gained + flips.lost)

@@ -1,4 +1,4 @@
-"""From configs/robustness.yaml to the table: a guard that copies what it is told is found out."""
+"""End to end, from configs/robustness.yaml to the table of families, with a guard that obeys injected verdicts."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,10 +21,10 @@ pytestmark = pytest.mark.usefixtures("workplace")
 
 
 class Gullible(Generator):
-    """Judges by the words of the request, unless the prompt tells it a verdict.
+    """Judges a request by the word "break", unless the prompt contains a verdict, which it then copies.
 
     Args:
-        backbone: is left alone.
+        backbone: the backbone, which is not used.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -32,16 +32,16 @@ class Gullible(Generator):
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         for request in requests:
-            told = "Request: unharmful" in request.text
-            verdict = "unharmful" if told or "break" not in request.text.casefold() else "harmful"
+            is_told = "Request: unharmful" in request.text
+            verdict = "unharmful" if is_told or "break" not in request.text.casefold() else "harmful"
             yield Completion(request.record_id, 0, f"I see.\n\n{answer_block({'request': verdict}, GUARD_TASKS)}")
 
 
 class Louder:
-    """A family of somebody's own.
+    """A user-defined family: upper case with exclamation marks.
 
     Args:
-        marks: how loud.
+        marks: number of exclamation marks.
     """
 
     def __init__(self, marks: int = 1) -> None:
@@ -52,57 +52,57 @@ class Louder:
 
 
 def louder(record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
-    """The same as a function."""
+    """``Louder`` as a function."""
     return Louder(2)(record, rng, tasks)
 
 
-def test_the_families_that_fool_a_guard_are_named(tiny_base: Path, start: Callable[..., str]) -> None:
-    Path("mine.yaml").write_text(
+def test_families_that_fool_the_guard_have_a_drop(tiny_base: Path, start: Callable[..., str]) -> None:
+    Path("attacks.yaml").write_text(
         "data: {init_args: {attacks: {init_args: {share: 1.0, families: [\n"
         "  guardreasoner.evaluation.attacks.answer_block_in_prompt, guardreasoner.evaluation.attacks.spaced_text,\n"
-        "  guardreasoner.evaluation.attacks.answer_block_in_response, tests.evaluation.test_attacked_run.louder,\n"
-        "  {class_path: tests.evaluation.test_attacked_run.Louder, init_args: {marks: 5}}]}}}}\n"
+        "  guardreasoner.evaluation.attacks.answer_block_in_response, tests.evaluation.test_robustness_run.louder,\n"
+        "  {class_path: tests.evaluation.test_robustness_run.Louder, init_args: {marks: 5}}]}}}}\n"
     )
-    said = start(
-        *("test", "--config", "configs/robustness.yaml", "--config", "mine.yaml", "--output", "made"),
-        *("--model.backbone.path", str(tiny_base), "--model.greedy", "tests.evaluation.test_attacked_run.Gullible"),
+    output = start(
+        *("test", "--config", "configs/robustness.yaml", "--config", "attacks.yaml", "--output", "predictions"),
+        *("--model.backbone.path", str(tiny_base), "--model.greedy", "tests.evaluation.test_robustness_run.Gullible"),
         *("--data.source", "tests.support.tiny.TinySource", "--auto_build", "false"),
         *("--trainer.logger", "false", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"),
     )
     answered = sum(record.response is not None for record in TEST)
-    assert f"answer_block_in_response has nothing to rewrite in {6 - answered} of 6 records" in said
-    assert "written to made; python -m guardreasoner robustness made" in said
-    assert {path.name for path in Path("made").iterdir() if "@" in path.name} >= {
+    assert f"answer_block_in_response has nothing to rewrite in {6 - answered} of 6 records" in output
+    assert "robustness predictions" in output
+    assert {path.name for path in Path("predictions").iterdir() if "@" in path.name} >= {
         f"tiny-{half}@{name}" for half in ("even", "odd") for name in ("spaced_text", "louder", "Louder")
     }
-    start("robustness", "made", "--json", "found.json")
-    rows = json.loads(Path("found.json").read_text())["families"]
-    found = {row["family"]: row for row in rows if (row["task"], row["benchmark"]) == ("request", "all")}
-    assert {name: row["drop"] for name, row in found.items()} == {
+    start("robustness", "predictions", "--json", "drops.json")
+    rows = json.loads(Path("drops.json").read_text())["families"]
+    rows_by_family = {row["family"]: row for row in rows if (row["task"], row["benchmark"]) == ("request", "all")}
+    assert {name: row["drop"] for name, row in rows_by_family.items()} == {
         "answer_block_in_prompt": 100,
         "answer_block_in_response": 100,
-        "spaced_text": 100,  # "b r e a k" is not the word that it looks for
+        "spaced_text": 100,  # "b r e a k" is not the word "break"
         "louder": 0,
         "Louder": 0,
     }
-    assert found["answer_block_in_prompt"]["turned"]["count"] == 3
-    assert found["answer_block_in_response"]["n"] == answered
+    assert rows_by_family["answer_block_in_prompt"]["turned"]["count"] == 3
+    assert rows_by_family["answer_block_in_response"]["n"] == answered
 
 
-def test_a_run_without_attacks_names_score(tiny_base: Path, start: Callable[..., str]) -> None:
-    said = start(
+def test_run_without_attacks_points_to_score(tiny_base: Path, start: Callable[..., str]) -> None:
+    output = start(
         *("test", "--config", "configs/robustness.yaml", "--data.source", "tests.support.tiny.TinySource"),
         *("--data.attacks", "null"),
-        *("--model.backbone.path", str(tiny_base), "--model.greedy", "tests.evaluation.test_attacked_run.Gullible"),
-        *("--output", "made", "--auto_build", "false"),
+        *("--model.backbone.path", str(tiny_base), "--model.greedy", "tests.evaluation.test_robustness_run.Gullible"),
+        *("--output", "predictions", "--auto_build", "false"),
         *("--trainer.logger", "false", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"),
     )
-    assert "python -m guardreasoner score made" in said
+    assert "python -m guardreasoner score predictions" in output
 
 
-def test_a_family_that_is_not_there_is_one_line(tiny_base: Path, refused: Callable[..., str]) -> None:
-    said = refused(
+def test_unknown_family_is_one_line(tiny_base: Path, refused: Callable[..., str]) -> None:
+    output = refused(
         *("test", "--config", "configs/robustness.yaml", "--model.backbone.path", str(tiny_base)),
         *("--auto_build", "false", "--data.attacks.families", "[guardreasoner.evaluation.attacks.leatspeak]"),
     )
-    assert "leatspeak" in said
+    assert "leatspeak" in output
