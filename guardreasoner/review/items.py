@@ -8,7 +8,7 @@ from guardreasoner.evaluation.comparison.alignment import Answers, align
 from guardreasoner.evaluation.scoring.labels import NO_LABEL, collect_labels, label_name
 from guardreasoner.records import Record
 from guardreasoner.review.ratings import SLOTS, conversation_hash, text_hash
-from guardreasoner.sources.named_predictions import NamedPredictions
+from guardreasoner.sources.named_predictions import NamedPredictions, common_tasks
 from guardreasoner.tasks import Task
 
 

@@ -185,7 +185,7 @@ def test_activations_are_computed_again_where_that_is_asked(tiny_base: Path, tin
         backbone = load(tiny_base, gradient_checkpointing=again)
         seen: list[int] = []
         backbone.network.model.layers[0].mlp.register_forward_pre_hook(lambda *_, seen=seen: seen.append(1))
-        fitted(backbone, data(tiny_rollouts), reference=By())
+        fitted(backbone, data(tiny_rollouts), reference=FixedReference())
         calls.append(len(seen))
     # what all prompts begin with and the rest, each in a forward pass, and once more in the backward pass
     assert calls == [2, 4]
