@@ -1,12 +1,10 @@
 """What the data of both stages share: kept apart from the benchmarks, tokenized once, served as optimizer steps."""
 
 import json
-import logging
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from guardreasoner.training.loaders import (
     validation_loader,
 )
 from guardreasoner.training.sampler import StepSampler
+from guardreasoner.workflow.log_lines import collect_log_lines
 from guardreasoner.workflow.manifest import code_fingerprint, fingerprint, replacing_folder
 
 _NOTES = "notes.json"
@@ -241,7 +240,7 @@ class TrainingDataModule(LightningDataModule, ABC):
         return fingerprint([type(self).__name__, *decides, *more])
 
     def _make(self, folder: Path) -> None:
-        with replacing_folder(folder) as partial, _listening() as notes:
+        with replacing_folder(folder) as partial, collect_log_lines() as notes:
             for split in ("train", "validation"):
                 examples = (subject.example for subject in self.items(split))
                 write_examples(partial / f"{split}.arrow", self.fitting(examples, f"{split} {self.called}"))
@@ -277,16 +276,3 @@ class TrainingDataModule(LightningDataModule, ABC):
             f"{budget}; so do {int((examples.tokens > budget).sum()) - 1} more {self.called}",
             "raise data.micro_batch_tokens, or lower data.max_length with data.skip_too_long: true",
         )
-
-
-@contextmanager
-def _listening() -> Iterator[list[str]]:
-    """Collect what is logged of rows left out, set aside or allowed, so that it can be said again from the cache."""
-    heard: list[str] = []
-    listener = logging.Handler(logging.INFO)
-    listener.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
-    log.addHandler(listener)
-    try:
-        yield heard
-    finally:
-        log.removeHandler(listener)
