@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from guardreasoner.review.app import make_app
 from guardreasoner.review.session import Session
-from tests.report.test_page import EVIL, Reader
+from tests.support.pages import EVIL, Reader
 from tests.support.review_runs import FIRST, SECOND, open_session, two_runs, write_run
 
 HOST = "http://127.0.0.1:8123"

@@ -1,4 +1,4 @@
-"""Templates to pages: everything from data is escaped, and a page needs nothing but itself."""
+"""Renders the HTML templates; all data are escaped, and a page loads no other files."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,21 +8,21 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _VISIBLE: dict[int, int | str] = {
-    **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"},  # ESC is ␛
+    **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"},  # ESC becomes ␛
     0x7F: 0x2421,
     **dict.fromkeys(range(0x80, 0xA0), 0xFFFD),
-    **dict.fromkeys(range(0xD800, 0xE000), 0xFFFD),  # half a surrogate pair has no UTF-8
+    **dict.fromkeys(range(0xD800, 0xE000), 0xFFFD),  # a lone surrogate cannot be encoded as UTF-8
     **{code: f"⟨U+{code:04X}⟩" for code in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))},
 }
-"""Characters that a browser does not show, or that turn the direction of a line, and what stands for them."""
+"""Visible replacements of control characters and of characters that change the text direction."""
 
 
-def render(template: str, **values: Any) -> str:
-    """Return a page; what would steer a terminal or turn the direction of a line is made visible in it.
+def render_page(template: str, **values: Any) -> str:
+    """Render a page, with control and direction characters replaced by visible ones.
 
     Args:
-        template: a file in ``templates``.
-        values: what it names.
+        template: File name in ``templates``.
+        values: Variables of the template.
     """
     return _environment().get_template(template).render(version=__version__, **values).translate(_VISIBLE)
 

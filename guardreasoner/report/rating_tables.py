@@ -1,12 +1,13 @@
-"""Ratings by hand as tables: who rated, rates of each model, which is better, how far raters agree."""
+"""Human ratings of reasoning as tables, notes and JSON."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from guardreasoner.evaluation.intervals import Estimate
-from guardreasoner.report.scores import estimate_as_json
-from guardreasoner.report.tables import UNDEFINED, Cell, Table, figure
+from guardreasoner.report.comparison_tables import p_value
+from guardreasoner.report.score_tables import estimate_as_json
+from guardreasoner.report.table import UNDEFINED, Cell, Table, estimate_cell
 from guardreasoner.review.rating_summary import BETTER, Summary
 from guardreasoner.review.ratings import RUBRIC
 
@@ -14,7 +15,7 @@ _QUESTIONS = {**{item.key: item.name for item in RUBRIC}, BETTER: "which is bett
 
 
 def rating_tables(summary: Summary) -> list[Table]:
-    """Return the tables of a summary; none where nobody has rated anything."""
+    """Return the tables of a rating summary; none if nothing is rated."""
     if not summary.records:
         return []
     tables = [_raters(summary), _rubric(summary)]
@@ -26,25 +27,25 @@ def rating_tables(summary: Summary) -> list[Table]:
 
 
 def rating_notes(summary: Summary) -> list[str]:
-    """Return what the figures mean, and what is not in them."""
+    """Return notes that explain the numbers and count the ratings left out."""
     if not summary.records:
-        return ["Nothing is rated.", *_left_out(summary)]
+        return ["No ratings.", *_left_out(summary)]
     notes = [
-        "Rated blind, by hand; in percent, with 95 % intervals (Wilson, over records). A record counts once however "
-        "many raters it has: their mean. n are records, for agreement answers or records that both judged.",
+        "Blind human ratings, in percent, with 95 % Wilson intervals over records. A record with several raters counts "
+        "once, with their mean. n: records; for agreement, the answers or records that both raters judged.",
     ]
     if summary.wins:
         notes.append(
-            "Better: on so many records more raters prefer that run. Win rate: of the second, a tie as half. "
-            "p: exact sign test, ties left out."
+            "Better: number of records on which more raters prefer that run. Win rate: of the second run; a tie counts "
+            "half. p: exact sign test without ties."
         )
     if summary.agreement:
-        notes.append("Kappa: Cohen's, with its interval by bootstrap over records; – where chance alone is 100 %.")
+        notes.append("Kappa: Cohen's kappa with its bootstrap interval over records; – if chance agreement is 100 %.")
     return [*notes, *_left_out(summary)]
 
 
 def summary_as_json(summary: Summary) -> dict[str, Any]:
-    """Return all numbers of a summary as JSON can hold them."""
+    """Return all numbers of a rating summary as JSON."""
     return {
         "records": summary.records,
         "raters": dict(summary.raters),
@@ -61,9 +62,9 @@ def summary_as_json(summary: Summary) -> dict[str, Any]:
                     "records": rate.records,
                     "judgements": rate.judgements,
                 }
-                for item, rate in of.items()
+                for item, rate in rates.items()
             }
-            for run, of in summary.rubric.items()
+            for run, rates in summary.rubric.items()
         },
         "wins": [
             {name: value for name, value in asdict(win).items() if name != "rate"} | estimate_as_json("rate", win.rate)
@@ -71,11 +72,11 @@ def summary_as_json(summary: Summary) -> dict[str, Any]:
         ],
         "agreement": [
             {
-                **{"one": one.one, "other": one.other, "item": one.item, "n": one.n},
-                **estimate_as_json("percent", one.percent),
-                **estimate_as_json("kappa", one.kappa),
+                **{"one": row.one, "other": row.other, "item": row.item, "n": row.n},
+                **estimate_as_json("percent", row.percent),
+                **estimate_as_json("kappa", row.kappa),
             }
-            for one in summary.agreement
+            for row in summary.agreement
         ],
     }
 
@@ -91,8 +92,9 @@ def _raters(summary: Summary) -> Table:
 
 def _rubric(summary: Summary) -> Table:
     rows = [
-        [Cell(run), Cell(f"{max(rate.records for rate in of.values()):,}"), *(figure(r.percent) for r in of.values())]
-        for run, of in summary.rubric.items()
+        [Cell(run), Cell(f"{max(rate.records for rate in rates.values()):,}")]
+        + [estimate_cell(rate.percent) for rate in rates.values()]
+        for run, rates in summary.rubric.items()
     ]
     return Table("Reasoning", ("model", "n", *(item.name.replace(" ", "\n", 1) for item in RUBRIC)), rows)
 
@@ -100,48 +102,44 @@ def _rubric(summary: Summary) -> Table:
 def _wins(summary: Summary) -> Table:
     rows = [
         [
-            *(Cell(name) for name in (one.first, one.second)),
-            *(Cell(f"{count:,}") for count in (one.first_better, one.ties, one.second_better)),
-            figure(one.rate),
-            Cell(_p(one.p)),
+            *(Cell(name) for name in (win.first, win.second)),
+            *(Cell(f"{count:,}") for count in (win.first_better, win.ties, win.second_better)),
+            estimate_cell(win.rate),
+            Cell(p_value(win.p)),
         ]
-        for one in summary.wins
+        for win in summary.wins
     ]
     headings = ("first", "second", "first\nbetter", "tie", "second\nbetter", "win rate\nof second", "p")
-    return Table("Which is better overall", headings, rows, words=2)
+    return Table("Which is better overall", headings, rows, text_columns=2)
 
 
 def _agreement(summary: Summary) -> Table:
     rows = [
         [
-            *(Cell(text) for text in (one.one, one.other, _QUESTIONS[one.item])),
-            Cell(f"{one.n:,}"),
-            figure(one.percent),
-            _kappa(one.kappa),
+            *(Cell(text) for text in (row.one, row.other, _QUESTIONS[row.item])),
+            Cell(f"{row.n:,}"),
+            estimate_cell(row.percent),
+            _kappa(row.kappa),
         ]
-        for one in summary.agreement
+        for row in summary.agreement
     ]
-    return Table("Agreement of raters", ("rater", "rater", "question", "n", "same", "kappa"), rows, words=3)
+    return Table("Agreement of raters", ("rater", "rater", "question", "n", "same", "kappa"), rows, text_columns=3)
 
 
-def _kappa(one: Estimate) -> Cell:
-    if one.value is None:
+def _kappa(kappa: Estimate) -> Cell:
+    if kappa.value is None:
         return Cell(UNDEFINED)
-    if one.low is None or one.high is None:
-        return Cell(f"{one.value:.2f}")
-    return Cell(f"{one.value:.2f}", f"{one.low:.2f} to {one.high:.2f}")
-
-
-def _p(value: float) -> str:
-    return f"{value:.3f}" if value >= 0.001 else "<0.001"
+    if kappa.low is None or kappa.high is None:
+        return Cell(f"{kappa.value:.2f}")
+    return Cell(f"{kappa.value:.2f}", f"{kappa.low:.2f} to {kappa.high:.2f}")
 
 
 def _left_out(summary: Summary) -> Sequence[str]:
     counts = {
-        "of other texts (a run was made anew, or goes by another's name)": summary.other_texts,
+        "of other texts (the run has changed since, or has another name)": summary.other_texts,
         "replaced by a later one": summary.replaced,
-        "taken back": summary.retracted,
-        "cut off while it was written": summary.torn,
+        "retracted": summary.retracted,
+        "cut off in the file": summary.torn,
     }
     parts = [f"{count:,} {what}" for what, count in counts.items() if count]
     return [f"Ratings and skips not counted: {'; '.join(parts)}."] if parts else []
