@@ -1,4 +1,4 @@
-"""Hard-sample accuracy: how often fresh outputs are right on the records that were mixed for the R-SFT model."""
+"""Hard-sample accuracy: how often new outputs are right on records whose outputs were mixed during mining."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class HardSampleAccuracy(Callback):
-    """Log ``test/hard_sample_accuracy``: the share of outputs on the hard set with every gold label met."""
+    """Log ``test/hard_sample_accuracy``: the share of outputs on the hard records that match every gold label."""
 
     def __init__(self) -> None:
         self._right: list[bool] = []
@@ -20,12 +20,12 @@ class HardSampleAccuracy(Callback):
         index: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Grade the outputs of the second loader."""
+        """Grade the outputs of the second data loader, which holds the hard records."""
         if dataloader_idx == 1:
             self._right += [all(a.verdicts.get(t) == label for t, label in a.record.gold().items()) for a in outputs]
 
     def on_test_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Log the mean over outputs, where there is a hard set."""
+        """Log the mean over outputs, if there are hard records."""
         if self._right:
             module.log("test/hard_sample_accuracy", sum(self._right) / len(self._right))
         self._right = []
