@@ -1,9 +1,9 @@
-"""What is taught must be readable, right, reasoned, and must not tell that the answer was given."""
+"""Checks of training targets: parsable, right, with reasoning, and without a hint that the answer was given."""
 
 import re
 from collections.abc import Iterator, Sequence
 
-from guardreasoner.diagnosis.ids import Hit
+from guardreasoner.diagnosis.id_checks import Hit
 from guardreasoner.prompts import parse
 from guardreasoner.records import Record
 from guardreasoner.synthesis.prompt import faults
@@ -13,12 +13,12 @@ _MID_SENTENCE = re.compile(r"[\w,;(\-–—]\Z")
 
 
 def target_hits(record: Record, tasks: Sequence[Task], texts: Sequence[str]) -> Iterator[Hit]:
-    """Yield what is wrong with a record's target.
+    """Yield the hits for the target of one record.
 
     Args:
-        record: the conversation with its labels; its reasoning is what the target was made from.
-        tasks: what is decided.
-        texts: what is taught, as it comes back from the ids: one (R-SFT), or the chosen and the rejected.
+        record: The conversation with its labels and reasoning.
+        tasks: The tasks of the prompt format.
+        texts: The target decoded from its ids: one completion (R-SFT), or chosen and rejected (HS-DPO).
     """
     gold = record.gold()
     verdicts = parse(texts[0], tasks)
@@ -28,9 +28,9 @@ def target_hits(record: Record, tasks: Sequence[Task], texts: Sequence[str]) -> 
     elif all(verdict is None for verdict in verdicts.values()):
         yield "unparsable target", ()
     elif not all(right):
-        partly = len(texts) > 1 and any(right)
+        partly_right = len(texts) > 1 and any(right)
         wrong = (name for name, label in gold.items() if verdicts.get(name) != label)
-        yield ("chosen partly wrong" if partly else "target against the label"), tuple(wrong)
+        yield ("chosen partly wrong" if partly_right else "target contradicts the label"), tuple(wrong)
     if len(texts) > 1 and gold and all(parse(texts[1], tasks).get(name) == label for name, label in gold.items()):
         yield "rejected is right", ()
     reasons = [reason.partition(": ") for reason in faults(texts[0], record, tasks, steps=None)]
@@ -38,12 +38,12 @@ def target_hits(record: Record, tasks: Sequence[Task], texts: Sequence[str]) -> 
         yield "no reasoning", ()
     if phrases := tuple(phrase for kind, _, phrase in reasons if kind == "betrays the answer"):
         yield "answer betrayed", phrases
-    trace = (record.reasoning or "").rstrip()
-    if len(texts) == 1 and _MID_SENTENCE.search(trace) and not any(parse(trace, tasks).values()):
-        yield "cut reasoning", ()
+    reasoning = (record.reasoning or "").rstrip()
+    if len(texts) == 1 and _MID_SENTENCE.search(reasoning) and not any(parse(reasoning, tasks).values()):
+        yield "truncated reasoning", ()
 
 
-def answer_line(tasks: Sequence[Task]) -> re.Pattern[str]:
-    """Return what finds a line like one of an answer block in a conversation."""
+def answer_line_pattern(tasks: Sequence[Task]) -> re.Pattern[str]:
+    """Return a pattern for lines in a conversation that look like a line of an answer block."""
     keys = "|".join(rf"{re.escape(t.key)}\s*:\s*(?:{'|'.join(map(re.escape, t.labels))})\b" for t in tasks)
     return re.compile(rf"^\W*(?:{keys})", re.IGNORECASE | re.MULTILINE)
