@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from guardreasoner.review.ratings import RUBRIC
-from tests.support.pages import EVIL
 from tests.support.browser import DESK, PHONE, is_wider_than_the_screen, violations
+from tests.support.pages import EVIL
 from tests.support.review_runs import FIRST, SECOND, two_runs
 from tests.support.serving import Serving
 

@@ -1,22 +1,24 @@
+"""Tables for the terminal and for LaTeX."""
+
 from io import StringIO
 
 from rich.console import Console
 
 from guardreasoner.evaluation.intervals import Estimate
-from guardreasoner.report.tables import Cell, Table, figure, latex_document
+from guardreasoner.report.table import Cell, Table, estimate_cell, latex_document
 
 
-def test_a_figure_has_its_interval() -> None:
-    assert figure(Estimate(40, 0, 85.714)) == Cell("40.00", "0.0–85.7")
-    assert figure(Estimate(-1.5, -3.25, 0.25), signed=True) == Cell("-1.50", "-3.2 to +0.2")
-    assert figure(Estimate(2), signed=True) == Cell("+2.00")
-    assert figure(None) == figure(Estimate(None)) == Cell("–")
+def test_values_are_shown_with_their_interval() -> None:
+    assert estimate_cell(Estimate(40, 0, 85.714)) == Cell("40.00", "0.0–85.7")
+    assert estimate_cell(Estimate(-1.5, -3.25, 0.25), signed=True) == Cell("-1.50", "-3.2 to +0.2")
+    assert estimate_cell(Estimate(2), signed=True) == Cell("+2.00")
+    assert estimate_cell(None) == estimate_cell(Estimate(None)) == Cell("–")
 
 
-def test_latex_is_escaped_and_has_real_minus_signs() -> None:
+def test_latex_is_escaped_and_has_minus_signs() -> None:
     cells = [
         Cell("a_b {50 %} [x] ~^\\ & #1 $"),
-        figure(Estimate(-1.5, -3.25, 0.25), signed=True),
+        estimate_cell(Estimate(-1.5, -3.25, 0.25), signed=True),
         Cell("<0.001"),
         Cell("–"),
     ]
@@ -35,8 +37,8 @@ def test_latex_is_escaped_and_has_real_minus_signs() -> None:
     assert latex_document([Table("", ("x",), [])], ["all of it"]).startswith("% \\usepackage{booktabs}\n% all of it\n")
 
 
-def test_words_from_outside_are_no_markup() -> None:
-    console = Console(width=60, file=(said := StringIO()))
+def test_data_are_not_parsed_as_rich_markup() -> None:
+    console = Console(width=60, file=(out := StringIO()))
     Table("[b]t[/b]", ("[i]h[/i]",), [[Cell("[/red]", "[x]")]]).show(console)
-    shown = said.getvalue()
+    shown = out.getvalue()
     assert [line.strip() for line in shown.splitlines() if line.strip()] == ["[b]t[/b]", "[i]h[/i]", "[/red]", "[x]"]
