@@ -1,4 +1,4 @@
-"""What becomes of a benchmark: its JSON, or one line that says what is wrong."""
+"""Runs a benchmark and writes its result as JSON; an error exits with one line."""
 
 import json
 import sys
@@ -9,29 +9,29 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
-from peers.process import Failed
+from peers.process import MeasurementFailed
 
 
-def outcome(arguments: Namespace, measure: Callable[[Path], dict[str, Any]]) -> None:
-    """Measure in a folder of its own and write the JSON that ``arguments`` ask for.
+def run_and_write(arguments: Namespace, measure: Callable[[Path], dict[str, Any]]) -> None:
+    """Measure in a temporary folder and write the result as JSON, if requested.
 
     Args:
-        arguments: the flags, among them ``json``.
-        measure: takes the folder and returns the result.
+        arguments: The flags, including ``json``.
+        measure: Takes the folder and returns the result.
     """
     try:
         with tempfile.TemporaryDirectory() as folder:
-            found = measure(Path(folder))
+            result = measure(Path(folder))
         if arguments.json:
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+            arguments.json.write_text(json.dumps(result, indent=1) + "\n")
             print(f"written: {arguments.json}")
     except InputError as error:
         sys.exit(error.lines())
-    except Failed as error:
+    except MeasurementFailed as error:
         sys.exit(f"error: {error}")
 
 
 def settings(arguments: Namespace) -> dict[str, Any]:
-    """Return the flags that decide a result, for its JSON."""
+    """Return the flags that affect a result, for its JSON."""
     return {name: value for name, value in vars(arguments).items() if name not in ("json", "predictions")}

@@ -1,4 +1,4 @@
-"""What several parts of the page say in the same way."""
+"""Formatting that the sections share."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,12 +7,12 @@ RESULTS = {True: "met", False: "**missed**", None: ""}
 
 
 def ratio_row(title: str, ratio: dict[str, Any], against: str) -> str:
-    """Return the row of a ratio.
+    """Return the overview row of a ratio.
 
     Args:
-        title: what was compared.
-        ratio: what, median, range and what is wanted.
-        against: what the page calls the rival.
+        title: Title of the comparison.
+        ratio: The ratio with its range and target.
+        against: Name of the other side.
     """
     bound = "–"
     if ratio["target"] is not None:
@@ -23,30 +23,30 @@ def ratio_row(title: str, ratio: dict[str, Any], against: str) -> str:
     )
 
 
-def tried(trials: Sequence[dict[str, Any]], figure: str) -> str:
+def tried(trials: Sequence[dict[str, Any]], measurement: str) -> str:
     """Return the settings of a search, each with its speed.
 
     Args:
-        trials: what was measured.
-        figure: name of the speed.
+        trials: Measurements of each trial.
+        measurement: Name of the speed.
     """
     return "; ".join(
-        f"{trial['name'].split(': ', 1)[1]} " + ("failed" if "failed" in trial else _speed(trial[figure]))
+        f"{trial['name'].split(': ', 1)[1]} " + ("failed" if "failed" in trial else _speed(trial[measurement]))
         for trial in trials
     )
 
 
 def hardware(result: dict[str, Any]) -> str:
-    """Return what a result was measured on: machine, allocator, versions."""
+    """Return machine, allocator and versions of a result."""
     machine, allocator = result["machine"], result["allocator"]
     gpu = f", {machine['gpu']}, CUDA {machine['cuda']}" if "gpu" in machine else ""
-    kept = allocator if isinstance(allocator, str) else " ".join(f"{k}={v}" for k, v in allocator.items())
-    products = ""
+    allocator_text = allocator if isinstance(allocator, str) else " ".join(f"{k}={v}" for k, v in allocator.items())
+    peak = ""
     if "matrix_peak_gflops" in result:
-        products = f"matrix products {result['matrix_peak_gflops']:,.0f} GFLOP/s; "
+        peak = f"matrix products {result['matrix_peak_gflops']:,.0f} GFLOP/s; "
     return (
         f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores, {machine['memory_gb']} GB{gpu}; "
-        f"{products}{machine['system']}, Python {machine['python']}; allocator: `{kept}`; "
+        f"{peak}{machine['system']}, Python {machine['python']}; allocator: `{allocator_text}`; "
         + ", ".join(f"{name} {number}" for name, number in result["versions"].items())
         + "."
     )
