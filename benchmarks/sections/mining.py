@@ -25,9 +25,9 @@ def section(result: dict[str, Any]) -> str:
         "",
         f"Hidden size {settings['hidden']}, {settings['layers']} layers; {settings['k']} outputs for each of "
         f"{settings['prompts']} real prompts (median {prompts['prompt_tokens']:.0f} tokens), with the lengths of "
-        f"real outputs (median {prompts['output_tokens']:.0f} tokens, longest {prompts['longest_output']}), at temperature 1.0 "
-        f"without top-p; {settings['repeats']} runs each. The greedy texts of {result['equal_texts']} prompts are "
-        "equal.",
+        f"real outputs (median {prompts['output_tokens']:.0f} tokens, longest {prompts['longest_output']}), at "
+        f"temperature 1.0 without top-p; {settings['repeats']} runs each. The greedy texts of "
+        f"{result['equal_texts']} prompts are equal.",
         "",
         "| | tokens/s | range | records/s | memory | process |",
         "|---|---|---|---|---|---|",

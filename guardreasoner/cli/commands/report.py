@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="PATH",
         default=[],
-        help="rollouts for the mining yield, instead of those that the lineage leads to",
+        help="rollouts for the mining results, instead of those that the lineage leads to",
     )
     parser.add_argument(
         "--ratings",
