@@ -1,17 +1,17 @@
-"""How HS-DPO grows with its pairs, and what everything around its step costs.
+"""Time and memory of HS-DPO by number of pairs, and the overhead of a fit around its optimizer steps.
 
     python benchmarks/growth.py --json benchmarks/results/growth.json
     python benchmarks/growth.py --overhead --json benchmarks/results/overhead.json
     python benchmarks/growth.py --quick
 
-Growth: one epoch of configs/hsdpo.yaml, made by the command line as a user's fit is, with a precomputed reference, on a
-tiny network (hidden size 64, two layers) and short made requests, four outputs each. Each number of pairs runs in
-a process of its own. Peak memory is that of the process, told for each part of the fit.
+Growth: one epoch of configs/hsdpo.yaml, set up by the command line like any fit, with a precomputed reference, on a
+tiny network (hidden size 64, two layers) and short synthetic requests with four outputs each. Each number of pairs runs
+in a separate process. Peak memory is that of the process in each phase of the fit.
 
-Overhead: the same fit on real pairs and a larger network (--hidden, --layers, --vocabulary), with its logger, callbacks
-and loading of data, in turn with a bare loop over the same ready batches: same loss function, backward pass, clipping,
-optimizer. Both must have the same losses. The share is what the fit's steps take beyond the loop's. The first step of
-each, and what a fit does once before and after its steps, is not counted.
+Overhead: the same fit on real pairs and a larger network (--hidden, --layers, --vocabulary), with data loading, logger
+and callbacks, alternating with a bare loop over the same prepared batches with the same loss function, backward pass,
+clipping and optimizer. Both must have equal losses. The overhead is the share of the fit's step time that the loop does
+not need. The first step of each, and everything before and after the steps, is not counted.
 """
 
 import shutil
@@ -23,66 +23,68 @@ from typing import Any
 
 from peers import flags, machine
 from peers.job import Fit
-from peers.outcome import outcome, settings
-from peers.pair_files import make_tiny_base, write_made, write_real
+from peers.pair_files import make_tiny_base, write_real, write_synthetic
 from peers.process import allocator_settings, run
+from peers.result_file import run_and_write, settings
 
-MOST_OVERHEAD = 0.05
-"""Share of a fit's step that everything around it may take."""
+MAX_OVERHEAD = 0.05
+"""Target: largest share of a fit's step time that may be overhead."""
 
 QUICK = flags.QUICK | {"pairs": [100, 200], "real_pairs": 8, "batch": 4, "epochs": 2}
 
 
 def main() -> None:
-    """Measure what the flags ask for."""
+    """Measure growth, or overhead with ``--overhead``."""
     parser = flags.shared(__doc__)
-    parser.set_defaults(allocator="system")  # as a user's fit has it; the others never give memory back
-    parser.add_argument("--pairs", type=int, nargs="+", default=[1_000, 10_000, 100_000], help="numbers of made pairs")
-    parser.add_argument("--overhead", action="store_true", help="measure what everything around the step costs instead")
-    parser.add_argument("--real-pairs", type=int, default=32, help="of the overhead")
-    parser.add_argument("--batch", type=int, default=8, help="real pairs an optimizer step")
-    parser.add_argument("--epochs", type=int, default=3, help="over the real pairs, in each run")
+    parser.set_defaults(allocator="system")  # the other settings never return memory to the system
+    parser.add_argument(
+        "--pairs", type=int, nargs="+", default=[1_000, 10_000, 100_000], help="numbers of synthetic pairs"
+    )
+    parser.add_argument("--overhead", action="store_true", help="measure the overhead instead")
+    parser.add_argument("--real-pairs", type=int, default=32, help="real pairs for --overhead")
+    parser.add_argument("--batch", type=int, default=8, help="real pairs per optimizer step")
+    parser.add_argument("--epochs", type=int, default=3, help="epochs over the real pairs in each run")
     arguments = flags.checked(parser, QUICK, ("real_pairs", "batch", "epochs"))
     if min(arguments.pairs) < 1:
         parser.error("--pairs must be at least 1")
     measure = overhead if arguments.overhead else growth
-    outcome(arguments, lambda folder: measure(arguments, folder) | about(arguments))
+    run_and_write(arguments, lambda folder: measure(arguments, folder) | environment(arguments))
 
 
 def growth(arguments: Namespace, folder: Path) -> dict[str, Any]:
-    """Fit on each number of pairs; show and return the figures."""
+    """Fit on each number of pairs; print and return the measurements."""
     make_tiny_base(folder / "base")
     sizes = []
     for count in sorted(arguments.pairs):
-        own = folder / str(count)
-        own.mkdir()
-        write_made(own / "pairs", count)
+        run_folder = folder / str(count)
+        run_folder.mkdir()
+        write_synthetic(run_folder / "pairs", count)
         job = Fit(
-            "peers.growing",
+            "peers.fit_phases",
             str(folder / "base"),
-            str(own / "pairs"),
-            str(own),
+            str(run_folder / "pairs"),
+            str(run_folder),
             ["--data.epochs", "1"],
             arguments.threads,
         )
         sizes.append(per_pair(run(job, allocator_settings(arguments.allocator))))
         print(line(sizes[-1]), flush=True)
-        shutil.rmtree(own)
-    found = {"comparison": "growth", "sizes": sizes, **grown(sizes)}
+        shutil.rmtree(run_folder)
+    result = {"comparison": "growth", "sizes": sizes, **change(sizes)}
     print(
-        f"from {sizes[0]['pairs']:,} to {sizes[-1]['pairs']:,} pairs: time a pair × {found['time_a_pair']:.2f}, "
-        f"peak memory {found['memory_mb']:+,.0f} MB"
+        f"from {sizes[0]['pairs']:,} to {sizes[-1]['pairs']:,} pairs: time per pair × {result['time_a_pair']:.2f}, "
+        f"peak memory {result['memory_mb']:+,.0f} MB"
     )
-    return found
+    return result
 
 
-def per_pair(found: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures of one size, with microseconds a pair."""
-    return {**found, "microseconds": {part: 1e6 * s / found["pairs"] for part, s in found["seconds"].items()}}
+def per_pair(size: dict[str, Any]) -> dict[str, Any]:
+    """Return the measurements of one size with the microseconds per pair of each phase."""
+    return {**size, "microseconds": {phase: 1e6 * s / size["pairs"] for phase, s in size["seconds"].items()}}
 
 
-def grown(sizes: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return how time a pair and peak memory (MB) change from the smallest to the largest size."""
+def change(sizes: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return the ratio of time per pair and the difference of peak memory (MB) between largest and smallest size."""
     first, last = sizes[0], sizes[-1]
     return {
         "time_a_pair": sum(last["microseconds"].values()) / sum(first["microseconds"].values()),
@@ -91,9 +93,9 @@ def grown(sizes: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def line(size: dict[str, Any]) -> str:
-    """Return the line of one size."""
+    """Return the line that is printed for one size."""
     parts = ", ".join(
-        f"{part} {size['seconds'][part]:.1f} s ({size['microseconds'][part]:,.0f} µs a pair, "
+        f"{part} {size['seconds'][part]:.1f} s ({size['microseconds'][part]:,.0f} µs per pair, "
         f"peak {size['peak_mb'][part]:,.0f} MB)"
         for part in size["seconds"]
     )
@@ -101,46 +103,47 @@ def line(size: dict[str, Any]) -> str:
 
 
 def overhead(arguments: Namespace, folder: Path) -> dict[str, Any]:
-    """Run fits and bare loops in turn; show and return the share of what is around the step."""
+    """Alternate fits and bare loops; print and return the overhead."""
     write_real(folder / "pairs", folder / "base", arguments.predictions, arguments)
-    words = ["--recipe.hsdpo_batch_size", arguments.batch, "--data.epochs", arguments.epochs]
-    words += ["--recipe.max_length", arguments.limit]
+    fit_flags = ["--recipe.hsdpo_batch_size", arguments.batch, "--data.epochs", arguments.epochs]
+    fit_flags += ["--recipe.max_length", arguments.limit]
     job = Fit(
         "peers.overhead",
         str(folder / "base"),
         str(folder / "pairs"),
         str(folder),
-        list(map(str, words)),
+        list(map(str, fit_flags)),
         arguments.threads,
         arguments.repeats,
     )
-    found = run(job, allocator_settings(arguments.allocator))
-    result = {"comparison": "overhead", **found, **share(found["fit"], found["bare"], not arguments.quick)}
+    measured = run(job, allocator_settings(arguments.allocator))
+    shares = overhead_share(measured["fit"], measured["bare"], not arguments.quick)
+    result = {"comparison": "overhead", **measured, **shares}
     print(
-        f"around the step: {100 * result['median']:.1f} % of it ({100 * result['min']:.1f} to "
-        f"{100 * result['max']:.1f} %), over {len(found['fit'])} runs of {found['steps']} steps"
-        + ("" if result["met"] is None else f"; wanted below {100 * MOST_OVERHEAD:.0f} %: ")
+        f"overhead: {100 * result['median']:.1f} % of the step time ({100 * result['min']:.1f} to "
+        f"{100 * result['max']:.1f} %), over {len(measured['fit'])} runs of {measured['steps']} steps"
+        + ("" if result["met"] is None else f"; target below {100 * MAX_OVERHEAD:.0f} %: ")
         + {None: "", True: "met", False: "missed"}[result["met"]]
     )
     return result
 
 
-def share(fits: Sequence[float], loops: Sequence[float], judged: bool) -> dict[str, Any]:
-    """Return the part of the fit's seconds that the bare loop does without: median, least and largest over runs.
+def overhead_share(fits: Sequence[float], loops: Sequence[float], has_target: bool) -> dict[str, Any]:
+    """Return the share of the fit's step time that the bare loop does not need: median and range over runs.
 
     Args:
-        fits: seconds of each fit's steps.
-        loops: seconds of each loop's, as many.
-        judged: whether the median is held against what is wanted.
+        fits: Seconds of the steps of each fit.
+        loops: Seconds of the steps of each bare loop, one per fit.
+        has_target: Whether to compare the median with the target.
     """
-    each = [1 - loop / fit for fit, loop in zip(fits, loops, strict=True)]
-    wanted = MOST_OVERHEAD if judged else None
-    met = median(each) < MOST_OVERHEAD if judged else None
-    return {"median": median(each), "min": min(each), "max": max(each), "target": wanted, "met": met}
+    shares = [1 - loop / fit for fit, loop in zip(fits, loops, strict=True)]
+    target = MAX_OVERHEAD if has_target else None
+    met = median(shares) < MAX_OVERHEAD if has_target else None
+    return {"median": median(shares), "min": min(shares), "max": max(shares), "target": target, "met": met}
 
 
-def about(arguments: Namespace) -> dict[str, Any]:
-    """Return what the figures depend on."""
+def environment(arguments: Namespace) -> dict[str, Any]:
+    """Return settings, machine and versions, on which the results depend."""
     return {
         "settings": settings(arguments),
         "machine": machine.describe("cpu", arguments.threads),

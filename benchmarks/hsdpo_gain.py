@@ -1,9 +1,9 @@
-"""What HS-DPO gains over the 3-epoch R-SFT model on held-out hard records, over several seeds.
+"""Gain of HS-DPO over the 3-epoch R-SFT model on held-out hard records, over several seeds.
 
     python benchmarks/hsdpo_gain.py --seeds 1 2 3
 
-Each seed orders the pairs of its own HS-DPO run and draws its own test outputs, for HS-DPO and for R-SFT alike. The
-settings are those of ``configs/``; seed 0, with which they were chosen, is left out. What the fits need is built first.
+Each seed has its own HS-DPO run, order of pairs and test outputs; R-SFT is tested with the same seeds. The settings are
+those of ``configs/``. Seed 0 is left out because it was used for tuning. Missing inputs of the fits are built first.
 """
 
 import argparse
@@ -22,10 +22,12 @@ OUT = Path("logs/hsdpo_gain")
 
 
 def main() -> None:
-    """Train and test every seed, print a line each and the means, and write them as JSON."""
+    """Train and test with each seed, print the scores and mean gains, and write them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="more flags for the fit, last")
+    parser.add_argument(
+        "--flags", nargs=argparse.REMAINDER, default=[], help="further flags of the fit; must come last"
+    )
     args = parser.parse_args()
     rows = []
     for seed in args.seeds:
@@ -36,12 +38,12 @@ def main() -> None:
         row = {"seed": seed, "fit_seconds": round(seconds, 1)}
         for name, path in (("rsft", "checkpoints/rsft"), ("hsdpo", model)):
             output = OUT / f"{name}-{seed}"
-            # test seeds start at 100: the hard set was selected with seed 1
+            # Test seeds start at 100 because the hard records were selected with seed 1.
             test = ["test", "--config", "configs/evaluate.yaml", "--model.seed", str(100 + seed)]
             run([*test, "--model.backbone.path", path, "--output", str(output)])
             row |= {
-                f"{name}_hard": right(output, "hard_samples"),
-                f"{name}_all": right(output, "generated_predictions"),
+                f"{name}_hard": accuracy(output, "hard_samples"),
+                f"{name}_all": accuracy(output, "generated_predictions"),
             }
         rows.append(row)
         print(
@@ -54,15 +56,15 @@ def main() -> None:
     (OUT / "gain.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def run(words: list[str]) -> None:
-    """Run a command of ours; end with its words on an error."""
-    done = subprocess.run([sys.executable, "-m", "guardreasoner", *words], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(words)}\n{done.stderr}")
+def run(argv: list[str]) -> None:
+    """Run a guardreasoner command; exit with its error message if it fails."""
+    process = subprocess.run([sys.executable, "-m", "guardreasoner", *argv], capture_output=True, text=True)
+    if process.returncode:
+        sys.exit(f"{' '.join(argv)}\n{process.stderr}")
 
 
-def right(folder: Path, name: str) -> float:
-    """Return the percentage of outputs in a prediction folder that meet every gold label."""
+def accuracy(folder: Path, name: str) -> float:
+    """Return the percentage of outputs in a prediction folder that match every gold label."""
     rows = [row for path in sorted(folder.glob(f"*/{name}.jsonl")) for _, row in read_jsonl(path)]
     verdicts = [(parse(row["predict"], GUARD_TASKS), row["labels"]) for row in rows]
     return 100 * statistics.mean(all(v[task] == label for task, label in gold.items()) for v, gold in verdicts)

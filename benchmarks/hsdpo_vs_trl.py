@@ -1,13 +1,13 @@
-"""HS-DPO against TRL's DPOTrainer with its SFT mix: same weights, ids, order, optimizer, threads, allocator.
+"""Compares HS-DPO with TRL's DPOTrainer and its SFT loss: same weights, ids, order, optimizer, threads, allocator.
 
     python benchmarks/hsdpo_vs_trl.py --json benchmarks/results/hsdpo.json
     python benchmarks/hsdpo_vs_trl.py --lora --json benchmarks/results/hsdpo-lora.json
     python benchmarks/hsdpo_vs_trl.py --vocabulary 128256 --best-alone --json benchmarks/results/hsdpo-vocabulary.json
     python benchmarks/hsdpo_vs_trl.py --quick
 
-First the losses of both sides are compared, each step after the updates of the steps before it. Then TRL's fastest
-settings are searched, and ours. Those, and TRL as it comes, run in turn, each in a process of its own. Pairs are
-unweighted, since TRL has no weights for them; the time to precompute the reference is told apart.
+First, the losses of the first optimizer steps of both sides must be equal. Then the fastest settings of TRL and of our
+side are searched. These and TRL's defaults are timed in alternation, each in a separate process. Pairs have no weights
+because TRL does not support them. The time to precompute the reference is reported separately.
 """
 
 from argparse import Namespace
@@ -20,16 +20,16 @@ from peers.ratios import Target
 
 
 def main() -> None:
-    """Run the comparison that the flags ask for."""
-    compare("hsdpo", flags.read(__doc__), course)
+    """Run the comparison."""
+    compare("hsdpo", flags.read(__doc__), measure)
 
 
-def course(comparison: Comparison) -> dict[str, Any]:
-    """Compare losses, search, time."""
+def measure(comparison: Comparison) -> dict[str, Any]:
+    """Compare the losses, search the fastest settings of each side, and time them."""
     arguments = comparison.arguments
     print("losses", flush=True)
     plain = theirs(1)
-    found = [comparison.losses("micro-batch 1", ours(arguments, 1), plain)]
+    losses = [comparison.losses("micro-batch 1", ours(arguments, 1), plain)]
     print("TRL's settings", flush=True)
     sizes = [
         theirs(size, order)
@@ -37,56 +37,56 @@ def course(comparison: Comparison) -> dict[str, Any]:
         for order in ("steps", "length")
         if size > 1 or order == "steps"
     ]
-    best, tried = comparison.search(sizes)
+    best, trials = comparison.search(sizes)
     more = [
         replace(best, name=f"{best.name}, {name}", options=best.options | changed)
-        for name, changed, wanted in (
+        for name, changed, enabled in (
             ("online reference", {"precompute": False}, True),
             ("checkpointing", {"gradient_checkpointing": True}, True),
             ("compiled", {"compile": True}, arguments.compile),
         )
-        if wanted
+        if enabled
     ]
-    other, tried_more = comparison.search(more)
-    if other.micro_batch > 1:
-        reduced = ours(arguments, other.micro_batch)
-        reduced = replace(reduced, options=reduced.options | {"trl_reduction": True}, order=other.order)
-        name = f"micro-batch {other.micro_batch}, TRL's reduction of our values"
-        found.append(comparison.losses(name, reduced, other))
+    trl_best, more_trials = comparison.search(more)
+    if trl_best.micro_batch > 1:
+        reduced = ours(arguments, trl_best.micro_batch)
+        reduced = replace(reduced, options=reduced.options | {"trl_reduction": True}, order=trl_best.order)
+        name = f"micro-batch {trl_best.micro_batch}, TRL's reduction of our values"
+        losses.append(comparison.losses(name, reduced, trl_best))
     print("our settings", flush=True)
-    own, own_tried = comparison.search_ours([ours(arguments, size) for size in sorted(arguments.batches)])
-    print("in turn", flush=True)
+    our_best, our_trials = comparison.search_ours([ours(arguments, size) for size in sorted(arguments.batches)])
+    print("timing", flush=True)
     default = Candidate(
-        "TRL as it comes: 4 × 2, online reference, checkpointing",
+        "TRL defaults: 4 × 2, online reference, checkpointing",
         "trl",
         min(4, arguments.batch),
         {"precompute": False, "gradient_checkpointing": True},
         "drawn",
     )
     return comparison.result(
-        own,
-        {"best": replace(other, name=f"{other.name} (best)"), "default": default},
+        our_best,
+        {"best": replace(trl_best, name=f"{trl_best.name} (best)"), "default": default},
         targets(arguments),
-        losses=found,
-        search=[*tried, *tried_more],
-        own_search=own_tried,
+        losses=losses,
+        search=[*trials, *more_trials],
+        own_search=our_trials,
     )
 
 
 def theirs(size: int, order: str = "steps") -> Candidate:
-    """Return TRL with a micro-batch size."""
+    """Return TRL's settings with a micro-batch size."""
     grouped = ", grouped by length" if order == "length" else ""
     options = {"precompute": True, "gradient_checkpointing": False}
     return Candidate(f"TRL: micro-batch {size}{grouped}", "trl", size, options, order, same_loss=size == 1)
 
 
 def ours(arguments: Namespace, size: int) -> Candidate:
-    """Return our side with a micro-batch size."""
+    """Return our settings with a micro-batch size."""
     return Candidate(f"ours: {arguments.collate}, micro-batch {size}", "ours", size, {"collate": arguments.collate})
 
 
 def targets(arguments: Namespace) -> list[Target]:
-    """Return what is wanted: figures are stated for full weights, LoRA, and a large vocabulary, in fp32 on a CPU."""
+    """Return the targets, which exist for full weights, LoRA and a large vocabulary, in fp32 on a CPU."""
     if arguments.quick or arguments.device != "cpu" or arguments.dtype != "fp32":
         return []
     if arguments.vocabulary > 100_000:

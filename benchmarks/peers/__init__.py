@@ -1,1 +1,1 @@
-"""What the comparisons with other trainers share: real data, one process a measurement, tables."""
+"""Shared parts of the benchmarks: real data, one process per measurement, ratios, tables."""

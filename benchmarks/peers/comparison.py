@@ -1,4 +1,4 @@
-"""The course of a comparison: equal losses first, then the best settings of each side, then runs in turn."""
+"""A comparison with TRL: equal losses first, then the fastest settings of each side, then timed runs."""
 
 import json
 from argparse import Namespace
@@ -11,13 +11,13 @@ from typing import Any
 from guardreasoner.errors import InputError
 from peers import machine, table
 from peers.job import Job
-from peers.outcome import outcome, settings
-from peers.process import Failed, allocator_settings, run
+from peers.process import MeasurementFailed, allocator_settings, run
 from peers.ratios import TOLERANCE, Target, difference, in_turn, ratio, require_equal
 from peers.real_pairs import fingerprint, length, prepare, rows_of, shape_of, tokens, useful_flops
+from peers.result_file import run_and_write, settings
 
 SLACK = 0.05
-"""Share of speed that we give up for memory when our micro-batch is chosen; TRL's is the fastest there is."""
+"""Share of speed that our side gives up for memory when its micro-batch is chosen; TRL's is always the fastest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,13 +25,13 @@ class Candidate:
     """Settings of one side.
 
     Args:
-        name: what the tables call them.
+        name: Name in the tables.
         side: "ours" or "trl".
-        micro_batch: examples that are computed at once.
-        options: of the side.
-        order: "drawn"; "steps", the same with the longest of each step first, so that micro-batches hold like with
-            like; or "length", where steps hold like with like too.
-        same_loss: whether its reduction is ours, so that its losses must be ours.
+        micro_batch: Examples per micro-batch.
+        options: Further settings of the side.
+        order: Order of the examples: "drawn"; "steps", sorted by length within each optimizer step; or "length",
+            sorted by length over all steps.
+        same_loss: Whether its loss reduction equals ours, so that its losses must equal ours.
     """
 
     name: str
@@ -47,8 +47,8 @@ class Comparison:
 
     Args:
         stage: "hsdpo" or "rsft".
-        arguments: the flags (:mod:`peers.flags`).
-        folder: of model and examples.
+        arguments: The flags (:mod:`peers.flags`).
+        folder: Folder for model and examples.
     """
 
     def __init__(self, stage: str, arguments: Namespace, folder: Path) -> None:
@@ -70,11 +70,11 @@ class Comparison:
             limit=arguments.limit,
         )
         self.speeds: dict[str, dict[Candidate, float]] = {}
-        """By side, the rate of each choice that was tried."""
-        self.peak_flops = run(self.job.but(side="peak"), self.allocator)["flops"]
+        """By side, examples per second of each candidate tried so far."""
+        self.peak_flops = run(self.job.replaced(side="peak"), self.allocator)["flops"]
 
     def steps(self, order: str, count: int | None = None) -> list[list[int]]:
-        """Return a step to warm up and then ``count`` steps, or all, as numbers of examples."""
+        """Return one warm-up step and then ``count`` steps (or all), as lists of example indices."""
         size, numbers = self.arguments.batch, list(range(len(self.examples)))
         numbers = numbers[: (count or len(numbers)) * size]
         if order == "length":
@@ -84,97 +84,97 @@ class Comparison:
             cut = [sorted(step, key=self._longest_first) for step in cut]
         return [cut[-1], *cut]
 
-    def run(self, choice: Candidate, count: int | None = None, check: bool = False) -> dict[str, Any]:
-        """Run some settings and add rates to what was measured; the first step is left out of them."""
-        found = run(
-            self.job.but(
-                side=choice.side,
-                micro_batch=choice.micro_batch,
-                options=choice.options,
-                steps=self.steps(choice.order, count),
+    def run(self, candidate: Candidate, count: int | None = None, check: bool = False) -> dict[str, Any]:
+        """Run a candidate and return the measurements with rates, which leave out the warm-up step."""
+        measured = run(
+            self.job.replaced(
+                side=candidate.side,
+                micro_batch=candidate.micro_batch,
+                options=candidate.options,
+                steps=self.steps(candidate.order, count),
                 check=check,
             ),
             self.allocator,
         )
-        rate = sum(found["examples"][1:]) / sum(found["seconds"][1:])
+        rate = sum(measured["examples"][1:]) / sum(measured["seconds"][1:])
         return {
-            **found,
+            **measured,
             "pairs_per_second": rate,
             "tokens_per_second": rate * self.tokens_each,
             "mfu": rate * self.flops_each / self.peak_flops,
-            "memory_mb": found["peak_mb"] - found["before_mb"],
+            "memory_mb": measured["peak_mb"] - measured["before_mb"],
         }
 
     def losses(self, name: str, ours: Candidate, theirs: Candidate) -> dict[str, Any]:
-        """Compare the losses of the first optimizer steps, each after the updates before it, and the ids trained on.
+        """Compare the losses of the first optimizer steps and the token ids of both sides.
 
         Raises:
-            InputError: they differ, so that no speed could be compared.
+            InputError: They differ, so speeds cannot be compared.
         """
         count = min(3, len(self.examples) // self.arguments.batch)
-        left, right = (self.run(choice, count, check=True) for choice in (ours, theirs))
+        left, right = (self.run(candidate, count, check=True) for candidate in (ours, theirs))
         served = [self.examples[number] for step in self.steps(ours.order, count) for number in step]
         if not left["rows"] == right["rows"] == fingerprint(rows_of(served)):
-            raise InputError(f"{name}: the two sides were not trained on the same ids")
+            raise InputError(f"{name}: the two sides were trained on different ids")
         differs = difference(left["losses"], right["losses"])
         print(table.losses(name, left["losses"], right["losses"], differs), flush=True)
         require_equal(name, differs, self.arguments.dtype)
         return {"what": name, "ours": left["losses"], "trl": right["losses"], "difference": differs}
 
     def search(
-        self, choices: Sequence[Candidate], expected: list[float] | None = None, slack: float = 0.0
+        self, candidates: Sequence[Candidate], expected: list[float] | None = None, slack: float = 0.0
     ) -> tuple[Candidate, list[dict[str, Any]]]:
-        """Return the fastest settings of all that were tried so far on their side, and a line for each of these.
+        """Return the fastest candidate tried so far on this side, and the measurements of the new trials.
 
         Args:
-            choices: what to try, in order of memory where ``slack`` is given.
-            expected: losses of the steps in the order "steps"; settings that say that they give these and do not, do
-                not train what they should, and are left out.
-            slack: take the first choice that is slower than the fastest by no more than this share.
+            candidates: Candidates of one side, ordered by memory if ``slack`` is given.
+            expected: Expected losses in the order "steps"; candidates with ``same_loss`` and other losses are left out.
+            slack: Return the first candidate that is slower than the fastest by at most this share.
         """
-        tried = []
-        speeds = self.speeds.setdefault(choices[0].side, {})
-        for choice in choices:
+        trials = []
+        speeds = self.speeds.setdefault(candidates[0].side, {})
+        for candidate in candidates:
             try:
-                found = self.run(choice, self.arguments.search_steps)
-            except Failed as error:
-                print(f"  {choice.name:<44} failed: {error}", flush=True)
-                tried.append({"name": choice.name, "failed": str(error)})
+                measured = self.run(candidate, self.arguments.search_steps)
+            except MeasurementFailed as error:
+                print(f"  {candidate.name:<44} failed: {error}", flush=True)
+                trials.append({"name": candidate.name, "failed": str(error)})
                 continue
-            wrong = 0.0
-            if choice.same_loss and choice.order == "steps" and expected:
-                wrong = difference(expected, found["losses"])
-            tried.append({"name": choice.name, **table.figures(found), "loss_difference": wrong})
-            print(table.trial(choice.name, found, wrong, TOLERANCE[self.arguments.dtype]), flush=True)
-            if wrong <= TOLERANCE[self.arguments.dtype]:
-                speeds[choice] = found["pairs_per_second"]
+            deviation = 0.0
+            if candidate.same_loss and candidate.order == "steps" and expected:
+                deviation = difference(expected, measured["losses"])
+            trials.append({"name": candidate.name, **table.kept_measurements(measured), "loss_difference": deviation})
+            print(table.trial(candidate.name, measured, deviation, TOLERANCE[self.arguments.dtype]), flush=True)
+            if deviation <= TOLERANCE[self.arguments.dtype]:
+                speeds[candidate] = measured["pairs_per_second"]
         if not speeds:
             raise InputError("none of these settings ran; see the lines above")
         fastest = max(speeds.values())
-        return next(choice for choice, speed in speeds.items() if speed >= fastest * (1 - slack)), tried
+        best = next(candidate for candidate, speed in speeds.items() if speed >= fastest * (1 - slack))
+        return best, trials
 
-    def search_ours(self, choices: Sequence[Candidate]) -> tuple[Candidate, list[dict[str, Any]]]:
-        """Return our fastest settings, compiled where ``--compile`` asks for it and it pays, and what was tried."""
-        best, tried = self.search(choices, slack=SLACK)
+    def search_ours(self, candidates: Sequence[Candidate]) -> tuple[Candidate, list[dict[str, Any]]]:
+        """Return our fastest candidate, compiled if ``--compile`` is given and faster, and all trials."""
+        best, trials = self.search(candidates, slack=SLACK)
         if not self.arguments.compile:
-            return best, tried
+            return best, trials
         compiled = replace(best, name=f"{best.name}, compiled", options=best.options | {"compile": True})
-        found, more = self.search([compiled])
-        return found, [*tried, *more]
+        best, more_trials = self.search([compiled])
+        return best, [*trials, *more_trials]
 
     def result(
         self, ours: Candidate, rivals: dict[str, Candidate], targets: Sequence[Target], **more: Any
     ) -> dict[str, Any]:
-        """Time all, print the table, and return what is written as JSON."""
+        """Time all sides, print the table, and return the result for JSON."""
         if self.arguments.best_alone:
             rivals = {"best": rivals["best"]}
         runs = in_turn([ours, *rivals.values()], self.arguments.repeats, self.run, table.trial)
         ratios = [
-            ratio(what, against, *([one[name] for one in runs[side.name]] for side in (ours, choice)), targets)
-            for against, choice in rivals.items()
+            ratio(what, against, *([measured[name] for measured in runs[side.name]] for side in (ours, rival)), targets)
+            for against, rival in rivals.items()
             for what, name in (("speed", "pairs_per_second"), ("memory", "memory_mb"))
         ]
-        found = {
+        result = {
             "comparison": self.job.stage,
             "settings": {**settings(self.arguments), "examples": len(self.examples)},
             "examples": {
@@ -187,25 +187,25 @@ class Comparison:
             "versions": machine.versions(),
             **more,
             "rows": [
-                {"role": role, "name": choice.name, **table.summary(runs[choice.name])}
-                for role, choice in (("ours", ours), *rivals.items())
+                {"role": role, "name": side.name, **table.summary(runs[side.name])}
+                for role, side in (("ours", ours), *rivals.items())
             ],
             "ratios": ratios,
         }
-        print(table.whole(found))
-        return found
+        print(table.comparison(result))
+        return result
 
     def _longest_first(self, number: int) -> int:
         return -length(self.examples[number])
 
 
-def compare(stage: str, arguments: Namespace, course: Callable[[Comparison], dict[str, Any]]) -> None:
-    """Run a comparison in a folder of its own and write its JSON; what is wrong is one line.
+def compare(stage: str, arguments: Namespace, measure: Callable[[Comparison], dict[str, Any]]) -> None:
+    """Run a comparison in a temporary folder and write its JSON; an error exits with one line.
 
     Args:
         stage: "hsdpo" or "rsft".
-        arguments: the flags.
-        course: takes the :class:`Comparison` and returns its result.
+        arguments: The flags.
+        measure: Takes the :class:`Comparison` and returns its result.
     """
     arguments.stage = stage
-    outcome(arguments, lambda folder: course(Comparison(stage, arguments, folder)))
+    run_and_write(arguments, lambda folder: measure(Comparison(stage, arguments, folder)))

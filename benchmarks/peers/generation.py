@@ -1,7 +1,7 @@
-"""Sampling, one side a process: our engine, or generate() of transformers; lengths come from real outputs.
+"""Measures sampling of one side per process: our engine, or generate() of transformers.
 
-Random weights would never end by themselves. Each output ends where a real one ended, which neither side is told
-before the token is drawn; how long an output may become at most is the same for both.
+Random weights hardly ever sample the end token, so each output is ended at the length of a real output. Neither side
+knows the length before the token is drawn, and both have the same length limit.
 """
 
 import json
@@ -20,17 +20,17 @@ from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.model.backbone import Backbone
 from peers.job import Sampling
 from peers.machine import peak_mb, reset_peak, resident_mb, setup_torch, wait
-from peers.process import told
+from peers.process import read_job
 
 WARM_TOKENS = 8
-"""Tokens of each output that are made before the clock starts."""
+"""Tokens per output in the warm-up."""
 
 
-class Scripted(LocalGenerator):
-    """Our engine, with each output ended at its length and by no token.
+class FixedLengthGenerator(LocalGenerator):
+    """Our engine, with each output ended at a given length instead of at the end token.
 
     Args:
-        lengths: tokens of each output, by record id and index.
+        lengths: Tokens of each output by record id and index.
     """
 
     def __init__(self, backbone: Backbone, lengths: dict[tuple[str, int], int], **settings: Any) -> None:
@@ -39,20 +39,20 @@ class Scripted(LocalGenerator):
         self.ended: list[tuple[str, int]] = []
 
     def _is_end(self, key: tuple[str, int], count: int, token: int) -> bool:
-        """Return whether an output of ``count`` tokens, ``token`` the last of them, is over."""
+        """Return whether an output of ``count`` tokens has reached its length."""
         if count < self.lengths[key]:
             return False
         self.ended.append(key)
         return True
 
 
-class Lengths(StoppingCriteria):
-    """The same for transformers: a row is over when it is as long as it is to be.
+class StopAtLength(StoppingCriteria):
+    """The same for transformers: ends each row at a given length.
 
     Args:
-        width: tokens of the padded prompts.
+        width: Tokens of the padded prompts.
         lengths: (rows,) int64, tokens of each output.
-        end: id of the end token; where a criterion has one, ``generate`` pads the rows that are over.
+        end: Id of the end token; ``generate`` pads finished rows only if a criterion has one.
     """
 
     def __init__(self, width: int, lengths: Tensor, end: int) -> None:
@@ -61,18 +61,18 @@ class Lengths(StoppingCriteria):
         self.eos_token_id = end
 
     def __call__(self, input_ids: Any, scores: Any, **more: Any) -> Any:
-        """Return for each row whether it is over."""
+        """Return (rows,) bool: whether each row is finished."""
         return input_ids.shape[1] - self.width >= self.lengths
 
 
 def sample_ours(job: Sampling, backbone: Backbone, rows: Sequence[dict[str, Any]]) -> int:
-    """Sample k outputs of every prompt with our engine and return the tokens that they have.
+    """Sample k outputs per prompt with our engine and return their total number of tokens.
 
     Raises:
-        RuntimeError: an output did not end where it should.
+        RuntimeError: An output does not have the expected length.
     """
     lengths = {(row["id"], index): length for row in rows for index, length in enumerate(row["lengths"])}
-    generator = Scripted(
+    generator = FixedLengthGenerator(
         backbone,
         lengths,
         max_new_tokens=job.max_new_tokens,
@@ -80,18 +80,18 @@ def sample_ours(job: Sampling, backbone: Backbone, rows: Sequence[dict[str, Any]
         top_p=1.0,
         batch_size=job.at_once,
     )
-    found = [(done.record_id, done.index) for done in generator.generate(requests(rows, (job.seed,) * job.k))]
-    if not sorted(found) == sorted(generator.ended) == sorted(lengths):
-        raise RuntimeError("ours: an output is missing, or did not end at its length")
+    finished = [(done.record_id, done.index) for done in generator.generate(requests(rows, (job.seed,) * job.k))]
+    if not sorted(finished) == sorted(generator.ended) == sorted(lengths):
+        raise RuntimeError("ours: an output is missing or has another length")
     return sum(lengths.values())
 
 
 @torch.inference_mode()
 def sample_theirs(job: Sampling, network: Any, rows: Sequence[dict[str, Any]], padding: int, end: int) -> int:
-    """Sample k outputs of every prompt with ``generate`` and return the tokens that they have.
+    """Sample k outputs per prompt with ``generate`` and return their total number of tokens.
 
     Raises:
-        RuntimeError: an output did not end where it should.
+        RuntimeError: An output does not have the expected length.
     """
     torch.manual_seed(job.seed)
     size = max(1, job.at_once // job.k)
@@ -99,7 +99,7 @@ def sample_theirs(job: Sampling, network: Any, rows: Sequence[dict[str, Any]], p
         part = rows[start : start + size]
         lengths = torch.tensor([length for row in part for length in row["lengths"]], device=network.device)
         input_ids, mask = left_padded(part, padding, network.device)
-        found = network.generate(
+        ids = network.generate(
             input_ids=input_ids,
             attention_mask=mask,
             do_sample=True,
@@ -109,20 +109,20 @@ def sample_theirs(job: Sampling, network: Any, rows: Sequence[dict[str, Any]], p
             num_return_sequences=job.k,
             max_new_tokens=job.max_new_tokens,
             pad_token_id=padding,
-            stopping_criteria=StoppingCriteriaList([Lengths(input_ids.shape[1], lengths, end)]),
+            stopping_criteria=StoppingCriteriaList([StopAtLength(input_ids.shape[1], lengths, end)]),
         )
-        if len(found) != len(lengths) or found.shape[1] - input_ids.shape[1] < int(lengths.max()):
-            raise RuntimeError("transformers: an output is missing, or ended before its length")
+        if len(ids) != len(lengths) or ids.shape[1] - input_ids.shape[1] < int(lengths.max()):
+            raise RuntimeError("transformers: an output is missing or too short")
     return sum(length for row in rows for length in row["lengths"])
 
 
 def greedy(job: Sampling, backbone: Backbone, network: Any, rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Return the greedy outputs of both sides, as text."""
+    """Return the greedy outputs of our side and of transformers as texts."""
     ours = LocalGenerator(backbone, max_new_tokens=job.max_new_tokens, temperature=0.0, batch_size=job.at_once)
     by_id = {done.record_id: done.text for done in ours.generate(requests(rows, (job.seed,)))}
     prompt_tokenizer = backbone.prompt_tokenizer
     input_ids, mask = left_padded(rows, prompt_tokenizer.padding, network.device)
-    found = network.generate(
+    ids = network.generate(
         input_ids=input_ids,
         attention_mask=mask,
         do_sample=False,
@@ -130,17 +130,17 @@ def greedy(job: Sampling, backbone: Backbone, network: Any, rows: Sequence[dict[
         eos_token_id=prompt_tokenizer.end,
         pad_token_id=prompt_tokenizer.padding,
     )
-    theirs = [prompt_tokenizer.decode(ids) for ids in found[:, input_ids.shape[1] :].tolist()]
+    theirs = [prompt_tokenizer.decode(row) for row in ids[:, input_ids.shape[1] :].tolist()]
     return [[by_id[row["id"]] for row in rows], theirs]
 
 
 def requests(rows: Sequence[dict[str, Any]], seeds: tuple[int, ...]) -> list[Request]:
-    """Return what our engine is asked."""
+    """Return the requests for our engine."""
     return [Request(row["id"], tuple(row["prompt"]), "", seeds) for row in rows]
 
 
 def left_padded(rows: Sequence[dict[str, Any]], padding: int, device: Any) -> tuple[Tensor, Tensor]:
-    """Return ids and mask of prompts, (rows, longest prompt) int64."""
+    """Return ids and attention mask of left-padded prompts, each (rows, longest prompt) int64."""
     width = max(len(row["prompt"]) for row in rows)
     input_ids = [[padding] * (width - len(row["prompt"])) + row["prompt"] for row in rows]
     mask = [[0] * (width - len(row["prompt"])) + [1] * len(row["prompt"]) for row in rows]
@@ -148,7 +148,7 @@ def left_padded(rows: Sequence[dict[str, Any]], padding: int, device: Any) -> tu
 
 
 def measure(job: Sampling) -> dict[str, Any]:
-    """Load the model, warm up on the longest prompts, sample all; return seconds, tokens and memory."""
+    """Load the model, warm up on the longest prompts, and sample all; return seconds, tokens and memory."""
     setup_torch(job.device, job.threads)
     before = resident_mb(job.device)
     rows = json.loads(Path(job.prompts).read_text())
@@ -164,23 +164,23 @@ def measure(job: Sampling) -> dict[str, Any]:
         network.to(job.device).eval()
         network.generation_config.eos_token_id = None
     if job.side == "both":
-        few = rows[:: max(1, len(rows) // job.checked)][: job.checked]  # of every length
-        return {"texts": greedy(job, backbone, network, few)}
+        sample_rows = rows[:: max(1, len(rows) // job.checked)][: job.checked]  # short and long prompts
+        return {"texts": greedy(job, backbone, network, sample_rows)}
 
-    def sample(asked: Sequence[dict[str, Any]], wanted: Sampling) -> int:
+    def sample(rows: Sequence[dict[str, Any]], job: Sampling) -> int:
         if network is None:
-            return sample_ours(wanted, backbone, asked)
-        return sample_theirs(wanted, network, asked, prompt_tokenizer.padding, prompt_tokenizer.end)
+            return sample_ours(job, backbone, rows)
+        return sample_theirs(job, network, rows, prompt_tokenizer.padding, prompt_tokenizer.end)
 
-    few = [{**row, "lengths": [WARM_TOKENS] * job.k} for row in rows[:2]]
-    sample(few, replace(job, max_new_tokens=WARM_TOKENS))
+    warm_up = [{**row, "lengths": [WARM_TOKENS] * job.k} for row in rows[:2]]
+    sample(warm_up, replace(job, max_new_tokens=WARM_TOKENS))
     wait(job.device)
     reset_peak(job.device)
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     tokens = sample(rows, job)
     wait(job.device)
     return {
-        "seconds": time.perf_counter() - began,
+        "seconds": time.perf_counter() - start_time,
         "tokens": tokens,
         "records": len(rows),
         "before_mb": before,
@@ -189,5 +189,5 @@ def measure(job: Sampling) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    wanted, place = told(Sampling)
-    place.write_text(json.dumps(measure(wanted)))
+    job, result_path = read_job(Sampling)
+    result_path.write_text(json.dumps(measure(job)))

@@ -1,4 +1,4 @@
-"""What a process is told: to train for some steps, to sample outputs, or to run a fit."""
+"""Jobs of the measuring processes: training steps, sampling, or a whole fit."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,25 +8,25 @@ MODULES = {"ours": "peers.our_side", "trl": "peers.trl_side", "peak": "peers.mac
 
 @dataclass(frozen=True)
 class Job:
-    """One run of some optimizer steps, the first of which warms up and is not counted.
+    """Training for some optimizer steps; the first step is a warm-up and not counted.
 
     Args:
-        side: "ours", "trl", or "peak" for the peak of matrix products.
+        side: "ours", "trl", or "peak" for the peak rate of matrix products.
         stage: "hsdpo" or "rsft".
-        model: model folder; an adapter's where one is trained.
-        base: folder of the base model.
-        examples: JSON file of ids (:mod:`peers.real_pairs`).
-        steps: for each optimizer step the numbers of its examples, in the order in which they are served.
-        micro_batch: examples that are computed at once.
+        model: Model folder; that of the adapter if one is trained.
+        base: Folder of the base model.
+        examples: JSON file of token ids (:mod:`peers.real_pairs`).
+        steps: Example indices of each optimizer step, in order.
+        micro_batch: Examples per micro-batch.
         dtype: "fp32" or "bf16".
         device: "cpu" or "cuda".
-        threads: of torch.
-        lr: peak of the cosine, of AdamW without weight decay.
-        beta: β.
-        sft_coef: c.
-        limit: longest example, in tokens.
-        check: also give a hash of the ids that were trained on.
-        options: of one side alone.
+        threads: Number of torch threads.
+        lr: Peak learning rate of the cosine schedule; AdamW without weight decay.
+        beta: β of the preference loss.
+        sft_coef: Coefficient c of the SFT loss.
+        limit: Longest example, in tokens.
+        check: Whether to return a hash of the ids that were trained on.
+        options: Settings of one side.
     """
 
     side: str
@@ -48,30 +48,30 @@ class Job:
 
     @property
     def module(self) -> str:
-        """What runs it."""
+        """Module that runs the job."""
         return MODULES[self.side]
 
-    def but(self, **changes: Any) -> "Job":
-        """Return the job with some fields changed."""
+    def replaced(self, **changes: Any) -> "Job":
+        """Return a copy with some fields changed."""
         return replace(self, **changes)
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """One run over all prompts.
+    """Sampling k outputs for every prompt.
 
     Args:
         side: "ours", "transformers", or "both" to compare their greedy outputs.
-        model: model folder.
-        prompts: JSON file (:mod:`peers.real_prompts`).
-        at_once: outputs that are computed together.
-        k: outputs a prompt.
-        max_new_tokens: longest output.
-        checked: prompts whose greedy outputs are compared.
+        model: Model folder.
+        prompts: JSON file of prompts (:mod:`peers.real_prompts`).
+        at_once: Outputs per batch.
+        k: Outputs per prompt.
+        max_new_tokens: Longest output in tokens.
+        checked: Number of prompts whose greedy outputs are compared.
         dtype: "fp32" or "bf16".
         device: "cpu" or "cuda".
-        threads: of torch.
-        seed: of the outputs.
+        threads: Number of torch threads.
+        seed: Seed of the outputs.
     """
 
     side: str
@@ -88,22 +88,22 @@ class Sampling:
 
     @property
     def module(self) -> str:
-        """What runs it."""
+        """Module that runs the job."""
         return "peers.generation"
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A fit as ``configs/hsdpo.yaml`` describes it, on other pairs.
+    """A fit of ``configs/hsdpo.yaml`` on other pairs.
 
     Args:
-        module: what runs it: "peers.growing" or "peers.overhead".
-        base: model folder.
-        pairs: folder of records and rollouts (:mod:`peers.pair_files`).
-        scratch: folder that the fit writes to.
-        flags: more words for ``fit``.
-        threads: of torch.
-        repeats: runs of each side, where two sides are compared.
+        module: Module that runs the job: "peers.fit_phases" or "peers.overhead".
+        base: Model folder.
+        pairs: Folder of records and rollouts (:mod:`peers.pair_files`).
+        scratch: Folder that the fit writes to.
+        flags: Further arguments of ``fit``.
+        threads: Number of torch threads.
+        repeats: Runs of each side, if two sides are compared.
     """
 
     module: str

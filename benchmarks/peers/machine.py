@@ -1,4 +1,4 @@
-"""The machine: what it is, how fast its matrix products are, how much memory a process has taken."""
+"""Description of the machine, its peak rate of matrix products, and memory of a process."""
 
 import json
 import os
@@ -17,7 +17,7 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 def describe(device: str, threads: int) -> dict[str, Any]:
     """Return hardware and operating system."""
-    found: dict[str, Any] = {
+    description: dict[str, Any] = {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": threads,
@@ -28,33 +28,33 @@ def describe(device: str, threads: int) -> dict[str, Any]:
     if device == "cuda":
         import torch
 
-        found["gpu"] = torch.cuda.get_device_name()
-        found["cuda"] = torch.version.cuda
-    return found
+        description["gpu"] = torch.cuda.get_device_name()
+        description["cuda"] = torch.version.cuda
+    return description
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what is compared, and of what it stands on, as far as it is installed."""
+    """Return the versions of the installed packages that affect the results."""
     from guardreasoner import __version__
 
-    found = {"guardreasoner": __version__}
+    numbers = {"guardreasoner": __version__}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            numbers[name] = version(name)
+    return numbers
 
 
 def setup_torch(device: str, threads: int) -> None:
-    """Set the number of threads, before anything is computed."""
+    """Set the number of threads; exit if the CUDA device is missing."""
     import torch
 
     torch.set_num_threads(threads)
     if device == "cuda" and not torch.cuda.is_available():
-        sys.exit("there is no CUDA device")
+        sys.exit("no CUDA device")
 
 
 def resident_mb(device: str) -> float:
-    """Return the memory that the process holds now; on a GPU, what torch has allocated there."""
+    """Return the resident memory of the process; with CUDA, the memory that torch has allocated on the GPU."""
     if device == "cuda":
         import torch
 
@@ -63,19 +63,19 @@ def resident_mb(device: str) -> float:
 
 
 def peak_mb(device: str) -> float:
-    """Return the most memory that the process has held since its start or since :func:`reset_peak`."""
+    """Return the peak memory of the process since its start or the last :func:`reset_peak`."""
     if device == "cuda":
         import torch
 
         return torch.cuda.max_memory_allocated() / 1e6
-    if _STATUS.is_file():  # ru_maxrss would count the process that started this one
+    if _STATUS.is_file():  # ru_maxrss would include the memory of the parent process
         return _status("VmHWM")
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def reset_peak(device: str) -> None:
-    """Forget the peak so far, where the system can, so that it is that of the steps alone."""
+    """Reset the peak memory, if the system supports it."""
     if device == "cuda":
         import torch
 
@@ -85,7 +85,7 @@ def reset_peak(device: str) -> None:
 
 
 def wait(device: str) -> None:
-    """Wait until the device has done all its work."""
+    """Wait until the device has finished all work."""
     if device == "cuda":
         import torch
 
@@ -93,26 +93,26 @@ def wait(device: str) -> None:
 
 
 def matrix_peak(dtype: str, device: str, seconds: float = 3.0) -> float:
-    """Return the best rate of matrix products, in FLOP/s, over some square sizes."""
+    """Return the best measured rate of square matrix products in FLOP/s."""
     import torch
 
-    wanted = torch.bfloat16 if dtype == "bf16" else torch.float32
+    torch_dtype = torch.bfloat16 if dtype == "bf16" else torch.float32
     best = 0.0
     for size in (4096, 8192) if device == "cuda" else (1024, 2048):
-        left, right = (torch.randn(size, size, dtype=wanted, device=device) for _ in range(2))
+        left, right = (torch.randn(size, size, dtype=torch_dtype, device=device) for _ in range(2))
         left @ right
         wait(device)
-        ends = time.perf_counter() + seconds
-        while (began := time.perf_counter()) < ends:
+        end_time = time.perf_counter() + seconds
+        while (start_time := time.perf_counter()) < end_time:
             left @ right
             wait(device)
-            best = max(best, 2 * size**3 / (time.perf_counter() - began))
+            best = max(best, 2 * size**3 / (time.perf_counter() - start_time))
     return best
 
 
 def _processor() -> str:
-    if (found := Path("/proc/cpuinfo")).is_file():
-        lines = [line for line in found.read_text().splitlines() if line.startswith("model name")]
+    if (cpuinfo := Path("/proc/cpuinfo")).is_file():
+        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         if lines:
             return lines[0].split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
@@ -125,8 +125,8 @@ def _status(name: str) -> float:
 
 if __name__ == "__main__":
     from peers.job import Job
-    from peers.process import told
+    from peers.process import read_job
 
-    job, place = told(Job)
+    job, result_path = read_job(Job)
     setup_torch(job.device, job.threads)
-    place.write_text(json.dumps({"flops": matrix_peak(job.dtype, job.device)}))
+    result_path.write_text(json.dumps({"flops": matrix_peak(job.dtype, job.device)}))

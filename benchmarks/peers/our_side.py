@@ -1,4 +1,4 @@
-"""Our side: the real modules, run by Lightning, as ``fit`` runs them."""
+"""Measures our side: the training modules of ``fit``, run by Lightning."""
 
 import json
 import tempfile
@@ -21,12 +21,12 @@ from guardreasoner.training.reference import Precomputed
 from guardreasoner.training.rsft import RSFTModule
 from peers.job import Job
 from peers.machine import peak_mb, reset_peak, resident_mb, setup_torch, wait
-from peers.process import told
+from peers.process import read_job
 from peers.real_pairs import fingerprint
 
 
-class Steps(LightningDataModule):
-    """The examples of a job, served as whole optimizer steps in the order that it says."""
+class JobData(LightningDataModule):
+    """The examples of a job as optimizer steps, in the job's order."""
 
     def __init__(self, job: Job, padding: int) -> None:
         super().__init__()
@@ -36,30 +36,30 @@ class Steps(LightningDataModule):
         self.padding = padding
 
     def examples(self) -> list[Example]:
-        """Return every example that the reference will be asked for."""
+        """Return the examples for which the reference is computed."""
         return [self.all[number] for number in sorted({number for step in self.job.steps for number in step})]
 
     def train_dataloader(self) -> DataLoader:
-        """Return the loader of the steps."""
+        """Return the data loader."""
         collate = StepCollator(self.padding, self.job.micro_batch, collator(self.job.options["collate"]))
         loader: Any = DataLoader(self.all, batch_sampler=self.job.steps, collate_fn=collate)  # type: ignore[arg-type]
         return loader
 
 
-class Timed(Precomputed):
-    """Stored reference values, with the time that they took."""
+class TimedReference(Precomputed):
+    """Stored reference log-probabilities that record the time to compute them."""
 
     seconds = 0.0
 
     def prepare(self, backbone: Backbone, examples: Any) -> None:
-        """Compute them."""
-        began = time.perf_counter()
+        """Compute the values and record the seconds."""
+        start_time = time.perf_counter()
         super().prepare(backbone, examples)
-        self.seconds = time.perf_counter() - began
+        self.seconds = time.perf_counter() - start_time
 
 
 class TRLReduction(HSDPOModule):
-    """Our per-token values under TRL's reduction: its SFT term is a token mean over the micro-batch, not over pairs."""
+    """HS-DPO with TRL's reduction: the SFT loss is a token mean over the micro-batch instead of a mean over pairs."""
 
     def _shares(self, batch: Batch, pairs: int, prefix: SharedPrefix | None = None) -> dict[str, Tensor]:
         values = self.backbone.completion_logps(batch, prefix)
@@ -73,8 +73,8 @@ class TRLReduction(HSDPOModule):
         return {"loss": loss * count / pairs, "margin": gap.sum() / pairs}
 
 
-class Clock(Callback):
-    """Keeps the seconds and the loss of every step, and the peak of memory since the first."""
+class StepTimer(Callback):
+    """Records seconds and loss of every step, and resets the peak memory before the first."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -82,24 +82,24 @@ class Clock(Callback):
         self.losses: list[Tensor] = []
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
-        """Start."""
+        """Start the timer."""
         reset_peak(self.device)
         self.ends.append(time.perf_counter())
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, *others: Any) -> None:
-        """Stop a step."""
+        """Record the end of a step."""
         wait(self.device)
         self.ends.append(time.perf_counter())
         self.losses.append(trainer.callback_metrics["train/loss"].detach().clone())
 
     @property
     def seconds(self) -> list[float]:
-        """Of each step, the time to fetch it included."""
+        """Seconds of each step, including the time to load its data."""
         return [end - start for start, end in zip(self.ends, self.ends[1:], strict=False)]
 
 
 def collator(name: str) -> Any:
-    """Return a layout of micro-batches by name."""
+    """Return a collator by name."""
     if name == "two_row":
         return two_row
     from guardreasoner.model.packing import packed
@@ -108,20 +108,20 @@ def collator(name: str) -> Any:
 
 
 def measure(job: Job, folder: str) -> dict[str, Any]:
-    """Train for the steps of a job; return seconds, losses and memory."""
+    """Train for the steps of a job, and return seconds, losses and memory."""
     setup_torch(job.device, job.threads)
     before = resident_mb(job.device)
     dtype: Any = "bfloat16" if job.dtype == "bf16" else "float32"
     backbone = Backbone(job.model, dtype=dtype, compile=job.options.get("compile", False))
-    make = {"optimizer": lambda weights: torch.optim.AdamW(weights, lr=job.lr, weight_decay=0.0, fused=True)}
-    reference = Timed(folder, batch_size=job.options.get("reference_batch", 4))
+    settings = {"optimizer": lambda weights: torch.optim.AdamW(weights, lr=job.lr, weight_decay=0.0, fused=True)}
+    reference = TimedReference(folder, batch_size=job.options.get("reference_batch", 4))
     module: Any
     if job.stage == "rsft":
-        module = RSFTModule(backbone, **make)
+        module = RSFTModule(backbone, **settings)
     else:
-        kind = TRLReduction if job.options.get("trl_reduction") else HSDPOModule
-        module = kind(backbone, reference, beta=job.beta, sft_coef=job.sft_coef, **make)
-    clock, data = Clock(job.device), Steps(job, backbone.prompt_tokenizer.padding)
+        module_class = TRLReduction if job.options.get("trl_reduction") else HSDPOModule
+        module = module_class(backbone, reference, beta=job.beta, sft_coef=job.sft_coef, **settings)
+    timer, data = StepTimer(job.device), JobData(job, backbone.prompt_tokenizer.padding)
     trainer = Trainer(
         accelerator="gpu" if job.device == "cuda" else "cpu",
         devices=1,
@@ -130,14 +130,14 @@ def measure(job: Job, folder: str) -> dict[str, Any]:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[clock],
+        callbacks=[timer],
     )
     trainer.fit(module, datamodule=data)
     served = [data.all[number] for step in job.steps for number in step]
     return {
-        "seconds": clock.seconds,
+        "seconds": timer.seconds,
         "examples": [len(step) for step in job.steps],
-        "losses": [float(loss) for loss in clock.losses],
+        "losses": [float(loss) for loss in timer.losses],
         "reference_seconds": reference.seconds,
         "before_mb": before,
         "peak_mb": peak_mb(job.device),
@@ -146,6 +146,6 @@ def measure(job: Job, folder: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    wanted, place = told(Job)
+    job, result_path = read_job(Job)
     with tempfile.TemporaryDirectory() as temporary:
-        place.write_text(json.dumps(measure(wanted, temporary)))
+        result_path.write_text(json.dumps(measure(job, temporary)))

@@ -1,4 +1,4 @@
-"""A measurement in a process of its own: it is told a dataclass, and gives back a dictionary."""
+"""Runs a measurement in a separate process, which reads a job (a dataclass) and writes a dictionary."""
 
 import ctypes.util
 import json
@@ -13,23 +13,23 @@ from typing import Any, TypeVar
 Kind = TypeVar("Kind")
 
 
-class Failed(Exception):
-    """A measurement that came to no end; its message is the last line that the process wrote."""
+class MeasurementFailed(Exception):
+    """A measurement failed; the message is the last line of the process's stderr."""
 
 
 def run(job: Any, allocator: dict[str, str]) -> dict[str, Any]:
-    """Run a job in a process of its own and return what it measured.
+    """Run a job in a separate process and return its measurements.
 
     Args:
-        job: a dataclass; its ``module`` is run and reads it (:func:`told`), on its number of ``threads``.
-        allocator: environment variables, the same for every process that is compared.
+        job: A dataclass with ``threads`` and the ``module`` to run, which reads it with :func:`read_job`.
+        allocator: Environment variables of the memory allocator, the same for all compared processes.
 
     Raises:
-        Failed: the process ended with an error.
+        MeasurementFailed: The process failed.
     """
     with tempfile.TemporaryDirectory() as folder:
-        told, found = Path(folder, "job.json"), Path(folder, "found.json")
-        told.write_text(json.dumps(asdict(job)))
+        job_path, result_path = Path(folder, "job.json"), Path(folder, "result.json")
+        job_path.write_text(json.dumps(asdict(job)))
         threads = str(job.threads)
         environment = {
             **os.environ,
@@ -39,28 +39,28 @@ def run(job: Any, allocator: dict[str, str]) -> dict[str, Any]:
             "TOKENIZERS_PARALLELISM": "false",
             "TQDM_DISABLE": "1",
             "HF_HUB_OFFLINE": "1",
-            "HF_DATASETS_CACHE": str(Path(folder, "datasets")),  # no reference values of an earlier run
+            "HF_DATASETS_CACHE": str(Path(folder, "datasets")),  # do not reuse reference values of an earlier run
         }
         here = Path(__file__).parents[1]
-        words = [sys.executable, "-m", job.module, str(told), str(found)]
-        done = subprocess.run(words, cwd=here, env=environment, capture_output=True, text=True)
-        if done.returncode or not found.is_file():
-            lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-            raise Failed(lines[-1])
-        return json.loads(found.read_text())
+        argv = [sys.executable, "-m", job.module, str(job_path), str(result_path)]
+        process = subprocess.run(argv, cwd=here, env=environment, capture_output=True, text=True)
+        if process.returncode or not result_path.is_file():
+            lines = process.stderr.strip().splitlines() or [f"exit status {process.returncode}"]
+            raise MeasurementFailed(lines[-1])
+        return json.loads(result_path.read_text())
 
 
-def told(kind: type[Kind]) -> tuple[Kind, Path]:
-    """Return, in the process that was started, its job and where its result goes."""
+def read_job(kind: type[Kind]) -> tuple[Kind, Path]:
+    """Return, in the measuring process, the job and the path for its result."""
     return kind(**json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2])
 
 
 def allocator_settings(choice: str) -> dict[str, str]:
-    """Return the environment of the allocator, for both sides alike.
+    """Return the environment variables of the memory allocator.
 
     Args:
-        choice: "auto" is tcmalloc or jemalloc where one is installed, else "glibc"; "glibc" keeps freed memory instead
-            of giving it back to the system at each step; "system" changes nothing.
+        choice: "auto" for tcmalloc or jemalloc if installed, else "glibc"; "glibc" for keeping freed memory instead of
+            returning it to the system at each step; "system" for no change.
     """
     if choice == "system" or not sys.platform.startswith("linux"):
         return {}

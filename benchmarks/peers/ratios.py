@@ -1,4 +1,4 @@
-"""The arithmetic of a comparison: runs in turn, ratios with what is wanted of them, losses that must be equal."""
+"""Arithmetic of a comparison: alternating runs, ratios with targets, and equality of losses."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,17 +9,17 @@ from typing import Any
 from guardreasoner.errors import InputError
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
-"""Largest relative difference of two losses that count as equal."""
+"""Largest relative difference at which two losses count as equal."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is wanted of a ratio.
+    """Target of a ratio.
 
     Args:
         what: "speed" or "memory".
         against: "best" or "default".
-        bound: speed at least, memory at most.
+        bound: Lower bound of speed, upper bound of memory.
     """
 
     what: str
@@ -27,74 +27,74 @@ class Target:
     bound: float
 
     def met(self, value: float) -> bool:
-        """Return whether a ratio is good enough."""
+        """Return whether a ratio meets the target."""
         return value >= self.bound if self.what == "speed" else value <= self.bound
 
 
 def ratio(
     what: str, against: str, ours: Sequence[float], theirs: Sequence[float], targets: Sequence[Target]
 ) -> dict[str, Any]:
-    """Return median, least and largest of ours / theirs over runs in turn, with what is wanted of the median.
+    """Return median and range of ours / theirs over alternating runs, and whether the median meets its target.
 
     Args:
         what: "speed" or "memory".
-        against: which rival.
-        ours: of each of our runs.
-        theirs: of the rival's, as many.
-        targets: what is wanted; None is said of a ratio that is not among them.
+        against: Settings of the other side: "best" or "default".
+        ours: Measurement of each of our runs.
+        theirs: Measurement of each run of the other side, one per run of ours.
+        targets: All targets; ``target`` and ``met`` are None for a ratio without one.
     """
-    each = [a / b for a, b in zip(ours, theirs, strict=True)]
-    wanted = next((t for t in targets if (t.what, t.against) == (what, against)), None)
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    target = next((t for t in targets if (t.what, t.against) == (what, against)), None)
     return {
         "what": what,
         "against": against,
-        "median": median(each),
-        "min": min(each),
-        "max": max(each),
-        "target": wanted.bound if wanted else None,
-        "met": wanted.met(median(each)) if wanted else None,
+        "median": median(ratios),
+        "min": min(ratios),
+        "max": max(ratios),
+        "target": target.bound if target else None,
+        "met": target.met(median(ratios)) if target else None,
     }
 
 
 def in_turn(
-    choices: Sequence[Any],
+    candidates: Sequence[Any],
     repeats: int,
     run: Callable[[Any], dict[str, Any]],
     line: Callable[[str, dict[str, Any]], str],
 ) -> dict[str, list[dict[str, Any]]]:
-    """Run settings one after the other, several times, every other time backwards; return the runs by name.
+    """Run all candidates several times, in reverse order every other time; return the measurements by name.
 
     Args:
-        choices: what to run, each with a ``name``.
-        repeats: how often.
-        run: takes a choice and returns what was measured.
-        line: takes a name and what was measured, and returns what is shown.
+        candidates: What to run, each with a ``name``.
+        repeats: Number of runs of each candidate.
+        run: Takes a candidate and returns its measurements.
+        line: Takes a name and measurements, and returns the line to print.
     """
-    runs: dict[str, list[dict[str, Any]]] = {choice.name: [] for choice in choices}
+    runs: dict[str, list[dict[str, Any]]] = {candidate.name: [] for candidate in candidates}
     for number in range(repeats):
-        for choice in choices if number % 2 == 0 else reversed(choices):
-            runs[choice.name].append(run(choice))
-            print(line(f"{number + 1}. {choice.name}", runs[choice.name][-1]), flush=True)
+        for candidate in candidates if number % 2 == 0 else reversed(candidates):
+            runs[candidate.name].append(run(candidate))
+            print(line(f"{number + 1}. {candidate.name}", runs[candidate.name][-1]), flush=True)
     return runs
 
 
 def difference(left: Sequence[float], right: Sequence[float]) -> float:
-    """Return the largest relative difference of two series; infinite where a value is no finite number."""
+    """Return the largest relative difference of two series; infinite if a value is NaN or infinite."""
     if not all(map(math.isfinite, (*left, *right))):
         return math.inf
     return max(abs(a - b) / max(abs(a), abs(b)) if a != b else 0.0 for a, b in zip(left, right, strict=True))
 
 
 def require_equal(name: str, differs: float, dtype: str) -> None:
-    """Go on where two series of losses are equal.
+    """Check that two series of losses are equal.
 
     Args:
-        name: what was compared.
-        differs: their largest relative difference.
+        name: Name of the comparison, for the message.
+        differs: Largest relative difference of the losses.
         dtype: "fp32" or "bf16".
 
     Raises:
-        InputError: they are not, so that no speed could be compared.
+        InputError: The losses differ, so speeds cannot be compared.
     """
     if differs > TOLERANCE[dtype]:
-        raise InputError(f"{name}: the losses differ by {differs:.1e}, relatively")
+        raise InputError(f"{name}: the losses differ by {differs:.1e} (relative)")

@@ -1,4 +1,4 @@
-"""Real pairs, mined from the published predictions of two models, and a model of the wanted shape, made once."""
+"""Prepares real pairs, mined from the published predictions of two models, and a model of the requested size."""
 
 import contextlib
 import hashlib
@@ -12,23 +12,23 @@ from typing import Any
 from guardreasoner.errors import InputError
 from guardreasoner.records import Pair, Record, Rollout
 
-OPENS = ("1B", "3B")
-"""Folders of predictions, one a model; the pairs are records on which the outputs of both together disagree."""
+MODELS = ("1B", "3B")
+"""Prediction folders, one per model; pairs come from records on which the two models disagree."""
 
 
 def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
-    """Write a model, its adapter where one is trained, and the examples.
+    """Write a model, its adapter if one is trained, and the examples.
 
     Args:
-        folder: where they go.
-        predictions: folder of the published predictions.
-        arguments: ``stage``, ``pairs``, ``limit``, ``lora`` and what :func:`make_base` wants.
+        folder: Folder to write.
+        predictions: Folder of the published predictions.
+        arguments: Flags: ``stage``, ``pairs``, ``limit``, ``lora`` and those of :func:`make_base`.
 
     Returns:
         Paths of ``model``, ``base`` and ``examples``.
 
     Raises:
-        InputError: no predictions there, or too few pairs that are short enough.
+        InputError: The predictions are missing, or too few pairs are short enough.
     """
     from guardreasoner.model.backbone import Backbone
     from guardreasoner.model.lora import LoRA
@@ -38,7 +38,7 @@ def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
     make_base(base, records, rollouts, arguments)
     prompt_tokenizer = Backbone(str(base)).prompt_tokenizer
     examples = []
-    for pair in mined(records, rollouts):
+    for pair in mine_pairs(records, rollouts):
         texts = [pair.chosen.completion, pair.rejected.completion][: 1 if arguments.stage == "rsft" else 2]
         ids = {
             "id": pair.record.id,
@@ -47,7 +47,7 @@ def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
         }
         if length(ids) <= arguments.limit:
             examples.append(ids)
-    examples.sort(key=lambda example: place(example["id"]))
+    examples.sort(key=lambda example: hash_order(example["id"]))
     if len(examples) < arguments.pairs:
         raise InputError(f"--pairs: only {len(examples)} pairs have at most {arguments.limit} tokens")
     (folder / "examples.json").write_text(json.dumps(examples[: arguments.pairs]))
@@ -64,21 +64,21 @@ def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
 
 
 def read_predictions(predictions: Path) -> tuple[list[Record], list[Rollout]]:
-    """Return the published records and one output of each model for every one of them.
+    """Return the published records with one output of each model.
 
     Raises:
-        InputError: they are not there.
+        InputError: The predictions are missing.
     """
     from guardreasoner.sources.rollouts import read_rollout_folders
 
-    folders = [predictions / name for name in OPENS]
+    folders = [predictions / name for name in MODELS]
     if missing := [path for path in folders if not path.is_dir()]:
         raise InputError(f"--predictions: {missing[0]}: no such folder of published predictions")
     return read_rollout_folders(folders)
 
 
-def mined(records: Sequence[Record], rollouts: Sequence[Rollout]) -> list[Pair]:
-    """Return a pair for each record on which the outputs disagree."""
+def mine_pairs(records: Sequence[Record], rollouts: Sequence[Rollout]) -> list[Pair]:
+    """Return one pair for each record with a right and a wrong output."""
     from guardreasoner.mining import Pairing, mine
     from guardreasoner.tasks import GUARD_TASKS
 
@@ -86,35 +86,35 @@ def mined(records: Sequence[Record], rollouts: Sequence[Rollout]) -> list[Pair]:
 
 
 def length(example: dict[str, Any]) -> int:
-    """Return the tokens of an example's longest row."""
+    """Return the tokens of an example's prompt and longest completion."""
     return len(example["prompt"]) + max(map(len, example["completions"]))
 
 
 def tokens(example: dict[str, Any]) -> int:
-    """Return the tokens of all its rows, each prompt counted with every completion."""
+    """Return the tokens of an example's rows, counting the prompt once per completion."""
     return sum(len(example["prompt"]) + len(completion) for completion in example["completions"])
 
 
 def fingerprint(rows: Iterable[Sequence[int]]) -> str:
-    """Return a hash of rows of ids, whatever their order."""
+    """Return a hash of rows of ids that does not depend on their order."""
     return hashlib.sha256(json.dumps(sorted(map(list, rows))).encode()).hexdigest()[:16]
 
 
 def rows_of(examples: Sequence[dict[str, Any]]) -> list[list[int]]:
-    """Return the rows that plain training computes: prompt and completion, for every completion."""
+    """Return the rows of plain training: prompt and completion, for every completion."""
     return [[*example["prompt"], *completion] for example in examples for completion in example["completions"]]
 
 
 def useful_flops(example: dict[str, Any], shape: dict[str, int], adapter: bool) -> float:
-    """Return the FLOP that a training step on an example needs at least, so that it is the same for both sides.
+    """Return the minimum FLOP of a training step on one example, which is the same for both sides.
 
-    The prompt counts once, the output layer on completion tokens alone, attention without what a causal mask hides. A
-    backward pass costs twice the forward one; with an adapter, frozen weights need no gradient of their own.
+    The prompt counts once, the output layer only on completion tokens, and attention only for unmasked positions. A
+    backward pass costs twice the forward pass; with an adapter, frozen weights need no gradient.
 
     Args:
-        example: ids.
+        example: Token ids.
         shape: ``body`` (weights of the layers), ``hidden``, ``layers``, ``vocabulary``.
-        adapter: whether the weights are frozen.
+        adapter: Whether only an adapter is trained.
     """
     prompt, completions = len(example["prompt"]), [len(c) for c in example["completions"]]
     head = 2 * shape["vocabulary"] * shape["hidden"] * sum(completions)
@@ -125,7 +125,7 @@ def useful_flops(example: dict[str, Any], shape: dict[str, int], adapter: bool) 
 
 
 def shape_of(base: str) -> dict[str, int]:
-    """Return the sizes that :func:`useful_flops` wants, from a model's config."""
+    """Return the sizes that :func:`useful_flops` needs from a model's config."""
     config = json.loads(Path(base, "config.json").read_text())
     hidden, inner, layers = (config[n] for n in ("hidden_size", "intermediate_size", "num_hidden_layers"))
     narrow = hidden * config["num_key_value_heads"] // config["num_attention_heads"]
@@ -133,19 +133,21 @@ def shape_of(base: str) -> dict[str, int]:
     return {"body": body, "hidden": hidden, "layers": layers, "vocabulary": config["vocab_size"]}
 
 
-def place(record_id: str) -> bytes:
-    """Return what examples are sorted by, so that the first ones are spread evenly: a hash of the record's id."""
+def hash_order(record_id: str) -> bytes:
+    """Return a hash of the record id as a sort key, so that the first records are a random sample."""
     return hashlib.sha256(record_id.encode()).digest()
 
 
 def make_base(base: Path, records: Sequence[Record], rollouts: Sequence[Rollout], arguments: Any) -> None:
-    """Train the tokenizer on the real texts and make the weights; a larger vocabulary only widens the embedding.
+    """Make a model with random weights and a tokenizer trained on real texts.
+
+    A vocabulary above 12,000 only enlarges the embedding.
 
     Args:
-        base: model folder to make.
-        records: the conversations.
-        rollouts: their outputs.
-        arguments: ``hidden``, ``layers``, ``vocabulary``, and of ``texts`` how many outputs are learnt from.
+        base: Model folder to write.
+        records: The conversations.
+        rollouts: Their outputs.
+        arguments: Flags: ``hidden``, ``layers``, ``vocabulary``, and ``texts``, the number of outputs to train on.
     """
     from transformers import AutoModelForCausalLM
 
@@ -154,16 +156,16 @@ def make_base(base: Path, records: Sequence[Record], rollouts: Sequence[Rollout]
     from guardreasoner.tasks import GUARD_TASKS
 
     by_id = {record.id: record for record in records}
-    taught = []
+    training_records = []
     for rollout in rollouts[: arguments.texts]:
         labels = {task: label for task, label in parse(rollout.completion, GUARD_TASKS).items() if label}
         if labels:
-            taught.append(replace(by_id[rollout.record_id], reasoning=rollout.completion, labels=labels))
+            training_records.append(replace(by_id[rollout.record_id], reasoning=rollout.completion, labels=labels))
     heads = max(2, arguments.hidden // 64)
     with contextlib.redirect_stdout(io.StringIO()):
         make_base_model(
             str(base),
-            taught,
+            training_records,
             vocabulary=min(arguments.vocabulary, 12_000),
             hidden_size=arguments.hidden,
             intermediate_size=arguments.hidden * 11 // 4,

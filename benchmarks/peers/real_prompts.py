@@ -1,4 +1,4 @@
-"""Real prompts with the lengths of real outputs, and a model of the wanted shape."""
+"""Prepares real prompts with the lengths of real outputs, and a model of the requested size."""
 
 import json
 from collections import defaultdict
@@ -9,37 +9,37 @@ from typing import Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Rollout
-from peers.real_pairs import make_base, place, read_predictions
+from peers.real_pairs import hash_order, make_base, read_predictions
 
-WIDER = 5.0
-"""Factor on the layers' random weights; without it a greedy output is one token repeated, which compares little."""
+WEIGHT_SCALE = 5.0
+"""Factor on the random weights; without it, greedy outputs repeat one token, and comparing them shows little."""
 
 
 def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
-    """Write a model and the prompts, each with the length of every output that is to be sampled.
+    """Write a model and the prompts, each with the lengths of the outputs to sample.
 
-    Two outputs a record are published. The first lengths of a prompt are those of its own, the next ones those of the
-    prompts that follow it in an order by hash.
+    Two outputs per record are published. A prompt's lengths are those of its own outputs, followed by those of the
+    next prompts in hash order.
 
     Args:
-        folder: where they go.
-        predictions: folder of the published predictions.
-        arguments: ``prompts``, ``k``, ``limit`` (of a prompt), ``max_new_tokens``, and what ``make_base`` wants.
+        folder: Folder to write.
+        predictions: Folder of the published predictions.
+        arguments: Flags: ``prompts``, ``k``, ``limit`` (of a prompt), ``max_new_tokens`` and those of ``make_base``.
 
     Returns:
-        Paths of ``model`` and ``prompts``; the longest prompt is the first.
+        Paths of ``model`` and ``prompts``; the longest prompt comes first.
 
     Raises:
-        InputError: no predictions there, or too few that are short enough.
+        InputError: The predictions are missing, or too few prompts and outputs are short enough.
     """
     from guardreasoner.model.backbone import Backbone
 
     records, rollouts = read_predictions(predictions)
     base = folder / "base"
     make_base(base, records, rollouts, arguments)
-    widen(base)
-    fitting = within(Backbone(str(base)).prompt_tokenizer, records, rollouts, arguments)
-    chosen = list(islice(fitting, arguments.prompts))
+    scale_weights(base)
+    eligible = short_enough(Backbone(str(base)).prompt_tokenizer, records, rollouts, arguments)
+    chosen = list(islice(eligible, arguments.prompts))
     if len(chosen) < arguments.prompts:
         raise InputError(f"--prompts: only {len(chosen)} prompts and outputs are within the limits")
     lengths = [length for _, _, own in chosen for length in own] * (arguments.k + 1)
@@ -53,23 +53,23 @@ def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
     return {"model": str(base), "prompts": str(folder / "prompts.json")}
 
 
-def within(
+def short_enough(
     prompt_tokenizer: Any, records: list[Record], rollouts: list[Rollout], arguments: Any
 ) -> Iterator[tuple[str, list[int], list[int]]]:
-    """Yield id, prompt and lengths of its outputs for what is short enough, in an order by hash."""
+    """Yield record id, prompt ids and output lengths of the records within the limits, in hash order."""
     texts = defaultdict(list)
     for rollout in rollouts:
         texts[rollout.record_id].append(rollout.completion)
-    for record in sorted(records, key=lambda record: place(record.id)):
+    for record in sorted(records, key=lambda record: hash_order(record.id)):
         ids = prompt_tokenizer.prompt(record)
-        lengths = [len(one) for one in prompt_tokenizer.completions(texts[record.id])]
+        lengths = [len(completion) for completion in prompt_tokenizer.completions(texts[record.id])]
         lengths = [length for length in lengths if length <= arguments.max_new_tokens]
         if len(ids) <= arguments.limit and lengths:
             yield record.id, ids, lengths
 
 
-def widen(base: Path) -> None:
-    """Widen the random weights of a model's layers."""
+def scale_weights(base: Path) -> None:
+    """Multiply the random weights of the layers by ``WEIGHT_SCALE``."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -77,5 +77,5 @@ def widen(base: Path) -> None:
     with torch.no_grad():
         for name, weight in network.named_parameters():
             if ".layers." in name and weight.dim() == 2:
-                weight.mul_(WIDER)
+                weight.mul_(WEIGHT_SCALE)
     network.save_pretrained(base)

@@ -1,4 +1,4 @@
-"""TRL's side: its trainers, given the very ids that ours are given."""
+"""Measures TRL's trainers on the same token ids as our side."""
 
 import json
 import tempfile
@@ -17,12 +17,12 @@ from trl.data_utils import pack_dataset
 
 from peers.job import Job
 from peers.machine import peak_mb, reset_peak, resident_mb, setup_torch, wait
-from peers.process import told
+from peers.process import read_job
 from peers.real_pairs import fingerprint
 
 
-class Clock(TrainerCallback):
-    """Keeps the seconds, examples and loss of every step, and the peak of memory since the first."""
+class TRLStepTimer(TrainerCallback):
+    """Records seconds, examples and loss of every step, and resets the peak memory before the first."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -32,20 +32,20 @@ class Clock(TrainerCallback):
         self.rows: list[list[int]] = []
 
     def on_train_begin(self, *others: Any, **more: Any) -> None:
-        """Start."""
+        """Start the timer."""
         reset_peak(self.job.device)
         self.ends.append(time.perf_counter())
 
     def on_step_end(self, *others: Any, **more: Any) -> None:
-        """Stop a step."""
+        """Record the end of a step."""
         wait(self.job.device)
         self.ends.append(time.perf_counter())
         losses, counts = zip(*self.parts, strict=True)
         self.steps.append((torch.stack(losses).sum(), sum(counts)))
         self.parts.clear()
 
-    def see(self, inputs: dict[str, Any]) -> int:
-        """Return the examples of a micro-batch; note its rows where they are to be checked."""
+    def record_batch(self, inputs: dict[str, Any]) -> int:
+        """Return the number of examples in a micro-batch; record its rows if the job checks them."""
         ids = inputs["input_ids"]
         if "position_ids" in inputs:  # several examples in a row
             starts = (inputs["position_ids"].flatten() == 0).nonzero().flatten().tolist()
@@ -57,35 +57,35 @@ class Clock(TrainerCallback):
         return len(ids) // (2 if self.job.stage == "hsdpo" else 1)
 
 
-def watched(trainer: type, clock: Clock) -> type:
-    """Return a trainer that tells a clock of each micro-batch."""
+def timed(trainer: type, timer: TRLStepTimer) -> type:
+    """Return a trainer class that reports each micro-batch to a timer."""
 
-    class Watched(trainer):  # type: ignore[misc, valid-type]
+    class Timed(trainer):  # type: ignore[misc, valid-type]
         reference_seconds = 0.0
 
         def training_step(self, model: Any, inputs: Any, *others: Any, **more: Any) -> Tensor:
-            count = clock.see(inputs)
+            count = timer.record_batch(inputs)
             loss = super().training_step(model, inputs, *others, **more)
-            clock.parts.append((loss, count))
+            timer.parts.append((loss, count))
             return loss
 
         def _precompute_ref_logps(self, *others: Any, **more: Any) -> Any:
-            began = time.perf_counter()
-            found = super()._precompute_ref_logps(*others, **more)
-            self.reference_seconds = time.perf_counter() - began
-            return found
+            start_time = time.perf_counter()
+            result = super()._precompute_ref_logps(*others, **more)
+            self.reference_seconds = time.perf_counter() - start_time
+            return result
 
-    class Ready(Watched):
-        """DPO wants texts and tokenizes them in its own way; these are its columns after that, with our ids."""
+    class Pretokenized(Timed):
+        """Skips tokenization: DPOTrainer expects texts, but the data set already has its token columns."""
 
         def _prepare_dataset(self, dataset: Dataset, *others: Any, **more: Any) -> Dataset:
             return dataset
 
-    return Ready if issubclass(trainer, DPOTrainer) else Watched
+    return Pretokenized if issubclass(trainer, DPOTrainer) else Timed
 
 
-def arguments(job: Job, output: str, accumulation: int) -> dict[str, Any]:
-    """Return what the configs of both trainers have in common; nothing is logged, saved or evaluated."""
+def common_arguments(job: Job, output: str, accumulation: int) -> dict[str, Any]:
+    """Return the arguments common to both trainers; nothing is logged, saved or evaluated."""
     return {
         "output_dir": output,
         "per_device_train_batch_size": job.micro_batch,
@@ -110,50 +110,50 @@ def arguments(job: Job, output: str, accumulation: int) -> dict[str, Any]:
     }
 
 
-def dpo(job: Job, rows: list[dict[str, Any]], output: str, common: dict[str, Any], clock: Clock) -> Any:
-    """Return the trainer of preference pairs."""
+def dpo(job: Job, rows: list[dict[str, Any]], output: str, common: dict[str, Any], timer: TRLStepTimer) -> Any:
+    """Return a DPOTrainer for the rows."""
     data = {
         "prompt_ids": [row["prompt"] for row in rows],
         "chosen_ids": [row["completions"][0] for row in rows],
         "rejected_ids": [row["completions"][1] for row in rows],
     }
     config = DPOConfig(
-        **arguments(job, output, sum(map(len, job.steps)) // len(job.steps) // job.micro_batch),
+        **common_arguments(job, output, sum(map(len, job.steps)) // len(job.steps) // job.micro_batch),
         precompute_ref_log_probs=job.options["precompute"],
         loss_type=["sigmoid", "sft"],
         loss_weights=[1.0, job.sft_coef],
         beta=job.beta,
     )
-    return watched(DPOTrainer, clock)(args=config, train_dataset=Dataset.from_dict(data), **common)
+    return timed(DPOTrainer, timer)(args=config, train_dataset=Dataset.from_dict(data), **common)
 
 
-def sft(job: Job, rows: list[dict[str, Any]], output: str, common: dict[str, Any], clock: Clock) -> Any:
-    """Return the trainer of completions."""
+def sft(job: Job, rows: list[dict[str, Any]], output: str, common: dict[str, Any], timer: TRLStepTimer) -> Any:
+    """Return an SFTTrainer for the rows."""
     ids = [[*row["prompt"], *row["completions"][0]] for row in rows]
     masks = [[0] * len(row["prompt"]) + [1] * len(row["completions"][0]) for row in rows]
     data = Dataset.from_dict({"input_ids": ids, "completion_mask": masks})
     layout, batch = job.options["layout"], len(ids) // len(job.steps)
-    changed: dict[str, Any] = {"completion_only_loss": True}
+    overrides: dict[str, Any] = {"completion_only_loss": True}
     if layout == "padding_free":
-        changed |= {"padding_free": True, "max_length": None}
-    if layout == "packing":  # a row holds several examples; as many rows a step as hold its examples
-        changed |= {"packing": True, "max_length": job.options["width"]}
+        overrides |= {"padding_free": True, "max_length": None}
+    if layout == "packing":  # a row holds several examples; a step has as many rows as hold its examples
+        overrides |= {"packing": True, "max_length": job.options["width"]}
         batch = max(1, round(batch * len(pack_dataset(data, job.options["width"], "bfd")) / len(ids)))
-    config = SFTConfig(**arguments(job, output, max(1, batch // job.micro_batch)) | changed)
-    return watched(SFTTrainer, clock)(args=config, train_dataset=data, **common)
+    config = SFTConfig(**common_arguments(job, output, max(1, batch // job.micro_batch)) | overrides)
+    return timed(SFTTrainer, timer)(args=config, train_dataset=data, **common)
 
 
 def measure(job: Job, output: str) -> dict[str, Any]:
-    """Train for the steps of a job; return seconds, losses and memory."""
+    """Train for the steps of a job, and return seconds, losses and memory."""
     setup_torch(job.device, job.threads)
     before = resident_mb(job.device)
-    every = json.loads(Path(job.examples).read_text())
-    rows = [every[number] for step in job.steps for number in step]
-    clock = Clock(job)
+    examples = json.loads(Path(job.examples).read_text())
+    rows = [examples[number] for step in job.steps for number in step]
+    timer = TRLStepTimer(job)
     common: dict[str, Any] = {
         "model": job.base,
         "processing_class": AutoTokenizer.from_pretrained(job.base),
-        "callbacks": [clock],
+        "callbacks": [timer],
     }
     adapter = Path(job.model, "adapter_config.json")
     if adapter.is_file():
@@ -161,22 +161,22 @@ def measure(job: Job, output: str) -> dict[str, Any]:
         common["peft_config"] = LoraConfig(
             **{name: saved[name] for name in ("r", "lora_alpha", "lora_dropout", "target_modules", "task_type")}
         )
-    trainer = (sft if job.stage == "rsft" else dpo)(job, rows, output, common, clock)
-    if adapter.is_file():  # the same random values as ours; their product is 0 until the first update
+    trainer = (sft if job.stage == "rsft" else dpo)(job, rows, output, common, timer)
+    if adapter.is_file():  # the same random values as on our side
         set_peft_model_state_dict(trainer.model, load_file(adapter.with_name("adapter_model.safetensors")))
     trainer.train()
     return {
-        "seconds": [end - start for start, end in zip(clock.ends, clock.ends[1:], strict=False)],
-        "examples": [count for _, count in clock.steps],
-        "losses": [float(loss) for loss, _ in clock.steps],
+        "seconds": [end - start for start, end in zip(timer.ends, timer.ends[1:], strict=False)],
+        "examples": [count for _, count in timer.steps],
+        "losses": [float(loss) for loss, _ in timer.steps],
         "reference_seconds": trainer.reference_seconds,
         "before_mb": before,
         "peak_mb": peak_mb(job.device),
-        "rows": fingerprint(clock.rows) if job.check else None,
+        "rows": fingerprint(timer.rows) if job.check else None,
     }
 
 
 if __name__ == "__main__":
-    wanted, place = told(Job)
+    job, result_path = read_job(Job)
     with tempfile.TemporaryDirectory() as temporary:
-        place.write_text(json.dumps(measure(wanted, temporary)))
+        result_path.write_text(json.dumps(measure(job, temporary)))

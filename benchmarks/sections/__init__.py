@@ -1,1 +1,1 @@
-"""The parts of docs/performance.md: one file for each kind of result, each with the same three functions."""
+"""Sections of docs/performance.md: one file per kind of result, each with title, overview and section."""

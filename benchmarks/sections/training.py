@@ -1,29 +1,29 @@
-"""A comparison of training with TRL."""
+"""Section on a training comparison with TRL."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from sections.words import hardware, ratio_row, tried
+from sections.formatting import hardware, ratio_row, tried
 
 NAMES = {"hsdpo": ("HS-DPO", "pairs"), "rsft": ("R-SFT", "examples")}
 
 
 def overview(result: dict[str, Any]) -> list[str]:
-    """Return the rows of the table of ratios."""
-    names = {"best": "TRL's best", "default": "TRL as it comes"}
+    """Return the rows of the overview table."""
+    names = {"best": "TRL's best", "default": "TRL's defaults"}
     return [ratio_row(title(result), ratio, names[ratio["against"]]) for ratio in result["ratios"]]
 
 
 def title(result: dict[str, Any]) -> str:
-    """Return what was compared, in a few words."""
+    """Return the title of the section."""
     settings = result["settings"]
-    what = f"LoRA r {settings['lora']}" if settings["lora"] else "full weights"
-    words = [what, f"vocabulary {settings['vocabulary']:,}", settings["dtype"], settings["device"].upper()]
-    return f"{NAMES[result['comparison']][0]}, {', '.join(words)}" + (", quick" if settings["quick"] else "")
+    weights = f"LoRA r {settings['lora']}" if settings["lora"] else "full weights"
+    parts = [weights, f"vocabulary {settings['vocabulary']:,}", settings["dtype"], settings["device"].upper()]
+    return f"{NAMES[result['comparison']][0]}, {', '.join(parts)}" + (", quick" if settings["quick"] else "")
 
 
 def section(result: dict[str, Any]) -> str:
-    """Return the part of the page on one comparison."""
+    """Return the section."""
     settings = result["settings"]
     unit = NAMES[result["comparison"]][1]
     lines = [
@@ -31,7 +31,7 @@ def section(result: dict[str, Any]) -> str:
         "",
         f"Hidden size {settings['hidden']}, {settings['layers']} layers; {settings['examples']} real {unit} of at most "
         f"{settings['limit']:,} tokens (median prompt {result['examples']['prompt_tokens']:.0f}, completion "
-        f"{result['examples']['completion_tokens']:.0f}), {settings['batch']} an optimizer step, "
+        f"{result['examples']['completion_tokens']:.0f}), {settings['batch']} per optimizer step, "
         f"{settings['repeats']} runs each.",
         "",
         f"| | {unit}/s | range | tokens/s | memory | process | MFU | reference |",
@@ -51,11 +51,16 @@ def section(result: dict[str, Any]) -> str:
         "|---|---|---|---|",
     ]
     lines += [
-        f"| {one['what']} | {_series(one['ours'])} | {_series(one['trl'])} | {one['difference']:.0e} |"
-        for one in result["losses"]
+        f"| {row['what']} | {_series(row['ours'])} | {_series(row['trl'])} | {row['difference']:.0e} |"
+        for row in result["losses"]
     ]
     theirs, ours = (tried(result[name], "pairs_per_second") for name in ("search", "own_search"))
-    lines += ["", f"TRL's settings that were tried, with {unit}/s: {theirs}.", "", f"Ours: {ours}."]
+    lines += [
+        "",
+        f"Settings tried for TRL, in {unit}/s: {theirs}.",
+        "",
+        f"Settings tried for our side, in {unit}/s: {ours}.",
+    ]
     return "\n".join([*lines, "", hardware(result), ""])
 
 

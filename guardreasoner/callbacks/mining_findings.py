@@ -1,35 +1,43 @@
-"""What mining found, in TensorBoard beside the curves of the fit that uses the pairs."""
+"""Mining results in TensorBoard, beside the curves of the fit that trains on the mined pairs."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import Callback
 
-from guardreasoner.callbacks.tensorboard_plots import add_plots
+from guardreasoner.callbacks.tensorboard import write_plots, write_text
 from guardreasoner.mining.findings import Findings
-from guardreasoner.report.mining_plots import plots
+from guardreasoner.report.mining_plots import mining_plots
+
+
+@runtime_checkable
+class HasFindings(Protocol):
+    """A data module that mines its pairs."""
+
+    findings: Findings | None
 
 
 class MiningFindings(Callback):
-    """Show the data module's ``findings`` when a fit starts: the text ``mining/counts`` and the images ``mining/…``.
+    """Show the data module's ``findings`` when a fit starts.
 
-    Counts are a table, as a curve of one point says little.
+    Writes the text ``mining/counts`` and the images ``mining/…``. Counts are a table because each would be a curve
+    with a single point.
     """
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
-        """Log them once, at the step at which the fit starts."""
-        found: Findings | None = getattr(trainer.datamodule, "findings", None)
-        if found is None or not trainer.is_global_zero or trainer.fast_dev_run:
+        """Write counts and plots once, at the first step of the fit."""
+        data = trainer.datamodule
+        if not isinstance(data, HasFindings) or data.findings is None:
             return
-        for logger in trainer.loggers:
-            if hasattr(logger.experiment, "add_text"):
-                logger.experiment.add_text("mining/counts", _table(found), trainer.global_step)
-        add_plots(trainer, "mining", plots(found))
+        if not trainer.is_global_zero or trainer.fast_dev_run:
+            return
+        write_text(trainer, "mining/counts", _counts_as_markdown(data.findings), trainer.global_step)
+        write_plots(trainer, "mining", mining_plots(data.findings))
 
 
-def _table(found: Findings) -> str:
-    """Return the counts as a table in Markdown; the names are those of ``MiningCounts``."""
-    total = found.total()
-    counts = {"records": found.records, "hard": total.hard, **asdict(total)}
+def _counts_as_markdown(findings: Findings) -> str:
+    """Return the counts over all sources as a Markdown table; names as in ``guardreasoner.mining.counts.Counts``."""
+    total = findings.total()
+    counts = {"records": findings.records, "hard": total.hard, **asdict(total)}
     rows = [f"| {name.replace('_', ' ')} | {count:,} |" for name, count in counts.items()]
     return "\n".join(["| over all sources | |", "|---|---:|", *rows])

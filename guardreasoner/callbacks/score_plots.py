@@ -1,11 +1,11 @@
-"""A test's scores as images in TensorBoard: what the report draws of its predictions."""
+"""Score plots of a test in TensorBoard, the same ones as on the comparison page."""
 
 import logging
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from guardreasoner.callbacks.tensorboard_plots import add_plots
+from guardreasoner.callbacks.tensorboard import write_plots
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.attacks import origin
 from guardreasoner.evaluation.intervals import RESAMPLES
@@ -17,17 +17,17 @@ log = logging.getLogger("guardreasoner")
 
 
 class ScorePlots(Callback):
-    """Show ``test/f1``, ``test/confusion-…`` and ``test/hard``, which ``score`` finds in the same predictions.
+    """Show the images ``test/f1``, ``test/confusion-…`` and ``test/hard``, with the numbers that ``score`` prints.
 
-    They are made last, after the predictions are written, so that no plot can cost a night's answers. Records that are
-    attacks are left out: ``robustness`` compares those.
+    The plots are made after the predictions are written, so that an error in a plot cannot lose the predictions.
+    Attacked records are left out; ``robustness`` compares those.
 
     Args:
-        resamples: how many the intervals are made of; 0 for no intervals.
-        seed: of the resampling.
+        resamples: Number of bootstrap resamples; 0 for no intervals.
+        seed: Seed of the resampling.
 
     Raises:
-        InputError: resamples below 0.
+        InputError: ``resamples`` is below 0.
     """
 
     def __init__(self, resamples: int = RESAMPLES, seed: int = 0) -> None:
@@ -39,7 +39,7 @@ class ScorePlots(Callback):
         self._hard: list[Answer] = []
 
     def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Start empty."""
+        """Forget the answers of an earlier test."""
         self._answers, self._hard = [], []
 
     def on_test_batch_end(
@@ -51,21 +51,21 @@ class ScorePlots(Callback):
         index: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep a chunk's answers."""
-        kept = self._hard if dataloader_idx == 1 else self._answers
-        kept += [answer for answer in outputs if not origin(answer.record)]
+        """Collect the answers of a batch; the second data loader holds the hard records."""
+        answers = self._hard if dataloader_idx == 1 else self._answers
+        answers += [answer for answer in outputs if not origin(answer.record)]
 
     def teardown(self, trainer: Any, module: Any, stage: str) -> None:
-        """Score and draw."""
+        """Score the answers and write the plots."""
         answers, hard = self._answers, self._hard
         self._answers, self._hard = [], []
         if not answers or not trainer.loggers or trainer.fast_dev_run:
             return
         if trainer.world_size > 1:
-            log.info("no figures of scores in TensorBoard: each of %s processes has a part", trainer.world_size)
+            log.info("no score plots in TensorBoard: each of %s processes has only its own answers", trainer.world_size)
             return
         tasks = module.backbone.prompt_tokenizer.format.tasks
-        found = score(
+        model_score = score(
             module.backbone.name,
             [answer.record for answer in answers],
             [answer.rollout for answer in answers],
@@ -75,4 +75,4 @@ class ScorePlots(Callback):
             resamples=self.resamples,
             seed=self.seed,
         )
-        add_plots(trainer, "test", score_plots([found], tasks))
+        write_plots(trainer, "test", score_plots([model_score], tasks))

@@ -15,8 +15,8 @@ from guardreasoner.training.sampler import StepSampler
 class Throughput(Callback):
     """Log ``train/tokens_per_second`` (unpadded, this process), ``train/memory_gb`` (peak), ``train/lr`` and ``epoch``.
 
-    The learning rate is the one that the step was taken with. The epoch counts passes over the data, parts included;
-    the trainer's own would always be 0, since one of its epochs is all of ours.
+    ``train/lr`` is the learning rate that the step used. ``epoch`` is the number of passes over the data; the
+    trainer's own count stays 0 because one of its epochs holds all passes.
     """
 
     def __init__(self) -> None:
@@ -25,13 +25,13 @@ class Throughput(Callback):
         self._lr = 0.0
 
     def on_train_batch_start(self, trainer: Any, module: LightningModule, step: Step, index: int) -> None:
-        """Start the clock after a logged step."""
+        """Start the clock at the first step after a logged one."""
         if self._tokens == 0:
             self._started = time.perf_counter()
         self._lr = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_batch_end(self, trainer: Any, module: LightningModule, outputs: Any, step: Step, index: int) -> None:
-        """Log what happened since the last logged step."""
+        """Log the throughput since the last logged step."""
         self._tokens += sum(batch.tokens for batch in step.batches)
         module.log("train/lr", self._lr)
         module.log("epoch", _epochs(trainer))
@@ -42,13 +42,13 @@ class Throughput(Callback):
             self._tokens = 0
 
     def on_validation_epoch_end(self, trainer: Any, module: LightningModule) -> None:
-        """Say the same where the trainer would log its own."""
+        """Log the epoch here too, where the trainer would otherwise log its own."""
         if not trainer.sanity_checking:
             module.log("epoch", _epochs(trainer))
 
 
 def _epochs(trainer: Any) -> float:
-    """Return how often the data have been passed over, the passes that a continued run starts after included."""
+    """Return the number of passes over the data, including those before a resumed run."""
     sampler = trainer.train_dataloader.batch_sampler
     assert isinstance(sampler, StepSampler)
     return sampler.start_epoch + trainer.global_step / sampler.steps_per_epoch

@@ -1,19 +1,20 @@
-"""What generation leaves behind: rollouts of a mining run, predictions of a test."""
+"""Writers of generated outputs: rollouts of a mining run, predictions of a test."""
 
 import logging
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from guardreasoner.errors import InputError
 from guardreasoner.generators.progress import RecordProgress, total_of
 from guardreasoner.generators.rollout_log import RolloutLog
+from guardreasoner.model.backbone import Backbone
 from guardreasoner.prompts import answer_block
 from guardreasoner.records import Answer, Record, write_jsonl
 from guardreasoner.tasks import write_tasks
@@ -22,106 +23,127 @@ from guardreasoner.workflow.manifest import replacing_folder
 log = logging.getLogger("guardreasoner")
 
 
-class RolloutWriter(Callback):
-    """Write ``records.jsonl`` (what was asked) and ``rollouts.jsonl`` (what came back).
+class RolloutModule(Protocol):
+    """A module whose ``predict`` samples rollouts and passes them on as they are made."""
 
-    Outputs are committed to a ``RolloutLog`` as they come; the folder itself is
-    made when all are there. A run that was interrupted goes on where it stood, if nothing that decides its rows has
-    changed. Several processes share the records.
+    backbone: Backbone
+    k: int
+    done: Set[str]
+    """Ids of the records that need no more rollouts."""
+    keep: Callable[[list[Answer], int], None] | None
+    """Receives each group of answers and its number of tokens."""
+
+    def decides(self) -> dict[str, Any]:
+        """Return the settings that determine the rollouts."""
+
+
+class RecordData(Protocol):
+    """A data module that serves records to ``predict``."""
+
+    records: Sequence[Record]
+    chunk_size: int
+
+
+class RolloutWriter(Callback):
+    """Write the records to ``records.jsonl`` and their outputs to ``rollouts.jsonl``.
+
+    Outputs are committed to a ``RolloutLog`` as they are made; the folder itself is made when all outputs exist. An
+    interrupted run is resumed unless a setting that determines its rows has changed. Several processes share the
+    records.
 
     Args:
-        folder: where to.
+        folder: Folder to write.
     """
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
-        self.done: Set[str] = frozenset()
-        self._journal: RolloutLog | None = None
+        self._log: RolloutLog | None = None
         self._progress: RecordProgress | None = None
         self._trainer: Trainer | None = None
-        self._began = 0.0
-        self._before = self._fresh = self._tokens = 0
+        self._last_time = 0.0
+        self._resumed = self._finished = self._tokens = 0
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        """Repair the journal, or begin one, and tell the module what is done."""
+        """Open the rollout log, repair it after an interruption, and tell the module which records are done."""
         if stage != "predict":
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        guard: Any = module
+        data = cast(RecordData, trainer.datamodule)  # type: ignore[attr-defined]
+        guard = cast(RolloutModule, module)
         tasks = guard.backbone.prompt_tokenizer.format.tasks
-        decides = {
+        settings = {
             **guard.decides(),
             "tasks": [asdict(task) for task in tasks],
             "records": [asdict(record) for record in data.records],
-            "chunk_size": getattr(data, "chunk_size", None),
+            "chunk_size": data.chunk_size,
         }
-        self._journal = journal = RolloutLog(self.folder, decides)
-        dropped = journal.prepare(data.records, tasks) if trainer.is_global_zero else 0
+        self._log = rollout_log = RolloutLog(self.folder, settings)
+        dropped = rollout_log.prepare(data.records, tasks) if trainer.is_global_zero else 0
         trainer.strategy.barrier()
-        self.done = journal.done(guard.k)
-        if trainer.is_global_zero and (self.done or dropped):
+        guard.done = rollout_log.done(guard.k)
+        if trainer.is_global_zero and (guard.done or dropped):
             log.info(
-                "going on: %s of %s records are done%s",
-                f"{len(self.done):,}",
+                "resuming: %s of %s records are done%s",
+                f"{len(guard.done):,}",
                 f"{len(data.records):,}",
-                f", {dropped} lines of an unfinished part are dropped" if dropped else "",
+                f", {dropped} lines of an unfinished group dropped" if dropped else "",
             )
-        trainer.strategy.barrier()  # what is done is the same for all before anyone adds to it
-        journal.open(trainer.global_rank, module.device.type)
-        guard.sink = self
+        trainer.strategy.barrier()  # every process must read what is done before any process adds to it
+        rollout_log.open(trainer.global_rank, module.device.type)
+        guard.keep = self._keep
         self._trainer = trainer
 
     def on_predict_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Start the clock."""
+        done = cast(RolloutModule, module).done
         loader: Any = trainer.predict_dataloaders
-        self._before = sum(record.id in self.done for chunk in loader.dataset for record in chunk)
-        self._fresh = self._tokens = 0
+        self._resumed = sum(record.id in done for chunk in loader.dataset for record in chunk)
+        self._finished = self._tokens = 0
         self._progress = RecordProgress("mining", total_of(trainer)) if trainer.is_global_zero else None
-        self._began = time.monotonic()
+        self._last_time = time.monotonic()
 
     def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        """Make the folder of what is committed."""
-        if self._journal is None:
+        """Make the folder from the committed outputs."""
+        if self._log is None:
             return
-        self._end()
+        self._close()
         trainer.strategy.barrier()
         if trainer.is_global_zero:
-            self._journal.finish(trainer.datamodule.records)  # type: ignore[attr-defined]
+            self._log.finish(trainer.datamodule.records)  # type: ignore[attr-defined]
         trainer.strategy.barrier()
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        """Leave what was at the folder before, and what is committed to go on with."""
-        self._end()
-        if self._journal is not None:
-            self._journal.discard_if_empty()
+        """Leave an existing folder as it is, and keep the committed outputs for resuming."""
+        self._close()
+        if self._log is not None:
+            self._log.discard_if_empty()
 
-    def store(self, answers: list[Answer], tokens: int) -> None:
-        """Append answers to the log."""
-        assert self._journal is not None
+    def _keep(self, answers: list[Answer], tokens: int) -> None:
+        assert self._log is not None
         now = time.monotonic()
-        self._journal.append((answer.rollout for answer in answers), now - self._began, tokens)
-        self._began = now
-        self._fresh += len({answer.record.id for answer in answers})
+        self._log.append((answer.rollout for answer in answers), now - self._last_time, tokens)
+        self._last_time = now
+        self._finished += len({answer.record.id for answer in answers})
         self._tokens += tokens
         if self._progress is not None:
-            self._progress.show(self._before + self._fresh, self._fresh, tokens=self._tokens or None)
+            self._progress.show(self._resumed + self._finished, self._finished, tokens=self._tokens or None)
         if self._trainer is not None and self._trainer.received_sigterm:
-            raise SystemExit(128 + signal.SIGTERM)  # the trainer would not look before the last chunk
+            raise SystemExit(128 + signal.SIGTERM)  # the trainer would react only after the last chunk
 
-    def _end(self) -> None:
+    def _close(self) -> None:
         if self._progress is not None:
             self._progress.close()
-        if self._journal is not None:
-            self._journal.close()
+        if self._log is not None:
+            self._log.close()
 
 
 class PredictionWriter(Callback):
-    """Write ``<benchmark>/generated_predictions.jsonl`` in the released form plus our fields, whole or not at all.
+    """Write ``<benchmark>/generated_predictions.jsonl`` in the released format with additional fields.
 
-    The sampled outputs on the hard set go to ``<benchmark>/hard_samples.jsonl``.
+    The sampled outputs on the hard records are written to ``<benchmark>/hard_samples.jsonl``. The folder is written
+    completely or not at all.
 
     Args:
-        folder: where to.
+        folder: Folder to write.
     """
 
     def __init__(self, folder: str) -> None:
@@ -129,7 +151,7 @@ class PredictionWriter(Callback):
         self._answers: dict[int, list[Answer]] = defaultdict(list)
 
     def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Start empty."""
+        """Forget the answers of an earlier test."""
         _require_one_process(trainer)
         self._answers.clear()
 
@@ -142,12 +164,12 @@ class PredictionWriter(Callback):
         index: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep a chunk's answers."""
+        """Collect the answers of a batch by data loader."""
         self._answers[dataloader_idx] += outputs
 
     def on_test_end(self, trainer: Any, module: Any) -> None:
-        """Write them in the order of the benchmark."""
-        order = {record.id: place for place, record in enumerate(trainer.datamodule.records)}
+        """Write the answers in the order of the benchmark."""
+        order = {record.id: index for index, record in enumerate(trainer.datamodule.records)}
         prompt_tokenizer = module.backbone.prompt_tokenizer
 
         def prediction(answer: Answer) -> dict[str, Any]:
@@ -192,5 +214,5 @@ def _folder_name(record: Record) -> str:
 def _require_one_process(trainer: Trainer) -> None:
     if trainer.world_size > 1:
         raise InputError(
-            f"generation runs in one process, the trainer has {trainer.world_size}", "set trainer.devices: 1"
+            f"a test runs in one process, but the trainer has {trainer.world_size}", "set trainer.devices: 1"
         )

@@ -21,6 +21,7 @@ from guardreasoner.callbacks import (
     SampleTexts,
     Throughput,
 )
+from guardreasoner.callbacks.mining_findings import HasFindings
 from guardreasoner.cli.parse_errors import config_error, find_input_error
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.attacks import origin
@@ -146,7 +147,7 @@ class GuardCLI(LightningCLI):
         writes_by_itself = getattr(self.model, "writes_output", False) or self._is_dry_run
         if self.verb == "fit":
             callbacks += [Throughput(), SampleTexts()]
-            if hasattr(self.datamodule, "findings"):
+            if isinstance(self.datamodule, HasFindings):
                 callbacks.append(MiningFindings())
         if self.verb == "test":
             callbacks += [HardSampleAccuracy(), SampleTexts()]

@@ -1,4 +1,4 @@
-"""What would silently spoil a run: looks once at all that would be trained on, a million records in little memory."""
+"""Diagnosis of the training data: finds what would spoil a fit, in one pass and with little memory per record."""
 
 import heapq
 import re
@@ -7,48 +7,38 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any
 
 from guardreasoner.diagnosis.findings import CHECKS, SEVERITIES, Finding, HitCounter
-from guardreasoner.diagnosis.ids import IdCheck
-from guardreasoner.diagnosis.summary import Balance, Histogram, Lengths, balance, rare
-from guardreasoner.diagnosis.targets import answer_line, target_hits
+from guardreasoner.diagnosis.id_checks import IdCheck
+from guardreasoner.diagnosis.summary import Balance, Histogram, Lengths, label_balance, rare_labels
+from guardreasoner.diagnosis.target_checks import answer_line_pattern, target_hits
 from guardreasoner.errors import InputError
-from guardreasoner.model.batch import Example
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.contamination import ContaminationIndex, normalise
+from guardreasoner.training.training_data import TrainingItem
 
-_AT_ONCE = 256
-_JOINED = 1000
-"""Examples that are tokenized once more, as one text: what that shows is the tokenizer's doing, not a record's."""
+_BATCH_SIZE = 256
+_MAX_JOINED = 1000
+"""Examples checked for other ids when joined; this depends on the tokenizer and hardly on the record."""
 _LONGEST = 3
-
-
-class Taught(Protocol):
-    """One thing to learn: a record, what is taught as text, and the same as ids."""
-
-    @property
-    def record(self) -> Record: ...
-    @property
-    def completions(self) -> tuple[str, ...]: ...
-    @property
-    def example(self) -> Example: ...
+_CONTAMINATION = ("prompt in a benchmark", "prompt similar to a benchmark", "dropped for contamination")
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found.
+    """Results of all checks.
 
     Args:
-        asked: how the model is asked, in a sentence.
+        asked: How the model is prompted, in one sentence.
         limit: ``data.max_length``, in tokens.
-        train: training examples that would be trained on.
-        validation: examples that would be validated on.
-        lengths: of all examples, the too long included; empty where there is none.
-        histogram: of their total lengths.
-        balance: labels by source and task, of what would be trained on.
-        findings: one for every check, worst first.
+        train: Number of training examples.
+        validation: Number of validation examples.
+        lengths: Lengths of all examples, including those that are too long; empty if there are no examples.
+        histogram: Histogram of total lengths; None if there are no examples.
+        balance: Training labels by source and task.
+        findings: One finding per check, worst first.
     """
 
     asked: str
@@ -62,131 +52,133 @@ class Diagnosis:
 
     @property
     def faults(self) -> int:
-        """How many kinds of fault were found."""
+        """Number of checks that found a fault."""
         return sum(finding.severity == "fault" for finding in self.findings)
 
     def verdict(self) -> str:
-        """Return the outcome as one line."""
+        """Return the result in one line."""
         if not self.faults:
-            return "nothing would spoil this run"
-        return f"{self.faults} fault{'s' if self.faults > 1 else ''} would spoil this run"
+            return "no faults found"
+        return f"{self.faults} fault{'s' if self.faults > 1 else ''} found"
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything as JSON can hold it."""
+        """Return all results as JSON."""
         return {"verdict": self.verdict(), "faults": self.faults, **asdict(self)}
 
 
-class Examination:
-    """Take in, one by one, what would be learned; then give the diagnosis.
+class DiagnosisBuilder:
+    """Checks training items one by one, then returns the diagnosis.
 
     Args:
-        encoder: what made the ids.
-        asked_by: where the prompt format is written.
-        limit: longest prompt and completion together, in tokens.
-        skip_too_long: whether the run leaves longer ones out; otherwise it refuses them.
-        held: the prompts of the run's benchmarks.
-        skip_contaminated: whether the run leaves out what a benchmark holds.
-        allowed: whether it may train on it.
+        prompt_tokenizer: The tokenizer that made the ids.
+        format_source: File or config key that defines the prompt format, for messages.
+        limit: Longest prompt and completion together, in tokens.
+        skip_too_long: Whether the fit drops longer examples; otherwise it refuses to start.
+        benchmark_prompts: Prompts of the run's benchmarks.
+        skip_contaminated: Whether the fit drops records whose prompt occurs in a benchmark.
+        allow_contamination: Whether the fit may train on such records.
     """
 
     def __init__(
         self,
         prompt_tokenizer: PromptTokenizer,
-        asked_by: str,
+        format_source: str,
         limit: int,
         skip_too_long: bool,
-        held: ContaminationIndex,
+        benchmark_prompts: ContaminationIndex,
         skip_contaminated: bool = False,
-        allowed: bool = False,
+        allow_contamination: bool = False,
     ) -> None:
         self.prompt_tokenizer = prompt_tokenizer
-        self.asked_by = asked_by
+        self.format_source = format_source
         self.limit = limit
         self.skip_too_long = skip_too_long
-        self.held = held
+        self.benchmark_prompts = benchmark_prompts
         self.skip_contaminated = skip_contaminated
-        self.allowed = allowed
+        self.allow_contamination = allow_contamination
         self._tasks = prompt_tokenizer.format.tasks
-        self._tallies: dict[str, HitCounter] = defaultdict(HitCounter)
-        self._ids = IdCheck(prompt_tokenizer)
-        self._answer_line = answer_line(self._tasks)
-        self._waiting: list[tuple[Taught, Split]] = []
+        self._hit_counters: dict[str, HitCounter] = defaultdict(HitCounter)
+        self._id_check = IdCheck(prompt_tokenizer)
+        self._answer_line = answer_line_pattern(self._tasks)
+        self._pending: list[tuple[TrainingItem, Split]] = []
         self._lengths: dict[str, array[int]] = defaultdict(lambda: array("I"))
         self._longest: list[tuple[int, str, int, int]] = []
         self._too_long_prompts = 0
-        self._seen = self._taken = self._joined = 0
-        self._latest: tuple[Split, str] | None = None
-        self._taken_of: Counter[Split] = Counter()
+        self._seen = self._checked = self._joined = 0
+        self._checked_by_split: Counter[Split] = Counter()
+        self._previous: tuple[Split, str] | None = None
         self._labels: dict[str, dict[str, Counter[str | None]]] = defaultdict(lambda: defaultdict(Counter))
         self._conversations: dict[int, tuple[Split, Mapping[str, str]]] = {}
         self._prompts: dict[Split, set[int]] = defaultdict(set)
         self._label_sets: dict[tuple[Split, tuple[tuple[str, str], ...]], tuple[Split, Mapping[str, str]]] = {}
 
-    def add(self, taught: Taught, split: Split) -> None:
-        """Look at one thing to learn."""
-        self._waiting.append((taught, split))
-        if len(self._waiting) == _AT_ONCE:
-            self._look()
+    def add(self, item: TrainingItem, split: Split) -> None:
+        """Check one training item."""
+        self._pending.append((item, split))
+        if len(self._pending) == _BATCH_SIZE:
+            self._check_pending()
 
-    def unlearnable(self, record: Record, error: InputError) -> None:
-        """Count a record from which nothing can be learned: it has no reasoning, or one against its label."""
+    def add_unusable(self, record: Record, error: InputError) -> None:
+        """Count a record without a target: it has no reasoning, or reasoning that contradicts its label."""
         self._seen += 1
-        self._taken += 1
-        self._hit("target against the label" if record.reasoning else "no reasoning", record.id)
+        self._checked += 1
+        self._hit("target contradicts the label" if record.reasoning else "no reasoning", record.id)
 
-    def diagnosis(self) -> Diagnosis:
-        """Return what was found in all that was added."""
-        self._look()
-        rows = balance(self._labels, self._tasks)
-        for line in rare(rows, self._tasks) if self._taken_of["train"] else ():
+    def build(self) -> Diagnosis:
+        """Return the diagnosis of all items added so far."""
+        self._check_pending()
+        balance = label_balance(self._labels, self._tasks)
+        for line in rare_labels(balance, self._tasks) if self._checked_by_split["train"] else ():
             self._hit("rare label", line)
-        if not self._taken_of["train"]:
+        if not self._checked_by_split["train"]:
             self._hit("nothing to train on", "")
         template = self.prompt_tokenizer.format.chat_template
         if not template and self.prompt_tokenizer.tokenizer.chat_template is not None:
-            self._hit("chat template not used", self.asked_by)
+            self._hit("chat template not used", self.format_source)
         total = self._lengths.get("total", array("I"))
+        findings = sorted(map(self._finding, CHECKS), key=lambda finding: SEVERITIES.index(finding.severity))
         return Diagnosis(
-            asked=self._asked(),
+            asked=self._prompt_format(),
             limit=self.limit,
-            train=self._taken_of["train"],
-            validation=self._taken_of["validation"],
+            train=self._checked_by_split["train"],
+            validation=self._checked_by_split["validation"],
             lengths=tuple(Lengths.of(part, values) for part, values in self._lengths.items()),
             histogram=Histogram.of(total, self.limit) if total else None,
-            balance=rows,
-            findings=tuple(sorted(map(self._finding, CHECKS), key=lambda one: SEVERITIES.index(one.severity))),
+            balance=balance,
+            findings=tuple(findings),
         )
 
-    def _look(self) -> None:
-        """Look at what has been waiting; what the run would leave out is only counted."""
-        kept = [(taught, split) for taught, split in self._waiting if self._would_stay(taught)]
-        self._waiting = []
-        texts = [self.prompt_tokenizer.text(taught.record) for taught, _ in kept]
-        found = self._ids.hits(texts, [t.completions for t, _ in kept], [t.example for t, _ in kept])
-        for (taught, split), text, (back, hits) in zip(kept, texts, found, strict=True):
-            self._taken += 1
-            self._taken_of[split] += 1
-            for name, words in (*hits, *target_hits(taught.record, self._tasks, back)):
-                self._hit(name, taught.record.id, *words)
-            if self._joined < _JOINED and not self.prompt_tokenizer.format.chat_template:
+    def _check_pending(self) -> None:
+        """Check the pending items; items that the fit drops are only counted."""
+        items = [(item, split) for item, split in self._pending if self._is_used(item)]
+        self._pending = []
+        texts = [self.prompt_tokenizer.text(item.record) for item, _ in items]
+        results = self._id_check.hits(texts, [i.completions for i, _ in items], [i.example for i, _ in items])
+        for (item, split), text, (decoded, id_hits) in zip(items, texts, results, strict=True):
+            self._checked += 1
+            self._checked_by_split[split] += 1
+            for name, details in (*id_hits, *target_hits(item.record, self._tasks, decoded)):
+                self._hit(name, item.record.id, *details)
+            if self._joined < _MAX_JOINED and not self.prompt_tokenizer.format.chat_template:
                 self._joined += 1
-                if self._ids.crosses(text, taught.completions[0], taught.example):
-                    self._hit("other ids as one text", taught.record.id)
-            self._look_at_record(taught.record, split)
+                if self._id_check.differs_if_joined(text, item.completions[0], item.example):
+                    self._hit("joint tokenization differs", item.record.id)
+            self._check_record(item.record, split)
 
-    def _would_stay(self, taught: Taught) -> bool:
+    def _is_used(self, item: TrainingItem) -> bool:
+        """Check contamination and length, and return whether the fit would use the item."""
         self._seen += 1
-        record, example = taught.record, taught.example
-        if match := self.held.match(record):
-            which = f"{match.record} ({match.similarity:.2f} {match.benchmark})"
+        record, example = item.record, item.example
+        if match := self.benchmark_prompts.match(record):
+            ids = f"{match.record} ({match.similarity:.2f} {match.benchmark})"
             if self.skip_contaminated:
-                self._hit("left out for a benchmark", which)
+                self._hit("dropped for contamination", ids)
                 return False
-            self._hit("prompt of a benchmark" if match.similarity == 1 else "prompt like a benchmark's", which)
+            self._hit("prompt in a benchmark" if match.similarity == 1 else "prompt similar to a benchmark", ids)
         parts = ("completion",) if len(example.completions) == 1 else ("chosen", "rejected")
         self._lengths["prompt"].append(len(example.prompt))
-        for part, ids in zip(parts, example.completions, strict=True):
-            self._lengths[part].append(len(ids))
+        for part, ids_of_part in zip(parts, example.completions, strict=True):
+            self._lengths[part].append(len(ids_of_part))
         self._lengths["total"].append(example.length)
         if example.length <= self.limit:
             return True
@@ -196,15 +188,15 @@ class Examination:
         self._longest = heapq.nlargest(_LONGEST, [*self._longest, sizes])
         return not self.skip_too_long
 
-    def _look_at_record(self, record: Record, split: Split) -> None:
-        if (split, record.id) == self._latest:
+    def _check_record(self, record: Record, split: Split) -> None:
+        if (split, record.id) == self._previous:
             return  # another pair of the same record
-        self._latest = split, record.id
+        self._previous = split, record.id
         texts = [record.prompt, *([] if record.response is None else [record.response])]
-        if spelt := [word for text in texts for word in self._ids.spelt(text)]:
-            self._hit("spells a control token", record.id, *dict.fromkeys(spelt))
+        if tokens := [token for text in texts for token in self._id_check.control_tokens_in(text)]:
+            self._hit("contains a control token", record.id, *dict.fromkeys(tokens))
         if any(self._answer_line.search(text) for text in texts):
-            self._hit("holds an answer line", record.id)
+            self._hit("contains an answer line", record.id)
         gold = record.gold()
         if split == "train":
             for task in self._tasks:
@@ -214,58 +206,58 @@ class Examination:
             self._hit("prompt in both splits", record.id)
         self._prompts[split].add(_hash(prompt))
         conversation = _hash(f"{prompt}\0{'' if record.response is None else '=' + normalise(record.response)}")
-        before = self._conversations.get(conversation)
-        if before is not None:
-            where, known = before
-            if against := [task for task, label in gold.items() if known.get(task, label) != label]:
-                self._hit("contradicting labels", record.id, *against)
-            elif split == where == "train":
+        known = self._conversations.get(conversation)
+        if known is not None:
+            known_split, known_gold = known
+            if tasks := [task for task, label in gold.items() if known_gold.get(task, label) != label]:
+                self._hit("contradicting labels", record.id, *tasks)
+            elif split == known_split == "train":
                 self._hit("duplicate", record.id)
-            gold |= known
-        # Few sets of labels for many conversations: each is kept once.
+            gold |= known_gold
+        # Many conversations share few sets of labels; storing each set once saves memory.
         key = (split, tuple(sorted(gold.items())))
         self._conversations[conversation] = self._label_sets.setdefault(key, (split, gold))
 
     def _finding(self, name: str) -> Finding:
-        tally = self._tallies[name]
+        counter = self._hit_counters[name]
         if name == "too long":
-            return self._too_long(tally)
-        if name == "prompt of a benchmark" and self.allowed:
-            means = "a benchmark of the run holds the prompt; allowed by allow_contamination, and stamped on the model"
-            return tally.finding(name, self._seen, "warning", means)
+            return self._too_long_finding(counter)
+        if name == "prompt in a benchmark" and self.allow_contamination:
+            meaning = (
+                "the prompt also occurs in a benchmark of this run; allowed by allow_contamination and recorded in the "
+                "model's manifest"
+            )
+            return counter.finding(name, self._seen, "warning", meaning)
         if name == "rare label":
-            return tally.finding(name, sum(len(task.labels) for task in self._tasks))
+            return counter.finding(name, sum(len(task.labels) for task in self._tasks))
         if name in ("nothing to train on", "chat template not used"):
-            return tally.finding(name, 1)
-        if name == "other ids as one text":
-            return tally.finding(name, self._joined)
-        seen = "benchmark" in name
-        return tally.finding(name, self._seen if seen else self._taken)
+            return counter.finding(name, 1)
+        if name == "joint tokenization differs":
+            return counter.finding(name, self._joined)
+        return counter.finding(name, self._seen if name in _CONTAMINATION else self._checked)
 
-    def _too_long(self, tally: HitCounter) -> Finding:
-        sizes = (f"{identity}: {prompt:,} + {completion:,}" for _, identity, prompt, completion in self._longest)
-        more = f"longest, prompt + completion: {', '.join(sizes)}"
+    def _too_long_finding(self, counter: HitCounter) -> Finding:
+        sizes = (f"{record_id}: {prompt:,} + {completion:,}" for _, record_id, prompt, completion in self._longest)
+        suffix = f"longest, prompt + completion: {', '.join(sizes)}"
         if self._too_long_prompts:
-            more += f"; {self._too_long_prompts:,} by the prompt alone"
+            suffix += f"; {self._too_long_prompts:,} because of the prompt alone"
         if not self.skip_too_long:
-            return tally.finding("too long", self._seen, more=more)
-        means = (
-            "longer than data.max_length: the whole record is left out; neither the user's text nor an answer is cut"
-        )
-        return tally.finding("too long", self._seen, "note", means, more)
+            return counter.finding("too long", self._seen, suffix=suffix)
+        meaning = "longer than data.max_length: the whole record is dropped; neither prompt nor answer is truncated"
+        return counter.finding("too long", self._seen, "note", meaning, suffix)
 
-    def _asked(self) -> str:
-        everywhere = "training, mining, testing and serving ask alike, as all read it there"
+    def _prompt_format(self) -> str:
+        scope = "used by training, mining, testing and serving alike"
         if not self.prompt_tokenizer.format.chat_template:
-            return f"raw text, no chat template ({self.asked_by}); {everywhere}"
-        return f"chat template of {self.prompt_tokenizer.tokenizer.name_or_path} ({self.asked_by}); {everywhere}"
+            return f"raw text, no chat template ({self.format_source}); {scope}"
+        return f"chat template of {self.prompt_tokenizer.tokenizer.name_or_path} ({self.format_source}); {scope}"
 
-    def _hit(self, name: str, identity: str, *words: str) -> None:
-        self._tallies[name].add(re.sub(r"\s+", " ", identity), *words)
+    def _hit(self, name: str, record_id: str, *details: str) -> None:
+        self._hit_counters[name].add(re.sub(r"\s+", " ", record_id), *details)
 
 
 def _hash(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest())
 
 
-__all__: Sequence[str] = ("Balance", "Diagnosis", "Examination", "Finding", "Histogram", "Lengths", "Taught")
+__all__: Sequence[str] = ("Balance", "Diagnosis", "DiagnosisBuilder", "Finding", "Histogram", "Lengths")

@@ -1,4 +1,4 @@
-"""What is looked for, how bad each finding is, and what it means for the run."""
+"""The checks of the training data: severity and meaning of each, and the findings that they produce."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,35 +6,35 @@ from typing import Literal
 
 Severity = Literal["ok", "note", "warning", "fault"]
 SEVERITIES: tuple[Severity, ...] = ("fault", "warning", "note", "ok")
-"""Worst first. A fault would spoil the run, mostly without a word."""
+"""From worst to best. A fault stops the fit or silently spoils the model."""
 
-_IDS, _WORDS, _WORDS_SHOWN = 20, 1000, 5
+_MAX_IDS, _MAX_COUNTED, _MAX_NAMED = 20, 1000, 5
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing to look for.
+    """One check of the training data.
 
     Args:
-        severity: of a hit.
-        means: what a hit means, and what happens to the record.
+        severity: Severity of a hit.
+        meaning: What a hit means, and what happens to the record.
     """
 
     severity: Severity
-    means: str
+    meaning: str
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found.
+    """Result of one check.
 
     Args:
-        name: the check.
-        severity: "ok" where there was no hit.
-        count: hits.
-        of: how many were looked at.
-        message: what the hits mean, and what happens to the records.
-        ids: the first of them; for prompts of a benchmark with the benchmark's.
+        name: Name of the check.
+        severity: "ok" if there was no hit.
+        count: Number of hits.
+        of: Number of records or examples that were checked.
+        message: What the hits mean, and what happens to the records.
+        ids: Ids of the first hits; for contamination, with the id of the benchmark record.
     """
 
     name: str
@@ -47,79 +47,94 @@ class Finding:
 
 @dataclass
 class HitCounter:
-    """The hits of one check: how many, the first ids, and which words were found how often."""
+    """Hits of one check.
+
+    Args:
+        count: Number of hits.
+        ids: Ids of the first hits.
+        details: How often each detail (such as a control token) was found.
+    """
 
     count: int = 0
     ids: list[str] = field(default_factory=list)
-    words: Counter[str] = field(default_factory=Counter)
+    details: Counter[str] = field(default_factory=Counter)
 
-    def add(self, identity: str, *words: str) -> None:
+    def add(self, record_id: str, *details: str) -> None:
         """Count a hit."""
         self.count += 1
-        if len(self.ids) < _IDS:
-            self.ids.append(identity)
-        # a million records may hold as many different words
-        self.words.update(word for word in words if word in self.words or len(self.words) < _WORDS)
+        if len(self.ids) < _MAX_IDS:
+            self.ids.append(record_id)
+        # A million records may have as many different details.
+        self.details.update(detail for detail in details if detail in self.details or len(self.details) < _MAX_COUNTED)
 
-    def finding(self, name: str, of: int, severity: Severity | None = None, means: str = "", more: str = "") -> Finding:
-        """Return what was found.
+    def finding(
+        self, name: str, of: int, severity: Severity | None = None, meaning: str = "", suffix: str = ""
+    ) -> Finding:
+        """Return the finding.
 
         Args:
-            name: a key of :data:`CHECKS`.
-            of: how many were looked at.
-            severity: instead of the check's.
-            means: instead of what the check says.
-            more: to be said after it.
+            name: Name of the check, a key of :data:`CHECKS`.
+            of: Number of records or examples that were checked.
+            severity: Severity of the hits; by default that of the check.
+            meaning: What the hits mean; by default the meaning of the check.
+            suffix: Text to append to the message.
         """
         check = CHECKS[name]
         if not self.count:
-            return Finding(name, "ok", 0, of, means or check.means)
-        common = ", ".join(f"{word} ({count})" for word, count in self.words.most_common(_WORDS_SHOWN))
-        message = "; ".join(part for part in (means or check.means, more, common) if part)
+            return Finding(name, "ok", 0, of, meaning or check.meaning)
+        details = ", ".join(f"{detail} ({count})" for detail, count in self.details.most_common(_MAX_NAMED))
+        message = "; ".join(part for part in (meaning or check.meaning, suffix, details) if part)
         return Finding(name, severity or check.severity, self.count, of, message, tuple(self.ids))
 
 
 CHECKS: dict[str, Check] = {
-    "nothing to train on": Check("fault", "no training example is left"),
+    "nothing to train on": Check("fault", "no training examples are left"),
     "too long": Check(
-        "fault", "longer than data.max_length: the run would refuse to start; data.skip_too_long: true leaves them out"
+        "fault", "longer than data.max_length: fit will refuse to start; data.skip_too_long: true drops these records"
     ),
-    "BOS missing": Check("fault", "the prompt does not begin with the token that begins a sequence"),
-    "BOS twice": Check("fault", "the prompt begins with more than one token that begins a sequence"),
+    "BOS missing": Check("fault", "the prompt does not start with the BOS token"),
+    "BOS twice": Check("fault", "the prompt starts with more than one BOS token"),
     "EOS missing": Check("fault", "no end token after the completion: the model would not learn to stop"),
     "EOS inside": Check("fault", "an end token inside the completion: outputs would end there"),
-    "control token from text": Check("fault", "text of a record became a control token, which no text may"),
-    "text lost": Check("fault", "the ids do not hold the text: characters are missing or unknown to the tokenizer"),
-    "text changed": Check("warning", "decoded, the ids differ in white space, case or Unicode form alone"),
-    "unparsable target": Check("fault", "no verdict can be read from what is taught: such outputs count as wrong"),
-    "target against the label": Check("fault", "what is taught answers otherwise than the label"),
+    "control token from text": Check("fault", "text of a record was tokenized as a control token"),
+    "text lost": Check("fault", "the decoded ids differ from the text: characters are missing or unknown"),
+    "text changed": Check("warning", "the decoded ids differ from the text in white space, case or Unicode form only"),
+    "unparsable target": Check("fault", "no verdict can be parsed from the target: such outputs count as wrong"),
+    "target contradicts the label": Check("fault", "the verdict in the target differs from the gold label"),
     "chosen partly wrong": Check(
-        "warning", "the chosen output meets a label and misses another (pairs graded on one task)"
+        "warning", "the chosen output matches one gold label and misses another (pairs graded on one task)"
     ),
-    "rejected is right": Check("fault", "the rejected output meets every label: the pair teaches to avoid a right one"),
-    "no reasoning": Check("fault", "nothing is taught but the answer block"),
-    "answer betrayed": Check("fault", "the reasoning says that the answer was given, which at test time it never is"),
-    "prompt of a benchmark": Check("fault", "a benchmark of the run holds the prompt: the run would refuse to start"),
-    "prompt like a benchmark's": Check("warning", "nearly the prompt of a benchmark; kept"),
-    "left out for a benchmark": Check(
-        "note", "a benchmark holds the prompt, or nearly; left out (data.skip_contaminated)"
+    "rejected is right": Check("fault", "the rejected output matches every label: the pair penalises a right output"),
+    "no reasoning": Check("fault", "no reasoning: fit will refuse these rows"),
+    "answer betrayed": Check("fault", "the reasoning says that the answer was given, which is never so at test time"),
+    "prompt in a benchmark": Check(
+        "fault", "the prompt also occurs in a benchmark of this run: fit will refuse to start"
     ),
-    "contradicting labels": Check("fault", "the same conversation has another label elsewhere"),
-    "prompt in both splits": Check("fault", "trained and validated on: the validation loss would flatter"),
-    "no label": Check("fault", "no task has a gold label: the answer taught is None everywhere"),
-    "duplicate": Check("warning", "the same conversation again in training; it counts double"),
-    "rare label": Check("warning", "fewer than 1 % of a task's training labels, or none"),
-    "cut reasoning": Check(
+    "prompt similar to a benchmark": Check("warning", "the prompt nearly equals a benchmark prompt; kept"),
+    "dropped for contamination": Check(
+        "note", "the prompt equals or nearly equals a benchmark prompt; dropped (data.skip_contaminated)"
+    ),
+    "contradicting labels": Check("fault", "the same conversation occurs with a different label"),
+    "prompt in both splits": Check("fault", "the prompt is in training and validation: validation loss is too low"),
+    "no label": Check("fault", "no task has a gold label: every verdict in the target is None"),
+    "duplicate": Check("warning", "the same conversation occurs again in training and counts twice"),
+    "rare label": Check("warning", "less than 1 % of a task's training labels, or none"),
+    "truncated reasoning": Check(
         "warning",
-        "reasoning that ends in mid-sentence, without an answer block: cut off? the gold answer is put after it",
+        "the reasoning ends in mid-sentence without an answer block, possibly truncated; the gold answer follows it",
     ),
-    "spells a control token": Check("note", "the conversation spells a control token; it is encoded as plain text"),
-    "holds an answer line": Check("note", "the conversation itself holds a line like an answer; it stays data"),
-    "other ids as one text": Check(
+    "contains a control token": Check(
+        "note", "the conversation contains a control token as text; encoded as plain text"
+    ),
+    "contains an answer line": Check(
+        "note", "the conversation contains a line that looks like a verdict; kept as data"
+    ),
+    "joint tokenization differs": Check(
         "note",
-        "prompt and completion are tokenized apart, at training, mining and serving alike; as one text the ids differ",
+        "prompt and completion tokenized together would give other ids; fit, mining and serving tokenize them apart",
     ),
     "chat template not used": Check(
-        "note", "the tokenizer has a chat template, and the prompt is raw text: right for a base model"
+        "note", "the tokenizer has a chat template, but the prompt is raw text: right for a base model"
     ),
 }
+"""Checks by name."""

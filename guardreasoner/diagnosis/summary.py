@@ -1,4 +1,4 @@
-"""Lengths and labels in numbers: percentiles, a histogram, counts by source and task."""
+"""Statistics of the training data: length percentiles, a length histogram, and labels by source and task."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ PERCENTILES = (50, 90, 95, 99)
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long one part of the examples is, in tokens.
+    """Lengths of one part of the examples, in tokens.
 
     Args:
-        part: prompt, completion (or chosen, rejected), or total: prompt and the longest completion.
-        minimum: the shortest.
-        percentiles: tokens by percentile; an example has that length, nothing is interpolated.
-        maximum: the longest.
+        part: "prompt", "completion" (or "chosen", "rejected"), or "total": prompt and the longest completion.
+        minimum: The shortest length.
+        percentiles: Length by percentile, without interpolation.
+        maximum: The longest length.
     """
 
     part: str
@@ -30,20 +30,20 @@ class Lengths:
 
     @classmethod
     def of(cls, part: str, tokens: Sequence[int]) -> "Lengths":
-        """Summarize (examples,) lengths; at least one."""
+        """Summarize the (examples,) lengths of at least one example."""
         values = np.asarray(tokens)
-        found = np.percentile(values, PERCENTILES, method="inverted_cdf")
-        by_name = {str(percent): int(value) for percent, value in zip(PERCENTILES, found, strict=True)}
+        percentiles = np.percentile(values, PERCENTILES, method="inverted_cdf")
+        by_name = {str(percent): int(value) for percent, value in zip(PERCENTILES, percentiles, strict=True)}
         return cls(part, int(values.min()), by_name, int(values.max()))
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Examples by length; the bins widen evenly on a logarithmic scale.
+    """Number of examples by length, in bins of equal width on a logarithmic scale.
 
     Args:
-        edges: (bins + 1,) tokens.
-        counts: (bins,) examples from an edge to below the next.
+        edges: (bins + 1,) lengths in tokens.
+        counts: (bins,) number of examples from one edge to below the next.
     """
 
     edges: tuple[float, ...]
@@ -51,7 +51,7 @@ class Histogram:
 
     @classmethod
     def of(cls, tokens: Sequence[int], limit: int) -> "Histogram":
-        """Count (examples,) lengths; the limit lies within the bins."""
+        """Count the (examples,) lengths in bins that include the limit."""
         values = np.asarray(tokens)
         edges = np.geomspace(max(1, min(values.min(), limit)) * 0.95, max(values.max(), limit) * 1.05, _BINS + 1)
         counts, _ = np.histogram(values, edges)
@@ -60,13 +60,13 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Balance:
-    """The training labels of one source for one task.
+    """Training labels of one source for one task.
 
     Args:
-        source: of the records.
-        task: name of the task.
-        labels: training examples by label.
-        unlabelled: training examples without a label for it.
+        source: Source of the records.
+        task: Name of the task.
+        labels: Number of training examples by label.
+        unlabelled: Number of training examples without a label for the task.
     """
 
     source: str
@@ -75,36 +75,40 @@ class Balance:
     unlabelled: int
 
 
-def balance(counts: Mapping[str, Mapping[str, Counter[str | None]]], tasks: Sequence[Task]) -> tuple[Balance, ...]:
-    """Return the labels by source and task, in the order of both.
+def label_balance(
+    counts: Mapping[str, Mapping[str, Counter[str | None]]], tasks: Sequence[Task]
+) -> tuple[Balance, ...]:
+    """Return the labels by source and task.
 
     Args:
-        counts: examples by source, task and label; None: no label.
-        tasks: what is decided.
+        counts: Number of examples by source, task and label; the label None stands for "no label".
+        tasks: The tasks of the prompt format.
     """
-    found = []
+    rows = []
     for source, by_task in counts.items():
         for task in tasks:
-            here = by_task.get(task.name, Counter())
-            labels = {label: here[label] for label in task.labels}
-            # a source of one's own may give labels that the task does not have
-            labels |= {label: n for label, n in here.items() if label is not None}
-            found.append(Balance(source, task.name, labels, here[None]))
-    return tuple(found)
+            by_label = by_task.get(task.name, Counter())
+            labels = {label: by_label[label] for label in task.labels}
+            # A custom source may give labels that the task does not define.
+            labels |= {label: count for label, count in by_label.items() if label is not None}
+            rows.append(Balance(source, task.name, labels, by_label[None]))
+    return tuple(rows)
 
 
-def rare(rows: Sequence[Balance], tasks: Sequence[Task], share: float = 0.01) -> list[str]:
-    """Return, one line each, the labels that less than ``share`` of a task's training labels are, or none at all."""
+def rare_labels(rows: Sequence[Balance], tasks: Sequence[Task], share: float = 0.01) -> list[str]:
+    """Return one line for each label that has less than ``share`` of its task's training labels."""
     lines = []
     for task in tasks:
-        of = Counter[str]()
+        counts = Counter[str]()
         for row in rows:
             if row.task == task.name:
-                of.update(row.labels)
-        total = sum(of.values())
+                counts.update(row.labels)
+        total = sum(counts.values())
         lines += [
-            f"{task.name} {label}: {of[label]:,} of {total:,}" for label in task.labels if of[label] < share * total
+            f"{task.name} {label}: {counts[label]:,} of {total:,}"
+            for label in task.labels
+            if counts[label] < share * total
         ]
         if not total:
-            lines.append(f"{task.name}: no label at all")
+            lines.append(f"{task.name}: no labels")
     return lines

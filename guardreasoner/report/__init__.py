@@ -1,1 +1,1 @@
-"""Pages (self-contained HTML, readable on a phone, in the dark and on paper), and tables for the screen."""
+"""Self-contained HTML pages, plots and terminal tables that show results."""

@@ -1,4 +1,4 @@
-"""What an artefact came from as a tree: for a terminal, and as plain text for a page."""
+"""Lineage of an artefact as a tree, for a terminal and as plain text."""
 
 from collections.abc import Iterable
 from io import StringIO
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     from rich.text import Text
     from rich.tree import Tree
 
-_COMMIT = 10
-_ARGUMENTS = 80
+_COMMIT_LENGTH = 10
+_ARGUMENTS_LENGTH = 80
 _STYLES = {"unchanged": "green", "not looked at": "yellow"}
 _WIDE = 4000
-"""Columns, so that no line is broken where a reader can scroll."""
+"""Columns. Wide enough that no line is wrapped; the page scrolls instead."""
 
 
 def show_trees(console: "Console", trees: Iterable[Node]) -> None:
-    """Print a tree for each artefact, a line for each thing in it."""
+    """Print the lineage tree of each artefact."""
     for node in trees:
         console.print(_tree(node))
 
 
 def trees_as_text(trees: Iterable[Node]) -> str:
-    """Return the same lines as plain text."""
+    """Return the same trees as plain text."""
     from rich.console import Console
 
     out = StringIO()
@@ -37,8 +37,8 @@ def _tree(node: Node) -> "Tree":
     from rich.tree import Tree
 
     tree = Tree(_line(node))
-    for inner in node.inputs:
-        tree.children.append(_tree(inner))
+    for child in node.inputs:
+        tree.children.append(_tree(child))
     return tree
 
 
@@ -59,15 +59,17 @@ def _details(node: Node) -> list[str]:
     if node.shown_above:
         return ["see above"]
     if node.manifest is not None:
-        made = node.manifest
-        commit = f"commit {made.commit[:_COMMIT]}{' dirty' if made.dirty else ''}" if made.commit else ""
+        manifest = node.manifest
+        dirty = " dirty" if manifest.dirty else ""
+        commit = f"commit {manifest.commit[:_COMMIT_LENGTH]}{dirty}" if manifest.commit else ""
         seeds = ", ".join(f"{key} {value}" for key, value in node.seeds().items())
-        return [part for part in (" ".join(made.command[:1]), made.created, commit, seeds) if part]
+        parts = (" ".join(manifest.command[:1]), manifest.created, commit, seeds)
+        return [part for part in parts if part]
     if node.state == "missing":
         return []
     if node.kind == "code":
-        given = ", ".join(f"{key}={value}" for key, value in node.arguments.items())
-        short = given if len(given) <= _ARGUMENTS else f"{given[:_ARGUMENTS]}…"
+        arguments = ", ".join(f"{key}={value}" for key, value in node.arguments.items())
+        short = arguments if len(arguments) <= _ARGUMENTS_LENGTH else f"{arguments[:_ARGUMENTS_LENGTH]}…"
         return ["code", *([short] if short else [])]
     if node.kind == "hub":
         return ["on a hub"]

@@ -1,30 +1,30 @@
-"""What a page of runs is made of: sections with sentences, plots, tables and examples."""
+"""Sections of the comparison page: sentences, plots, tables and examples under a heading."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from guardreasoner.report.drawing import drawing
-from guardreasoner.report.flipped import FlippedRecords
-from guardreasoner.report.plotting import Plot
-from guardreasoner.report.tables import Table
+from guardreasoner.report.flip_examples import FlipExamples
+from guardreasoner.report.plot import Plot
+from guardreasoner.report.svg import plot_svg
+from guardreasoner.report.table import Table
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading and what stands below it, in this order.
+    """A heading and its content, shown in the order of these fields.
 
     Args:
-        id: of the heading, where no other has it: letters, digits and "-".
-        title: the heading.
-        lines: sentences.
-        plots: a title and a drawing each.
-        tables: their titles are different in all of a page.
-        text: lines as they are, such as a tree.
-        examples: records that flipped.
-        parts: sections below this one.
-        notes: what the figures mean.
+        id: HTML id of the heading, unique in the page: letters, digits and "-".
+        title: The heading.
+        lines: Paragraphs.
+        plots: Pairs of a title and an SVG.
+        tables: Tables with titles that are unique in the page.
+        text: Preformatted text, such as a tree.
+        examples: Records whose correctness changed between two runs.
+        subsections: Sections below this one.
+        notes: Explanations of the numbers.
     """
 
     id: str
@@ -33,17 +33,19 @@ class Section:
     plots: tuple[tuple[str, Markup], ...] = ()
     tables: tuple[Table, ...] = ()
     text: str = ""
-    examples: tuple[FlippedRecords, ...] = ()
-    parts: tuple["Section", ...] = ()
+    examples: tuple[FlipExamples, ...] = ()
+    subsections: tuple["Section", ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def drawings(section: str, plots: Sequence[Plot]) -> tuple[tuple[str, Markup], ...]:
-    """Return plots with their titles, each under a name of its own.
+def section_plots(section_id: str, plots: Sequence[Plot]) -> tuple[tuple[str, Markup], ...]:
+    """Return plots as pairs of title and SVG, with ids that are unique in the page.
 
     Args:
-        section: id of the section that they stand in.
-        plots: with a table of their numbers below them.
+        section_id: Id of the section that shows the plots, with a table of their numbers below them.
+        plots: The plots to draw.
     """
-    said = "Its numbers stand in a table below it."
-    return tuple((plot.title, Markup(drawing(plot, f"{section}-{place}", said))) for place, plot in enumerate(plots))
+    description = "The table below lists its numbers."
+    return tuple(
+        (plot.title, Markup(plot_svg(plot, f"{section_id}-{index}", description))) for index, plot in enumerate(plots)
+    )

@@ -1,3 +1,5 @@
+"""Arithmetic of the benchmarks, with expected values computed by hand."""
+
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -5,7 +7,7 @@ from typing import Any
 import growth
 import mining_vs_transformers as mining
 import pytest
-from peers.process import Failed
+from peers.process import MeasurementFailed
 from peers.ratios import Target, difference, in_turn, ratio, require_equal
 from peers.real_pairs import fingerprint, length, rows_of, tokens, useful_flops
 
@@ -14,9 +16,9 @@ from guardreasoner.errors import InputError
 EXAMPLE = {"id": "a", "prompt": [5, 6], "completions": [[7, 8, 9], [4]]}
 
 
-def test_a_ratio_is_that_of_runs_side_by_side() -> None:
-    found = ratio("speed", "best", [6.0, 8.0, 9.0], [2.0, 4.0, 3.0], [Target("speed", "best", 3.0)])
-    assert found == {"what": "speed", "against": "best", "median": 3, "min": 2, "max": 3, "target": 3, "met": True}
+def test_ratio_compares_runs_pairwise() -> None:
+    result = ratio("speed", "best", [6.0, 8.0, 9.0], [2.0, 4.0, 3.0], [Target("speed", "best", 3.0)])
+    assert result == {"what": "speed", "against": "best", "median": 3, "min": 2, "max": 3, "target": 3, "met": True}
 
 
 @pytest.mark.parametrize(
@@ -27,12 +29,12 @@ def test_speed_has_a_lower_bound_and_memory_an_upper_one(what: str, bound: float
     assert ratio(what, "best", [2.0], [1.0], [Target(what, "best", bound)])["met"] is met
 
 
-def test_nothing_is_said_of_a_ratio_without_a_target() -> None:
-    found = ratio("memory", "default", [1.0], [2.0], [Target("speed", "default", 2.0), Target("memory", "best", 2.0)])
-    assert (found["target"], found["met"]) == (None, None)
+def test_ratio_without_target_is_not_judged() -> None:
+    result = ratio("memory", "default", [1.0], [2.0], [Target("speed", "default", 2.0), Target("memory", "best", 2.0)])
+    assert (result["target"], result["met"]) == (None, None)
 
 
-def test_the_difference_of_losses_is_relative_and_the_largest() -> None:
+def test_difference_is_the_largest_relative_one() -> None:
     assert difference([1.0, 0.0, 10.0], [1.1, 0.0, 10.0]) == pytest.approx(0.1 / 1.1)
     assert difference([2.0, 4.0], [2.0, 3.0]) == 0.25
     assert difference([1.0, math.nan], [1.0, math.nan]) == math.inf
@@ -40,7 +42,7 @@ def test_the_difference_of_losses_is_relative_and_the_largest() -> None:
         difference([1.0, 2.0], [1.0])
 
 
-def test_losses_that_differ_are_refused() -> None:
+def test_different_losses_are_refused() -> None:
     require_equal("micro-batch 1", 9e-5, "fp32")
     require_equal("micro-batch 1", 1e-2, "bf16")
     for dtype, differs in (("fp32", 2e-4), ("bf16", 3e-2), ("fp32", math.inf)):
@@ -48,33 +50,33 @@ def test_losses_that_differ_are_refused() -> None:
             require_equal("micro-batch 1", differs, dtype)
 
 
-def test_texts_that_differ_are_refused() -> None:
+def test_different_texts_are_refused() -> None:
     assert mining.require_same_texts(["a", "b"], ["a", "b"]) == 2
-    with pytest.raises(InputError, match="1 of 2 greedy texts differ, that of prompt 1 first"):
+    with pytest.raises(InputError, match="1 of 2 greedy texts differ, first for prompt 1"):
         mining.require_same_texts(["a", "b"], ["a", "c"])
 
 
-def test_runs_take_turns_and_turn_round() -> None:
+def test_runs_alternate_and_reverse_their_order() -> None:
     @dataclass(frozen=True)
     class Named:
         name: str
 
     order: list[str] = []
 
-    def run(choice: Named) -> dict[str, Any]:
-        order.append(choice.name)
+    def run(candidate: Named) -> dict[str, Any]:
+        order.append(candidate.name)
         return {"speed": len(order)}
 
-    runs = in_turn([Named("ours"), Named("theirs")], 3, run, lambda name, found: name)
+    runs = in_turn([Named("ours"), Named("theirs")], 3, run, lambda name, measured: name)
     assert order == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
-    assert [found["speed"] for found in runs["ours"]] == [1, 4, 5]
+    assert [measured["speed"] for measured in runs["ours"]] == [1, 4, 5]
 
 
 def test_useful_flops_by_hand() -> None:
     shape = {"body": 100, "hidden": 2, "layers": 3, "vocabulary": 10}
     head = 2 * 10 * 2 * 4  # four completion tokens
-    body = 2 * 100 * (2 + 4)  # the prompt once
-    # tokens that tokens see: the prompt 1 + 2, chosen 3 + 4 + 5, rejected 3
+    body = 2 * 100 * (2 + 4)  # the prompt counts once
+    # attended positions: prompt 1 + 2, chosen 3 + 4 + 5, rejected 3
     attention = 4 * 2 * 3 * (3 + 12 + 3)
     assert useful_flops(EXAMPLE, shape, adapter=False) == 3 * (head + body + attention)
     assert useful_flops(EXAMPLE, shape, adapter=True) == 2 * (head + body) + 3 * attention
@@ -86,38 +88,38 @@ def test_tokens_and_rows_of_an_example() -> None:
     assert fingerprint([[1, 2], [3]]) == fingerprint([(3,), (1, 2)]) != fingerprint([[1], [2, 3]])
 
 
-def test_rates_and_memory_of_a_sampling_run() -> None:
-    found = mining.rates({"seconds": 4.0, "tokens": 200, "records": 2, "before_mb": 300.0, "peak_mb": 450.0})
-    assert found == {"tokens_per_second": 50, "records_per_second": 0.5, "memory_mb": 150, "peak_mb": 450}
+def test_sampling_rates_and_memory() -> None:
+    rates = mining.rates({"seconds": 4.0, "tokens": 200, "records": 2, "before_mb": 300.0, "peak_mb": 450.0})
+    assert rates == {"tokens_per_second": 50, "records_per_second": 0.5, "memory_mb": 150, "peak_mb": 450}
 
 
-def test_the_fastest_number_of_outputs_at_once_is_taken() -> None:
+def test_search_returns_the_fastest_batch_size() -> None:
     job = mining.Sampling("ours", "model", "prompts")
     speeds = {4: 10.0, 8: 30.0, 16: 20.0}
 
-    def measure(choice: mining.Candidate) -> dict[str, Any]:
-        if choice.job.at_once == 32:
-            raise Failed("no memory")
-        return {"tokens_per_second": speeds[choice.job.at_once], "memory_mb": 1.0}
+    def measure(candidate: mining.Candidate) -> dict[str, Any]:
+        if candidate.job.at_once == 32:
+            raise MeasurementFailed("no memory")
+        return {"tokens_per_second": speeds[candidate.job.at_once], "memory_mb": 1.0}
 
-    best, tried = mining.search(mining.choices(job, [4, 8, 16, 32]), measure)
+    best, trials = mining.search(mining.candidates(job, [4, 8, 16, 32]), measure)
     assert best.job.at_once == 8
-    assert [one.get("failed") for one in tried] == [None, None, None, "no memory"]
-    assert mining.search(mining.choices(job, [32]), measure)[1] == []
+    assert [trial.get("failed") for trial in trials] == [None, None, None, "no memory"]
+    assert mining.search(mining.candidates(job, [32]), measure)[1] == []
     with pytest.raises(InputError, match="none of these settings ran"):
-        mining.search(mining.choices(job, [32, 32]), measure)
+        mining.search(mining.candidates(job, [32, 32]), measure)
 
 
-def test_the_share_around_the_step() -> None:
-    found = growth.share([10.0, 20.0, 40.0], [9.8, 19.0, 39.6], judged=True)
-    assert found["median"] == pytest.approx(0.02)
-    assert (found["min"], found["max"]) == (pytest.approx(0.01), pytest.approx(0.05))
-    assert found["met"] is True
-    assert growth.share([10.0], [9.5 - 1e-6], judged=True)["met"] is False
-    assert growth.share([10.0], [9.0], judged=False)["met"] is None
+def test_overhead_share() -> None:
+    overhead = growth.overhead_share([10.0, 20.0, 40.0], [9.8, 19.0, 39.6], has_target=True)
+    assert overhead["median"] == pytest.approx(0.02)
+    assert (overhead["min"], overhead["max"]) == (pytest.approx(0.01), pytest.approx(0.05))
+    assert overhead["met"] is True
+    assert growth.overhead_share([10.0], [9.5 - 1e-6], has_target=True)["met"] is False
+    assert growth.overhead_share([10.0], [9.0], has_target=False)["met"] is None
 
 
-def test_growth_of_time_a_pair_and_of_memory() -> None:
+def test_change_of_time_per_pair_and_memory() -> None:
     sizes = [
         growth.per_pair(
             {"pairs": 100, "seconds": {"data": 1.0, "training": 3.0}, "peak_mb": {"data": 50, "training": 70}}
@@ -127,4 +129,4 @@ def test_growth_of_time_a_pair_and_of_memory() -> None:
         ),
     ]
     assert sizes[1]["microseconds"] == {"data": 5000, "training": 25000}
-    assert growth.grown(sizes) == {"time_a_pair": 0.75, "memory_mb": 20}
+    assert growth.change(sizes) == {"time_a_pair": 0.75, "memory_mb": 20}

@@ -1,9 +1,11 @@
+"""Both sides of the sampling benchmark produce outputs of the given lengths."""
+
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peers.generation import Lengths, greedy, left_padded, sample_ours, sample_theirs
+from peers.generation import StopAtLength, greedy, left_padded, sample_ours, sample_theirs
 from peers.job import Sampling
 from transformers import AutoModelForCausalLM
 
@@ -20,9 +22,9 @@ def backbone(tiny_base: Path) -> Backbone:
 
 @pytest.fixture
 def network(tiny_base: Path) -> Any:
-    found = AutoModelForCausalLM.from_pretrained(tiny_base).eval()
-    found.generation_config.eos_token_id = None
-    return found
+    model = AutoModelForCausalLM.from_pretrained(tiny_base).eval()
+    model.generation_config.eos_token_id = None
+    return model
 
 
 @pytest.fixture
@@ -40,35 +42,37 @@ def job(tiny_base: Path, side: str) -> Sampling:
     return Sampling(side, str(tiny_base), "", at_once=8, max_new_tokens=16, threads=1)
 
 
-def test_our_outputs_end_where_they_should(backbone: Backbone, tiny_base: Path, rows: list[dict[str, Any]]) -> None:
-    written: list[int] = []
-    plain = backbone.prompt_tokenizer.decode
+def test_our_outputs_have_the_given_lengths(backbone: Backbone, tiny_base: Path, rows: list[dict[str, Any]]) -> None:
+    decoded_lengths: list[int] = []
+    original = backbone.prompt_tokenizer.decode
 
     def decode(ids: list[int]) -> str:
-        written.append(len(ids))
-        return plain(ids)
+        decoded_lengths.append(len(ids))
+        return original(ids)
 
     backbone.prompt_tokenizer.decode = decode  # type: ignore[method-assign]
     expected = [length for lengths in LENGTHS for length in lengths]
     assert sample_ours(job(tiny_base, "ours"), backbone, rows) == sum(expected)
-    # the last token is the end token, or one in its place that an engine may keep
-    assert sorted(written) in (sorted(expected), [length - 1 for length in sorted(expected)])
+    # An engine may decode the last token, which stands for the end token, or drop it.
+    assert sorted(decoded_lengths) in (sorted(expected), [length - 1 for length in sorted(expected)])
 
 
-def test_their_outputs_end_where_they_should(
+def test_outputs_of_transformers_have_the_given_lengths(
     backbone: Backbone, network: Any, tiny_base: Path, rows: list[dict[str, Any]]
 ) -> None:
     steps: list[int] = []
     network.register_forward_hook(lambda *_: steps.append(1))
     prompt_tokenizer = backbone.prompt_tokenizer
-    found = sample_theirs(job(tiny_base, "transformers"), network, rows, prompt_tokenizer.padding, prompt_tokenizer.end)
-    assert found == sum(map(sum, LENGTHS))
-    assert len(steps) == max(map(max, LENGTHS))  # and not the 16 that are allowed
+    tokens = sample_theirs(
+        job(tiny_base, "transformers"), network, rows, prompt_tokenizer.padding, prompt_tokenizer.end
+    )
+    assert tokens == sum(map(sum, LENGTHS))
+    assert len(steps) == max(map(max, LENGTHS))  # fewer than the limit of 16
 
 
-def test_a_row_is_over_at_its_length() -> None:
-    over = Lengths(10, torch.tensor([1, 2, 3]), end=2)
-    assert over(torch.zeros(3, 12), None).tolist() == [True, True, False]
+def test_rows_stop_at_their_length() -> None:
+    criterion = StopAtLength(10, torch.tensor([1, 2, 3]), end=2)
+    assert criterion(torch.zeros(3, 12), None).tolist() == [True, True, False]
 
 
 def test_prompts_are_padded_on_the_left() -> None:

@@ -1,3 +1,5 @@
+"""The page of benchmark results: one row and section per result; other files are refused."""
+
 import json
 import sys
 from pathlib import Path
@@ -6,7 +8,7 @@ from typing import Any
 import pytest
 import report
 
-ABOUT: dict[str, Any] = {
+ENVIRONMENT: dict[str, Any] = {
     "machine": {
         "processor": "P",
         "cores": 4,
@@ -32,27 +34,27 @@ def ratio(what: str, median: float, target: float | None, met: bool | None) -> d
 
 
 def hsdpo() -> dict[str, Any]:
-    figures = {"pairs_per_second": 3.25, "tokens_per_second": 1500.0, "memory_mb": 800.0, "peak_mb": 1100.0}
-    figures |= {"mfu": 0.5, "reference_seconds": 4.0, "slowest": 3.0, "fastest": 3.5}
+    measurements = {"pairs_per_second": 3.25, "tokens_per_second": 1500.0, "memory_mb": 800.0, "peak_mb": 1100.0}
+    measurements |= {"mfu": 0.5, "reference_seconds": 4.0, "slowest": 3.0, "fastest": 3.5}
     return {
-        **{"comparison": "hsdpo", "settings": SETTINGS, **ABOUT, "matrix_peak_gflops": 100.0},
+        **{"comparison": "hsdpo", "settings": SETTINGS, **ENVIRONMENT, "matrix_peak_gflops": 100.0},
         "examples": {"prompt_tokens": 140, "completion_tokens": 300},
-        "rows": [{"name": "ours: packed, micro-batch 2", **figures}],
+        "rows": [{"name": "ours: packed, micro-batch 2", **measurements}],
         "ratios": [ratio("speed", 2.6, 2.5, True), ratio("memory", 0.8, 0.75, False)],
         "losses": [{"what": "micro-batch 1", "ours": [1.0], "trl": [1.000001], "difference": 1e-6}],
         "search": [{"name": "TRL: micro-batch 8", "failed": "no memory"}],
-        "own_search": [{"name": "ours: packed, micro-batch 2", **figures}],
+        "own_search": [{"name": "ours: packed, micro-batch 2", **measurements}],
     }
 
 
 def mining() -> dict[str, Any]:
-    figures = {"tokens_per_second": 4000.0, "records_per_second": 4.0, "memory_mb": 130.0, "peak_mb": 400.0}
+    measurements = {"tokens_per_second": 4000.0, "records_per_second": 4.0, "memory_mb": 130.0, "peak_mb": 400.0}
     return {
-        **{"comparison": "mining", "settings": SETTINGS, **ABOUT, "equal_texts": 8},
+        **{"comparison": "mining", "settings": SETTINGS, **ENVIRONMENT, "equal_texts": 8},
         "prompts": {"prompt_tokens": 140, "output_tokens": 240, "longest_output": 500},
-        "rows": [{"name": "ours: 64 outputs at once", **figures, "slowest": 3900.0, "fastest": 4100.0}],
+        "rows": [{"name": "ours: 64 outputs at once", **measurements, "slowest": 3900.0, "fastest": 4100.0}],
         "ratios": [ratio("speed", 2.5, 2.0, True), ratio("memory", 0.6, None, None)],
-        "search": [{"name": "transformers: 32 outputs at once", **figures}],
+        "search": [{"name": "transformers: 32 outputs at once", **measurements}],
         "own_search": [],
     }
 
@@ -68,50 +70,50 @@ def growth() -> dict[str, Any]:
         }
         for n in (1_000, 100_000)
     ]
-    more = {"sizes": sizes, "time_a_pair": 1.02, "memory_mb": 34.0}
-    return {"comparison": "growth", "settings": SETTINGS, **ABOUT, **more}
+    change = {"sizes": sizes, "time_a_pair": 1.02, "memory_mb": 34.0}
+    return {"comparison": "growth", "settings": SETTINGS, **ENVIRONMENT, **change}
 
 
 def overhead() -> dict[str, Any]:
     share = {"median": 0.031, "min": 0.02, "max": 0.04, "target": 0.05, "met": True}
-    more = {"fit": [10.0, 11.0], "bare": [9.7, 10.6], "steps": 11, **share}
-    return {"comparison": "overhead", "settings": SETTINGS, **ABOUT, **more}
+    runs = {"fit": [10.0, 11.0], "bare": [9.7, 10.6], "steps": 11, **share}
+    return {"comparison": "overhead", "settings": SETTINGS, **ENVIRONMENT, **runs}
 
 
-def test_the_page_has_a_row_and_a_part_for_every_result() -> None:
+def test_page_has_a_row_and_a_section_for_every_result() -> None:
     page = report.page([overhead(), mining(), growth(), hsdpo()])
     title = "HS-DPO, full weights, vocabulary 12,000, fp32, CPU"
     assert f"| {title} | speed, ours / TRL's best | 2.60 × | 2.50–2.70 | ≥ 2.5 | met |" in page
     assert f"| {title} | memory, ours / TRL's best | 0.80 × | 0.70–0.90 | ≤ 0.75 | **missed** |" in page
-    assert "TRL's settings that were tried, with pairs/s: micro-batch 8 failed." in page
+    assert "Settings tried for TRL, in pairs/s: micro-batch 8 failed." in page
     name = "Mining, vocabulary 12,000, fp32, CPU"
     assert f"| {name} | speed, ours / transformers' best | 2.50 × | 2.40–2.60 | ≥ 2.0 | met |" in page
     assert "| ours: 64 outputs at once | 4,000 | 3,900–4,100 | 4.00 | 130 MB | 400 MB |" in page
-    assert "transformers, with tokens/s: 32 outputs at once 4,000." in page
+    assert "Settings tried for transformers, in tokens/s: 32 outputs at once 4,000." in page
     assert "| 100,000 | 10 µs | 20 µs | 30 µs | 6.0 s | 1 MB | 2 MB | 3 MB |" in page
-    assert "| Around the step of HS-DPO | share of a fit's step | 3.1 % | 2.0–4.0 % | < 5 % | met |" in page
-    parts = [line for line in page.splitlines() if line.startswith("## ")]
-    assert [part.split(" ")[1].rstrip(",") for part in parts] == ["HS-DPO", "Mining", "HS-DPO", "Around"]
+    assert "| Overhead of an HS-DPO fit | share of the step time | 3.1 % | 2.0–4.0 % | < 5 % | met |" in page
+    sections = [line for line in page.splitlines() if line.startswith("## ")]
+    assert [part.split(" ")[1].rstrip(",") for part in sections] == ["HS-DPO", "Mining", "HS-DPO", "Overhead"]
 
 
-def test_what_was_not_measured_is_not_on_the_page() -> None:
+def test_page_omits_missing_results() -> None:
     page = report.page([mining()])
     assert "## Mining" in page
     assert "## HS-DPO" not in page
-    assert "## Around" not in page
+    assert "## Overhead" not in page
 
 
-def test_the_page_is_written_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_is_written_from_a_folder_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, result in enumerate((growth(), hsdpo())):
         (tmp_path / f"{number}.json").write_text(json.dumps(result))
-    words = ["report.py", "--results", str(tmp_path), "--out", str(tmp_path / "page.md")]
-    monkeypatch.setattr(sys, "argv", words)
+    argv = ["report.py", "--results", str(tmp_path), "--out", str(tmp_path / "page.md")]
+    monkeypatch.setattr(sys, "argv", argv)
     report.main()
     assert (tmp_path / "page.md").read_text() == report.page([growth(), hsdpo()])
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"comparison": "other"}'])
-def test_another_file_is_refused(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_files_are_refused(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "other.json").write_text(content)
     monkeypatch.setattr(sys, "argv", ["report.py", "--results", str(tmp_path), "--out", str(tmp_path / "page.md")])
     with pytest.raises(SystemExit, match=r"other\.json: not a result of these benchmarks"):
@@ -119,7 +121,7 @@ def test_another_file_is_refused(content: str, tmp_path: Path, monkeypatch: pyte
     assert not (tmp_path / "page.md").exists()
 
 
-def test_no_result_is_refused_with_a_hint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["report.py", "--results", str(tmp_path)])
     with pytest.raises(SystemExit, match="no result in"):
         report.main()

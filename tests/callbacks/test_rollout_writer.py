@@ -1,4 +1,4 @@
-"""Mining runs that are interrupted, shared by processes, or answered by something that does not keep its word."""
+"""Mining runs that are interrupted, shared by processes, or use an engine with invalid outputs."""
 
 import logging
 import subprocess
@@ -25,8 +25,8 @@ from tests.support.tiny import Scripted, TinySource, answer, quiet_trainer
 RECORDS = TinySource().records("train")
 
 
-def mined(folder: Path, module: GuardModule, **trainer: Any) -> bytes:
-    """Mine into a folder; return its rows."""
+def mine_into(folder: Path, module: GuardModule, **trainer: Any) -> bytes:
+    """Mine into a folder and return the content of its rollout file."""
     data = ReasoningDataModule(TinySource(), chunk_size=7)
     quiet_trainer(callbacks=[RolloutWriter(str(folder))], **trainer).predict(
         module, datamodule=data, return_predictions=False
@@ -34,17 +34,17 @@ def mined(folder: Path, module: GuardModule, **trainer: Any) -> bytes:
     return (folder / "rollouts.jsonl").read_bytes()
 
 
-def sampling(base: Path, seed: int = 0, **local: Any) -> GuardModule:
+def local_guard(base: Path, seed: int = 0, **local: Any) -> GuardModule:
     return GuardModule(Backbone(str(base)), lambda b: LocalGenerator(b, 8, chunk=3, **local), k=2, seed=seed)
 
 
-class Breaking(Scripted):
-    """Says what it is told, notes what it is asked, and breaks after so many requests."""
+class Failing(Scripted):
+    """A scripted engine that records its requests and fails after some of them."""
 
     def __init__(self, after: int) -> None:
         super().__init__(RECORDS, lambda record, index: f"{index} {answer(record, index > 0)}")
         self.after = after
-        self.asked: list[str] = []
+        self.requested: list[str] = []
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -52,101 +52,102 @@ class Breaking(Scripted):
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         for request in requests:
-            if len(self.asked) == self.after:
+            if len(self.requested) == self.after:
                 raise RuntimeError("the machine is on fire")
-            self.asked.append(request.record_id)
+            self.requested.append(request.record_id)
             yield from super().generate([request])
 
 
-def test_a_run_goes_on_where_it_broke(tiny_base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    whole = mined(tmp_path / "whole", GuardModule(Backbone(str(tiny_base)), lambda _: Breaking(99)))
-    asked = []
+def test_an_interrupted_run_is_resumed(tiny_base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    expected = mine_into(tmp_path / "whole", GuardModule(Backbone(str(tiny_base)), lambda _: Failing(99)))
+    requested = []
     with caplog.at_level(logging.INFO, "guardreasoner"):
         for after in (5, 0, 9, 99):
-            engine = Breaking(after)
+            engine = Failing(after)
             module = GuardModule(Backbone(str(tiny_base)), partial(lambda engine, _: engine, engine))
             if after < 99:
                 with pytest.raises(RuntimeError, match="on fire"):
-                    mined(tmp_path / "out", module)
+                    mine_into(tmp_path / "out", module)
                 assert not (tmp_path / "out").exists()
             else:
-                assert mined(tmp_path / "out", module) == whole
-            asked += engine.asked
-    assert sorted(asked) == sorted(record.id for record in RECORDS)  # each once
-    assert [line for line in caplog.messages if "going on" in line] == [
-        f"going on: {done} of 24 records are done" for done in (5, 5, 14)
+                assert mine_into(tmp_path / "out", module) == expected
+            requested += engine.requested
+    assert sorted(requested) == sorted(record.id for record in RECORDS)  # each once
+    assert [line for line in caplog.messages if "resuming" in line] == [
+        f"resuming: {done} of 24 records are done" for done in (5, 5, 14)
     ]
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_chunk_is_kept_whole_or_sampled_again(tiny_base: Path, tmp_path: Path) -> None:
-    whole = mined(tmp_path / "whole", sampling(tiny_base))
+def test_incomplete_chunks_are_sampled_again(tiny_base: Path, tmp_path: Path) -> None:
+    expected = mine_into(tmp_path / "whole", local_guard(tiny_base))
     with pytest.raises(RuntimeError, match="enough"):
-        mined(tmp_path / "out", stopping(sampling(tiny_base), after=2))
+        mine_into(tmp_path / "out", stopping(local_guard(tiny_base), after=2))
     shard = next(tmp_path.glob(".out.*.partial/rollouts-00000.jsonl"))
     parts = shard.read_text().split("\n\n")
     assert [part.count("\n") + 1 for part in parts if part] == [6, 6]  # chunks of three records, two outputs each
     shard.write_text(shard.read_text() + '{"record_id": "train/')
-    assert mined(tmp_path / "out", sampling(tiny_base)) == whole
+    assert mine_into(tmp_path / "out", local_guard(tiny_base)) == expected
 
 
 def stopping(module: GuardModule, after: int) -> GuardModule:
-    """Return a module whose engine breaks behind a chunk."""
+    """Make the module's engine fail after some chunks, and return the module."""
     parts = module.generator.parts
 
-    def some(requests: Iterable[Request]) -> Iterator[list[Completion]]:
+    def first_parts(requests: Iterable[Request]) -> Iterator[list[Completion]]:
         for number, part in enumerate(parts(requests)):
             if number == after:
                 raise RuntimeError("enough")
             yield part
 
-    module.generator.parts = some  # type: ignore[method-assign]
+    module.generator.parts = first_parts  # type: ignore[method-assign]
     return module
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"temperature": 0.5}, {"batch_size": 4}])
-def test_other_settings_begin_anew(change: dict[str, Any], tiny_base: Path, tmp_path: Path) -> None:
+def test_other_settings_start_from_scratch(change: dict[str, Any], tiny_base: Path, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="enough"):
-        mined(tmp_path / "out", stopping(sampling(tiny_base), after=1))
-    assert mined(tmp_path / "out", sampling(tiny_base, **change)) == mined(
-        tmp_path / "fresh", sampling(tiny_base, **change)
+        mine_into(tmp_path / "out", stopping(local_guard(tiny_base), after=1))
+    assert mine_into(tmp_path / "out", local_guard(tiny_base, **change)) == mine_into(
+        tmp_path / "fresh", local_guard(tiny_base, **change)
     )
-    assert mined(tmp_path / "out", sampling(tiny_base)) == mined(tmp_path / "whole", sampling(tiny_base))
+    assert mine_into(tmp_path / "out", local_guard(tiny_base)) == mine_into(tmp_path / "whole", local_guard(tiny_base))
 
 
 PROGRAM = """
 import sys
 from pathlib import Path
-from tests.callbacks.test_rollout_writer import mined, sampling
+from tests.callbacks.test_rollout_writer import local_guard, mine_into
 
 base, out = map(Path, sys.argv[1:])
-mined(out, sampling(base, workers=1), devices=2, strategy="ddp_fork")
+mine_into(out, local_guard(base, workers=1), devices=2, strategy="ddp_fork")
 """
 
 
-def test_two_processes_give_what_one_gives(tiny_base: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_two_processes_write_the_same_rollouts_as_one(tiny_base: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", PROGRAM, str(tiny_base), str(tmp_path / "two")]
-    # a process of its own: one that has computed a gradient must not be forked
+    # A separate process, because a process that has computed a gradient must not be forked.
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2])
     assert (tmp_path / "two" / "rollouts.jsonl").exists(), done.stderr
-    assert (tmp_path / "two" / "rollouts.jsonl").read_bytes() == mined(tmp_path / "one", sampling(tiny_base))
+    assert (tmp_path / "two" / "rollouts.jsonl").read_bytes() == mine_into(tmp_path / "one", local_guard(tiny_base))
     assert '"devices": 2' in (tmp_path / "two" / "cost.manifest.json").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
 
 
-class Careless(Generator):
-    """Gives what a function makes of a request."""
+class Invalid(Generator):
+    """An engine whose outputs are those of a function, valid or not."""
 
-    def __init__(self, gives: Callable[[Request], list[Completion]]) -> None:
-        self.gives = gives
+    def __init__(self, outputs: Callable[[Request], list[Completion]]) -> None:
+        self.outputs = outputs
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         for request in requests:
-            yield from self.gives(request)
+            yield from self.outputs(request)
 
 
 @pytest.mark.parametrize(
-    ("gives", "fault"),
+    ("outputs", "fault"),
     [
         (
             lambda r: [Completion(r.record_id, n, "x") for n in range(3)],
@@ -159,15 +160,15 @@ class Careless(Generator):
         ),
     ],
 )
-def test_an_engine_that_gives_other_than_it_was_asked_for(
-    gives: Callable[[Request], list[Completion]], fault: str, tiny_base: Path, tmp_path: Path
+def test_invalid_outputs_of_an_engine_are_refused(
+    outputs: Callable[[Request], list[Completion]], fault: str, tiny_base: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=f"Careless.*{fault}"):
-        mined(tmp_path / "out", GuardModule(Backbone(str(tiny_base)), lambda _: Careless(gives)))
+    with pytest.raises(InputError, match=f"Invalid gave {fault}|Invalid {fault}"):
+        mine_into(tmp_path / "out", GuardModule(Backbone(str(tiny_base)), lambda _: Invalid(outputs)))
     assert not list(tmp_path.iterdir())
 
 
-def test_a_server_is_asked_for_what_is_missing(
+def test_a_resumed_run_requests_only_missing_records(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "key")
@@ -183,10 +184,10 @@ def test_a_server_is_asked_for_what_is_missing(
         return "400" if len(server.seen.answered) >= 10 else None
 
     with FakeServer(refusing) as server, pytest.raises(InputError):
-        mined(tmp_path / "out", module(server.base_url))
+        mine_into(tmp_path / "out", module(server.base_url))
     first = set(server.seen.answered)
     with FakeServer() as server:
-        mined(tmp_path / "out", module(server.base_url))
+        mine_into(tmp_path / "out", module(server.base_url))
         assert all(body["n"] == 4 for body in server.seen.bodies)
     assert not first & set(server.seen.answered)
     rollouts = read_rollouts(tmp_path / "out" / "rollouts.jsonl")

@@ -9,7 +9,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.mining import Pairing, mine
 from guardreasoner.mining.explain import Explanation, explain
 from guardreasoner.records import Record, Rollout
-from guardreasoner.report.explanation import explanation_lines
+from guardreasoner.report.explanation_text import explanation_lines
 from guardreasoner.tasks import GUARD_TASKS
 from tests.support.scripted import (
     R,

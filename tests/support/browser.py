@@ -1,4 +1,4 @@
-"""Pages in a real browser: Debian's Chromium without a window, driven by Playwright."""
+"""Fixtures and checks for pages in a real browser: headless Chromium, driven by Playwright."""
 
 import os
 import shutil
@@ -15,15 +15,15 @@ DESK = {"width": 1200, "height": 900}
 
 
 def chromium_path() -> str | None:
-    """Return where Chromium is, or None; of Debian's, the program behind its start script."""
+    """Return the path of Chromium, or None; on Debian, of the program that its start script runs."""
     debian = "/usr/lib/chromium/chromium"
     names = (os.environ.get("CHROMIUM"), debian, "chromium", "chromium-browser", "google-chrome")
-    return next((found for name in names if name and (found := shutil.which(name))), None)
+    return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A browser for the tests of one file: beyond them, its event loop would stand in the way of others'."""
+    """A browser for the tests of one module; a longer scope would block the event loops of other tests."""
     sync = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (pip install -e '.[dev]')")
     path = chromium_path()
     if path is None:
@@ -36,9 +36,9 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
-    """Return what opens a page, as ``visit(path_or_address, **options of a browser context)``.
+    """Return a function that opens a page: ``visit(path_or_address, **browser_context_options)``.
 
-    At the end of the test: no error was thrown or logged on any page, and no request went off this machine.
+    The test fails if a page throws or logs an error, or requests anything from another machine.
     """
     contexts: list[Any] = []
     faults: list[str] = []
@@ -48,8 +48,12 @@ def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(f"thrown: {error}"))
-        page.on("console", lambda said: faults.append(f"logged: {said.text}") if said.type == "error" else None)
-        page.on("request", lambda asked: faults.append(f"asked: {asked.url}") if _is_outside(asked.url) else None)
+        page.on(
+            "console", lambda message: faults.append(f"logged: {message.text}") if message.type == "error" else None
+        )
+        page.on(
+            "request", lambda request: faults.append(f"requested: {request.url}") if _is_remote(request.url) else None
+        )
         page.goto(address.resolve().as_uri() if isinstance(address, Path) else address)
         return page
 
@@ -60,19 +64,19 @@ def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
 
 
 def violations(page: Any) -> list[str]:
-    """Return what axe (https://github.com/dequelabs/axe-core) finds wrong for those who do not see or use a mouse."""
+    """Return the accessibility violations that axe (https://github.com/dequelabs/axe-core) finds."""
     from axe_playwright_python.sync_playwright import Axe
 
-    found = Axe().run(page).response["violations"]
-    return [f"{one['id']}: {one['help']}: {node['html'][:200]}" for one in found for node in one["nodes"]]
+    results = Axe().run(page).response["violations"]
+    return [f"{rule['id']}: {rule['help']}: {node['html'][:200]}" for rule in results for node in rule["nodes"]]
 
 
 def is_wider_than_the_screen(page: Any) -> bool:
-    """Return whether one has to scroll sideways."""
+    """Return whether the page scrolls horizontally."""
     wide: bool = page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
     return wide
 
 
-def _is_outside(address: str) -> bool:
+def _is_remote(address: str) -> bool:
     parts = urlsplit(address)
     return parts.scheme not in ("file", "data", "blob", "about") and parts.hostname not in ("127.0.0.1", "localhost")

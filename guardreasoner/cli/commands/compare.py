@@ -12,8 +12,8 @@ from guardreasoner.cli.options import add_files, require_files, write
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.comparison import Comparison
 from guardreasoner.records import write_jsonl
-from guardreasoner.report.comparisons import comparison_as_json, comparison_notes, comparison_tables
-from guardreasoner.report.tables import latex_document
+from guardreasoner.report.comparison_tables import comparison_as_json, comparison_notes, comparison_tables
+from guardreasoner.report.table import latex_document
 from guardreasoner.sources.named_predictions import prediction_warnings
 
 HELP = "compare runs on the same records: differences with intervals, McNemar tests, flips, the plan's criteria"

@@ -1,12 +1,10 @@
-"""``doctor``: what would silently spoil a run, looked for on the very ids that would be trained on."""
+"""``doctor``: checks the tokenised training data for what would spoil a fit."""
 
 import argparse
 import json
-import logging
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
     from guardreasoner.diagnosis import Diagnosis
 
-HELP = "look for what would silently spoil a fit, before it runs: lengths, tokens, labels, leaks"
+HELP = "check the tokenised training data before a fit: lengths, tokens, labels, leaks"
 
 OVERRIDES = (
     *("--data", "--model", "--trainer", "--recipe", "--output", "--auto_build", "--allow_contamination"),
@@ -61,14 +59,14 @@ def run(args: argparse.Namespace) -> int:
     from guardreasoner.workflow.pipeline import prepare
 
     prepare(["doctor", *words], lambda _: _check(words))
-    diagnosis, said = _diagnose(words)
+    diagnosis, log_lines = _diagnose(words)
     _show(diagnosis)
     if args.json:
         write(args.json, json.dumps(diagnosis.as_json(), indent=1, ensure_ascii=False) + "\n")
     if args.html:
-        from guardreasoner.report.page import doctor_page
+        from guardreasoner.report.doctor_page import doctor_page
 
-        write(args.html, doctor_page(diagnosis, shlex.join(["doctor", *words]), said))
+        write(args.html, doctor_page(diagnosis, shlex.join(["doctor", *words]), log_lines))
     print(diagnosis.verdict())
     return 1 if diagnosis.faults else 0
 
@@ -94,8 +92,9 @@ def _check(words: Sequence[str]) -> None:
 def _diagnose(words: list[str]) -> tuple["Diagnosis", list[str]]:
     """Look at all that a fit with these arguments would learn; return also what was said on the way."""
     from guardreasoner.cli.lightning_cli import fitted_on
-    from guardreasoner.diagnosis import Examination
+    from guardreasoner.diagnosis import DiagnosisBuilder
     from guardreasoner.training.training_data import TrainingDataModule
+    from guardreasoner.workflow.log_lines import collect_log_lines
 
     data, module, allowed = fitted_on(words)
     if not isinstance(data, TrainingDataModule):
@@ -104,8 +103,8 @@ def _diagnose(words: list[str]) -> tuple["Diagnosis", list[str]]:
         )
     prompt_tokenizer = module.backbone.prompt_tokenizer
     data.prepare_inspection(prompt_tokenizer)
-    with _listening() as said:
-        examination = Examination(
+    with collect_log_lines() as log_lines:
+        builder = DiagnosisBuilder(
             prompt_tokenizer,
             _asked_by(module),
             data.max_length,
@@ -115,9 +114,9 @@ def _diagnose(words: list[str]) -> tuple["Diagnosis", list[str]]:
             allowed,
         )
         for split in ("train", "validation"):
-            for subject in data.items(split, examination.unlearnable):
-                examination.add(subject, split)
-        return examination.diagnosis(), said
+            for item in data.items(split, builder.add_unusable):
+                builder.add(item, split)
+        return builder.build(), log_lines
 
 
 def _asked_by(module: Any) -> str:
@@ -130,27 +129,13 @@ def _asked_by(module: Any) -> str:
     return f"model.backbone.format, as {path} has no {FORMAT_FILE}"
 
 
-@contextmanager
-def _listening() -> Iterator[list[str]]:
-    """Collect what our logger says."""
-    said: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
-    log = logging.getLogger("guardreasoner")
-    log.addHandler(handler)
-    try:
-        yield said
-    finally:
-        log.removeHandler(handler)
-
-
 def _show(diagnosis: "Diagnosis") -> None:
     from rich.console import Console
     from rich.markup import escape
 
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDTH)
     console.print(
-        f"{diagnosis.train:,} training and {diagnosis.validation:,} validation examples; asked as "
+        f"{diagnosis.train:,} training and {diagnosis.validation:,} validation examples; prompt format: "
         f"{escape(diagnosis.asked)}\n",
         highlight=False,
     )
@@ -212,5 +197,6 @@ def _show_findings(console: "Console", diagnosis: "Diagnosis") -> None:
         table.add_row(f"[{_STYLES[one.severity]}]{one.severity}[/]", one.name, count, message)
     if table.row_count:
         console.print(table, highlight=False)
-    fine = [one.name for one in diagnosis.findings if one.severity == "ok"]
-    console.print(f"looked for and not found: {', '.join(fine)}\n", style="dim", highlight=False)
+    passed = sum(finding.severity == "ok" for finding in diagnosis.findings)
+    other = "other " if table.row_count else ""
+    console.print(f"{passed} {other}check{'s' if passed != 1 else ''} passed\n", style="dim", highlight=False)

@@ -23,8 +23,8 @@ from guardreasoner.mining import (
 from guardreasoner.mining.explain import explain
 from guardreasoner.mining.findings import Findings, findings
 from guardreasoner.records import Record, Rollout, write_jsonl
-from guardreasoner.report.explanation import explanation_lines
-from guardreasoner.report.mining_screen import brief, show_counts, show_details
+from guardreasoner.report.explanation_text import explanation_lines
+from guardreasoner.report.mining_tables import show_counts, show_details, summary_lines
 from guardreasoner.sources.rollouts import read_costs, read_rollout_folders, read_training_rollouts, rollout_tasks
 from guardreasoner.tasks import Task
 from guardreasoner.workflow.manifest import record_made
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     if args.details:
         show_details(found_all)
     if args.html:
-        from guardreasoner.report.page import mining_page
+        from guardreasoner.report.mining_page import mining_page
 
         write(args.html, mining_page(found_all, given.pairing, shlex.join(["pairs", *args.words])))
     return 0 if mined.pairs else 1
@@ -204,7 +204,7 @@ def _summarise(args: argparse.Namespace, mined: MiningResult, found: Findings, r
     several = f", {total.pairs} pairs" if total.pairs > total.hard else ""
     hard = f"{total.hard} hard records{several}, {weights}"
     print(f"{total.outputs} outputs of {records} records: {hard}; written: {args.out}")
-    for line in brief(found):
+    for line in summary_lines(found):
         print(line)
     if not (args.details or args.html):
         print("more: --details, --html FILE as a page with plots, --explain RECORD_ID")

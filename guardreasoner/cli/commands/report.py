@@ -8,7 +8,7 @@ from pathlib import Path
 from guardreasoner.cli.commands._compared import Compared, add_runs, read_compared
 from guardreasoner.cli.options import require_files, write
 from guardreasoner.errors import InputError
-from guardreasoner.report.ratings import rating_notes, rating_tables
+from guardreasoner.report.rating_tables import rating_notes, rating_tables
 from guardreasoner.review.rating_summary import Summary, summarise
 from guardreasoner.review.ratings import read_ratings, text_hashes_of
 from guardreasoner.sources.named_predictions import prediction_warnings
@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="PATH",
         default=[],
-        help="rollouts for the mining yield, instead of those that the lineage leads to",
+        help="rollouts for the mining results, instead of those that the lineage leads to",
     )
     parser.add_argument(
         "--ratings",
@@ -71,9 +71,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"report: --examples must be at least 0, got {args.examples}")
     compared = read_compared(args, "report")
     rated = _rated(compared, args) if args.ratings else None
-    from guardreasoner.report.run_page import Asked, run_page
+    from guardreasoner.report.comparison_page import PageInputs, comparison_page
 
-    asked = Asked(
+    inputs = PageInputs(
         {one.name: one.paths for one in compared.named},
         prediction_warnings(compared.named),
         shlex.join(["report", *args.words]),
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         rating_tables(rated) if rated else (),
         rating_notes(rated) if rated else (),
     )
-    write(args.out, run_page(compared.comparison, compared.criteria, asked))
+    write(args.out, comparison_page(compared.comparison, compared.criteria, inputs))
     return 0
 
 

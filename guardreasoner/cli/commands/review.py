@@ -10,7 +10,7 @@ from pathlib import Path
 
 from guardreasoner.cli.options import require_files, write
 from guardreasoner.errors import InputError
-from guardreasoner.report.ratings import rating_notes, rating_tables, summary_as_json
+from guardreasoner.report.rating_tables import rating_notes, rating_tables, summary_as_json
 from guardreasoner.review.items import ReviewSet, make_review_set
 from guardreasoner.review.rating_summary import summarise
 from guardreasoner.review.ratings import read_ratings

@@ -13,8 +13,8 @@ from guardreasoner.evaluation.reasoning_quality import Quality, quality
 from guardreasoner.evaluation.scoring import ModelScore, score
 from guardreasoner.evaluation.scoring.labels import Mode
 from guardreasoner.prompts import conversation
-from guardreasoner.report.scores import score_notes, score_tables, scores_as_json
-from guardreasoner.report.tables import latex_document
+from guardreasoner.report.score_tables import score_notes, score_tables, scores_as_json
+from guardreasoner.report.table import latex_document
 from guardreasoner.sources.named_predictions import (
     NamedPredictions,
     check_against_benchmarks,
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         console.print(meaning, style="dim", highlight=False, markup=False)
     reasoning = {one.name: _quality(one) for one in models} if args.reasoning else {}
     if reasoning:
-        from guardreasoner.report.reasoning import show_reasoning
+        from guardreasoner.report.reasoning_table import show_reasoning
 
         console.print()
         show_reasoning(console, reasoning)

@@ -47,7 +47,7 @@ def test_seeds_of_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["compare", f"A={folders[0]},{folders[1]}", f"B={folders[2]}", *FEW]) == 0
     shown = capsys.readouterr().out
     assert "Seeds: A 2, B 1." in shown
-    assert "No p where a run has several seeds" in shown
+    assert "No p for runs with several seeds" in shown
     assert next(line for line in shown.splitlines() if line.startswith("held-out")).split()[-1] == "–"
 
 
@@ -59,7 +59,7 @@ def test_other_records_are_refused_unless_asked_for(tmp_path: Path, capsys: pyte
         "hint: --intersect compares them on the 2 that all have",
     ]
     assert main(["compare", *folders, *FEW, "--intersect"]) == 0
-    assert "Not compared, since not all have them: records of a 1." in capsys.readouterr().out
+    assert "Left out because some runs lack them: records of a 1." in capsys.readouterr().out
 
 
 def test_reordered_rows_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,7 +73,7 @@ def test_reordered_rows_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_hard_records_of_one_run_alone_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [predictions(tmp_path / "a", "HH HU", hard="HU"), predictions(tmp_path / "b", "HH HU")]
     assert main(["compare", *map(str, folders), *FEW]) == 0
-    assert "Hard records are not compared: b has no outputs on them." in capsys.readouterr().out
+    assert "Hard records are not compared: no outputs on them from b." in capsys.readouterr().out
 
 
 def test_the_criteria_of_the_demo_and_by_role(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,7 +142,7 @@ def test_the_published_models(shared_data: Path, tmp_path: Path, capsys: pytest.
     runs = [f"{name}={shared_data / 'predictions' / name}" for name in ("1B", "3B")]
     assert main(["compare", *runs, "--json", str(out)]) == 0
     shown = capsys.readouterr().out
-    assert "F1 beside the figures that the paper prints" in shown
+    assert "F1 compared with the paper" in shown
     assert max(map(len, shown.splitlines())) <= 120
     content = json.loads(out.read_text())
     assert content["records"] == 2195

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from guardreasoner.cli.main import main
+from guardreasoner.diagnosis.findings import CHECKS
 from guardreasoner.records import Record, Split
 from tests.support.tiny import TinySource
 
@@ -58,11 +60,13 @@ def files() -> set[str]:
 def test_a_sound_run_is_shown_and_leaves_nothing_behind(doctor: Callable[..., tuple[int, str]]) -> None:
     before = files()
     code, said = doctor()
-    assert (code, said.splitlines()[-1]) == (0, "nothing would spoil this run")
+    assert (code, said.splitlines()[-1]) == (0, "no faults found")
     assert files() == before
     assert "24 training and 4 validation examples" in said
     assert "raw text, no chat template (guard.json of" in said
-    assert "looked for and not found: nothing to train on, too long" in said
+    passed = re.search(r"(\d+) other checks passed", said)
+    assert passed is not None
+    assert int(passed[1]) >= len(CHECKS) - 2
     rows = [line.split() for line in said.splitlines()]
     assert ["tokens", "min", "50", "%", "90", "%", "95", "%", "99", "%", "max"] in rows
     assert ["tiny/even", "request", "harmful", "12", "unharmful", "0", "0"] in rows
@@ -74,12 +78,12 @@ def test_page_and_numbers_are_written(doctor: Callable[..., tuple[int, str]]) ->
     code, said = doctor(
         "--html", "pages/doctor.html", "--json=doctor.json", source="tests.cli.commands.test_doctor.Leaky"
     )
-    assert (code, said.splitlines()[-1]) == (1, "2 faults would spoil this run")
+    assert (code, said.splitlines()[-1]) == (1, "2 faults found")
     assert files() - before == {"./pages/doctor.html", "./doctor.json"}
     numbers = json.loads(Path("doctor.json").read_text())
     faults = {one["name"]: one for one in numbers["findings"] if one["severity"] == "fault"}
     assert faults["answer betrayed"]["ids"] == ["[bold]<b>told"]
-    assert faults["prompt of a benchmark"]["ids"] == ["train/03 (1.00 test/00)"]
+    assert faults["prompt in a benchmark"]["ids"] == ["train/03 (1.00 test/00)"]
     assert (numbers["train"], numbers["limit"], numbers["faults"]) == (24, 512, 2)
     assert "[bold]<b>told" in said
     assert "[red]<i>leaky" in said
@@ -92,13 +96,13 @@ def test_page_and_numbers_are_written(doctor: Callable[..., tuple[int, str]]) ->
 
 def test_flags_of_fit_are_taken(doctor: Callable[..., tuple[int, str]]) -> None:
     code, said = doctor("--data.max_length", "60")
-    assert (code, said.splitlines()[-1]) == (1, "1 fault would spoil this run")
-    assert "would refuse to start" in said
+    assert (code, said.splitlines()[-1]) == (1, "1 fault found")
+    assert "too long" in said
     code, said = doctor("--data.max_length=60", "--data.skip_too_long", "true")
     assert code == 1
-    assert "nothing to train on" in said.partition("looked for")[0]
+    assert "nothing to train on" in said
     leaky = "tests.cli.commands.test_doctor.Leaky"
-    assert "1 fault would" in doctor("--allow_contamination", source=leaky)[1]
+    assert "1 fault found" in doctor("--allow_contamination", source=leaky)[1]
     assert "23 training" in doctor("--data.skip_contaminated", "true", "--data.similarity", "1", source=leaky)[1]
 
 

@@ -182,7 +182,7 @@ def test_details_page_and_costs(tmp_path: Path, capsys: pytest.CaptureFixture[st
     brief = capsys.readouterr().out
     assert "-seconds" not in brief
     assert len(brief.splitlines()) <= 8
-    assert "hard records to expect by outputs of each model: 1.3 with 1, 2.3 with 2, 3.0 with 3" in brief
+    assert "expected hard records by outputs per model: 1.3 with 1, 2.3 with 2, 3.0 with 3" in brief
     assert "models agree on the majority for 66.7 % (<b>n and m, kappa 0.40) of the records" in brief
     for folder, seconds in zip(folders, (30, 60), strict=True):
         cost = {"seconds": seconds, "device": "cuda", "devices": 1, "tokens": 900, "outputs": 9}
@@ -190,8 +190,8 @@ def test_details_page_and_costs(tmp_path: Path, capsys: pytest.CaptureFixture[st
     page = tmp_path / "pages" / "mining.html"
     assert main([*start, "--details", "--html", str(page)]) == 0
     details = capsys.readouterr().out
-    assert "sampling took 90 GPU-seconds, 20 tokens a second, 30.00 GPU-seconds a pair" in details
-    for title in ("by source and task", "by right outputs", "by weight", "if fewer outputs", "agreement of models"):
+    assert "sampling took 90 GPU-seconds, 20 tokens per second, 30.00 GPU-seconds per pair" in details
+    for title in ("by source and task", "by right outputs", "by weight", "with fewer outputs", "agreement of models"):
         assert title in details
     read = Reader(page.read_text())
     assert "3 hard records of 3, 3 pairs." in " ".join(read.text.split())

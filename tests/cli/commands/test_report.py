@@ -50,7 +50,7 @@ def test_seeds_of_one_run_and_other_names(runs: list[str], start: Callable[..., 
     shown = text("deep/down/page.html")
     assert "Seeds: a 1, b 2." in shown
     assert "third: nothing says what made it." in shown
-    assert "Answers of a run's seeds add up." in shown
+    assert "The answers of a run's seeds are added up." in shown
 
 
 def test_curves_rollouts_and_examples_can_be_named(runs: list[str], start: Callable[..., str]) -> None:
@@ -60,9 +60,9 @@ def test_curves_rollouts_and_examples_can_be_named(runs: list[str], start: Calla
     shown = text("logs/report.html")
     assert "Values of the curves: mine/curves" in shown
     assert "checkpoints/hsdpo (" not in shown
-    assert "Rollouts that were named" in shown
+    assert "Given rollouts" in shown
     assert "γ 0.5" in shown
-    assert "rsft to hsdpo: gained 2 records, 0 of them here; 2 more are not shown." in shown
+    assert "rsft to hsdpo: gained 2 records, 0 shown, 2 not shown." in shown
     assert "no run is named for longer" in shown
 
 
@@ -76,8 +76,8 @@ def test_ratings_of_these_very_texts_are_shown(runs: list[str], start: Callable[
     file.close()
     start("report", f"a={runs[0]}", f"b={runs[1]}", *FEW, "--ratings", "ann.jsonl")
     shown = text("logs/report.html")
-    assert "Rated blind, by hand" in shown
-    assert "No ratings by hand were given" not in shown
+    assert "Blind human ratings" in shown
+    assert "No human ratings given" not in shown
     # four records, b is better each time: two-sided sign test, 2 / 2⁴
     assert "0.125" in shown
     path = Path(runs[1], "held-out", "generated_predictions.jsonl")
@@ -88,15 +88,15 @@ def test_ratings_of_these_very_texts_are_shown(runs: list[str], start: Callable[
     # the rating of what is no longer there does not count: three records, 2 / 2³
     assert "0.250" in text("logs/report.html")
     start("report", f"a={runs[0]}", f"c={runs[1]}", *FEW, "--ratings", "ann.jsonl")
-    assert "Nothing is rated." in text("logs/report.html")
+    assert "No ratings." in text("logs/report.html")
     start("report", f"a={runs[0]}", f"b={runs[1]}", *FEW)
-    assert "No ratings by hand were given" in text("logs/report.html")
+    assert "No human ratings given" in text("logs/report.html")
 
 
 def test_the_published_models(shared_data: Path, start: Callable[..., str]) -> None:
     start("report", *(f"{name}={shared_data / 'predictions' / name}" for name in ("1B", "3B")))
     shown = text("logs/report.html")
-    for words in ("3B is worse than 1B.", "68 97 0.029", "F1 beside the figures that the paper prints"):
+    for words in ("3B is worse than 1B.", "68 97 0.029", "F1 compared with the paper"):
         assert words in shown, words
     assert Path("logs/report.html").stat().st_size < 500_000
 
@@ -112,7 +112,7 @@ def test_bad_input_is_one_line_and_writes_nothing(runs: list[str], refused: Call
         ([one, two, "--logs", "absent"], "absent: no such folder"),
         ([one, two, "--ratings", "absent.jsonl"], "absent.jsonl: "),
         ([one, two, "--ratings", "rows.jsonl"], "rows.jsonl:1: "),
-        ([one, two, "--logs", "other"], "other: no event files of TensorBoard"),
+        ([one, two, "--logs", "other"], "other: no TensorBoard event files"),
         ([one, two, "--rollouts", "other"], "other: neither rollouts.jsonl nor predictions here"),
         ([one, two, "--examples", "-1"], "--examples must be at least 0, got -1"),
         ([one, two, "--criteria", "best=rsft"], "report: --criteria: 'best=rsft' is none of rsft=NAME"),

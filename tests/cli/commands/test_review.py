@@ -44,7 +44,7 @@ def test_a_summary_in_tables_and_json(tmp_path: Path, start: Start) -> None:
     ]
     row = next(line for line in shown.splitlines() if line.startswith(f"{SECOND}  {FIRST}"))
     assert row.split() == [SECOND, FIRST, "3", "0", "0", "0.00", "0.250"]
-    assert "2 taken back" in shown
+    assert "2 retracted" in shown
     assert shown.endswith("written: found.json\n")
     content = json.loads(Path("found.json").read_text())
     assert (content["files"], content["raters"]) == (["ratings.jsonl"], {"ann": 3, "bob": 3})
@@ -58,13 +58,13 @@ def test_with_runs_only_their_texts_count(tmp_path: Path, start: Start) -> None:
     assert "of other texts" not in counted
     write_run(tmp_path / "two", "UH-UHU", texts=["Other."] * 6)
     shown = start("review", *words, "--summary", "ratings.jsonl")
-    assert shown.startswith("Nothing is rated.\n")
+    assert shown.startswith("No ratings.\n")
     assert "6 of other texts" in shown
 
 
 def test_nothing_rated_is_no_fault(start: Start) -> None:
     Path("none.jsonl").touch()
-    assert start("review", "--summary", "none.jsonl", "--json", "none.json").splitlines()[0] == "Nothing is rated."
+    assert start("review", "--summary", "none.jsonl", "--json", "none.json").splitlines()[0] == "No ratings."
     assert json.loads(Path("none.json").read_text())["wins"] == []
 
 

@@ -1,0 +1,37 @@
+"""Runs a benchmark and writes its result as JSON; an error exits with one line."""
+
+import json
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from guardreasoner.errors import InputError
+from peers.process import MeasurementFailed
+
+
+def run_and_write(arguments: Namespace, measure: Callable[[Path], dict[str, Any]]) -> None:
+    """Measure in a temporary folder and write the result as JSON, if requested.
+
+    Args:
+        arguments: The flags, including ``json``.
+        measure: Takes the folder and returns the result.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            result = measure(Path(folder))
+        if arguments.json:
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+            print(f"written: {arguments.json}")
+    except InputError as error:
+        sys.exit(error.lines())
+    except MeasurementFailed as error:
+        sys.exit(f"error: {error}")
+
+
+def settings(arguments: Namespace) -> dict[str, Any]:
+    """Return the flags that affect a result, for its JSON."""
+    return {name: value for name, value in vars(arguments).items() if name not in ("json", "predictions")}

@@ -1,0 +1,49 @@
+"""Checks of training targets: parsable, right, with reasoning, and without a hint that the answer was given."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from guardreasoner.diagnosis.id_checks import Hit
+from guardreasoner.prompts import parse
+from guardreasoner.records import Record
+from guardreasoner.synthesis.prompt import faults
+from guardreasoner.tasks import Task
+
+_MID_SENTENCE = re.compile(r"[\w,;(\-–—]\Z")
+
+
+def target_hits(record: Record, tasks: Sequence[Task], texts: Sequence[str]) -> Iterator[Hit]:
+    """Yield the hits for the target of one record.
+
+    Args:
+        record: The conversation with its labels and reasoning.
+        tasks: The tasks of the prompt format.
+        texts: The target decoded from its ids: one completion (R-SFT), or chosen and rejected (HS-DPO).
+    """
+    gold = record.gold()
+    verdicts = parse(texts[0], tasks)
+    right = [verdicts.get(name) == label for name, label in gold.items()]
+    if not gold:
+        yield "no label", ()
+    elif all(verdict is None for verdict in verdicts.values()):
+        yield "unparsable target", ()
+    elif not all(right):
+        partly_right = len(texts) > 1 and any(right)
+        wrong = (name for name, label in gold.items() if verdicts.get(name) != label)
+        yield ("chosen partly wrong" if partly_right else "target contradicts the label"), tuple(wrong)
+    if len(texts) > 1 and gold and all(parse(texts[1], tasks).get(name) == label for name, label in gold.items()):
+        yield "rejected is right", ()
+    reasons = [reason.partition(": ") for reason in faults(texts[0], record, tasks, steps=None)]
+    if any(kind == "no reasoning" for kind, _, _ in reasons):
+        yield "no reasoning", ()
+    if phrases := tuple(phrase for kind, _, phrase in reasons if kind == "betrays the answer"):
+        yield "answer betrayed", phrases
+    reasoning = (record.reasoning or "").rstrip()
+    if len(texts) == 1 and _MID_SENTENCE.search(reasoning) and not any(parse(reasoning, tasks).values()):
+        yield "truncated reasoning", ()
+
+
+def answer_line_pattern(tasks: Sequence[Task]) -> re.Pattern[str]:
+    """Return a pattern for lines in a conversation that look like a line of an answer block."""
+    keys = "|".join(rf"{re.escape(t.key)}\s*:\s*(?:{'|'.join(map(re.escape, t.labels))})\b" for t in tasks)
+    return re.compile(rf"^\W*(?:{keys})", re.IGNORECASE | re.MULTILINE)
