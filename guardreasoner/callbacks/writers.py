@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from guardreasoner.errors import InputError
-from guardreasoner.generators.progress import RecordProgress, total_of
+from guardreasoner.generators.progress import RecordProgress, record_total
 from guardreasoner.generators.rollout_log import RolloutLog
 from guardreasoner.prompts import answer_block
 from guardreasoner.records import Answer, Record, write_jsonl
@@ -76,7 +76,7 @@ class RolloutWriter(Callback):
         loader: Any = trainer.predict_dataloaders
         self._before = sum(record.id in done for chunk in loader.dataset for record in chunk)
         self._fresh = self._tokens = 0
-        self._progress = RecordProgress("mining", total_of(trainer)) if trainer.is_global_zero else None
+        self._progress = RecordProgress("mining", record_total(trainer)) if trainer.is_global_zero else None
         self._began = time.monotonic()
 
     def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:

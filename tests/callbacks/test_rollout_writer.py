@@ -50,12 +50,12 @@ class Breaking(Scripted):
     def settings(self) -> dict[str, Any]:
         return {}
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
         for request in requests:
             if len(self.asked) == self.after:
                 raise RuntimeError("the machine is on fire")
             self.asked.append(request.record_id)
-            yield from super().generate([request])
+            yield from super().generate_groups([request])
 
 
 def test_a_run_goes_on_where_it_broke(tiny_base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -92,7 +92,7 @@ def test_a_chunk_is_kept_whole_or_sampled_again(tiny_base: Path, tmp_path: Path)
 
 def stopping(module: GuardModule, after: int) -> GuardModule:
     """Return a module whose engine breaks behind a chunk."""
-    parts = module.generator.parts
+    parts = module.generator.generate_groups
 
     def some(requests: Iterable[Request]) -> Iterator[list[Completion]]:
         for number, part in enumerate(parts(requests)):
@@ -100,7 +100,7 @@ def stopping(module: GuardModule, after: int) -> GuardModule:
                 raise RuntimeError("enough")
             yield part
 
-    module.generator.parts = some  # type: ignore[method-assign]
+    module.generator.generate_groups = some  # type: ignore[method-assign]
     return module
 
 
@@ -140,9 +140,9 @@ class Careless(Generator):
     def __init__(self, gives: Callable[[Request], list[Completion]]) -> None:
         self.gives = gives
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
         for request in requests:
-            yield from self.gives(request)
+            yield self.gives(request)
 
 
 @pytest.mark.parametrize(

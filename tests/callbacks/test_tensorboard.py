@@ -31,9 +31,9 @@ class Says(Scripted):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__(TEST, lambda record, index: "Hm." if record == TEST[1] else answer(record, record != TEST[0]))
 
-    def parts(self, requests: object) -> Iterator[list[Completion]]:
+    def generate_groups(self, requests: object) -> Iterator[list[Completion]]:
         """Spoil all but the first output."""
-        for part in super().parts(requests):  # type: ignore[arg-type]
+        for part in super().generate_groups(requests):  # type: ignore[arg-type]
             yield [one if one.index == 0 else Completion(one.record_id, one.index, "Hm.") for one in part]
 
 
