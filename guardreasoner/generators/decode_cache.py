@@ -13,7 +13,7 @@ _BLOCK = 128
 
 
 class DecodeCache:
-    """Attention context of the next token of all active outputs (:class:`guardreasoner.model.packed_attention.Context`).
+    """Attention context of the next token of each output (:class:`guardreasoner.model.packed_attention.Context`).
 
     Outputs occupy the rows 0, 1, … of the buffers without gaps, each with a length of its own. The prefix that all
     outputs share is stored once.
