@@ -4,7 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, final
+from typing import Any, Self, final
+
+from guardreasoner.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +63,20 @@ class Generator(ABC):
     """Generates completions. A subclass implements ``generate_groups``.
 
     Raises:
-        TypeError: raised when a subclass that overrides ``generate`` is defined.
+        InputError: raised if the engine's class overrides ``generate``, which was the interface of earlier versions.
     """
 
     needs_weights = True
     """Whether the engine samples from the weights of its backbone, which must then be loaded."""
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "generate" in vars(cls):
-            raise TypeError(
-                f"{cls.__module__}.{cls.__qualname__} overrides Generator.generate; "
-                "implement generate_groups(requests) instead, which yields lists of completions"
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        # before the check for abstract methods, which would not say what to do
+        if cls.generate is not Generator.generate:
+            raise InputError(
+                f"{cls.__module__}.{cls.__qualname__} overrides Generator.generate",
+                "implement generate_groups(requests) instead, which yields lists of completions",
             )
+        return super().__new__(cls)
 
     @abstractmethod
     def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:

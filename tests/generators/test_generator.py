@@ -1,12 +1,15 @@
 """The interface that all engines share."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
+from guardreasoner.errors import InputError
 from guardreasoner.generators import Completion, Generator, Request
 from guardreasoner.generators.token_sampler import draws
+from tests.support.tiny import command
 
 
 class Echo(Generator):
@@ -29,6 +32,15 @@ class Echo(Generator):
             ]
 
 
+class OldEngine(Generator):
+    """Implements the interface of earlier versions."""
+
+    def __init__(self, backbone: object = None) -> None: ...
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:  # type: ignore[misc]
+        yield from ()
+
+
 def test_generate_flattens_the_groups_in_order() -> None:
     requests = [Request(f"r{n}", (), f"text {n}", (0, 1)) for n in range(3)]
     completions = list(Echo().generate(requests))
@@ -40,13 +52,16 @@ def test_default_settings_are_the_plain_public_attributes() -> None:
 
 
 def test_an_engine_that_overrides_generate_is_refused_with_the_method_to_implement() -> None:
-    with pytest.raises(TypeError, match=r"Old overrides Generator\.generate; implement generate_groups") as caught:
+    with pytest.raises(InputError, match=r"OldEngine overrides Generator\.generate$") as caught:
+        OldEngine()  # type: ignore[abstract]
+    assert "implement generate_groups" in (caught.value.hint or "")
 
-        class Old(Generator):
-            def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:  # type: ignore[misc]
-                yield from ()
 
-    assert "\n" not in str(caught.value)
+def test_the_command_line_reports_an_engine_that_overrides_generate(
+    tiny_base: Path, workplace: Path, refused: Callable[..., str]
+) -> None:
+    message = refused(*command("mine", tiny_base, "--model.generator", f"{__name__}.OldEngine"))
+    assert "OldEngine overrides Generator.generate" in message
 
 
 def test_seeds_depend_on_seed_record_and_index() -> None:
