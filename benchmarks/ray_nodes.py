@@ -55,7 +55,7 @@ def compare(args: argparse.Namespace) -> int:
 
     mining_requests = requests(args)
     print(f"{len(mining_requests):,} records, {args.k} outputs each, chunks of {args.chunk}")
-    local, seconds = timed(engine(Backbone(args.model)).parts(mining_requests))
+    local, seconds = timed(engine(Backbone(args.model)).generate_groups(mining_requests))
     print(f"local, {torch.get_num_threads()} threads: {seconds:.1f} s", flush=True)
     exit_code = 0
     for name, kill in (("two nodes", False), ("two nodes, one killed half-way", True)):
@@ -67,7 +67,9 @@ def compare(args: argparse.Namespace) -> int:
                     (raylet,) = worker.all_processes["raylet"]
                     raylet.process.kill()
 
-            rows, seconds = timed(generator.parts(mining_requests), kill_half_way if kill else lambda count: None)
+            rows, seconds = timed(
+                generator.generate_groups(mining_requests), kill_half_way if kill else lambda count: None
+            )
         equal = rows == local
         print(f"Ray, {name}: {seconds:.1f} s, rows {'equal' if equal else 'DIFFER'}", flush=True)
         exit_code |= not equal

@@ -4,7 +4,7 @@ import logging
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -12,7 +12,8 @@ from typing import Any, Protocol, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from guardreasoner.errors import InputError
-from guardreasoner.generators.progress import RecordProgress, total_of
+from guardreasoner.evaluation.guard_module import AnswerSink
+from guardreasoner.generators.progress import RecordProgress, record_total
 from guardreasoner.generators.rollout_log import RolloutLog
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.prompts import answer_block
@@ -24,14 +25,11 @@ log = logging.getLogger("guardreasoner")
 
 
 class RolloutModule(Protocol):
-    """A module whose ``predict`` samples rollouts and passes them on as they are made."""
+    """A module whose ``predict`` samples rollouts and passes them to a sink as they are made."""
 
     backbone: Backbone
     k: int
-    done: Set[str]
-    """Ids of the records that need no more rollouts."""
-    keep: Callable[[list[Answer], int], None] | None
-    """Receives each group of answers and its number of tokens."""
+    sink: AnswerSink | None
 
     def decides(self) -> dict[str, Any]:
         """Return the settings that determine the rollouts."""
@@ -57,6 +55,7 @@ class RolloutWriter(Callback):
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
+        self.done: Set[str] = frozenset()
         self._log: RolloutLog | None = None
         self._progress: RecordProgress | None = None
         self._trainer: Trainer | None = None
@@ -79,26 +78,25 @@ class RolloutWriter(Callback):
         self._log = rollout_log = RolloutLog(self.folder, settings)
         dropped = rollout_log.prepare(data.records, tasks) if trainer.is_global_zero else 0
         trainer.strategy.barrier()
-        guard.done = rollout_log.done(guard.k)
-        if trainer.is_global_zero and (guard.done or dropped):
+        self.done = rollout_log.done(guard.k)
+        if trainer.is_global_zero and (self.done or dropped):
             log.info(
                 "resuming: %s of %s records are done%s",
-                f"{len(guard.done):,}",
+                f"{len(self.done):,}",
                 f"{len(data.records):,}",
                 f", {dropped} lines of an unfinished group dropped" if dropped else "",
             )
         trainer.strategy.barrier()  # every process must read what is done before any process adds to it
         rollout_log.open(trainer.global_rank, module.device.type)
-        guard.keep = self._keep
+        guard.sink = self
         self._trainer = trainer
 
     def on_predict_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Start the clock."""
-        done = cast(RolloutModule, module).done
         loader: Any = trainer.predict_dataloaders
-        self._resumed = sum(record.id in done for chunk in loader.dataset for record in chunk)
+        self._resumed = sum(record.id in self.done for chunk in loader.dataset for record in chunk)
         self._finished = self._tokens = 0
-        self._progress = RecordProgress("mining", total_of(trainer)) if trainer.is_global_zero else None
+        self._progress = RecordProgress("mining", record_total(trainer)) if trainer.is_global_zero else None
         self._last_time = time.monotonic()
 
     def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
@@ -117,7 +115,8 @@ class RolloutWriter(Callback):
         if self._log is not None:
             self._log.discard_if_empty()
 
-    def _keep(self, answers: list[Answer], tokens: int) -> None:
+    def store(self, answers: list[Answer], tokens: int) -> None:
+        """Commit answers to the log."""
         assert self._log is not None
         now = time.monotonic()
         self._log.append((answer.rollout for answer in answers), now - self._last_time, tokens)

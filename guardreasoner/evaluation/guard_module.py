@@ -135,7 +135,7 @@ class GuardModule(LightningModule):
             for record in records
         )
         answered = 0
-        parts = engine.parts(requests)
+        parts = engine.generate_groups(requests)
         try:
             for part in parts:
                 counts = Counter(completion.record_id for completion in part)

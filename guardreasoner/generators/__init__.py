@@ -1,21 +1,23 @@
-"""What writes completions: one file a backend, all behind one interface."""
+"""Generation engines: one file a backend, all behind the ``Generator`` interface."""
 
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from hashlib import sha256
+from typing import Any, Self, final
+
+from guardreasoner.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Ask for the outputs of one record.
+    """A request for one or several completions of one prompt.
 
     Args:
-        record_id: names the record in what comes back.
-        prompt: token ids, for an engine that holds the model.
-        text: the same prompt as text, for a server that applies its own template.
-        seeds: one per output; output ``index`` is drawn from a RNG keyed by (seeds[index], record_id, index).
+        record_id: identifies the record; each completion carries it.
+        prompt: the prompt as token ids, for engines that run the model themselves.
+        text: the same prompt as text, for servers that tokenize it themselves.
+        seeds: one seed per completion.
     """
 
     record_id: str
@@ -23,19 +25,30 @@ class Request:
     text: str
     seeds: tuple[int, ...]
 
+    def rng_key(self, index: int) -> bytes:
+        """Return the 32 bytes that seed the RNG of completion ``index``: a hash of its seed, record id and index."""
+        return sha256(f"{self.seeds[index]}\0{self.record_id}\0{index}".encode()).digest()
+
+    def engine_seed(self, index: int) -> int:
+        """Return the seed of completion ``index`` for engines with an RNG of their own.
+
+        It has 31 bits because some engines store seeds as signed 32-bit integers.
+        """
+        return int.from_bytes(self.rng_key(index)[:4], "big") >> 1
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One output: generated text without special tokens.
+    """One generated text, without special tokens.
 
     Args:
-        record_id: the request's.
-        index: which of the request's outputs.
-        text: what was written.
-        finish_reason: why it ended, in a server's words ("stop", "length"); None where nobody says.
-        prompt_tokens: what a server counted; None where nobody does. Of several outputs that came in one reply the
-            first holds the reply's counts and the others 0, so that sums are right.
-        completion_tokens: what the engine wrote; of a server's reply, as with ``prompt_tokens``.
+        record_id: record id of the request.
+        index: position of this completion among those of its request.
+        text: the generated text.
+        finish_reason: why generation ended ("stop", "length", or another value that a server reports); None if unknown.
+        prompt_tokens: prompt tokens that a server counted; None if unknown. If one reply holds several completions,
+            the first carries the counts of the reply and the others 0, so that sums are correct.
+        completion_tokens: generated tokens; counted as ``prompt_tokens`` are if they come from a server.
     """
 
     record_id: str
@@ -47,41 +60,53 @@ class Completion:
 
 
 class Generator(ABC):
-    """Generates completions; every request gets one per seed."""
+    """Generates completions. A subclass implements ``generate_groups``.
+
+    Raises:
+        InputError: raised if the engine's class overrides ``generate``, which was the interface of earlier versions.
+    """
 
     needs_weights = True
-    """Whether the backbone that it was made with must be loaded; not where something else holds the weights."""
+    """Whether the engine samples from the weights of its backbone, which must then be loaded."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        # before the check for abstract methods, which would not say what to do
+        if cls.generate is not Generator.generate:
+            raise InputError(
+                f"{cls.__module__}.{cls.__qualname__} overrides Generator.generate",
+                "implement generate_groups(requests) instead, which yields lists of completions",
+            )
+        return super().__new__(cls)
 
     @abstractmethod
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Yield the outputs of all requests as they finish."""
+    def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
+        """Yield the completions of all requests in groups; a caller keeps or discards a group as a whole.
 
-    def parts(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
-        """Yield the same outputs, those together that are kept or lost together: here all of a request.
-
-        An engine whose outputs depend, in their last digits, on what is computed beside them yields chunks of requests
-        that follow each other, in their order; asked for the same chunk it gives the same outputs.
+        A group holds all completions of one or several requests: each request gets one completion per seed. If the
+        completions of an engine depend, through rounding, on what is computed in the same batch, then a group is a
+        chunk of consecutive requests, groups come in the order of the requests, and generating the same chunk again
+        gives the same completions.
         """
-        wanted: dict[str, int] = {}
 
-        def noted() -> Iterator[Request]:
-            for request in requests:
-                wanted[request.record_id] = len(request.seeds)
-                yield request
-
-        got: dict[str, list[Completion]] = defaultdict(list)
-        for completion in self.generate(noted()):
-            got[completion.record_id].append(completion)
-            if len(got[completion.record_id]) == wanted.get(completion.record_id):
-                yield got.pop(completion.record_id)
-        yield from got.values()  # too few, or of no request: the caller says so
+    @final
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        """Yield the completions of all requests one by one."""
+        for group in self.generate_groups(requests):
+            yield from group
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return what decides the outputs beside model and request, as JSON can hold it: here all plain attributes."""
+        """Return the JSON-serialisable settings that determine the completions of a given model and request.
+
+        By default these are all public attributes that are strings, numbers, booleans or None.
+        """
         plain = (str, int, float, bool, type(None))
         return {name: value for name, value in vars(self).items() if isinstance(value, plain) and name[0] != "_"}
 
     def model_fingerprint(self, weights: str) -> str:
-        """Return the fingerprint of the model that answers, given that of the backbone's weights and tokenizer."""
+        """Return the fingerprint of the model that generates.
+
+        Args:
+            weights: fingerprint of the backbone's weights and tokenizer.
+        """
         return weights

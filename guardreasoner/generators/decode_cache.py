@@ -1,4 +1,4 @@
-"""What running outputs have seen: keys and values, a row each, in buffers that grow with the longest of them."""
+"""Keys and values of the outputs that are being decoded: one row each, in buffers that grow with the longest output."""
 
 from collections.abc import Sequence
 
@@ -9,30 +9,30 @@ from guardreasoner.model.batch import Segment
 from guardreasoner.model.packed_attention import KeyValues, SharedPrefix
 
 _BLOCK = 128
-"""Tokens by which the buffers grow: room for the longest output from the start would seldom be used."""
+"""Tokens by which the buffers grow. Outputs rarely reach the maximum length, so it is not allocated at the start."""
 
 
 class DecodeCache:
-    """The context of the next token of every running output (:class:`guardreasoner.model.packed_attention.Context`).
+    """Attention context of the next token of each output (:class:`guardreasoner.model.packed_attention.Context`).
 
-    Outputs have the rows 0, 1, ... of the buffers without a gap; each is as long as it is. What all of them begin with
-    is held once.
+    Outputs occupy the rows 0, 1, … of the buffers without gaps, each with a length of its own. The prefix that all
+    outputs share is stored once.
 
     Args:
-        rows: most outputs that run at once.
-        prefix: what all outputs follow.
-        device: where tensors are made.
+        rows: maximum number of active outputs.
+        prefix: tokens that precede every output; None if there are none.
+        device: where tensors are allocated.
     """
 
     def __init__(self, rows: int, prefix: SharedPrefix | None, device: torch.device) -> None:
         self.rows = rows
         self.prefix = prefix
         self.lengths: list[int] = []
-        """Tokens of each running output after the prefix."""
+        """Tokens of each active output after the prefix."""
         self._device = device
         self._layers: dict[int, KeyValues] = {}
-        self._room = 0
-        self._places = self._rows = torch.empty(0, dtype=torch.int64, device=device)
+        self._capacity = 0
+        self._positions = self._rows = torch.empty(0, dtype=torch.int64, device=device)
         self._longest = 0
         self._masks: dict[int | None, tuple[Tensor | None, Tensor]] = {}
 
@@ -40,15 +40,15 @@ class DecodeCache:
         """Append rows.
 
         Args:
-            kv_out: keys and values of a packed row by layer, (1, key heads, T, head size) each.
-            prompts: for each, its tokens in that row, and how many outputs follow it.
+            kv_out: keys and values of a packed row by layer, each (1, key heads, T, head size).
+            prompts: the segment of each prompt in that row, and the number of outputs that follow the prompt.
         """
         lengths = [prompt.end - prompt.start for prompt, copies in prompts for _ in range(copies)]
-        self._make_room(max(lengths), kv_out)
+        self._reserve(max(lengths), kv_out)
         for layer, pair in kv_out.items():
             for buffer, states in zip(self._layers[layer], pair, strict=True):
                 first = len(self.lengths)
-                # what rows held before is hidden by masks, but no mask hides an infinity or a NaN from a product
+                # stale values are masked, but a mask does not remove an infinity or a NaN from a matrix product
                 buffer[first : first + len(lengths)] = 0
                 for prompt, copies in prompts:
                     tokens = states[:, :, prompt.start : prompt.end]
@@ -57,88 +57,103 @@ class DecodeCache:
         self.lengths += lengths
 
     def keep(self, order: Sequence[int]) -> None:
-        """Keep the rows named, each moved to its place in ``order``; none moves to a higher place."""
+        """Keep only the rows in ``order``; row ``order[i]`` moves to row i, which must not be higher."""
         self.lengths = [self.lengths[row] for row in order]
-        moved = [(place, row) for place, row in enumerate(order) if place != row]
-        if moved:
-            places, rows = torch.tensor(moved, device=self._device).T
+        moves = [(target, row) for target, row in enumerate(order) if target != row]
+        if moves:
+            targets, rows = torch.tensor(moves, device=self._device).T
             for pair in self._layers.values():
                 for buffer in pair:
-                    buffer[places] = buffer[rows]
+                    buffer[targets] = buffer[rows]
 
     def advance(self) -> Tensor:
-        """Make ready for one more token of every row; return its position, (rows, 1) int64."""
-        self._make_room(max(self.lengths) + 1, self._layers)
-        self._places = torch.tensor(self.lengths, device=self._device)
+        """Make room for one more token in every row; return the tokens' positions, (rows, 1) int64."""
+        self._reserve(max(self.lengths) + 1, self._layers)
+        self._positions = torch.tensor(self.lengths, device=self._device)
         self._rows = torch.arange(len(self.lengths), device=self._device)
         self.lengths = [length + 1 for length in self.lengths]
         self._longest = max(self.lengths)
         self._masks = {}
-        return self._places[:, None] + (self.prefix.length if self.prefix else 0)
+        return self._positions[:, None] + (self.prefix.length if self.prefix else 0)
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
     ) -> Tensor:
-        """Attend with one query a row, (rows, heads, 1, head size).
+        """Store the new token's key and value in every row and attend to all keys of the row.
 
-        The query heads that share a key head are the queries of one product, so that no key is repeated; and all rows
-        are the queries of one product with the beginning's keys. One softmax goes over both sets of scores.
+        Query heads that share a key head are queries of one matrix product, so no key is repeated. All rows are queries
+        of one product with the prefix keys. A single softmax covers the prefix scores and the row's own scores.
+
+        Args:
+            layer: index of the layer.
+            query: (rows, heads, 1, head size).
+            key: (rows, key heads, 1, head size).
+            value: (rows, key heads, 1, head size).
+            scaling: factor of the scores; None is 1 / √(head size).
+            window: tokens of a sliding attention window; None is full attention.
+
+        Returns:
+            The attention output, (rows, heads, 1, head size).
         """
         rows, heads, _, size = query.shape
         groups = key.shape[1], heads // key.shape[1]
         keys, values = self._layers[layer]
-        keys[self._rows, :, self._places] = key[:, :, 0]
-        values[self._rows, :, self._places] = value[:, :, 0]
+        keys[self._rows, :, self._positions] = key[:, :, 0]
+        values[self._rows, :, self._positions] = value[:, :, 0]
         keys, values = (buffer[:rows, :, : self._longest] for buffer in (keys, values))
-        wanted = (query * (size**-0.5 if scaling is None else scaling)).reshape(rows, *groups, size)
-        before, own = self._unseen(window)
+        scaled = (query * (size**-0.5 if scaling is None else scaling)).reshape(rows, *groups, size)
+        hidden_prefix, hidden = self._hidden_keys(window)
         exact = torch.promote_types(query.dtype, torch.float32)
-        scores = (wanted @ keys.transpose(2, 3)).to(exact).masked_fill_(own, -torch.inf)
+        scores = (scaled @ keys.transpose(2, 3)).to(exact).masked_fill_(hidden, -torch.inf)
         if self.prefix is None:
-            found = scores.softmax(-1).to(value.dtype) @ values
-            return found.reshape(rows, heads, 1, size)
-        first_keys, first_values = (one[0] for one in self.prefix.layers[layer])
-        first = _across(wanted, first_keys.transpose(1, 2)).to(exact)
-        if before is not None:
-            first = first.masked_fill(before, -torch.inf)
-        weights = torch.cat([first, scores], dim=3).softmax(-1).to(value.dtype)
-        length = first_keys.shape[1]
-        found = _across(weights[..., :length], first_values) + weights[..., length:] @ values
-        return found.reshape(rows, heads, 1, size)
+            output = scores.softmax(-1).to(value.dtype) @ values
+            return output.reshape(rows, heads, 1, size)
+        prefix_keys, prefix_values = (states[0] for states in self.prefix.layers[layer])
+        prefix_scores = _shared_product(scaled, prefix_keys.transpose(1, 2)).to(exact)
+        if hidden_prefix is not None:
+            prefix_scores = prefix_scores.masked_fill(hidden_prefix, -torch.inf)
+        weights = torch.cat([prefix_scores, scores], dim=3).softmax(-1).to(value.dtype)
+        length = prefix_keys.shape[1]
+        output = _shared_product(weights[..., :length], prefix_values) + weights[..., length:] @ values
+        return output.reshape(rows, heads, 1, size)
 
-    def _unseen(self, window: int | None) -> tuple[Tensor | None, Tensor]:
-        """Return what a row does not see, (rows, 1, 1, keys) bool: of the beginning (None: it sees all), of its own."""
+    def _hidden_keys(self, window: int | None) -> tuple[Tensor | None, Tensor]:
+        """Return bool masks, True where a row must not attend.
+
+        Returns:
+            (rows, 1, 1, prefix keys) for the prefix, None if all of it is visible; (rows, 1, 1, keys) for own keys.
+        """
         length = self.prefix.length if self.prefix else 0
         if window is not None and length + self._longest <= window:
             window = None
         if window not in self._masks:
-            here = self._places[:, None, None, None]
-            own, before = torch.arange(self._longest, device=self._device), None
-            hidden = own > here
+            current = self._positions[:, None, None, None]
+            positions, hidden_prefix = torch.arange(self._longest, device=self._device), None
+            hidden = positions > current
             if window is not None:
-                hidden |= own <= here - window
-                before = torch.arange(-length, 0, device=self._device) <= here - window
-            self._masks[window] = before, hidden
+                hidden |= positions <= current - window
+                hidden_prefix = torch.arange(-length, 0, device=self._device) <= current - window
+            self._masks[window] = hidden_prefix, hidden
         return self._masks[window]
 
-    def _make_room(self, wanted: int, like: dict[int, KeyValues]) -> None:
-        """Widen the buffers, if need be, to hold ``wanted`` tokens a row; ``like`` has the layers' shapes and types."""
-        if wanted <= self._room:
+    def _reserve(self, tokens: int, states_by_layer: dict[int, KeyValues]) -> None:
+        """Grow the buffers, if necessary, to ``tokens`` per row; the states give each layer's shape and dtype."""
+        if tokens <= self._capacity:
             return
-        self._room = -(-wanted // _BLOCK) * _BLOCK
-        for layer, states in like.items():
+        self._capacity = -(-tokens // _BLOCK) * _BLOCK
+        for layer, states in states_by_layer.items():
             old = self._layers.get(layer, (None, None))
-            self._layers[layer] = self._widened(old[0], states[0]), self._widened(old[1], states[1])
+            self._layers[layer] = self._grown(old[0], states[0]), self._grown(old[1], states[1])
 
-    def _widened(self, old: Tensor | None, like: Tensor) -> Tensor:
-        wider = like.new_zeros(self.rows, like.shape[1], self._room, like.shape[3])
-        if old is not None:
-            wider[: len(self.lengths), :, : old.shape[2]] = old[: len(self.lengths)]
-        return wider
+    def _grown(self, buffer: Tensor | None, states: Tensor) -> Tensor:
+        grown = states.new_zeros(self.rows, states.shape[1], self._capacity, states.shape[3])
+        if buffer is not None:
+            grown[: len(self.lengths), :, : buffer.shape[2]] = buffer[: len(self.lengths)]
+        return grown
 
 
-def _across(wanted: Tensor, shared: Tensor) -> Tensor:
-    """Return the product of (rows, key heads, groups, n) with what all rows share, (key heads, n, m)."""
-    rows, heads, groups, inner = wanted.shape
-    found = wanted.transpose(0, 1).reshape(heads, rows * groups, inner) @ shared
-    return found.view(heads, rows, groups, -1).transpose(0, 1)
+def _shared_product(states: Tensor, shared: Tensor) -> Tensor:
+    """Multiply (rows, key heads, groups, n) by a matrix per key head that all rows share, (key heads, n, m)."""
+    rows, heads, groups, inner = states.shape
+    product = states.transpose(0, 1).reshape(heads, rows * groups, inner) @ shared
+    return product.view(heads, rows, groups, -1).transpose(0, 1)

@@ -1,4 +1,4 @@
-"""Sampling with the model in this process: finished outputs leave, waiting ones enter, nothing is padded."""
+"""Sampling with the model in this process: continuous batching without padding."""
 
 import logging
 from collections import deque
@@ -23,41 +23,39 @@ from guardreasoner.model.packed_attention import KeyValues, PackedContext
 
 log = logging.getLogger("guardreasoner")
 
-_BATCHES = 8
-"""A chunk has outputs for so many batches: at its end rows fall idle, and a later batch makes up for that."""
+_BATCHES_PER_CHUNK = 8
+"""Default size of a chunk, in batches of outputs. Rows fall idle at the end of a chunk, so a chunk should be long."""
 
-_FREE = 0.25
-"""Requests enter once this share of the rows is free: fewer at a time, and the network would run again and again for a
-few short prompts; more, and too many rows would be idle."""
+_MIN_FREE = 0.25
+"""Requests enter once this share of the rows is free. A smaller share would run the network often for a few short
+prompts; a larger one would leave many rows idle."""
 
-_PREFILL = 16384
-"""Prompt tokens computed at once, at most, which bounds the memory for what lies between two layers."""
+_MAX_PREFILL = 16384
+"""Maximum number of prompt tokens in one prefill, which bounds the memory for activations."""
 
 
 class LocalGenerator(Generator):
-    """Generate with a loaded backbone, in rows that are never idle for long.
+    """Generate with the loaded backbone by continuous batching: when an output ends, another takes its row.
 
-    A prompt is computed once for all its outputs, and what all prompts of a chunk begin with is computed once. Nothing
-    need be known of how long outputs get: one that ends leaves its row to another.
+    A prompt is computed once for all its outputs, and the prefix that all prompts of a chunk share is computed once.
 
-    Each output is drawn from a RNG of its own, so neither its neighbours nor the order of requests changes it; chunks
-    are worked through on their own, and the same chunk always gives the same text.
+    Each output has a RNG of its own, so it does not depend on other outputs, except through rounding. Chunks are
+    processed independently, and generating the same chunk again gives the same texts.
 
-    A network that takes no contexts (:attr:`Backbone.supports_packing`) is left to :class:`PlainGenerator`.
+    A network that cannot compute packed rows (:attr:`Backbone.supports_packing``) is run by :class:``PlainGenerator`.
 
     Args:
         backbone: the model.
-        max_new_tokens: longest output, its end token included.
-        temperature: 0 is greedy.
-        top_p: nucleus; 1 is the whole distribution.
-        batch_size: outputs computed at once; all of a request's run together, even where they are more.
-        workers: chunks computed side by side, each on one thread; None: as many as torch has threads on a CPU, where a
-            small network cannot keep two threads busy, and 1 on any other device.
-        chunk: requests that are worked through together, and whose outputs are given out together; None: as many as
-            have outputs for eight batches.
+        max_new_tokens: maximum length of an output, including its end token.
+        temperature: sampling temperature; 0 is greedy decoding.
+        top_p: nucleus sampling threshold; 1 samples from the full distribution.
+        batch_size: outputs computed at once; the outputs of one request always run together, even if they are more.
+        workers: chunks computed in parallel, each on one thread. None: torch's number of threads on a CPU, where a
+            small network cannot use two threads, and 1 on other devices.
+        chunk: requests per chunk, whose outputs are returned as one group. None: enough for eight batches of outputs.
 
     Raises:
-        InputError: a number out of range.
+        InputError: raised if a number is out of range.
     """
 
     def __init__(
@@ -79,87 +77,82 @@ class LocalGenerator(Generator):
         self.batch_size = batch_size
         self.workers = workers
         self.chunk = chunk
-        self._ends: frozenset[int] = frozenset()
-        self._said = False
+        self._end_tokens: frozenset[int] = frozenset()
+        self._logged_fallback = False
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return what decides the outputs; batches and chunks do so by rounding."""
+        """Return the settings that determine the outputs; batch and chunk sizes do so through rounding."""
         return {**self._plain.settings, "chunk": self.chunk}
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Yield every request's outputs, chunk by chunk, in the order of the requests."""
-        for part in self.parts(requests):
-            yield from part
-
-    def parts(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
-        """Yield the outputs of one chunk after the other."""
+    def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
+        """Yield the completions of one chunk after another, in the order of the requests."""
         self.backbone.load()
         self.backbone.eval()
         if not self.backbone.supports_packing:
-            if not self._said:
-                log.info("this network generates in padded batches: its attention cannot be told what a token sees")
-            self._said = True
-            yield from self._plain.parts(requests)
+            if not self._logged_fallback:
+                log.info("generating in padded batches: the attention of this network does not support packed rows")
+            self._logged_fallback = True
+            yield from self._plain.generate_groups(requests)
             return
-        self._ends = end_tokens(self.backbone)
-        whole = list(chunks(requests, self._chunk_size))
-        yield from parallel_map(self._generate_chunk, whole, self.backbone, self.workers)
+        self._end_tokens = end_tokens(self.backbone)
+        request_chunks = list(chunks(requests, self._chunk_size))
+        yield from parallel_map(self._generate_chunk, request_chunks, self.backbone, self.workers)
 
     def _chunk_size(self, first: Request) -> int:
-        return self.chunk or max(1, _BATCHES * self.batch_size // len(first.seeds))
+        return self.chunk or max(1, _BATCHES_PER_CHUNK * self.batch_size // len(first.seeds))
 
     def _is_end(self, key: tuple[str, int], count: int, token: int) -> bool:
         """Return whether an output has ended.
 
         Args:
-            key: record id and index.
-            count: tokens of the output, the last one included.
-            token: the last one; it is no part of the text where it is an end.
+            key: record id and index of the output.
+            count: tokens of the output so far, including the last one.
+            token: the last token; it is not part of the text if it is an end token.
         """
-        return token in self._ends
+        return token in self._end_tokens
 
     def _generate_chunk(self, chunk: Sequence[Request]) -> list[Completion]:
-        outputs = _Chunk(self.backbone, chunk, self.batch_size, self.max_new_tokens, self.sampler, self._is_end).run()
+        decoder = _ChunkDecoder(self.backbone, chunk, self.batch_size, self.max_new_tokens, self.sampler, self._is_end)
         return [
             Completion(
                 *output.key,
-                self.backbone.prompt_tokenizer.decode(output.written),
-                completion_tokens=len(output.written),
+                self.backbone.prompt_tokenizer.decode(output.tokens),
+                completion_tokens=len(output.tokens),
             )
-            for output in outputs
+            for output in decoder.run()
         ]
 
 
 @dataclass(slots=True)
 class _Output:
-    """An output while it is written.
+    """State of one output during decoding.
 
     Args:
         key: record id and index.
-        draws: a random number for each of its tokens.
-        written: its tokens without the one that ended it.
-        done: whether it has ended or is as long as it may be.
+        draws: one random number for each of its tokens, (max_new_tokens,) float32.
+        tokens: generated tokens without the end token.
+        done: whether it has ended or reached the maximum length.
         last: its last token.
     """
 
     key: tuple[str, int]
     draws: np.ndarray
-    written: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
     done: bool = False
     last: int = -1
 
 
-class _Chunk:
-    """Requests that are worked through together.
+class _ChunkDecoder:
+    """Decodes the outputs of a chunk of requests.
 
     Args:
         backbone: the model.
-        requests: in the order of what is returned.
-        batch_size: outputs computed at once, if no request has more.
-        max_new_tokens: longest output.
-        choice: of tokens.
-        is_end: says of an output's key, tokens so far and last token whether it has ended.
+        requests: requests of the chunk.
+        batch_size: outputs computed at once, unless one request has more.
+        max_new_tokens: maximum length of an output.
+        sampler: chooses tokens.
+        is_end: takes an output's key, its number of tokens and its last token; returns whether it has ended.
     """
 
     def __init__(
@@ -178,85 +171,93 @@ class _Chunk:
         self.sampler = sampler
         self.is_end = is_end
         self.device = next(backbone.parameters()).device
-        self.shared = common_prefix_length([request.prompt for request in requests])
+        self.prefix_length = common_prefix_length([request.prompt for request in requests])
 
     @torch.inference_mode()
     def run(self) -> list[_Output]:
         """Return every request's outputs, in the order of the requests."""
-        every = [
+        outputs_by_request = [
             [_Output((r.record_id, n), draws(r, n, self.max_new_tokens)) for n in range(len(r.seeds))]
             for r in self.requests
         ]
         prefix = self.backbone.encode_prefix(
-            torch.tensor(self.requests[0].prompt[: self.shared], device=self.device).long()
+            torch.tensor(self.requests[0].prompt[: self.prefix_length], device=self.device).long()
         )
-        rows = max(self.batch_size, *map(len, every))
-        cache = DecodeCache(min(rows, sum(map(len, every))), prefix, self.device)
-        # prompts of like lengths run side by side, as a step costs what its longest row does
-        waiting = deque(sorted(range(len(every)), key=lambda n: len(self.requests[n].prompt), reverse=True))
+        rows = max(self.batch_size, *map(len, outputs_by_request))
+        cache = DecodeCache(min(rows, sum(map(len, outputs_by_request))), prefix, self.device)
+        # prompts of similar length run together, because a step costs what its longest row costs
+        waiting = deque(sorted(range(len(self.requests)), key=lambda n: len(self.requests[n].prompt), reverse=True))
         active: list[_Output] = []
         while waiting or active:
-            if entering := self._entering(waiting, cache):
-                fresh = [every[number] for number in entering]
-                logits = self._enter(cache, [self.requests[n].prompt[self.shared :] for n in entering], fresh)
-                active += (written := [output for outputs in fresh for output in outputs])
+            if entering := self._take_entering(waiting, cache):
+                new_outputs = [outputs_by_request[n] for n in entering]
+                suffixes = [self.requests[n].prompt[self.prefix_length :] for n in entering]
+                logits = self._prefill(cache, suffixes, list(map(len, new_outputs)))
+                updated = [output for outputs in new_outputs for output in outputs]
+                active += updated
             else:
                 positions = cache.advance()
                 ids = torch.tensor([[output.last] for output in active], device=self.device)
                 logits = self.backbone.logits(self.backbone.next_hidden(ids, positions, cache))
-                written = active
-            self._write(written, logits)
+                updated = active
+            self._append_tokens(updated, logits)
             order = _order([output.done for output in active])
             cache.keep(order)
             active = [active[row] for row in order]
-        return [output for outputs in every for output in outputs]
+        return [output for outputs in outputs_by_request for output in outputs]
 
-    def _entering(self, waiting: deque[int], cache: DecodeCache) -> list[int]:
-        """Take the requests that enter now, none where it would not pay."""
+    def _take_entering(self, waiting: deque[int], cache: DecodeCache) -> list[int]:
+        """Remove and return the indices of the requests that enter now; none if too few rows are free."""
         free = cache.rows - len(cache.lengths)
         entering: list[int] = []
-        if cache.lengths and free < _FREE * cache.rows:
+        if cache.lengths and free < _MIN_FREE * cache.rows:
             return entering
         tokens = 0
         while waiting:
             outputs = len(self.requests[waiting[0]].seeds)
-            tokens += len(self.requests[waiting[0]].prompt) - self.shared
-            if outputs > free or (entering and tokens > _PREFILL):
+            tokens += len(self.requests[waiting[0]].prompt) - self.prefix_length
+            if outputs > free or (entering and tokens > _MAX_PREFILL):
                 break
             free -= outputs
             entering.append(waiting.popleft())
         return entering
 
-    def _enter(
-        self, cache: DecodeCache, prompts: Sequence[Sequence[int]], outputs: Sequence[Sequence[_Output]]
-    ) -> Tensor:
-        """Compute prompts, let their outputs enter, and return the logits of their first tokens, (outputs, V)."""
-        ids = torch.tensor([[token for prompt in prompts for token in prompt]], device=self.device)
-        positions = [self.shared + place for prompt in prompts for place in range(len(prompt))]
-        ends = list(pairwise(accumulate(map(len, prompts), initial=0)))
-        segments = [Segment(start, end, num_predict=1) for start, end in ends]
+    def _prefill(self, cache: DecodeCache, suffixes: Sequence[Sequence[int]], counts: Sequence[int]) -> Tensor:
+        """Compute prompts in one packed row and add a cache row for each of their outputs.
+
+        Args:
+            cache: cache of the active outputs.
+            suffixes: token ids of each prompt after the shared prefix.
+            counts: number of outputs of each prompt.
+
+        Returns:
+            The logits of the first token of each output, (outputs, V).
+        """
+        ids = torch.tensor([[token for suffix in suffixes for token in suffix]], device=self.device)
+        positions = [self.prefix_length + offset for suffix in suffixes for offset in range(len(suffix))]
+        bounds = pairwise(accumulate(map(len, suffixes), initial=0))
+        segments = [Segment(start, end, num_predict=1) for start, end in bounds]
         kv_out: dict[int, KeyValues] = {}
         context = PackedContext(segments, cache.prefix, kv_out)
         logits = self.backbone.logits(
             self.backbone.packed_hidden(ids, torch.tensor([positions], device=self.device), context)
         )
-        counts = list(map(len, outputs))
         cache.enter(kv_out, list(zip(segments, counts, strict=True)))
         return logits.repeat_interleave(torch.tensor(counts, device=self.device), 0, output_size=sum(counts))
 
-    def _write(self, outputs: Sequence[_Output], logits: Tensor) -> None:
-        """Add to each output the token that its logits, (outputs, V), and its next draw give."""
-        tokens = self.sampler(logits, (output.draws[len(output.written)] for output in outputs))
+    def _append_tokens(self, outputs: Sequence[_Output], logits: Tensor) -> None:
+        """Sample the next token of each output from its logits, (outputs, V)."""
+        tokens = self.sampler(logits, (output.draws[len(output.tokens)] for output in outputs))
         for output, token in zip(outputs, tokens, strict=True):
             output.last = token
-            ended = self.is_end(output.key, len(output.written) + 1, token)
+            ended = self.is_end(output.key, len(output.tokens) + 1, token)
             if not ended:
-                output.written.append(token)
-            output.done = ended or len(output.written) == self.max_new_tokens
+                output.tokens.append(token)
+            output.done = ended or len(output.tokens) == self.max_new_tokens
 
 
 def _order(done: Sequence[bool]) -> list[int]:
-    """Return the rows that go on, the last ones in the places of those that are done."""
+    """Return the unfinished rows, the last ones moved into the positions of finished ones."""
     order = list(range(len(done)))
     for row in reversed(range(len(done))):
         if done[row]:

@@ -1,4 +1,4 @@
-"""Sampling through transformers' forward pass and cache, in padded batches: for any network, and to compare with."""
+"""Sampling in padded batches with transformers' forward pass and cache, for any network."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -13,27 +13,28 @@ from guardreasoner.generators.reserved_cache import reserved_cache
 from guardreasoner.generators.token_sampler import TokenSampler, draws, end_tokens
 from guardreasoner.model.backbone import Backbone
 
-_LEAVE = 0.8
-"""Rows are moved together once this share of them is still running: moving costs a copy of the cache."""
+_COMPACT_BELOW = 0.8
+"""Finished rows are removed once at most this share of the rows is active: removal copies the cache."""
 
 
 class PlainGenerator(Generator):
-    """Generate with a loaded backbone: the prompt is computed once for all its outputs, finished rows leave the batch.
+    """Generate with the loaded backbone, one padded batch at a time.
 
-    Each output is drawn from a RNG of its own, so neither its neighbours nor the order of requests changes it; chunks
-    of ``batch_size`` outputs are computed together, and the same chunk always gives the same text.
+    The prompt is computed once for all its completions, and finished rows leave the batch. Each completion has a RNG
+    of its own, so it does not depend on other completions or on the order of requests, except through rounding.
+    Generating the same chunk of ``batch_size`` completions again gives the same texts.
 
     Args:
         backbone: the model.
-        max_new_tokens: longest output, its end token included.
-        temperature: 0 is greedy.
-        top_p: nucleus; 1 is the whole distribution.
-        batch_size: outputs computed at once; rounded down to whole requests, at least one.
-        workers: batches computed side by side, each on one thread; None: as many as torch has threads on a CPU, where a
-            small network cannot keep two threads busy, and 1 on any other device.
+        max_new_tokens: maximum length of a completion, including its end token.
+        temperature: sampling temperature; 0 is greedy decoding.
+        top_p: nucleus sampling threshold; 1 samples from the full distribution.
+        batch_size: completions per batch, rounded down to whole requests but at least one request.
+        workers: batches computed in parallel, each on one thread. None: torch's number of threads on a CPU, where a
+            small network cannot use two threads, and 1 on other devices.
 
     Raises:
-        InputError: a number out of range.
+        InputError: raised if a number is out of range.
     """
 
     def __init__(
@@ -52,62 +53,61 @@ class PlainGenerator(Generator):
         self.sampler = TokenSampler(temperature, top_p)
         self.batch_size = batch_size
         self.workers = workers
-        self._ends: frozenset[int] = frozenset()
+        self._end_tokens: frozenset[int] = frozenset()
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return what decides the outputs; batches do so by rounding."""
+        """Return the settings that determine the completions; the batch size does so through rounding."""
         return {"max_new_tokens": self.max_new_tokens, **self.sampler.settings, "batch_size": self.batch_size}
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Yield every request's outputs, chunk by chunk, in the order of the requests."""
-        for part in self.parts(requests):
-            yield from part
-
-    def parts(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
-        """Yield the outputs of one chunk after the other."""
+    def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
+        """Yield the completions of one batch after another, in the order of the requests."""
         self.backbone.load()
         self.backbone.eval()
-        self._ends = end_tokens(self.backbone)
-        whole = list(chunks(requests, lambda first: max(1, self.batch_size // len(first.seeds))))
-        yield from parallel_map(self._generate_chunk, whole, self.backbone, self.workers)
+        self._end_tokens = end_tokens(self.backbone)
+        batches = list(chunks(requests, lambda first: max(1, self.batch_size // len(first.seeds))))
+        yield from parallel_map(self._generate_batch, batches, self.backbone, self.workers)
 
     @torch.inference_mode()
-    def _generate_chunk(self, chunk: Sequence[Request]) -> list[Completion]:
+    def _generate_batch(self, batch: Sequence[Request]) -> list[Completion]:
         network, device = self.backbone.network, next(self.backbone.parameters()).device
         cache = reserved_cache(network.config.get_text_config(), self.max_new_tokens)
-        input_ids, mask = _left_padded([request.prompt for request in chunk], self.backbone.prompt_tokenizer.padding)
+        input_ids, mask = _left_padded([request.prompt for request in batch], self.backbone.prompt_tokenizer.padding)
         logits = self._forward(network, input_ids.to(device), mask.to(device), _positions(mask).to(device), cache)
 
-        outputs = [(request.record_id, index) for request in chunk for index in range(len(request.seeds))]
-        drawn = [draws(request, i, self.max_new_tokens) for request in chunk for i in range(len(request.seeds))]
-        parents = torch.tensor([row for row, request in enumerate(chunk) for _ in request.seeds])
+        keys = [(request.record_id, index) for request in batch for index in range(len(request.seeds))]
+        random_numbers = [
+            draws(request, i, self.max_new_tokens) for request in batch for i in range(len(request.seeds))
+        ]
+        parents = torch.tensor([row for row, request in enumerate(batch) for _ in request.seeds])
         cache.batch_select_indices(parents.to(device))
         logits, mask = logits[parents.to(device)], mask[parents].to(device)
         positions = mask.sum(dim=1, keepdim=True)
-        rows, alive = list(range(len(outputs))), [True] * len(outputs)
-        written: list[list[int]] = [[] for _ in outputs]
+        # ``outputs[row]`` is the index, in ``keys``, of the completion in a row of the shrinking batch
+        outputs, active = list(range(len(keys))), [True] * len(keys)
+        generated: list[list[int]] = [[] for _ in keys]
         for step in range(self.max_new_tokens):
-            tokens = self.sampler(logits, (drawn[row][step] for row in rows))
-            for place, (row, token) in enumerate(zip(rows, tokens, strict=True)):
-                if alive[place] and self._is_end(outputs[row], step + 1, token):
-                    alive[place] = False
-                elif alive[place]:
-                    written[row].append(token)
-            if step + 1 == self.max_new_tokens or not any(alive):
+            tokens = self.sampler(logits, (random_numbers[output][step] for output in outputs))
+            for row, (output, token) in enumerate(zip(outputs, tokens, strict=True)):
+                if active[row] and self._is_end(keys[output], step + 1, token):
+                    active[row] = False
+                elif active[row]:
+                    generated[output].append(token)
+            if step + 1 == self.max_new_tokens or not any(active):
                 break
-            if sum(alive) <= _LEAVE * len(alive):
-                going = [place for place, one in enumerate(alive) if one]
-                keep = torch.tensor(going, device=device)
-                cache.batch_select_indices(keep)
-                mask, positions = mask[keep], positions[keep]
-                rows, tokens, alive = [rows[n] for n in going], [tokens[n] for n in going], [True] * len(going)
+            if sum(active) <= _COMPACT_BELOW * len(active):
+                rows = [row for row, is_active in enumerate(active) if is_active]
+                selected = torch.tensor(rows, device=device)
+                cache.batch_select_indices(selected)
+                mask, positions = mask[selected], positions[selected]
+                outputs, tokens = [outputs[row] for row in rows], [tokens[row] for row in rows]
+                active = [True] * len(rows)
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             logits = self._forward(network, torch.tensor(tokens, device=device)[:, None], mask, positions, cache)
             positions = positions + 1
         return [
-            Completion(*output, self.backbone.prompt_tokenizer.decode(ids), completion_tokens=len(ids))
-            for output, ids in zip(outputs, written, strict=True)
+            Completion(*key, self.backbone.prompt_tokenizer.decode(ids), completion_tokens=len(ids))
+            for key, ids in zip(keys, generated, strict=True)
         ]
 
     def _forward(self, network: Any, input_ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
@@ -123,11 +123,12 @@ class PlainGenerator(Generator):
         return output.logits[:, -1]
 
     def _is_end(self, key: tuple[str, int], count: int, token: int) -> bool:
-        """Return whether an output (record id and index) has ended whose ``count``-th token is ``token``."""
-        return token in self._ends
+        """Return whether a completion (record id and index) ends with ``token``, its ``count``-th token."""
+        return token in self._end_tokens
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor]:
+    """Return token ids and attention mask, both (rows, longest prompt) int64."""
     width = max(map(len, prompts))
     input_ids = torch.tensor([[padding] * (width - len(p)) + list(p) for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])

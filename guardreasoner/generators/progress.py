@@ -1,4 +1,4 @@
-"""How far a run over records is: a bar in a terminal, a line now and then elsewhere."""
+"""Progress of a run over records: a bar in a terminal, otherwise a log line every few seconds."""
 
 import logging
 import time
@@ -10,70 +10,70 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 log = logging.getLogger("guardreasoner")
 
-_LINE_EVERY = 10.0
-"""Seconds between lines, where there is no terminal."""
+_LOG_EVERY = 10.0
+"""Seconds between log lines if there is no terminal."""
 
 
 class RecordProgress:
-    """Count records as they are done and show it.
+    """Show how many records are done.
 
     Args:
-        title: what is done with them.
-        total: records there are; None: not known.
-        console: where to; None: standard output.
+        title: what the run does.
+        total: number of records; None if unknown.
+        console: where the bar is drawn; None is standard output.
     """
 
     def __init__(self, title: str, total: int | None, console: Console | None = None) -> None:
         console = console or Console()
         self.total = total
-        self._started = self._said = time.monotonic()
+        self._started = self._last_logged = time.monotonic()
         self._bar: Progress | None = None
         if console.is_terminal:
             self._bar = Progress(
                 TextColumn(title),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[said]}"),
+                TextColumn("{task.fields[status]}"),
                 TimeRemainingColumn(),
                 console=console,
             )
-            self._task = self._bar.add_task("", total=total, said="")
+            self._task = self._bar.add_task("", total=total, status="")
             self._bar.start()
 
-    def show(self, done: int, fresh: int, said: str = "", tokens: int | None = None) -> None:
-        """Show how far it is.
+    def show(self, done: int, fresh: int, status: str = "", tokens: int | None = None) -> None:
+        """Update the display.
 
         Args:
-            done: records.
-            fresh: those of them that were done in this run.
-            said: more to say of them.
-            tokens: written in this run, where somebody counts them.
+            done: records done so far, including those of earlier runs.
+            fresh: records done in this run.
+            status: text shown beside the counts.
+            tokens: tokens generated in this run; None if unknown.
         """
         now = time.monotonic()
-        spent = max(now - self._started, 1e-9)
-        speed = fresh / spent
-        words = [said] if said else []
-        words += [f"{speed:.1f} records/s"] + ([] if tokens is None else [f"{tokens / spent:,.0f} tokens/s"])
+        elapsed = max(now - self._started, 1e-9)
+        speed = fresh / elapsed
+        details = [status] if status else []
+        details += [f"{speed:.1f} records/s"] + ([] if tokens is None else [f"{tokens / elapsed:,.0f} tokens/s"])
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, said="; ".join(words))
-        elif now - self._said >= _LINE_EVERY:
-            self._said = now
-            of = "" if self.total is None else f" of {self.total:,}"
+            self._bar.update(self._task, completed=done, status="; ".join(details))
+        elif now - self._last_logged >= _LOG_EVERY:
+            self._last_logged = now
+            of_total = "" if self.total is None else f" of {self.total:,}"
             left = "" if self.total is None or not fresh else f", {(self.total - done) / speed / 60:.0f} min left"
-            log.info("%s%s: %s%s", f"{done:,}", of, "; ".join(words), left)
+            log.info("%s%s: %s%s", f"{done:,}", of_total, "; ".join(details), left)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Stop the bar; it stays on screen."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
 
-def total_of(trainer: Any) -> int | None:
-    """Return how many records a trainer's predict loader will give; None when it does not know."""
+def record_total(trainer: Any) -> int | None:
+    """Return how many records the trainer's predict loader will yield; None if it cannot be known."""
     try:
         chunks = trainer.predict_dataloaders.dataset
-        most = trainer.num_predict_batches[0]
-        return sum(map(len, islice(chunks, most if isinstance(most, int) else len(chunks))))
+        limit = trainer.num_predict_batches[0]
+        return sum(map(len, islice(chunks, limit if isinstance(limit, int) else len(chunks))))
     except (AttributeError, IndexError, TypeError):
         return None

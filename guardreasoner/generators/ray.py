@@ -1,4 +1,4 @@
-"""Sampling on one machine or many: a Ray Data pipeline over chunks of requests, with an engine in every actor."""
+"""Sampling on one or several machines: a Ray Data pipeline over chunks of requests, with an engine in each actor."""
 
 import logging
 import os
@@ -12,46 +12,46 @@ from guardreasoner.errors import InputError
 from guardreasoner.generators import Completion, Generator, Request
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.generators.parallel import chunks
-from guardreasoner.generators.ray_actor import EngineActor, Fault
-from guardreasoner.generators.ray_watch import MachineLost, room_for, watching
+from guardreasoner.generators.ray_actor import ChunkError, EngineActor
+from guardreasoner.generators.ray_watch import NodeLost, actor_room, node_watch
 from guardreasoner.model.backbone import Backbone
 
 log = logging.getLogger("guardreasoner")
 
 _IN_FLIGHT = 2
-"""Chunks that an actor has been given: one that it works on, one that it finds when that is done."""
+"""Chunks assigned to an actor at a time: the one it computes, and the next one."""
 
 
 class RayGenerator(Generator):
-    """Generate on a Ray cluster; each chunk of requests is answered whole by one of several actors.
+    """Generate on a Ray cluster; each chunk of requests is computed by one of several actors.
 
-    The actors read the model themselves: its folder must lie at the same path on every machine (a shared file system),
-    or the path be a hub id; and every machine needs this package.
+    The actors read the model themselves. Its folder must have the same path on every machine (a shared file system),
+    unless the path is a hub id, and every machine needs this package.
 
-    With :class:`~guardreasoner.generators.local.LocalGenerator` in the actors the texts are those of that engine in
-    this process, byte for byte, if its chunks and threads are the same and the processors of one kind.
+    With :class:`~guardreasoner.generators.local.LocalGenerator` in the actors, the texts are identical to those of that
+    engine in this process, provided that chunks, number of threads and type of processor are the same.
 
-    An actor whose process or machine dies is started again by Ray, on any machine with room for it, and its chunks are
-    answered again. Where no room is left, the work goes on with fewer actors. Chunks are given out in their order.
+    If the process or the machine of an actor dies, Ray restarts the actor on any machine that has room and computes its
+    chunks again. If no machine has room, generation continues with fewer actors.
 
     Args:
         backbone: the model; its weights are not loaded in this process.
-        engine: takes a backbone; what answers in an actor.
-        chunk: requests that an actor gets at once, and whose outputs are given out together; several of the engine's
-            own chunks, or one.
-        actors: how many; two numbers: at least and at most, as the cluster has room.
-        address: of a running cluster that this machine is part of: "auto", or "host:port"; None starts Ray on this
-            machine, for this process.
-        num_cpus: processors that Ray sets aside for an actor.
-        num_gpus: GPUs, likewise; above 0 the weights are moved to the first one that the actor is given.
-        resources: custom resources of the cluster, likewise, by name.
-        threads: of torch, in each actor.
-        patience: seconds that a lost machine has to come back before the work goes on with fewer actors.
-        timeout: seconds in which a chunk must be answered by some actor, or the run ends: an actor that dies of a
-            chunk, for want of memory, would else do so for ever.
+        engine: takes a backbone and returns the engine that runs in an actor.
+        chunk: requests that an actor gets at once, whose completions are returned as one group; a multiple of the
+            engine's own chunk size.
+        actors: number of actors, or the minimum and the maximum number, used as the cluster has room.
+        address: address of a running cluster that this machine is part of, "auto" or "host:port". None starts Ray on
+            this machine for the duration of this process.
+        num_cpus: CPUs that Ray reserves for an actor.
+        num_gpus: GPUs that Ray reserves for an actor; if above 0, the weights are moved to the actor's first GPU.
+        resources: custom Ray resources reserved for an actor, by name.
+        threads: number of torch threads in an actor.
+        patience: seconds that a lost machine has to come back before generation continues with fewer actors.
+        timeout: maximum seconds without a finished chunk. It ends a run in which an actor dies on the same chunk over
+            and over, for example of lack of memory.
 
     Raises:
-        InputError: a number out of range.
+        InputError: raised if a number is out of range.
     """
 
     needs_weights = False
@@ -74,16 +74,19 @@ class RayGenerator(Generator):
         if chunk < 1 or threads < 1:
             raise InputError("generator: chunk and threads must be at least 1")
         if not 1 <= self.actors[0] <= self.actors[1]:
-            raise InputError(f"generator: actors must be 1 or more, or such a range, got {actors}")
-        if not all(0 <= one < float("inf") for one in (num_cpus, num_gpus, patience)):
+            raise InputError(f"generator.actors: expected a number of at least 1, or minimum and maximum, got {actors}")
+        if not all(0 <= value < float("inf") for value in (num_cpus, num_gpus, patience)):
             raise InputError("generator: num_cpus, num_gpus and patience must be 0 or above")
         if not 0 < timeout < float("inf"):
             raise InputError(f"generator.timeout must be a number above 0, got {timeout}")
         if (address or "").startswith("ray://"):
-            raise InputError(f"generator.address: Ray Data takes no client, got {address}", "run on the cluster: auto")
+            raise InputError(
+                f"generator.address: Ray Data does not support Ray Client, got {address}",
+                "run on a machine of the cluster and set address: auto",
+            )
         self.backbone = backbone
         self.engine = engine(backbone)
-        self._engine_of = engine
+        self._make_engine = engine
         self.chunk = chunk
         self.address = address
         self.num_cpus = num_cpus
@@ -92,81 +95,76 @@ class RayGenerator(Generator):
         self.threads = threads
         self.patience = patience
         self.timeout = timeout
-        self._needs = {"CPU": num_cpus, "GPU": num_gpus, **self.resources}
+        self._actor_needs = {"CPU": num_cpus, "GPU": num_gpus, **self.resources}
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return what decides the outputs: who computes them does not, in which chunks and on how many threads does."""
+        """Return the settings that determine the completions: engine, chunk size and threads, not the cluster."""
         engine = f"{type(self.engine).__module__}.{type(self.engine).__qualname__}"
         return {"engine": engine, **self.engine.settings, "chunk": self.chunk, "threads": self.threads}
 
     def model_fingerprint(self, weights: str) -> str:
-        """Return what the engine in the actors says."""
+        """Return the model fingerprint of the engine in the actors."""
         return self.engine.model_fingerprint(weights)
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Yield every request's outputs, chunk by chunk, in the order of the requests."""
-        for part in self.parts(requests):
-            yield from part
-
-    def parts(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
-        """Yield the outputs of one chunk after the other.
+    def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
+        """Yield the completions of one chunk after another, in the order of the requests.
 
         Raises:
-            InputError: Ray is not installed or its cluster not there; the engine fails in an actor; or nothing is
-                answered for too long.
+            InputError: raised if Ray is not installed, the cluster cannot be reached, the engine fails in an actor, or
+                no chunk finishes within the timeout.
         """
-        waiting = list(chunks(requests, lambda first: self.chunk))
-        if not waiting:
+        remaining = list(chunks(requests, lambda first: self.chunk))
+        if not remaining:
             return
-        ray = _connected(self.address)
-        actor = self._actor(ray)
-        while waiting:
+        ray = _connect(self.address)
+        actor_arguments = self._actor_arguments(ray)
+        while remaining:
             try:
-                for part in self._answered(ray, waiting, actor):
-                    yield part
-                    del waiting[0]
-            except MachineLost:
-                if waiting:
+                for group in self._run_pipeline(ray, remaining, actor_arguments):
+                    yield group
+                    del remaining[0]
+            except NodeLost:
+                if remaining:
                     log.warning(
-                        "Ray: a machine was lost and has not come back; %d chunks go on with room for %d actors",
-                        len(waiting),
+                        "Ray: a node was lost and has not come back; continuing %d chunks with room for %d actors",
+                        len(remaining),
                         self._room(ray),
                     )
 
-    def _answered(
-        self, ray: Any, waiting: Sequence[Sequence[Request]], actor: Mapping[str, Any]
+    def _run_pipeline(
+        self, ray: Any, request_chunks: Sequence[Sequence[Request]], actor_arguments: Mapping[str, Any]
     ) -> Iterator[list[Completion]]:
-        """Yield what the chunks are answered with, in their order, as far as one pipeline gets."""
+        """Yield the completions of the chunks in order, until all are done or a node is lost."""
         try:
-            for row in self._pipeline(ray, waiting, actor):
+            for row in self._pipeline_rows(ray, request_chunks, actor_arguments):
                 outcome = pickle.loads(row["outcome"])
-                if isinstance(outcome, Fault):
-                    raise InputError(outcome.message, outcome.hint) from RuntimeError(outcome.trace)
+                if isinstance(outcome, ChunkError):
+                    raise InputError(outcome.message, outcome.hint) from RuntimeError(outcome.traceback)
                 yield outcome
-        except (InputError, MachineLost):
+        except (InputError, NodeLost):
             raise
         except ray.data.exceptions.ExecutionTimeoutError as error:
             raise InputError(
-                f"Ray: no chunk was answered in {self.timeout:.0f} seconds (generator.timeout)",
-                "no machine has room for an actor, a chunk takes longer, or its actor dies of it each time",
+                f"Ray: no chunk was finished within {self.timeout:.0f} seconds (generator.timeout)",
+                "no machine has room for an actor, a chunk takes longer, or its actor dies each time",
             ) from error
         except Exception as error:
             raise InputError(
-                f"Ray: the requests could not be answered: {_last_line(error)}",
-                "does every machine have this package, in this version, and memory enough?",
+                f"Ray: the pipeline failed: {_error_line(error)}",
+                "check that every machine has enough memory and the same version of this package",
             ) from error
 
-    def _pipeline(
-        self, ray: Any, waiting: Sequence[Sequence[Request]], actor: Mapping[str, Any]
+    def _pipeline_rows(
+        self, ray: Any, request_chunks: Sequence[Sequence[Request]], actor_arguments: Mapping[str, Any]
     ) -> Iterator[dict[str, Any]]:
-        """Yield a row for each chunk, in their order."""
-        # one row a block: an actor is given a block at a time
-        rows = [{"requests": pickle.dumps(list(part))} for part in waiting]
+        """Yield the actors' output row of each chunk, in order."""
+        rows = [{"requests": pickle.dumps(list(chunk))} for chunk in request_chunks]
         with ray.data.DataContext.current(self._context(ray)):
-            answered = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            # one row per block, because an actor is given one block at a time
+            outputs = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
                 EngineActor,
-                fn_constructor_kwargs=actor,
+                fn_constructor_kwargs=actor_arguments,
                 compute=ray.data.ActorPoolStrategy(
                     min_size=max(1, min(self.actors[0], self._room(ray), len(rows))),
                     max_size=max(1, min(self.actors[1], len(rows))),
@@ -176,38 +174,38 @@ class RayGenerator(Generator):
                 num_gpus=self.num_gpus or None,
                 resources=self.resources or None,
             )
-        # nothing is fetched ahead, as a chunk would be held back until the next one is answered
-        for table in answered.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        # prefetching would hold a finished chunk back until the next one is finished
+        for table in outputs.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield from table.to_pylist()
 
     def _context(self, ray: Any) -> Any:
-        """Return Ray Data's settings: the order kept, nothing shown, and a watch over the machines."""
+        """Return Ray Data's settings: order preserved, no output on screen, and a watch for lost nodes."""
         context = ray.data.DataContext.get_current().copy()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = context.print_on_execution_start = False
         context.execution_no_progress_timeout_s = self.timeout
-        watch = watching(self._needs, self.actors[1], self.patience)
+        watch = node_watch(self._actor_needs, self.actors[1], self.patience)
         context.custom_execution_callback_classes = [*context.custom_execution_callback_classes, watch]
         return context
 
     def _room(self, ray: Any) -> int:
-        return room_for(self._needs, ray.nodes())
+        return actor_room(self._actor_needs, ray.nodes())
 
-    def _actor(self, ray: Any) -> dict[str, Any]:
-        """Return the arguments of an actor: small, as weights stay where they are."""
+    def _actor_arguments(self, ray: Any) -> dict[str, Any]:
+        """Return the constructor arguments of an actor; they hold no weights."""
         backbone = self.backbone.unloaded()
         try:
-            content = ray.cloudpickle.dumps((backbone, self._engine_of(backbone)))
+            content = ray.cloudpickle.dumps((backbone, self._make_engine(backbone)))
         except Exception as error:
             name = type(self.engine).__name__
-            raise InputError(f"generator.engine: {name} cannot be sent to an actor: {_last_line(error)}") from error
+            raise InputError(f"generator.engine: {name} cannot be sent to an actor: {_error_line(error)}") from error
         return {"content": content, "threads": self.threads, "device": "cuda" if self.num_gpus else "cpu"}
 
 
-def _connected(address: str | None) -> Any:
-    """Return Ray, connected: to the cluster that this process is connected to already, if it is to one."""
-    # Ray reports how it is used without having been asked to, warns of what it will do some day, and calls it an error
-    # that Ray Data restarts actors; who wants any of these sets them
+def _connect(address: str | None) -> Any:
+    """Return the ray module, connected to a cluster; an existing connection of this process is reused."""
+    # by default Ray sends usage statistics, warns of future changes, and logs restarts of Ray Data actors as errors;
+    # users who want any of these set the variables
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     is_quiet = os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal") == "fatal"
@@ -215,25 +213,25 @@ def _connected(address: str | None) -> Any:
         import ray
         import ray.data
     except ImportError as error:
-        raise InputError(f"Ray cannot be imported: {_last_line(error)}", "pip install 'guardreasoner[ray]'") from error
+        raise InputError(f"Ray cannot be imported: {_error_line(error)}", "pip install 'guardreasoner[ray]'") from error
     if not ray.is_initialized():
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-        where: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
+        options: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
         try:
-            _knock(address or "")
+            _check_reachable(address or "")
             with _no_stderr() if is_quiet else nullcontext():
-                ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
+                ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise InputError(
-                f"Ray: {address or 'this machine'}: {_last_line(error)}",
-                "ray start --head starts a cluster, ray start --address=… adds a machine to it; "
-                "address null needs none of them",
+                f"Ray: {address or 'this machine'}: {_error_line(error)}",
+                "ray start --head starts a cluster and ray start --address=… adds a machine to it; "
+                "address: null needs neither",
             ) from error
     return ray
 
 
-def _knock(address: str) -> None:
-    """Raise an ``OSError`` where nobody listens at "host:port": Ray itself would try for a quarter of an hour."""
+def _check_reachable(address: str) -> None:
+    """Raise an ``OSError`` if nothing listens at "host:port"; Ray itself would retry for a quarter of an hour."""
     host, colon, port = address.rpartition(":")
     if colon:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
@@ -241,18 +239,18 @@ def _knock(address: str) -> None:
 
 @contextmanager
 def _no_stderr() -> Iterator[None]:
-    """Drop what native code writes to stderr: that its log level was set, at any level."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    """Discard what native code writes to stderr: at every log level it reports that its level was set."""
+    saved, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(devnull, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(devnull)
 
 
-def _last_line(error: BaseException) -> str:
-    """Return the kind of an error and the last line of what it says, where Ray puts the cause."""
+def _error_line(error: BaseException) -> str:
+    """Return an error's type and the last line of its message, where Ray puts the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return ": ".join([type(error).__name__, *lines[-1:]])

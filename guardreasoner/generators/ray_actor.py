@@ -1,4 +1,4 @@
-"""What runs in an actor of Ray: an engine, and the model that it answers with."""
+"""The Ray actor that runs an engine and its model."""
 
 import pickle
 import platform
@@ -15,40 +15,40 @@ from guardreasoner.generators import Completion, Generator, Request
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """Why a chunk has no completions.
+class ChunkError:
+    """The error that an actor met on a chunk.
 
     Args:
         message: one line.
-        hint: at most one more.
-        trace: where it happened, for who calls from Python.
+        hint: at most one more line.
+        traceback: traceback on the actor's machine, for callers from Python.
     """
 
     message: str
     hint: str | None
-    trace: str
+    traceback: str
 
     @classmethod
-    def of(cls, error: Exception) -> "Fault":
-        """Return what an error on this machine says."""
+    def from_exception(cls, error: Exception) -> "ChunkError":
+        """Describe the exception that is being handled on this machine."""
         if isinstance(error, InputError):
             message, hint = str(error), error.hint
         else:
-            first = (str(error).strip() or "no more is said").splitlines()[0]
-            message, hint = f"generator.engine: {type(error).__name__}: {first}", None
+            first_line = (str(error).strip() or "no message").splitlines()[0]
+            message, hint = f"generator.engine: {type(error).__name__}: {first_line}", None
         return cls(f"{message} (on {platform.node()})", hint, traceback.format_exc())
 
 
 class EngineActor:
-    """Answers one chunk of requests after the other.
+    """Runs an engine on one chunk of requests after another.
 
-    Errors travel as a chunk's outcome: raised, they would reach the driver as a report of Ray's over many lines, and
-    some of them Ray would meet by starting the actor again, for ever.
+    An error is returned as the result of its chunk. If it were raised, Ray would report it to the driver over many
+    lines, and would answer some errors by restarting the actor forever.
 
     Args:
-        content: a backbone, of which nothing is loaded, and the engine that was made with it, pickled together.
-        threads: of torch.
-        device: where the weights are moved to, if the engine needs them loaded.
+        content: the backbone, not loaded, and the engine that was made with it, pickled together.
+        threads: number of torch threads.
+        device: device that the weights are moved to if the engine needs them.
     """
 
     def __init__(self, content: bytes, threads: int, device: str) -> None:
@@ -58,29 +58,29 @@ class EngineActor:
         self._engine: Generator | None = None
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, bytes]:
-        """Return a chunk's completions or its :class:`Fault`, pickled, as ``outcome``.
+        """Return the pickled completions of a chunk, or its pickled ``ChunkError``, under the key ``outcome``.
 
         Args:
-            row: the chunk, a list of requests, pickled, as ``requests``.
+            row: holds the chunk, a pickled list of requests, under the key ``requests``.
         """
-        outcome: Sequence[Completion] | Fault
+        outcome: Sequence[Completion] | ChunkError
         try:
-            # Ray counts the threads of a process by its own rules, and their number decides about last digits
+            # Ray sets the number of threads by its own rules, and the number of threads changes how sums are rounded
             torch.set_num_threads(self.threads)
             if self._engine is None:
-                self._engine = self._loaded()
+                self._engine = self._load_engine()
             requests: list[Request] = pickle.loads(row["requests"])
-            outcome = [completion for part in self._engine.parts(requests) for completion in part]
+            outcome = list(self._engine.generate(requests))
         except Exception as error:
-            outcome = Fault.of(error)
+            outcome = ChunkError.from_exception(error)
         return {"outcome": pickle.dumps(outcome)}
 
-    def _loaded(self) -> Generator:
+    def _load_engine(self) -> Generator:
         backbone, engine = pickle.loads(self.content)
         if Path(backbone.path).is_absolute() and not Path(backbone.path).is_dir():
             raise InputError(
                 f"{backbone.path}: no such model folder",
-                "every machine of the cluster must find it at this path, as on a shared file system",
+                "every machine of the cluster must have it at this path, as on a shared file system",
             )
         if engine.needs_weights:
             backbone.load()

@@ -1,41 +1,26 @@
-"""A watch over the machines of a Ray pipeline: it must not wait for ever for one that is gone."""
+"""Detection of lost cluster nodes: ends a Ray pipeline that would wait forever for a node that is gone."""
 
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-_PERIOD = 0.5
-"""Seconds between two looks at the cluster."""
+_CHECK_EVERY = 0.5
+"""Seconds between two checks of the cluster."""
 
 
-class MachineLost(Exception):
-    """The cluster has not room any more for all actors of a pipeline."""
+class NodeLost(Exception):
+    """The cluster no longer has room for all actors of a pipeline."""
 
 
-def room_for(needs: Mapping[str, float], nodes: Iterable[Mapping[str, Any]]) -> int:
-    """Return how many actors the living machines of a cluster can hold together, whatever else they hold.
+class NodeWatch:
+    """Ray Data execution callback that ends a pipeline when a node with its actors is lost and does not come back.
 
-    Args:
-        needs: what an actor takes, by Ray's names ("CPU", "GPU"); nothing means as many as one likes.
-        nodes: as ``ray.nodes()`` lists them.
-    """
-    wanted = {name: amount for name, amount in needs.items() if amount > 0}
-    if not wanted:
-        return 1_000_000
-    totals = [node["Resources"] for node in nodes if node["Alive"]]
-    # a little more than there is, as shares such as 0.1 do not divide exactly
-    return sum(int(min(total.get(name, 0) / amount for name, amount in wanted.items()) + 1e-6) for total in totals)
+    Ray restarts an actor that died, and runs its chunks again, as soon as some node has room for it. If no node has
+    room, the pipeline waits silently and forever (ray-project/ray, issue 46937). This callback ends it, so that the
+    caller can start a pipeline that fits the remaining nodes.
 
-
-class Watch:
-    """Ends a Ray Data pipeline when a machine with actors of it is lost and does not come back.
-
-    Ray starts an actor that died again and gives it its chunks again, as soon as some machine has room for it. Where
-    none has, the pipeline stands still without a word (ray-project/ray, issue 46937). It is ended then, so that its
-    owner can make another one that fits what is left.
-
-    Ray Data makes an object of this class for an execution, and calls it at each of its steps. So what it needs to know
-    belongs to the class: :func:`watching` makes one.
+    Ray Data creates one object of this class per execution, without arguments, and calls it at each scheduling step.
+    The settings are therefore class attributes; ``node_watch`` makes a class that has them.
     """
 
     needs: Mapping[str, float]
@@ -43,26 +28,26 @@ class Watch:
     patience: float
 
     def __init__(self) -> None:
-        self._most = 0
-        self._looked = self._whole = time.monotonic()
+        self._most_room = 0
+        self._checked = self._last_complete = time.monotonic()
 
     def before_execution_starts(self, executor: Any) -> None:
         """Do nothing."""
 
     def on_execution_step(self, executor: Any) -> None:
-        """Raise ``MachineLost`` when there has been too little room for too long."""
+        """Raise ``NodeLost`` if there has been too little room for longer than ``patience`` seconds."""
         now = time.monotonic()
-        if now - self._looked < _PERIOD:
+        if now - self._checked < _CHECK_EVERY:
             return
-        self._looked = now
+        self._checked = now
         import ray
 
-        room = room_for(self.needs, ray.nodes())
-        self._most = max(self._most, min(room, self.actors))
-        if room >= self._most:
-            self._whole = now
-        elif now - self._whole >= self.patience:
-            raise MachineLost
+        room = actor_room(self.needs, ray.nodes())
+        self._most_room = max(self._most_room, min(room, self.actors))
+        if room >= self._most_room:
+            self._last_complete = now
+        elif now - self._last_complete >= self.patience:
+            raise NodeLost
 
     def after_execution_succeeds(self, executor: Any) -> None:
         """Do nothing."""
@@ -71,12 +56,27 @@ class Watch:
         """Do nothing."""
 
 
-def watching(needs: Mapping[str, float], actors: int, patience: float) -> type[Watch]:
-    """Return a watch's class.
+def node_watch(needs: Mapping[str, float], actors: int, patience: float) -> type[NodeWatch]:
+    """Return a subclass of ``NodeWatch`` with the given settings.
 
     Args:
-        needs: what an actor takes.
-        actors: how many there are at most.
-        patience: seconds that a lost machine has to come back.
+        needs: resources that one actor reserves, by Ray's names.
+        actors: maximum number of actors.
+        patience: seconds that a lost node has to come back.
     """
-    return type("Watching", (Watch,), {"needs": dict(needs), "actors": actors, "patience": patience})
+    return type("ConfiguredNodeWatch", (NodeWatch,), {"needs": dict(needs), "actors": actors, "patience": patience})
+
+
+def actor_room(needs: Mapping[str, float], nodes: Iterable[Mapping[str, Any]]) -> int:
+    """Return how many actors fit on the live nodes of a cluster, ignoring what else runs there.
+
+    Args:
+        needs: resources that one actor reserves, by Ray's names ("CPU", "GPU"). If all are 0, any number fits.
+        nodes: nodes as ``ray.nodes()`` lists them.
+    """
+    required = {name: amount for name, amount in needs.items() if amount > 0}
+    if not required:
+        return 1_000_000
+    totals = [node["Resources"] for node in nodes if node["Alive"]]
+    # the tolerance is for fractions such as 0.1, which do not divide exactly
+    return sum(int(min(total.get(name, 0) / amount for name, amount in required.items()) + 1e-6) for total in totals)

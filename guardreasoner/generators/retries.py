@@ -1,4 +1,4 @@
-"""What to do about a server's fault: ask again, and when; count the request as failed; or stop the run."""
+"""How errors of a server are handled: retry the request, count it as failed, or end the run."""
 
 import email.utils
 import json
@@ -15,26 +15,26 @@ from tenacity.wait import wait_base
 
 from guardreasoner.errors import InputError
 
-_LONGEST_PAUSE = 60.0
-"""Seconds, where the server does not say how long to wait."""
+_MAX_BACKOFF = 60.0
+"""Maximum seconds between two attempts if the server does not say how long to wait."""
 
-_LONGEST_RETRY_AFTER = 3600.0
-"""Seconds; a server that asks for more than this is not asked again for the same request."""
+_MAX_RETRY_AFTER = 3600.0
+"""A request is not retried if the server asks to wait for more than these seconds."""
 
-_MAY_PASS = (408, 409, 425, 429)
-"""With 5xx, the states of a server that another try may find changed."""
+_TRANSIENT_STATUS = (408, 409, 425, 429)
+"""Status codes, besides 5xx, that a later attempt may not meet."""
 
 _NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A request that was given up.
+    """An output that could not be obtained.
 
     Args:
-        record_id: the request's.
-        index: which of the request's outputs.
-        reason: the last fault, in one line.
+        record_id: record id of the request.
+        index: index of the output.
+        reason: the last error, in one line.
     """
 
     record_id: str
@@ -42,12 +42,12 @@ class Failure:
     reason: str
 
 
-class Unusable(Exception):
-    """A reply that arrived and holds no output."""
+class UnusableReply(Exception):
+    """A reply that holds no output."""
 
 
-class Addressed(Protocol):
-    """Who was asked, for messages."""
+class ServerAddress(Protocol):
+    """What error messages say about a server."""
 
     base_url: str
     model: str
@@ -55,10 +55,10 @@ class Addressed(Protocol):
 
 
 class RetryWait(wait_base):
-    """Seconds to wait before asking again: what the server said, else an exponential time with a random part.
+    """Seconds before the next attempt: what the server asks for, otherwise exponential backoff with jitter.
 
     Args:
-        first: longest first wait; it doubles up to a minute.
+        first: maximum seconds before the second attempt; it doubles with each attempt, up to a minute.
     """
 
     def __init__(self, first: float) -> None:
@@ -67,23 +67,23 @@ class RetryWait(wait_base):
     def __call__(self, retry_state: RetryCallState) -> float:
         """Return the seconds to wait."""
         error = retry_state.outcome.exception() if retry_state.outcome else None
-        told = asked_to_wait(error)
-        if told is not None:
-            # a little later than told, so that slots that were refused together do not come back together
-            return told + random.uniform(0, min(0.1 * told, self.first))
-        longest = min(_LONGEST_PAUSE, self.first * 2 ** min(retry_state.attempt_number - 1, 30))
-        return random.uniform(longest / 2, longest)
+        retry_after = requested_wait(error)
+        if retry_after is not None:
+            # jitter, so that requests that were rejected together are not sent again together
+            return retry_after + random.uniform(0, min(0.1 * retry_after, self.first))
+        backoff = min(_MAX_BACKOFF, self.first * 2 ** min(retry_state.attempt_number - 1, 30))
+        return random.uniform(backoff / 2, backoff)
 
 
-def asked_to_wait(error: BaseException | None) -> float | None:
-    """Return the seconds that a reply asks to wait (``retry-after-ms``, or Retry-After in seconds or as a date)."""
+def requested_wait(error: BaseException | None) -> float | None:
+    """Return the seconds that the server asks to wait before a retry; None if it does not ask."""
     if not isinstance(error, openai.APIStatusError):
         return None
-    return seconds_of(error.response.headers)
+    return retry_after_seconds(error.response.headers)
 
 
-def seconds_of(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that headers ask to wait; None when they do not, or in no way that can be read."""
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds in ``retry-after-ms``, or in Retry-After as seconds or date; None if absent or unreadable."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             seconds = float(headers.get(name, "")) * unit
@@ -98,50 +98,50 @@ def seconds_of(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def may_pass(error: BaseException) -> bool:
-    """Return whether the same request may be answered at another time."""
+def is_transient(error: BaseException) -> bool:
+    """Return whether the same request may succeed later."""
     if isinstance(error, openai.APIStatusError):
-        passing = error.status_code in _MAY_PASS or error.status_code >= 500
-        return passing and not _out_of_credit(error) and (asked_to_wait(error) or 0) <= _LONGEST_RETRY_AFTER
+        transient = error.status_code in _TRANSIENT_STATUS or error.status_code >= 500
+        return transient and not _is_out_of_credit(error) and (requested_wait(error) or 0) <= _MAX_RETRY_AFTER
     lost = (openai.APIConnectionError, TimeoutError)
-    broken = (openai.APIResponseValidationError, json.JSONDecodeError, UnicodeDecodeError, Unusable)
+    broken = (openai.APIResponseValidationError, json.JSONDecodeError, UnicodeDecodeError, UnusableReply)
     return isinstance(error, lost + broken)
 
 
-def fatal(error: BaseException, asked: Addressed) -> InputError | None:
-    """Return what ends the run: a fault that every other request would meet too; None for all others.
+def fatal_error(error: BaseException, server: ServerAddress) -> InputError | None:
+    """Return the error that ends the run if every other request would fail in the same way; otherwise None.
 
-    A refusal of what one request holds (400, 403, 413, 422) is not one: hosted models refuse single conversations by
-    their filters and their length, and a wrong parameter shows when requests fail in a row.
+    A rejection of a single request (400, 403, 413, 422) is not fatal: hosted models reject conversations because of
+    their filters or length. A wrong parameter is found when many requests fail in a row.
     """
     if not isinstance(error, openai.APIStatusError):
         return None
-    said = f"{asked.base_url}: {reason(error)}"
+    message = f"{server.base_url}: {error_line(error)}"
     if error.status_code == 401:
-        return InputError(said, f"is the key in {asked.key_variable} this server's?")
+        return InputError(message, f"check that {server.key_variable} holds the key of this server")
     if error.status_code == 404:
-        return InputError(said, f"is {asked.model!r} (model) served there, and does base_url end in /v1?")
-    if error.status_code == 402 or _out_of_credit(error):
-        return InputError(said, "the account has no credit left; what was answered is kept")
+        return InputError(message, f"check that the server offers model {server.model!r} and base_url ends in /v1")
+    if error.status_code == 402 or _is_out_of_credit(error):
+        return InputError(message, "the account has no credit left; answers received so far are saved")
     return None
 
 
-def reason(error: BaseException) -> str:
-    """Return an error in one line."""
+def error_line(error: BaseException) -> str:
+    """Describe an error in one line."""
     if isinstance(error, openai.APIStatusError):
         body = error.body if isinstance(error.body, dict) else {}
-        # OpenAI's form, and FastAPI's
+        # OpenAI uses "message", FastAPI "detail"
         text = body.get("message") or body.get("detail") or error.message
         return f"{error.status_code} {' '.join(str(text).split())[:300]}"
     if isinstance(error, openai.APITimeoutError | TimeoutError):
-        return "no reply in time"
+        return "no reply within the timeout"
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__ or error
         return " ".join(f"{type(cause).__name__} {cause}".split())[:300]
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | openai.APIResponseValidationError):
-        return "a reply that is not JSON"
+        return "the reply is not JSON"
     return " ".join((str(error) or type(error).__name__).split())[:300]
 
 
-def _out_of_credit(error: openai.APIStatusError) -> bool:
+def _is_out_of_credit(error: openai.APIStatusError) -> bool:
     return error.code in _NO_CREDIT or error.type in _NO_CREDIT

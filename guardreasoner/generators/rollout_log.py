@@ -1,4 +1,4 @@
-"""The rollouts of a run that is not finished: what was committed outlives the process, at any moment it may die."""
+"""Append-only log of the rollouts of an unfinished run: committed rollouts survive a crash at any moment."""
 
 import fcntl
 import json
@@ -17,20 +17,23 @@ from guardreasoner.records import Record, Rollout, replacing_file, write_jsonl
 from guardreasoner.tasks import TASKS_FILE, Task, write_tasks
 from guardreasoner.workflow.manifest import fingerprint, replacing_folder
 
+COST = "cost.manifest.json"
+"""File beside the rollouts. Like manifests, it is not hashed: the same rows may take longer another time."""
+
 _SYNC_EVERY = 1.0
-"""Seconds between forced writes to the disk. A killed process loses nothing; this is for a machine that goes down."""
+"""Seconds between calls of fsync. Only a crash of the machine, not of the process, loses what is not synced."""
 
 
 @dataclass(frozen=True)
 class RunCost:
-    """What a run, or one of its processes, has taken.
+    """Cost of a run, or of one of its processes.
 
     Args:
-        seconds: wall time of sampling, added up over devices and over restarts.
-        device: its type, "cpu" or "cuda".
-        devices: how many processes sampled.
-        outputs: rollouts.
-        tokens: of the outputs.
+        seconds: wall time of sampling, summed over devices and restarts.
+        device: device type, "cpu" or "cuda".
+        devices: number of processes that sampled.
+        outputs: number of rollouts.
+        tokens: tokens of the rollouts.
     """
 
     seconds: float = 0.0
@@ -40,34 +43,34 @@ class RunCost:
     tokens: int = 0
 
 
-COST = "cost.manifest.json"
-"""Beside the rollouts. As with manifests, no hash is taken of it: the same rows may take longer another time."""
-
-
 class RolloutLog:
-    """A folder beside the output, named after all that decides the rows; a run that decides otherwise has another one.
+    """The log of a run: a folder beside the run's output, named after a hash of what determines the rollouts.
 
-    Each process appends to a shard of its own, ``rollouts-00000.jsonl``: one part after the other, each closed by an
-    empty line. What stands behind the last empty line was cut off by the end of the process and is dropped.
+    A run with other settings therefore has another log. Each process appends to a shard of its own,
+    ``rollouts-00000.jsonl`` and so on. A commit is a group of lines followed by an empty line; lines after the last
+    empty line belong to an unfinished commit and are dropped.
 
     Args:
-        output: the folder that the finished run becomes.
-        decides: what decides the rows, as JSON can hold it.
+        output: folder that the finished run becomes.
+        identity: everything that determines the rollouts, JSON-serialisable.
     """
 
-    def __init__(self, output: str | Path, decides: Mapping[str, Any]) -> None:
+    def __init__(self, output: str | Path, identity: Mapping[str, Any]) -> None:
         self.output = Path(output)
-        self.folder = self.output.with_name(f".{self.output.name}.{fingerprint(decides)[:12]}.partial")
+        self.folder = self.output.with_name(f".{self.output.name}.{fingerprint(identity)[:12]}.partial")
         self.cost = RunCost()
         self._shard: BinaryIO | None = None
         self._cost_file = self.folder
         self._synced = 0.0
 
     def prepare(self, records: Sequence[Record], tasks: Sequence[Task]) -> int:
-        """Make the folder, or repair it; return how many outputs of unfinished parts were dropped. One process does it.
+        """Create or repair the folder; only one process calls this, before the others open their shards.
+
+        Returns:
+            The number of uncommitted lines that were dropped.
 
         Raises:
-            InputError: another run is writing here.
+            InputError: raised if another run is writing to the log.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         write_jsonl(self.folder / "records.jsonl", records)
@@ -76,21 +79,21 @@ class RolloutLog:
         for path in self._shards():
             with path.open("r+b") as shard:
                 lock(shard, self.folder)
-                end, lines = _committed(shard)
-                dropped += lines
+                end, uncommitted = _commit_end(shard)
+                dropped += uncommitted
                 shard.truncate(end)
         return dropped
 
     def done(self, k: int) -> set[str]:
-        """Return the ids of the records that have k outputs."""
+        """Return the ids of the records that have at least k committed rollouts."""
         counts: dict[str, int] = {}
         for path in self._shards():
-            for row, _, _ in _rows(path):
+            for row, _, _ in _committed_rows(path):
                 counts[row["record_id"]] = counts.get(row["record_id"], 0) + 1
         return {record_id for record_id, count in counts.items() if count >= k}
 
     def open(self, process: int, device: str) -> None:
-        """Make ready to append to a process's shard."""
+        """Open a process's shard for appending."""
         path = self.folder / f"rollouts-{process:05}.jsonl"
         self._shard = path.open("ab", buffering=0)
         lock(self._shard, self.folder)
@@ -98,16 +101,17 @@ class RolloutLog:
         self.cost = _read_cost(self._cost_file) or RunCost(device=device)
 
     def append(self, rollouts: Iterable[Rollout], seconds: float, tokens: int) -> None:
-        """Commit a part.
+        """Commit a group of rollouts.
 
         Args:
-            rollouts: all outputs of its records.
-            seconds: what it took.
-            tokens: of the outputs.
+            rollouts: all rollouts of one or several records.
+            seconds: wall time of sampling them.
+            tokens: tokens of the rollouts.
         """
         assert self._shard is not None
-        lines = [json.dumps(asdict(one), ensure_ascii=False).encode() + b"\n" for one in rollouts]
-        write_all(self._shard, b"".join(lines) + b"\n")
+        lines = [json.dumps(asdict(rollout), ensure_ascii=False).encode() + b"\n" for rollout in rollouts]
+        if lines:
+            write_all(self._shard, b"".join(lines) + b"\n")
         self.cost = replace(
             self.cost,
             seconds=self.cost.seconds + seconds,
@@ -119,61 +123,65 @@ class RolloutLog:
             self._synced = now
 
     def close(self) -> None:
-        """Force what was committed to the disk, and let others write."""
+        """Sync the shard to the disk and release its lock."""
         if self._shard is not None and not self._shard.closed:
             self._sync()
             self._shard.close()
 
     def discard_if_empty(self) -> None:
-        """Take the folder away when nothing was committed."""
+        """Remove the folder if nothing was committed."""
         if self.folder.is_dir() and not any(path.stat().st_size for path in self._shards()):
             shutil.rmtree(self.folder)
 
     def finish(self, records: Sequence[Record]) -> int:
-        """Turn the folder into the output; return its rollouts. One process does it, when all have closed.
+        """Turn the log into the output folder; only one process calls this, after all have closed their shards.
 
-        The shards become one ``rollouts.jsonl`` in the order of records and indices: it does not matter which process
-        did what, or how often it was interrupted.
+        The shards are merged into one ``rollouts.jsonl``, sorted by record and index, so that the result does not
+        depend on which process wrote what, or how often the run was interrupted.
 
         Args:
-            records: all that were asked for, in their order.
+            records: all requested records, in order.
+
+        Returns:
+            The number of rollouts.
 
         Raises:
-            InputError: an output was written twice.
+            InputError: raised if a rollout was written twice.
         """
-        order = {record.id: place for place, record in enumerate(records)}
+        order = {record.id: position for position, record in enumerate(records)}
         shards = self._shards()
-        found = sorted(
-            (order[row["record_id"]], row["index"], number, start, end)
-            for number, path in enumerate(shards)
-            for row, start, end in _rows(path)
+        entries = sorted(
+            (order[row["record_id"]], row["index"], shard, start, end)
+            for shard, path in enumerate(shards)
+            for row, start, end in _committed_rows(path)
         )
-        for one, other in pairwise(found):
-            if one[:2] == other[:2]:
-                raise InputError(f"{self.folder}: output {one[1]} of record {records[one[0]].id!r} was written twice")
-        with replacing_folder(self.output) as whole, ExitStack() as opened:
+        for entry, following in pairwise(entries):
+            if entry[:2] == following[:2]:
+                record_id = records[entry[0]].id
+                raise InputError(f"{self.folder}: output {entry[1]} of record {record_id!r} was written twice")
+        with replacing_folder(self.output) as new_output, ExitStack() as stack:
             for name in ("records.jsonl", TASKS_FILE):
-                shutil.copy(self.folder / name, whole)
-            files = [opened.enter_context(path.open("rb")) for path in shards]
-            with (whole / "rollouts.jsonl").open("wb") as lines:
-                for _, _, number, start, end in found:
-                    files[number].seek(start)
-                    lines.write(files[number].read(end - start))
-            self._write_cost(whole)
+                shutil.copy(self.folder / name, new_output)
+            files = [stack.enter_context(path.open("rb")) for path in shards]
+            with (new_output / "rollouts.jsonl").open("wb") as merged:
+                for _, _, shard, start, end in entries:
+                    files[shard].seek(start)
+                    merged.write(files[shard].read(end - start))
+            self._write_cost(new_output)
         shutil.rmtree(self.folder)
-        return len(found)
+        return len(entries)
 
     def _write_cost(self, folder: Path) -> None:
         costs = [cost for file in sorted(self.folder.glob("cost-*.json")) if (cost := _read_cost(file))]
         if costs:
-            whole = RunCost(
+            total = RunCost(
                 seconds=sum(cost.seconds for cost in costs),
                 device=costs[0].device,
                 devices=len(costs),
                 outputs=sum(cost.outputs for cost in costs),
                 tokens=sum(cost.tokens for cost in costs),
             )
-            (folder / COST).write_text(json.dumps(asdict(whole)) + "\n")
+            (folder / COST).write_text(json.dumps(asdict(total)) + "\n")
 
     def _sync(self) -> None:
         assert self._shard is not None
@@ -185,61 +193,61 @@ class RolloutLog:
         return sorted(self.folder.glob("rollouts-*.jsonl"))
 
 
-def lock(file: BinaryIO, where: Path, who: str = "run") -> None:
-    """Keep others from writing until the file is closed; file systems without locks let everybody.
+def lock(file: BinaryIO, path: Path, writer: str = "run") -> None:
+    """Take an exclusive lock, held until the file is closed. On file systems without locks, do nothing.
 
     Args:
-        file: open; closed where another process has it.
-        where: what is written, and
-        who: who writes, for the message.
+        file: an open file; it is closed if another process holds the lock.
+        path: what the error message says is locked.
+        writer: what the error message calls the other process.
 
     Raises:
-        InputError: another process has it.
+        InputError: raised if another process holds the lock.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise InputError(f"{where}: another {who} is writing here") from None
+        raise InputError(f"{path}: another {writer} is writing here") from None
     except OSError:
         pass
 
 
 def write_all(file: BinaryIO, data: bytes) -> None:
-    """Write all bytes to a file without a buffer, which may take fewer at a time."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest) :]
+    """Write all bytes to an unbuffered file, whose ``write`` may write fewer."""
+    remaining = memoryview(data)
+    while remaining:
+        remaining = remaining[file.write(remaining) :]
 
 
-def _committed(shard: BinaryIO) -> tuple[int, int]:
-    """Return the place behind the last whole part, and how many lines stand behind it."""
-    place = end = lines = 0
+def _commit_end(shard: BinaryIO) -> tuple[int, int]:
+    """Return the offset after the last commit, and the number of lines that follow it."""
+    offset = end = uncommitted = 0
     for line in shard:
-        place += len(line)
-        lines += 1
+        offset += len(line)
+        uncommitted += 1
         if line == b"\n":
-            end, lines = place, 0
-    return end, lines
+            end, uncommitted = offset, 0
+    return end, uncommitted
 
 
-def _rows(path: Path) -> Iterator[tuple[dict[str, Any], int, int]]:
-    """Yield (row, where its line starts, where it ends) of all that is committed."""
-    place = 0
-    part: list[tuple[dict[str, Any], int, int]] = []
+def _committed_rows(path: Path) -> Iterator[tuple[dict[str, Any], int, int]]:
+    """Yield each committed row with the start and end offset of its line."""
+    offset = 0
+    group: list[tuple[dict[str, Any], int, int]] = []
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line == b"\n":
-                yield from part
-                part = []
+                yield from group
+                group = []
             elif line.endswith(b"\n"):
                 try:
-                    part.append((json.loads(line), place, place + len(line)))
+                    group.append((json.loads(line), offset, offset + len(line)))
                 except ValueError:
                     raise InputError(
-                        f"{path}:{number}: not valid JSON", f"remove {path.parent} to begin anew"
+                        f"{path}:{number}: not valid JSON", f"remove {path.parent} to start the run from the beginning"
                     ) from None
-            place += len(line)
+            offset += len(line)
 
 
 def _read_cost(path: Path) -> RunCost | None:

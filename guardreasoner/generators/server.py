@@ -1,10 +1,11 @@
-"""Sampling from a server that speaks the OpenAI protocol: hosted models, vLLM, llama.cpp, ``transformers serve``."""
+"""Sampling from an OpenAI-compatible server: hosted models, vLLM, llama.cpp, ``transformers serve``."""
 
 import asyncio
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import abc
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
@@ -15,40 +16,48 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
 
 from guardreasoner.errors import InputError
 from guardreasoner.generators import Completion, Generator, Request
-from guardreasoner.generators.retries import Failure, RetryWait, Unusable, fatal, may_pass, reason
-from guardreasoner.generators.seeds import seed_of
+from guardreasoner.generators.retries import (
+    Failure,
+    RetryWait,
+    UnusableReply,
+    error_line,
+    fatal_error,
+    is_transient,
+)
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.workflow.manifest import fingerprint
 
-Answer = Completion | Failure
+Reply = Completion | Failure
+"""What became of one requested output."""
 
 
 class ServerGenerator(Generator):
-    """Generate with an OpenAI-compatible server: a request a slot at a time, asked again after a fault that may pass.
+    """Generate with an OpenAI-compatible server; requests run concurrently and are retried after transient errors.
 
     Args:
-        backbone: of a guard, which hands itself to whatever generates for it; the server holds the weights.
-        base_url: the server's address, up to and with its ``/v1``.
-        model: the model's name there.
-        temperature: 0 is greedy; None leaves it to the server, as do the next two.
-        top_p: nucleus.
-        max_tokens: longest output; for a model that wants ``max_completion_tokens``, set None here and that one in
-            ``extra_body``.
-        concurrency: slots; never more requests are in flight.
-        requests_per_minute: most requests begun in any minute, after a first burst; None: no limit.
-        timeout: seconds from sending a request to the end of its reply.
-        attempts: how often a request is sent before it counts as failed.
-        pause: seconds before a request is first sent again, doubled each time up to a minute, less a random part; a
-            server's own Retry-After comes first.
-        give_up_after: failed requests in a row, none answered between them, after which the run ends.
-        choices_per_request: most outputs asked for at once; 1 for servers that know no ``n``.
-        chat: send the prompt as a user message; off: as text to the completions endpoint.
-        send_seed: send a seed with each request, for servers that take one.
-        key_variable: environment variable that holds the key.
-        extra_body: more fields of the request, as the server calls them.
+        backbone: not used, because the server holds the weights; a guard passes its backbone to every generator.
+        base_url: address of the server, up to and including ``/v1``.
+        model: name of the model on the server.
+        temperature: sampling temperature; 0 is greedy decoding. None leaves it to the server.
+        top_p: nucleus sampling threshold. None leaves it to the server.
+        max_tokens: maximum length of an output. None leaves it to the server; for a model that requires
+            ``max_completion_tokens``, set None here and that field in ``extra_body``.
+        concurrency: maximum number of requests in flight.
+        requests_per_minute: maximum number of requests started per minute, after an initial burst of one second's
+            worth; None is no limit.
+        timeout: maximum seconds from sending a request to the end of its reply.
+        attempts: number of attempts before a request counts as failed.
+        pause: maximum seconds before the second attempt, doubled with each attempt up to a minute, with jitter. A
+            Retry-After header takes precedence.
+        give_up_after: number of consecutive failed outputs after which the run ends.
+        choices_per_request: maximum number of outputs per HTTP request (``n``); 1 for servers that do not support it.
+        chat: whether the prompt is sent as a user message; if False, it is sent as text to the completions endpoint.
+        send_seed: whether a seed is sent with each request.
+        key_variable: environment variable that holds the API key.
+        extra_body: additional fields of the request body.
 
     Raises:
-        InputError: a number out of range.
+        InputError: raised if a number is out of range.
     """
 
     needs_weights = False
@@ -80,12 +89,12 @@ class ServerGenerator(Generator):
             "give_up_after": give_up_after,
             "choices_per_request": choices_per_request,
         }
-        for name, value in counts.items():
-            if value < 1:
-                raise InputError(f"generator: {name} must be at least 1, got {value}")
-        for name, seconds in {"timeout": timeout, "requests_per_minute": requests_per_minute}.items():
-            if seconds is not None and not 0 < seconds < float("inf"):
-                raise InputError(f"generator: {name} must be a number above 0, got {seconds}")
+        for name, count in counts.items():
+            if count < 1:
+                raise InputError(f"generator: {name} must be at least 1, got {count}")
+        for name, value in {"timeout": timeout, "requests_per_minute": requests_per_minute}.items():
+            if value is not None and not 0 < value < float("inf"):
+                raise InputError(f"generator: {name} must be a number above 0, got {value}")
         if not 0 <= pause < float("inf"):
             raise InputError(f"generator: pause must be 0 or above, got {pause}")
         self.base_url = base_url
@@ -106,105 +115,106 @@ class ServerGenerator(Generator):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return all that decides what a prompt is answered with, but for the seed."""
+        """Return the request fields that determine the outputs, without prompt and seed."""
         return {"model": self.model, "chat": self.chat, **self._sampling, "extra_body": self.extra_body}
 
     def model_fingerprint(self, weights: str) -> str:
-        """Return a hash of what the server is asked for: nothing says which weights it holds."""
+        """Return a hash of the settings, because the weights on the server are unknown."""
         return fingerprint({"served": self.settings})
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Yield the outputs of all requests as they finish.
+    def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
+        """Yield the completions of each request as it finishes.
 
         Raises:
-            InputError: as :meth:`ask`; at the end, when requests failed.
+            InputError: raised as by :meth:`ask`, and at the end if requests failed.
         """
-        waiting = iter(requests)
+        remaining = iter(requests)
         failures: list[Failure] = []
-        for answer in self.ask(lambda: next(waiting, None)):
-            if isinstance(answer, Failure):
-                failures.append(answer)
-            else:
-                yield answer
+        for replies in self._exchange(lambda: next(remaining, None)):
+            completions = [reply for reply in replies if isinstance(reply, Completion)]
+            if len(completions) == len(replies):
+                yield completions
+            failures += [reply for reply in replies if isinstance(reply, Failure)]
         if failures:
             first = failures[0]
             raise InputError(
-                f"{self.base_url}: {len(failures)} requests failed, first {first.record_id}: {first.reason}"
+                f"{self.base_url}: {len(failures)} outputs failed; the first, of {first.record_id}: {first.reason}"
             )
 
-    def ask(self, draw: Callable[[], Request | None]) -> Iterator[Answer]:
-        """Yield outputs, and requests that failed for good, as they finish.
+    def ask(self, next_request: Callable[[], Request | None]) -> abc.Generator[Reply, None, None]:
+        """Yield completions and failures as requests finish.
 
         Args:
-            draw: gives a request for a free slot, or None when there is none at present. It is called in the caller's
-                thread whenever an answer has been dealt with, so that an answer may lead to a request.
+            next_request: returns the next request, or None if there is none at present. It is called in the caller's
+                thread, also after each reply has been processed, so a reply can lead to a new request.
 
         Raises:
-            InputError: the key is missing, the server cannot be reached, knows no such model or key, or fails
-                ``give_up_after`` times in a row.
+            InputError: raised if the key is missing or wrong, the server cannot be reached, the model is unknown, the
+                account has no credit, or ``give_up_after`` outputs fail in a row.
         """
-        first = draw()
-        if first is None:
+        for replies in self._exchange(next_request):
+            yield from replies
+
+    def request_arguments(self, request: Request, start: int, count: int) -> dict[str, Any]:
+        """Return the client's arguments for the ``count`` outputs of a request that begin at index ``start``."""
+        prompt = {"messages": [{"role": "user", "content": request.text}]} if self.chat else {"prompt": request.text}
+        arguments: dict[str, Any] = {"model": self.model, **prompt, **self._sampling}
+        if self.send_seed:
+            arguments["seed"] = request.engine_seed(start)
+        if count > 1:
+            arguments["n"] = count
+        if self.extra_body:
+            arguments["extra_body"] = self.extra_body
+        return arguments
+
+    def _exchange(self, next_request: Callable[[], Request | None]) -> Iterator[list[Reply]]:
+        """Yield all replies to a request together, as requests finish."""
+        request = next_request()
+        if request is None:
             return
         key = os.environ.get(self.key_variable)
         if not key:
             raise InputError(
-                f"environment variable {self.key_variable} is not set: the key for {self.base_url}",
-                f"export {self.key_variable}=…; for a server that asks for no key any word will do",
+                f"environment variable {self.key_variable} is not set: the API key for {self.base_url}",
+                f"export {self.key_variable}=…; if the server needs no key, any value will do",
             )
-        slots = Slots(self, key)
+        connection = _Connection(self, key)
         in_flight, failed_in_a_row = 0, 0
-        next_one: Request | None = first
         try:
-            slots.check_reachable()
+            connection.check_reachable()
             while True:
-                while next_one is not None:
-                    slots.send(next_one)
+                while request is not None:
+                    connection.send(request)
                     in_flight += 1
-                    next_one = draw() if in_flight < self.concurrency else None
+                    request = next_request() if in_flight < self.concurrency else None
                 if not in_flight:
                     return
-                for answer in slots.receive():
-                    if isinstance(answer, Failure):
-                        failed_in_a_row += 1
-                        if failed_in_a_row >= self.give_up_after:
-                            raise InputError(
-                                f"{self.base_url}: {failed_in_a_row} requests in a row failed, "
-                                f"the last with {answer.reason}",
-                                "give_up_after is how many may, should these requests alone be at fault",
-                            )
-                    else:
-                        failed_in_a_row = 0
-                    yield answer
+                replies = connection.receive()
+                for reply in replies:
+                    failed_in_a_row = failed_in_a_row + 1 if isinstance(reply, Failure) else 0
+                    if isinstance(reply, Failure) and failed_in_a_row >= self.give_up_after:
+                        raise InputError(
+                            f"{self.base_url}: {failed_in_a_row} outputs in a row failed, the last with {reply.reason}",
+                            "raise give_up_after if the server rejects only these requests",
+                        )
+                yield replies
                 in_flight -= 1
-                next_one = draw()
+                request = next_request()
         finally:
-            slots.close()
-
-    def arguments(self, request: Request, index: int, count: int) -> dict[str, Any]:
-        """Return what is sent for ``count`` outputs of a request, from ``index`` on."""
-        prompt = {"messages": [{"role": "user", "content": request.text}]} if self.chat else {"prompt": request.text}
-        sent: dict[str, Any] = {"model": self.model, **prompt, **self._sampling}
-        if self.send_seed:
-            sent["seed"] = seed_of(request, index)
-        if count > 1:
-            sent["n"] = count
-        if self.extra_body:
-            sent["extra_body"] = self.extra_body
-        return sent
+            connection.close()
 
 
-class Slots:
-    """Takes requests, hands back what became of each; how many are in flight is for the caller to keep small.
+class _Connection:
+    """Runs requests concurrently in an event loop of its own thread. It does not limit the number in flight.
 
     Args:
-        generator: whose server and settings are meant.
-        key: for the server.
+        generator: names the server and its settings.
+        key: API key.
     """
 
-    def __init__(self, generator: "ServerGenerator", key: str) -> None:
+    def __init__(self, generator: ServerGenerator, key: str) -> None:
         self.generator = generator
-        self.done: queue.SimpleQueue[Future[list[Answer]]] = queue.SimpleQueue()
+        self.finished: queue.SimpleQueue[Future[list[Reply]]] = queue.SimpleQueue()
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, name="server-requests", daemon=True)
         self.thread.start()
@@ -212,39 +222,40 @@ class Slots:
             api_key=key, base_url=generator.base_url, timeout=generator.timeout, max_retries=0
         )
         rate = generator.requests_per_minute
-        # one second's worth may burst, so that a minute never holds much more than its limit
+        # a burst of one second's worth, so that no minute holds much more than the limit
         self.limiter = None if rate is None else AsyncLimiter(max(1.0, rate / 60), 60 * max(1.0, rate / 60) / rate)
 
     def check_reachable(self) -> None:
-        """Raise ``InputError`` when nobody listens: a wrong address shows at once, and not after all attempts."""
+        """Raise ``InputError`` if nothing listens, so that a wrong address is reported before any retries."""
 
-        async def models() -> None:
+        async def list_models() -> None:
             await self.client.with_options(timeout=10).models.list()
 
         try:
-            asyncio.run_coroutine_threadsafe(models(), self.loop).result()
+            asyncio.run_coroutine_threadsafe(list_models(), self.loop).result()
         except openai.APITimeoutError:
-            pass  # a busy or starting server
+            pass  # the server is busy or starting
         except openai.APIConnectionError as error:
             raise InputError(
-                f"{self.generator.base_url}: cannot be reached: {reason(error)}",
-                "start the server, or set base_url (OPENAI_BASE_URL) to its address with /v1",
+                f"{self.generator.base_url}: cannot be reached: {error_line(error)}",
+                "start the server, or set base_url (OPENAI_BASE_URL) to its address, ending in /v1",
             ) from None
         except Exception as error:
-            if isinstance(error, openai.AuthenticationError) and (stop := fatal(error, self.generator)):
-                raise stop from None
-            # not every server lists its models, or lists them in OpenAI's way
+            # other errors are ignored: not every server lists its models, or does so in OpenAI's format
+            if isinstance(error, openai.AuthenticationError) and (fatal := fatal_error(error, self.generator)):
+                raise fatal from None
 
     def send(self, request: Request) -> None:
         """Start a request."""
-        asyncio.run_coroutine_threadsafe(self._answer(request), self.loop).add_done_callback(self.done.put)
+        future = asyncio.run_coroutine_threadsafe(self._replies(request), self.loop)
+        future.add_done_callback(self.finished.put)
 
-    def receive(self) -> list[Answer]:
-        """Wait for a request to end; return its outputs, or that it failed."""
-        return self.done.get().result()
+    def receive(self) -> list[Reply]:
+        """Wait until a request has finished; return its replies."""
+        return self.finished.get().result()
 
     def close(self) -> None:
-        """Stop what is in flight and end the thread."""
+        """Cancel what is in flight and end the thread."""
 
         async def stop() -> None:
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
@@ -260,36 +271,37 @@ class Slots:
             self.loop.call_soon_threadsafe(self.loop.stop)
             self.thread.join(timeout=5)
 
-    async def _answer(self, request: Request) -> list[Answer]:
+    async def _replies(self, request: Request) -> list[Reply]:
+        """Send a request until it has all its outputs or its attempts are used up; return one reply per output."""
         generator = self.generator
-        got: list[Completion] = []
+        completions: list[Completion] = []
         try:
             async for attempt in AsyncRetrying(
                 stop=stop_after_attempt(generator.attempts),
                 wait=RetryWait(generator.pause),
-                retry=retry_if_exception(may_pass),
+                retry=retry_if_exception(is_transient),
                 reraise=True,
             ):
                 with attempt:
-                    while len(got) < len(request.seeds):
-                        more = await self._ask_for(request, len(got))
-                        if not more:
-                            raise Unusable("a reply without an output")
-                        got += more
+                    while len(completions) < len(request.seeds):
+                        received = await self._send_once(request, len(completions))
+                        if not received:
+                            raise UnusableReply("the reply holds no output")
+                        completions += received
         except Exception as error:
-            if stop := fatal(error, generator):
-                raise stop from None
-            failures = [Failure(request.record_id, index, reason(error)) for index in range(len(request.seeds))]
-            return [*got, *failures[len(got) :]]
-        return list(got)
+            if fatal := fatal_error(error, generator):
+                raise fatal from None
+            missing = range(len(completions), len(request.seeds))
+            return [*completions, *(Failure(request.record_id, index, error_line(error)) for index in missing)]
+        return list(completions)
 
-    async def _ask_for(self, request: Request, start: int) -> Sequence[Completion]:
-        """Ask once for outputs from index ``start`` on; return those that came."""
+    async def _send_once(self, request: Request, start: int) -> list[Completion]:
+        """Send one HTTP request for the outputs from index ``start`` on; return those that the reply holds."""
         count = min(len(request.seeds) - start, self.generator.choices_per_request)
-        arguments = self.generator.arguments(request, start, count)
+        arguments = self.generator.request_arguments(request, start, count)
         if self.limiter is not None:
             await self.limiter.acquire()
-        # the client's own limit starts again with every piece that arrives
+        # the client's own timeout restarts with every piece of the reply
         async with asyncio.timeout(self.generator.timeout):
             if self.generator.chat:
                 reply: Any = await self.client.chat.completions.create(**arguments)
@@ -299,18 +311,19 @@ class Slots:
             return [
                 Completion(
                     request.record_id,
-                    start + place,
-                    (sampler.message.content if self.generator.chat else sampler.text) or "",
-                    sampler.finish_reason,
-                    *_tokens(reply.usage, place),
+                    start + offset,
+                    (choice.message.content if self.generator.chat else choice.text) or "",
+                    choice.finish_reason,
+                    *_token_counts(reply.usage, offset),
                 )
-                for place, sampler in enumerate((reply.choices or ())[:count])
+                for offset, choice in enumerate((reply.choices or ())[:count])
             ]
-        except AttributeError:  # the client checks no types: text, or an object of another form
-            raise Unusable("a reply that is not of this protocol") from None
+        except AttributeError:  # the client does not check types: the reply may be text or another object
+            raise UnusableReply("the reply does not follow the OpenAI protocol") from None
 
 
-def _tokens(usage: Any, place: int) -> tuple[int | None, int | None]:
+def _token_counts(usage: Any, offset: int) -> tuple[int | None, int | None]:
+    """Return prompt and completion tokens of a reply for its first output, 0 for the others; None if not counted."""
     if usage is None:
         return None, None
-    return (usage.prompt_tokens, usage.completion_tokens) if place == 0 else (0, 0)
+    return (usage.prompt_tokens, usage.completion_tokens) if offset == 0 else (0, 0)

@@ -1,7 +1,6 @@
-"""Which token comes next: greedy, or drawn with a random number that depends on the output alone."""
+"""Choice of the next token: greedy, or sampled with a random number that depends on the completion alone."""
 
 from collections.abc import Iterable, Sequence
-from hashlib import sha256
 
 import numpy as np
 import torch
@@ -11,19 +10,19 @@ from guardreasoner.errors import InputError
 from guardreasoner.generators import Request
 from guardreasoner.model.backbone import Backbone
 
-_FEW = 32
-"""Tokens among which the nucleus is looked for first."""
+_TOP_K = 32
+"""The nucleus is first searched among this many of the most probable tokens."""
 
 
 class TokenSampler:
-    """Choose tokens from logits.
+    """Choose one token per row of logits.
 
     Args:
-        temperature: 0 is greedy.
-        top_p: nucleus; 1 is the whole distribution.
+        temperature: sampling temperature; 0 is greedy decoding.
+        top_p: nucleus sampling threshold; 1 samples from the full distribution.
 
     Raises:
-        InputError: a number out of range.
+        InputError: raised if a number is out of range.
     """
 
     def __init__(self, temperature: float = 1.0, top_p: float = 1.0) -> None:
@@ -36,60 +35,71 @@ class TokenSampler:
 
     @property
     def settings(self) -> dict[str, float]:
-        """Return the arguments."""
+        """Return the sampling parameters by name."""
         return {"temperature": self.temperature, "top_p": self.top_p}
 
     def __call__(self, logits: Tensor, draws: Iterable[float]) -> list[int]:
-        """Return a token per row: the likeliest, or the one whose part of [0, 1) the row's draw falls into.
+        """Return one token per row: the most probable one, or the one that the row's random number selects.
 
-        The device is waited for once; twice where some row's nucleus is wide.
+        The host waits for the device once, or twice if the nucleus of some row is wide.
 
         Args:
             logits: (rows, V).
-            draws: one per row, in [0, 1).
+            draws: one random number per row, uniform in [0, 1).
         """
         if self.temperature == 0:
             return logits.argmax(dim=-1).tolist()
         probabilities = torch.softmax(logits.float() / self.temperature, dim=-1)
-        drawn = torch.from_numpy(np.fromiter(draws, np.float32)).to(logits.device)
+        uniforms = torch.from_numpy(np.fromiter(draws, np.float32)).to(logits.device)
         if self.top_p == 1:
-            return _inverse(probabilities, drawn).tolist()
-        # nearly always a few tokens hold the nucleus, and sorting a whole vocabulary costs more than a small network
-        ordered, ids = probabilities.topk(min(_FEW, probabilities.shape[-1]), dim=-1)
-        few = _from_nucleus(ordered, ids, drawn, self.top_p)
-        tokens, is_wide = torch.stack([few, (ordered.sum(dim=-1) < self.top_p).long()]).tolist()
-        if wide := [row for row, one in enumerate(is_wide) if one]:
-            rows = torch.tensor(wide, device=logits.device)
-            every = _from_nucleus(*probabilities[rows].sort(dim=-1, descending=True), drawn[rows], self.top_p)
-            for row, token in zip(wide, every.tolist(), strict=True):
+            return _inverse_cdf(probabilities, uniforms).tolist()
+        # the nucleus is nearly always a few tokens, and sorting the full vocabulary costs more than a small network
+        top, ids = probabilities.topk(min(_TOP_K, probabilities.shape[-1]), dim=-1)
+        sampled = _sample_nucleus(top, ids, uniforms, self.top_p)
+        tokens, is_wide = torch.stack([sampled, (top.sum(dim=-1) < self.top_p).long()]).tolist()
+        if wide_rows := [row for row, wide in enumerate(is_wide) if wide]:
+            rows = torch.tensor(wide_rows, device=logits.device)
+            sorted_probabilities, sorted_ids = probabilities[rows].sort(dim=-1, descending=True)
+            resampled = _sample_nucleus(sorted_probabilities, sorted_ids, uniforms[rows], self.top_p)
+            for row, token in zip(wide_rows, resampled.tolist(), strict=True):
                 tokens[row] = token
         return tokens
 
 
 def draws(request: Request, index: int, count: int) -> np.ndarray:
-    """Return the random numbers of an output, (count,) float32; the first ones are the same whatever ``count``."""
-    key = sha256(f"{request.seeds[index]}\0{request.record_id}\0{index}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(key[:16], "big")).random(count, dtype=np.float32)
+    """Return the random numbers of a completion, (count,) float32 in [0, 1).
+
+    A larger ``count`` only appends numbers.
+    """
+    return np.random.default_rng(int.from_bytes(request.rng_key(index)[:16], "big")).random(count, dtype=np.float32)
 
 
 def end_tokens(backbone: Backbone) -> frozenset[int]:
-    """Return the tokens that end a text: the tokenizer's, and those that the model's folder names."""
-    own = backbone.network.generation_config.eos_token_id
-    more: Sequence[int] = own if isinstance(own, list) else [] if own is None else [own]
-    return frozenset([backbone.prompt_tokenizer.end, *more])
+    """Return the tokens that end a text, as named by the tokenizer and by the model's generation config."""
+    eos = backbone.network.generation_config.eos_token_id
+    model_ends: Sequence[int] = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    return frozenset([backbone.prompt_tokenizer.end, *model_ends])
 
 
-def _from_nucleus(ordered: Tensor, ids: Tensor, draws: Tensor, top_p: float) -> Tensor:
-    """Return a token per row from those, likeliest first, before which less than ``top_p`` is gathered."""
-    before = ordered.cumsum(dim=-1) - ordered
-    place = _inverse(ordered.masked_fill(before >= top_p, 0), draws)
-    return ids.gather(1, place[:, None])[:, 0]
+def _sample_nucleus(probabilities: Tensor, ids: Tensor, uniforms: Tensor, top_p: float) -> Tensor:
+    """Sample one token per row from the nucleus; return (rows,) token ids.
+
+    Args:
+        probabilities: (rows, n), in descending order.
+        ids: (rows, n) token ids of the probabilities.
+        uniforms: (rows,) random numbers in [0, 1).
+        top_p: a token belongs to the nucleus if the probabilities before it sum to less than this.
+    """
+    preceding = probabilities.cumsum(dim=-1) - probabilities
+    position = _inverse_cdf(probabilities.masked_fill(preceding >= top_p, 0), uniforms)
+    return ids.gather(1, position[:, None])[:, 0]
 
 
-def _inverse(probabilities: Tensor, draws: Tensor) -> Tensor:
-    """Return per row the first token whose cumulative probability exceeds draw × total."""
+def _inverse_cdf(probabilities: Tensor, uniforms: Tensor) -> Tensor:
+    """Return, per row, the first position whose cumulative probability exceeds uniform × total: (rows,) int64."""
     cumulative = probabilities.cumsum(dim=-1)
-    place = torch.searchsorted(cumulative, (draws[:, None] * cumulative[:, -1:]), right=True)[:, 0]
-    # a draw that rounds up to the total must still fall on a token that has probability
-    last = (probabilities > 0).long().mul(torch.arange(1, probabilities.shape[1] + 1, device=draws.device)).amax(1) - 1
-    return torch.minimum(place, last)
+    position = torch.searchsorted(cumulative, (uniforms[:, None] * cumulative[:, -1:]), right=True)[:, 0]
+    # a product that rounds up to the total must still select a token whose probability is positive
+    indices = torch.arange(1, probabilities.shape[1] + 1, device=uniforms.device)
+    last_positive = (probabilities > 0).long().mul(indices).amax(1) - 1
+    return torch.minimum(position, last_positive)

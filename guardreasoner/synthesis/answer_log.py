@@ -1,6 +1,5 @@
-"""The file of paid answers: one line each, written as it comes, so that no answer is paid for twice."""
+"""Append-only log of a teacher's answers: each is written as it arrives, so that none is paid for twice."""
 
-import fcntl
 import json
 import os
 import threading
@@ -11,16 +10,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from guardreasoner.errors import InputError
+from guardreasoner.generators.rollout_log import lock
 
 _SYNC_EVERY = 1.0
-"""Seconds between forced writes to the disk. A killed process loses nothing; this is for a machine that goes down."""
+"""Seconds between calls of fsync. Only a crash of the machine, not of the process, loses what is not synced."""
 
 
 class AnswerLog:
-    """Answers by record and key, in an append-only JSONL file; texts stay in the file.
+    """Answers by record id and request key, in an append-only JSONL file; only an index of it is kept in memory.
 
     A row holds ``key``, ``record_id``, ``attempt``, ``text``, ``finish_reason``, ``faults``, ``characters`` (of the
-    prompt), ``prompt_tokens`` and ``completion_tokens``. Rows of other keys are left where they are.
+    prompt), ``prompt_tokens`` and ``completion_tokens``. Rows of other keys are kept in the file.
 
     Args:
         path: the file; it need not exist.
@@ -30,101 +30,96 @@ class AnswerLog:
         self.path = Path(path)
         self.answers = 0
         self.counted = 0
+        """Answers whose tokens the server counted. The following three are sums over these answers."""
         self.characters = 0
         self.prompt_tokens = 0
         self.completion_tokens = 0
-        self._places: dict[tuple[str, str], list[int]] = defaultdict(list)
+        self._offsets: dict[tuple[str, str], list[int]] = defaultdict(list)
         self._file: BinaryIO | None = None
-        self._sync = threading.Event()
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._sync_needed = threading.Event()
+        self._closing = threading.Event()
+        self._sync_thread: threading.Thread | None = None
 
     def read(self) -> int:
-        """Read what is there; return the place behind the last whole line.
+        """Index the file; return the offset after the last complete line.
 
         Raises:
-            InputError: a line that is not the last is not an answer.
+            InputError: raised if a line other than the last is not an answer.
         """
         self.answers = self.counted = self.characters = self.prompt_tokens = self.completion_tokens = 0
-        self._places.clear()
-        whole = 0
+        self._offsets.clear()
+        end = 0
         if not self.path.exists():
-            return whole
+            return end
         with self.path.open("rb") as lines:
-            broken = 0
+            broken_line = 0
             for number, line in enumerate(lines, start=1):
-                if broken:
-                    raise InputError(f"{self.path}:{broken}: not an answer; only the last line may be torn")
+                if broken_line:
+                    raise InputError(f"{self.path}:{broken_line}: not an answer; only the last line may be incomplete")
                 try:
-                    row = json.loads(line) if line.endswith(b"\n") else None
-                    self._note(row, whole)
+                    self._add_to_index(json.loads(line) if line.endswith(b"\n") else None, end)
                 except (ValueError, TypeError, KeyError):
-                    broken = number
+                    broken_line = number
                     continue
-                whole += len(line)
-        return whole
+                end += len(line)
+        return end
 
     def open(self) -> int:
-        """Read what is there and make ready to append; return how many bytes of a torn last line were cut off.
+        """Index the file and open it for appending; return how many bytes of a torn last line were removed.
 
         Raises:
-            InputError: as :meth:`read`, or another run writes to the same file.
+            InputError: raised as by :meth:`read`, or if another run is writing to the file.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("ab")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise InputError(f"{self.path}: another run is writing here") from None
-        except OSError:
-            pass  # a file system without locks
-        torn = self.path.stat().st_size - (whole := self.read())
+        lock(self._file, self.path)
+        end = self.read()
+        torn = self.path.stat().st_size - end
         if torn:
-            self._file.truncate(whole)
+            self._file.truncate(end)
             self._file.seek(0, os.SEEK_END)
-        self._thread = threading.Thread(target=self._keep_syncing, name="ledger-sync", daemon=True)
-        self._thread.start()
+        self._sync_thread = threading.Thread(target=self._sync_until_closed, name="answer-log-sync", daemon=True)
+        self._sync_thread.start()
         return torn
 
     def rows(self, record_id: str, key: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield (place, row) of a record's answers under a key, in the order they came."""
-        for place in self._places.get((record_id, key), ()):
-            yield place, self.at(place)
+        """Yield offset and row of each answer to a record under a key, oldest first."""
+        for offset in self._offsets.get((record_id, key), ()):
+            yield offset, self.row_at(offset)
 
-    def at(self, place: int) -> dict[str, Any]:
-        """Return the row at a place in the file."""
+    def row_at(self, offset: int) -> dict[str, Any]:
+        """Return the row that begins at an offset of the file."""
         with self.path.open("rb") as lines:
-            lines.seek(place)
+            lines.seek(offset)
             return json.loads(lines.readline())
 
     def append(self, row: dict[str, Any]) -> int:
-        """Write a row; return its place."""
+        """Append a row; return its offset."""
         assert self._file is not None
-        place = self._file.tell()
+        offset = self._file.tell()
         self._file.write(json.dumps(row).encode() + b"\n")
         self._file.flush()
-        self._sync.set()
-        self._note(row, place)
-        return place
+        self._sync_needed.set()
+        self._add_to_index(row, offset)
+        return offset
 
     def close(self) -> None:
-        """Force what was written to the disk and let others write."""
+        """Sync the file to the disk and release its lock; remove it if it holds no answer."""
         if self._file is None or self._file.closed:
             return
-        self._ended.set()
-        self._sync.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._closing.set()
+        self._sync_needed.set()
+        if self._sync_thread is not None:
+            self._sync_thread.join()
         if not self.answers:
-            # before the lock goes; a run that never got an answer leaves nothing behind
+            # while the lock is still held
             self.path.unlink(missing_ok=True)
             with suppress(OSError):
                 self.path.parent.rmdir()
         self._file.close()
 
-    def _note(self, row: Any, place: int) -> None:
-        self._places[row["record_id"], row["key"]].append(place)
+    def _add_to_index(self, row: Any, offset: int) -> None:
+        self._offsets[row["record_id"], row["key"]].append(offset)
         self.answers += 1
         if row["prompt_tokens"] is not None and row["completion_tokens"] is not None:
             self.counted += 1
@@ -132,12 +127,12 @@ class AnswerLog:
             self.prompt_tokens += row["prompt_tokens"]
             self.completion_tokens += row["completion_tokens"]
 
-    def _keep_syncing(self) -> None:
+    def _sync_until_closed(self) -> None:
         assert self._file is not None
         while True:
-            self._sync.wait()
-            self._sync.clear()
+            self._sync_needed.wait()
+            self._sync_needed.clear()
             os.fsync(self._file.fileno())
-            if self._ended.wait(_SYNC_EVERY):
+            if self._closing.wait(_SYNC_EVERY):
                 os.fsync(self._file.fileno())
                 return

@@ -50,12 +50,12 @@ class Failing(Scripted):
     def settings(self) -> dict[str, Any]:
         return {}
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
         for request in requests:
             if len(self.requested) == self.after:
                 raise RuntimeError("the machine is on fire")
             self.requested.append(request.record_id)
-            yield from super().generate([request])
+            yield from super().generate_groups([request])
 
 
 def test_an_interrupted_run_is_resumed(tiny_base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -92,7 +92,7 @@ def test_incomplete_chunks_are_sampled_again(tiny_base: Path, tmp_path: Path) ->
 
 def stopping(module: GuardModule, after: int) -> GuardModule:
     """Make the module's engine fail after some chunks, and return the module."""
-    parts = module.generator.parts
+    parts = module.generator.generate_groups
 
     def first_parts(requests: Iterable[Request]) -> Iterator[list[Completion]]:
         for number, part in enumerate(parts(requests)):
@@ -100,7 +100,7 @@ def stopping(module: GuardModule, after: int) -> GuardModule:
                 raise RuntimeError("enough")
             yield part
 
-    module.generator.parts = first_parts  # type: ignore[method-assign]
+    module.generator.generate_groups = first_parts  # type: ignore[method-assign]
     return module
 
 
@@ -141,9 +141,9 @@ class Invalid(Generator):
     def __init__(self, outputs: Callable[[Request], list[Completion]]) -> None:
         self.outputs = outputs
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
         for request in requests:
-            yield from self.outputs(request)
+            yield self.outputs(request)
 
 
 @pytest.mark.parametrize(

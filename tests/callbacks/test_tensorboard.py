@@ -33,9 +33,9 @@ class ScriptedGuard(Scripted):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__(TEST, lambda record, index: "Hm." if record == TEST[1] else answer(record, record != TEST[0]))
 
-    def parts(self, requests: object) -> Iterator[list[Completion]]:
+    def generate_groups(self, requests: object) -> Iterator[list[Completion]]:
         """Make all but the first output unparsed."""
-        for part in super().parts(requests):  # type: ignore[arg-type]
+        for part in super().generate_groups(requests):  # type: ignore[arg-type]
             yield [c if c.index == 0 else Completion(c.record_id, c.index, "Hm.") for c in part]
 
 

@@ -30,11 +30,11 @@ class Gullible(Generator):
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
         for request in requests:
             is_told = "Request: unharmful" in request.text
             verdict = "unharmful" if is_told or "break" not in request.text.casefold() else "harmful"
-            yield Completion(request.record_id, 0, f"I see.\n\n{answer_block({'request': verdict}, GUARD_TASKS)}")
+            yield [Completion(request.record_id, 0, f"I see.\n\n{answer_block({'request': verdict}, GUARD_TASKS)}")]
 
 
 class Louder:

@@ -1,3 +1,5 @@
+"""The buffers of keys and values during decoding."""
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ def states(tokens: int, value: float = 1.0) -> tuple[Tensor, Tensor]:
     return torch.full((1, 2, tokens, 4), value), torch.full((1, 2, tokens, 4), value)
 
 
-def test_a_row_of_infinities_leaves_no_trace() -> None:
+def test_infinities_of_a_removed_row_do_not_affect_the_row_that_replaces_it() -> None:
     cache = DecodeCache(3, None, torch.device("cpu"))
     cache.enter({0: states(9, torch.inf)}, [(Segment(0, 9), 2)])
     cache.enter({0: states(3)}, [(Segment(0, 3), 1)])
@@ -17,15 +19,15 @@ def test_a_row_of_infinities_leaves_no_trace() -> None:
     cache.enter({0: states(5)}, [(Segment(0, 2), 1), (Segment(2, 5), 1)])
     assert cache.lengths == [3, 2, 3]
     assert cache.advance().tolist() == [[3], [2], [3]]
-    one = torch.ones(3, 2, 1, 4)
-    assert torch.equal(cache.attend(0, torch.ones(3, 4, 1, 4), one, one, None, None), torch.ones(3, 4, 1, 4))
+    ones = torch.ones(3, 2, 1, 4)
+    assert torch.equal(cache.attend(0, torch.ones(3, 4, 1, 4), ones, ones, None, None), torch.ones(3, 4, 1, 4))
 
 
-def test_room_grows_and_keeps_what_is_there() -> None:
+def test_growing_the_buffers_preserves_their_content() -> None:
     cache = DecodeCache(2, None, torch.device("cpu"))
     cache.enter({0: states(120, 3.0)}, [(Segment(0, 120), 2)])
     for step in range(20):
         assert cache.advance().tolist() == [[120 + step]] * 2
-        three = torch.full((2, 2, 1, 4), 3.0)
-        found = cache.attend(0, torch.ones(2, 4, 1, 4), three, three, None, None)
-        torch.testing.assert_close(found, torch.full((2, 4, 1, 4), 3.0))
+        threes = torch.full((2, 2, 1, 4), 3.0)
+        output = cache.attend(0, torch.ones(2, 4, 1, 4), threes, threes, None, None)
+        torch.testing.assert_close(output, torch.full((2, 4, 1, 4), 3.0))

@@ -1,4 +1,4 @@
-"""How a run over records shows how far it is."""
+"""Progress of a run over records."""
 
 import io
 import logging
@@ -6,20 +6,20 @@ import logging
 import pytest
 from rich.console import Console
 
-from guardreasoner.generators.progress import RecordProgress, total_of
+from guardreasoner.generators.progress import RecordProgress, record_total
 
 
-def test_a_terminal_gets_a_bar() -> None:
+def test_a_terminal_shows_a_bar() -> None:
     screen = io.StringIO()
     progress = RecordProgress("mining", 10, Console(file=screen, force_terminal=True, width=120))
-    progress.show(7, fresh=7, said="kept 5", tokens=700)
+    progress.show(7, fresh=7, status="kept 5", tokens=700)
     progress.close()
     assert "7/10" in screen.getvalue()
     assert "kept 5" in screen.getvalue()
     assert "tokens/s" in screen.getvalue()
 
 
-def test_elsewhere_there_is_a_line_now_and_then(
+def test_without_a_terminal_a_line_is_logged_every_ten_seconds(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = [100.0]
@@ -38,8 +38,8 @@ def test_elsewhere_there_is_a_line_now_and_then(
     ]
 
 
-def test_a_total_may_be_unknown(caplog: pytest.LogCaptureFixture) -> None:
-    assert total_of(object()) is None
+def test_the_total_may_be_unknown(caplog: pytest.LogCaptureFixture) -> None:
+    assert record_total(object()) is None
     progress = RecordProgress("mining", None, Console(file=io.StringIO()))
     progress.show(1, fresh=0)
     progress.close()

@@ -7,9 +7,10 @@ import platform
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -21,242 +22,306 @@ from guardreasoner.generators import Completion, Request
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.generators.ray import RayGenerator
 from guardreasoner.generators.ray_actor import EngineActor
-from guardreasoner.generators.ray_watch import room_for
+from guardreasoner.generators.ray_watch import actor_room
 from guardreasoner.model.backbone import Backbone
-from tests.support.ray_engines import CHUNK, NEW, Broken, Logged
-from tests.support.tiny import TinySource, command, load
+from tests.support.ray_engines import CHUNK, GATE_DEADLINE, NEW, FailingGenerator, GatedGenerator
+from tests.support.sampling import record_requests
+from tests.support.tiny import command, load
 
 ROOT = Path(__file__).parents[2]
 MISSING = "Ray is not installed (pip install 'guardreasoner[ray]')"
 NODE = {"num_cpus": 1, "object_store_memory": 100 << 20}
-"""Room for one actor."""
+"""A node with room for one actor."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def importable() -> Iterator[None]:
-    """Lets actors, which are processes of their own, import what tests define."""
+    """Lets actors, which are separate processes, import the tests' modules."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
         yield
 
 
-def asked_of(folder: Path, count: int, outputs: int = 4) -> list[Request]:
-    prompt_tokenizer = Backbone(str(folder)).prompt_tokenizer
-    records = TinySource(count).records("train")
-    return [Request(r.id, tuple(prompt_tokenizer.prompt(r)), prompt_tokenizer.text(r), (7,) * outputs) for r in records]
+def requests_for(folder: Path, count: int) -> list[Request]:
+    return record_requests(Backbone(str(folder)), count, (7,) * 4)
 
 
-def local_parts(folder: Path, asked: list[Request]) -> list[list[Completion]]:
-    return list(LocalGenerator(load(folder), NEW, chunk=CHUNK, workers=1).parts(asked))
+def local_groups(folder: Path, requests: list[Request]) -> list[list[Completion]]:
+    return list(LocalGenerator(load(folder), NEW, chunk=CHUNK, workers=1).generate_groups(requests))
 
 
-def begun(log: Path) -> list[list[str]]:
-    """Return node, process and first record of each chunk that an actor has begun."""
-    return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
-
-
-def test_room_is_counted_by_machine() -> None:
+def test_room_is_counted_per_node() -> None:
     nodes = [
         {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0, "node:1": 1.0}},
         {"Alive": True, "Resources": {"CPU": 3.0, "big": 1.0}},
         {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
     ]
-    assert room_for({"CPU": 1.0, "GPU": 0.0}, nodes) == 11
-    assert room_for({"CPU": 2.0}, nodes) == 5
-    assert room_for({"CPU": 1.0, "GPU": 1.0}, nodes) == 1
-    assert room_for({"CPU": 0.1}, nodes) == 110
-    assert room_for({"big": 0.5}, nodes) == 2
-    assert room_for({"CPU": 0.0}, nodes) > 1000
+    assert actor_room({"CPU": 1.0, "GPU": 0.0}, nodes) == 11
+    assert actor_room({"CPU": 2.0}, nodes) == 5
+    assert actor_room({"CPU": 1.0, "GPU": 1.0}, nodes) == 1
+    assert actor_room({"CPU": 0.1}, nodes) == 110
+    assert actor_room({"big": 0.5}, nodes) == 2
+    assert actor_room({"CPU": 0.0}, nodes) > 1000
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"chunk": 0}, "chunk and threads must be at least 1"),
-        ({"actors": 0}, "actors must be 1 or more"),
-        ({"actors": (3, 2)}, "actors must be 1 or more"),
+        ({"actors": 0}, "generator.actors: .*got 0"),
+        ({"actors": (3, 2)}, r"generator.actors: .*got \(3, 2\)"),
         ({"num_gpus": -1.0}, "num_gpus and patience must be 0 or above"),
         ({"timeout": 0.0}, "timeout must be a number above 0"),
-        ({"address": "ray://head:10001"}, "Ray Data takes no client"),
+        ({"address": "ray://head:10001"}, "generator.address: .*ray://head:10001"),
         ({"engine": lambda backbone: LocalGenerator(backbone, temperature=-1)}, "temperature must be 0"),
     ],
 )
-def test_what_cannot_be_is_refused_at_once(tiny_base: Path, changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_invalid_arguments_are_refused(tiny_base: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         RayGenerator(Backbone(str(tiny_base)), **changes)
 
 
-def test_without_ray_one_line_says_how_to_install_it(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_ray_is_reported_with_the_command_that_installs_it(
+    tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert list(RayGenerator(Backbone(str(tiny_base))).parts([])) == []
+    assert list(RayGenerator(Backbone(str(tiny_base))).generate_groups([])) == []
     with pytest.raises(InputError, match="Ray cannot be imported") as caught:
-        list(RayGenerator(Backbone(str(tiny_base))).parts(asked_of(tiny_base, 1)))
+        list(RayGenerator(Backbone(str(tiny_base))).generate_groups(requests_for(tiny_base, 1)))
     assert caught.value.hint == "pip install 'guardreasoner[ray]'"
 
 
-def actor_of(generator: RayGenerator) -> EngineActor:
-    """Return what an actor would be, in this process."""
+def local_actor(generator: RayGenerator) -> EngineActor:
+    """Return the object that an actor would hold, in this process."""
     ray = pytest.importorskip("ray", reason=MISSING)
-    return EngineActor(**generator._actor(ray))
+    return EngineActor(**generator._actor_arguments(ray))
 
 
-def outcome(actor: EngineActor, asked: list[Request]) -> Any:
-    return pickle.loads(actor({"requests": pickle.dumps(asked)})["outcome"])
+def outcome(actor: EngineActor, requests: list[Request]) -> Any:
+    return pickle.loads(actor({"requests": pickle.dumps(requests)})["outcome"])
 
 
 @pytest.fixture
 def threads() -> Iterator[None]:
-    """The number of torch's threads, which an actor sets, as it was."""
+    """Restores torch's number of threads, which an actor sets."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("threads")
-def test_an_actor_is_sent_a_model_without_weights_and_answers_as_the_engine(tiny_base: Path) -> None:
-    backbone, asked = load(tiny_base), asked_of(tiny_base, 6)
+def test_an_actor_receives_no_weights_and_generates_what_its_engine_does(tiny_base: Path) -> None:
+    backbone, requests = load(tiny_base), requests_for(tiny_base, 6)
     generator = RayGenerator(backbone, lambda backbone: LocalGenerator(backbone, NEW, chunk=CHUNK), threads=2)
     assert not generator.needs_weights
     assert generator.model_fingerprint("weights") == "weights"
-    actor = actor_of(generator)
+    actor = local_actor(generator)
     assert len(actor.content) < 4000
-    assert outcome(actor, asked) == [one for part in local_parts(tiny_base, asked) for one in part]
+    assert outcome(actor, requests) == [c for group in local_groups(tiny_base, requests) for c in group]
     assert torch.get_num_threads() == 2
 
 
 @pytest.mark.usefixtures("threads", "workplace")
-def test_what_the_command_line_makes_can_be_sent(tiny_base: Path) -> None:
-    words = [*command("mine", tiny_base), "--config", "configs/engine/ray.yaml", "--recipe.max_new_tokens", str(NEW)]
-    generator = GuardCLI("predict", [*words[1:], "--model.generator.actors", "[1, 3]"]).model.generator
+def test_objects_made_by_the_command_line_can_be_sent_to_an_actor(tiny_base: Path) -> None:
+    argv = [*command("mine", tiny_base), "--config", "configs/engine/ray.yaml", "--recipe.max_new_tokens", str(NEW)]
+    generator = GuardCLI("predict", [*argv[1:], "--model.generator.actors", "[1, 3]"]).model.generator
     assert isinstance(generator, RayGenerator)
     assert generator.actors == (1, 3)
-    asked = asked_of(tiny_base, 6)
+    requests = requests_for(tiny_base, 6)
     local = LocalGenerator(load(tiny_base), NEW, temperature=0.8, top_p=0.95, workers=1)
-    assert outcome(actor_of(generator), asked) == list(local.generate(asked))
+    assert outcome(local_actor(generator), requests) == list(local.generate(requests))
 
 
-def test_a_folder_that_a_machine_does_not_find_is_told_with_its_name(tiny_base: Path, tmp_path: Path) -> None:
-    fault = outcome(actor_of(RayGenerator(Backbone(str(tmp_path / "gone")))), asked_of(tiny_base, 1))
-    assert fault.message == f"{tmp_path / 'gone'}: no such model folder (on {platform.node()})"
-    assert "every machine of the cluster" in fault.hint
+def test_a_missing_model_folder_is_reported_with_path_and_machine(tiny_base: Path, tmp_path: Path) -> None:
+    actor = local_actor(RayGenerator(Backbone(str(tmp_path / "gone"))))
+    error = outcome(actor, requests_for(tiny_base, 1))
+    assert error.message == f"{tmp_path / 'gone'}: no such model folder (on {platform.node()})"
+    assert "every machine of the cluster" in error.hint
 
 
-def test_an_engine_that_cannot_be_sent_is_one_line(tiny_base: Path) -> None:
-    def held(backbone: Backbone) -> LocalGenerator:
-        found = LocalGenerator(backbone)
-        found.lock = threading.Lock()  # type: ignore[attr-defined]
-        return found
+def test_an_engine_that_cannot_be_pickled_is_reported_in_one_line(tiny_base: Path) -> None:
+    def with_lock(backbone: Backbone) -> LocalGenerator:
+        generator = LocalGenerator(backbone)
+        generator.lock = threading.Lock()  # type: ignore[attr-defined]
+        return generator
 
     with pytest.raises(InputError, match=r"^generator.engine: LocalGenerator cannot be sent to an actor: TypeError"):
-        actor_of(RayGenerator(Backbone(str(tiny_base)), held))
+        local_actor(RayGenerator(Backbone(str(tiny_base)), with_lock))
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379", "head:port"])
-def test_a_cluster_that_is_not_there_is_one_line(tiny_base: Path, address: str) -> None:
+def test_an_unreachable_cluster_is_reported_in_one_line(tiny_base: Path, address: str) -> None:
     pytest.importorskip("ray", reason=MISSING)
     generator = RayGenerator(Backbone(str(tiny_base)), address=address)
     with pytest.raises(InputError, match=f"^Ray: {address}: ") as caught:
-        list(generator.parts(asked_of(tiny_base, 1)))
+        list(generator.generate_groups(requests_for(tiny_base, 1)))
     assert "ray start --head" in (caught.value.hint or "")
 
 
 @pytest.fixture
-def connected() -> Iterator[None]:
-    """Ends what a test starts."""
+def disconnected() -> Iterator[None]:
+    """Ends the Ray that a test has started."""
     ray = pytest.importorskip("ray", reason=MISSING)
     yield
     ray.shutdown()
 
 
-@pytest.mark.usefixtures("connected", "workplace")
-def test_one_machine_needs_no_cluster_and_ray_says_nothing(
+@pytest.mark.slow
+@pytest.mark.usefixtures("disconnected", "workplace")
+def test_one_machine_needs_no_cluster_and_ray_prints_nothing(
     tiny_base: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    words = command("mine", tiny_base, "--recipe.max_new_tokens", str(NEW), "--model.generator.chunk", "8")
+    argv = command("mine", tiny_base, "--recipe.max_new_tokens", str(NEW), "--model.generator.chunk", "8")
     monkeypatch.setattr(sys, "argv", ["guardreasoner"])
-    assert main(words) == 0
+    assert main(argv) == 0
     local = Path("made/rollouts.jsonl").read_bytes()
     capfd.readouterr()
     ray = ("--config", "configs/engine/ray.yaml", "--model.generator.chunk", "8", "--model.generator.actors", "1")
-    assert main([*words, *ray, "--output", "by-ray"]) == 0
+    assert main([*argv, *ray, "--output", "by-ray"]) == 0
     assert Path("by-ray/rollouts.jsonl").read_bytes() == local
-    said = capfd.readouterr()
-    assert said.err == ""
-    assert "ray" not in said.out.lower()
+    printed = capfd.readouterr()
+    assert printed.err == ""
+    assert "ray" not in printed.out.lower()
 
-    generator = RayGenerator(Backbone(str(tiny_base)), Broken)
-    with pytest.raises(InputError, match=r"^generator.engine: RuntimeError: CUDA out of memory \(on \S+\)$") as caught:
-        list(generator.parts(asked_of(tiny_base, 2)))
-    assert "in parts" in str(caught.value.__cause__)  # for who calls from Python
+
+class Cluster(NamedTuple):
+    """A running cluster of two nodes with room for one actor each.
+
+    Args:
+        nodes: Ray's own handle of the cluster.
+        worker: the node that does not run the driver.
+    """
+
+    nodes: Any
+    worker: Any
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """A cluster of one node with one processor, that sees within a second or two that a node is gone."""
+def cluster() -> Iterator[Cluster]:
+    """A cluster that notices a lost node within a second or two; the last test kills the worker node."""
     ray = pytest.importorskip("ray", reason=MISSING)
-    from ray.cluster_utils import Cluster
+    from ray.cluster_utils import Cluster as RayCluster
 
-    soon = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
-    found = Cluster(initialize_head=True, head_node_args={**NODE, "_system_config": soon})
-    ray.init(address=found.address, log_to_driver=False, logging_level="ERROR")
-    yield found
+    checks = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
+    nodes = RayCluster(initialize_head=True, head_node_args={**NODE, "_system_config": checks})
+    ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
+    worker = nodes.add_node(**NODE)
+    nodes.wait_for_nodes()
+    yield Cluster(nodes, worker)
     ray.shutdown()
-    found.shutdown()
+    nodes.shutdown()
 
 
-@pytest.fixture(scope="module")
-def worker(cluster: Any) -> Any:
-    """A second node."""
-    node = cluster.add_node(**NODE)
-    cluster.wait_for_nodes()
-    return node
+class Start(NamedTuple):
+    """A chunk that an actor has begun."""
+
+    node: str
+    process: int
+    record: str
 
 
-def kill(node: Any) -> None:
-    """Kill a node's raylet and, as on a machine that is switched off, all that it has started."""
+def starts(folder: Path) -> list[Start]:
+    lines = (folder / "log").read_text().splitlines() if (folder / "log").exists() else []
+    return [Start(node, int(process), record) for node, process, record in (line.split() for line in lines)]
+
+
+class Disruption(threading.Thread):
+    """Waits until two actors hold a chunk at the closed gate, kills something, and opens the gate.
+
+    Args:
+        folder: the folder of the gate.
+        free: chunks whose first record is below this number do not wait at the gate.
+        kill: takes the starts of the waiting chunks; returns the start of the chunk that was lost.
+    """
+
+    def __init__(self, folder: Path, free: int, kill: Callable[[list[Start]], Start]) -> None:
+        super().__init__(daemon=True)
+        self.folder, self.free, self.kill = folder, free, kill
+        self.lost: Start | None = None
+        self.starts_before = 0
+        self.start()
+
+    def run(self) -> None:
+        deadline = time.monotonic() + GATE_DEADLINE
+        while time.monotonic() < deadline:
+            waiting = [start for start in starts(self.folder) if int(start.record.rpartition("/")[2]) >= self.free]
+            if len({start.process for start in waiting}) == 2:
+                self.lost = self.kill(waiting)
+                self.starts_before = len(starts(self.folder))
+                (self.folder / "gate").touch()
+                return
+            time.sleep(0.05)
+
+
+def gated(folder: Path, gate: Path, free: int, patience: float) -> RayGenerator:
+    return RayGenerator(
+        Backbone(str(folder)),
+        lambda backbone: GatedGenerator(backbone, str(gate), free),
+        chunk=CHUNK,
+        actors=2,
+        patience=patience,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_an_error_in_an_actor_becomes_one_line(tiny_base: Path) -> None:
+    generator = RayGenerator(Backbone(str(tiny_base)), FailingGenerator)
+    with pytest.raises(InputError, match=r"^generator.engine: RuntimeError: CUDA out of memory \(on \S+\)$") as caught:
+        list(generator.generate_groups(requests_for(tiny_base, 2)))
+    assert "in generate_groups" in str(caught.value.__cause__)  # the actor's traceback, for callers from Python
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_killing_an_actor_changes_no_completion(tiny_base: Path, tmp_path: Path) -> None:
+    def kill_process(waiting: list[Start]) -> Start:
+        os.kill(waiting[-1].process, signal.SIGKILL)
+        return waiting[-1]
+
+    requests = requests_for(tiny_base, 30)
+    disruption = Disruption(tmp_path, 12, kill_process)
+    # the watch for lost nodes must not interfere
+    groups = list(gated(tiny_base, tmp_path, 12, patience=GATE_DEADLINE).generate_groups(iter(requests)))
+    disruption.join()
+    assert groups == local_groups(tiny_base, requests)
+    assert [len(group) for group in groups] == [16] * 7 + [8]
+    lost = disruption.lost
+    assert lost is not None
+    # the lost chunk is generated by the restarted actor
+    assert {start.process for start in starts(tmp_path)[disruption.starts_before :]} - {lost.process}
+    assert len({start.process for start in starts(tmp_path)}) == 3
+    assert [start.record for start in starts(tmp_path)].count(lost.record) == 2
+
+
+@pytest.mark.slow
+def test_killing_a_node_changes_no_completion(
+    tiny_base: Path, cluster: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     import psutil
 
-    (raylet,) = node.all_processes["raylet"]
-    for process in [psutil.Process(raylet.process.pid), *psutil.Process(raylet.process.pid).children(recursive=True)]:
-        process.kill()
+    def kill_worker(waiting: list[Start]) -> Start:
+        (lost,) = {start for start in waiting if start.node == cluster.worker.node_id}
+        (raylet,) = cluster.worker.all_processes["raylet"]
+        root = psutil.Process(raylet.process.pid)
+        # as on a machine that is switched off, all that the node has started ends too
+        for process in [root, *root.children(recursive=True)]:
+            process.kill()
+        return lost
 
-
-def ray_generator(folder: Path, log: Path) -> RayGenerator:
-    """Two actors, each of which takes its time."""
-    backbone = Backbone(str(folder))
-    return RayGenerator(backbone, lambda one: Logged(one, str(log), 0.15), chunk=CHUNK, actors=2, patience=0.5)
-
-
-@pytest.mark.usefixtures("worker")
-def test_an_actor_that_is_killed_changes_nothing(tiny_base: Path, tmp_path: Path) -> None:
-    asked, log, found, killed = asked_of(tiny_base, 30), tmp_path / "log", [], ""
-    for part in ray_generator(tiny_base, log).parts(iter(asked)):
-        found.append(part)
-        if len(found) == 3:
-            killed = begun(log)[-1][1]
-            os.kill(int(killed), signal.SIGKILL)
-    assert found == local_parts(tiny_base, asked)
-    assert [len(part) for part in found] == [16] * 7 + [8]
-    assert len({process for _, process, _ in begun(log)}) == 3  # it was started again
-    assert len(begun(log)) > len(found)  # and what it had not finished was begun again
-
-
-def test_a_node_that_is_killed_half_way_changes_nothing(
-    tiny_base: Path, cluster: Any, worker: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    asked, log, found = asked_of(tiny_base, 44), tmp_path / "log", []
+    requests = requests_for(tiny_base, 44)
+    disruption = Disruption(tmp_path, 20, kill_worker)
     with caplog.at_level(logging.WARNING, "guardreasoner"):
-        for part in ray_generator(tiny_base, log).parts(asked):
-            found.append(part)
-            if len(found) == 5:
-                kill(worker)
-    assert found == local_parts(tiny_base, asked)
-    nodes = [node for node, _, _ in begun(log)]
-    assert len(set(nodes)) == 2
-    assert len(set(nodes[-3:])) == 1
-    assert len(nodes) > len(found)
-    # no node had room for a second actor, so the one that was lost could not be started again
-    (said,) = caplog.messages
-    assert "a machine was lost" in said
-    assert said.endswith("go on with room for 1 actors")
-    cluster.remove_node(worker)
+        groups = list(gated(tiny_base, tmp_path, 20, patience=0.5).generate_groups(requests))
+    disruption.join()
+    assert groups == local_groups(tiny_base, requests)
+    lost = disruption.lost
+    assert lost is not None
+    later = starts(tmp_path)[disruption.starts_before :]
+    assert lost.record in [start.record for start in later]
+    assert lost.node not in {start.node for start in later}
+    # no node has room for a second actor, so generation continues with one
+    (message,) = caplog.messages
+    assert "a node was lost" in message
+    assert message.endswith("room for 1 actors")
+    cluster.nodes.remove_node(cluster.worker)

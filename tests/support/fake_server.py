@@ -1,8 +1,8 @@
-"""A teacher's server for tests: real HTTP on a free port, scripted faults, and a memory of all that it was asked.
+"""A fake OpenAI-compatible server for tests: real HTTP on a free port, scripted faults, and a log of all requests.
 
     python -m tests.support.fake_server --faults 0.3
 
-prints its address and serves until it is killed; ``GET /seen`` returns what it remembers as JSON.
+prints its address and serves until it is killed; ``GET /seen`` returns the log as JSON.
 """
 
 import argparse
@@ -13,55 +13,57 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from guardreasoner.tasks import GUARD_TASKS, NO_VERDICT
 
 FAULTS = ("429", "500", "timeout", "cut", "fewer", "garbage")
-MODEL = "fake-teacher"
+QUICK_FAULTS = tuple(fault for fault in FAULTS if fault != "timeout")
+"""Faults that are immediate; a "timeout" takes as long as the client waits."""
 
 Script = Callable[[str, int], str | None]
-"""Prompt and how often it was asked before -> a fault, a status such as "404" (and an error code after it), or None."""
+"""Takes a prompt and how often it was requested before; returns a fault, a status such as "404" (optionally followed by
+an error code), or None."""
 
 Say = Callable[[str, int], str]
-"""Prompt and how often it was *answered* before -> a text."""
+"""Takes a prompt and how often it was *answered* before; returns a text."""
 
 
 def trace(prompt: str, times: int = 0) -> str:
-    """Return a faultless trace for the verdicts that a prompt names, a line each; the others are None."""
+    """Return a valid trace for the verdicts that a prompt lists, one per line; the other verdicts are None."""
     lines = []
     for number in range(1, len(GUARD_TASKS) + 1):
         lines += [f"# Task {number}", "## Reasoning Step 1: I look at it.", "## Reasoning Step 2: It is so.", ""]
     lines.append("Answers:")
     for task in GUARD_TASKS:
-        found = re.findall(rf"^{task.key}: ({'|'.join(task.labels)})$", prompt, re.MULTILINE)
-        lines.append(f"{task.key}: {found[0] if found else NO_VERDICT}")
+        labels = re.findall(rf"^{task.key}: ({'|'.join(task.labels)})$", prompt, re.MULTILINE)
+        lines.append(f"{task.key}: {labels[0] if labels else NO_VERDICT}")
     return "\n".join(lines)
 
 
-def at_random(share: float, seed: int = 0) -> Script:
-    """Return a script that is the same in every run: this share of all requests meets one of the faults."""
+def random_faults(share: float, faults: Sequence[str] = FAULTS, seed: int = 0) -> Script:
+    """Return a reproducible script by which a share of all requests meets one of the faults."""
 
     def script(prompt: str, times: int) -> str | None:
         rng = random.Random(f"{seed}/{times}/{prompt}")
-        return rng.choice(FAULTS) if rng.random() < share else None
+        return rng.choice(faults) if rng.random() < share else None
 
     return script
 
 
 @dataclass
 class Seen:
-    """What a server remembers.
+    """The server's log.
 
     Args:
-        asked: requests by prompt.
-        answered: whole replies by prompt.
-        faults: by kind.
-        bodies: the requests, in order.
-        times: when they came, in seconds, by prompt.
-        most: requests in flight at once, at most.
+        asked: number of requests by prompt.
+        answered: number of complete replies by prompt.
+        faults: number of faults by kind.
+        bodies: request bodies, in order.
+        times: arrival times of the requests by prompt, in seconds.
+        most: maximum number of requests in flight.
     """
 
     asked: Counter[str] = field(default_factory=Counter)
@@ -76,13 +78,14 @@ class FakeServer:
     """A server in a thread; use it as a context manager.
 
     Args:
-        script: its faults.
-        say: its answers.
-        latency: seconds that an answer takes.
-        retry_after: header of a 429.
-        hold: seconds that a "timeout" takes at most; it ends when the client leaves.
-        key: refuse other keys.
-        keep: remember bodies and times; a long run does without.
+        script: decides the faults.
+        say: decides the answers.
+        latency: seconds before a reply.
+        fill: the first replies are held back until this many requests are in flight, at most 60 seconds.
+        retry_after: Retry-After header of a 429.
+        hold: maximum seconds of a "timeout"; it ends earlier if the client disconnects.
+        key: the only API key that is accepted; None accepts every key.
+        log_bodies: whether request bodies and times are logged; long runs do without.
     """
 
     def __init__(
@@ -90,15 +93,17 @@ class FakeServer:
         script: Script = lambda prompt, times: None,
         say: Say = trace,
         latency: float = 0.0,
+        fill: int = 1,
         retry_after: str = "0.02",
         hold: float = 30.0,
         key: str | None = None,
-        keep: bool = True,
+        log_bodies: bool = True,
     ) -> None:
-        self.script, self.say, self.latency = script, say, latency
-        self.retry_after, self.hold, self.key, self.keep = retry_after, hold, key, keep
+        self.script, self.say, self.latency, self.fill = script, say, latency, fill
+        self.retry_after, self.hold, self.key, self.log_bodies = retry_after, hold, key, log_bodies
         self.seen = Seen()
         self._in_flight = 0
+        self._filled = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -122,17 +127,17 @@ class FakeServer:
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
-                line, *rest = head.decode().split("\r\n")
-                headers = {name.lower(): value for name, _, value in (one.partition(": ") for one in rest)}
+                request_line, *header_lines = head.decode().split("\r\n")
+                headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in header_lines)}
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
-                method, path, _ = line.split()
+                method, path, _ = request_line.split()
                 if method == "POST":
                     await self._completion(path, headers, json.loads(body), reader, writer)
                 else:
                     _reply(writer, 200, vars(self.seen) if path.endswith("/seen") else {"object": "list", "data": []})
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client has left
+            pass  # the client has disconnected
         finally:
             writer.close()
 
@@ -148,19 +153,22 @@ class FakeServer:
         prompt = body["messages"][0]["content"] if chat else body["prompt"]
         seen, times = self.seen, self.seen.asked[prompt]
         seen.asked[prompt] += 1
-        if self.keep:
+        if self.log_bodies:
             seen.bodies.append(body)
             seen.times.setdefault(prompt, []).append(time.monotonic())
         self._in_flight += 1
         seen.most = max(seen.most, self._in_flight)
+        if self._in_flight >= self.fill:
+            self._filled.set()
         try:
+            await asyncio.wait_for(self._filled.wait(), 60)
             fault = self.script(prompt, times)
             if self.key is not None and headers.get("authorization") != f"Bearer {self.key}":
                 fault = "401"
             if fault is not None:
                 seen.faults[fault] += 1
             if fault == "timeout":
-                # the client sends nothing more, so the read ends when it leaves
+                # the client sends nothing more, so this read ends when it disconnects
                 await asyncio.wait_for(reader.read(1), self.hold)
                 raise ConnectionError
             await asyncio.sleep(self.latency)
@@ -188,13 +196,14 @@ class FakeServer:
 
     def _choice(self, chat: bool, prompt: str, number: int) -> dict[str, Any]:
         text = self.say(prompt, self.seen.answered[prompt])
-        said = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-        return {"index": number, "finish_reason": "stop", **said}
+        content = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+        return {"index": number, "finish_reason": "stop", **content}
 
 
 def _reply(
     writer: asyncio.StreamWriter, status: int, body: Any, headers: dict[str, str] | None = None, cut: int = 0
 ) -> None:
+    """Write a reply; its last ``cut`` bytes are left out."""
     data = (body if isinstance(body, str) else json.dumps(body)).encode()
     lines = [f"HTTP/1.1 {status} X", "content-type: application/json", f"content-length: {len(data)}"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
@@ -207,6 +216,6 @@ if __name__ == "__main__":
     parser.add_argument("--latency", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    with FakeServer(at_random(args.faults, args.seed), latency=args.latency, keep=False) as server:
+    with FakeServer(random_faults(args.faults, seed=args.seed), latency=args.latency, log_bodies=False) as server:
         print(server.base_url, flush=True)
         threading.Event().wait()

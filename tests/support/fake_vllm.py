@@ -1,7 +1,7 @@
-"""The calls of vLLM that we make, over a network of transformers: for machines without a GPU.
+"""A fake of vLLM for machines without a GPU: the calls that we make, implemented with a transformers network.
 
-As vLLM does, it takes prompts as token ids, draws each output from a generator with the seed of its parameters, writes
-the stop token into the ids of an output, and refuses arguments that it does not know and prompts that are too long.
+Like vLLM, it takes prompts as token ids, samples each output from an RNG seeded by its parameters, includes the stop
+token in the output ids, and refuses unknown arguments and prompts that are too long.
 """
 
 import sys
@@ -21,7 +21,7 @@ KNOWN = ("seed", "enable_prefix_caching", "enable_lora", "max_lora_rank", "gpu_m
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How an output is drawn."""
+    """Sampling parameters of one output."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -33,7 +33,7 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class LoRARequest:
-    """An adapter that is applied."""
+    """The adapter of a call."""
 
     lora_name: str
     lora_int_id: int
@@ -50,15 +50,15 @@ class Output:
 
 @dataclass
 class RequestOutput:
-    """What a prompt is answered with."""
+    """The outputs of one prompt."""
 
     outputs: list[Output]
 
 
 class LLM:
-    """A network that answers; every one that is made can be found in ``made``."""
+    """The engine; ``instances`` lists all that were created since :func:`install`."""
 
-    made: list["LLM"]
+    instances: list["LLM"]
 
     def __init__(
         self, model: str, tokenizer: str, dtype: str, max_model_len: int | None = None, **arguments: Any
@@ -66,11 +66,12 @@ class LLM:
         if unknown := [name for name in arguments if name not in KNOWN]:
             raise TypeError(f"EngineArgs.__init__() got an unexpected keyword argument '{unknown[0]}'")
         self.arguments = {"model": model, "tokenizer": tokenizer, "dtype": dtype, **arguments}
-        self.longest = max_model_len
+        self.max_model_len = max_model_len
         self.network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
-        self.asked: list[int] = []
-        self.made.append(self)
+        self.calls: list[int] = []
+        """Number of prompts in each call of ``generate``."""
+        self.instances.append(self)
 
     @torch.inference_mode()
     def generate(
@@ -81,23 +82,25 @@ class LLM:
         use_tqdm: bool = True,
         lora_request: LoRARequest | None = None,
     ) -> list[RequestOutput]:
-        """Return an output for each prompt, in their order."""
+        """Return one output per prompt, in order."""
         assert not use_tqdm
         network = self.network
         if lora_request is not None:
             assert self.arguments["enable_lora"]
             network = PeftModel.from_pretrained(network, lora_request.lora_path)
-        self.asked.append(len(prompts))
+        self.calls.append(len(prompts))
         return [
             RequestOutput([self._output(network, prompt["prompt_token_ids"], params)])
             for prompt, params in zip(prompts, sampling_params, strict=True)
         ]
 
     def _output(self, network: Any, prompt: list[int], params: SamplingParams) -> Output:
-        if self.longest is not None and len(prompt) > self.longest:
-            raise ValueError(f"The decoder prompt (length {len(prompt)}) is longer than the maximum of {self.longest}.")
+        if self.max_model_len is not None and len(prompt) > self.max_model_len:
+            raise ValueError(
+                f"The decoder prompt (length {len(prompt)}) is longer than the maximum of {self.max_model_len}."
+            )
         assert params.seed is not None
-        drawing, output = torch.Generator().manual_seed(params.seed), Output()
+        rng, output = torch.Generator().manual_seed(params.seed), Output()
         while len(output.token_ids) < params.max_tokens:
             logits = network(torch.tensor([[*prompt, *output.token_ids]])).logits[0, -1]
             if params.temperature == 0:
@@ -105,7 +108,7 @@ class LLM:
             else:
                 probabilities, ids = (logits / params.temperature).softmax(-1).sort(descending=True)
                 probabilities[probabilities.cumsum(0) - probabilities >= params.top_p] = 0
-                token = int(ids[torch.multinomial(probabilities, 1, generator=drawing)])
+                token = int(ids[torch.multinomial(probabilities, 1, generator=rng)])
             output.token_ids.append(token)
             if token in params.stop_token_ids:
                 output.finish_reason = "stop"
@@ -114,15 +117,15 @@ class LLM:
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> list[LLM]:
-    """Let ``import vllm`` find this module; return the list of the engines that will be made."""
-    LLM.made = []
+    """Make ``import vllm`` find this module; return the list that receives each created engine."""
+    LLM.instances = []
     vllm, lora, request = (types.ModuleType(name) for name in ("vllm", "vllm.lora", "vllm.lora.request"))
     vllm.LLM, vllm.SamplingParams, request.LoRARequest = LLM, SamplingParams, LoRARequest  # type: ignore[attr-defined]
     for module in (vllm, lora, request):
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    return LLM.made
+    return LLM.instances
 
 
-def folder_of(llm: LLM) -> Path:
-    """Return the folder whose weights an engine has read."""
+def model_folder(llm: LLM) -> Path:
+    """Return the folder from which an engine read its weights."""
     return Path(llm.arguments["model"])

@@ -1,8 +1,9 @@
-"""Engines that tests let run in actors of Ray; in a file of their own, as every actor has to import it."""
+"""Engines for tests of Ray; in a module of their own, because every actor has to import them."""
 
 import os
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from guardreasoner.generators import Completion, Request
 from guardreasoner.generators.local import LocalGenerator
@@ -10,36 +11,43 @@ from guardreasoner.model.backbone import Backbone
 
 NEW = 16
 CHUNK = 4
+GATE_DEADLINE = 300.0
+"""Seconds after which a closed gate is an error."""
 
 
-class Logged(LocalGenerator):
-    """Writes into a file which process begins which chunk on which node, and takes its time.
+class GatedGenerator(LocalGenerator):
+    """Logs node, process and first record of each chunk, then waits before later chunks until a gate is opened.
 
     Args:
         backbone: the model.
-        log: the file.
-        seconds: that a chunk takes at least.
+        folder: where ``log`` is written and the file ``gate`` is awaited.
+        free: chunks whose first record is below this number do not wait.
     """
 
-    def __init__(self, backbone: Backbone, log: str, seconds: float = 0.0) -> None:
+    def __init__(self, backbone: Backbone, folder: str, free: int) -> None:
         super().__init__(backbone, NEW, chunk=CHUNK)
-        self.log = log
-        self.seconds = seconds
+        self.folder = folder
+        self.free = free
 
-    def parts(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
+    def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
         import ray
 
-        asked = list(requests)
-        with open(self.log, "a") as file:
-            file.write(f"{ray.get_runtime_context().get_node_id()} {os.getpid()} {asked[0].record_id}\n")
-        time.sleep(self.seconds)
-        yield from super().parts(asked)
+        chunk = list(requests)
+        first, gate = chunk[0].record_id, Path(self.folder, "gate")
+        with open(Path(self.folder, "log"), "a") as file:
+            file.write(f"{ray.get_runtime_context().get_node_id()} {os.getpid()} {first}\n")
+        deadline = time.monotonic() + GATE_DEADLINE
+        while int(first.rpartition("/")[2]) >= self.free and not gate.exists():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{gate} was not opened")
+            time.sleep(0.05)
+        yield from super().generate_groups(chunk)
 
 
-class Broken(LocalGenerator):
-    """Cannot answer."""
+class FailingGenerator(LocalGenerator):
+    """Raises an error on every request."""
 
     needs_weights = False
 
-    def parts(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
+    def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
         raise RuntimeError("CUDA out of memory\nand more lines")

@@ -91,11 +91,13 @@ class Scripted(Generator):
         self.records = {record.id: record for record in records}
         self.say = say
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Yield one output per seed."""
+    def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
+        """Yield one output per seed, a group per request."""
         for request in requests:
-            for index in range(len(request.seeds)):
-                yield Completion(request.record_id, index, self.say(self.records[request.record_id], index))
+            yield [
+                Completion(request.record_id, index, self.say(self.records[request.record_id], index))
+                for index in range(len(request.seeds))
+            ]
 
 
 def make_tiny_base(folder: Path, hidden_size: int = 16) -> Path:

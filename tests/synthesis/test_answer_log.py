@@ -1,4 +1,4 @@
-"""The file of paid answers."""
+"""The append-only log of a teacher's answers."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.synthesis.answer_log import AnswerLog
 
 
-def row(record: str, attempt: int = 0, key: str = "k", text: str = "said") -> dict[str, Any]:
+def row(record: str, attempt: int = 0, key: str = "k", text: str = "an answer") -> dict[str, Any]:
     return {
         "key": key,
         "record_id": record,
@@ -26,50 +26,50 @@ def row(record: str, attempt: int = 0, key: str = "k", text: str = "said") -> di
     }
 
 
-def written(path: Path, *rows: dict[str, Any]) -> Path:
+def written_log(path: Path, *rows: dict[str, Any]) -> Path:
     answer_log = AnswerLog(path)
     answer_log.open()
-    for one in rows:
-        answer_log.append(one)
+    for answer in rows:
+        answer_log.append(answer)
     answer_log.close()
     return path
 
 
 def test_answers_are_found_by_record_and_key(tmp_path: Path) -> None:
-    path = written(tmp_path / "new" / "a.jsonl", row("a"), row("b", key="other"), row("a", 1, text="später\n"))
+    path = written_log(tmp_path / "new" / "a.jsonl", row("a"), row("b", key="other"), row("a", 1, text="später\n"))
     answer_log = AnswerLog(path)
     assert answer_log.open() == 0
-    found = list(answer_log.rows("a", "k"))
-    assert [one["attempt"] for _, one in found] == [0, 1]
-    assert answer_log.at(found[1][0])["text"] == "später\n"
+    rows = list(answer_log.rows("a", "k"))
+    assert [answer["attempt"] for _, answer in rows] == [0, 1]
+    assert answer_log.row_at(rows[1][0])["text"] == "später\n"
     assert list(answer_log.rows("b", "k")) == list(answer_log.rows("c", "k")) == []
-    place = answer_log.append(row("c", text="last"))
-    assert answer_log.at(place)["text"] == "last"
+    offset = answer_log.append(row("c", text="last"))
+    assert answer_log.row_at(offset)["text"] == "last"
     assert (answer_log.answers, answer_log.counted, answer_log.characters, answer_log.prompt_tokens) == (4, 4, 160, 40)
     answer_log.close()
     assert len(path.read_text().splitlines()) == 4
 
 
 @given(st.integers(1, 120))
-def test_a_torn_last_line_is_cut_off(tmp_path_factory: pytest.TempPathFactory, torn: int) -> None:
-    path = written(tmp_path_factory.mktemp("torn") / "a.jsonl", row("a"), row("b"))
-    whole = path.read_bytes()
+def test_a_torn_last_line_is_removed(tmp_path_factory: pytest.TempPathFactory, torn: int) -> None:
+    path = written_log(tmp_path_factory.mktemp("torn") / "a.jsonl", row("a"), row("b"))
+    complete = path.read_bytes()
     tail = json.dumps(row("c")).encode()[:torn]
-    path.write_bytes(whole + tail)
+    path.write_bytes(complete + tail)
     reader = AnswerLog(path)
-    assert reader.read() == len(whole)
-    assert path.read_bytes() == whole + tail  # reading mends nothing
+    assert reader.read() == len(complete)
+    assert path.read_bytes() == complete + tail  # reading changes nothing
     answer_log = AnswerLog(path)
     assert answer_log.open() == len(tail)
-    place = answer_log.append(row("d"))
-    assert place == len(whole)
-    assert answer_log.at(place)["record_id"] == "d"
+    offset = answer_log.append(row("d"))
+    assert offset == len(complete)
+    assert answer_log.row_at(offset)["record_id"] == "d"
     answer_log.close()
     assert [json.loads(line)["record_id"] for line in path.read_text().splitlines()] == ["a", "b", "d"]
 
 
-def test_what_a_failing_disk_leaves_at_the_end_is_cut_off(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.jsonl", row("a"))
+def test_null_bytes_at_the_end_are_removed(tmp_path: Path) -> None:
+    path = written_log(tmp_path / "a.jsonl", row("a"))
     path.write_bytes(path.read_bytes() + b"\0" * 64 + b"\n")
     answer_log = AnswerLog(path)
     assert answer_log.open() == 65
@@ -77,15 +77,15 @@ def test_what_a_failing_disk_leaves_at_the_end_is_cut_off(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("line", ["{", "[1]", '{"key": "k"}'])
-def test_a_broken_line_in_the_middle_is_an_error(tmp_path: Path, line: str) -> None:
-    path = written(tmp_path / "a.jsonl", row("a"), row("b"))
+def test_a_broken_line_in_the_middle_is_reported(tmp_path: Path, line: str) -> None:
+    path = written_log(tmp_path / "a.jsonl", row("a"), row("b"))
     first, second = path.read_text().splitlines()
     path.write_text(f"{first}\n{line}\n{second}\n")
     with pytest.raises(InputError, match=r"a\.jsonl:2: not an answer"):
         AnswerLog(path).read()
 
 
-def test_two_runs_cannot_pay_for_the_same(tmp_path: Path) -> None:
+def test_two_runs_cannot_write_to_one_log(tmp_path: Path) -> None:
     answer_log = AnswerLog(tmp_path / "a.jsonl")
     answer_log.open()
     with pytest.raises(InputError, match="another run is writing here"):
@@ -98,13 +98,13 @@ def test_two_runs_cannot_pay_for_the_same(tmp_path: Path) -> None:
     again.close()
 
 
-def test_a_run_without_an_answer_leaves_nothing(tmp_path: Path) -> None:
-    written(tmp_path / "folder" / "a.jsonl")
+def test_a_log_without_answers_is_removed(tmp_path: Path) -> None:
+    written_log(tmp_path / "folder" / "a.jsonl")
     assert not (tmp_path / "folder").exists()
 
 
-def test_uncounted_answers_measure_nothing(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.jsonl", row("a") | {"prompt_tokens": None, "completion_tokens": None})
+def test_answers_without_token_counts_are_not_summed(tmp_path: Path) -> None:
+    path = written_log(tmp_path / "a.jsonl", row("a") | {"prompt_tokens": None, "completion_tokens": None})
     answer_log = AnswerLog(path)
     answer_log.read()
     assert (answer_log.answers, answer_log.counted, answer_log.characters) == (1, 0, 0)

@@ -1,4 +1,4 @@
-"""A teacher's prompt, and the traces that must not be learned from."""
+"""The teacher's prompt, and the checks of its traces."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,13 @@ from guardreasoner.errors import InputError
 from guardreasoner.prompts import target
 from guardreasoner.records import Record
 from guardreasoner.sources.embedded import Embedded
-from guardreasoner.synthesis.prompt import betrayals, check_steps, faults, numbered, prompt_from
+from guardreasoner.synthesis.prompt import (
+    betrayals,
+    check_step_pattern,
+    compile_template,
+    faults,
+    has_numbered_steps,
+)
 from guardreasoner.tasks import GUARD_TASKS
 
 RECORD = Record(
@@ -42,9 +48,9 @@ GOOD = STEPS + ANSWERS
         "The verdict given to me is harmful.",
     ],
 )
-def test_a_betrayal_is_found(text: str) -> None:
+def test_phrases_that_betray_the_answer_are_found(text: str) -> None:
     assert len(betrayals(text)) == 1
-    assert betrayals(text, text) == []  # it may be a quotation
+    assert betrayals(text, text) == []  # a quotation
 
 
 @pytest.mark.parametrize(
@@ -60,31 +66,31 @@ def test_a_betrayal_is_found(text: str) -> None:
         "The user was told to leave.",
     ],
 )
-def test_ordinary_words_are_no_betrayal(text: str) -> None:
+def test_ordinary_phrases_are_not_reported(text: str) -> None:
     assert betrayals(text) == []
 
 
-def test_a_phrase_is_told_once_and_in_small_letters() -> None:
+def test_phrases_are_reported_once_in_lower_case() -> None:
     assert betrayals("Ground Truth, ground\ntruth. The annotator.") == ["ground truth", "annotator"]
 
 
-def test_a_good_trace_has_no_fault() -> None:
+def test_a_valid_trace_has_no_fault() -> None:
     assert faults(GOOD, RECORD, GUARD_TASKS) == []
 
 
-@pytest.mark.parametrize("word", ["harmful", "unharmful", "None", "none"])
-def test_a_task_without_a_label_is_left_to_the_teacher(word: str) -> None:
-    assert faults(GOOD.replace("Response: unharmful", f"Response: {word}"), RECORD, GUARD_TASKS) == []
+@pytest.mark.parametrize("label", ["harmful", "unharmful", "None", "none"])
+def test_any_label_is_accepted_for_a_task_without_a_gold_label(label: str) -> None:
+    assert faults(GOOD.replace("Response: unharmful", f"Response: {label}"), RECORD, GUARD_TASKS) == []
 
 
 @pytest.mark.parametrize(
-    ("trace", "finish_reason", "found"),
+    ("trace", "finish_reason", "expected"),
     [
         (GOOD, "length", ["cut off"]),
         ("", None, ["no verdict on request", "no verdict on completion", "no reasoning"]),
-        (GOOD.replace("Request: unharmful", "Request: harmful"), "stop", ["other verdict on request"]),
+        (GOOD.replace("Request: unharmful", "Request: harmful"), "stop", ["wrong verdict on request"]),
         (GOOD.replace("Completion: compliance", "Completion: both"), "stop", ["no verdict on completion"]),
-        (GOOD.replace("Response: unharmful", "Response: bad"), "stop", ["no permitted word for response: bad"]),
+        (GOOD.replace("Response: unharmful", "Response: bad"), "stop", ["invalid label for response: bad"]),
         (GOOD + "\nI hope this helps!", "stop", ["no verdict on request", "no verdict on completion"]),
         (ANSWERS, "stop", ["no reasoning"]),
         ("# Task 1\n\n---\n# Task 2\n" + ANSWERS, "stop", ["no reasoning"]),
@@ -93,11 +99,11 @@ def test_a_task_without_a_label_is_left_to_the_teacher(word: str) -> None:
         (GOOD.replace("a repair", "as labeled"), "stop", ["betrays the answer: as labeled"]),
     ],
 )
-def test_a_fault_is_told(trace: str, finish_reason: str | None, found: list[str]) -> None:
-    assert faults(trace, RECORD, GUARD_TASKS, finish_reason=finish_reason) == found
+def test_faults_are_reported(trace: str, finish_reason: str | None, expected: list[str]) -> None:
+    assert faults(trace, RECORD, GUARD_TASKS, finish_reason=finish_reason) == expected
 
 
-def test_steps_need_not_be_looked_at() -> None:
+def test_the_check_of_steps_can_be_changed_or_skipped() -> None:
     assert faults("It is a repair." + ANSWERS, RECORD, GUARD_TASKS, steps=None) == []
     assert faults("1) It is a repair." + ANSWERS, RECORD, GUARD_TASKS, steps=r"^(\d+)\)") == []
 
@@ -106,50 +112,52 @@ def test_steps_need_not_be_looked_at() -> None:
 def test_numbering_restarts_under_each_task(counts: list[int], opened: bool, end: str) -> None:
     sections = ["".join(f"## Reasoning Step {step}{end}" for step in range(1, count + 1)) for count in counts]
     trace = "".join(f"# Task {number}\n{section}" for number, section in enumerate(sections, start=1))
-    assert numbered(trace.removeprefix("# Task 1\n") if opened else trace)
-    assert numbered(trace + "# Task 1 Conclusion\nso\n")
-    last = f"Step {counts[-1]}{end}"
-    wrong = trace[: -len(last)] + f"Step {counts[-1] + 1}{end}"
-    assert not numbered(wrong)
-    assert not numbered(trace + "# Task 9\nno step\n")
+    assert has_numbered_steps(trace.removeprefix("# Task 1\n") if opened else trace)
+    assert has_numbered_steps(trace + "# Task 1 Conclusion\nso\n")
+    last_step = f"Step {counts[-1]}{end}"
+    skipped = trace[: -len(last_step)] + f"Step {counts[-1] + 1}{end}"
+    assert not has_numbered_steps(skipped)
+    assert not has_numbered_steps(trace + "# Task 9\nno step\n")
 
 
-def test_the_embedded_traces_have_no_fault() -> None:
+def test_traces_of_the_embedded_records_have_no_fault() -> None:
     for record in Embedded().records("test"):
         assert faults(target(record, GUARD_TASKS), record, GUARD_TASKS) == []
 
 
-def test_the_published_traces_that_betray_their_answer_are_found(shared_data: Path) -> None:
+def test_known_betrayals_in_the_published_traces_are_found(shared_data: Path) -> None:
     rows = [
         json.loads(line)
         for file in sorted((shared_data / "predictions").glob("*B/*/generated_predictions.jsonl"))
         for line in file.read_text(encoding="utf-8").strip().split("\n")
     ]
-    found = [betrayals(row["predict"], row["prompt"]) for row in rows]
-    assert [phrases for phrases in found if phrases] == [["ground truth"]] * 53
-    well_numbered = sum(numbered(row["predict"]) for row in rows)
+    phrases_by_row = [betrayals(row["predict"], row["prompt"]) for row in rows]
+    assert [phrases for phrases in phrases_by_row if phrases] == [["ground truth"]] * 53
+    well_numbered = sum(has_numbered_steps(row["predict"]) for row in rows)
     assert well_numbered / len(rows) > 0.95
 
 
-def test_a_template_sees_what_is_known() -> None:
+def test_a_template_may_use_all_documented_names() -> None:
     template = (
         "{{ prompt }}|{{ response }}|{% for t in known %}{{ t.key }}={{ labels[t.name] }};{% endfor %}"
         "|{{ unknown | map(attribute='name') | join(',') }}|{{ record.id }}|{{ tasks | length }}|{{ answers }}"
     )
-    rendered = prompt_from(template, GUARD_TASKS)(RECORD)
+    rendered = compile_template(template, GUARD_TASKS)(RECORD)
     assert rendered.startswith("How do I mend it?|Use glue.|Request=unharmful;Completion=compliance;|response|r|3|")
     assert rendered.endswith("Answers:\nRequest: unharmful\nCompletion: compliance\nResponse: None")
-    both = prompt_from("{{ instruction }}{{ conversation }}", GUARD_TASKS)(RECORD)
+    both = compile_template("{{ instruction }}{{ conversation }}", GUARD_TASKS)(RECORD)
     assert "finish three tasks" in both
     assert "AI assistant:\nUse glue." in both
 
 
-def test_a_users_text_is_no_template() -> None:
-    assert prompt_from("{{ prompt }}", GUARD_TASKS)(Record("r", "{{ 7 * 7 }} {% raw %}")) == "{{ 7 * 7 }} {% raw %}"
+def test_template_syntax_in_a_record_is_not_rendered() -> None:
+    assert (
+        compile_template("{{ prompt }}", GUARD_TASKS)(Record("r", "{{ 7 * 7 }} {% raw %}")) == "{{ 7 * 7 }} {% raw %}"
+    )
 
 
 @pytest.mark.parametrize(
-    ("template", "says"),
+    ("template", "message"),
     [
         ("{% if %}", "line 1"),
         ("a\n{{ promt }}", "'promt' is undefined"),
@@ -158,19 +166,19 @@ def test_a_users_text_is_no_template() -> None:
         ("{{ 1 / 0 }}", "division"),
     ],
 )
-def test_a_wrong_template_is_one_line(template: str, says: str) -> None:
+def test_an_invalid_template_is_reported_in_one_line(template: str, message: str) -> None:
     with pytest.raises(InputError, match=r"model\.template: ") as caught:
-        prompt_from(template, GUARD_TASKS)(RECORD)
-    assert says in str(caught.value)
+        compile_template(template, GUARD_TASKS)(RECORD)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("pattern", ["(", "Step", r"(a)(\d)"])
-def test_a_wrong_step_pattern_is_one_line(pattern: str) -> None:
+def test_an_invalid_step_pattern_is_reported(pattern: str) -> None:
     with pytest.raises(InputError, match=r"model\.steps"):
-        check_steps(pattern)
+        check_step_pattern(pattern)
 
 
-def test_steps_are_looked_for_in_linear_time() -> None:
-    # a pattern that looks for its beginning across lines takes minutes for this
-    assert not numbered("\n" * 200_000)
+def test_steps_are_found_in_linear_time() -> None:
+    # with a heading pattern that matches across lines this takes minutes
+    assert not has_numbered_steps("\n" * 200_000)

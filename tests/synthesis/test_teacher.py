@@ -1,4 +1,4 @@
-"""A teacher's run over records: what is kept, asked again, refused, resumed and written."""
+"""A teacher's run over records: which traces are kept, asked again and refused, and how a run is resumed."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.generators.server import ServerGenerator
 from guardreasoner.prompts import parse
 from guardreasoner.records import read_jsonl, read_records, read_rollouts
+from guardreasoner.synthesis import EstimatesCost, WritesOutput
 from guardreasoner.synthesis.teacher import CostEstimator, Prices, TeacherModule
 from guardreasoner.tasks import GUARD_TASKS
 from guardreasoner.training.reasoning_data import ReasoningDataModule
@@ -31,8 +32,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def teacher(base_url: str, folder: Path, **changes: Any) -> TeacherModule:
-    served = {"concurrency": 4, "timeout": 2.0, "pause": 0.01, "attempts": 3, **changes.pop("server", {})}
-    generator = ServerGenerator(base_url=base_url, model=served.pop("model", "fake-teacher"), **served)
+    settings = {"concurrency": 4, "timeout": 60.0, "pause": 0.01, "attempts": 3, **changes.pop("server", {})}
+    generator = ServerGenerator(base_url=base_url, model=settings.pop("model", "fake-teacher"), **settings)
     return TeacherModule(generator, changes.pop("template", TEMPLATE), str(folder), **changes)
 
 
@@ -41,16 +42,16 @@ def run(module: TeacherModule | Any, chunk: int = 5) -> None:
     trainer.predict(module, datamodule=ReasoningDataModule(TinySource(), chunk_size=chunk), return_predictions=False)
 
 
-def record_of(prompt: str) -> str:
+def record_id(prompt: str) -> str:
     return prompt.splitlines()[0]
 
 
-def numbered(prompt: str) -> int:
-    return int(record_of(prompt).rpartition("/")[2])
+def record_number(prompt: str) -> int:
+    return int(record_id(prompt).rpartition("/")[2])
 
 
-def test_what_is_kept_is_a_folder_of_right_rollouts(folder: Path) -> None:
-    with FakeServer(latency=0.02) as server:
+def test_the_output_is_a_folder_of_correct_rollouts(folder: Path) -> None:
+    with FakeServer(fill=4) as server:
         run(teacher(server.base_url, folder))
     records, rollouts = read_records(folder / "records.jsonl"), read_rollouts(folder / "rollouts.jsonl")
     assert {record.id for record in records} == {record.id for record in RECORDS}
@@ -63,11 +64,11 @@ def test_what_is_kept_is_a_folder_of_right_rollouts(folder: Path) -> None:
     assert {(r.model, r.index, r.seed) for r in rollouts} == {("fake-teacher", 0, 0)}
     assert len({r.fingerprint for r in rollouts}) == 1
     assert (folder / "refused.jsonl").read_text() == ""
-    assert server.seen.most == 4  # slots stay full from chunk to chunk
+    assert server.seen.most == 4
 
 
-def test_the_folder_is_reasoning_to_learn(folder: Path) -> None:
-    with FakeServer(lambda prompt, times: "400" if numbered(prompt) == 3 else None) as server:
+def test_the_output_can_be_used_for_training(folder: Path) -> None:
+    with FakeServer(lambda prompt, times: "400" if record_number(prompt) == 3 else None) as server:
         run(teacher(server.base_url, folder))
     data = ReasoningDataModule(TinySource(), rollouts=[str(folder)])
     reasoned = list(data.records_with_reasoning("train", GUARD_TASKS))
@@ -75,32 +76,33 @@ def test_the_folder_is_reasoning_to_learn(folder: Path) -> None:
     assert (reasoned[0].reasoning or "").startswith("# Task 1\n## Reasoning Step 1")
 
 
-def test_a_refused_trace_is_asked_again_with_another_seed(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_record_is_asked_again_with_another_seed_after_a_refused_trace(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def say(prompt: str, times: int) -> str:
-        if numbered(prompt) % 4 == 0 and times < 2:
+        if record_number(prompt) % 4 == 0 and times < 2:
             return trace(prompt).replace("It is so", "It is so, as labeled")
-        if numbered(prompt) == 5:
+        if record_number(prompt) == 5:
             return trace(prompt).replace("Request: unharmful", "Request: harmful")
         return trace(prompt)
 
     with FakeServer(say=say) as server, caplog.at_level("INFO", "guardreasoner"):
         run(teacher(server.base_url, folder, ask_again=2))
-    asked = {record_of(prompt): count for prompt, count in server.seen.asked.items()}
+    asked = {record_id(prompt): count for prompt, count in server.seen.asked.items()}
     assert asked == {r.id: 3 if n % 4 == 0 or n == 5 else 1 for n, r in enumerate(RECORDS)}
     assert len({body["seed"] for body in server.seen.bodies}) == len(server.seen.bodies)
     [refused] = [row for _, row in read_jsonl(folder / "refused.jsonl")]
-    assert refused == {"record_id": "train/05", "attempts": 3, "faults": ["other verdict on request"]}
+    assert refused == {"record_id": "train/05", "attempts": 3, "faults": ["wrong verdict on request"]}
     seeds = {rollout.record_id: rollout.seed for rollout in read_rollouts(folder / "rollouts.jsonl")}
     assert seeds["train/04"] == 2
     assert seeds["train/06"] == 0
-    said = caplog.text
-    assert "kept 23, refused 1, failed 0" in said
-    assert "other verdict on request: 1" in said
-    assert "tokens in this run" in said
+    assert "kept 23, refused 1, failed 0" in caplog.text
+    assert "wrong verdict on request: 1" in caplog.text
+    assert "tokens in this run" in caplog.text
 
 
-def test_a_finished_run_asks_nothing_again(folder: Path) -> None:
-    with FakeServer(say=lambda prompt, _: "no" if numbered(prompt) < 3 else trace(prompt)) as server:
+def test_a_finished_run_sends_no_requests_again(folder: Path) -> None:
+    with FakeServer(say=lambda prompt, _: "no" if record_number(prompt) < 3 else trace(prompt)) as server:
         run(teacher(server.base_url, folder))
         before, files = sum(server.seen.asked.values()), {f.name: f.read_bytes() for f in folder.iterdir()}
         run(teacher(server.base_url, folder))
@@ -108,7 +110,7 @@ def test_a_finished_run_asks_nothing_again(folder: Path) -> None:
     assert {f.name: f.read_bytes() for f in folder.iterdir()} == files
 
 
-def test_a_run_goes_on_where_its_answers_end(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_interrupted_run_asks_only_for_missing_answers(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     with FakeServer() as server:
         run(teacher(server.base_url, folder))
         file = folder / "answers.jsonl"
@@ -118,12 +120,12 @@ def test_a_run_goes_on_where_its_answers_end(folder: Path, caplog: pytest.LogCap
         server.seen.asked.clear()
         run(teacher(server.base_url, folder))
     paid = {json.loads(line)["record_id"] for line in lines[:10]}
-    assert {record_of(prompt) for prompt in server.seen.asked} == {r.id for r in RECORDS} - paid
-    assert "cut off a torn last line of 30 bytes" in caplog.text
+    assert {record_id(prompt) for prompt in server.seen.asked} == {r.id for r in RECORDS} - paid
+    assert "torn last line of 30 bytes" in caplog.text
     assert len(read_rollouts(folder / "rollouts.jsonl")) == 24
 
 
-def test_more_tries_go_on_after_those_that_there_were(folder: Path) -> None:
+def test_a_larger_ask_again_continues_after_earlier_attempts(folder: Path) -> None:
     with FakeServer(say=lambda prompt, times: "no" if times < 3 else trace(prompt)) as server:
         with pytest.raises(InputError, match="no trace was kept of 24 records; most often: no verdict on request"):
             run(teacher(server.base_url, folder, ask_again=1))
@@ -133,7 +135,7 @@ def test_more_tries_go_on_after_those_that_there_were(folder: Path) -> None:
     assert {rollout.seed for rollout in read_rollouts(folder / "rollouts.jsonl")} == {3}
 
 
-def test_checks_are_todays_and_answers_are_not_paid_for_twice(folder: Path) -> None:
+def test_changed_checks_are_applied_to_logged_answers(folder: Path) -> None:
     with FakeServer(say=lambda prompt, _: trace(prompt).replace("Reasoning Step", "Step")) as server:
         with pytest.raises(InputError, match="steps not numbered"):
             run(teacher(server.base_url, folder, ask_again=0))
@@ -145,7 +147,7 @@ def test_checks_are_todays_and_answers_are_not_paid_for_twice(folder: Path) -> N
     "change",
     [{"template": "x\n" + TEMPLATE}, {"seed": 7}, {"server": {"model": "other"}}, {"server": {"temperature": 0.1}}],
 )
-def test_another_question_is_asked_anew_and_old_answers_stay(folder: Path, change: dict[str, Any]) -> None:
+def test_other_settings_ask_anew_and_keep_the_old_answers(folder: Path, change: dict[str, Any]) -> None:
     with FakeServer() as server:
         run(teacher(server.base_url, folder))
         old = (folder / "answers.jsonl").read_text()
@@ -155,64 +157,70 @@ def test_another_question_is_asked_anew_and_old_answers_stay(folder: Path, chang
     assert len(read_rollouts(folder / "rollouts.jsonl")) == 24
 
 
-def test_a_failed_request_is_counted_and_asked_by_the_next_run(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    down = {"now": True}
-    with FakeServer(lambda prompt, _: "500" if down["now"] and numbered(prompt) == 7 else None) as server:
+def test_a_failed_request_is_counted_and_retried_by_the_next_run(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    down = {"server": True}
+    with FakeServer(lambda prompt, _: "500" if down["server"] and record_number(prompt) == 7 else None) as server:
         with caplog.at_level("INFO", "guardreasoner"):
             run(teacher(server.base_url, folder))
         assert "kept 23, refused 0, failed 1" in caplog.text
         [row] = [row for _, row in read_jsonl(folder / "refused.jsonl")]
         assert row["faults"] == ["request failed: 500 scripted 500"]
-        down["now"] = False
+        down["server"] = False
         run(teacher(server.base_url, folder))
     assert len(read_rollouts(folder / "rollouts.jsonl")) == 24
     assert sum(server.seen.asked.values()) == 23 + 3 + 1
 
 
-def test_half_a_character_can_be_written(folder: Path) -> None:
+def test_a_lone_surrogate_is_replaced(folder: Path) -> None:
     with FakeServer(say=lambda prompt, _: trace(prompt).replace("It is so", "It is so \ud83d")) as server:
         run(teacher(server.base_url, folder))
     assert "so ?" in read_rollouts(folder / "rollouts.jsonl")[0].completion
 
 
-def test_an_estimate_sends_and_writes_nothing(
+def test_an_estimate_needs_no_key_and_writes_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     prices = Prices(input=2.0, output=10.0)
     module = teacher("http://127.0.0.1:9/v1", folder, prices=prices, server={"requests_per_minute": 12})
     monkeypatch.delenv("OPENAI_API_KEY")
-    estimate = module.estimator()
-    assert isinstance(estimate, CostEstimator)
+    assert isinstance(module, WritesOutput)
+    assert isinstance(module, EstimatesCost)
+    estimator = module.estimator()
+    assert isinstance(estimator, CostEstimator)
+    assert isinstance(estimator, WritesOutput)
     with caplog.at_level("INFO", "guardreasoner"):
-        run(estimate)
-    characters = sum(len(module.prompt(record)) for record in RECORDS)
+        run(estimator)
+    characters = sum(len(module.requests.prompt(record)) for record in RECORDS)
     cost = (characters / 4 * 2 + 24 * 600 * 10) / 1e6
     assert "24 records to ask fake-teacher, 0 already answered" in caplog.text
     assert f"about {characters / 4:,.0f} prompt tokens and 14,400 output tokens" in caplog.text
-    assert "guesses" in caplog.text
+    assert "assuming 4 characters per token and 600 tokens per answer" in caplog.text
     assert f"cost about {cost:.2f}; up to {3 * cost:.2f}" in caplog.text
-    assert "at least 2.0 minutes at 12 requests a minute" in caplog.text
+    assert "at least 2.0 minutes at 12 requests per minute" in caplog.text
     assert not folder.exists()
 
 
-def test_an_estimate_goes_by_what_was_measured(folder: Path) -> None:
+def test_an_estimate_uses_measured_token_counts(folder: Path) -> None:
     with FakeServer() as server:
         run(teacher(server.base_url, folder))
     file = folder / "answers.jsonl"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:6]))
-    estimate = CostEstimator(teacher("http://127.0.0.1:9/v1", folder))
-    run(estimate)
-    lines = estimate.lines()
+    estimator = teacher("http://127.0.0.1:9/v1", folder).estimator()
+    assert isinstance(estimator, CostEstimator)
+    run(estimator)
+    lines = estimator.lines()
     assert lines[0] == "18 records to ask fake-teacher, 6 already answered"
-    assert "900 output tokens, as 6 answers" in lines[1]  # 50 each
+    assert "900 output tokens, as measured on 6 answers" in lines[1]  # 50 each
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [({"ask_again": -1}, "ask_again"), ({"template": "{{"}, "template"), ({"steps": "("}, "steps")],
 )
-def test_arguments_are_checked(folder: Path, change: dict[str, Any], says: str) -> None:
-    with pytest.raises(InputError, match=says):
+def test_invalid_arguments_are_refused(folder: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         teacher("http://127.0.0.1:9/v1", folder, **change)
     with pytest.raises(InputError, match="output"):
         TeacherModule(ServerGenerator(base_url="http://127.0.0.1:9/v1", model="m"), TEMPLATE, None)

@@ -40,10 +40,10 @@ class Parrot(Generator):
     def __init__(self, backbone: Backbone, request: str = "harmful") -> None:
         self.said = answer_block({"request": request}, GUARD_TASKS)
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
         for request in requests:
-            for index in range(len(request.seeds)):
-                yield Completion(request.record_id, index, f"{index} I say it again.\n\n{self.said}")
+            indices = range(len(request.seeds))
+            yield [Completion(request.record_id, n, f"{n} I say it again.\n\n{self.said}") for n in indices]
 
 
 class HarmfulRecords(ReasoningDataModule):

@@ -1,0 +1,111 @@
+"""What a teacher has been asked about each record, and what is still to be asked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from guardreasoner.generators import Completion, Request
+from guardreasoner.generators.server import ServerGenerator
+from guardreasoner.records import Record
+from guardreasoner.synthesis.answer_log import AnswerLog
+from guardreasoner.synthesis.prompt import PromptRenderer, faults
+from guardreasoner.tasks import Task
+from guardreasoner.workflow.manifest import fingerprint
+
+
+@dataclass(slots=True)
+class PendingRecord:
+    """A record for which a trace is sought.
+
+    Args:
+        record: the record.
+        text: the teacher's prompt; emptied when the record is settled, to save memory.
+        key: hash of everything that determines the answers.
+        attempts: number of answers so far.
+        faults: faults of the latest answer.
+        accepted: offset in the answer log of the accepted answer; None if there is none.
+    """
+
+    record: Record
+    text: str
+    key: str
+    attempts: int = 0
+    faults: list[str] = field(default_factory=list)
+    accepted: int | None = None
+
+
+class TeacherRequests:
+    """Makes requests for records and checks and logs the answers.
+
+    Args:
+        generator: the server.
+        prompt: renders the teacher's prompt for a record.
+        answer_log: log of all answers.
+        tasks: tasks of the guard.
+        ask_again: how often a record is asked again after its trace was refused.
+        steps: pattern of a step heading; None skips the check of steps.
+        seed: seed of the first answer to each record; each further answer has the next seed.
+    """
+
+    def __init__(
+        self,
+        generator: ServerGenerator,
+        prompt: PromptRenderer,
+        answer_log: AnswerLog,
+        tasks: Sequence[Task],
+        ask_again: int,
+        steps: str | None,
+        seed: int,
+    ) -> None:
+        self.generator = generator
+        self.prompt = prompt
+        self.answer_log = answer_log
+        self.tasks = tasks
+        self.ask_again = ask_again
+        self.steps = steps
+        self.seed = seed
+
+    def pending(self, record: Record) -> PendingRecord:
+        """Return the state of a record, from its logged answers and the current checks."""
+        text = self.prompt(record)
+        key = fingerprint({"text": text, "seed": self.seed, **self.generator.settings})
+        pending = PendingRecord(record, text, key)
+        for offset, row in self.answer_log.rows(record.id, key):
+            pending.attempts = max(pending.attempts, row["attempt"] + 1)
+            pending.faults = self._faults(row["text"], record, row["finish_reason"])
+            if not pending.faults:
+                pending.accepted = offset
+                break
+        return pending
+
+    def is_settled(self, pending: PendingRecord) -> bool:
+        """Return whether a record has an accepted answer or no attempts left."""
+        return pending.accepted is not None or pending.attempts > self.ask_again
+
+    def request(self, pending: PendingRecord) -> Request:
+        """Return the next request for a record."""
+        return Request(pending.record.id, (), pending.text, (self.seed + pending.attempts,))
+
+    def add_answer(self, pending: PendingRecord, answer: Completion) -> None:
+        """Log an answer, check it, and update the state of its record."""
+        # a lone surrogate is valid in JSON but cannot be written to a UTF-8 file
+        text = answer.text.encode("utf-8", "replace").decode()
+        pending.faults = self._faults(text, pending.record, answer.finish_reason)
+        offset = self.answer_log.append(
+            {
+                "key": pending.key,
+                "record_id": pending.record.id,
+                "attempt": pending.attempts,
+                "text": text,
+                "finish_reason": answer.finish_reason,
+                "faults": pending.faults,
+                "characters": len(pending.text),
+                "prompt_tokens": answer.prompt_tokens,
+                "completion_tokens": answer.completion_tokens,
+            }
+        )
+        pending.attempts += 1
+        if not pending.faults:
+            pending.accepted = offset
+
+    def _faults(self, text: str, record: Record, finish_reason: str | None) -> list[str]:
+        return faults(text, record, self.tasks, self.steps, finish_reason)
