@@ -21,9 +21,10 @@ from guardreasoner.callbacks import (
     SampleTexts,
     Throughput,
 )
-from guardreasoner.cli.parse_errors import config_error, find_input_error
+from guardreasoner.cli.parse_errors import accept_old_names, config_error, find_input_error
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.attacks import origin
+from guardreasoner.moved import current_argv
 from guardreasoner.training.training_data import TrainingDataModule
 from guardreasoner.workflow.recipe import Recipe
 
@@ -64,6 +65,7 @@ class GuardCLI(LightningCLI):
     def __init__(self, verb: str, words: list[str], parse_only: bool = False) -> None:
         self.verb = verb
         self.parse_only = parse_only
+        accept_old_names()
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -80,7 +82,7 @@ class GuardCLI(LightningCLI):
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             run=False,
-            args=words,
+            args=current_argv([verb, *words])[1:],
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from guardreasoner import __version__
 from guardreasoner.errors import InputError
+from guardreasoner.moved import current_argv
 
 LIGHTNING = {
     "fit": "train a model: R-SFT (configs/rsft.yaml) or HS-DPO (configs/hsdpo.yaml)",
@@ -107,6 +108,7 @@ def _own(words: list[str]) -> Callable[[list[str]], int]:
     command = importlib.import_module(f"guardreasoner.cli.commands.{words[0].replace('-', '_')}")
     parser = _Parser(prog=f"python -m guardreasoner {words[0]}", description=command.HELP, allow_abbrev=False)
     command.configure(parser)
+    words = current_argv(words)
     overrides = getattr(command, "OVERRIDES", ())
     parser.require_known(words[1:], overrides)
     if overrides:

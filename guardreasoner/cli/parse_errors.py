@@ -6,10 +6,12 @@ import re
 import sys
 import typing
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
+from guardreasoner.moved import current_config, short_path, similar_path
 from guardreasoner.workflow.config import config_files, resolve
 
 _UNKNOWN = (
@@ -18,7 +20,19 @@ _UNKNOWN = (
     re.compile(r"Key '(?P<key>[^']+)' is not expected"),
     re.compile(r"does not accept (?:option|nested key) '(?P<key>[^']+)'"),
 )
+_NOT_USABLE = re.compile(r"(?:Problem with given class_path '|Expected a path but )(\w+(?:\.\w+)+)")
 _TELLING = ("No such file", "Unable to", "Problem with given class_path", "Expected", "Required", "required", "invalid")
+
+
+def accept_old_names() -> None:
+    """Make jsonargparse accept old names of keys and classes in YAML, as ``workflow.config.resolve`` does.
+
+    Flags must be passed through :func:`guardreasoner.moved.current_argv`.
+    """
+    from jsonargparse import get_loader, set_loader
+    from yaml import YAMLError
+
+    set_loader("omegaconf+", lambda text: current_config(get_loader("yaml")(text)), (YAMLError,))
 
 
 def find_input_error(error: BaseException | None) -> InputError | None:
@@ -45,13 +59,30 @@ def config_error(message: str, parser: Any, argv: Sequence[str]) -> InputError:
     plain = [line for line in lines if not line.startswith("Given value")]
     telling = [line for word in _TELLING for line in plain if word in line and "NoneType" not in line]
     what = (telling[-1] if telling else plain[-1]).rstrip(":")
+    name = ".".join(dict.fromkeys([*([key[1]] if key else []), *inner]))
+    if path := _NOT_USABLE.search(what):
+        return InputError(f"{name}: {_import_problem(path[1])}", _similar(path[1]))
     if "Problem with given class_path" in what:
         place = lines.index(what) if what in lines else -1
         what = f"{what}: {lines[place + 1]}" if 0 <= place < len(lines) - 1 else what
     value = next((line for line in lines if line.startswith("Given value: ") and "{" not in line), "")
-    name = ".".join(dict.fromkeys([*([key[1]] if key else []), *inner]))
     parts = [part for part in (name, what, value.removeprefix("Given value: ") and f"got {value[13:]}") if part]
     return InputError(": ".join(parts))
+
+
+def _import_problem(path: str) -> str:
+    """Return why a dotted path names nothing that the key takes."""
+    module, _, name = path.rpartition(".")
+    try:
+        found = import_module(module)
+    except Exception as error:  # a module may raise anything while it is imported
+        return f"cannot import {path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+    return f"{path} is of the wrong type" if hasattr(found, name) else f"cannot import {path}: {module} has no {name}"
+
+
+def _similar(path: str) -> str | None:
+    near = similar_path(path) if path.startswith("guardreasoner.") else None
+    return f"did you mean {near}?" if near and near not in (path, short_path(path)) else None
 
 
 def _unknown_key(key: str, parser: Any, argv: Sequence[str]) -> InputError:

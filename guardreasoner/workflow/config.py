@@ -8,12 +8,14 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from guardreasoner.errors import InputError
+from guardreasoner.moved import current_argv, current_config, warn_once
 from guardreasoner.workflow.recipe import Recipe
 
 Config = dict[str, Any]
@@ -54,12 +56,14 @@ def resolve(argv: Sequence[str]) -> Command:
     Raises:
         InputError: a file is missing, is not YAML or holds a key twice; an interpolation leads nowhere.
     """
+    argv = current_argv(argv)
     config: Config = {"recipe": asdict(Recipe())}
     for name, value in flags(argv):
         if name == "config":
             _merge(config, load_yaml(value))
-        else:  # a flag alone says yes
-            _assign(config, name.split("."), True if value is None else _flag_value(name, value))
+        else:  # a flag without a value means true
+            keys = name.split(".")
+            _assign(config, keys, True if value is None else current_config(_flag_value(name, value), keys[-1]))
     return Command(tuple(argv), _interpolate(config, " ".join(argv)))
 
 
@@ -101,7 +105,7 @@ def load_yaml(path: str | Path | None) -> Config:
         raise InputError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(value, dict | None):
         raise InputError(f"{path}: expected a mapping, found {type(value).__name__}")
-    return value or {}
+    return current_config(value or {}, warn=partial(warn_once, where=f"{path}: "))
 
 
 class _Loader(yaml.SafeLoader):

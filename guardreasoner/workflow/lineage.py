@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from guardreasoner.errors import InputError
+from guardreasoner.moved import current_path
 from guardreasoner.workflow.manifest import MANIFEST, Manifest, code_hash, content_hash, manifest_path
 from guardreasoner.workflow.staleness import full
 
@@ -154,7 +155,7 @@ def _input(name: str, recorded: str, bases: Sequence[Path], seen: set[Path]) -> 
 def _origin(origin: Mapping[str, Any]) -> Node:
     if "class_path" not in origin:
         return Node(str(origin.get("hub", origin)), "hub", "not looked at")
-    name, recorded, arguments = str(origin["class_path"]), origin.get("code"), origin.get("init_args")
+    name, recorded, arguments = current_path(str(origin["class_path"])), origin.get("code"), origin.get("init_args")
     found = code_hash(name)
     state: NodeState = "unchanged" if found == recorded else "changed since" if found else "missing"
     return Node(

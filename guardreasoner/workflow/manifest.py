@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
+from guardreasoner.moved import current_argv, ignore
 from guardreasoner.records import replacing_file
 from guardreasoner.workflow.redaction import command_without_secrets, without_secrets
 
@@ -166,8 +167,9 @@ class Manifest:
             partial.write_text(text + "\n", encoding="utf-8")
 
     def made_by(self, command: Sequence[str]) -> bool:
-        """Return whether these words made the artefact."""
-        return self.command in (list(command), command_without_secrets(command))
+        """Return whether these words made the artefact, by today's names or by those of before."""
+        made, command = (current_argv(words, ignore) for words in (self.command, command))
+        return made in (command, command_without_secrets(command))
 
     def _is_whole(self) -> bool:
         """Return whether the fields that are relied on are what they must be; another tool's file has others."""

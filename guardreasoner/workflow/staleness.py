@@ -4,15 +4,16 @@ import glob
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
-from guardreasoner.workflow.config import Command
+from guardreasoner.moved import current_config, ignore
+from guardreasoner.workflow.config import Command, Config
 from guardreasoner.workflow.manifest import Manifest, code_hash, content_hash, fingerprint, manifest_path
-from guardreasoner.workflow.redaction import command_without_secrets
+from guardreasoner.workflow.redaction import command_without_secrets, without_secrets
 
 # Variables act where they are used; the others say where things go, not what is made.
 _NEVER_INPUTS = {
@@ -57,13 +58,18 @@ class StageState:
             InputError: an input cannot be read.
         """
         inputs = {path: content_hash(path) for path in sorted(set(_inputs(command)))}
-        config = {key: value for key, value in command.config.items() if key not in _NO_EFFECT}
-        if command.verb == "fit":
-            # A checkpoint serves to go on with a run, which then ends in the same model as an unbroken one.
-            config.pop("ckpt_path", None)
-        if isinstance(trainer := config.get("trainer"), dict):
-            config["trainer"] = {key: value for key, value in trainer.items() if key not in _NO_EFFECT_IN_TRAINER}
-        return cls(command, fingerprint({"verb": command.verb, "config": config, "inputs": inputs}), inputs)
+        return cls(command, _fingerprint(command.verb, command.config, inputs), inputs)
+
+    def made(self, manifest: Manifest) -> bool:
+        """Return whether a manifest is of this verb, config and inputs; one of 0.1 may use the old names."""
+        if manifest.fingerprint == self.fingerprint:
+            return True
+        config = current_config(manifest.config, warn=ignore)
+        if config == manifest.config or not manifest.command:
+            return False
+        # What is written down holds no secrets.
+        now = _fingerprint(self.command.verb, without_secrets(self.command.config), self.inputs)
+        return _fingerprint(manifest.command[0], config, manifest.inputs) == now
 
     def begin(self) -> None:
         """Leave a mark beside the output, by which an unfinished one is told from somebody's own."""
@@ -119,7 +125,7 @@ def status(command: Command) -> str | None:
     if manifest is None:
         return "nothing says what made it"
     now = StageState.of(command)
-    if manifest.fingerprint != now.fingerprint:
+    if not now.made(manifest):
         differing = [path for path, hashed in now.inputs.items() if manifest.inputs.get(path, hashed) != hashed]
         return f"input {differing[0]} changed" if differing else "config changed"
     return "output was changed by hand" if changed else None
@@ -193,6 +199,17 @@ def full(path: str | Path) -> Path:
 def command_line(command: Command) -> str:
     """Return a command as one would type it."""
     return shlex.join(["python", "-m", "guardreasoner", *command.argv])
+
+
+def _fingerprint(verb: str, config: Config, inputs: Mapping[str, str]) -> str:
+    """Return the hash of a verb, of its config without what changes nothing in the result, and of its inputs."""
+    config = {key: value for key, value in config.items() if key not in _NO_EFFECT}
+    if verb == "fit":
+        # A checkpoint serves to go on with a run, which then ends in the same model as an unbroken one.
+        config.pop("ckpt_path", None)
+    if isinstance(trainer := config.get("trainer"), dict):
+        config["trainer"] = {key: value for key, value in trainer.items() if key not in _NO_EFFECT_IN_TRAINER}
+    return fingerprint({"verb": verb, "config": config, "inputs": inputs})
 
 
 def _inputs(command: Command) -> Iterator[str]:

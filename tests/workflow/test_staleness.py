@@ -1,13 +1,14 @@
 """What is up to date, what is not and why, and what is kept; with real processes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from guardreasoner.workflow.config import resolve
-from guardreasoner.workflow.manifest import Manifest
+from guardreasoner.workflow.manifest import Manifest, fingerprint
 from guardreasoner.workflow.pipeline import prepare
-from guardreasoner.workflow.staleness import status, texts
+from guardreasoner.workflow.staleness import StageState, made_by_another, status, texts
 from tests.support.chain import build, change, lay_out, load
 
 
@@ -87,6 +88,43 @@ def test_an_unfinished_output_is_gone_on_with(launcher: tuple[str, ...]) -> None
     build(launcher)
     assert Path("made/first/shard-0.jsonl").exists()
     assert not Path("made/first.previous").exists()
+
+
+def as_of_version_0_1(artefact: str) -> None:
+    """Rewrite an artefact's manifest to what version 0.1 would have written."""
+    manifest = Manifest.read(artefact)
+    assert manifest is not None
+    assert manifest.config is not None
+    config = {**manifest.config, "model": {**manifest.config["model"], "class_path": "guardreasoner.modules.rsft.X"}}
+    decides = {key: value for key, value in config.items() if key not in ("output", "auto_build", "recipe")}
+    decides["trainer"] = {}
+    old = fingerprint({"verb": "fit", "config": decides, "inputs": manifest.inputs})
+    replace(manifest, config=config, fingerprint=old).write(artefact)
+
+
+def test_what_version_0_1_made_is_up_to_date(launcher: tuple[str, ...]) -> None:
+    change("configs/second.yaml", "some.Model", "guardreasoner.training.rsft.X")
+    build(launcher)
+    as_of_version_0_1("made/second")
+    second = load(launcher).stages["second"]
+    assert status(second) is None
+    assert not made_by_another(second)
+    change("configs/second.yaml", "guardreasoner.training.rsft.X", "guardreasoner.modules.rsft.X")
+    assert status(load(launcher).stages["second"]) is None
+    change("configs/second.yaml", "size: 1", "size: 2")
+    assert status(load(launcher).stages["second"]) == "config changed"
+    change("configs/second.yaml", "size: 2", "size: 1")
+    Path("made/first/made.txt").write_text("another input")
+    assert status(load(launcher).stages["second"]) == "input made/first changed"
+
+
+def test_old_short_and_full_class_paths_have_one_fingerprint(launcher: tuple[str, ...]) -> None:
+    names = ("training.rsft.RSFTModule", "modules.rsft.RSFTModule", "RSFTModule")
+    fingerprints, written = set(), "some.Model"
+    for name in names:
+        change("configs/first.yaml", written, written := f"guardreasoner.{name}")
+        fingerprints.add(StageState.of(resolve(["fit", "--config", "configs/first.yaml"])).fingerprint)
+    assert len(fingerprints) == 1
 
 
 def test_every_element_of_a_list_is_an_input(launcher: tuple[str, ...]) -> None:

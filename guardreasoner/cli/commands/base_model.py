@@ -30,9 +30,10 @@ def run(args: argparse.Namespace) -> int:
     from lightning.pytorch import LightningDataModule
 
     from guardreasoner.cli.lightning_cli import show_log
-    from guardreasoner.cli.parse_errors import config_error, find_input_error
+    from guardreasoner.cli.parse_errors import accept_old_names, config_error, find_input_error
     from guardreasoner.training.reasoning_data import ReasoningDataModule
 
+    accept_old_names()
     parser = ArgumentParser(parser_mode="omegaconf+", exit_on_error=False)
     parser.add_argument("--config", action="config")
     parser.add_argument("--auto_build", type=bool, default=True)
