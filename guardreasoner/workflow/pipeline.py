@@ -25,8 +25,8 @@ from guardreasoner.workflow.staleness import (
     full,
     keep_if_not_ours,
     made_by_another,
+    path_values,
     status,
-    texts,
 )
 
 PIPELINE = Path("configs/pipeline.yaml")
@@ -252,7 +252,7 @@ def _named(command: Command, makers: Mapping[Path, str]) -> dict[str, str]:
     """Return the stages whose output, or a file in it, a config names; each with the first key that does."""
     own = full(command.output) if command.output else None
     named: dict[str, str] = {}
-    for key, text in texts(command.config):
+    for key, text in path_values(command.config):
         path = full(text)
         for folder in (path, *path.parents):
             if folder in makers and folder != own:

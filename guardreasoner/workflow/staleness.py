@@ -29,6 +29,9 @@ _NEVER_INPUTS = {
     "save_dir",
     "class_path",
 }
+_PATH_KEYS = {"rollouts", "optimizer_state"}
+_FILE_KEYS = {"train", "validation", "test"}
+_PATH_WORDS = {"path", "file", "folder", "dir", "directory", "paths", "files", "folders", "dirs", "directories"}
 _NO_EFFECT = {"output", "auto_build", "recipe"}
 _NO_EFFECT_IN_TRAINER = {
     *("logger", "default_root_dir", "fast_dev_run", "log_every_n_steps", "profiler"),
@@ -169,26 +172,41 @@ def origins(command: Command) -> list[dict[str, Any]]:
     for source in _sources(command.config.get("data")):
         arguments = source.get("init_args") or {}
         # One that reads files is known by them.
-        if not any(_existing(text) for _, text in texts(arguments)):
+        if not any(_existing(text) for _, text in path_values(arguments)):
             path = str(source["class_path"])
             found.append({"class_path": path, "init_args": arguments, "code": code_hash(path)})
-    for key, text in texts(command.config):
+    for key, text in path_values(command.config):
         if re.search(r"\bbackbone\.(init_args\.)?path$", key) and not os.path.exists(text):
             found.append({"hub": text})
     return [origin for place, origin in enumerate(found) if origin not in found[:place]]
 
 
-def texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (dotted key, text) for each text of a config that may be the path of an input."""
-    if isinstance(value, dict):
-        for name, inner in value.items():
+def path_values(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (dotted key, text) for each text of a config whose key says that it is the path of an input.
+
+    A key says so if one of its words (between ``_``) is path, file, folder, dir or directory, or the plural of one, or
+    if it is ``rollouts`` or ``optimizer_state``. ``train``, ``validation`` and ``test`` do if the text has a suffix or
+    is a pattern, since they also name data sets. The same rule holds for the arguments of user-defined classes.
+
+    Args:
+        config: a config, or the part of one below ``key``.
+        key: dotted key of that part.
+    """
+    if isinstance(config, dict):
+        for name, inner in config.items():
             if name not in _NEVER_INPUTS:
-                yield from texts(inner, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list):
-        for inner in value:
-            yield from texts(inner, key)
-    elif isinstance(value, str) and value and "\0" not in value:
-        yield key, value
+                yield from path_values(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(config, list):
+        for inner in config:
+            yield from path_values(inner, key)
+    elif isinstance(config, str) and config and "\0" not in config and _is_path(key.rpartition(".")[2], config):
+        yield key, config
+
+
+def _is_path(name: str, text: str) -> bool:
+    if name in _FILE_KEYS:
+        return bool(Path(text).suffix) or glob.has_magic(text)
+    return name in _PATH_KEYS or not _PATH_WORDS.isdisjoint(name.split("_"))
 
 
 def full(path: str | Path) -> Path:
@@ -215,7 +233,7 @@ def _fingerprint(verb: str, config: Config, inputs: Mapping[str, str]) -> str:
 def _inputs(command: Command) -> Iterator[str]:
     """Yield the files and folders that a config names, but for the command's own output and folders that hold it."""
     own = full(command.output) if command.output else None
-    for _, text in texts(command.config):
+    for _, text in path_values(command.config):
         for found in _existing(text):
             path = full(found)
             if own is None or not (path.is_relative_to(own) or own.is_relative_to(path)):

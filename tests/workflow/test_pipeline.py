@@ -125,7 +125,7 @@ def test_an_overlay_stands_before_the_flags_of_a_stage(launcher: tuple[str, ...]
 def test_without_auto_build_the_commands_are_named(launcher: tuple[str, ...]) -> None:
     with pytest.raises(InputError) as caught:
         prepare(["fit", "--config", "configs/third.yaml", "--auto_build", "false"], launcher=launcher)
-    assert str(caught.value) == "made/second is missing (reads)"
+    assert str(caught.value) == "made/second is missing (paths)"
     assert caught.value.hint == (
         "make it with python -m guardreasoner fit --config configs/first.yaml"
         " && python -m guardreasoner fit --config configs/second.yaml"

@@ -8,7 +8,7 @@ import pytest
 from guardreasoner.workflow.config import resolve
 from guardreasoner.workflow.manifest import Manifest, fingerprint
 from guardreasoner.workflow.pipeline import prepare
-from guardreasoner.workflow.staleness import StageState, made_by_another, status, texts
+from guardreasoner.workflow.staleness import StageState, made_by_another, path_values, status
 from tests.support.chain import build, change, lay_out, load
 
 
@@ -128,7 +128,7 @@ def test_old_short_and_full_class_paths_have_one_fingerprint(launcher: tuple[str
 
 
 def test_every_element_of_a_list_is_an_input(launcher: tuple[str, ...]) -> None:
-    change("configs/third.yaml", "reads: [", "reads: [made/first, seed.txt, ")
+    change("configs/third.yaml", "paths: [", "paths: [made/first, seed.txt, ")
     pipeline = load(launcher)
     assert sorted(pipeline.needs["third"]) == ["first", "second"]
     assert build(launcher)
@@ -139,7 +139,38 @@ def test_every_element_of_a_list_is_an_input(launcher: tuple[str, ...]) -> None:
 
 def test_what_a_stage_stores_on_its_way_is_no_input() -> None:
     config = resolve(["fit", "--config", "configs/hsdpo.yaml"]).config
-    named = dict(texts(config))
+    named = dict(path_values(config))
     assert named["model.init_args.backbone.path"] == "checkpoints/rsft"
     assert "checkpoints/rsft" in named.values()
     assert not {"logs/reference", "logs/tokenised"} & set(named.values())
+
+
+@pytest.mark.parametrize("verb", ["fit", "predict", "test"])
+def test_a_value_that_is_also_a_folder_is_no_input(verb: str, workplace: Path) -> None:
+    file = {"fit": "hsdpo", "predict": "mine", "test": "evaluate"}[verb]
+    flags = ("--config", "configs/model/qlora.yaml", "--trainer.accelerator", "cpu", "--data.source.test", "[test]")
+    argv = [verb, "--config", f"configs/{file}.yaml", *flags, "--data.split", "strict", "--data.keep", "{label: [yes]}"]
+    values = ("auto", "cpu", "4bit", "test", "strict", "label", "yes", "random", "all-linear", "0", "lightning")
+    for name in values:
+        (workplace / name).mkdir()
+    assert StageState.of(resolve(argv)).inputs == {}
+
+
+@pytest.mark.parametrize(
+    ("config", "keys"),
+    [
+        (
+            {"data": {"init_args": {"source": {"init_args": {"train": "a/*.jsonl", "test": ["b.csv", "B"]}}}}},
+            ["train", "test"],
+        ),
+        (
+            {"source": {"init_args": {"folder": "x", "lookup_file": "y", "word_dirs": ["z"]}}},
+            ["folder", "lookup_file", "word_dirs"],
+        ),
+        ({"source": {"init_args": {"profile": "x", "filename": "y", "name": "z"}}}, []),
+        ({"output": "x", "cache": "x", "logger": {"path": "x"}, "reference": {"folder": "x"}}, []),
+        ({"ckpt_path": "x", "optimizer_state": "x", "rollouts": ["x"]}, ["ckpt_path", "optimizer_state", "rollouts"]),
+    ],
+)
+def test_keys_say_what_is_a_path(config: dict[str, object], keys: list[str]) -> None:
+    assert [key.rpartition(".")[2] for key, _ in path_values(config)] == keys

@@ -18,9 +18,9 @@ from tests.cli.commands.test_pairs import rollouts
 EMBEDDED = "guardreasoner.sources.embedded.Embedded"
 
 
-def make(verb: str, output: str, *reads: str, text: str = "", **config: Any) -> None:
+def make(verb: str, output: str, *paths: str, text: str = "", **config: Any) -> None:
     """Make a folder from others, with the manifest that a run leaves."""
-    state = StageState.of(Command((verb, "--config", "a.yaml"), {"output": output, "reads": [*reads], **config}))
+    state = StageState.of(Command((verb, "--config", "a.yaml"), {"output": output, "paths": [*paths], **config}))
     state.begin()
     Path(output).mkdir(parents=True, exist_ok=True)
     Path(output, "made.txt").write_text(text or output)

@@ -37,7 +37,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     Path("program.py").write_text(PROGRAM)
     reads = {"left": "[]", "right": "[]", "both": "['${recipe.folder}/left', '${recipe.folder}/right']"}
     for name, paths in reads.items():
-        text = f"recipe: {{folder: made}}\noutput: ${{recipe.folder}}/{name}\nreads: {paths}\n"
+        text = f"recipe: {{folder: made}}\noutput: ${{recipe.folder}}/{name}\npaths: {paths}\n"
         Path("configs", f"{name}.yaml").write_text(text)
     lines = "".join(f"  {name}: predict --config configs/{name}.yaml\n" for name in reads)
     Path("configs/pipeline.yaml").write_text(f"stages:\n{lines}")
