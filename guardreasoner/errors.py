@@ -12,6 +12,9 @@ class InputError(Exception):
         details: where the message counts many faults, each of them, to be shown before it.
     """
 
+    exit_code = 2
+    """Of the process that ends with this error."""
+
     def __init__(self, message: str, hint: str | None = None, details: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.hint = hint

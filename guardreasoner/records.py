@@ -4,12 +4,12 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from guardreasoner.errors import InputError
 
@@ -113,6 +113,17 @@ class Answer:
     def to(self, device: object, **_: object) -> "Answer":
         """Return itself: a trainer that gathers predictions moves them, and refuses frozen dataclasses without this."""
         return self
+
+
+@runtime_checkable
+class HasRecords(Protocol):
+    """A data module that serves records.
+
+    Args:
+        records: those to answer; empty before ``setup``.
+    """
+
+    records: Sequence[Record]
 
 
 def read_jsonl(path: str | Path, torn: Callable[[int], None] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import Callback
 
 from guardreasoner.callbacks.tensorboard_plots import add_plots
-from guardreasoner.mining.findings import Findings
+from guardreasoner.mining.findings import Findings, HasFindings
 from guardreasoner.report.mining_plots import plots
 
 
@@ -18,7 +18,8 @@ class MiningFindings(Callback):
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         """Log them once, at the step at which the fit starts."""
-        found: Findings | None = getattr(trainer.datamodule, "findings", None)
+        data = trainer.datamodule
+        found = data.findings if isinstance(data, HasFindings) else None
         if found is None or not trainer.is_global_zero or trainer.fast_dev_run:
             return
         for logger in trainer.loggers:

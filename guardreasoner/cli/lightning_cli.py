@@ -24,7 +24,10 @@ from guardreasoner.callbacks import (
 from guardreasoner.cli.parse_errors import accept_old_names, config_error, find_input_error
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.attacks import origin
+from guardreasoner.mining.findings import HasFindings
 from guardreasoner.moved import current_argv
+from guardreasoner.records import HasRecords
+from guardreasoner.synthesis import EstimatesCost, WritesOutput
 from guardreasoner.training.training_data import TrainingDataModule
 from guardreasoner.workflow.recipe import Recipe
 
@@ -145,10 +148,11 @@ class GuardCLI(LightningCLI):
                 raise InputError(f"trainer.{name} is not used here, got {config[name]}", f"set {instead} instead")
         callbacks = list(config.callbacks or [])
         # a module with a stream of its own knows better than a callback what is done, and keeps it as it comes
-        writes_by_itself = getattr(self.model, "writes_output", False) or self._is_dry_run
+        model = self.model
+        writes_by_itself = self._is_dry_run or (isinstance(model, WritesOutput) and model.writes_output)
         if self.verb == "fit":
             callbacks += [Throughput(), SampleTexts()]
-            if hasattr(self.datamodule, "findings"):
+            if isinstance(self.datamodule, HasFindings):
                 callbacks.append(MiningFindings())
         if self.verb == "test":
             callbacks += [HardSampleAccuracy(), SampleTexts()]
@@ -182,7 +186,7 @@ class GuardCLI(LightningCLI):
 
     def _estimator(self) -> LightningModule:
         """Return what the module puts in its own place when nothing shall be sent or written."""
-        if not hasattr(self.model, "estimator"):
+        if not isinstance(self.model, EstimatesCost):
             raise InputError(f"--dry_run: {type(self.model).__name__} has no estimate to give", "run it without")
         return self.model.estimator()
 
@@ -190,7 +194,8 @@ class GuardCLI(LightningCLI):
         values = {name.split("/", 1)[1]: float(value) for name, value in self.trainer.logged_metrics.items()}
         log.info("%s", ", ".join(f"{name.split('/dataloader')[0]} {value:.4f}" for name, value in values.items()))
         if self.config.output:
-            attacks = any(map(origin, getattr(self.datamodule, "records", ())))
+            records = self.datamodule.records if isinstance(self.datamodule, HasRecords) else ()
+            attacks = any(map(origin, records))
             command = f"python -m guardreasoner {'robustness' if attacks else 'score'} {self.config.output}"
             log.info("written to %s; %s", self.config.output, command)
 

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except InputError as error:
         print(error.lines(), file=sys.stderr)
-        return getattr(error, "exit_code", 2)
+        return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

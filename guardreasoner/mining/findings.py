@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import combinations
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -142,6 +142,17 @@ class Findings:
             return cls(**made)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no findings of mining: {error}") from None
+
+
+@runtime_checkable
+class HasFindings(Protocol):
+    """A data module that mines its pairs.
+
+    Args:
+        findings: the statistics of that; None before ``setup``.
+    """
+
+    findings: Findings | None
 
 
 def findings(mined: Mined, cost: Iterable[SamplingCost] = ()) -> Findings:
