@@ -1,13 +1,16 @@
 """``pairs --config``: the very pairs of a fit, found and explained without torch."""
 
+import inspect
 import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
 
+from guardreasoner.cli.commands._fit_inputs import FitInputs
 from guardreasoner.cli.main import main
 from guardreasoner.mining import Pairing
 from guardreasoner.records import Record, Split
@@ -106,6 +109,14 @@ def test_a_config_of_no_such_fit(refused: Refused, tiny_rollouts: Path) -> None:
     assert "nowhere" in refused(*words(tiny_rollouts, *out, "--data.source", "nowhere.Source"))
     assert "logs/rollouts/rsft: no such file" in refused("pairs", "--config", "configs/hsdpo.yaml", *out)
     assert not Path("pairs.jsonl").exists()
+
+
+def test_defaults_are_those_of_the_data_module() -> None:
+    fit = inspect.signature(PreferenceDataModule).parameters
+    inputs = FitInputs(*(fit[name].default for name in ("source", "rollouts")))  # both without a default
+    assert asdict(inputs) == {field.name: fit[field.name].default for field in fields(FitInputs)} | {
+        "pairing": asdict(fit["pairing"].default)
+    }
 
 
 def test_no_torch_is_loaded_to_read_a_config() -> None:
