@@ -1,1 +1,1 @@
-"""The command line: LightningCLI for fit, validate, test and predict, and one file per verb of our own."""
+"""The command line: LightningCLI for fit, validate, test and predict; one file in ``commands`` for each other verb."""
