@@ -157,7 +157,7 @@ def test_the_target_is_reasoning_and_answer() -> None:
     assert target(own, GUARD_TASKS) == own.reasoning
 
 
-@pytest.mark.parametrize(("reasoning", "what"), [(None, "no reasoning"), (BLOCK, "its label is unharmful")])
+@pytest.mark.parametrize(("reasoning", "what"), [(None, "no reasoning"), (BLOCK, "the label is unharmful")])
 def test_a_target_needs_reasoning_that_agrees(reasoning: str | None, what: str) -> None:
     with pytest.raises(InputError, match=what):
         target(Record("a", "p", labels={"request": "unharmful"}, reasoning=reasoning), GUARD_TASKS)

@@ -88,14 +88,14 @@ def test_a_last_line_that_was_cut_off_is_left_out_and_said(
     path.write_bytes(whole + cut)
     with caplog.at_level(logging.WARNING, "guardreasoner"):
         assert read_rollouts(path) == [ROLLOUT]
-    assert caplog.messages == [f"{path}:2: cut off while it was written: 1 rollout left out, 1 read"]
+    assert caplog.messages == [f"{path}:2: truncated line skipped; 1 rollouts read"]
     # ended, further up, alone, or not a rollout but a record: an error
     for content in (whole + cut + b"\n", cut + b"\n" + whole):
         path.write_bytes(content)
         with pytest.raises(InputError, match=r"rollouts.jsonl:[12]: not valid"):
             read_rollouts(path)
     path.write_bytes(cut)
-    with pytest.raises(InputError, match="holds no rollout"):
+    with pytest.raises(InputError, match="has no rollout"):
         read_rollouts(path)
     path.write_bytes(b'{"id": "a", "prompt": "x"}\n' + cut)
     with pytest.raises(InputError, match=r"rollouts.jsonl:2: not valid"):
@@ -123,9 +123,9 @@ def test_a_missing_and_an_empty_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         read_records(tmp_path / "absent.jsonl")
     (tmp_path / "empty.jsonl").write_text("\n\n")
-    with pytest.raises(InputError, match="holds no record"):
+    with pytest.raises(InputError, match="has no record"):
         read_records(tmp_path / "empty.jsonl")
-    with pytest.raises(InputError, match="holds no rollout"):
+    with pytest.raises(InputError, match="has no rollout"):
         read_rollouts(tmp_path / "empty.jsonl")
 
 

@@ -40,7 +40,7 @@ def write(path: Path, text: str) -> None:
         with replacing_file(path) as partial:
             partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        raise InputError(f"{path}: cannot write: {error.strerror}") from None
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
     print(f"written: {path}")
 
 

@@ -96,7 +96,7 @@ def load_yaml(path: str | Path | None) -> Config:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot read: {error}"
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
         raise InputError(f"--config {path}: {reason}") from None
     try:
         value = yaml.load(text, _Loader)

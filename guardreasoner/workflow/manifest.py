@@ -50,7 +50,7 @@ def content_hash(path: str | Path) -> str:
                 digest.update(f"{name}\0{_file_hash(file)}\n".encode())
         return digest.hexdigest()
     except OSError as error:
-        raise InputError(f"{error.filename or path}: cannot read: {error.strerror}") from None
+        raise InputError(f"{error.filename or path}: cannot be read: {error.strerror}") from None
 
 
 @lru_cache(maxsize=1)

@@ -96,7 +96,7 @@ def test_a_missing_checkpoint_comes_with_the_command_that_makes_it(refused: Refu
     error, hint = said.splitlines()
     assert error == "error: checkpoints/rsft is missing (model.init_args.backbone.path)"
     stages = hint.split(" && ")
-    assert stages[0] == "hint: make it with python -m guardreasoner base-model --config configs/base.yaml"
+    assert stages[0] == "hint: build it with python -m guardreasoner base-model --config configs/base.yaml"
     assert stages[-1] == "python -m guardreasoner fit --config configs/rsft.yaml --config configs/rsft_continued.yaml"
 
 
@@ -210,9 +210,9 @@ def test_beta_outside_its_range(beta: str, refused: Refused, tiny_base: Path, ti
 def test_an_empty_file(refused: Refused, tiny_base: Path, tiny_rollouts: Path) -> None:
     shutil.copytree(tiny_rollouts, "empty")
     Path("empty/rollouts.jsonl").write_text("")
-    assert refused(*prefer(tiny_base, "empty")) == "error: empty/rollouts.jsonl: the file holds no rollout\n"
+    assert refused(*prefer(tiny_base, "empty")) == "error: empty/rollouts.jsonl: the file has no rollout\n"
     Path("empty/records.jsonl").write_text("\n")
-    assert refused(*prefer(tiny_base, "empty")) == "error: empty/records.jsonl: the file holds no record\n"
+    assert refused(*prefer(tiny_base, "empty")) == "error: empty/records.jsonl: the file has no record\n"
 
 
 @pytest.mark.parametrize(

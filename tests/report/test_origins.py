@@ -92,7 +92,7 @@ def test_predictions_of_others_say_nothing(tmp_path: Path) -> None:
     folder = predictions(tmp_path / "a", "HH UU")
     found = origins({"a": [str(folder)]})
     assert (found.trees, found.fits) == ((), ())
-    assert found.unknown == (f"{folder}: nothing says what made it",)
+    assert found.unknown == (f"{folder}: no manifest found",)
 
 
 def test_a_fit_without_a_logger_has_no_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def test_a_fit_without_a_logger_has_no_curves(tmp_path: Path, monkeypatch: pytes
         Path(path).mkdir(parents=True)
         Path(path, "made").write_text(path)
     record_made("fit", "model", trainer={"logger": False})
-    record_made("test", "logs/predictions/a", reads=["model"])
+    record_made("test", "logs/predictions/a", paths=["model"])
     (fit,) = origins({"a": ["logs/predictions/a"]}).fits
     assert fit.curves == ()
 
@@ -113,7 +113,7 @@ def test_a_model_that_was_trained_over_itself_ends_the_way_down(
     for path in ("model", "other", "logs/predictions/a"):
         Path(path).mkdir(parents=True)
         Path(path, "made").write_text(path)
-    record_made("fit", "other", reads=["model"])
-    record_made("fit", "model", reads=["other"])
-    record_made("test", "logs/predictions/a", reads=["model"])
+    record_made("fit", "other", paths=["model"])
+    record_made("fit", "model", paths=["other"])
+    record_made("test", "logs/predictions/a", paths=["model"])
     assert [fit.path for fit in origins({"a": ["logs/predictions/a"]}).fits] == ["other", "model"]

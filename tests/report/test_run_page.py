@@ -117,7 +117,7 @@ def test_every_part_is_there_or_said_to_be_missing() -> None:
         "Not checked: the runs are not called as in the demo; --criteria rsft=NAME longer=NAME hsdpo=NAME",
         "No ratings by hand were given",
         "None of these benchmarks is among those that the paper prints.",
-        "0.jsonl: nothing says what made it.",
+        "0.jsonl: no manifest found.",
     ):
         assert words in text, words
 

@@ -127,7 +127,7 @@ def test_without_auto_build_the_commands_are_named(launcher: tuple[str, ...]) ->
         prepare(["fit", "--config", "configs/third.yaml", "--auto_build", "false"], launcher=launcher)
     assert str(caught.value) == "made/second is missing (paths)"
     assert caught.value.hint == (
-        "make it with python -m guardreasoner fit --config configs/first.yaml"
+        "build it with python -m guardreasoner fit --config configs/first.yaml"
         " && python -m guardreasoner fit --config configs/second.yaml"
     )
     assert runs() == []
@@ -139,7 +139,7 @@ def test_without_auto_build_what_is_stale_is_used(launcher: tuple[str, ...], cap
     capfd.readouterr()
     assert prepare(["fit", "--config", "configs/third.yaml", "--auto_build", "false"], launcher=launcher)
     assert runs() == []
-    assert capfd.readouterr().err == "warning: made/second is used as it is (first is out of date)\n"
+    assert capfd.readouterr().err == "warning: using made/second although it is out of date (first is out of date)\n"
 
 
 def test_a_failing_stage_stops_with_its_exit_code(launcher: tuple[str, ...]) -> None:
@@ -152,7 +152,7 @@ def test_a_failing_stage_stops_with_its_exit_code(launcher: tuple[str, ...]) -> 
 
 def test_a_stage_that_makes_nothing_has_failed(launcher: tuple[str, ...]) -> None:
     change("configs/first.yaml", "auto_build", "silent: true\nauto_build")
-    with pytest.raises(StageFailed, match=r"stage first ended without its output \(missing\)"):
+    with pytest.raises(StageFailed, match=r"stage first did not write its output \(missing\)"):
         build(launcher)
 
 
@@ -169,13 +169,13 @@ def test_a_stop_is_passed_on_to_the_stage(launcher: tuple[str, ...]) -> None:
 
 def test_stages_in_a_circle_are_refused(launcher: tuple[str, ...]) -> None:
     change("configs/first.yaml", "seed.txt", "made/third")
-    with pytest.raises(InputError, match=r"in a circle: .*first needs third"):
+    with pytest.raises(InputError, match=r"cyclic dependencies: .*first needs third"):
         load(launcher)
 
 
 def test_two_stages_with_one_output_are_refused(launcher: tuple[str, ...]) -> None:
     change("configs/second.yaml", "output: ${recipe.folder}/second", "output: ./made/first/")
-    with pytest.raises(InputError, match="stages second and first both make"):
+    with pytest.raises(InputError, match="stages second and first both write"):
         load(launcher)
 
 

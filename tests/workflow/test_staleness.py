@@ -69,13 +69,13 @@ def test_what_was_made_with_other_flags_is_kept(launcher: tuple[str, ...], capfd
     assert Path("made/first.previous/made.txt").read_text() == "by hand, 5"
     assert Path("made/first.previous-2/made.txt").read_text() == "by hand, 6"
     assert Manifest.read("made/first.previous-2") is not None
-    assert "keeping what was at made/first as made/first.previous" in capfd.readouterr().out
+    assert "moved made/first to made/first.previous" in capfd.readouterr().out
 
 
 def test_what_nobody_recorded_is_kept(launcher: tuple[str, ...]) -> None:
     Path("made/first").mkdir(parents=True)
     Path("made/first/made.txt").write_text("from elsewhere")
-    assert status(load(launcher).stages["first"]) == "nothing says what made it"
+    assert status(load(launcher).stages["first"]) == "no manifest"
     build(launcher)
     assert Path("made/first.previous/made.txt").read_text() == "from elsewhere"
 

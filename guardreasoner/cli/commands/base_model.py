@@ -13,7 +13,7 @@ from guardreasoner.records import Record
 from guardreasoner.tasks import GUARD_TASKS, Task
 from guardreasoner.workflow.recipe import Recipe
 
-HELP = "create a small base model: train a tokenizer on the data and initialize a Llama at random (configs/base.yaml)"
+HELP = "create a small base model: train its tokenizer, initialize a Llama at random (configs/base.yaml)"
 
 _NOT_ARGUMENTS = {"config", "auto_build", "allow_contamination", "output", "recipe", "data"}
 _PAD, _BEGIN, _END = "<pad>", "<begin>", "<end>"

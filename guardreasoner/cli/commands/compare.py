@@ -77,5 +77,5 @@ def _write_flips(path: Path, comparison: Comparison) -> None:
     try:
         count = write_jsonl(path, rows)
     except OSError as error:
-        raise InputError(f"{path}: cannot write: {error.strerror}") from None
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
     print(f"written: {path} ({count} flips)")

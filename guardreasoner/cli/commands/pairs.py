@@ -190,7 +190,7 @@ def _write_pairs(path: Path, mined: Mined) -> None:
     try:
         write_jsonl(path, mined.pairs)
     except OSError as error:
-        raise InputError(f"{path}: cannot write: {error.strerror}") from None
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _print_summary(args: argparse.Namespace, mined: Mined, statistics: Findings, records: int) -> None:

@@ -73,7 +73,7 @@ def test_the_tree_leads_down_to_the_source_file(capsys: pytest.CaptureFixture[st
     assert "predict; 20" in lines[1]
     assert lines[4].endswith("rows.jsonl  unchanged  file without a manifest")
     assert lines[5].endswith("made/rsft  unchanged  see above")
-    assert lines[-1] == "6 of 6 there and unchanged"
+    assert lines[-1] == "6 of 6 unchanged"
 
 
 def test_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,9 +126,7 @@ def test_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lineage", "made/hsdpo"]) == 1
     said = capsys.readouterr()
     assert said.out.splitlines()[-1] == "2 of 6 changed or missing: made/one (missing), rows.jsonl (missing)"
-    assert said.err == (
-        f"hint: relative paths are looked for below {Path.cwd()}; start this where the commands were started\n"
-    )
+    assert said.err == (f"hint: relative paths are resolved in {Path.cwd()}; run this where the commands were run\n")
     (one,) = [node for node in nodes(read(capsys, "made/hsdpo", code=1)["trees"][0]) if node["path"] == "made/one"]
     assert (one["kind"], one["found"], one["inputs"]) == (None, None, [])
 
@@ -169,7 +167,7 @@ def test_a_model_of_a_hub_is_a_leaf(capsys: pytest.CaptureFixture[str]) -> None:
     lines = show(capsys, "made/m")
     assert lines[1:] == [
         "└── somebody/model  not looked at  on a hub",
-        "1 of 2 there and unchanged",
+        "1 of 2 unchanged",
         "not looked at: somebody/model",
     ]
 
@@ -196,7 +194,7 @@ def test_pairs_lead_to_their_rollouts(capsys: pytest.CaptureFixture[str]) -> Non
     assert "seed 7" in lines[0]
     assert lines[1].endswith("plain  unchanged  folder without a manifest")
     assert "made/one  unchanged  predict" in lines[2]
-    assert lines[-1] == "6 of 6 there and unchanged"
+    assert lines[-1] == "6 of 6 unchanged"
     Path("plain/rollouts.jsonl").write_text("{}\n")
     assert read(capsys, "pairs.jsonl", code=1)["changed_or_missing"] == {"plain": "changed since"}
 
@@ -239,7 +237,7 @@ def test_an_older_manifest_is_read(capsys: pytest.CaptureFixture[str]) -> None:
     for path in Path("made").glob("*/manifest.json"):
         row = json.loads(path.read_text())
         path.write_text(json.dumps({key: value for key, value in row.items() if key not in ("config", "origins")}))
-    assert show(capsys, "made/hsdpo")[-1] == "6 of 6 there and unchanged"
+    assert show(capsys, "made/hsdpo")[-1] == "6 of 6 unchanged"
 
 
 @pytest.mark.parametrize(
@@ -249,14 +247,14 @@ def test_an_older_manifest_is_read(capsys: pytest.CaptureFixture[str]) -> None:
         ("nowhere/at/all", "error: nowhere/at/all: no such file or folder\n"),
         (
             "rows.jsonl",
-            "error: rows.jsonl: nothing says what made it\n"
-            "hint: models, rollouts, predictions and pairs that this program makes have a manifest; "
+            "error: rows.jsonl: no manifest found\n"
+            "hint: models, rollouts, predictions and pairs made by guardreasoner have a manifest; "
             "source files have none\n",
         ),
-        ("made", "error: made: nothing says what made it\nhint: models"),
-        ("foreign", "error: foreign/manifest.json: not a manifest of this program, or damaged\n"),
-        ("foreign/manifest.json", "error: foreign/manifest.json: nothing says what made it\nhint: models"),
-        ("/", "error: /: nothing says what made it\nhint: models"),
+        ("made", "error: made: no manifest found\nhint: models"),
+        ("foreign", "error: foreign/manifest.json: not a manifest of guardreasoner, or damaged\n"),
+        ("foreign/manifest.json", "error: foreign/manifest.json: no manifest found\nhint: models"),
+        ("/", "error: /: no manifest found\nhint: models"),
     ],
 )
 def test_a_path_that_leads_nowhere_is_one_line(path: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

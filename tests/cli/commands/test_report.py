@@ -49,7 +49,7 @@ def test_seeds_of_one_run_and_other_names(runs: list[str], start: Callable[..., 
     start("report", f"a={runs[0]}", f"b={runs[1]},{third}", *FEW, "--out", "deep/down/page.html")
     shown = text("deep/down/page.html")
     assert "Seeds: a 1, b 2." in shown
-    assert "third: nothing says what made it." in shown
+    assert "third: no manifest found." in shown
     assert "Answers of a run's seeds add up." in shown
 
 
@@ -107,7 +107,7 @@ def test_bad_input_is_one_line_and_writes_nothing(runs: list[str], refused: Call
     for words, what in (
         ([one], "a comparison takes two runs or more, got 1"),
         ([one, "absent"], "absent: no such file or folder"),
-        ([one, two, "--out", "other"], "other: is a folder; --out takes a file"),
+        ([one, two, "--out", "other"], "--out other: "),
         ([one, two, "--out", "rows.jsonl/page.html"], "rows.jsonl/page.html: cannot be written: "),
         ([one, two, "--logs", "absent"], "absent: no such folder"),
         ([one, two, "--ratings", "absent.jsonl"], "absent.jsonl: "),
@@ -115,7 +115,7 @@ def test_bad_input_is_one_line_and_writes_nothing(runs: list[str], refused: Call
         ([one, two, "--logs", "other"], "other: no event files of TensorBoard"),
         ([one, two, "--rollouts", "other"], "other: neither rollouts.jsonl nor predictions here"),
         ([one, two, "--examples", "-1"], "--examples must be at least 0, got -1"),
-        ([one, two, "--criteria", "best=rsft"], "report: --criteria: 'best=rsft' is none of rsft=NAME"),
+        ([one, two, "--criteria", "best=rsft"], "report: --criteria: expected rsft=NAME"),
         ([one, str(predictions(Path("fewer"), "HH HU"))], "the runs did not answer the same records"),
         ([one, two, "--example", "1"], "unknown option --example"),
     ):
@@ -133,7 +133,7 @@ def test_what_cannot_be_written_leaves_the_old_page(runs: list[str], refused: Ca
 def test_a_damaged_manifest_is_said(runs: list[str], start: Callable[..., str]) -> None:
     Path(runs[0], "manifest.json").write_text("{")
     start("report", *runs, *FEW)
-    assert "logs/predictions/rsft/manifest.json: not a manifest of this program, or damaged." in text(
+    assert "logs/predictions/rsft/manifest.json: not a manifest of guardreasoner, or damaged." in text(
         "logs/report.html"
     )
 

@@ -87,9 +87,9 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
             ([run, "--seed", "-1"], "expected a whole number from 0"),
             ([run, "--port", "70000"], "expected a number from 0 to 65535"),
             ([run, "--port", str(taken.getsockname()[1])], "Address already in use"),
-            ([run, "--rater", " "], "is no name"),
-            ([run, "--rater", "../x"], "no file can be called '../x'"),
-            ([run, "--ratings", str(tmp_path)], "is a folder; --ratings takes a file"),
+            ([run, "--rater", " "], "expected a printable name"),
+            ([run, "--rater", "../x"], "'../x' cannot be a file name"),
+            ([run, "--ratings", str(tmp_path)], "--ratings "),
             ([run, "--ratings", "text"], "text: ends in what is no line of ratings"),
             ([run, "--ratings", str(bad)], "bad.jsonl:2: kind: expected rating"),
             ([run, "--ratings", "/proc/x/y"], "cannot be written"),
@@ -114,7 +114,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     with Serving(tmp_path, [*words, "--intersect", "--rater", "ann"]) as server:
         assert server.said[:2] == [
             "2 records of 2 runs; ann has rated 0 and skipped 0",
-            "left out, since not all runs have them: records of a 2",
+            "left out because some run lacks them: a 2",
         ]
         assert server.said[2] == "ratings: logs/ratings/ann.jsonl"
 
