@@ -1,4 +1,4 @@
-"""Every YAML under ``configs/`` parses, and what a CPU can run also runs."""
+"""Every YAML file under ``configs/`` parses, and those that a CPU can run also run."""
 
 import json
 import logging
@@ -43,7 +43,7 @@ TRIAL = (*QUIET, "--trainer.fast_dev_run", "true")
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Work in a folder with the project's configs, where nothing has been made."""
+    """Work in a folder with the project's configs and no outputs."""
     monkeypatch.chdir(tmp_path)
     Path("configs").symlink_to(ROOT / "configs")
     yield tmp_path
@@ -53,7 +53,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
-    """Return what runs a command that must end well."""
+    """Return a function that runs a command that must succeed."""
 
     def run(*argv: str) -> None:
         monkeypatch.setattr(sys, "argv", ["guardreasoner", *argv])
@@ -138,7 +138,7 @@ def test_a_config_parses(file: str) -> None:
     assert_read_alike(COMMANDS[file])
 
 
-def test_synthesis_parses_and_writes_where_its_output_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_synthesis_parses_and_writes_to_its_output(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://teacher/v1")
     argv = ["predict", "--config", "configs/synthesize.yaml"]
     for more in ([], ["--output", "elsewhere"], ["--recipe.logs", "mine"]):
@@ -157,7 +157,7 @@ def test_an_overlay_parses(base: str, overlay: str) -> None:
     assert_read_alike([*COMMANDS[base], "--config", overlay], COMMANDS[base])
 
 
-def test_an_overlay_of_data_leaves_the_attacks_on_them() -> None:
+def test_a_data_overlay_keeps_the_attacks() -> None:
     attacked = resolve([*COMMANDS["configs/robustness.yaml"], "--config", "configs/data/released.yaml"]).config["data"]
     assert attacked["init_args"]["source"]["class_path"] == "guardreasoner.sources.released.Released"
     assert attacked["init_args"]["attacks"]["class_path"] == "guardreasoner.evaluation.attacks.Attacks"
@@ -251,7 +251,7 @@ def test_the_stages_run_one_after_the_other(start: Callable[..., None]) -> None:
 
 
 @pytest.mark.parametrize("stage", ["rsft", "hsdpo", "evaluate"])
-def test_the_released_records_can_be_used_by(
+def test_stages_run_on_the_released_records(
     stage: str, tiny_base: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("GUARDREASONER_DATA", str(shared_data))

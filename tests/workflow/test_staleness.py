@@ -1,4 +1,4 @@
-"""What is up to date, what is not and why, and what is kept; with real processes."""
+"""Which outputs are up to date, why others are not, and which are kept; with real processes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +14,11 @@ from tests.support.chain import build, change, lay_out, load
 
 @pytest.fixture
 def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    """Work in the folder of the chain and return what starts a stage."""
+    """Work in the folder of the chain and return the launcher of a stage."""
     return lay_out(tmp_path, monkeypatch)
 
 
-def test_the_manifest_says_what_made_it(launcher: tuple[str, ...]) -> None:
+def test_the_manifest_records_command_and_inputs(launcher: tuple[str, ...]) -> None:
     build(launcher)
     manifest = Manifest.read("made/second")
     assert manifest is not None
@@ -31,7 +31,7 @@ def test_the_manifest_says_what_made_it(launcher: tuple[str, ...]) -> None:
     assert sorted(path.name for path in Path("made").iterdir()) == ["first", "second", "third"]
 
 
-def test_what_does_not_change_the_result_rebuilds_nothing(launcher: tuple[str, ...]) -> None:
+def test_settings_without_effect_rebuild_nothing(launcher: tuple[str, ...]) -> None:
     build(launcher)
     change("configs/second.yaml", "enable_progress_bar: true", "enable_progress_bar: false, logger: false")
     change("configs/second.yaml", "auto_build: true", "auto_build: false")
@@ -48,7 +48,7 @@ def test_a_changed_input_rebuilds_and_a_changed_date_does_not(launcher: tuple[st
     assert build(launcher) == ["made/first", "made/second", "made/third"]
 
 
-def test_an_output_changed_by_hand_is_made_again_and_kept(launcher: tuple[str, ...]) -> None:
+def test_an_edited_output_is_rebuilt_and_kept(launcher: tuple[str, ...]) -> None:
     build(launcher)
     Path("made/second/made.txt").write_text("edited by hand")
     assert status(load(launcher).stages["second"]) == "output was changed by hand"
@@ -56,7 +56,7 @@ def test_an_output_changed_by_hand_is_made_again_and_kept(launcher: tuple[str, .
     assert Path("made/second.previous/made.txt").read_text() == "edited by hand"
 
 
-def test_what_was_made_with_other_flags_is_kept(launcher: tuple[str, ...], capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_output_of_other_flags_is_kept(launcher: tuple[str, ...], capfd: pytest.CaptureFixture[str]) -> None:
     pipeline = load(launcher)
     for size in ("5", "6"):
         state = prepare(["fit", "--config", "configs/first.yaml", "--model.size", size], launcher=launcher)
@@ -72,7 +72,7 @@ def test_what_was_made_with_other_flags_is_kept(launcher: tuple[str, ...], capfd
     assert "moved made/first to made/first.previous" in capfd.readouterr().out
 
 
-def test_what_nobody_recorded_is_kept(launcher: tuple[str, ...]) -> None:
+def test_an_output_without_manifest_is_kept(launcher: tuple[str, ...]) -> None:
     Path("made/first").mkdir(parents=True)
     Path("made/first/made.txt").write_text("from elsewhere")
     assert status(load(launcher).stages["first"]) == "no manifest"
@@ -80,7 +80,7 @@ def test_what_nobody_recorded_is_kept(launcher: tuple[str, ...]) -> None:
     assert Path("made/first.previous/made.txt").read_text() == "from elsewhere"
 
 
-def test_an_unfinished_output_is_gone_on_with(launcher: tuple[str, ...]) -> None:
+def test_an_unfinished_output_is_resumed(launcher: tuple[str, ...]) -> None:
     prepare(["fit", "--config", "configs/first.yaml"], launcher=launcher)
     Path("made/first").mkdir(parents=True)
     Path("made/first/shard-0.jsonl").write_text("{}")  # the process dies here
@@ -102,7 +102,7 @@ def as_of_version_0_1(artefact: str) -> None:
     replace(manifest, config=config, fingerprint=old).write(artefact)
 
 
-def test_what_version_0_1_made_is_up_to_date(launcher: tuple[str, ...]) -> None:
+def test_outputs_of_version_0_1_are_up_to_date(launcher: tuple[str, ...]) -> None:
     change("configs/second.yaml", "some.Model", "guardreasoner.training.rsft.X")
     build(launcher)
     as_of_version_0_1("made/second")
@@ -137,7 +137,7 @@ def test_every_element_of_a_list_is_an_input(launcher: tuple[str, ...]) -> None:
     assert sorted(manifest.inputs) == ["made/first", "made/second", "seed.txt"]
 
 
-def test_what_a_stage_stores_on_its_way_is_no_input() -> None:
+def test_caches_are_not_inputs() -> None:
     config = resolve(["fit", "--config", "configs/hsdpo.yaml"]).config
     named = dict(path_values(config))
     assert named["model.init_args.backbone.path"] == "checkpoints/rsft"
@@ -146,7 +146,7 @@ def test_what_a_stage_stores_on_its_way_is_no_input() -> None:
 
 
 @pytest.mark.parametrize("verb", ["fit", "predict", "test"])
-def test_a_value_that_is_also_a_folder_is_no_input(verb: str, workplace: Path) -> None:
+def test_values_that_are_folder_names_are_not_inputs(verb: str, workplace: Path) -> None:
     file = {"fit": "hsdpo", "predict": "mine", "test": "evaluate"}[verb]
     flags = ("--config", "configs/model/qlora.yaml", "--trainer.accelerator", "cpu", "--data.source.test", "[test]")
     argv = [verb, "--config", f"configs/{file}.yaml", *flags, "--data.split", "strict", "--data.keep", "{label: [yes]}"]
@@ -172,5 +172,5 @@ def test_a_value_that_is_also_a_folder_is_no_input(verb: str, workplace: Path) -
         ({"ckpt_path": "x", "optimizer_state": "x", "rollouts": ["x"]}, ["ckpt_path", "optimizer_state", "rollouts"]),
     ],
 )
-def test_keys_say_what_is_a_path(config: dict[str, object], keys: list[str]) -> None:
+def test_keys_decide_what_is_a_path(config: dict[str, object], keys: list[str]) -> None:
     assert [key.rpartition(".")[2] for key, _ in path_values(config)] == keys

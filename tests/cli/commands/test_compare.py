@@ -51,7 +51,7 @@ def test_seeds_of_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert next(line for line in shown.splitlines() if line.startswith("held-out")).split()[-1] == "–"
 
 
-def test_other_records_are_refused_unless_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_different_records_are_rejected_without_intersect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [str(predictions(tmp_path / "a", "HH HU UU")), str(predictions(tmp_path / "b", "HH HU"))]
     assert main(["compare", *folders, *FEW]) == 2
     assert capsys.readouterr().err.splitlines() == [
@@ -62,7 +62,7 @@ def test_other_records_are_refused_unless_asked_for(tmp_path: Path, capsys: pyte
     assert "Not compared, since not all have them: records of a 1." in capsys.readouterr().out
 
 
-def test_reordered_rows_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reordered_rows_are_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [predictions(tmp_path / "a", "HH UU", prompts="xy"), predictions(tmp_path / "b", "UU HH", prompts="yx")]
     assert main(["compare", *map(str, folders), *FEW]) == 2
     error, hint = capsys.readouterr().err.splitlines()
@@ -70,7 +70,7 @@ def test_reordered_rows_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "reordered" in hint
 
 
-def test_hard_records_of_one_run_alone_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hard_records_of_only_one_run_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [predictions(tmp_path / "a", "HH HU", hard="HU"), predictions(tmp_path / "b", "HH HU")]
     assert main(["compare", *map(str, folders), *FEW]) == 0
     assert "Hard records are not compared: b has no outputs on them." in capsys.readouterr().out
@@ -97,7 +97,7 @@ def test_the_criteria_of_the_demo_and_by_role(tmp_path: Path, capsys: pytest.Cap
     assert (criteria[0]["figure"], criteria[0]["figure_interval"]) == (100, [100, 100])
 
 
-def test_worse_reasoning_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_worse_reasoning_fails_the_criterion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [predictions(tmp_path / name, "HH UU HH UU") for name in ("before", "after")]
     for folder, conclusions in zip(folders, (("harmful", "unharmful"), ("harmful", "harmful")), strict=True):
         path = folder / "held-out" / "generated_predictions.jsonl"

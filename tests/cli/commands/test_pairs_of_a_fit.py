@@ -1,4 +1,4 @@
-"""``pairs --config``: the very pairs of a fit, found and explained without torch."""
+"""``pairs --config``: mine and explain the pairs of a fit without torch."""
 
 import inspect
 import json
@@ -24,7 +24,7 @@ SOURCE = ("--data.source", "tests.support.tiny.TinySource")
 
 
 class Overlapping(TinySource):
-    """A benchmark that asks what the third training record asks."""
+    """A benchmark with the prompt of the third training record."""
 
     def records(self, split: Split) -> list[Record]:
         return TinySource().records("train")[2:3] if split == "test" else []
@@ -36,7 +36,7 @@ def _here(workplace: Path) -> None:
 
 
 def words(rollouts: Path | str, *more: str) -> list[str]:
-    """Return the command on the config of a fit, with tiny things."""
+    """Return the command with the config of a fit on tiny data."""
     return ["pairs", "--config", "configs/hsdpo.yaml", *SOURCE, "--data.rollouts", f'["{rollouts}"]', *more]
 
 
@@ -54,7 +54,7 @@ def found(rows: list[dict[str, object]]) -> list[tuple[object, ...]]:
     return [(r["id"], r["weight"], r["chosen"]["index"], r["rejected"]["index"]) for r in rows]  # type: ignore[index]
 
 
-def test_they_are_the_pairs_of_the_fit(tiny_base: Path, tmp_path: Path) -> None:
+def test_the_pairs_equal_those_of_the_fit(tiny_base: Path, tmp_path: Path) -> None:
     source = TinySource()
     everything = write_rollouts(
         tmp_path / "all", [record for split in ("train", "validation", "test") for record in source.records(split)]
@@ -98,7 +98,7 @@ def test_a_record_of_the_fit_is_explained(
     assert "no record 'test/00'" in refused(*words(tiny_rollouts, "--explain", "test/00"))
 
 
-def test_a_config_of_no_such_fit(refused: Refused, tiny_rollouts: Path) -> None:
+def test_a_config_without_rollouts_is_rejected(refused: Refused, tiny_rollouts: Path) -> None:
     assert "data.rollouts and data.source are missing" in refused(
         "pairs", "--config", "configs/rsft.yaml", "--out", "pairs.jsonl"
     )
@@ -119,7 +119,7 @@ def test_defaults_are_those_of_the_data_module() -> None:
     }
 
 
-def test_no_torch_is_loaded_to_read_a_config() -> None:
+def test_reading_a_config_imports_no_torch() -> None:
     code = (
         "import sys; from guardreasoner.cli.commands._fit_inputs import inputs_of_fit\n"
         "inputs_of_fit(['--config', 'configs/hsdpo.yaml'])\n"

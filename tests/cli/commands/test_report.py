@@ -1,4 +1,4 @@
-"""The verb ``report``: what it writes, what it refuses, and that nothing is written by halves."""
+"""The verb ``report``: the page, rejected input, and atomic writing."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ FEW = ("--resamples", "100")
 
 @pytest.fixture(autouse=True)
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Work in a folder with the predictions of two models, and what they came from."""
+    """Work in a folder with the predictions of two models and their lineage."""
     monkeypatch.chdir(tmp_path)
     return list(lay_out_chain().values())
 
@@ -33,8 +33,8 @@ def text(path: str) -> str:
 
 
 def test_a_page_is_written(runs: list[str], start: Callable[..., str]) -> None:
-    said = start("report", f"R-SFT, 3 epochs={runs[0]}", f"HS-DPO={runs[1]}", *FEW)
-    assert said == "written: logs/report.html\n"
+    message = start("report", f"R-SFT, 3 epochs={runs[0]}", f"HS-DPO={runs[1]}", *FEW)
+    assert message == "written: logs/report.html\n"
     shown = text("logs/report.html")
     for words in (
         *("HS-DPO against R-SFT, 3 epochs", "Criteria of the two-stage plan", "checkpoints/hsdpo (HS-DPO)"),
@@ -66,7 +66,7 @@ def test_curves_rollouts_and_examples_can_be_named(runs: list[str], start: Calla
     assert "no run is named for longer" in shown
 
 
-def test_ratings_of_these_very_texts_are_shown(runs: list[str], start: Callable[..., str]) -> None:
+def test_ratings_of_the_compared_texts_are_shown(runs: list[str], start: Callable[..., str]) -> None:
     cases = make_cases(read_named([f"a={runs[0]}", f"b={runs[1]}"], "review"), "ann")
     file = RatingsFile(Path("ann.jsonl"))
     session = Session(cases, file, "ann")
@@ -124,13 +124,13 @@ def test_bad_input_is_one_line_and_writes_nothing(runs: list[str], refused: Call
     assert not [name for folder in (".", "logs", "other") for name in os.listdir(folder) if "partial" in name]
 
 
-def test_what_cannot_be_written_leaves_the_old_page(runs: list[str], refused: Callable[..., str]) -> None:
+def test_a_failed_write_leaves_the_old_page(runs: list[str], refused: Callable[..., str]) -> None:
     Path("logs/report.html").write_text("old")
     refused("report", *runs, *FEW, "--rollouts", "absent")
     assert Path("logs/report.html").read_text() == "old"
 
 
-def test_a_damaged_manifest_is_said(runs: list[str], start: Callable[..., str]) -> None:
+def test_a_damaged_manifest_is_reported(runs: list[str], start: Callable[..., str]) -> None:
     Path(runs[0], "manifest.json").write_text("{")
     start("report", *runs, *FEW)
     assert "logs/predictions/rsft/manifest.json: not a manifest of guardreasoner, or damaged." in text(

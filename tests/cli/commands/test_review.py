@@ -1,4 +1,4 @@
-"""The verb ``review``: what it refuses, what it says, and ratings summed up without a server."""
+"""The verb ``review``: rejected input, messages, and summaries without a server."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def rated(folder: Path) -> list[str]:
-    """Write ratings of two raters, and return the words for the runs."""
+    """Write ratings of two raters, and return the arguments for the runs."""
     words = two_runs(folder)
     for rater in ("ann", "bob"):
         session = open_session(folder, words, rater)
@@ -63,14 +63,14 @@ def test_with_runs_only_their_texts_count(tmp_path: Path, start: Start) -> None:
     assert "6 of other texts" in shown
 
 
-def test_nothing_rated_is_no_fault(start: Start) -> None:
+def test_a_summary_without_ratings_is_not_an_error(start: Start) -> None:
     Path("none.jsonl").touch()
     assert start("review", "--summary", "none.jsonl", "--json", "none.json").splitlines()[0] == "Nothing is rated."
     assert json.loads(Path("none.json").read_text())["wins"] == []
 
 
 def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, other = (str(write_run(tmp_path / name, said)) for name, said in (("a", "HUHU"), ("b", "HU")))
+    run, other = (str(write_run(tmp_path / name, message)) for name, message in (("a", "HUHU"), ("b", "HU")))
     good = written(tmp_path / "good.jsonl", rating("r", a="yyyy"))
     bad = written(tmp_path / "bad.jsonl", rating("r", a="yyyy"), {"kind": "x"})
     Path("text").write_text("not ours")
@@ -94,7 +94,7 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
             ([run, "--ratings", str(bad)], "bad.jsonl:2: kind: expected rating"),
             ([run, "--ratings", "/proc/x/y"], "cannot be written"),
             ([run, "--host", "0.0.0.0"], "unknown option --host"),
-            ([run, "--json", "x"], "--json is for --summary"),
+            ([run, "--json", "x"], "--json needs --summary"),
             (["--summary", str(good), "--port", "1"], "--port is for rating"),
             (["--summary", str(bad)], "bad.jsonl:2: kind: expected rating"),
             (["--summary", str(good), str(good)], "occurs twice"),
@@ -109,14 +109,14 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert not Path("logs").exists()
 
 
-def test_what_is_left_out_is_said(tmp_path: Path) -> None:
-    words = [f"{name}={write_run(tmp_path / name, said)}" for name, said in (("a", "HUHU"), ("b", "HU"))]
+def test_left_out_records_are_reported(tmp_path: Path) -> None:
+    words = [f"{name}={write_run(tmp_path / name, message)}" for name, message in (("a", "HUHU"), ("b", "HU"))]
     with Serving(tmp_path, [*words, "--intersect", "--rater", "ann"]) as server:
-        assert server.said[:2] == [
+        assert server.message[:2] == [
             "2 records of 2 runs; ann has rated 0 and skipped 0",
             "left out because some run lacks them: a 2",
         ]
-        assert server.said[2] == "ratings: logs/ratings/ann.jsonl"
+        assert server.message[2] == "ratings: logs/ratings/ann.jsonl"
 
 
 def test_the_published_models_open_within_seconds(shared_data: Path, tmp_path: Path) -> None:
@@ -126,10 +126,10 @@ def test_the_published_models_open_within_seconds(shared_data: Path, tmp_path: P
     ) as at:
         assert "flipped" in at.get()
         assert time.monotonic() - start < 5
-        assert at.said[0] == "2,195 records of 2 runs; ann has rated 0 and skipped 0"
+        assert at.message[0] == "2,195 records of 2 runs; ann has rated 0 and skipped 0"
 
 
-def test_no_torch_is_loaded_while_it_serves(tmp_path: Path) -> None:
+def test_serving_imports_no_torch(tmp_path: Path) -> None:
     with Serving(tmp_path, [str(write_run(tmp_path / "m", "HU")), "--rater", "ann"]) as server:
         server.post("rate?at=1", **{"A.true": "yes"})
         maps = Path(f"/proc/{server.process.pid}/maps").read_text()
