@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from guardreasoner.cli.commands.base_model import config_parser
 from guardreasoner.cli.lightning_cli import GuardCLI
 from guardreasoner.cli.main import main
 from guardreasoner.moved import full_path
@@ -107,6 +108,13 @@ def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
+def parsed_leaves(argv: list[str]) -> dict[str, Any]:
+    """Return the values of a command's config as its verb parses them."""
+    if argv[0] == "base-model":
+        return dict(leaves(config_parser().parse_args(argv[1:]).as_dict()))
+    return dict(leaves(GuardCLI(argv[0], argv[1:], parse_only=True).config.as_dict()))
+
+
 def assert_read_alike(argv: list[str], base: Sequence[str] = ()) -> None:
     """Assert that ``resolve`` gives no value that the Lightning command line does not give too.
 
@@ -115,7 +123,7 @@ def assert_read_alike(argv: list[str], base: Sequence[str] = ()) -> None:
         base: the same without its overlay. Where that names another class, the command line drops arguments which the
             overlay's class does not have; ``resolve``, which imports no class, keeps them.
     """
-    parsed = dict(leaves(GuardCLI(argv[0], argv[1:], parse_only=True).config.as_dict()))
+    parsed = parsed_leaves(argv)
     merged = dict(leaves(resolve(argv).config))
     before = leaves(resolve(base).config) if base else ()
     replaced = tuple(
@@ -133,9 +141,17 @@ def assert_read_alike(argv: list[str], base: Sequence[str] = ()) -> None:
         assert (full_path(found) if isinstance(found, str) else found) == value, (argv, key)
 
 
-@pytest.mark.parametrize("file", COMMANDS)
-def test_a_config_parses(file: str) -> None:
-    assert_read_alike(COMMANDS[file])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        *COMMANDS.values(),
+        ["base-model", "--config", "configs/base.yaml"],
+        ["predict", "--config", "configs/synthesize.yaml"],
+    ],
+    ids=" ".join,
+)
+def test_a_config_parses(argv: list[str]) -> None:
+    assert_read_alike(argv)
 
 
 def test_synthesis_parses_and_writes_to_its_output(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from guardreasoner.callbacks import (
     SampleTexts,
     Throughput,
 )
+from guardreasoner.cli import LIGHTNING
 from guardreasoner.cli.parse_errors import accept_old_names, config_error, find_input_error
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.attacks import origin
@@ -81,6 +82,7 @@ class GuardCLI(LightningCLI):
                 "parser_mode": "omegaconf+",
                 "allow_abbrev": False,
                 "prog": f"python -m guardreasoner {verb}",
+                "description": LIGHTNING[verb],
             },
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,

@@ -11,15 +11,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from guardreasoner import __version__
+from guardreasoner.cli import LIGHTNING
 from guardreasoner.errors import InputError
 from guardreasoner.moved import current_argv
 
-LIGHTNING = {
-    "fit": "train a model with R-SFT (configs/rsft.yaml) or HS-DPO (configs/hsdpo.yaml)",
-    "validate": "compute the validation loss of a model",
-    "test": "classify held-out records and compute metrics (configs/evaluate.yaml)",
-    "predict": "sample model outputs for records, to mine preference pairs from them (configs/mine.yaml)",
-}
 _STAGES = (*LIGHTNING, "base-model")
 """Verbs that are stages: they write the ``output`` of their config from the inputs that it names."""
 

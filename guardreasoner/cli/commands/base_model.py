@@ -6,12 +6,16 @@ from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import PromptFormat, render, target
 from guardreasoner.records import Record
 from guardreasoner.tasks import GUARD_TASKS, Task
 from guardreasoner.workflow.recipe import Recipe
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 HELP = "create a small base model: train its tokenizer, initialize a Llama at random (configs/base.yaml)"
 
@@ -28,22 +32,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Create the model folder that the merged config files describe."""
-    from jsonargparse import ArgumentParser
-    from lightning.pytorch import LightningDataModule
-
     from guardreasoner.cli.lightning_cli import show_log
-    from guardreasoner.cli.parse_errors import accept_old_names, config_error, find_input_error
+    from guardreasoner.cli.parse_errors import config_error, find_input_error
     from guardreasoner.training.reasoning_data import ReasoningDataModule
 
-    accept_old_names()
-    parser = ArgumentParser(parser_mode="omegaconf+", exit_on_error=False)
-    parser.add_argument("--config", action="config")
-    parser.add_argument("--auto_build", type=bool, default=True)
-    parser.add_argument("--allow_contamination", type=bool, default=False)
-    parser.add_argument("--output", type=str, required=True)
-    parser.add_class_arguments(Recipe, "recipe", instantiate=False)
-    parser.add_subclass_arguments(LightningDataModule, "data")
-    parser.add_function_arguments(make_base_model, skip={"output", "records"})
+    parser = config_parser()
     show_log()
     argv = [word for path in args.config for word in ("--config", path)]
     try:
@@ -55,6 +48,25 @@ def run(args: argparse.Namespace) -> int:
     values = {name: value for name, value in config.as_dict().items() if name not in _NOT_ARGUMENTS}
     make_base_model(config.output, list(config.data.reasoned("train", values["tasks"] or GUARD_TASKS)), **values)
     return 0
+
+
+def config_parser() -> "ArgumentParser":
+    """Return the parser of the config files."""
+    from jsonargparse import ArgumentParser
+    from lightning.pytorch import LightningDataModule
+
+    from guardreasoner.cli.parse_errors import accept_old_names
+
+    accept_old_names()
+    parser = ArgumentParser(parser_mode="omegaconf+", exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_argument("--auto_build", type=bool, default=True)
+    parser.add_argument("--allow_contamination", type=bool, default=False)
+    parser.add_argument("--output", type=str, required=True)
+    parser.add_class_arguments(Recipe, "recipe", instantiate=False)
+    parser.add_subclass_arguments(LightningDataModule, "data")
+    parser.add_function_arguments(make_base_model, skip={"output", "records"})
+    return parser
 
 
 def make_base_model(

@@ -20,7 +20,7 @@ TINY = "tests.support.tiny.TinySource"
 
 
 class Leaky(TinySource):
-    """Records with markup in their ids; one reasoning reveals that its answer was given, and one prompt is in a benchmark."""
+    """Records with markup in ids; one reasoning reveals that its answer was given, one prompt is of a benchmark."""
 
     def records(self, split: Split) -> list[Record]:
         records = super().records(split)
