@@ -95,7 +95,7 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
             ([run, "--ratings", "/proc/x/y"], "cannot be written"),
             ([run, "--host", "0.0.0.0"], "unknown option --host"),
             ([run, "--json", "x"], "--json needs --summary"),
-            (["--summary", str(good), "--port", "1"], "--port is for rating"),
+            (["--summary", str(good), "--port", "1"], "--port cannot be combined with --summary"),
             (["--summary", str(bad)], "bad.jsonl:2: kind: expected rating"),
             (["--summary", str(good), str(good)], "occurs twice"),
             (["--summary", "absent.jsonl"], "absent.jsonl: no such file"),
@@ -112,11 +112,11 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_left_out_records_are_reported(tmp_path: Path) -> None:
     words = [f"{name}={write_run(tmp_path / name, message)}" for name, message in (("a", "HUHU"), ("b", "HU"))]
     with Serving(tmp_path, [*words, "--intersect", "--rater", "ann"]) as server:
-        assert server.message[:2] == [
+        assert server.said[:2] == [
             "2 records of 2 runs; ann has rated 0 and skipped 0",
             "left out because some run lacks them: a 2",
         ]
-        assert server.message[2] == "ratings: logs/ratings/ann.jsonl"
+        assert server.said[2] == "ratings: logs/ratings/ann.jsonl"
 
 
 def test_the_published_models_open_within_seconds(shared_data: Path, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_the_published_models_open_within_seconds(shared_data: Path, tmp_path: P
     ) as at:
         assert "flipped" in at.get()
         assert time.monotonic() - start < 5
-        assert at.message[0] == "2,195 records of 2 runs; ann has rated 0 and skipped 0"
+        assert at.said[0] == "2,195 records of 2 runs; ann has rated 0 and skipped 0"
 
 
 def test_serving_imports_no_torch(tmp_path: Path) -> None:
