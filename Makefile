@@ -1,4 +1,4 @@
-# Two commands: `make demo` shows the whole chain, `make test` checks it. Both make .venv first.
+# `make demo` runs the whole pipeline on the embedded data, `make test` runs lint and tests. Both create .venv first.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m guardreasoner
@@ -22,13 +22,13 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-# CUDA users: install the torch build of your choice first, then `pip install -e .[dev]`; constraints.txt pins what was tested.
+# With CUDA, install the torch build of your choice first, then `pip install -e .[dev]`; constraints.txt pins the tested versions.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt torch
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# Everything that runs have written; what people have rated stays.
+# Remove all outputs of runs except ratings.
 clean:
 	find checkpoints logs -mindepth 1 -maxdepth 1 ! -name '.*' ! -path logs/ratings -exec rm -rf {} +

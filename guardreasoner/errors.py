@@ -1,16 +1,19 @@
-"""The one exception for a user's mistake: one line, at most one hint line, never a traceback."""
+"""The exception for user errors, printed as one line and at most one hint line, without a traceback."""
 
 from collections.abc import Sequence
 
 
 class InputError(Exception):
-    """Bad input, as the person who gave it should read it.
+    """Wrong input, described for the user who gave it.
 
     Args:
-        message: one line: where (file:line, config key, record id), what was found, what was expected.
-        hint: at most one more line, usually the command that mends it.
-        details: where the message counts many faults, each of them, to be shown before it.
+        message: one line: where (file:line, config key, record id), what is wrong, what was expected.
+        hint: at most one more line, usually the command that fixes the error.
+        details: lines to print before the message, one per fault, if the message sums up several faults.
     """
+
+    exit_code = 2
+    """Exit code of a process that this error ends."""
 
     def __init__(self, message: str, hint: str | None = None, details: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -18,6 +21,6 @@ class InputError(Exception):
         self.details = tuple(details)
 
     def lines(self) -> str:
-        """Return what goes to stderr: the details, the message and, below it, the hint."""
+        """Return the text to print to stderr: the details, the message, then the hint."""
         hint = [f"hint: {self.hint}"] if self.hint else []
         return "\n".join([*self.details, f"error: {self}", *hint])

@@ -1,4 +1,4 @@
-"""Conversation to prompt, labels to target, completion to verdicts."""
+"""Render prompts and training targets, and parse verdicts from completions."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -6,23 +6,23 @@ from dataclasses import dataclass
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record
-from guardreasoner.tasks import GUARD_TASKS, NO_VERDICT, Task, require_different
+from guardreasoner.tasks import GUARD_TASKS, NO_VERDICT, Task, require_distinct
 
 Verdicts = Mapping[str, str | None]
-"""Verdict by task name; None where the text gives no (clear) verdict."""
+"""Verdict by task name; None if the text has no clear verdict for the task."""
 
-Reading = Callable[[str, Sequence[Task]], Verdicts]
+Parser = Callable[[str, Sequence[Task]], Verdicts]
 
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """How a model is asked. It is stored with the model, so that training, mining and serving ask alike.
+    """Prompt format of a model, stored with the model so that training, mining and serving use the same prompts.
 
     Args:
-        tasks: what the model decides; none given means the three of GuardReasoner.
-        opening: an instruction to use instead of the paper's; None is the paper's.
-        chat_template: wrap the prompt as a user message in the tokenizer's chat template; off means raw text, which is
-            how the released models are run.
+        tasks: tasks of the model; empty: the three of GuardReasoner.
+        opening: instruction at the start of the prompt; None: the paper's.
+        chat_template: whether to wrap the prompt as a user message in the tokenizer's chat template; the released
+            models use the raw text.
     """
 
     tasks: tuple[Task, ...] = ()
@@ -31,14 +31,14 @@ class PromptFormat:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks) or GUARD_TASKS)
-        require_different(self.tasks)
+        require_distinct(self.tasks)
 
 
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def instruction(tasks: Sequence[Task]) -> str:
-    """Return the fixed task description that opens every prompt, word for word the released one for ``GUARD_TASKS``."""
+    """Return the task description at the start of every prompt; for ``GUARD_TASKS`` it is exactly the released one."""
     count = _NUMBERS[len(tasks)] if len(tasks) < len(_NUMBERS) else str(len(tasks))
     questions = "\n".join(f"Task {number}: {task.question}" for number, task in enumerate(tasks, start=1))
     return (
@@ -51,7 +51,7 @@ def instruction(tasks: Sequence[Task]) -> str:
 
 
 def conversation(record: Record) -> str:
-    """Return the user's and the assistant's text in the released layout; a missing response is the word None."""
+    """Return the texts of user and assistant in the released layout, with "None" for a missing response."""
     response = NO_VERDICT if record.response is None else record.response
     return f"Human user:\n{record.prompt}\n\nAI assistant:\n{response}\n\n"
 
@@ -60,114 +60,116 @@ def render(record: Record, tasks: Sequence[Task], opening: str | None = None) ->
     """Return the prompt text: instruction and conversation.
 
     Args:
-        record: the conversation to judge.
-        tasks: what to decide.
-        opening: an instruction to use instead of the paper's; may be empty.
+        record: the conversation to classify.
+        tasks: tasks of the instruction.
+        opening: instruction to use instead of the paper's; may be empty.
     """
     return f"{instruction(tasks) if opening is None else opening}\n{conversation(record)}"
 
 
 def answer_block(labels: Mapping[str, str | None], tasks: Sequence[Task]) -> str:
-    """Return the answer block; a task without a label gets the word None."""
+    """Return the answer block, with "None" for a task without a label."""
     return "\n".join(["Answers:", *(f"{task.key}: {labels.get(task.name) or NO_VERDICT}" for task in tasks)])
 
 
 def target(record: Record, tasks: Sequence[Task]) -> str:
-    """Return what R-SFT teaches: the reasoning, then the answer block.
+    """Return the training target of R-SFT: the reasoning, then the answer block.
 
-    A trace that ends in an answer block of its own is kept as it is: it may hold verdicts for tasks without a gold
-    label.
+    Reasoning that already ends with an answer block is returned unchanged, since the block may have verdicts for tasks
+    without a gold label.
 
     Raises:
-        InputError: no reasoning, or its answer block contradicts a gold label.
+        InputError: the record has no reasoning, or the answer block in it contradicts a gold label.
     """
     if not record.reasoning:
         raise InputError(
-            f"record {record.id}: no reasoning to learn from",
-            "a teacher writes it: python -m guardreasoner predict --config configs/synthesize.yaml",
+            f"record {record.id}: no reasoning",
+            "a teacher model can write it: python -m guardreasoner predict --config configs/synthesize.yaml",
         )
     own = parse(record.reasoning, tasks)
     if all(verdict is None for verdict in own.values()):
         return f"{record.reasoning.rstrip()}\n\n{answer_block(record.labels, tasks)}"
     for task, label in record.gold().items():
         if own.get(task) != label:
-            raise InputError(f"record {record.id}: its reasoning answers {task}: {own.get(task)}, its label is {label}")
+            raise InputError(
+                f"record {record.id}: reasoning ends with {task}: {own.get(task)}, but the label is {label}"
+            )
     return record.reasoning.rstrip()
 
 
 def parse(completion: str, tasks: Sequence[Task]) -> Verdicts:
-    """Read the verdicts from the answer block that ends the text, and from nothing else (the "final block" reading).
+    """Parse the verdicts from the answer block at the end of the text, and from nothing else ("final-block").
 
-    A block is an optional header ("Answers:", "# Answers") and one field ("Request: harmful") a line, or fields joined
-    by commas; case is ignored, blank lines are passed over, and it reaches up to its header or to a line that is no
-    field. Blocks with headers of their own and nothing between them are one block: which of them is the answer, nobody
-    can say. What stands before the block is reasoning, whatever it quotes. Text after it means that there is no block,
-    and so does a think block that is never closed: its text is reasoning to the end. A field that is missing, holds
-    another word, or comes twice with different words is None for its task.
+    A block is an optional header ("Answers:", "# Answers") followed by fields ("Request: harmful"), one per line or
+    separated by commas. Case and blank lines are ignored. The block extends upwards to its header, or to the first line
+    that is not a field; adjacent blocks with headers count as one block, since it is unclear which of them is the
+    answer. Everything before the block is reasoning, even if it quotes an answer. There is no block if other text
+    follows it, or if a think block is not closed. The verdict of a task is None if its field is missing, has another
+    value, or occurs with different values.
 
-    The time is linear in the length of the text, whoever wrote it.
+    The running time is linear in the length of the text, also for adversarial text.
 
     Args:
         completion: generated text.
-        tasks: what may be answered.
+        tasks: tasks to look for.
 
     Returns:
         A label or None for each task.
     """
-    _, fields = _read([] if _is_thinking(completion) else completion.rstrip().splitlines(), tasks)
+    _, fields = _final_block([] if _is_thinking(completion) else completion.rstrip().splitlines(), tasks)
     return {task.name: _verdict(fields[task.name], task) for task in tasks}
 
 
 def reasoning_of(completion: str, tasks: Sequence[Task]) -> str:
-    """Return what stands before the answer block, as :func:`parse` finds it; all of the text where there is none."""
+    """Return the text before the answer block that :func:`parse` reads; the whole text if there is none."""
     lines = completion.rstrip().splitlines(keepends=True)
-    end, _ = _read(lines, tasks)
+    end, _ = _final_block(lines, tasks)
     return "".join(lines[:end]).rstrip()
 
 
 def parse_released(completion: str, tasks: Sequence[Task]) -> Verdicts:
-    """Read the verdicts as the released script does: per task the first "Key: label" in the last 300 characters.
+    """Parse the verdicts as the released script does: per task the first "Key: label" in the last 300 characters.
 
-    Kept to reproduce published numbers; it takes reasoning for answers (see :func:`parse` for the reading to use).
+    Only for reproducing published numbers, since it mistakes reasoning for answers; use :func:`parse` otherwise.
     """
     tail = completion[-300:]
     verdicts: dict[str, str | None] = {}
     for task in tasks:
-        found = re.search(rf"{re.escape(task.key)}:\s*({'|'.join(map(re.escape, task.labels))})", tail)
-        verdicts[task.name] = found[1] if found else None
+        match = re.search(rf"{re.escape(task.key)}:\s*({'|'.join(map(re.escape, task.labels))})", tail)
+        verdicts[task.name] = match[1] if match else None
     return verdicts
 
 
-PARSERS: dict[str, Reading] = {"final-block": parse, "released": parse_released}
+PARSERS: dict[str, Parser] = {"final-block": parse, "released": parse_released}
 
 
 _HEADER = re.compile(r"(?:#+\s*)?answers?\s*:?", re.IGNORECASE)
 _THINK, _THOUGHT = "<think>", "</think>"
 
 
-def _read(lines: Sequence[str], tasks: Sequence[Task]) -> tuple[int, dict[str, set[str]]]:
-    """Return how many lines stand before the answer block, and the words of each field in it, case folded."""
+def _final_block(lines: Sequence[str], tasks: Sequence[Task]) -> tuple[int, dict[str, set[str]]]:
+    """Return the number of lines before the answer block, and the casefolded values of each field in it."""
     fields: dict[str, set[str]] = {task.name: set() for task in tasks}
     names = {task.key.casefold(): task.name for task in tasks}
     end, has_header = len(lines), False
-    above: list[tuple[str, str]] = []  # fields that belong to the block if they have a header, too
-    for place in range(len(lines) - 1, -1, -1):
-        text = lines[place].strip()
+    pending: list[tuple[str, str]] = []  # fields that belong to the block only if a header stands above them
+    for index in range(len(lines) - 1, -1, -1):
+        text = lines[index].strip()
         if not text:
             continue
         header = _HEADER.match(text)
-        found = _fields(text[header.end() :], names) if header else None
-        if found is None:  # a key may begin like the header
-            header, found = None, _fields(text, names)
-        if found is None:
+        line_fields = _fields(text[header.end() :], names) if header else None
+        if line_fields is None:  # a key may begin like the header
+            header, line_fields = None, _fields(text, names)
+        if line_fields is None:
             break
-        above += found
+        pending += line_fields
         has_header |= header is not None
         if header or not has_header:
-            end = place
-            for name, word in above:
-                fields[name].add(word)
-            above = []
+            end = index
+            for name, value in pending:
+                fields[name].add(value)
+            pending = []
         if header and not any(fields.values()):
             break
     return end, fields
@@ -176,31 +178,31 @@ def _read(lines: Sequence[str], tasks: Sequence[Task]) -> tuple[int, dict[str, s
 def _is_thinking(completion: str) -> bool:
     """Return whether the text ends inside a think block.
 
-    Only a tag that begins a line opens one: models write it there, while one in mid-sentence is what somebody quotes.
+    Only a tag at the start of a line opens a block, since models write it there; elsewhere it is a quotation.
     """
     rest = completion.rpartition(_THOUGHT)[2]
     return _THINK in rest and any(line.lstrip().startswith(_THINK) for line in rest.splitlines())
 
 
 def _fields(text: str, names: Mapping[str, str]) -> list[tuple[str, str]] | None:
-    """Return (task name, word) of each field of a line, or None where the line holds anything else.
+    """Return (task name, value) of each field of a line; None if the line contains anything else.
 
-    Keys are compared as Python folds their case, on both sides alike: a regular expression that ignores case takes
-    letters for equal (i and ı) that no case folding makes so.
+    Keys are compared with ``str.casefold``: a case-insensitive regular expression also equates i and ı, which case
+    folding does not.
     """
     text = text.strip().removesuffix(",")
-    found = []
+    fields = []
     for part in text.split(",") if text else ():
-        key, colon, word = part.partition(":")
+        key, colon, value = part.partition(":")
         name = names.get(key.strip().casefold())
-        if name is None or not colon or ":" in word:
+        if name is None or not colon or ":" in value:
             return None
-        found.append((name, word.strip().casefold()))
-    return found
+        fields.append((name, value.strip().casefold()))
+    return fields
 
 
-def _verdict(words: set[str], task: Task) -> str | None:
-    if len(words) != 1:
+def _verdict(values: set[str], task: Task) -> str | None:
+    if len(values) != 1:
         return None
-    word = next(iter(words))
-    return next((label for label in task.labels if label.casefold() == word), None)
+    value = next(iter(values))
+    return next((label for label in task.labels if label.casefold() == value), None)

@@ -1,15 +1,15 @@
-"""The things that travel between stages, and the JSONL files they travel in."""
+"""Data classes exchanged between stages, and their JSONL files."""
 
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from guardreasoner.errors import InputError
 
@@ -20,15 +20,15 @@ Split = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One conversation to judge.
+    """One conversation to classify.
 
     Args:
-        id: unique within a run; stable when the data grow.
-        prompt: the human user's text.
-        response: the AI assistant's text, or None where there is none.
+        id: identifier, unique within a run; it does not change when records are added.
+        prompt: text of the human user.
+        response: text of the AI assistant; None if there is none.
         labels: gold label by task name; a task that is absent or None has no gold label.
-        reasoning: a trace that leads to the verdicts, with or without its answer block; None where there is none.
-        source: data set (or part of one) that the record comes from.
+        reasoning: reasoning that leads to the verdicts, with or without an answer block; None if there is none.
+        source: data set, or part of one, that the record comes from.
     """
 
     id: str
@@ -39,22 +39,22 @@ class Record:
     source: str = ""
 
     def gold(self) -> dict[str, str]:
-        """Return the labels that are there, by task name."""
+        """Return the gold labels that are not None, by task name."""
         return {task: label for task, label in self.labels.items() if label is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One output that a model gave for a record. It holds no verdict, since more than one reading exists.
+    """One output of a model for a record. It has no verdicts, since there is more than one parser.
 
     Args:
-        record_id: the record that was judged.
-        model: name of the model, as people call it.
-        fingerprint: hash of the model's weights and tokenizer; where they are unknown, ``FILE_FINGERPRINT`` followed by
-            the hash of the file that holds the output.
-        index: which of the k outputs, from 0.
+        record_id: id of the record.
+        model: name of the model.
+        fingerprint: hash of the model's weights and tokenizer; if they are unknown, ``FILE_FINGERPRINT`` followed by
+            the hash of the file with the output.
+        index: index of the output among the k outputs, from 0.
         seed: seed of the run that sampled it.
-        completion: the generated text, without special tokens.
+        completion: generated text without special tokens.
     """
 
     record_id: str
@@ -66,23 +66,23 @@ class Rollout:
 
 
 FILE_FINGERPRINT = "file:"
-"""How the fingerprint of a rollout begins whose model's weights are not known."""
+"""Prefix of the fingerprint of a rollout if the weights of its model are unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A hard record with one right and one wrong output.
+    """A hard record with one correct and one wrong output.
 
     Args:
-        id: the record's; where a record has several pairs, ``#1``, ``#2`` … behind it.
+        id: id of the record, with the suffix ``#1``, ``#2`` … if the record has several pairs.
         record: the conversation with its gold labels.
-        chosen: a right output.
-        rejected: a wrong one.
-        task: name of the task that was graded, or "all" when every gold label had to be met.
+        chosen: a correct output.
+        rejected: a wrong output.
+        task: name of the graded task, or "all" if an output must match every gold label.
         rule: how chosen and rejected were picked, for example "random/random".
-        excess_errors: wrong outputs minus right outputs among the votes.
-        weight: alpha, 1 + Norm(excess_errors, gamma) (paper, equation 5).
-        votes: right (True) or wrong (False), per output, ordered by model, fingerprint, seed and index.
+        excess_errors: number of wrong outputs minus number of correct outputs.
+        weight: α = 1 + Norm(excess_errors, γ) (paper, equation 5).
+        votes: whether each output is correct, ordered by model, fingerprint, seed and index.
     """
 
     id: str
@@ -98,12 +98,12 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A rollout read: what the model said of a record.
+    """A rollout with its record and its parsed verdicts.
 
     Args:
         record: the conversation.
         rollout: the output.
-        verdicts: label by task name; None where the output gives none.
+        verdicts: label by task name; None if the output has no clear verdict.
     """
 
     record: Record
@@ -111,20 +111,31 @@ class Answer:
     verdicts: Mapping[str, str | None]
 
     def to(self, device: object, **_: object) -> "Answer":
-        """Return itself: a trainer that gathers predictions moves them, and refuses frozen dataclasses without this."""
+        """Return itself: the trainer moves predictions to a device, which fails for frozen dataclasses without this."""
         return self
 
 
+@runtime_checkable
+class HasRecords(Protocol):
+    """A data module that serves records.
+
+    Args:
+        records: the records to answer; empty before ``setup``.
+    """
+
+    records: Sequence[Record]
+
+
 def read_jsonl(path: str | Path, torn: Callable[[int], None] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number from 1, object) for each line of a JSONL file; blank lines are passed over.
+    """Yield (line number from 1, object) for each line of a JSONL file; blank lines are skipped.
 
     Args:
         path: the file.
-        torn: called with the number of a last line that has no end and is no JSON, since its writer was stopped; the
-            line is then passed over. None: it is an error, as anywhere else.
+        torn: called with the number of an incomplete last line, left by an interrupted writer, which is then skipped.
+            None: such a line is an error.
 
     Raises:
-        InputError: the file is missing, is not UTF-8, or a line is not a JSON object.
+        InputError: the file is missing or not UTF-8, or a line is not a JSON object.
     """
     path = Path(path)
     if not path.is_file():
@@ -149,17 +160,17 @@ def read_records(path: str | Path) -> list[Record]:
     """Read records from JSONL.
 
     Raises:
-        InputError: a field is missing, unknown or of the wrong type, an id comes twice, or the file holds no record.
+        InputError: a field is missing, unknown or of the wrong type, an id occurs twice, or the file has no record.
     """
     records = [_build(Record, row, f"{path}:{number}") for number, row in read_jsonl(path)]
     if not records:
-        raise InputError(f"{path}: the file holds no record")
+        raise InputError(f"{path}: the file has no record")
     require_unique_ids(records, str(path))
     return records
 
 
 def read_rollouts(path: str | Path) -> list[Rollout]:
-    """Read rollouts from JSONL. A last line that its writer did not finish is left out, with a line that says so.
+    """Read rollouts from JSONL. An incomplete last line is skipped with a warning.
 
     Raises:
         InputError: as :func:`read_records`.
@@ -168,18 +179,18 @@ def read_rollouts(path: str | Path) -> list[Rollout]:
     for number, row in read_jsonl(path, torn.append):
         for name in ("record_id", "model", "fingerprint"):
             if isinstance(row.get(name), str):
-                row[name] = sys.intern(row[name])  # one text for all rollouts that share it
+                row[name] = sys.intern(row[name])  # many rollouts share these texts
         rollouts.append(_build(Rollout, row, f"{path}:{number}"))
     if not rollouts:
-        raise InputError(f"{path}: the file holds no rollout")
+        raise InputError(f"{path}: the file has no rollout")
     if torn:
         where = f"{path}:{torn[0]}"
-        log.warning(f"{where}: cut off while it was written: 1 rollout left out, {len(rollouts):,} read")
+        log.warning(f"{where}: truncated line skipped; {len(rollouts):,} rollouts read")
     return rollouts
 
 
 def require_unique_ids(records: Iterable[Record], where: str) -> None:
-    """Raise ``InputError`` when two records share an id."""
+    """Raise ``InputError`` if two records have the same id."""
     seen: set[str] = set()
     for record in records:
         if record.id in seen:
@@ -188,9 +199,9 @@ def require_unique_ids(records: Iterable[Record], where: str) -> None:
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Record | Rollout | Pair | Mapping[str, Any]]) -> int:
-    """Write rows as JSONL, whole or not at all; return how many."""
+    """Write rows as JSONL, atomically; return the number of rows."""
     count = 0
-    # half a surrogate pair has no UTF-8, but a JSON escape, and that is what the error handler writes
+    # An unpaired surrogate has no UTF-8 encoding; the error handler writes its JSON escape.
     with replacing_file(path) as partial, partial.open("w", encoding="utf-8", errors="backslashreplace") as lines:
         for row in rows:
             lines.write(json.dumps(_as_dict(row), ensure_ascii=False, default=_as_dict) + "\n")
@@ -200,7 +211,7 @@ def write_jsonl(path: str | Path, rows: Iterable[Record | Rollout | Pair | Mappi
 
 @contextmanager
 def replacing_file(path: str | Path) -> Iterator[Path]:
-    """Yield a path beside ``path`` to write to; move it there when the block ends well, else ``path`` stays as is."""
+    """Yield a temporary path beside ``path`` and move it to ``path`` at the end; an error leaves ``path`` unchanged."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -226,7 +237,7 @@ def _build(cls: type, row: Mapping[str, Any], where: str) -> Any:
     for name, value in row.items():
         if name not in known:
             raise InputError(f"{where}: unknown field {name!r}; a {cls.__name__} has {', '.join(sorted(known))}")
-        if type(value) not in _TYPES[name]:  # what JSON gives has no subclasses, and bool is none of them
+        if type(value) not in _TYPES[name]:  # not isinstance, for which a bool is an int
             allowed = " or ".join("null" if t is type(None) else t.__name__ for t in _TYPES[name])
             raise InputError(f"{where}: {name}: expected {allowed}, found {type(value).__name__}")
     try:

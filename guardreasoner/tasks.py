@@ -1,4 +1,4 @@
-"""What a guard decides: tasks with their question, labels and key in the answer block."""
+"""Tasks of a guard: question, labels, and key in the answer block."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 from guardreasoner.errors import InputError
 
 NO_VERDICT = "None"
-"""The word that a guard writes for a task that does not apply (no response to judge, say)."""
+"""The word a guard writes for a task that does not apply, such as a response task without a response."""
 
 
 @dataclass(frozen=True)  # no slots: the command line writes defaults from __dict__
@@ -18,14 +18,14 @@ class Task:
 
     Args:
         name: key in ``Record.labels``; a lower-case word.
-        key: what introduces the verdict in the answer block.
-        question: how the instruction asks for it, after "Task N: ".
-        labels: the permitted verdicts in a fixed order; at least two, different also when case is ignored.
-        positive: the label whose F1 is reported first; the first one where none is given.
+        key: text before the colon in the answer block, such as "Request".
+        question: text of the task in the instruction, after "Task N: ".
+        labels: the possible verdicts in a fixed order; at least two, distinct ignoring case.
+        positive: the label whose F1 is reported first; default: the first label.
 
     Raises:
-        InputError: a name, key or label that cannot be read back from an answer block, or a positive label that is
-            not among the labels.
+        InputError: a name, key or label could not be parsed from an answer block, or ``positive`` is not among the
+            labels.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Task:
         object.__setattr__(self, "positive", self.positive or (self.labels or ("",))[0])
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
             raise InputError(f"task {self.name!r}: name must be a lower-case word (letters, digits, _)")
-        for what, words in (("key", (self.key,)), ("label", self.labels)):
-            for word in words:
-                if not re.fullmatch(r"[^\s,:#]+(?: [^\s,:#]+)*", word) or word.casefold() == NO_VERDICT.casefold():
-                    wanted = f"words without comma, colon or #, and not {NO_VERDICT}"
-                    raise InputError(f"task {self.name}: {what} {word!r} must be {wanted}")
+        for what, texts in (("key", (self.key,)), ("label", self.labels)):
+            for text in texts:
+                if not re.fullmatch(r"[^\s,:#]+(?: [^\s,:#]+)*", text) or text.casefold() == NO_VERDICT.casefold():
+                    expected = f"words without comma, colon or #, and not {NO_VERDICT}"
+                    raise InputError(f"task {self.name}: {what} {text!r} must be {expected}")
         if len(self.labels) < 2 or len({label.casefold() for label in self.labels}) < len(self.labels):
-            raise InputError(f"task {self.name}: labels must be at least two different words, got {self.labels}")
+            raise InputError(f"task {self.name}: labels must be at least two distinct words, got {self.labels}")
         if self.positive not in self.labels:
             raise InputError(f"task {self.name}: positive label {self.positive!r} is not among {self.labels}")
 
@@ -75,18 +75,18 @@ GUARD_TASKS: tuple[Task, ...] = (
 )
 """The three tasks of GuardReasoner (arXiv 2501.18492, section 3.1), in the order of its answer block.
 
-The spaces that end two questions are the released ones: published models were trained with them."""
+Two questions end with a space, as in the released prompts that published models were trained with."""
 
 
 TASKS_FILE = "tasks.json"
-"""Beside rollouts and predictions: what was asked, so that whoever reads them reads the answers alike."""
+"""File beside rollouts and predictions with the tasks of their prompts, which are needed to parse the answers."""
 
 
-def require_different(tasks: Sequence[Task]) -> None:
-    """Raise ``InputError`` when two tasks share a name or, case ignored, a key."""
-    for what, words in (("name", [t.name for t in tasks]), ("key", [t.key.casefold() for t in tasks])):
-        if twice := next((word for word in words if words.count(word) > 1), None):
-            raise InputError(f"tasks: two have the {what} {twice!r}")
+def require_distinct(tasks: Sequence[Task]) -> None:
+    """Raise ``InputError`` if two tasks have the same name or, ignoring case, the same key."""
+    for what, values in (("name", [t.name for t in tasks]), ("key", [t.key.casefold() for t in tasks])):
+        if duplicate := next((value for value in values if values.count(value) > 1), None):
+            raise InputError(f"tasks: two tasks have the {what} {duplicate!r}")
 
 
 def write_tasks(folder: Path, tasks: Sequence[Task]) -> None:
@@ -96,10 +96,10 @@ def write_tasks(folder: Path, tasks: Sequence[Task]) -> None:
 
 
 def read_tasks(*folders: Path) -> tuple[Task, ...]:
-    """Return the tasks of the first folder that says; the three of GuardReasoner where none does.
+    """Return the tasks of the first folder with a ``tasks.json``; the three of GuardReasoner if none has one.
 
     Raises:
-        InputError: the file is damaged.
+        InputError: the file is not a list of tasks.
     """
     for path in (folder / TASKS_FILE for folder in folders):
         if path.is_file():
@@ -111,7 +111,7 @@ def read_tasks(*folders: Path) -> tuple[Task, ...]:
 
 
 def task_named(name: str, tasks: Sequence[Task]) -> Task:
-    """Return the task called ``name``; raise ``KeyError`` when there is none."""
+    """Return the task with a name; raise ``KeyError`` if there is none."""
     for task in tasks:
         if task.name == name:
             return task

@@ -1,4 +1,4 @@
-"""What several test files need."""
+"""Fixtures that several test files share."""
 
 import logging
 import sys
@@ -37,7 +37,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a LoRA adapter on ``tiny_base`` that changes what the base says."""
+    """The folder of a LoRA adapter that changes the outputs of ``tiny_base``."""
     import torch
 
     from guardreasoner.model.backbone import LoRA
@@ -64,7 +64,7 @@ def tiny_rollouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Work in a folder with the project's configs, where nothing has been made."""
+    """Work in a folder with the project's configs and no outputs."""
     monkeypatch.chdir(tmp_path)
     Path("configs").symlink_to(Path(__file__).parents[1] / "configs")
     yield tmp_path
@@ -74,27 +74,27 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Return what runs a command that must end well, and gives back its standard output."""
+    """Return a function that runs a command that must succeed, and returns its standard output."""
 
     def run(*argv: str) -> str:
         monkeypatch.setattr(sys, "argv", ["guardreasoner", *argv])
         code = main(list(argv))
-        said = capsys.readouterr()
-        assert code == 0, said.err
-        return said.out
+        message = capsys.readouterr()
+        assert code == 0, message.err
+        return message.out
 
     return run
 
 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Return what runs a command that must end with one line and at most one hint, and gives them back."""
+    """Return a function that runs a command that must end with one line and at most one hint, and returns them."""
 
     def run(*argv: str) -> str:
         monkeypatch.setattr(sys, "argv", ["guardreasoner", *argv])
         assert main(list(argv)) == 2
-        said = capsys.readouterr().err
-        assert [line.split(":")[0] for line in said.splitlines()] in (["error"], ["error", "hint"]), said
-        return said
+        message = capsys.readouterr().err
+        assert [line.split(":")[0] for line in message.splitlines()] in (["error"], ["error", "hint"]), message
+        return message
 
     return run

@@ -45,7 +45,7 @@ def answered(draw: st.DrawFn) -> tuple[tuple[Task, ...], dict[str, str | None]]:
 
 
 @given(answered(), st.text())
-def test_a_rendered_block_is_read_back_whatever_stands_before_it(
+def test_a_rendered_block_is_parsed_after_any_text(
     given_answer: tuple[tuple[Task, ...], dict[str, str | None]], before: str
 ) -> None:
     tasks, labels = given_answer
@@ -61,7 +61,7 @@ def test_text_after_the_block_leaves_no_verdict(
 
 
 @given(st.text())
-def test_no_text_breaks_a_reading(text: str) -> None:
+def test_no_text_breaks_a_parser(text: str) -> None:
     for read in (parse, parse_released):
         verdicts = read(text, GUARD_TASKS)
         assert all(verdicts[task.name] in (None, *task.labels) for task in GUARD_TASKS)
@@ -98,11 +98,11 @@ def test_conflicting_fields_are_never_a_verdict(lines: list[str]) -> None:
         ("", NOTHING),
     ],
 )
-def test_how_real_outputs_end(text: str, verdicts: dict[str, str | None]) -> None:
+def test_endings_of_real_outputs(text: str, verdicts: dict[str, str | None]) -> None:
     assert parse(text, GUARD_TASKS) == verdicts
 
 
-def test_the_released_reading_takes_the_first_match_near_the_end() -> None:
+def test_the_released_parser_takes_the_first_match_near_the_end() -> None:
     text = "Task 3 Conclusion\nResponse: unharmful\n\nAnswers:\nRequest: harmful\nCompletion: None\nResponse: harmful"
     assert parse_released(text, GUARD_TASKS) == {"request": "harmful", "completion": None, "response": "unharmful"}
     assert parse_released(BLOCK + " " * 300, GUARD_TASKS) == NOTHING
@@ -124,7 +124,7 @@ print((time.perf_counter() - start) / len(texts) / 2)
 """
 
 
-def test_a_megabyte_is_read_in_under_a_second() -> None:
+def test_a_megabyte_is_parsed_in_under_a_second() -> None:
     # In a process of its own: what is not linear here never ends, and a regular expression cannot be interrupted.
     done = subprocess.run([sys.executable, "-c", MEGABYTE], capture_output=True, text=True, timeout=60, check=True)
     assert float(done.stdout) < 1
@@ -144,7 +144,7 @@ def test_the_prompt_is_the_released_one() -> None:
     )
 
 
-def test_the_instruction_counts_its_tasks() -> None:
+def test_the_instruction_states_the_number_of_tasks() -> None:
     assert "finish one task.\n" in instruction(GUARD_TASKS[:1])
     assert conversation(Record("a", "Hello?")) in render(Record("a", "Hello?"), GUARD_TASKS[:1])
 
@@ -157,8 +157,8 @@ def test_the_target_is_reasoning_and_answer() -> None:
     assert target(own, GUARD_TASKS) == own.reasoning
 
 
-@pytest.mark.parametrize(("reasoning", "what"), [(None, "no reasoning"), (BLOCK, "its label is unharmful")])
-def test_a_target_needs_reasoning_that_agrees(reasoning: str | None, what: str) -> None:
+@pytest.mark.parametrize(("reasoning", "what"), [(None, "no reasoning"), (BLOCK, "the label is unharmful")])
+def test_a_target_needs_consistent_reasoning(reasoning: str | None, what: str) -> None:
     with pytest.raises(InputError, match=what):
         target(Record("a", "p", labels={"request": "unharmful"}, reasoning=reasoning), GUARD_TASKS)
 
@@ -175,7 +175,7 @@ def test_a_target_needs_reasoning_that_agrees(reasoning: str | None, what: str) 
         ("", ""),
     ],
 )
-def test_reasoning_is_what_stands_before_the_block(completion: str, reasoning: str) -> None:
+def test_reasoning_is_the_text_before_the_block(completion: str, reasoning: str) -> None:
     assert reasoning_of(completion, GUARD_TASKS) == reasoning
 
 

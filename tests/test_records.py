@@ -21,7 +21,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]))
     labels=st.dictionaries(texts, st.none() | texts),
     reasoning=st.none() | texts,
 )
-def test_what_is_written_is_read(
+def test_records_and_rollouts_round_trip(
     tmp_path_factory: pytest.TempPathFactory,
     prompt: str,
     response: str | None,
@@ -59,7 +59,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         ('{"id": "a", "prompt": "x"}', "record id 'a' occurs twice"),
     ],
 )
-def test_a_bad_record_is_named(tmp_path: Path, line: str, what: str) -> None:
+def test_an_invalid_record_is_reported(tmp_path: Path, line: str, what: str) -> None:
     path = tmp_path / "records.jsonl"
     path.write_text('{"id": "a", "prompt": "x"}\n' + line + "\n")
     with pytest.raises(InputError) as caught:
@@ -79,7 +79,7 @@ def test_a_rollout_needs_every_field(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [b'{"record_id": "a", "completion": "half', b'{"record_id": "\xc3', b"\0\0\0", b"{"])
-def test_a_last_line_that_was_cut_off_is_left_out_and_said(
+def test_a_truncated_last_line_is_skipped_with_a_warning(
     tmp_path: Path, cut: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "rollouts.jsonl"
@@ -88,21 +88,21 @@ def test_a_last_line_that_was_cut_off_is_left_out_and_said(
     path.write_bytes(whole + cut)
     with caplog.at_level(logging.WARNING, "guardreasoner"):
         assert read_rollouts(path) == [ROLLOUT]
-    assert caplog.messages == [f"{path}:2: cut off while it was written: 1 rollout left out, 1 read"]
+    assert caplog.messages == [f"{path}:2: truncated line skipped; 1 rollouts read"]
     # ended, further up, alone, or not a rollout but a record: an error
     for content in (whole + cut + b"\n", cut + b"\n" + whole):
         path.write_bytes(content)
         with pytest.raises(InputError, match=r"rollouts.jsonl:[12]: not valid"):
             read_rollouts(path)
     path.write_bytes(cut)
-    with pytest.raises(InputError, match="holds no rollout"):
+    with pytest.raises(InputError, match="has no rollout"):
         read_rollouts(path)
     path.write_bytes(b'{"id": "a", "prompt": "x"}\n' + cut)
     with pytest.raises(InputError, match=r"rollouts.jsonl:2: not valid"):
         read_records(path)
 
 
-def test_a_last_line_that_only_lacks_its_end_is_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_last_line_without_newline_is_complete(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "rollouts.jsonl"
     write_jsonl(path, [ROLLOUT, ROLLOUT])
     path.write_bytes(path.read_bytes().rstrip())
@@ -113,28 +113,28 @@ def test_a_last_line_that_only_lacks_its_end_is_whole(tmp_path: Path, caplog: py
         read_rollouts(path)
 
 
-def test_half_a_surrogate_pair_is_written_and_read(tmp_path: Path) -> None:
+def test_an_unpaired_surrogate_round_trips(tmp_path: Path) -> None:
     record = Record("a", "\ud800 and é")
     write_jsonl(tmp_path / "records.jsonl", [record])
     assert read_records(tmp_path / "records.jsonl") == [record]
 
 
-def test_a_missing_and_an_empty_file_are_named(tmp_path: Path) -> None:
+def test_missing_and_empty_files_are_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         read_records(tmp_path / "absent.jsonl")
     (tmp_path / "empty.jsonl").write_text("\n\n")
-    with pytest.raises(InputError, match="holds no record"):
+    with pytest.raises(InputError, match="has no record"):
         read_records(tmp_path / "empty.jsonl")
-    with pytest.raises(InputError, match="holds no rollout"):
+    with pytest.raises(InputError, match="has no rollout"):
         read_rollouts(tmp_path / "empty.jsonl")
 
 
-def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
+def test_invalid_utf8_is_reported(tmp_path: Path) -> None:
     (tmp_path / "latin.jsonl").write_bytes('{"id": "é"}'.encode("latin-1"))
     with pytest.raises(InputError, match=r"latin.jsonl:1: not valid UTF-8"):
         list(read_jsonl(tmp_path / "latin.jsonl"))
 
 
-def test_gold_labels_are_those_that_are_there() -> None:
+def test_gold_labels_leave_out_none() -> None:
     assert RECORD.gold() == {"request": "unharmful"}
     assert ROLLOUT.record_id == RECORD.id

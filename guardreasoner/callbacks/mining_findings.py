@@ -1,20 +1,13 @@
 """Mining results in TensorBoard, beside the curves of the fit that trains on the mined pairs."""
 
 from dataclasses import asdict
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from lightning.pytorch import Callback
 
 from guardreasoner.callbacks.tensorboard import write_plots, write_text
-from guardreasoner.mining.findings import Findings
+from guardreasoner.mining.findings import Findings, HasFindings
 from guardreasoner.report.mining_plots import mining_plots
-
-
-@runtime_checkable
-class HasFindings(Protocol):
-    """A data module that mines its pairs."""
-
-    findings: Findings | None
 
 
 class MiningFindings(Callback):
@@ -36,7 +29,7 @@ class MiningFindings(Callback):
 
 
 def _counts_as_markdown(findings: Findings) -> str:
-    """Return the counts over all sources as a Markdown table; names as in ``guardreasoner.mining.counts.Counts``."""
+    """Return the counts over all sources as a Markdown table; names as in ``MiningCounts``."""
     total = findings.total()
     counts = {"records": findings.records, "hard": total.hard, **asdict(total)}
     rows = [f"| {name.replace('_', ' ')} | {count:,} |" for name, count in counts.items()]

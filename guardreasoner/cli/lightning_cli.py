@@ -1,4 +1,4 @@
-"""LightningCLI for fit, validate, test and predict: what it adds to Lightning's own."""
+"""LightningCLI for fit, validate, test and predict, with this project's keys, callbacks and error messages."""
 
 import logging
 import sys
@@ -21,29 +21,33 @@ from guardreasoner.callbacks import (
     SampleTexts,
     Throughput,
 )
-from guardreasoner.callbacks.mining_findings import HasFindings
-from guardreasoner.cli.parse_errors import config_error, find_input_error
+from guardreasoner.cli import LIGHTNING
+from guardreasoner.cli.parse_errors import accept_old_names, config_error, find_input_error
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.attacks import origin
+from guardreasoner.mining.findings import HasFindings
+from guardreasoner.moved import current_argv
+from guardreasoner.records import HasRecords
+from guardreasoner.synthesis import EstimatesCost, WritesOutput
 from guardreasoner.training.training_data import TrainingDataModule
 from guardreasoner.workflow.recipe import Recipe
 
-_NOT_OURS = {
+_UNSUPPORTED = {
     "accumulate_grad_batches": "data.batch_size (a step) and data.micro_batch_size (computed at once)",
     "gradient_clip_val": "model.max_grad_norm",
 }
-"""Trainer settings of automatic optimization, and what takes their place."""
+"""Trainer settings that need automatic optimization, and the settings to use instead."""
 
 
 class ParserError(Exception):
-    """What the parser has to say, over many lines."""
+    """An error message of the parser, of many lines."""
 
 
 log = logging.getLogger("guardreasoner")
 
 
 class GuardParser(LightningArgumentParser):
-    """A parser that raises its errors instead of printing its usage; parsers within it add to the message."""
+    """A parser that raises ``ParserError`` instead of printing its usage; outer parsers extend the inner message."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise ``ParserError``."""
@@ -51,20 +55,21 @@ class GuardParser(LightningArgumentParser):
 
 
 class GuardCLI(LightningCLI):
-    """One verb of the trainer, with ``output``, ``auto_build`` and ``recipe`` beside Lightning's own keys.
+    """Run one trainer verb, with the keys ``output``, ``auto_build`` and ``recipe`` beside Lightning's.
 
-    It parses for its verb alone, not for all four: help is faster, and ``${recipe.base}`` means the same in every
-    config.
+    The parser knows one verb, not all four subcommands: help is faster, and ``${recipe.base}`` has the same meaning in
+    every config.
 
     Args:
         verb: fit, validate, test or predict.
-        words: the arguments after the verb.
-        parse_only: read the config and make nothing of it.
+        argv: the arguments after the verb.
+        parse_only: only parse the config, instantiate nothing.
     """
 
-    def __init__(self, verb: str, words: list[str], parse_only: bool = False) -> None:
+    def __init__(self, verb: str, argv: list[str], parse_only: bool = False) -> None:
         self.verb = verb
         self.parse_only = parse_only
+        accept_old_names()
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -77,57 +82,66 @@ class GuardCLI(LightningCLI):
                 "parser_mode": "omegaconf+",
                 "allow_abbrev": False,
                 "prog": f"python -m guardreasoner {verb}",
+                "description": LIGHTNING[verb],
             },
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             run=False,
-            args=words,
+            args=current_argv([verb, *argv])[1:],
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse; an error names the innermost cause and, for a misspelt key, the nearest right one."""
+        """Parse the arguments; raise ``InputError`` with the innermost cause and, for an unknown key, a suggestion."""
         try:
             super().parse_arguments(parser, args)
         except ParserError as error:
             raise config_error(str(error), parser, [self.verb, *args]) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add our keys and those of the verb."""
+        """Add this project's keys and the arguments of the verb."""
         skip: set[str | int] = {*self.subcommands()[self.verb]}
         self.verb_arguments = parser.add_method_arguments(Trainer, self.verb, skip=skip)
         if self.verb == "predict":
-            parser.set_defaults({"return_predictions": False})  # they are written as they come
+            parser.set_defaults({"return_predictions": False})  # they are written while they are generated
         if self.verb in ("test", "validate"):
             parser.set_defaults({"verbose": False})
-        parser.add_argument("--output", type=str | None, default=None, help="model folder, rollouts or predictions")
         parser.add_argument(
-            "--auto_build", type=bool, default=True, help="build what is missing (configs/pipeline.yaml)"
+            "--output", type=str | None, default=None, help="folder to write: the model, rollouts or predictions"
+        )
+        parser.add_argument(
+            "--auto_build",
+            type=bool,
+            default=True,
+            help="build missing and outdated inputs first (configs/pipeline.yaml)",
         )
         parser.add_argument(
             "--allow_contamination",
             action=ActionYesNo(),
             nargs="?",
             default=False,
-            help="train or mine on records that a benchmark of the run holds; stamped on all that is made from it",
+            help="allow training records that also occur in a benchmark; recorded in every manifest that depends on it",
         )
         if self.verb == "predict":
             parser.add_argument(
-                "--dry_run", action=ActionYesNo(), nargs="?", default=False, help="say what a run would cost"
+                "--dry_run", action=ActionYesNo(), nargs="?", default=False, help="only estimate the cost of the run"
             )
         if self.verb == "fit":
             parser.add_argument(
-                "--save_optimizer", type=bool, default=False, help="keep optimizer.pt, to continue from"
+                "--save_optimizer",
+                type=bool,
+                default=False,
+                help="save optimizer.pt with the model, to continue training from it",
             )
         parser.add_class_arguments(Recipe, "recipe", instantiate=False)
 
     def before_instantiate_classes(self) -> None:
-        """Name the run's curves after what it makes, where the config does not."""
+        """Name the TensorBoard run after the output unless the config names it."""
         logger = self.config.trainer.logger
         if self.config.output and "init_args" in (logger or {}) and logger.init_args.get("name") == "lightning_logs":
             logger.init_args.name = f"{self.verb}/{Path(self.config.output).name}"
 
     def instantiate_classes(self) -> None:
-        """Make data module, module and trainer."""
+        """Instantiate data module, module and trainer."""
         if not self.parse_only:
             try:
                 super().instantiate_classes()
@@ -139,12 +153,13 @@ class GuardCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the callbacks of the verb."""
         config = self.config_init.trainer
-        for name, instead in _NOT_OURS.items():
+        for name, instead in _UNSUPPORTED.items():
             if config[name] not in (None, 1):
-                raise InputError(f"trainer.{name} is not used here, got {config[name]}", f"set {instead} instead")
+                raise InputError(f"trainer.{name}: not supported, got {config[name]}", f"set {instead} instead")
         callbacks = list(config.callbacks or [])
-        # a module with a stream of its own knows better than a callback what is done, and keeps it as it comes
-        writes_by_itself = getattr(self.model, "writes_output", False) or self._is_dry_run
+        # Such a module writes each answer when it arrives, which a callback after each batch could not.
+        model = self.model
+        writes_itself = self._is_dry_run or (isinstance(model, WritesOutput) and model.writes_output)
         if self.verb == "fit":
             callbacks += [Throughput(), SampleTexts()]
             if isinstance(self.datamodule, HasFindings):
@@ -154,15 +169,15 @@ class GuardCLI(LightningCLI):
         if self.config.output and not config.fast_dev_run:
             if self.verb == "test":
                 callbacks.append(PredictionWriter(self.config.output))
-            if self.verb == "predict" and not writes_by_itself:
+            if self.verb == "predict" and not writes_itself:
                 callbacks.append(RolloutWriter(self.config.output))
-        shows_by_itself = writes_by_itself or any(isinstance(callback, RolloutWriter) for callback in callbacks)
-        if config.enable_progress_bar is not False and not shows_by_itself:
+        shows_progress = writes_itself or any(isinstance(callback, RolloutWriter) for callback in callbacks)
+        if config.enable_progress_bar is not False and not shows_progress:
             callbacks.append(RichProgressBar())
-        if shows_by_itself:
+        if shows_progress:
             kwargs["enable_progress_bar"] = False
         if config.logger is False or self._is_dry_run:
-            self.save_config_callback = None  # there is no folder of the run to keep it in
+            self.save_config_callback = None  # the run has no folder to save it in
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
     def run(self) -> None:
@@ -171,7 +186,7 @@ class GuardCLI(LightningCLI):
         module = self._estimator() if self._is_dry_run else self.model
         getattr(self.trainer, self.verb)(module, datamodule=self.datamodule, **arguments)
         if self.verb in ("test", "validate"):
-            self._say_what_was_measured()
+            self._report_metrics()
         if self.verb == "fit" and self.config.output and not self.config.trainer.fast_dev_run:
             self._export(self.config.output)
 
@@ -180,16 +195,17 @@ class GuardCLI(LightningCLI):
         return self.verb == "predict" and self.config.dry_run
 
     def _estimator(self) -> LightningModule:
-        """Return what the module puts in its own place when nothing shall be sent or written."""
-        if not hasattr(self.model, "estimator"):
-            raise InputError(f"--dry_run: {type(self.model).__name__} has no estimate to give", "run it without")
+        """Return the module that runs instead of the configured one in a dry run."""
+        if not isinstance(self.model, EstimatesCost):
+            raise InputError(f"--dry_run: {type(self.model).__name__} cannot estimate its cost")
         return self.model.estimator()
 
-    def _say_what_was_measured(self) -> None:
+    def _report_metrics(self) -> None:
         values = {name.split("/", 1)[1]: float(value) for name, value in self.trainer.logged_metrics.items()}
         log.info("%s", ", ".join(f"{name.split('/dataloader')[0]} {value:.4f}" for name, value in values.items()))
         if self.config.output:
-            attacks = any(map(origin, getattr(self.datamodule, "records", ())))
+            records = self.datamodule.records if isinstance(self.datamodule, HasRecords) else ()
+            attacks = any(map(origin, records))
             command = f"python -m guardreasoner {'robustness' if attacks else 'score'} {self.config.output}"
             log.info("written to %s; %s", self.config.output, command)
 
@@ -202,7 +218,10 @@ class GuardCLI(LightningCLI):
 
 
 def check_config(argv: list[str]) -> None:
-    """Parse a Lightning verb's config, and make nothing.
+    """Parse the config of a Lightning verb without instantiating anything.
+
+    Args:
+        argv: verb and flags.
 
     Raises:
         InputError: a key or value is wrong.
@@ -211,13 +230,13 @@ def check_config(argv: list[str]) -> None:
     GuardCLI(argv[0], argv[1:], parse_only=True)
 
 
-def fitted_on(argv: list[str]) -> tuple[LightningDataModule, Any, bool]:
-    """Return data module and module of a fit, and whether it may train on what a benchmark holds.
+def instantiate_fit(argv: list[str]) -> tuple[LightningDataModule, Any, bool]:
+    """Return the data module and the module of a fit, and whether ``allow_contamination`` is set.
 
-    No trainer is made, no weights are loaded, nothing is written.
+    This creates no trainer, loads no weights and writes nothing.
 
     Args:
-        argv: the words after the verb.
+        argv: the arguments after the verb.
 
     Raises:
         InputError: a key or value is wrong.
@@ -226,33 +245,32 @@ def fitted_on(argv: list[str]) -> tuple[LightningDataModule, Any, bool]:
     cli = GuardCLI("fit", argv, parse_only=True)
     config = cli.config.clone()
     for name in ("logger", "callbacks", "plugins", "profiler"):
-        config.trainer[name] = None  # they may ask for a service, or for a folder, that only a run needs
+        config.trainer[name] = None  # they may need a service or a folder that only a run has
     try:
-        made = cli.parser.instantiate_classes(config)
+        instantiated = cli.parser.instantiate_classes(config)
     except ValueError as error:
         raise find_input_error(error) or error from error
-    return made.data, made.model, bool(config.allow_contamination)
+    return instantiated.data, instantiated.model, bool(config.allow_contamination)
 
 
 def run_lightning(argv: list[str]) -> None:
     """Run a Lightning verb.
 
     Args:
-        argv: the verb and its arguments.
+        argv: verb and flags.
 
     Raises:
-        InputError: whatever the user can mend.
+        InputError: a user error, such as a wrong key or a missing file.
     """
     _quiet()
-    verb, *words = argv
     try:
-        GuardCLI(verb, words).run()
+        GuardCLI(argv[0], argv[1:]).run()
     except MisconfigurationException as error:
         raise InputError(str(error).splitlines()[0]) from error
 
 
 def _quiet() -> None:
-    """Show our own lines and warnings, not those that a user of this program cannot act on."""
+    """Show this project's log lines; hide library warnings that a user cannot act on."""
     for name in ("pytorch.utilities.rank_zero", "pytorch.accelerators.cuda", "fabric.utilities.seed"):
         logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
     for message in (
@@ -270,7 +288,7 @@ def _quiet() -> None:
 
 
 def show_log() -> None:
-    """Show our own lines on the screen."""
+    """Print this project's log lines to stdout."""
     if not log.handlers:
         handler = logging.StreamHandler(sys.stdout)
         handler.setFormatter(logging.Formatter("%(message)s"))

@@ -1,4 +1,4 @@
-"""``python -m guardreasoner VERB …``: starts Lightning's verbs and our own, one file each in ``commands``."""
+"""``python -m guardreasoner VERB …``: dispatch to Lightning's verbs and to those in ``commands``."""
 
 import argparse
 import ast
@@ -11,73 +11,69 @@ from pathlib import Path
 from typing import NoReturn
 
 from guardreasoner import __version__
+from guardreasoner.cli import LIGHTNING
 from guardreasoner.errors import InputError
+from guardreasoner.moved import current_argv
 
-LIGHTNING = {
-    "fit": "train a model: R-SFT (configs/rsft.yaml) or HS-DPO (configs/hsdpo.yaml)",
-    "validate": "compute the validation loss of a model",
-    "test": "judge held-out records and measure (configs/evaluate.yaml)",
-    "predict": "sample outputs for records (configs/mine.yaml)",
-}
-_BUILDS = (*LIGHTNING, "base-model")
-"""The verbs that make what their config calls ``output`` out of what else it names."""
+_STAGES = (*LIGHTNING, "base-model")
+"""Verbs that are stages: they write the ``output`` of their config from the inputs that it names."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        argv: verb, then flags; those of the process when None.
+        argv: verb and flags; None takes those of the process.
 
     Returns:
-        The exit code: 0; 2 after a user's mistake; 130 when interrupted; a failed stage's own.
+        The exit code: 0 on success, 2 after a user error, 130 after Ctrl-C, or the exit code of a stage that failed.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    # Threads that spin long while they wait starve each other as soon as two processes share a processor.
+    argv = list(sys.argv[1:] if argv is None else argv)
+    # OpenMP threads that spin while they wait starve each other when several processes share a processor.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
-        code = _run(words)
+        code = _run(argv)
         sys.stdout.flush()
         return code
     except InputError as error:
         print(error.lines(), file=sys.stderr)
-        return getattr(error, "exit_code", 2)
+        return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever read the output has left; without this Python complains once more when it closes the stream.
+        # The reader has closed the pipe; without this, Python prints a second error when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
 
 def own_verbs() -> dict[str, Path]:
-    """Return the verbs in ``commands`` with the file of each."""
+    """Return the file of each verb in ``commands``."""
     files = sorted(Path(__file__).parent.joinpath("commands").glob("[!_]*.py"))
     return {file.stem.replace("_", "-"): file for file in files}
 
 
-def _run(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help", "help"):
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0
-    if words[0] == "--version":
+    if argv[0] == "--version":
         print(__version__)
         return 0
-    verb = words[0]
+    verb = argv[0]
     if verb not in LIGHTNING and verb not in own_verbs():
         raise InputError(
             f"unknown verb {verb!r}",
             _nearest(verb, [*LIGHTNING, *own_verbs()]) or "python -m guardreasoner --help lists the verbs",
         )
-    run = _start_lightning if verb in LIGHTNING else _own(words)
-    if verb not in _BUILDS:
-        return run(words)
+    run = _run_lightning if verb in LIGHTNING else _parse_own(argv)
+    if verb not in _STAGES:
+        return run(argv)
     from guardreasoner.workflow.pipeline import prepare
 
-    state = prepare(words, _check_lightning if verb in LIGHTNING else None)
+    state = prepare(argv, _check_lightning if verb in LIGHTNING else None)
     try:
-        code = run(words)
+        code = run(argv)
     except BaseException:
         if state is not None:
             state.give_up()
@@ -89,42 +85,43 @@ def _run(words: list[str]) -> int:
     return code
 
 
-def _start_lightning(words: list[str]) -> int:
+def _run_lightning(argv: list[str]) -> int:
     from guardreasoner.cli.lightning_cli import run_lightning
 
-    run_lightning(words)
+    run_lightning(argv)
     return 0
 
 
-def _check_lightning(words: Sequence[str]) -> None:
+def _check_lightning(argv: Sequence[str]) -> None:
     from guardreasoner.cli.lightning_cli import check_config
 
-    check_config(list(words))
+    check_config(list(argv))
 
 
-def _own(words: list[str]) -> Callable[[list[str]], int]:
-    """Parse the flags of one of our verbs, so that a mistake shows before anything is built; return what runs it."""
-    command = importlib.import_module(f"guardreasoner.cli.commands.{words[0].replace('-', '_')}")
-    parser = _Parser(prog=f"python -m guardreasoner {words[0]}", description=command.HELP, allow_abbrev=False)
+def _parse_own(argv: list[str]) -> Callable[[list[str]], int]:
+    """Parse the flags of a verb in ``commands``, so that an error shows before anything is built; return its runner."""
+    command = importlib.import_module(f"guardreasoner.cli.commands.{argv[0].replace('-', '_')}")
+    parser = _Parser(prog=f"python -m guardreasoner {argv[0]}", description=command.HELP, allow_abbrev=False)
     command.configure(parser)
+    flags = current_argv(argv)[1:]
     overrides = getattr(command, "OVERRIDES", ())
-    parser.require_known(words[1:], overrides)
+    parser.require_known(flags, overrides)
     if overrides:
-        arguments, _ = parser.parse_known_args(words[1:])
+        arguments, _ = parser.parse_known_args(flags)
     else:
-        arguments = parser.parse_args(words[1:])
-    arguments.words = words[1:]
+        arguments = parser.parse_args(flags)
+    arguments.argv = flags
     return lambda _: command.run(arguments)
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser that answers a mistake with one line and at most one hint."""
+    """An argument parser that reports an error as one line and at most one hint."""
 
-    def require_known(self, words: Sequence[str], overrides: Sequence[str] = ()) -> None:
-        """Refuse options that nobody knows; keys of a config (dotted, or named in ``overrides``) are for others."""
-        # Before parsing: a misspelt option often leaves a required one out, and that is what argparse would speak of.
-        known = self._option_string_actions  # argparse has no public list of them
-        for word in words[: words.index("--")] if "--" in words else words:
+    def require_known(self, argv: Sequence[str], overrides: Sequence[str] = ()) -> None:
+        """Reject unknown options; config keys (dotted, or listed in ``overrides``) are left to the config's parser."""
+        # Before parsing, since argparse would report the required option that a misspelt one leaves out.
+        known = self._option_string_actions  # argparse has no public list of options
+        for word in argv[: argv.index("--")] if "--" in argv else argv:
             name = word.partition("=")[0]
             is_key = bool(overrides) and (name.partition(".")[0] in overrides)
             if name.startswith("--") and name not in known and not is_key:
@@ -145,7 +142,7 @@ def _overview() -> str:
         [
             "usage: python -m guardreasoner VERB [options]",
             "",
-            "Train reasoning guard models and measure them.",
+            "Train and evaluate reasoning guard models.",
             "",
             *(f"  {verb:<{width}}  {line}" for verb, line in verbs.items()),
             "",
@@ -156,7 +153,7 @@ def _overview() -> str:
 
 
 def _help_line(file: Path) -> str:
-    """Read a verb's ``HELP`` without importing the verb, and what that loads."""
+    """Read a verb's ``HELP`` without importing its file."""
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
         if isinstance(target, ast.Name) and target.id == "HELP" and isinstance(node, ast.Assign | ast.AnnAssign):
@@ -165,5 +162,5 @@ def _help_line(file: Path) -> str:
 
 
 def _nearest(word: str, known: Collection[str]) -> str | None:
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"did you mean {found[0]}?" if found else None
+    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"did you mean {nearest[0]}?" if nearest else None

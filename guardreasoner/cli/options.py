@@ -1,4 +1,4 @@
-"""Options that several verbs have: how intervals are made, which files are written."""
+"""Options that several verbs share: resampling for intervals, and output files."""
 
 import argparse
 from pathlib import Path
@@ -10,9 +10,9 @@ from guardreasoner.records import replacing_file
 
 def add_resampling(parser: argparse.ArgumentParser) -> None:
     """Declare ``--resamples`` and ``--seed``."""
-    what = f"how often records are drawn for the intervals ({RESAMPLES:,}); 0: no intervals"
+    what = f"bootstrap resamples for the intervals (default {RESAMPLES:,}); 0: no intervals"
     parser.add_argument("--resamples", type=_count, default=RESAMPLES, metavar="N", help=what)
-    parser.add_argument("--seed", type=_count, default=0, metavar="N", help="of these draws (0)")
+    parser.add_argument("--seed", type=_count, default=0, metavar="N", help="seed of the resampling (default 0)")
 
 
 def add_files(parser: argparse.ArgumentParser) -> None:
@@ -22,16 +22,19 @@ def add_files(parser: argparse.ArgumentParser) -> None:
 
 
 def require_files(**paths: Path | None) -> None:
-    """Raise ``InputError`` where an option that takes a file to write, by its name, was given a folder."""
+    """Raise ``InputError`` if an output option, given by its name, is an existing folder."""
     for option, path in paths.items():
         if path and path.is_dir():
-            raise InputError(f"{path}: is a folder; --{option} takes a file")
+            raise InputError(f"--{option} {path}: expected a file, found a folder")
 
 
 def write(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all, and say so; raise ``InputError`` where that fails.
+    """Write a text file atomically and print its path.
 
-    Half a surrogate pair, which data may hold and UTF-8 cannot, is written as its escape.
+    An unpaired surrogate, which data may contain and UTF-8 cannot encode, is written as its escape.
+
+    Raises:
+        InputError: the file cannot be written.
     """
     try:
         with replacing_file(path) as partial:
@@ -41,7 +44,7 @@ def write(path: Path, text: str) -> None:
     print(f"written: {path}")
 
 
-def _count(word: str) -> int:
-    if not word.isascii() or not word.isdigit():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {word!r}")
-    return int(word)
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
+    return int(text)

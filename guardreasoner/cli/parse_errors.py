@@ -1,4 +1,4 @@
-"""Errors of the command line's parser, cut down to what is wrong, where, and the nearest right key."""
+"""Shorten jsonargparse's error messages to one line: what is wrong, where, and the most similar known key."""
 
 import difflib
 import inspect
@@ -6,10 +6,12 @@ import re
 import sys
 import typing
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
+from guardreasoner.moved import current_config, short_path, similar_path
 from guardreasoner.workflow.config import config_files, resolve
 
 _UNKNOWN = (
@@ -18,40 +20,71 @@ _UNKNOWN = (
     re.compile(r"Key '(?P<key>[^']+)' is not expected"),
     re.compile(r"does not accept (?:option|nested key) '(?P<key>[^']+)'"),
 )
+_NOT_USABLE = re.compile(r"(?:Problem with given class_path '|Expected a path but )(\w+(?:\.\w+)+)")
 _TELLING = ("No such file", "Unable to", "Problem with given class_path", "Expected", "Required", "required", "invalid")
 
 
+def accept_old_names() -> None:
+    """Make jsonargparse accept old names of keys and classes in YAML, as ``workflow.config.resolve`` does.
+
+    Flags must be passed through :func:`guardreasoner.moved.current_argv`.
+    """
+    from jsonargparse import get_loader, set_loader
+    from yaml import YAMLError
+
+    set_loader("omegaconf+", lambda text: current_config(get_loader("yaml")(text)), (YAMLError,))
+
+
 def find_input_error(error: BaseException | None) -> InputError | None:
-    """Return our own error within a parser's, which tries the types of a value in turn and wraps what they raise."""
+    """Return the ``InputError`` that a parser error was raised from; jsonargparse wraps what constructors raise."""
     while error is not None and not isinstance(error, InputError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def config_error(message: str, parser: Any, argv: Sequence[str]) -> InputError:
-    """Return the error for a parser's message.
+    """Return a one-line error for a message of jsonargparse.
 
     Args:
-        message: what jsonargparse says, over many lines.
-        parser: knows the keys that there are.
-        argv: verb, then flags.
+        message: the message, of many lines.
+        parser: the parser, which lists the known keys.
+        argv: verb and flags.
     """
     for pattern in _UNKNOWN:
-        if found := pattern.search(message):
-            return _unknown_key(found["key"], parser, argv)
+        if match := pattern.search(message):
+            return _unknown_key(match["key"], parser, argv)
     lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
     key = re.search(r'(?:Parser key|Key) "([^"]+)"', message)
     inner = re.findall(r'Parser key "([^"]+)"', message)
     plain = [line for line in lines if not line.startswith("Given value")]
     telling = [line for word in _TELLING for line in plain if word in line and "NoneType" not in line]
     what = (telling[-1] if telling else plain[-1]).rstrip(":")
-    if "Problem with given class_path" in what:
-        place = lines.index(what) if what in lines else -1
-        what = f"{what}: {lines[place + 1]}" if 0 <= place < len(lines) - 1 else what
-    value = next((line for line in lines if line.startswith("Given value: ") and "{" not in line), "")
     name = ".".join(dict.fromkeys([*([key[1]] if key else []), *inner]))
+    if path := _NOT_USABLE.search(what):
+        return InputError(f"{name}: {_import_problem(path[1])}", _similar(path[1]))
+    if "Problem with given class_path" in what:
+        index = lines.index(what) if what in lines else -1
+        what = f"{what}: {lines[index + 1]}" if 0 <= index < len(lines) - 1 else what
+    value = next((line for line in lines if line.startswith("Given value: ") and "{" not in line), "")
     parts = [part for part in (name, what, value.removeprefix("Given value: ") and f"got {value[13:]}") if part]
     return InputError(": ".join(parts))
+
+
+def _import_problem(path: str) -> str:
+    """Return why the object of a dotted path cannot be used as a value."""
+    module, _, name = path.rpartition(".")
+    try:
+        imported = import_module(module)
+    except Exception as error:  # a module may raise anything while it is imported
+        return f"cannot import {path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+    return (
+        f"{path} is of the wrong type" if hasattr(imported, name) else f"cannot import {path}: {module} has no {name}"
+    )
+
+
+def _similar(path: str) -> str | None:
+    near = similar_path(path) if path.startswith("guardreasoner.") else None
+    return f"did you mean {near}?" if near and near not in (path, short_path(path)) else None
 
 
 def _unknown_key(key: str, parser: Any, argv: Sequence[str]) -> InputError:
@@ -63,7 +96,7 @@ def _unknown_key(key: str, parser: Any, argv: Sequence[str]) -> InputError:
 
 
 def _where(name: str, key: str, argv: Sequence[str]) -> str:
-    """Return "file:line: " of the config that holds a key, or "" where it came as a flag."""
+    """Return "file:line: " of the config file that contains a key, or "" if the key was a flag."""
     if any(word.startswith("--") and word.split("=")[0].endswith(key) for word in argv):
         return ""
     for path in reversed(config_files(argv)):
@@ -83,7 +116,7 @@ def _known_keys(parser: Any, argv: Sequence[str]) -> Iterator[str]:
 
 
 def _parameters_below(value: Any) -> Iterator[str]:
-    """Yield the parameter names of all classes that a config names, and of our classes among their types."""
+    """Yield the parameters of all classes named in a config, and of this package's classes in their type hints."""
     if isinstance(value, dict):
         if isinstance(path := value.get("class_path"), str):
             module, _, name = path.rpartition(".")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
@@ -148,6 +148,17 @@ class Findings:
             first = error.errors(include_url=False)[0]
             field = ".".join(map(str, first["loc"]))
             raise ValueError(f"not the findings of mining: {field + ': ' if field else ''}{first['msg']}") from None
+
+
+@runtime_checkable
+class HasFindings(Protocol):
+    """A data module that mines its pairs.
+
+    Args:
+        findings: statistics of the mining; None before ``setup()``.
+    """
+
+    findings: Findings | None
 
 
 @cache

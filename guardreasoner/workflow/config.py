@@ -1,19 +1,22 @@
-"""Merges a command's YAML files and flags into one config, without loading torch.
+"""Merge the YAML files and flags of a command into one config, without importing torch.
 
-The rules are those of the Lightning command line (jsonargparse, parser mode "omegaconf+"), so that a stage can be
-judged before it is started.
+The merge follows the rules of the Lightning command line (jsonargparse, parser mode "omegaconf+"), so that the config
+of a stage is known before the stage is started. Where a file or flag changes a ``class_path``, arguments of the former
+class stay; the command line, which imports the classes, drops those that the new class does not accept.
 """
 
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from guardreasoner.errors import InputError
+from guardreasoner.moved import current_argv, current_config, warn_once
 from guardreasoner.workflow.recipe import Recipe
 
 Config = dict[str, Any]
@@ -21,11 +24,11 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class Command:
-    """A command line and the config that it amounts to.
+    """A command line and its config.
 
     Args:
-        argv: the words after ``python -m guardreasoner``, the verb first.
-        config: merged and interpolated.
+        argv: the arguments after ``python -m guardreasoner``, the verb first.
+        config: the merged and interpolated config.
     """
 
     argv: tuple[str, ...]
@@ -33,59 +36,62 @@ class Command:
 
     @property
     def verb(self) -> str:
-        """Return the first word."""
+        """The verb."""
         return self.argv[0]
 
     @property
     def output(self) -> Path | None:
-        """Return what the command makes: the config's ``output``, if it has one."""
+        """The file or folder that the command writes: the config's ``output``; None if it has none."""
         output = self.config.get("output")
         return Path(output) if isinstance(output, str) and output else None
 
 
 def resolve(argv: Sequence[str]) -> Command:
-    """Merge the recipe's defaults with the files and flags of a command, from left to right, then fill in ``${…}``.
+    """Merge the recipe's defaults with the files and flags of a command, from left to right, then resolve ``${…}``.
 
-    Mappings are merged, lists and all else replaced, ``key+`` appends to a list; a flag may leave out ``init_args``.
+    Mappings are merged, other values replaced; ``key+`` appends to a list; a flag may leave out ``init_args``. Old
+    names are replaced by current ones, and public names of classes by full paths.
 
     Args:
-        argv: verb, then flags.
+        argv: verb and flags.
 
     Raises:
-        InputError: a file is missing, is not YAML or holds a key twice; an interpolation leads nowhere.
+        InputError: a file is missing, is not valid YAML or has a key twice, or an interpolation cannot be resolved.
     """
+    argv = current_argv(argv)
     config: Config = {"recipe": asdict(Recipe())}
     for name, value in flags(argv):
         if name == "config":
             _merge(config, load_yaml(value))
-        else:  # a flag alone says yes
-            _assign(config, name.split("."), True if value is None else _flag_value(name, value))
+        else:  # a flag without a value means true
+            keys = name.split(".")
+            _assign(config, keys, True if value is None else current_config(_flag_value(name, value), keys[-1]))
     return Command(tuple(argv), _interpolate(config, " ".join(argv)))
 
 
 def flags(argv: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Yield (name without dashes, text or None) for each flag of a command, in order; ``-c`` is ``config``."""
+    """Yield (name without dashes, value or None) for each flag of a command, in order; ``-c`` yields ``config``."""
     words = [*argv[1:], "--"]
-    for position, word in enumerate(words[:-1]):
+    for index, word in enumerate(words[:-1]):
         if word == "-c" or (word.startswith("--") and len(word) > 2):
             name, equals, value = word.lstrip("-").partition("=")
-            following = None if words[position + 1].startswith("--") else words[position + 1]
+            following = None if words[index + 1].startswith("--") else words[index + 1]
             yield ("config" if name == "c" else name), value if equals else following
 
 
 def config_files(argv: Sequence[str]) -> list[str]:
-    """Return the files that a command names with ``--config``, in order."""
+    """Return the files that a command passes with ``--config``, in order."""
     return [value for name, value in flags(argv) if name == "config"]
 
 
 def load_yaml(path: str | Path | None) -> Config:
-    """Read a YAML file that holds a mapping.
+    """Read a YAML file whose top level is a mapping.
 
     Raises:
-        InputError: the file is missing, is not YAML, holds no mapping, or holds a key twice.
+        InputError: the file is missing, is not valid YAML, is not a mapping, or contains a key twice.
     """
     if path is None:
-        raise InputError("--config: expected a file name after it")
+        raise InputError("--config: expected a file name")
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -101,11 +107,11 @@ def load_yaml(path: str | Path | None) -> Config:
         raise InputError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(value, dict | None):
         raise InputError(f"{path}: expected a mapping, found {type(value).__name__}")
-    return value or {}
+    return current_config(value or {}, warn=partial(warn_once, where=f"{path}: "))
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads 1e-3 as a number and a date as text, as the Lightning command line does; refuses a key that comes twice."""
+    """Load 1e-3 as a number and a date as text, as the Lightning command line does; reject duplicate keys."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own way of declaring them)
         first: [(tag, pattern) for tag, pattern in pairs if not tag.endswith((":timestamp", ":float"))]
@@ -115,7 +121,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key, _ in node.value:
-            # YAML lets the last of two equal keys win, so that a setting further up is lost without a word.
+            # PyYAML would silently let the last of two equal keys win.
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in seen:
                     raise yaml.MarkedYAMLError(problem=f"key {key.value!r} occurs twice", problem_mark=key.start_mark)
@@ -147,7 +153,7 @@ def _merge(config: Config, more: Mapping[str, Any]) -> None:
 
 
 def _assign(node: Config, keys: list[Any], value: Any) -> None:
-    """Set what ``keys`` lead to, on the way stepping into ``init_args`` and into the last element of a list."""
+    """Set the value at a path of keys, descending into ``init_args`` and into the last element of a list."""
     key, rest = keys[0], keys[1:]
     if "class_path" in node and key not in ("class_path", "init_args", "dict_kwargs"):
         node, key, rest = node.setdefault("init_args", {}), key, rest
@@ -164,7 +170,7 @@ def _assign(node: Config, keys: list[Any], value: Any) -> None:
         _assign(old, rest, value)
     elif append:
         node[key] = [*(old or []), *(value if isinstance(value, list) else [value])]
-    elif isinstance(value, Mapping) and key not in _WHOLE:
+    elif isinstance(value, Mapping) and key not in _REPLACED:
         if not isinstance(old, dict):
             old = node[key] = {}
         _merge(old, value)
@@ -174,8 +180,8 @@ def _assign(node: Config, keys: list[Any], value: Any) -> None:
         node[key] = value
 
 
-_WHOLE = {"sources_by_model"}
-"""Mappings by names of the user's own: a later one takes the place of an earlier one, on the command line as here."""
+_REPLACED = {"sources_by_model"}
+"""Mappings whose keys are the user's own names: jsonargparse replaces instead of merging them."""
 
 
 def _interpolate(config: Config, where: str) -> Config:

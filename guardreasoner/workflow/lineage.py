@@ -1,4 +1,4 @@
-"""What an artefact came from, down to the source files, and whether it is all still there as it was read."""
+"""Trace an artefact back to its source files, and check whether each of them is unchanged."""
 
 import difflib
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from guardreasoner.errors import InputError
+from guardreasoner.moved import current_path
 from guardreasoner.workflow.manifest import MANIFEST, Manifest, code_hash, content_hash, manifest_path
 from guardreasoner.workflow.staleness import full
 
@@ -19,19 +20,19 @@ PROBLEMS: tuple[NodeState, ...] = ("changed since", "changed by hand", "missing"
 
 @dataclass(frozen=True)
 class Node:
-    """One thing that something was made from.
+    """One input of an artefact, or the artefact itself.
 
     Args:
-        path: where it was found, or the class path or hub name.
-        kind: an artefact has a manifest, a file or folder none; ``code`` is a class that generates or fetches records.
-            None: it is missing, and may have been either.
-        state: "changed since" what was made from it read it; "changed by hand" since its own manifest was written.
-        recorded: hash of its content (or code) when it was read; None where nothing says so.
-        found: the hash now; None where it is not there.
-        manifest: what made it, for an artefact.
-        arguments: those of a class.
-        shown_above: it is a reference to a node that came earlier, with all that it was made from.
-        inputs: what it was made from; for a file inside an artefact, that artefact.
+        path: path, class path or hub name.
+        kind: ``artefact`` has a manifest, ``file`` and ``folder`` have none; ``code`` is a class that generates or
+            downloads records. None: it is missing, so its kind is unknown.
+        state: "changed since": after it was read as an input; "changed by hand": after its own manifest was written.
+        recorded: hash of its content (or code) when it was read; None if not recorded.
+        found: its current hash; None if it is missing.
+        manifest: manifest of an artefact.
+        arguments: ``init_args`` of a class.
+        shown_above: whether the same artefact, with its inputs, occurs earlier in the output.
+        inputs: the inputs it was made from; for a file inside an artefact, that artefact.
     """
 
     path: str
@@ -45,7 +46,7 @@ class Node:
     inputs: tuple["Node", ...] = ()
 
     def walk(self) -> Iterator["Node"]:
-        """Yield the node and all below it."""
+        """Yield this node and all nodes below it."""
         yield self
         for node in self.inputs:
             yield from node.walk()
@@ -57,28 +58,28 @@ class Node:
 
 
 def lineage(paths: Sequence[str | Path]) -> list[Node]:
-    """Return the tree of each path; what occurs twice, in one tree or in two, has its inputs the first time alone.
+    """Return the tree of each path; an artefact that occurs again has no inputs there.
 
-    Relative paths in a manifest are those of the folder in which its command ran: they are looked for below the current
-    one, then below the one from which the command's own ``output`` leads to the artefact.
+    Relative paths in a manifest refer to the folder in which its command ran. They are resolved in the current folder,
+    then in the folder from which the command's ``output`` leads to the artefact.
 
     Args:
         paths: artefacts, or files inside them.
 
     Raises:
-        InputError: nothing lies there, nothing says what made it, or a file cannot be read.
+        InputError: a path does not exist or has no manifest, or a file cannot be read.
     """
     seen: set[Path] = set()
     return [_node(_artefact_at(Path(path)), None, [Path.cwd()], seen) for path in paths]
 
 
 def problems(trees: Iterable[Node]) -> dict[str, NodeState]:
-    """Return what has changed or is missing, by path."""
+    """Return the state of each node that has changed or is missing, by path."""
     return {node.path: node.state for tree in trees for node in tree.walk() if node.state in PROBLEMS}
 
 
 def ran_in(artefact: Path, manifest: Manifest) -> Path | None:
-    """Return the folder from which the ``output`` of a command's config leads to what it made."""
+    """Return the folder in which a command ran: the one from which its ``output`` leads to the artefact."""
     output = (manifest.config or {}).get("output")
     if not isinstance(output, str) or os.path.isabs(output):
         return None
@@ -88,8 +89,8 @@ def ran_in(artefact: Path, manifest: Manifest) -> Path | None:
 
 def _artefact_at(path: Path) -> Path:
     if not os.path.lexists(path):
-        beside = sorted(os.listdir(path.parent)) if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.5)
+        siblings = sorted(os.listdir(path.parent)) if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.5)
         raise InputError(
             f"{path}: no such file or folder", f"did you mean {path.with_name(near[0])}?" if near else None
         )
@@ -97,78 +98,78 @@ def _artefact_at(path: Path) -> Path:
     if artefact is not None:
         return artefact
     if manifest_path(path).is_file():
-        raise InputError(f"{manifest_path(path)}: not a manifest of this program, or damaged")
+        raise InputError(f"{manifest_path(path)}: not a manifest of guardreasoner, or damaged")
     raise InputError(
-        f"{path}: nothing says what made it",
-        "models, rollouts, predictions and pairs that this program makes have a manifest; source files have none",
+        f"{path}: no manifest found",
+        "models, rollouts, predictions and pairs made by guardreasoner have a manifest; source files have none",
     )
 
 
 def _owner(path: Path) -> Path | None:
-    """Return the artefact that an absolute path is, or the nearest one that it lies in."""
+    """Return the artefact at an absolute path, or the innermost one that contains the path."""
     described = path.name.removesuffix(f".{MANIFEST}")
-    places = (path.with_name(described) if described else path, *path.parents)
-    return next((place for place in places if Manifest.read(place) is not None), None)
+    candidates = (path.with_name(described) if described else path, *path.parents)
+    return next((candidate for candidate in candidates if Manifest.read(candidate) is not None), None)
 
 
 def _node(path: Path, recorded: str | None, bases: Sequence[Path], seen: set[Path]) -> Node:
-    """Return the tree of what lies at an absolute path.
+    """Return the tree of a file or folder.
 
     Args:
-        path: it exists.
-        recorded: its hash when it was read; None where nothing says so.
-        bases: folders in which the commands may have run that made what it came from.
-        seen: artefacts whose inputs are shown; it grows.
+        path: absolute path of an existing file or folder.
+        recorded: its hash when it was read; None if not recorded.
+        bases: folders in which to resolve the relative paths of its inputs.
+        seen: artefacts whose inputs are already in the output; this one is added.
     """
-    found = content_hash(path)
-    as_read = recorded in (found, None)
+    current = content_hash(path)
+    as_read = recorded in (current, None)
     manifest = Manifest.read(path)
     if manifest is None:
         owner = _owner(path)
-        around = () if owner is None else (_node(owner, None, bases, seen),)
+        owners = () if owner is None else (_node(owner, None, bases, seen),)
         kind: Kind = "folder" if path.is_dir() else "file"
-        return Node(_shown(path), kind, "unchanged" if as_read else "changed since", recorded, found, inputs=around)
-    state: NodeState = "changed by hand" if manifest.content != found else "unchanged" if as_read else "changed since"
+        return Node(_shown(path), kind, "unchanged" if as_read else "changed since", recorded, current, inputs=owners)
+    state: NodeState = "changed by hand" if manifest.content != current else "unchanged" if as_read else "changed since"
     real = path.resolve()
     if real in seen:
-        return Node(_shown(path), "artefact", state, recorded, found, manifest, shown_above=True)
-    seen.add(real)  # before its inputs, so that what was made from itself ends
-    started = ran_in(path, manifest)
-    known = list(dict.fromkeys([*bases[:1], *([started] if started else []), *bases[1:]]))
+        return Node(_shown(path), "artefact", state, recorded, current, manifest, shown_above=True)
+    seen.add(real)  # before its inputs, so that a cycle ends
+    folder = ran_in(path, manifest)
+    bases = list(dict.fromkeys([*bases[:1], *([folder] if folder else []), *bases[1:]]))
     inputs = (
-        *(_input(name, hashed, known, seen) for name, hashed in manifest.inputs.items()),
+        *(_input(name, hashed, bases, seen) for name, hashed in manifest.inputs.items()),
         *(_origin(origin) for origin in manifest.origins),
     )
-    return Node(_shown(path), "artefact", state, recorded, found, manifest, inputs=inputs)
+    return Node(_shown(path), "artefact", state, recorded, current, manifest, inputs=inputs)
 
 
 def _input(name: str, recorded: str, bases: Sequence[Path], seen: set[Path]) -> Node:
-    places = [place for place in dict.fromkeys(full(base / name) for base in bases) if place.exists()]
-    if not places:
+    paths = [path for path in dict.fromkeys(full(base / name) for base in bases) if path.exists()]
+    if not paths:
         return Node(name, None, "missing", recorded)
-    # Of several that it may be, the one that was read is known by its content.
-    place = next((place for place in places if content_hash(place) == recorded), places[0])
-    return _node(place, recorded, bases, seen)
+    # If several exist, take the one with the recorded content.
+    path = next((path for path in paths if content_hash(path) == recorded), paths[0])
+    return _node(path, recorded, bases, seen)
 
 
 def _origin(origin: Mapping[str, Any]) -> Node:
     if "class_path" not in origin:
         return Node(str(origin.get("hub", origin)), "hub", "not looked at")
-    name, recorded, arguments = str(origin["class_path"]), origin.get("code"), origin.get("init_args")
-    found = code_hash(name)
-    state: NodeState = "unchanged" if found == recorded else "changed since" if found else "missing"
+    name, recorded, arguments = current_path(str(origin["class_path"])), origin.get("code"), origin.get("init_args")
+    current = code_hash(name)
+    state: NodeState = "unchanged" if current == recorded else "changed since" if current else "missing"
     return Node(
         name,
         "code",
         state if recorded else "not looked at",
         str(recorded) if recorded else None,
-        found or None,
+        current or None,
         arguments=arguments if isinstance(arguments, dict) else {},
     )
 
 
 def _shown(path: Path) -> str:
-    """Return a path from the current folder where it lies in there, else from the root."""
+    """Return a path relative to the current folder if it is inside it, else the absolute path."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 

@@ -1,4 +1,4 @@
-"""Fingerprints, and the manifest that says what made an artefact."""
+"""Fingerprints, and the manifest that records how an artefact was made."""
 
 import hashlib
 import json
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
+from guardreasoner.moved import current_argv, ignore
 from guardreasoner.records import replacing_file
 from guardreasoner.workflow.redaction import command_without_secrets, without_secrets
 
@@ -25,18 +26,18 @@ _PACKAGES = ("guardreasoner", "torch", "transformers", "lightning", "tokenizers"
 
 
 def fingerprint(value: Any) -> str:
-    """Return the SHA-256 (hex) of a value's canonical JSON: keys sorted, no spaces; what JSON lacks as text."""
+    """Return the SHA-256 (hex) of a value's canonical JSON: sorted keys, no spaces, other types as text."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def content_hash(path: str | Path) -> str:
-    """Return the SHA-256 (hex) of what a file holds, or of the names and bytes of all files below a folder.
+    """Return the SHA-256 (hex) of a file's content, or of the names and contents of all files below a folder.
 
-    Manifests are left out: they hold a date, and an artefact that is made again alike shall have the same hash.
+    Manifests are left out: they contain a date, and an artefact that is rebuilt identically must have the same hash.
 
     Raises:
-        InputError: there is nothing at ``path``, or a file cannot be read.
+        InputError: ``path`` does not exist, or a file cannot be read.
     """
     path = Path(path)
     try:
@@ -54,16 +55,16 @@ def content_hash(path: str | Path) -> str:
 
 @lru_cache(maxsize=1)
 def code_fingerprint() -> str:
-    """Return the hash of this package's code, so that what an older one has kept is not used by a newer one."""
+    """Return the hash of this package's code, which keys caches, so that a new version does not use old entries."""
     files = sorted(Path(__file__).parents[1].rglob("*.py"))
     return fingerprint([_file_hash(file) for file in files])
 
 
 def code_hash(class_path: str) -> str:
-    """Return the hash of the module or package that a class lies in, found but not imported; "" where there is none.
+    """Return the hash of the module or package that defines a class, without importing it; "" if it is not found.
 
     Args:
-        class_path: import path, ``package.module.Class``.
+        class_path: import path, such as ``package.module.Class``.
     """
     spec = None
     for name in class_path.split(".")[:-1]:
@@ -88,22 +89,21 @@ def code_hash(class_path: str) -> str:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What made an artefact.
+    """The record of how an artefact was made.
 
     Args:
-        command: the words after ``python -m guardreasoner``; no key or password is written, here or in the config.
-        fingerprint: of the merged config and of the inputs' contents.
-        inputs: content hash by path of each file or folder that was read.
-        content: content hash of the artefact itself.
-        versions: of Python and of the packages that matter, where installed.
-        commit: the git commit of the code, None where it does not lie in a repository of its own.
+        command: arguments after ``python -m guardreasoner``, without secrets.
+        fingerprint: hash of the merged config and of the contents of the inputs.
+        inputs: content hash of each file or folder that was read, by path.
+        content: content hash of the artefact.
+        versions: versions of Python and of the installed packages that affect results.
+        commit: git commit of the code; None if the code is not in a repository of its own.
         dirty: whether the code differed from that commit.
-        allow_contamination: whether it, or something it was made from, was allowed to be trained or mined on records
-            that a benchmark of the run holds.
-        created: date and time, ISO 8601, UTC.
-        config: what the command amounted to, merged and with every ``${…}`` filled in; None where nobody wrote it down.
-        origins: what was read that is no file: ``{"class_path", "init_args", "code"}`` of a class that generates or
-            fetches records, its code as a hash; ``{"hub"}`` of a model that lies on a hub.
+        allow_contamination: whether this artefact, or one of its inputs, was made with ``allow_contamination``.
+        created: date and time in UTC, ISO 8601.
+        config: merged and interpolated config of the command, without secrets; None in old manifests.
+        origins: inputs that are not files: ``{"class_path", "init_args", "code"}`` for a class that generates or
+            downloads records, with the hash of its code; ``{"hub"}`` for a model on a hub.
     """
 
     command: list[str]
@@ -129,10 +129,10 @@ class Manifest:
         config: Mapping[str, Any] | None = None,
         origins: Sequence[Mapping[str, Any]] = (),
     ) -> "Manifest":
-        """Return the manifest of the artefact at ``path`` as it is now, with today's versions, commit and date.
+        """Return a manifest of the artefact at ``path``, with the current versions, commit and date.
 
         Raises:
-            InputError: there is nothing at ``path``.
+            InputError: ``path`` does not exist.
         """
         commit, dirty = _commit()
         return cls(
@@ -151,13 +151,13 @@ class Manifest:
 
     @classmethod
     def read(cls, artefact: str | Path) -> "Manifest | None":
-        """Return an artefact's manifest; None when there is none, or none that can be read."""
+        """Return the manifest of an artefact; None if it is missing or invalid."""
         try:
             row = json.loads(manifest_path(artefact).read_text(encoding="utf-8"))
             manifest = cls(**row)
         except (OSError, ValueError, TypeError):
             return None
-        return manifest if manifest._is_whole() else None
+        return manifest if manifest._is_valid() else None
 
     def write(self, artefact: str | Path) -> None:
         """Write the manifest beside a file or into a folder."""
@@ -166,56 +166,57 @@ class Manifest:
             partial.write_text(text + "\n", encoding="utf-8")
 
     def made_by(self, command: Sequence[str]) -> bool:
-        """Return whether these words made the artefact."""
-        return self.command in (list(command), command_without_secrets(command))
+        """Return whether this command made the artefact; old and current names count as equal."""
+        made, command = (current_argv(argv, ignore) for argv in (self.command, command))
+        return made in (command, command_without_secrets(command))
 
-    def _is_whole(self) -> bool:
-        """Return whether the fields that are relied on are what they must be; another tool's file has others."""
+    def _is_valid(self) -> bool:
+        """Return whether the fields have the expected types; another tool may write a file of the same name."""
         types = {"command": list, "inputs": dict, "versions": dict, "origins": list, "config": dict | None}
         if not all(isinstance(getattr(self, name), kind) for name, kind in types.items()):
             return False
         texts = (*self.command, *self.inputs, *self.inputs.values(), self.content, self.created, self.commit or "")
-        return all(isinstance(text, str) for text in texts) and all(isinstance(one, dict) for one in self.origins)
+        return all(isinstance(text, str) for text in texts) and all(isinstance(origin, dict) for origin in self.origins)
 
 
 def record_made(
     path: str | Path, command: Sequence[str], config: Mapping[str, Any], inputs: Iterable[str | Path]
 ) -> None:
-    """Write the manifest of what a verb without a config file has just made.
+    """Write the manifest of an artefact made by a verb without config files.
 
     Args:
         path: file or folder that was made.
-        command: the words after ``python -m guardreasoner``.
-        config: what the words amount to.
+        command: arguments after ``python -m guardreasoner``.
+        config: the options of the command.
         inputs: files and folders that were read.
 
     Raises:
         InputError: one of them cannot be read.
     """
-    hashes = {str(one): content_hash(one) for one in inputs}
-    made = fingerprint({"verb": command[0], "config": config, "inputs": hashes})
-    Manifest.describe(path, command, made, hashes, config=config).write(path)
+    hashes = {str(source): content_hash(source) for source in inputs}
+    fingerprinted = fingerprint({"verb": command[0], "config": config, "inputs": hashes})
+    Manifest.describe(path, command, fingerprinted, hashes, config=config).write(path)
 
 
 def contaminated(path: str | Path) -> bool:
-    """Return whether an artefact, or the folder that a file lies in, is stamped with ``allow_contamination``."""
+    """Return whether the manifest of an artefact, or of the folder around it, has ``allow_contamination`` set."""
     path = Path(path)
-    found = (Manifest.read(place) for place in (path, path.parent))
-    return any(manifest.allow_contamination for manifest in found if manifest)
+    manifests = (Manifest.read(artefact) for artefact in (path, path.parent))
+    return any(manifest.allow_contamination for manifest in manifests if manifest)
 
 
 def manifest_path(artefact: str | Path) -> Path:
-    """Return where an artefact's manifest lies: ``folder/manifest.json`` or ``file.manifest.json``."""
+    """Return the path of an artefact's manifest: ``folder/manifest.json`` or ``file.manifest.json``."""
     artefact = Path(artefact)
     return artefact / MANIFEST if artefact.is_dir() else artefact.with_name(f"{artefact.name}.{MANIFEST}")
 
 
 @contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a new folder beside ``path`` and move it there when the block ends well; on an error leave ``path`` as is.
+    """Yield a new folder beside ``path`` and move it to ``path`` at the end; after an error ``path`` is unchanged.
 
-    What lies at ``path`` stays whole until the new folder is complete. Two renames are needed, as a folder that is not
-    empty cannot be replaced in one: killed between them, the old one lies beside the target as ``.NAME.PID.old``.
+    The old folder stays complete until the new one is. Two renames are needed, since a folder that is not empty cannot
+    be replaced in one; a process killed between them leaves the old folder as ``.NAME.PID.old`` beside ``path``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -246,7 +247,7 @@ def _file_hash(path: Path) -> str:
 
 @lru_cache(maxsize=100_000)
 def _cached_file_hash(path: str, size: int, mtime_ns: int, inode: int) -> str:
-    # Several stages read one checkpoint; size, time and inode say within a process that it is still the same file.
+    # Several stages read one checkpoint; equal size, time and inode within a process mean an unchanged file.
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -263,7 +264,7 @@ def _versions() -> dict[str, str]:
 
 def _commit() -> tuple[str | None, bool]:
     root = Path(__file__).resolve().parents[2]
-    # An installed package may lie inside somebody else's repository, whose commit says nothing about this code.
+    # An installed package may be inside another repository, whose commit says nothing about this code.
     if not (root / ".git").exists():
         return None, False
     try:
@@ -272,6 +273,6 @@ def _commit() -> tuple[str | None, bool]:
         return None, False
 
 
-def _git(root: Path, *words: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True)
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
     return done.stdout.strip()

@@ -1,7 +1,7 @@
-"""The stage graph: what a command needs, and how what is out of date is built.
+"""The stage graph: find the stages that a command depends on, and run those that are out of date.
 
-A stage is a command whose config has an ``output``. Which stages it needs is written nowhere: they are those whose
-output its merged config names.
+A stage is a command whose config has an ``output``. Dependencies are not declared: a stage depends on the stages whose
+output its merged config names as an input path.
 """
 
 import os
@@ -25,8 +25,8 @@ from guardreasoner.workflow.staleness import (
     full,
     keep_if_not_ours,
     made_by_another,
+    path_values,
     status,
-    texts,
 )
 
 PIPELINE = Path("configs/pipeline.yaml")
@@ -34,11 +34,11 @@ LAUNCHER = (sys.executable, "-m", "guardreasoner")
 
 
 class StageFailed(InputError):
-    """A stage's process did not end well.
+    """A stage failed.
 
     Args:
-        message: one line.
-        exit_code: the process's, to be passed on.
+        message: error message of one line.
+        exit_code: exit code of the stage's process, which this process returns too.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -48,12 +48,12 @@ class StageFailed(InputError):
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Stages by name, each after those that it needs.
+    """Stages by name, in topological order.
 
     Args:
-        stages: what can be made.
-        needs: for each stage the stages that its own config names.
-        launcher: the words that start a command.
+        stages: the commands by stage name.
+        needs: the direct dependencies of each stage.
+        launcher: program and arguments that start the command line.
     """
 
     stages: Mapping[str, Command]
@@ -62,39 +62,39 @@ class Pipeline:
 
     @classmethod
     def load(cls, path: Path, overlays: Sequence[str] = (), launcher: Sequence[str] = LAUNCHER) -> "Pipeline":
-        """Read the stages of a pipeline file and find out which needs which.
+        """Read the stages of a pipeline file and find their dependencies.
 
         Args:
-            path: YAML with ``stages: {name: command line}``.
-            overlays: config files to add to every stage that has some.
-            launcher: the words that start a command.
+            path: YAML file with ``stages: {name: command line}``.
+            overlays: config files to add to every stage that has config files.
+            launcher: program and arguments that start the command line.
 
         Raises:
-            InputError: a config cannot be resolved, two stages make one thing, or stages need each other in a circle.
+            InputError: a config cannot be resolved, two stages have the same output, or the dependencies are cyclic.
         """
         lines = load_yaml(path).get("stages")
         if not isinstance(lines, dict) or not all(isinstance(line, str) and line for line in lines.values()):
-            raise InputError(f"{path}: expected `stages:` with a command line under each name")
+            raise InputError(f"{path}: expected `stages:` with a command line for each name")
         stages = {str(name): resolve(_with_overlays(shlex.split(line), overlays)) for name, line in lines.items()}
         makers: dict[Path, str] = {}
         for name, stage in stages.items():
             if stage.output is None:
                 raise InputError(f"{path}: stage {name}: its config has no `output`")
             if (other := makers.setdefault(full(stage.output), name)) != name:
-                raise InputError(f"{path}: stages {other} and {name} both make {stage.output}")
+                raise InputError(f"{path}: stages {other} and {name} both write {stage.output}")
         needs = {name: tuple(_named(stage, makers)) for name, stage in stages.items()}
         try:
             return cls({name: stages[name] for name in _in_order(needs)}, needs, launcher)
         except CycleError as error:
-            circle = " needs ".join(reversed(error.args[1]))
-            raise InputError(f"{path}: stages need each other in a circle: {circle}") from None
+            cycle = " needs ".join(reversed(error.args[1]))
+            raise InputError(f"{path}: cyclic dependencies: {cycle}") from None
 
     def needed_by(self, command: Command) -> dict[str, str]:
-        """Return the stages that a command's config names, each with the (first) key that names it."""
+        """Return the stages that a command depends on, each with the first config key that names its output."""
         return _named(command, {full(stage.output): name for name, stage in self.stages.items() if stage.output})
 
     def upstream(self, names: Collection[str], given: Collection[str] = ()) -> list[str]:
-        """Return these stages and all that they need, in the order to build them, but what is ``given``."""
+        """Return stages and their dependencies in build order, without ``given`` stages and what only those need."""
         wanted = set(names)
         for name in reversed(list(self.stages)):
             if name in wanted and name not in given:
@@ -102,59 +102,60 @@ class Pipeline:
         return [name for name in self.stages if name in wanted and name not in given]
 
     def downstream(self, name: str) -> list[str]:
-        """Return a stage and all that need it, in the order to build them."""
-        touched = {name}
+        """Return a stage and all stages that depend on it, in build order."""
+        dependent = {name}
         for other in self.stages:
-            if touched.intersection(self.needs[other]):
-                touched.add(other)
-        return [other for other in self.stages if other in touched]
+            if dependent.intersection(self.needs[other]):
+                dependent.add(other)
+        return [other for other in self.stages if other in dependent]
 
-    def stale(self, names: Sequence[str], again: Collection[str] = ()) -> dict[str, str]:
-        """Say which stages would be built, and why.
+    def stale(self, names: Sequence[str], forced: Collection[str] = ()) -> dict[str, str]:
+        """Return which stages would be built, and why.
 
         Args:
-            names: stages in the order to build them.
-            again: stages to build in any case.
+            names: stages in build order.
+            forced: stages to build even if up to date.
 
         Returns:
-            The reason by stage, for those that are not up to date.
+            The reason for each stage that is not up to date.
         """
         reasons: dict[str, str] = {}
         for name in names:
-            reason = "asked for" if name in again else status(self.stages[name])
+            reason = "requested" if name in forced else status(self.stages[name])
             rebuilt = [other for other in self.needs[name] if other in reasons]
-            if rebuilt and reason not in ("missing", "asked for"):
+            if rebuilt and reason not in ("missing", "requested"):
                 reason = f"{rebuilt[0]} will be rebuilt"
             if reason:
                 reasons[name] = reason
         return reasons
 
-    def build(self, names: Sequence[str], again: Collection[str] = ()) -> list[str]:
-        """Run those stages that are not up to date, each in a process of its own, with a line before each.
+    def build(self, names: Sequence[str], forced: Collection[str] = ()) -> list[str]:
+        """Run the stages that are not up to date, each in its own process, and print a line before each.
 
-        A stage is looked at when those before it are done: what was made again alike makes nothing else stale.
+        Each stage is checked after the stages before it have run: one that was rebuilt with the same result makes no
+        other stage stale.
 
         Args:
-            names: stages in the order to build them.
-            again: stages to build in any case.
+            names: stages in build order.
+            forced: stages to build even if up to date.
 
         Returns:
             The stages that were run.
 
         Raises:
-            StageFailed: a stage's process failed; those after it were not started.
+            StageFailed: a stage failed; the stages after it were not started.
         """
         built = []
         for name in names:
             stage = self.stages[name]
-            if reason := "asked for" if name in again else status(stage):
+            if reason := "requested" if name in forced else status(stage):
                 if kept := keep_if_not_ours(stage):
-                    print(f"keeping what was at {stage.output} as {kept}: this stage did not make it")
+                    print(f"moved {stage.output} to {kept}: it was not made by this stage")
                 print(f"building {stage.output} ({reason}): {command_line(stage)}", flush=True)
                 if code := _wait([*self.launcher, *stage.argv]):
                     raise StageFailed(f"stage {name} failed with exit code {code}: {command_line(stage)}", code)
                 if reason := status(stage):
-                    raise StageFailed(f"stage {name} ended without its output ({reason}): {command_line(stage)}", 1)
+                    raise StageFailed(f"stage {name} did not write its output ({reason}): {command_line(stage)}", 1)
                 built.append(name)
         return built
 
@@ -165,37 +166,37 @@ def prepare(
     pipeline: Path = PIPELINE,
     launcher: Sequence[str] = LAUNCHER,
 ) -> StageState | None:
-    """Make ready what a command needs, before anything heavy is imported.
+    """Build the inputs of a command before anything heavy is imported.
 
-    Stages that it needs and that are not up to date are run, unless its config says ``auto_build: false``: then one
-    that is missing is an error, and one that is out of date a warning.
+    Stages that the command depends on are run if they are not up to date. With ``auto_build: false`` in its config, a
+    missing stage is an error instead, and an outdated one a warning.
 
     Args:
-        argv: verb, then flags.
-        check: reads the command's config as the verb will, so that a misspelt key shows before all else is built.
-        pipeline: the file that names the stages; where there is none nothing is built.
-        launcher: the words that start a command.
+        argv: verb and flags.
+        check: parses the command's config as the verb does, so that an unknown key is reported before the build.
+        pipeline: the pipeline file; if it does not exist, nothing is built.
+        launcher: program and arguments that start the command line.
 
     Returns:
-        What to call ``finish()`` on when the command ended well, ``give_up()`` when not; None when nothing is to be
-        written down.
+        The state of the command: call ``finish()`` after success, ``give_up()`` after failure. None if the command
+        writes no manifest.
 
     Raises:
         InputError: the config cannot be resolved, or an input is missing.
-        StageFailed: a stage that was built failed.
+        StageFailed: a stage failed.
     """
     given = {name for name, _ in flags(argv)}
     if "config" not in given or {"help", "print_config"} & given or "-h" in argv or _is_later_process():
         return None
     command = resolve(argv)
     if command.config.get("dry_run"):
-        return None  # which neither builds nor writes
+        return None  # a dry run neither builds nor writes
     if pipeline.is_file():
         overlays = [file for file in config_files(argv)[1:] if "recipe" in load_yaml(file)]
         graph = Pipeline.load(pipeline, overlays, launcher)
         keys = graph.needed_by(command)
         if command.config.get("auto_build", True):
-            given = _made_otherwise(graph, keys)
+            given = _made_by_others(graph, keys)
             names = graph.upstream(keys, given)
             if check is not None and graph.stale(names):
                 check(argv)
@@ -203,10 +204,10 @@ def prepare(
         else:
             _require(graph, keys)
     trainer: Any = command.config.get("trainer")
-    makes_nothing = command.verb in ("validate", "doctor") or (
+    writes_nothing = command.verb in ("validate", "doctor") or (
         isinstance(trainer, dict) and trainer.get("fast_dev_run")
     )
-    if command.output is None or makes_nothing:
+    if command.output is None or writes_nothing:
         return None
     state = StageState.of(command)
     state.begin()
@@ -214,7 +215,7 @@ def prepare(
 
 
 def _in_order(needs: Mapping[str, Collection[str]]) -> list[str]:
-    """Sort stages so that each comes after those that it needs, otherwise as they were written."""
+    """Sort stages topologically, and otherwise in the order of the file."""
     sorter = TopologicalSorter(needs)
     sorter.prepare()
     order: list[str] = []
@@ -226,13 +227,13 @@ def _in_order(needs: Mapping[str, Collection[str]]) -> list[str]:
     return order
 
 
-def _made_otherwise(graph: Pipeline, keys: Collection[str]) -> set[str]:
-    """Return the stages whose output another command made, say with other flags, and say that it is used as it is."""
+def _made_by_others(graph: Pipeline, keys: Collection[str]) -> set[str]:
+    """Return the stages whose output another command made, such as the same verb with other flags; print those used."""
     given = {name for name in graph.upstream(keys) if made_by_another(graph.stages[name])}
     for name in given.intersection(keys):
         manifest = Manifest.read(graph.stages[name].output or "")
-        made = shlex.join(manifest.command) if manifest else "?"
-        print(f"using {graph.stages[name].output} as it is: made by python -m guardreasoner {made}", flush=True)
+        command = shlex.join(manifest.command) if manifest else "?"
+        print(f"using {graph.stages[name].output} as it is: made by python -m guardreasoner {command}", flush=True)
     return given
 
 
@@ -241,18 +242,20 @@ def _require(graph: Pipeline, keys: Mapping[str, str]) -> None:
     absent = [name for name in keys if reasons.get(name) == "missing"]
     if absent:
         commands = " && ".join(command_line(graph.stages[name]) for name in graph.upstream(absent) if name in reasons)
-        raise InputError(f"{graph.stages[absent[0]].output} is missing ({keys[absent[0]]})", f"make it with {commands}")
+        raise InputError(
+            f"{graph.stages[absent[0]].output} is missing ({keys[absent[0]]})", f"build it with {commands}"
+        )
     for name in keys:
         if name in reasons:
             reason = reasons[name].replace("will be rebuilt", "is out of date")
-            print(f"warning: {graph.stages[name].output} is used as it is ({reason})", file=sys.stderr)
+            print(f"warning: using {graph.stages[name].output} although it is out of date ({reason})", file=sys.stderr)
 
 
 def _named(command: Command, makers: Mapping[Path, str]) -> dict[str, str]:
-    """Return the stages whose output, or a file in it, a config names; each with the first key that does."""
+    """Return the stages whose output, or a file in it, is a path in a config; each with the first key that names it."""
     own = full(command.output) if command.output else None
     named: dict[str, str] = {}
-    for key, text in texts(command.config):
+    for key, text in path_values(command.config):
         path = full(text)
         for folder in (path, *path.parents):
             if folder in makers and folder != own:
@@ -261,41 +264,41 @@ def _named(command: Command, makers: Mapping[Path, str]) -> dict[str, str]:
 
 
 def _with_overlays(argv: list[str], overlays: Sequence[str]) -> list[str]:
-    """Put overlays behind a command's config files and before its other flags, which keep the last word."""
+    """Insert overlays after a command's config files and before its other flags, which still override them."""
     files = config_files(argv)
     if not files:
         return argv
-    last = max(at for at, word in enumerate(argv) if word in ("-c", "--config") or word.startswith("--config="))
+    last = max(index for index, word in enumerate(argv) if word in ("-c", "--config") or word.startswith("--config="))
     end = last + (1 if "=" in argv[last] else 2)
     return [*argv[:end], *(word for file in overlays if file not in files for word in ("--config", file)), *argv[end:]]
 
 
 def _is_later_process() -> bool:
-    """Return whether this is one of several processes of a run, and not the first, which has made everything ready."""
+    """Return whether this is a process of a distributed run other than the first, which builds the inputs."""
     ranks = (os.environ.get(name, "0") for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
     return any(rank not in ("", "0") for rank in ranks)
 
 
-def _wait(words: Sequence[str]) -> int:
-    """Run a program in this terminal and return its exit code; told to stop, let it end in its own way."""
-    process = subprocess.Popen(words)
-    stops: list[int] = []
+def _wait(argv: Sequence[str]) -> int:
+    """Run a program in this terminal and return its exit code; forward SIGTERM and wait for the program to end."""
+    process = subprocess.Popen(argv)
+    signals: list[int] = []
 
-    def pass_on(number: int, _: object) -> None:
-        stops.append(number)
+    def forward(number: int, _: object) -> None:
+        signals.append(number)
         process.terminate()
 
     in_main_thread = threading.current_thread() is threading.main_thread()
-    former = signal.signal(signal.SIGTERM, pass_on) if in_main_thread else None
+    former = signal.signal(signal.SIGTERM, forward) if in_main_thread else None
     try:
         code = process.wait()
     except KeyboardInterrupt:
-        # The terminal has sent it to the program too, which may have a checkpoint to save.
+        # The terminal sends SIGINT to the program too, which may still save a checkpoint.
         process.wait()
         raise
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, former)
-    if stops:
-        raise SystemExit(128 + stops[0])
+    if signals:
+        raise SystemExit(128 + signals[0])
     return code if code >= 0 else 128 - code

@@ -1,4 +1,4 @@
-"""What differs between models and data sets, for all stages at once."""
+"""Settings that configs of all stages share, set once per model or data set."""
 
 from dataclasses import dataclass
 
@@ -7,28 +7,28 @@ from guardreasoner.tasks import Task
 
 @dataclass
 class Recipe:
-    """Values that configs refer to as ``${recipe.base}``, so that one overlay speaks for every stage.
+    """Values that configs refer to as ``${recipe.base}``, so that one overlay configures every stage.
 
     Args:
-        tasks: what the guard decides, for prompt, parser, mining and scores alike; None: the three of GuardReasoner.
-        parts: which parts of the training data to train or mine on, in configs/data/paper.yaml.
-        base: the model that R-SFT starts from, a folder or a hub id.
-        checkpoints: folder of the models that are made.
-        logs: folder of rollouts, predictions and curves.
-        vocabulary: tokens of the embedded base model.
+        tasks: tasks of the guard, used by prompt, parser, mining and scores; None: the three of GuardReasoner.
+        parts: parts of the training data to train or mine on, for configs/data/paper.yaml.
+        base: model that R-SFT starts from, a folder or a hub id.
+        checkpoints: folder for trained models.
+        logs: folder for rollouts, predictions and training curves.
+        vocabulary: vocabulary size of the embedded base model, in tokens.
         rsft_lr: peak learning rate of R-SFT.
-        rsft_continued_lr: peak of the epochs that continue a finished R-SFT run.
+        rsft_continued_lr: peak learning rate of an R-SFT run that continues a finished one.
         hsdpo_lr: peak learning rate of HS-DPO.
-        rsft_batch_size: records per optimizer step.
-        hsdpo_batch_size: pairs per optimizer step.
-        micro_batch_size: records or pairs computed at once; None: the whole step.
-        max_length: longest prompt and completion together, in tokens.
-        skip_too_long: leave longer records or pairs out, and count them, instead of refusing to start.
-        skip_contaminated: leave out, and count, training records whose prompt a benchmark holds, instead of refusing.
-        max_new_tokens: longest output, in tokens.
-        temperature: of sampled outputs.
-        top_p: of sampled outputs.
-        generation_batch_size: outputs computed at once.
+        rsft_batch_size: records per optimizer step of R-SFT.
+        hsdpo_batch_size: pairs per optimizer step of HS-DPO.
+        micro_batch_size: records or pairs per forward pass; None: the whole optimizer step.
+        max_length: maximum length of prompt plus completion, in tokens.
+        skip_too_long: skip and count longer records or pairs instead of raising an error.
+        skip_contaminated: skip and count training records whose prompt is in a benchmark instead of raising an error.
+        max_new_tokens: maximum length of a generated output, in tokens.
+        temperature: sampling temperature.
+        top_p: nucleus sampling threshold.
+        generation_batch_size: outputs generated per batch.
     """
 
     tasks: list[Task] | None = None

@@ -1,4 +1,4 @@
-"""Every mistake is one line and at most one hint, ends with an exit code, and leaves nothing behind."""
+"""Every user error is one line and at most one hint, sets the exit code and leaves no files."""
 
 import json
 import os
@@ -25,7 +25,7 @@ class Unlabelled(TinySource):
 
 
 class Overlapping(TinySource):
-    """A benchmark that asks what training records 2 and 5 ask, in another spelling."""
+    """A benchmark with the prompts of training records 2 and 5 in another spelling."""
 
     def records(self, split: Split) -> list[Record]:
         return [
@@ -43,7 +43,7 @@ class Empty(TinySource):
 
 @pytest.fixture(autouse=True)
 def offline(workplace: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in a folder with the project's configs, where nothing has been made, and without a hub."""
+    """Work in a folder with the project's configs and no outputs, and without access to a hub."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
@@ -51,36 +51,36 @@ def offline(workplace: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -
 def refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> Refused:
-    """Return what runs a command that must fail as it should, and gives back what it said."""
+    """Return a function that runs a command that must end with a user error, and returns the message."""
 
     def run(*argv: str) -> str:
         monkeypatch.setattr(sys, "argv", ["guardreasoner", *argv])
         before = snapshot()
         code = main(list(argv))
-        said = capsys.readouterr()
+        message = capsys.readouterr()
         assert code == 2
-        heads = [line.split(":")[0] for line in said.err.splitlines()]
-        assert heads[heads.index("error") :] in (["error"], ["error", "hint"]), said.err
-        assert "Traceback" not in said.out + said.err
+        heads = [line.split(":")[0] for line in message.err.splitlines()]
+        assert heads[heads.index("error") :] in (["error"], ["error", "hint"]), message.err
+        assert "Traceback" not in message.out + message.err
         assert snapshot() == before
-        return said.err
+        return message.err
 
     return run
 
 
 def snapshot() -> set[str]:
-    """Return every file below the working folder, but curves, which hold what was logged until the mistake showed."""
+    """Return every file below the working folder except curves, which are written until the error occurs."""
     found = {os.path.join(folder, name) for folder, _, names in os.walk(".") for name in names}
     return {name for name in found if "events.out.tfevents" not in name}
 
 
 def train(base: Path, *more: str) -> tuple[str, ...]:
-    """Return the words of a fit of R-SFT on tiny things."""
+    """Return the arguments of an R-SFT fit on tiny data."""
     return ("fit", "--config", "configs/rsft.yaml", "--model.backbone.path", str(base), *TINY, *more)
 
 
 def prefer(base: Path | str, rollouts: Path | str, *more: str) -> tuple[str, ...]:
-    """Return the words of a fit of HS-DPO on tiny things."""
+    """Return the arguments of an HS-DPO fit on tiny data."""
     start = ("fit", "--config", "configs/hsdpo.yaml", "--model.backbone.path", str(base))
     return (*start, "--data.rollouts", f'["{rollouts}"]', *TINY, *more)
 
@@ -91,18 +91,18 @@ TINY = (
 )
 
 
-def test_a_missing_checkpoint_comes_with_the_command_that_makes_it(refused: Refused) -> None:
-    said = refused("predict", "--config", "configs/mine.yaml", "--auto_build", "false")
-    error, hint = said.splitlines()
+def test_a_missing_checkpoint_hints_at_its_command(refused: Refused) -> None:
+    message = refused("predict", "--config", "configs/mine.yaml", "--auto_build", "false")
+    error, hint = message.splitlines()
     assert error == "error: checkpoints/rsft is missing (model.init_args.backbone.path)"
     stages = hint.split(" && ")
-    assert stages[0] == "hint: make it with python -m guardreasoner base-model --config configs/base.yaml"
+    assert stages[0] == "hint: build it with python -m guardreasoner base-model --config configs/base.yaml"
     assert stages[-1] == "python -m guardreasoner fit --config configs/rsft.yaml --config configs/rsft_continued.yaml"
 
 
 def test_a_real_model_is_never_trained_as_a_side_effect(refused: Refused) -> None:
-    said = refused("fit", "--config", "configs/hsdpo.yaml", "--config", "configs/model/llama-3.2-3b-qlora.yaml")
-    error, hint = said.splitlines()
+    message = refused("fit", "--config", "configs/hsdpo.yaml", "--config", "configs/model/llama-3.2-3b-qlora.yaml")
+    error, hint = message.splitlines()
     assert error == "error: checkpoints/llama-3.2-3b-qlora/rsft is missing (model.init_args.backbone.path)"
     commands = hint.removeprefix("hint: make it with ").split(" && ")
     assert len(commands) == 3  # R-SFT, continued R-SFT, rollouts
@@ -114,11 +114,11 @@ def test_a_model_folder_that_no_stage_makes(path: str, refused: Refused, tiny_ro
     assert f"error: {path}: no such model folder" in refused(*prefer(path, tiny_rollouts))
 
 
-def test_a_model_that_is_on_no_hub(refused: Refused, tiny_rollouts: Path) -> None:
+def test_a_model_missing_on_the_hub(refused: Refused, tiny_rollouts: Path) -> None:
     assert "error: nobody/no-model: cannot be loaded" in refused(*prefer("nobody/no-model", tiny_rollouts))
 
 
-def test_missing_rollouts_come_with_the_command_that_makes_them(refused: Refused, tiny_base: Path) -> None:
+def test_missing_rollouts_hint_at_their_command(refused: Refused, tiny_base: Path) -> None:
     error, hint = refused(*prefer(tiny_base, "logs/rollouts/rsft")).splitlines()
     assert error == "error: logs/rollouts/rsft is missing (data.init_args.rollouts)"
     assert hint.endswith("python -m guardreasoner predict --config configs/mine.yaml")
@@ -133,9 +133,9 @@ def test_rollouts_that_no_stage_makes(refused: Refused, tiny_base: Path) -> None
 
 def test_a_missing_data_file(refused: Refused, tiny_base: Path) -> None:
     released = ("--data.source", "guardreasoner.sources.released.Released", "--data.source.folder", "elsewhere")
-    said = refused(*train(tiny_base, *released))
-    assert said.startswith("error: elsewhere/benchmarks/0_")
-    assert ".json: no such file\nhint: " in said
+    message = refused(*train(tiny_base, *released))
+    assert message.startswith("error: elsewhere/benchmarks/0_")
+    assert ".json: no such file\nhint: " in message
 
 
 def test_a_record_without_a_label(refused: Refused, tiny_base: Path) -> None:
@@ -146,14 +146,14 @@ def test_a_record_without_a_label(refused: Refused, tiny_base: Path) -> None:
 
 
 def test_a_source_without_records(refused: Refused, tiny_base: Path) -> None:
-    said = refused(*train(tiny_base, "--data.source", "tests.cli.test_bad_input.Empty"))
-    assert said == "error: data.source: the training split is empty\n"
+    message = refused(*train(tiny_base, "--data.source", "tests.cli.test_bad_input.Empty"))
+    assert message == "error: data.source: the training split is empty\n"
 
 
 def test_rollouts_of_other_records(refused: Refused, tiny_base: Path) -> None:
     others = [Record(f"else/{n}", "How do I nap?", None, {"request": "unharmful"}) for n in range(3)]
-    said = refused(*prefer(tiny_base, write_rollouts(Path("others"), others)))
-    assert said.startswith(
+    message = refused(*prefer(tiny_base, write_rollouts(Path("others"), others)))
+    assert message.startswith(
         "error: others: these rollouts belong to other records: 'else/0' is no record of data.source"
     )
 
@@ -161,16 +161,16 @@ def test_rollouts_of_other_records(refused: Refused, tiny_base: Path) -> None:
 def test_rollouts_of_the_same_ids_but_other_conversations(refused: Refused, tiny_base: Path) -> None:
     records = TinySource().records("train")
     changed = [Record(r.id, r.prompt + "?", r.response, r.labels) for r in records[:3]]
-    said = refused(*prefer(tiny_base, write_rollouts(Path("changed"), changed)))
-    assert "'train/00' is another conversation in data.source" in said
+    message = refused(*prefer(tiny_base, write_rollouts(Path("changed"), changed)))
+    assert "'train/00' is another conversation in data.source" in message
 
 
 def test_one_output_a_record(refused: Refused, tiny_base: Path) -> None:
     records = TinySource().records("train")
     write_jsonl("k1/records.jsonl", records)
     write_jsonl("k1/rollouts.jsonl", [Rollout(r.id, "m", "f", 0, 0, answer(r, True)) for r in records])
-    said = refused(*prefer(tiny_base, "k1"))
-    assert said.startswith("error: no record has two outputs over all models: with k = 1 nothing can be mixed")
+    message = refused(*prefer(tiny_base, "k1"))
+    assert message.startswith("error: no record has two outputs over all models: with k = 1 nothing can be mixed")
     assert "k = 1" in refused("pairs", "--rollouts", "k1", "--out", "pairs.jsonl")
 
 
@@ -180,43 +180,43 @@ def test_no_hard_record(refused: Refused, tiny_base: Path) -> None:
     write_jsonl(
         "easy/rollouts.jsonl", [Rollout(r.id, "m", "f", i, 0, answer(r, True)) for r in records for i in (0, 1)]
     )
-    said = refused(*prefer(tiny_base, "easy"))
-    assert said.startswith(
+    message = refused(*prefer(tiny_base, "easy"))
+    assert message.startswith(
         "error: data.rollouts: none of 24 records is hard: 24 all right, 0 mixed, 0 all wrong; 0 of 48"
     )
-    assert "hint: outputs agree" in said
+    assert "hint: outputs agree" in message
 
 
 @pytest.mark.parametrize("gamma", ["1.0", "-0.1", ".nan", "nan", ".inf"])
 def test_gamma_outside_its_range(gamma: str, refused: Refused, tiny_base: Path, tiny_rollouts: Path) -> None:
-    said = refused(*prefer(tiny_base, tiny_rollouts, "--data.pairing.gamma", gamma))
-    assert "gamma" in said
-    assert gamma.removeprefix(".") in said
+    message = refused(*prefer(tiny_base, tiny_rollouts, "--data.pairing.gamma", gamma))
+    assert "gamma" in message
+    assert gamma.removeprefix(".") in message
     if "n" not in gamma:
-        assert "gamma must be in [0, 1)" in said
+        assert "gamma must be in [0, 1)" in message
         verb = ("pairs", "--rollouts", str(tiny_rollouts), "--out", "pairs.jsonl")
         assert "gamma must be in [0, 1)" in refused(*verb, "--gamma", gamma)
 
 
 @pytest.mark.parametrize("beta", ["0", "-1", ".nan", "nan", ".inf"])
 def test_beta_outside_its_range(beta: str, refused: Refused, tiny_base: Path, tiny_rollouts: Path) -> None:
-    said = refused(*prefer(tiny_base, tiny_rollouts, "--model.beta", beta))
-    assert "beta" in said
-    assert beta.removeprefix(".") in said
+    message = refused(*prefer(tiny_base, tiny_rollouts, "--model.beta", beta))
+    assert "beta" in message
+    assert beta.removeprefix(".") in message
     if "n" not in beta:
-        assert "model.beta must be a number above 0" in said
+        assert "model.beta must be a number above 0" in message
 
 
 def test_an_empty_file(refused: Refused, tiny_base: Path, tiny_rollouts: Path) -> None:
     shutil.copytree(tiny_rollouts, "empty")
     Path("empty/rollouts.jsonl").write_text("")
-    assert refused(*prefer(tiny_base, "empty")) == "error: empty/rollouts.jsonl: the file holds no rollout\n"
+    assert refused(*prefer(tiny_base, "empty")) == "error: empty/rollouts.jsonl: the file has no rollout\n"
     Path("empty/records.jsonl").write_text("\n")
-    assert refused(*prefer(tiny_base, "empty")) == "error: empty/records.jsonl: the file holds no record\n"
+    assert refused(*prefer(tiny_base, "empty")) == "error: empty/records.jsonl: the file has no record\n"
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ('{"record_id": "train/00", ', "rollouts.jsonl:3: not valid JSON: "),
         ("[1, 2]", "rollouts.jsonl:3: expected a JSON object, found list"),
@@ -225,16 +225,16 @@ def test_an_empty_file(refused: Refused, tiny_base: Path, tiny_rollouts: Path) -
         ('{"record_id": "train/00"}', "rollouts.jsonl:3: missing field 'model'"),
     ],
 )
-def test_a_malformed_line(line: str, said: str, refused: Refused, tiny_base: Path, tiny_rollouts: Path) -> None:
+def test_a_malformed_line(line: str, message: str, refused: Refused, tiny_base: Path, tiny_rollouts: Path) -> None:
     shutil.copytree(tiny_rollouts, "bad")
     lines = Path("bad/rollouts.jsonl").read_text().splitlines()
     Path("bad/rollouts.jsonl").write_text("\n".join([*lines[:2], line, *lines[3:]]) + "\n")
-    assert refused(*prefer(tiny_base, "bad")).startswith(f"error: bad/{said}")
+    assert refused(*prefer(tiny_base, "bad")).startswith(f"error: bad/{message}")
 
 
 def test_a_rollout_given_twice(refused: Refused, tiny_base: Path, tiny_rollouts: Path) -> None:
-    said = refused(*prefer(tiny_base, tiny_rollouts, "--data.rollouts+", str(tiny_rollouts)))
-    assert "gives output 0 twice" in said
+    message = refused(*prefer(tiny_base, tiny_rollouts, "--data.rollouts+", str(tiny_rollouts)))
+    assert "gives output 0 twice" in message
 
 
 def test_a_completion_longer_than_the_limit(refused: Refused, tiny_base: Path, tiny_rollouts: Path) -> None:
@@ -242,10 +242,10 @@ def test_a_completion_longer_than_the_limit(refused: Refused, tiny_base: Path, t
         train(tiny_base, "--data.max_length", "60"),
         prefer(tiny_base, tiny_rollouts, "--data.max_length", "60"),
     ):
-        said = refused(*words)
-        assert "train/" in said
-        assert "60" in said
-        assert "max_length" in said or "tokens" in said
+        message = refused(*words)
+        assert "train/" in message
+        assert "60" in message
+        assert "max_length" in message or "tokens" in message
 
 
 @pytest.mark.parametrize("stage", ["rsft", "mine", "hsdpo"])
@@ -257,10 +257,10 @@ def test_a_record_in_training_and_in_a_benchmark(
         "mine": ("predict", "--config", "configs/mine.yaml", "--model.backbone.path", str(tiny_base), *TINY),
         "hsdpo": prefer(tiny_base, tiny_rollouts),
     }[stage]
-    said = refused(*words, "--data.benchmarks", '["tests.cli.test_bad_input.Overlapping"]')
+    message = refused(*words, "--data.benchmarks", '["tests.cli.test_bad_input.Overlapping"]')
     # record 5 has no wrong output, so it is in no pair
     count, first = ("1 record", "train/02") if stage == "hsdpo" else ("2 records", "train/02, train/05")
-    assert f"training data: {count} with a prompt that also occurs in a benchmark of this run: {first}\n" in said
+    assert f"training data: {count} with a prompt that also occurs in a benchmark of this run: {first}\n" in message
 
 
 @pytest.mark.parametrize(
@@ -287,11 +287,11 @@ def test_a_model_folder_with_a_weight_left_out(refused: Refused, tiny_base: Path
     kept = load_file("broken/model.safetensors")
     name = next(name for name in sorted(kept) if "q_proj" in name)
     save_file({key: value for key, value in kept.items() if key != name}, "broken/model.safetensors", {"format": "pt"})
-    said = refused(*train(Path("broken")))
-    assert said == f"error: broken: 1 weights are missing and would be random, first {name}\n"
+    message = refused(*train(Path("broken")))
+    assert message == f"error: broken: 1 weights are missing and would be random, first {name}\n"
 
 
-def test_what_was_there_stays_when_a_run_fails(refused: Refused, tiny_base: Path, tiny_rollouts: Path) -> None:
+def test_a_failed_run_leaves_the_old_output(refused: Refused, tiny_base: Path, tiny_rollouts: Path) -> None:
     Path("made/model").mkdir(parents=True)
     Path("made/model/kept.json").write_text(json.dumps({"by": "me"}))
     refused(*prefer(tiny_base, tiny_rollouts, "--data.benchmarks", '["tests.cli.test_bad_input.Overlapping"]'))

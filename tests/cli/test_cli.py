@@ -1,4 +1,4 @@
-"""A misspelt key is one line with the nearest right one; help is fast and complete."""
+"""An unknown key is one line with the most similar known key; help is fast and complete."""
 
 import os
 import subprocess
@@ -35,9 +35,11 @@ pytestmark = pytest.mark.usefixtures("workplace")
         ("--seed_everthing", "seed_everything"),
     ],
 )
-def test_a_misspelt_flag(flag: str, near: str, tiny_base: Path, tiny_rollouts: Path, refused: Refused) -> None:
-    said = refused(*command("hsdpo", tiny_base, "--data.rollouts", f"[{tiny_rollouts}]", flag, "1"))
-    error, hint = said.splitlines()
+def test_an_unknown_flag_suggests_the_nearest(
+    flag: str, near: str, tiny_base: Path, tiny_rollouts: Path, refused: Refused
+) -> None:
+    message = refused(*command("hsdpo", tiny_base, "--data.rollouts", f"[{tiny_rollouts}]", flag, "1"))
+    error, hint = message.splitlines()
     assert flag.split(".")[-1].lstrip("-") in error
     assert hint == f"hint: did you mean {near!r}?"
 
@@ -56,12 +58,12 @@ def test_a_misspelt_flag(flag: str, near: str, tiny_base: Path, tiny_rollouts: P
         ("data:\n  init_arg:\n    batch_size: 1\n", 2, "init_arg", "init_args"),
     ],
 )
-def test_a_misspelt_key_in_yaml(
+def test_an_unknown_yaml_key_suggests_the_nearest(
     text: str, line: int, key: str, near: str, tiny_base: Path, tiny_rollouts: Path, refused: Refused
 ) -> None:
     Path("mine.yaml").write_text(text)
-    said = refused(*command("hsdpo", tiny_base, "--data.rollouts", f"[{tiny_rollouts}]", "--config", "mine.yaml"))
-    error, hint = said.splitlines()
+    message = refused(*command("hsdpo", tiny_base, "--data.rollouts", f"[{tiny_rollouts}]", "--config", "mine.yaml"))
+    error, hint = message.splitlines()
     assert error.startswith(f"error: mine.yaml:{line}: unknown key ")
     assert key in error
     assert hint == f"hint: did you mean {near!r}?"
@@ -79,11 +81,11 @@ def test_a_misspelt_key_in_yaml(
         (("--output",), ("output",)),
     ],
 )
-def test_a_wrong_value_is_named(
+def test_a_wrong_value_is_reported(
     flags: tuple[str, ...], named: tuple[str, ...], tiny_base: Path, tiny_rollouts: Path, refused: Refused
 ) -> None:
-    said = refused(*command("hsdpo", tiny_base, "--data.rollouts", f"[{tiny_rollouts}]", *flags))
-    assert all(name in said for name in named), said
+    message = refused(*command("hsdpo", tiny_base, "--data.rollouts", f"[{tiny_rollouts}]", *flags))
+    assert all(name in message for name in named), message
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_a_wrong_value_is_named(
     ],
 )
 @pytest.mark.parametrize("stage", ["rsft", "hsdpo"])
-def test_what_lightning_would_do_twice_is_refused(
+def test_automatic_optimization_settings_are_rejected(
     stage: str, key: str, value: str, instead: str, tiny_base: Path, tiny_rollouts: Path, refused: Refused
 ) -> None:
     more = ("--data.rollouts", f"[{tiny_rollouts}]") if stage == "hsdpo" else ()
@@ -106,14 +108,14 @@ def test_what_lightning_would_do_twice_is_refused(
     assert not Path("made").exists()
 
 
-def test_a_verb_says_what_it_measured_and_where_it_is(tiny_base: Path, start: Start) -> None:
+def test_test_prints_its_metrics_and_output(tiny_base: Path, start: Start) -> None:
     greedy = ("--model.greedy", "tests.training.test_swapping.Parrot")
     out = start(*command("evaluate", tiny_base, *greedy, "--data.rollouts", "null"))
     assert "written to made; python -m guardreasoner score made" in out
     assert "accuracy" in start("score", "made")
 
 
-def test_the_config_of_a_run_is_kept_beside_its_curves(tiny_base: Path, start: Start) -> None:
+def test_the_config_is_saved_beside_the_curves(tiny_base: Path, start: Start) -> None:
     logger = ("--trainer.logger", "lightning.pytorch.loggers.TensorBoardLogger", "--trainer.logger.save_dir", "logs")
     argv = [*command("rsft", tiny_base), *logger, "--data.batch_size", "24", "--data.epochs", "1"]
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""The command line: verbs, help, mistakes, exit codes."""
+"""The command line: verbs, help, user errors, exit codes."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ def test_no_verb_is_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "usage: python -m guardreasoner VERB" in capsys.readouterr().out
 
 
-def test_help_is_fast_and_loads_nothing_heavy() -> None:
+def test_help_is_fast_and_imports_nothing_heavy() -> None:
     script = (
         "import sys; from guardreasoner.cli.main import main; main(['--help']); print(*sys.modules, file=sys.stderr)"
     )
@@ -43,7 +43,7 @@ def test_help_is_fast_and_loads_nothing_heavy() -> None:
     assert not set(HEAVY) & set(done.stderr.split())
 
 
-def test_the_pipeline_loads_no_torch(tmp_path: Path) -> None:
+def test_the_pipeline_imports_no_torch(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("a: 1")
     script = (
         "import sys; from guardreasoner.workflow.pipeline import prepare; prepare(['fit', '--config', 'a.yaml']);"
@@ -54,7 +54,7 @@ def test_the_pipeline_loads_no_torch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (["fti"], "error: unknown verb 'fti'\nhint: did you mean fit?\n"),
         (["xyzzy"], "error: unknown verb 'xyzzy'\nhint: python -m guardreasoner --help lists the verbs\n"),
@@ -64,15 +64,15 @@ def test_the_pipeline_loads_no_torch(tmp_path: Path) -> None:
         (["run", "--config", "absent.yaml"], "error: --config absent.yaml: no such file\n"),
     ],
 )
-def test_a_mistake_is_one_line_and_a_hint(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_user_error_is_one_line_and_a_hint(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 2
     captured = capsys.readouterr()
-    assert captured.err.startswith(said)
+    assert captured.err.startswith(message)
     assert captured.err.count("\n") <= 2
     assert captured.out == ""
 
 
-def test_a_reader_that_leaves_is_no_error() -> None:
+def test_a_closed_pipe_is_not_an_error() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
@@ -84,7 +84,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 
 @pytest.fixture
 def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-    """Work in a folder with a config and return what puts a scripted training in Lightning's place."""
+    """Work in a folder with a config and return a function that replaces Lightning by a scripted training."""
     monkeypatch.chdir(tmp_path)
     Path("a.yaml").write_text("output: made/a\n")
 
@@ -102,7 +102,7 @@ def make() -> None:
     Path("made/a/weights").write_text("1")
 
 
-def test_a_run_that_ends_well_leaves_a_manifest(trainer: Callable[[Callable[[], None]], None]) -> None:
+def test_a_successful_run_writes_a_manifest(trainer: Callable[[Callable[[], None]], None]) -> None:
     trainer(make)
     assert main(["fit", "--config", "a.yaml"]) == 0
     manifest = Manifest.read("made/a")
@@ -113,16 +113,16 @@ def test_a_run_that_ends_well_leaves_a_manifest(trainer: Callable[[Callable[[], 
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "message"),
     [
         (InputError("bad record", "look at it"), 2, "error: bad record\nhint: look at it\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
-def test_a_run_that_fails_leaves_none(
+def test_a_failed_run_writes_no_manifest(
     error: BaseException,
     code: int,
-    said: str,
+    message: str,
     trainer: Callable[[Callable[[], None]], None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -131,7 +131,7 @@ def test_a_run_that_fails_leaves_none(
 
     trainer(fail)
     assert main(["fit", "--config", "a.yaml"]) == code
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == message
     assert os.listdir("made") == []
 
 

@@ -52,10 +52,10 @@ def test_killed_server_loses_no_acknowledged_rating(tmp_path: Path) -> None:
             torn.write(b'{"kind": "rating", "id": "0')
     with Serving(tmp_path, argv) as server:
         assert f"ann has rated {acknowledged} " in server.lines[0]
-        assert "there: 1 line cut off while it was written, and removed" in server.lines
+        assert "in the file: 1 line truncated by an interrupted write, removed" in server.lines
         code, out, err = server.end()
     assert (code, err) == (0, "")
-    assert out.splitlines()[-1].startswith("written to logs/ratings/ann.jsonl: 0 ratings, 0 skips; 0 undone; now ")
+    assert out.splitlines()[-1].startswith("written to logs/ratings/ann.jsonl: 0 ratings, 0 skips; 0 undone; in total ")
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
@@ -64,7 +64,7 @@ def test_shutdown_reports_what_was_written(tmp_path: Path, signal_number: signal
     with Serving(tmp_path, argv) as server:
         assert server.lines[:3] == [
             "4 records of 2 runs; ann has rated 0 and skipped 0",
-            "not drawn (--sample): 2 records",
+            "not in the sample (--sample): 2 records",
             "ratings: mine.jsonl",
         ]
         for number in (1, 2):
@@ -74,7 +74,7 @@ def test_shutdown_reports_what_was_written(tmp_path: Path, signal_number: signal
         server.post("undo")
         code, out, err = server.end(signal_number)
     assert (code, err) == (0, "")
-    assert out.strip() == "written to mine.jsonl: 3 ratings, 1 skip; 1 undone; now 2 of 4 rated, 1 skipped"
+    assert out.strip() == "written to mine.jsonl: 3 ratings, 1 skip; 1 undone; in total 2 of 4 rated, 1 skipped"
 
 
 def test_second_server_on_one_file_is_refused(tmp_path: Path) -> None:

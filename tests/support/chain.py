@@ -26,7 +26,7 @@ if "wait" in config:
     time.sleep(config["wait"])
 if "fail" in config:
     sys.exit(config["fail"])
-sources = [Path(path) for path in config["reads"]]
+sources = [Path(path) for path in config["paths"]]
 text = "".join((path / "made.txt" if path.is_dir() else path).read_text() for path in sources)
 output = Path(config["output"])
 if "silent" not in config:
@@ -39,7 +39,7 @@ STAGE = """
 recipe: {{folder: made}}
 auto_build: true
 output: ${{recipe.folder}}/{name}
-reads: [{reads}]
+paths: [{paths}]
 model: {{class_path: some.Model, init_args: {{size: 1}}}}
 trainer: {{enable_progress_bar: true, default_root_dir: "."}}
 """
@@ -52,8 +52,8 @@ def lay_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     (tmp_path / "seed.txt").write_text("seed")
     (tmp_path / "program.py").write_text(PROGRAM)
     chain = {"first": "seed.txt", "second": "'${recipe.folder}/first'", "third": "'${recipe.folder}/second'"}
-    for name, reads in chain.items():
-        (tmp_path / "configs" / f"{name}.yaml").write_text(STAGE.format(name=name, reads=reads))
+    for name, paths in chain.items():
+        (tmp_path / "configs" / f"{name}.yaml").write_text(STAGE.format(name=name, paths=paths))
     # Out of order on purpose: the order follows from the configs.
     stages = "\n".join(f"  {name}: fit --config configs/{name}.yaml" for name in ("second", "third", "first"))
     (tmp_path / "configs" / "pipeline.yaml").write_text(f"stages:\n{stages}\n")

@@ -78,20 +78,20 @@ def lay_out_chain() -> dict[str, str]:
     Path("rows.jsonl").write_text('{"text": "one"}\n')
     losses = [1 / (1 + step) for step in range(30)]
     write_events(Path("logs/fit/rsft/version_0"), {"train/loss": losses, "train/sft_loss": losses, "train/lr": losses})
-    _make_model("checkpoints/rsft", reads=["rows.jsonl"], seed_everything=3)
+    _make_model("checkpoints/rsft", paths=["rows.jsonl"], seed_everything=3)
     rollouts(Path("logs/rollouts/rsft"), "HU HH UU HU")
-    record_made("predict", "logs/rollouts/rsft", reads=["checkpoints/rsft"])
+    record_made("predict", "logs/rollouts/rsft", paths=["checkpoints/rsft"])
     preference = {f"train/{name}": losses for name in ("preference_loss", "margin", "reward_chosen", "reward_rejected")}
     write_events(Path("logs/fit/hsdpo/version_0"), {"train/loss": losses[::-1], "train/sft_loss": losses, **preference})
     _make_model(
         "checkpoints/hsdpo",
-        reads=["checkpoints/rsft"],
+        paths=["checkpoints/rsft"],
         data={"init_args": {"rollouts": ["logs/rollouts/rsft"], "pairing": {"gamma": 0.25}}},
     )
     paths = {}
     for name, answers in (("rsft", "HH HU UH UU"), ("hsdpo", "HH HH UU UH")):
         folder = predictions(Path("logs/predictions") / name, answers, hard="HHUU" if name == "rsft" else "HHHH")
-        record_made("test", str(folder), reads=[f"checkpoints/{name}"])
+        record_made("test", str(folder), paths=[f"checkpoints/{name}"])
         paths[name] = str(folder)
     return paths
 

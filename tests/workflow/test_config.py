@@ -1,4 +1,4 @@
-"""Config files and flags become one config."""
+"""Config files and flags are merged into one config."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def config(*flags: str) -> dict:
     return resolve(["fit", "--config", "main.yaml", *flags]).config
 
 
-def test_interpolation_reaches_over_files_and_flags(here: Path) -> None:
+def test_interpolation_works_across_files_and_flags(here: Path) -> None:
     (here / "overlay.yaml").write_text("recipe: {checkpoints: other}")
     assert config()["output"] == "checkpoints/hsdpo"
     merged = config("--config", "overlay.yaml", "--output", "${recipe.checkpoints}/x", "--recipe.k", "8")
@@ -63,7 +63,7 @@ def test_a_flag_may_leave_out_init_args(flags: tuple[str, ...]) -> None:
     assert "beta" not in merged
 
 
-def test_a_number_in_yaml_is_a_number() -> None:
+def test_scientific_notation_is_a_number() -> None:
     assert config()["model"]["init_args"]["beta"] == 0.01
 
 
@@ -78,25 +78,25 @@ def test_a_flag_reaches_the_last_element_of_a_list() -> None:
     assert callbacks == [{"class_path": "Stop", "init_args": {"patience": 3}}]
 
 
-def test_the_last_word_wins_from_left_to_right(here: Path) -> None:
+def test_later_files_and_flags_win(here: Path) -> None:
     (here / "later.yaml").write_text("model: {init_args: {beta: 3}}")
     assert config("--model.beta", "2", "--config", "later.yaml")["model"]["init_args"]["beta"] == 3
     assert config("--config", "later.yaml", "--model.beta", "2")["model"]["init_args"]["beta"] == 2
 
 
-def test_a_section_may_come_from_a_file_of_its_own(here: Path) -> None:
+def test_a_section_may_come_from_its_own_file(here: Path) -> None:
     (here / "model.yaml").write_text("class_path: m.Other\ninit_args: {beta: 3}")
     model = config("--model", "model.yaml")["model"]
     assert (model["class_path"], model["init_args"]["beta"]) == ("m.Other", 3)
     assert config("--model", "m.Third")["model"]["class_path"] == "m.Third"
 
 
-def test_a_flag_without_a_value_says_yes() -> None:
+def test_a_flag_without_a_value_is_true() -> None:
     assert config("--dry_run") == {**config(), "dry_run": True} == config("--dry_run=true")
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a: 1\nb:\n  c: 1\n  c: 2\n", r"bad.yaml:4: key 'c' occurs twice"),
         ("a: [1\nb: 2\n", r"bad.yaml:2: "),
@@ -105,13 +105,13 @@ def test_a_flag_without_a_value_says_yes() -> None:
         ("a: ${unclosed\n", r"a: "),
     ],
 )
-def test_a_bad_file_is_one_line(here: Path, text: str, said: str) -> None:
+def test_a_bad_file_is_one_line(here: Path, text: str, message: str) -> None:
     (here / "bad.yaml").write_text(text)
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         config("--config", "bad.yaml")
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_one_line() -> None:
+def test_a_missing_file_is_one_line() -> None:
     with pytest.raises(InputError, match=r"--config absent.yaml: no such file"):
         config("--config", "absent.yaml")

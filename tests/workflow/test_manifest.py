@@ -1,4 +1,4 @@
-"""Fingerprints, content hashes, manifests and whole-or-nothing folders."""
+"""Fingerprints, content hashes, manifests and atomically replaced folders."""
 
 import os
 import sys
@@ -25,7 +25,7 @@ def test_a_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
     assert fingerprint({"a": 1}) == "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
 
 
-def test_what_json_lacks_has_a_fingerprint_too() -> None:
+def test_values_outside_json_have_a_fingerprint() -> None:
     assert fingerprint({"path": Path("a")}) == fingerprint({"path": "a"})
 
 
@@ -57,13 +57,13 @@ def test_manifests_do_not_count_as_content(tmp_path: Path) -> None:
     assert content_hash(tmp_path) == before
 
 
-def test_what_is_not_there_has_no_content(tmp_path: Path) -> None:
+def test_a_missing_path_has_no_content_hash(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="absent"):
         content_hash(tmp_path / "absent")
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_a_manifest_is_read_as_it_was_written(tmp_path: Path, kind: str) -> None:
+def test_a_manifest_round_trips(tmp_path: Path, kind: str) -> None:
     artefact = tmp_path / "out"
     if kind == "file":
         artefact.write_text("x")
@@ -83,7 +83,7 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path, kind: str) -> None
     assert manifest.created.endswith("+00:00")
 
 
-def test_no_key_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_manifests_contain_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-0123456789abcdef")
     (tmp_path / "out").write_text("x")
     command = ["predict", "--model.user", "sk-0123456789abcdef"]
@@ -94,14 +94,14 @@ def test_no_key_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert not manifest.made_by(["predict", "--model.user", "another"])
 
 
-def test_a_manifest_from_before_there_was_a_config_is_read(tmp_path: Path) -> None:
+def test_a_manifest_without_config_is_read(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"command": ["fit"], "fingerprint": "", "inputs": {}, "content": ""}')
     manifest = Manifest.read(tmp_path)
     assert manifest is not None
     assert (manifest.config, manifest.origins) == (None, [])
 
 
-def test_what_a_verb_made_is_recorded(tmp_path: Path) -> None:
+def test_record_made_writes_a_manifest(tmp_path: Path) -> None:
     (tmp_path / "in").write_text("1")
     (tmp_path / "out").write_text("2")
     record_made(tmp_path / "out", ["pairs", "--seed", "1"], {"seed": 1}, [tmp_path / "in"])
@@ -135,12 +135,12 @@ def test_the_code_of_a_class_is_known_without_importing_it(tmp_path: Path, monke
         '{"command": [1], "fingerprint": "", "inputs": {}, "content": ""}',
     ],
 )
-def test_a_damaged_manifest_is_no_manifest(tmp_path: Path, text: str) -> None:
+def test_a_damaged_manifest_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
     assert Manifest.read(tmp_path) is None
 
 
-def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+def test_a_folder_is_replaced_atomically(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "model"
     for text in ("old", "new"):
         with replacing_folder(target) as folder:

@@ -17,7 +17,7 @@ from tests.support.chain import build, change, lay_out, load, runs
 
 @pytest.fixture
 def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    """Work in the folder of the chain and return what starts a stage."""
+    """Work in the folder of the chain and return the launcher of a stage."""
     return lay_out(tmp_path, monkeypatch)
 
 
@@ -28,13 +28,13 @@ def test_stages_are_built_in_order_and_only_once(launcher: tuple[str, ...]) -> N
     assert build(launcher) == []
 
 
-def test_stages_keep_their_order_where_they_can(launcher: tuple[str, ...]) -> None:
+def test_independent_stages_keep_their_order(launcher: tuple[str, ...]) -> None:
     extra = "".join(f"  {name}: fit --config configs/third.yaml --output made/{name}\n" for name in ("aside", "b"))
     change("configs/pipeline.yaml", "stages:\n", f"stages:\n{extra}")
     assert list(load(launcher).stages) == ["first", "second", "aside", "b", "third"]
 
 
-def test_a_changed_config_rebuilds_the_stage_and_what_follows(launcher: tuple[str, ...]) -> None:
+def test_a_changed_config_rebuilds_the_stage_and_its_dependents(launcher: tuple[str, ...]) -> None:
     build(launcher)
     change("configs/second.yaml", "size: 1", "size: 2")
     pipeline = load(launcher)
@@ -43,7 +43,7 @@ def test_a_changed_config_rebuilds_the_stage_and_what_follows(launcher: tuple[st
     assert Path("made/third/made.txt").read_text() == "seed121"
 
 
-def test_what_is_made_again_alike_makes_nothing_else_stale(launcher: tuple[str, ...]) -> None:
+def test_an_identical_rebuild_makes_nothing_stale(launcher: tuple[str, ...]) -> None:
     change("configs/first.yaml", "auto_build", "limit: 4\nauto_build")
     build(launcher)
     Path("seed.txt").write_text("seed, and more that is cut off")
@@ -65,7 +65,7 @@ def test_prepare_builds_what_the_command_needs(launcher: tuple[str, ...], capfd:
     assert capfd.readouterr().out == ""
 
 
-def test_a_misspelt_flag_shows_before_anything_is_built(
+def test_an_unknown_flag_is_reported_before_the_build(
     launcher: tuple[str, ...], capfd: pytest.CaptureFixture[str]
 ) -> None:
     def check(argv: Sequence[str]) -> None:
@@ -78,19 +78,19 @@ def test_a_misspelt_flag_shows_before_anything_is_built(
 
 
 @pytest.mark.parametrize("flags", [["--help"], ["-h"], ["--print_config"], ["--print_config=skip_null"]])
-def test_asking_for_help_builds_nothing(launcher: tuple[str, ...], flags: list[str]) -> None:
+def test_help_builds_nothing(launcher: tuple[str, ...], flags: list[str]) -> None:
     assert prepare(["fit", "--config", "configs/third.yaml", *flags], launcher=launcher) is None
     assert prepare(["fit", "--model.size", "3"], launcher=launcher) is None
     assert runs() == []
 
 
-def test_the_other_processes_of_a_run_build_nothing(launcher: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_later_processes_of_a_run_build_nothing(launcher: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert prepare(["fit", "--config", "configs/third.yaml"], launcher=launcher) is None
     assert runs() == []
 
 
-def test_a_trial_run_leaves_no_manifest(launcher: tuple[str, ...]) -> None:
+def test_a_fast_dev_run_writes_no_manifest(launcher: tuple[str, ...]) -> None:
     argv = ["fit", "--config", "configs/third.yaml", "--trainer.fast_dev_run", "true"]
     assert prepare(argv, launcher=launcher) is None
     assert runs() == ["made/first", "made/second"]
@@ -102,7 +102,7 @@ def test_without_a_pipeline_nothing_is_built(launcher: tuple[str, ...]) -> None:
     assert runs() == []
 
 
-def test_an_overlay_speaks_for_the_whole_chain(launcher: tuple[str, ...]) -> None:
+def test_an_overlay_applies_to_every_stage(launcher: tuple[str, ...]) -> None:
     Path("configs/big.yaml").write_text("recipe: {folder: big}\nmodel: {init_args: {size: 8}}\n")
     Path("configs/only-here.yaml").write_text("model: {init_args: {size: 7}}\n")
     files = ["configs/third.yaml", "configs/big.yaml", "configs/only-here.yaml"]
@@ -114,7 +114,7 @@ def test_an_overlay_speaks_for_the_whole_chain(launcher: tuple[str, ...]) -> Non
     assert manifest.command == ["fit", "--config", "configs/second.yaml", "--config", "configs/big.yaml"]
 
 
-def test_an_overlay_stands_before_the_flags_of_a_stage(launcher: tuple[str, ...]) -> None:
+def test_flags_of_a_stage_override_an_overlay(launcher: tuple[str, ...]) -> None:
     Path("configs/big.yaml").write_text("recipe: {folder: big}\nmodel: {init_args: {size: 8}}\n")
     change("configs/pipeline.yaml", "first.yaml", "first.yaml --model.size 3 --output ${recipe.folder}/flag")
     first = load(launcher, "configs/big.yaml").stages["first"]
@@ -125,21 +125,21 @@ def test_an_overlay_stands_before_the_flags_of_a_stage(launcher: tuple[str, ...]
 def test_without_auto_build_the_commands_are_named(launcher: tuple[str, ...]) -> None:
     with pytest.raises(InputError) as caught:
         prepare(["fit", "--config", "configs/third.yaml", "--auto_build", "false"], launcher=launcher)
-    assert str(caught.value) == "made/second is missing (reads)"
+    assert str(caught.value) == "made/second is missing (paths)"
     assert caught.value.hint == (
-        "make it with python -m guardreasoner fit --config configs/first.yaml"
+        "build it with python -m guardreasoner fit --config configs/first.yaml"
         " && python -m guardreasoner fit --config configs/second.yaml"
     )
     assert runs() == []
 
 
-def test_without_auto_build_what_is_stale_is_used(launcher: tuple[str, ...], capfd: pytest.CaptureFixture[str]) -> None:
+def test_without_auto_build_stale_inputs_are_used(launcher: tuple[str, ...], capfd: pytest.CaptureFixture[str]) -> None:
     build(launcher)
     Path("seed.txt").write_text("another seed")
     capfd.readouterr()
     assert prepare(["fit", "--config", "configs/third.yaml", "--auto_build", "false"], launcher=launcher)
     assert runs() == []
-    assert capfd.readouterr().err == "warning: made/second is used as it is (first is out of date)\n"
+    assert capfd.readouterr().err == "warning: using made/second although it is out of date (first is out of date)\n"
 
 
 def test_a_failing_stage_stops_with_its_exit_code(launcher: tuple[str, ...]) -> None:
@@ -150,13 +150,13 @@ def test_a_failing_stage_stops_with_its_exit_code(launcher: tuple[str, ...]) -> 
     assert runs() == ["made/first", "made/second"]
 
 
-def test_a_stage_that_makes_nothing_has_failed(launcher: tuple[str, ...]) -> None:
+def test_a_stage_without_result_has_failed(launcher: tuple[str, ...]) -> None:
     change("configs/first.yaml", "auto_build", "silent: true\nauto_build")
-    with pytest.raises(StageFailed, match=r"stage first ended without its output \(missing\)"):
+    with pytest.raises(StageFailed, match=r"stage first did not write its output \(missing\)"):
         build(launcher)
 
 
-def test_a_stop_is_passed_on_to_the_stage(launcher: tuple[str, ...]) -> None:
+def test_sigterm_is_forwarded_to_the_stage(launcher: tuple[str, ...]) -> None:
     change("configs/first.yaml", "auto_build", "wait: 60\nauto_build")
     build = subprocess.Popen([*launcher, "fit", "--config", "configs/second.yaml"])
     while not Path("pid").exists():
@@ -167,19 +167,19 @@ def test_a_stop_is_passed_on_to_the_stage(launcher: tuple[str, ...]) -> None:
         os.kill(int(Path("pid").read_text()), 0)
 
 
-def test_stages_in_a_circle_are_refused(launcher: tuple[str, ...]) -> None:
+def test_cyclic_stages_are_rejected(launcher: tuple[str, ...]) -> None:
     change("configs/first.yaml", "seed.txt", "made/third")
-    with pytest.raises(InputError, match=r"in a circle: .*first needs third"):
+    with pytest.raises(InputError, match=r"cyclic dependencies: .*first needs third"):
         load(launcher)
 
 
-def test_two_stages_with_one_output_are_refused(launcher: tuple[str, ...]) -> None:
+def test_two_stages_with_one_output_are_rejected(launcher: tuple[str, ...]) -> None:
     change("configs/second.yaml", "output: ${recipe.folder}/second", "output: ./made/first/")
-    with pytest.raises(InputError, match="stages second and first both make"):
+    with pytest.raises(InputError, match="stages second and first both write"):
         load(launcher)
 
 
-def test_a_file_within_an_output_names_its_stage(launcher: tuple[str, ...]) -> None:
+def test_a_file_inside_an_output_is_a_dependency(launcher: tuple[str, ...]) -> None:
     change("configs/third.yaml", "${recipe.folder}/second", "${recipe.folder}/second/made.txt")
     pipeline = load(launcher)
     assert pipeline.needs["third"] == ("second",)
@@ -187,9 +187,7 @@ def test_a_file_within_an_output_names_its_stage(launcher: tuple[str, ...]) -> N
     assert Path("made/third/made.txt").read_text() == "seed111"
 
 
-def test_what_another_command_made_is_used_as_it_is(
-    launcher: tuple[str, ...], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_output_of_another_command_is_used(launcher: tuple[str, ...], capfd: pytest.CaptureFixture[str]) -> None:
     build(launcher)
     subprocess.run([*launcher, "fit", "--config", "configs/second.yaml", "--model.size", "9"], check=True)
     change("configs/first.yaml", "size: 1", "size: 5")

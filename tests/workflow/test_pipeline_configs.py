@@ -1,4 +1,4 @@
-"""The pipelines under ``configs/``: which stage needs which, and what each of them sees."""
+"""The pipelines under ``configs/``: dependencies of the stages, and the data of each ensemble member."""
 
 from pathlib import Path
 
@@ -17,12 +17,12 @@ OVERLAYS = [file for file in FILES if "recipe" in yaml.safe_load((ROOT / file).r
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in a folder with the project's configs, where nothing has been made."""
+    """Work in a folder with the project's configs and no outputs."""
     monkeypatch.chdir(tmp_path)
     Path("configs").symlink_to(ROOT / "configs")
 
 
-def test_the_stages_need_each_other_as_they_should() -> None:
+def test_the_dependencies_of_the_pipeline() -> None:
     pipeline = Pipeline.load(Path("configs/pipeline.yaml"))
     needs = {name: set(stages) for name, stages in pipeline.needs.items()}
     assert needs["base"] == set()
@@ -77,7 +77,7 @@ def test_the_papers_members_see_wildguard_and_two_more() -> None:
 
 
 @pytest.mark.parametrize("file", OVERLAYS)
-def test_an_overlay_of_the_recipe_speaks_for_the_whole_graph(file: str) -> None:
+def test_a_recipe_overlay_applies_to_the_whole_graph(file: str) -> None:
     pipeline = Pipeline.load(Path("configs/pipeline.yaml"), [file])
     recipe = yaml.safe_load((ROOT / file).read_text())["recipe"]
     for stage in pipeline.stages.values():

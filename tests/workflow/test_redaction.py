@@ -1,4 +1,4 @@
-"""What is written down about a command holds no key and no password."""
+"""Configs and commands in manifests contain no keys and no passwords."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "synthesize.yaml"
 KEY = "sk-0123456789abcdef"
 
 
-def test_the_value_of_a_key_variable_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_of_secret_variables_are_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_BASE_URL", "http://teacher.example/v1")
     flags = ["--model.generator.extra_body", "{user: '${oc.env:OPENAI_API_KEY}'}"]
@@ -36,12 +36,12 @@ def test_the_value_of_a_key_variable_is_not_written(monkeypatch: pytest.MonkeyPa
         ({"base_url": "https://me:abc@teacher.example/v1"}, "https://…@teacher.example/v1"),
     ],
 )
-def test_what_stands_under_a_secret_name_is_not_written(given: dict[str, str], written: str) -> None:
+def test_values_of_secret_keys_are_redacted(given: dict[str, str], written: str) -> None:
     assert "abc" not in json.dumps(without_secrets(given))
     assert written in json.dumps(without_secrets(given), ensure_ascii=False)
 
 
-def test_names_that_only_sound_secret_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_harmless_names_are_not_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     monkeypatch.setenv("PASS_NUMBER", "1")
     config = {
@@ -54,7 +54,7 @@ def test_names_that_only_sound_secret_are_written(monkeypatch: pytest.MonkeyPatc
     assert without_secrets(config) == config
 
 
-def test_the_words_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_in_a_command_are_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     given = [
         "predict",
@@ -74,10 +74,10 @@ def test_the_words_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(st.lists(st.text(alphabet="ab-=.: {}$#/", max_size=12), max_size=6))
-def test_a_command_without_secrets_is_written_as_it_is(words: list[str]) -> None:
+def test_a_command_without_secrets_is_unchanged(words: list[str]) -> None:
     assert command_without_secrets(words) == words
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text("abc"), lambda inner: st.lists(inner)))
-def test_a_config_without_secrets_is_written_as_it_is(value: object) -> None:
+def test_a_config_without_secrets_is_unchanged(value: object) -> None:
     assert without_secrets(value) == value

@@ -1,23 +1,24 @@
-"""What is up to date, what is not and why, and what is kept; with real processes."""
+"""Which outputs are up to date, why others are not, and which are kept; with real processes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from guardreasoner.workflow.config import resolve
-from guardreasoner.workflow.manifest import Manifest
+from guardreasoner.workflow.manifest import Manifest, fingerprint
 from guardreasoner.workflow.pipeline import prepare
-from guardreasoner.workflow.staleness import status, texts
+from guardreasoner.workflow.staleness import StageState, made_by_another, path_values, status
 from tests.support.chain import build, change, lay_out, load
 
 
 @pytest.fixture
 def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    """Work in the folder of the chain and return what starts a stage."""
+    """Work in the folder of the chain and return the launcher of a stage."""
     return lay_out(tmp_path, monkeypatch)
 
 
-def test_the_manifest_says_what_made_it(launcher: tuple[str, ...]) -> None:
+def test_the_manifest_records_command_and_inputs(launcher: tuple[str, ...]) -> None:
     build(launcher)
     manifest = Manifest.read("made/second")
     assert manifest is not None
@@ -30,7 +31,7 @@ def test_the_manifest_says_what_made_it(launcher: tuple[str, ...]) -> None:
     assert sorted(path.name for path in Path("made").iterdir()) == ["first", "second", "third"]
 
 
-def test_what_does_not_change_the_result_rebuilds_nothing(launcher: tuple[str, ...]) -> None:
+def test_settings_without_effect_rebuild_nothing(launcher: tuple[str, ...]) -> None:
     build(launcher)
     change("configs/second.yaml", "enable_progress_bar: true", "enable_progress_bar: false, logger: false")
     change("configs/second.yaml", "auto_build: true", "auto_build: false")
@@ -47,7 +48,7 @@ def test_a_changed_input_rebuilds_and_a_changed_date_does_not(launcher: tuple[st
     assert build(launcher) == ["made/first", "made/second", "made/third"]
 
 
-def test_an_output_changed_by_hand_is_made_again_and_kept(launcher: tuple[str, ...]) -> None:
+def test_an_edited_output_is_rebuilt_and_kept(launcher: tuple[str, ...]) -> None:
     build(launcher)
     Path("made/second/made.txt").write_text("edited by hand")
     assert status(load(launcher).stages["second"]) == "output was changed by hand"
@@ -55,7 +56,7 @@ def test_an_output_changed_by_hand_is_made_again_and_kept(launcher: tuple[str, .
     assert Path("made/second.previous/made.txt").read_text() == "edited by hand"
 
 
-def test_what_was_made_with_other_flags_is_kept(launcher: tuple[str, ...], capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_output_of_other_flags_is_kept(launcher: tuple[str, ...], capfd: pytest.CaptureFixture[str]) -> None:
     pipeline = load(launcher)
     for size in ("5", "6"):
         state = prepare(["fit", "--config", "configs/first.yaml", "--model.size", size], launcher=launcher)
@@ -68,18 +69,18 @@ def test_what_was_made_with_other_flags_is_kept(launcher: tuple[str, ...], capfd
     assert Path("made/first.previous/made.txt").read_text() == "by hand, 5"
     assert Path("made/first.previous-2/made.txt").read_text() == "by hand, 6"
     assert Manifest.read("made/first.previous-2") is not None
-    assert "keeping what was at made/first as made/first.previous" in capfd.readouterr().out
+    assert "moved made/first to made/first.previous" in capfd.readouterr().out
 
 
-def test_what_nobody_recorded_is_kept(launcher: tuple[str, ...]) -> None:
+def test_an_output_without_manifest_is_kept(launcher: tuple[str, ...]) -> None:
     Path("made/first").mkdir(parents=True)
     Path("made/first/made.txt").write_text("from elsewhere")
-    assert status(load(launcher).stages["first"]) == "nothing says what made it"
+    assert status(load(launcher).stages["first"]) == "no manifest"
     build(launcher)
     assert Path("made/first.previous/made.txt").read_text() == "from elsewhere"
 
 
-def test_an_unfinished_output_is_gone_on_with(launcher: tuple[str, ...]) -> None:
+def test_an_unfinished_output_is_resumed(launcher: tuple[str, ...]) -> None:
     prepare(["fit", "--config", "configs/first.yaml"], launcher=launcher)
     Path("made/first").mkdir(parents=True)
     Path("made/first/shard-0.jsonl").write_text("{}")  # the process dies here
@@ -89,8 +90,45 @@ def test_an_unfinished_output_is_gone_on_with(launcher: tuple[str, ...]) -> None
     assert not Path("made/first.previous").exists()
 
 
+def as_of_version_0_1(artefact: str) -> None:
+    """Rewrite an artefact's manifest to what version 0.1 would have written."""
+    manifest = Manifest.read(artefact)
+    assert manifest is not None
+    assert manifest.config is not None
+    config = {**manifest.config, "model": {**manifest.config["model"], "class_path": "guardreasoner.modules.rsft.X"}}
+    decides = {key: value for key, value in config.items() if key not in ("output", "auto_build", "recipe")}
+    decides["trainer"] = {}
+    old = fingerprint({"verb": "fit", "config": decides, "inputs": manifest.inputs})
+    replace(manifest, config=config, fingerprint=old).write(artefact)
+
+
+def test_outputs_of_version_0_1_are_up_to_date(launcher: tuple[str, ...]) -> None:
+    change("configs/second.yaml", "some.Model", "guardreasoner.training.rsft.X")
+    build(launcher)
+    as_of_version_0_1("made/second")
+    second = load(launcher).stages["second"]
+    assert status(second) is None
+    assert not made_by_another(second)
+    change("configs/second.yaml", "guardreasoner.training.rsft.X", "guardreasoner.modules.rsft.X")
+    assert status(load(launcher).stages["second"]) is None
+    change("configs/second.yaml", "size: 1", "size: 2")
+    assert status(load(launcher).stages["second"]) == "config changed"
+    change("configs/second.yaml", "size: 2", "size: 1")
+    Path("made/first/made.txt").write_text("another input")
+    assert status(load(launcher).stages["second"]) == "input made/first changed"
+
+
+def test_old_short_and_full_class_paths_have_one_fingerprint(launcher: tuple[str, ...]) -> None:
+    names = ("training.rsft.RSFTModule", "modules.rsft.RSFTModule", "RSFTModule")
+    fingerprints, written = set(), "some.Model"
+    for name in names:
+        change("configs/first.yaml", written, written := f"guardreasoner.{name}")
+        fingerprints.add(StageState.of(resolve(["fit", "--config", "configs/first.yaml"])).fingerprint)
+    assert len(fingerprints) == 1
+
+
 def test_every_element_of_a_list_is_an_input(launcher: tuple[str, ...]) -> None:
-    change("configs/third.yaml", "reads: [", "reads: [made/first, seed.txt, ")
+    change("configs/third.yaml", "paths: [", "paths: [made/first, seed.txt, ")
     pipeline = load(launcher)
     assert sorted(pipeline.needs["third"]) == ["first", "second"]
     assert build(launcher)
@@ -99,9 +137,40 @@ def test_every_element_of_a_list_is_an_input(launcher: tuple[str, ...]) -> None:
     assert sorted(manifest.inputs) == ["made/first", "made/second", "seed.txt"]
 
 
-def test_what_a_stage_stores_on_its_way_is_no_input() -> None:
+def test_caches_are_not_inputs() -> None:
     config = resolve(["fit", "--config", "configs/hsdpo.yaml"]).config
-    named = dict(texts(config))
+    named = dict(path_values(config))
     assert named["model.init_args.backbone.path"] == "checkpoints/rsft"
     assert "checkpoints/rsft" in named.values()
     assert not {"logs/reference", "logs/tokenised"} & set(named.values())
+
+
+@pytest.mark.parametrize("verb", ["fit", "predict", "test"])
+def test_values_that_are_folder_names_are_not_inputs(verb: str, workplace: Path) -> None:
+    file = {"fit": "hsdpo", "predict": "mine", "test": "evaluate"}[verb]
+    flags = ("--config", "configs/model/qlora.yaml", "--trainer.accelerator", "cpu", "--data.source.test", "[test]")
+    argv = [verb, "--config", f"configs/{file}.yaml", *flags, "--data.split", "strict", "--data.keep", "{label: [yes]}"]
+    values = ("auto", "cpu", "4bit", "test", "strict", "label", "yes", "random", "all-linear", "0", "lightning")
+    for name in values:
+        (workplace / name).mkdir()
+    assert StageState.of(resolve(argv)).inputs == {}
+
+
+@pytest.mark.parametrize(
+    ("config", "keys"),
+    [
+        (
+            {"data": {"init_args": {"source": {"init_args": {"train": "a/*.jsonl", "test": ["b.csv", "B"]}}}}},
+            ["train", "test"],
+        ),
+        (
+            {"source": {"init_args": {"folder": "x", "lookup_file": "y", "word_dirs": ["z"]}}},
+            ["folder", "lookup_file", "word_dirs"],
+        ),
+        ({"source": {"init_args": {"profile": "x", "filename": "y", "name": "z"}}}, []),
+        ({"output": "x", "cache": "x", "logger": {"path": "x"}, "reference": {"folder": "x"}}, []),
+        ({"ckpt_path": "x", "optimizer_state": "x", "rollouts": ["x"]}, ["ckpt_path", "optimizer_state", "rollouts"]),
+    ],
+)
+def test_keys_decide_what_is_a_path(config: dict[str, object], keys: list[str]) -> None:
+    assert [key.rpartition(".")[2] for key, _ in path_values(config)] == keys

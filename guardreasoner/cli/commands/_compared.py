@@ -1,4 +1,4 @@
-"""Runs that are compared, the same for ``compare`` and ``report``: the options that name them, how they are read."""
+"""The runs that ``compare`` and ``report`` compare: their options, and how they are read."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ from guardreasoner.sources.named_predictions import NamedPredictions, common_tas
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Runs that were read, compared and held against the plan's criteria.
+    """The runs, their comparison and the criteria of the two-stage plan.
 
     Args:
-        named: the runs, with where they lie.
-        comparison: of them.
-        criteria: empty where they were not asked for.
+        named: the runs with their paths.
+        comparison: the comparison of the runs.
+        criteria: the checked criteria; empty unless requested.
     """
 
     named: tuple[NamedPredictions, ...]
@@ -31,75 +31,76 @@ class Compared:
 
     @property
     def seeds(self) -> dict[str, int]:
-        """How many files each run has."""
-        return {one.name: len(one.paths) for one in self.named}
+        """Number of prediction files (seeds) of each run."""
+        return {run.name: len(run.paths) for run in self.named}
 
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
-    """Declare the runs, and how they are compared."""
+    """Declare the arguments for the runs and their comparison."""
     parser.add_argument(
         "runs",
         nargs="+",
         metavar="[NAME=]PATH[,PATH]",
-        help="predictions as for score; several paths: the seeds of one run",
+        help="predictions, as for score; several paths are the seeds of one run",
     )
     parser.add_argument(
-        "--mode", choices=get_args(Mode), default="strict", help="what an unparsable answer is, as for score (strict)"
+        "--mode",
+        choices=get_args(Mode),
+        default="strict",
+        help="how to count an unparsable answer, as for score (default strict)",
     )
-    parser.add_argument(
-        "--intersect", action="store_true", help="compare the records that all runs have, where they have not the same"
-    )
+    parser.add_argument("--intersect", action="store_true", help="compare only the records that all runs have")
     parser.add_argument(
         "--criteria",
         nargs="*",
         metavar="ROLE=NAME",
-        help="check the two-stage plan's criteria; "
+        help="check the criteria of the two-stage plan; "
         + "; ".join(f"{role}: {what}" for role, what in ROLES.items())
-        + " (runs named as in the demo need no ROLE=NAME)",
+        + " (not needed for runs named as in the demo)",
     )
     add_resampling(parser)
 
 
 def read_compared(args: argparse.Namespace, verb: str) -> Compared:
-    """Read the runs, compare them, check the criteria.
+    """Read the runs, compare them and check the criteria.
 
     Args:
-        args: what :func:`add_runs` declares.
-        verb: the command, for messages.
+        args: the arguments that :func:`add_runs` declares.
+        verb: name of the command, for error messages.
 
     Raises:
-        InputError: a file, or what it holds, is wrong; other records; an unknown role or run.
+        InputError: a file is missing or invalid, the runs have different records, or a role or run is unknown.
     """
     named = read_named_predictions(args.runs, verb, seeds=True)
-    runs = [Run(one.name, tuple(_answers(one))) for one in named]
+    runs = [Run(run.name, tuple(_answers(run))) for run in named]
     comparison = compare(runs, common_tasks(named), args.mode, args.intersect, args.resamples, args.seed)
     return Compared(tuple(named), comparison, tuple(_criteria(comparison, args, verb)))
 
 
-def _answers(one: NamedPredictions) -> list[Answers]:
-    names = one.paths if len(one.paths) > 1 else (one.name,)
+def _answers(run: NamedPredictions) -> list[Answers]:
+    names = run.paths if len(run.paths) > 1 else (run.name,)
     return [
         Answers(name, read.records, read.rollouts, read.hard_records, read.hard_rollouts)
-        for name, read in zip(names, one.seeds, strict=True)
+        for name, read in zip(names, run.seeds, strict=True)
     ]
 
 
 def _criteria(comparison: Comparison, args: argparse.Namespace, verb: str) -> list[Criterion]:
-    """Check the criteria where they are asked for, or where the runs are called as in the demo."""
+    """Check the criteria if they are requested, or if the runs are named as in the demo."""
     if args.criteria is None and not all(name in comparison.scores for name in DEMO.values()):
         return []
     named = _roles(args.criteria or (), verb)
     roles = {role: name for role, name in DEMO.items() if name in comparison.scores} | named
     if not roles:
         raise InputError(
-            f"{verb}: --criteria: no run is called as in the demo",
-            "say which is which: --criteria rsft=NAME longer=NAME hsdpo=NAME",
+            f"{verb}: --criteria: no run is named as in the demo",
+            "name the roles: --criteria rsft=NAME longer=NAME hsdpo=NAME",
         )
     return check_criteria(comparison, roles, _quality(comparison, roles), args.resamples, args.seed)
 
 
 def _quality(comparison: Comparison, roles: Mapping[str, str]) -> tuple[Sequence[float], Sequence[float]] | None:
-    """Return the share of faultless reasoning by record, for R-SFT and for HS-DPO; None where one is missing."""
+    """Return the share of faultless reasoning by record, for R-SFT and for HS-DPO; None if a run is missing."""
     runs = [roles[role] for role in ("rsft", "hsdpo") if roles.get(role) in comparison.scores]
     if len(runs) < 2:
         return None
@@ -107,13 +108,13 @@ def _quality(comparison: Comparison, roles: Mapping[str, str]) -> tuple[Sequence
     return before, after
 
 
-def _roles(words: Sequence[str], verb: str) -> dict[str, str]:
+def _roles(assignments: Sequence[str], verb: str) -> dict[str, str]:
     roles = {}
-    for word in words:
-        role, parted, name = word.partition("=")
-        if not parted or role not in ROLES:
+    for assignment in assignments:
+        role, equals, name = assignment.partition("=")
+        if not equals or role not in ROLES:
             hint = "name the runs first, then --criteria rsft=NAME longer=NAME hsdpo=NAME"
-            raise InputError(f"{verb}: --criteria: {word!r} is none of {'=NAME, '.join(ROLES)}=NAME", hint)
+            raise InputError(f"{verb}: --criteria: expected {'=NAME, '.join(ROLES)}=NAME, got {assignment!r}", hint)
         if role in roles:
             raise InputError(f"{verb}: --criteria: {role} is given twice")
         roles[role] = name

@@ -1,4 +1,4 @@
-"""What the config of an HS-DPO fit says of rollouts and pairing, read as the fit reads it and without torch."""
+"""The mining options in the config of an HS-DPO fit, parsed as the fit parses them, without importing torch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -16,16 +16,16 @@ from guardreasoner.workflow.config import resolve
 
 @dataclass(frozen=True)
 class FitInputs:
-    """What a fit mines, and what it does with the pairs; names and defaults are those of its data module.
+    """The options of ``PreferenceDataModule`` that decide its pairs, with the same names and defaults.
 
     Args:
-        source: its training records are mined.
-        rollouts: folders.
-        pairing: the options.
-        benchmarks: more sources whose test split the fit must not train on.
-        similarity: from which similarity on two prompts count as shared.
-        skip_contaminated: whether pairs that a benchmark holds are left out.
-        validation_share: part of the hard prompts that is held out.
+        source: data source whose training records are mined.
+        rollouts: folders of rollouts.
+        pairing: mining options.
+        benchmarks: more sources whose test split must not share a prompt with the pairs.
+        similarity: similarity from which two prompts count as the same.
+        skip_contaminated: whether the fit skips pairs whose prompt occurs in a benchmark.
+        validation_share: share of the hard prompts in the validation split.
     """
 
     source: Source
@@ -37,42 +37,45 @@ class FitInputs:
     validation_share: float = VALIDATION_SHARE
 
     def notes(self, record: Record, pairs: Sequence[Pair]) -> Iterator[str]:
-        """Yield what becomes of a record's pairs in the fit, in words."""
+        """Yield sentences that say how the fit uses the pairs of a record."""
         if not pairs:
             return
         tested = chain.from_iterable(source.records("test") for source in (self.source, *self.benchmarks))
         match = ContaminationIndex(tested, self.similarity).match(record)
-        if match is not None and self.skip_contaminated:
-            yield f"the fit leaves it out: a benchmark holds its prompt, {match.similarity:.2f} like {match.benchmark}"
-            return
         if match is not None:
-            what = "refuses it unless --allow_contamination" if match.similarity == 1 else "keeps it with a warning"
-            yield f"the fit {what}: a benchmark holds its prompt, {match.similarity:.2f} like {match.benchmark}"
+            reason = f"similarity {match.similarity:.2f} to benchmark record {match.benchmark}"
+            if self.skip_contaminated:
+                yield f"the fit skips it: {reason}"
+                return
+            what = "refuses it without --allow_contamination" if match.similarity == 1 else "warns about it"
+            yield f"the fit {what}: {reason}"
         held_out = split_of(record.prompt, self.validation_share) == "validation"
-        yield "the fit holds it out, to watch margins" if held_out else "the fit trains on it"
+        yield "the fit uses it for validation" if held_out else "the fit trains on it"
 
 
-def inputs_of_fit(words: Sequence[str]) -> FitInputs:
-    """Return what a fit with these arguments would mine.
+def inputs_of_fit(argv: Sequence[str]) -> FitInputs:
+    """Return the mining options of a fit.
 
     Args:
-        words: ``--config`` and overrides, as after ``fit``.
+        argv: ``--config`` and overrides, as after ``fit``.
 
     Raises:
-        InputError: a file or a value is wrong, or the config is of no fit on rollouts.
+        InputError: a file or a value is wrong, or the config is not that of a fit on rollouts.
     """
     from jsonargparse import ArgumentError, ArgumentParser
 
-    data = resolve(["fit", *words]).config.get("data")
+    data = resolve(["fit", *argv]).config.get("data")
     settings = data.get("init_args") if isinstance(data, dict) else None
     if not isinstance(settings, dict) or "rollouts" not in settings or "source" not in settings:
-        raise InputError("pairs: --config: no data.rollouts and data.source there", "give that of HS-DPO's fit")
+        raise InputError(
+            "pairs: --config: data.rollouts and data.source are missing", "use the config of an HS-DPO fit"
+        )
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(FitInputs, "data")
-    ours = {one.name: settings[one.name] for one in fields(FitInputs) if one.name in settings}
+    options = {field.name: settings[field.name] for field in fields(FitInputs) if field.name in settings}
     try:
-        made: FitInputs = parser.instantiate_classes(parser.parse_object({"data": ours})).data
+        inputs: FitInputs = parser.instantiate_classes(parser.parse_object({"data": options})).data
     except (ArgumentError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise find_input_error(error) or InputError(f"pairs: --config: {reason[:300]}") from error
-    return made
+    return inputs

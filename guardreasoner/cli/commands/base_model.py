@@ -1,4 +1,4 @@
-"""The verb ``base-model``: a tokenizer trained on reasoning data, and a Llama of a given shape with random weights."""
+"""``base-model``: train a tokenizer on reasoning data and write a randomly initialized Llama of a given shape."""
 
 import argparse
 import json
@@ -6,6 +6,7 @@ from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import PromptFormat, render, target
@@ -13,26 +14,52 @@ from guardreasoner.records import Record
 from guardreasoner.tasks import GUARD_TASKS, Task
 from guardreasoner.workflow.recipe import Recipe
 
-HELP = "make a small base model: a tokenizer trained on the data, and a Llama made from a config"
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
-_OTHERS = {"config", "auto_build", "allow_contamination", "output", "recipe", "data"}
+HELP = "create a small base model: train its tokenizer, initialize a Llama at random (configs/base.yaml)"
+
+_NOT_ARGUMENTS = {"config", "auto_build", "allow_contamination", "output", "recipe", "data"}
 _PAD, _BEGIN, _END = "<pad>", "<begin>", "<end>"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the verb's arguments."""
-    parser.add_argument("--config", required=True, action="append", metavar="YAML", help="see configs/base.yaml")
+    """Declare the options."""
+    parser.add_argument(
+        "--config", required=True, action="append", metavar="YAML", help="configs/base.yaml, then overlays"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make the model folder that the config files, merged, describe."""
-    from jsonargparse import ArgumentParser
-    from lightning.pytorch import LightningDataModule
-
+    """Create the model folder that the merged config files describe."""
     from guardreasoner.cli.lightning_cli import show_log
     from guardreasoner.cli.parse_errors import config_error, find_input_error
     from guardreasoner.training.reasoning_data import ReasoningDataModule
 
+    parser = config_parser()
+    show_log()
+    argv = [word for path in args.config for word in ("--config", path)]
+    try:
+        config = parser.instantiate_classes(parser.parse_args(argv))
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise find_input_error(error) or config_error(str(error), parser, ["base-model", *argv]) from error
+    assert isinstance(config.data, ReasoningDataModule)
+    config.data.allow_contamination = config.allow_contamination
+    values = {name: value for name, value in config.as_dict().items() if name not in _NOT_ARGUMENTS}
+    make_base_model(
+        config.output, list(config.data.records_with_reasoning("train", values["tasks"] or GUARD_TASKS)), **values
+    )
+    return 0
+
+
+def config_parser() -> "ArgumentParser":
+    """Return the parser of the config files."""
+    from jsonargparse import ArgumentParser
+    from lightning.pytorch import LightningDataModule
+
+    from guardreasoner.cli.parse_errors import accept_old_names
+
+    accept_old_names()
     parser = ArgumentParser(parser_mode="omegaconf+", exit_on_error=False)
     parser.add_argument("--config", action="config")
     parser.add_argument("--auto_build", type=bool, default=True)
@@ -41,19 +68,7 @@ def run(args: argparse.Namespace) -> int:
     parser.add_class_arguments(Recipe, "recipe", instantiate=False)
     parser.add_subclass_arguments(LightningDataModule, "data")
     parser.add_function_arguments(make_base_model, skip={"output", "records"})
-    show_log()
-    words = [word for path in args.config for word in ("--config", path)]
-    try:
-        config = parser.instantiate_classes(parser.parse_args(words))
-    except (ArgumentError, ValueError, TypeError) as error:
-        raise find_input_error(error) or config_error(str(error), parser, ["base-model", *words]) from error
-    assert isinstance(config.data, ReasoningDataModule)
-    config.data.allow_contamination = config.allow_contamination
-    values = {name: value for name, value in config.as_dict().items() if name not in _OTHERS}
-    make_base_model(
-        config.output, list(config.data.records_with_reasoning("train", values["tasks"] or GUARD_TASKS)), **values
-    )
-    return 0
+    return parser
 
 
 def make_base_model(
@@ -72,26 +87,26 @@ def make_base_model(
     initializer_range: float = 0.02,
     seed: int = 0,
 ) -> None:
-    """Train a byte-level BPE tokenizer on the training split and make a Llama with random weights.
+    """Train a byte-level BPE tokenizer on records and write it with a randomly initialized Llama.
 
     Args:
-        output: model folder to make.
-        records: what the tokenizer is trained on.
-        tasks: what the model is to decide; None: the three of GuardReasoner.
-        vocabulary: tokens, special ones included.
-        opening: instruction of the model's prompt format; None is the paper's.
-        hidden_size: H.
+        output: model folder to create.
+        records: training data of the tokenizer.
+        tasks: tasks of the model; None: the three of GuardReasoner.
+        vocabulary: size of the vocabulary in tokens, including special tokens.
+        opening: instruction at the start of every prompt; None: the paper's.
+        hidden_size: hidden size H.
         intermediate_size: width of the feed-forward layers.
         layers: number of layers.
-        heads: attention heads.
-        kv_heads: key–value heads.
-        max_length: longest sequence in tokens.
-        rope_theta: base of the rotary position embedding; a small one resolves short texts better.
+        heads: number of attention heads.
+        kv_heads: number of key–value heads.
+        max_length: maximum sequence length in tokens.
+        rope_theta: base of the rotary position embedding; a small base resolves positions in short texts better.
         initializer_range: standard deviation of the random weights.
-        seed: of the weights.
+        seed: seed of the random weights.
 
     Raises:
-        InputError: no record, or an impossible shape.
+        InputError: there is no record, or the shape is impossible.
     """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

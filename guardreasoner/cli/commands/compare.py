@@ -1,4 +1,4 @@
-"""``compare``: runs on the same records, paired: differences, tests, flips, the plan's criteria."""
+"""``compare``: paired comparison of runs on the same records: differences, tests, flips, criteria."""
 
 import argparse
 import json
@@ -16,26 +16,29 @@ from guardreasoner.report.comparison_tables import comparison_as_json, compariso
 from guardreasoner.report.table import latex_document
 from guardreasoner.sources.named_predictions import prediction_warnings
 
-HELP = "compare runs on the same records: differences with intervals, McNemar tests, flips, the plan's criteria"
+HELP = "compare runs on the same records: differences with intervals, McNemar tests, flips"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_runs(parser)
     parser.add_argument(
-        "--flips", type=Path, metavar="FILE", help="write what one run has right and another wrong, JSONL"
+        "--flips",
+        type=Path,
+        metavar="FILE",
+        help="write the records that one run classifies correctly and another does not, as JSONL",
     )
     add_files(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare the runs, show the tables, write the files.
+    """Compare the runs, print the tables and write the files.
 
     Args:
-        args: what :func:`configure` declares.
+        args: the arguments that :func:`configure` declares.
 
     Raises:
-        InputError: a file, or what it holds, is wrong; other records; an unknown role or run.
+        InputError: a file is missing or invalid, the runs have different records, or a role or run is unknown.
     """
     require_files(json=args.json, latex=args.latex, flips=args.flips)
     compared = read_compared(args, "compare")
@@ -55,8 +58,9 @@ def run(args: argparse.Namespace) -> int:
     if args.flips:
         _write_flips(args.flips, comparison)
     if args.json:
-        how = {"resamples": args.resamples, "seed": args.seed}
-        content = how | comparison_as_json(comparison, pairs, criteria, {one.name: one.paths for one in compared.named})
+        paths = {run.name: run.paths for run in compared.named}
+        content = {"resamples": args.resamples, "seed": args.seed}
+        content |= comparison_as_json(comparison, pairs, criteria, paths)
         write(args.json, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     if args.latex:
         write(args.latex, latex_document(tables, notes))

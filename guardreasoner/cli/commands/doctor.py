@@ -1,4 +1,4 @@
-"""``doctor``: checks the tokenised training data for what would spoil a fit."""
+"""``doctor``: check the tokenised training data of a fit for faults that would spoil it silently."""
 
 import argparse
 import json
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from guardreasoner.diagnosis import Diagnosis
 
-HELP = "check the tokenised training data before a fit: lengths, tokens, labels, leaks"
+HELP = "check the tokenised training data of a fit before it runs: lengths, tokens, labels, leaks"
 
 OVERRIDES = (
     *("--data", "--model", "--trainer", "--recipe", "--output", "--auto_build", "--allow_contamination"),
     *("--seed_everything", "--save_optimizer"),
 )
-"""Flags of ``fit``, dotted ones too, that are passed on to its parser."""
+"""Flags of ``fit``, also dotted ones, to pass on to its parser."""
 
 _WIDTH = 120
 _IDS = 3
@@ -37,76 +37,77 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="YAML",
-        help="as for fit: configs/rsft.yaml or configs/hsdpo.yaml, then overlays; flags like --data.max_length 300 too",
+        help="config of a fit (configs/rsft.yaml or configs/hsdpo.yaml), then overlays; takes flags of fit, such as "
+        "--data.max_length 300",
     )
     _add_outputs(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make what the run would need, look at its data, show and write what was found.
+    """Build the inputs of the fit, check its data, print and write the findings.
 
     Args:
-        args: what :func:`configure` declares, and ``words``: all arguments, those for ``fit`` among them.
+        args: the arguments that :func:`configure` declares, and ``argv``: all flags, including those for ``fit``.
 
     Returns:
-        0, or 1 where something would spoil the run.
+        0, or 1 if a fault would spoil the run.
 
     Raises:
         InputError: a config is wrong, an input is missing, or a file cannot be written.
     """
     require_files(html=args.html, json=args.json)
-    words = _words_of_fit(args.words)
+    fit_flags = _fit_flags(args.argv)
     from guardreasoner.workflow.pipeline import prepare
 
-    prepare(["doctor", *words], lambda _: _check(words))
-    diagnosis, log_lines = _diagnose(words)
+    prepare(["doctor", *fit_flags], lambda _: _check(fit_flags))
+    diagnosis, messages = _diagnose(fit_flags)
     _show(diagnosis)
     if args.json:
         write(args.json, json.dumps(diagnosis.as_json(), indent=1, ensure_ascii=False) + "\n")
     if args.html:
         from guardreasoner.report.doctor_page import doctor_page
 
-        write(args.html, doctor_page(diagnosis, shlex.join(["doctor", *words]), log_lines))
+        write(args.html, doctor_page(diagnosis, shlex.join(["doctor", *fit_flags]), messages))
     print(diagnosis.verdict())
     return 1 if diagnosis.faults else 0
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with plots, complete in one file")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a self-contained page with plots")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers as JSON")
 
 
-def _words_of_fit(words: Sequence[str]) -> list[str]:
-    """Return the arguments without our own, in their order: what comes later has the last word."""
-    ours = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    _add_outputs(ours)
-    return ours.parse_known_args(words)[1]
+def _fit_flags(argv: Sequence[str]) -> list[str]:
+    """Return the flags that are not for this verb, in their order, since later flags override earlier ones."""
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_outputs(own)
+    return own.parse_known_args(argv)[1]
 
 
-def _check(words: Sequence[str]) -> None:
+def _check(fit_flags: Sequence[str]) -> None:
     from guardreasoner.cli.lightning_cli import check_config
 
-    check_config(["fit", *words])
+    check_config(["fit", *fit_flags])
 
 
-def _diagnose(words: list[str]) -> tuple["Diagnosis", list[str]]:
-    """Look at all that a fit with these arguments would learn; return also what was said on the way."""
-    from guardreasoner.cli.lightning_cli import fitted_on
+def _diagnose(fit_flags: list[str]) -> tuple["Diagnosis", list[str]]:
+    """Check every training and validation example of a fit; return the diagnosis and the messages logged meanwhile."""
+    from guardreasoner.cli.lightning_cli import instantiate_fit
     from guardreasoner.diagnosis import DiagnosisBuilder
     from guardreasoner.training.training_data import TrainingDataModule
     from guardreasoner.workflow.log_lines import collect_log_lines
 
-    data, module, allowed = fitted_on(words)
+    data, module, allowed = instantiate_fit(fit_flags)
     if not isinstance(data, TrainingDataModule):
         raise InputError(
-            f"doctor: {type(data).__name__} gives nothing to train on", "use the config of a fit, configs/rsft.yaml say"
+            f"doctor: {type(data).__name__} has no training data", "use the config of a fit, such as configs/rsft.yaml"
         )
     prompt_tokenizer = module.backbone.prompt_tokenizer
     data.prepare_inspection(prompt_tokenizer)
-    with collect_log_lines() as log_lines:
+    with collect_log_lines() as messages:
         builder = DiagnosisBuilder(
             prompt_tokenizer,
-            _asked_by(module),
+            _format_source(module),
             data.max_length,
             data.skip_too_long,
             data.contamination_index(),
@@ -116,17 +117,17 @@ def _diagnose(words: list[str]) -> tuple["Diagnosis", list[str]]:
         for split in ("train", "validation"):
             for item in data.items(split, builder.add_unusable):
                 builder.add(item, split)
-        return builder.build(), log_lines
+        return builder.build(), messages
 
 
-def _asked_by(module: Any) -> str:
-    """Return where the prompt format of a model is written."""
+def _format_source(module: Any) -> str:
+    """Return where the prompt format of a model comes from."""
     from guardreasoner.model.loading import FORMAT_FILE
 
     path = module.backbone.path
     if Path(path, FORMAT_FILE).is_file():
         return f"{FORMAT_FILE} of {path}"
-    return f"model.backbone.format, as {path} has no {FORMAT_FILE}"
+    return f"model.backbone.format, since {path} has no {FORMAT_FILE}"
 
 
 def _show(diagnosis: "Diagnosis") -> None:
@@ -135,7 +136,7 @@ def _show(diagnosis: "Diagnosis") -> None:
 
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDTH)
     console.print(
-        f"{diagnosis.train:,} training and {diagnosis.validation:,} validation examples; prompt format: "
+        f"{diagnosis.train:,} training and {diagnosis.validation:,} validation examples; prompt format of "
         f"{escape(diagnosis.asked)}\n",
         highlight=False,
     )
@@ -175,7 +176,7 @@ def _show_balance(console: "Console", diagnosis: "Diagnosis") -> None:
     console.print(table)
     if len(diagnosis.balance) > _ROWS:
         more = len(diagnosis.balance) - _ROWS
-        console.print(f"and {more:,} more, see --html or --json", style="dim", highlight=False)
+        console.print(f"{more:,} more rows in --html and --json", style="dim", highlight=False)
     console.print()
 
 
@@ -188,15 +189,15 @@ def _show_findings(console: "Console", diagnosis: "Diagnosis") -> None:
     table.add_column("finding", min_width=20)
     table.add_column("count", justify="right")
     table.add_column("what it means", overflow="fold", ratio=1)
-    for one in diagnosis.findings:
-        if one.severity == "ok":
+    for finding in diagnosis.findings:
+        if finding.severity == "ok":
             continue
-        ids = ", ".join(one.ids[:_IDS]) + (", …" if one.count > _IDS else "")
-        message = f"{escape(one.message)}\n[dim]{escape(ids)}[/dim]" if any(one.ids) else escape(one.message)
-        count = f"{one.count:,} of {one.of:,}"
-        table.add_row(f"[{_STYLES[one.severity]}]{one.severity}[/]", one.name, count, message)
+        ids = ", ".join(finding.ids[:_IDS]) + (", …" if finding.count > _IDS else "")
+        text = escape(finding.message)
+        message = f"{text}\n[dim]{escape(ids)}[/dim]" if any(finding.ids) else text
+        count = f"{finding.count:,} of {finding.of:,}"
+        table.add_row(f"[{_STYLES[finding.severity]}]{finding.severity}[/]", finding.name, count, message)
     if table.row_count:
         console.print(table, highlight=False)
     passed = sum(finding.severity == "ok" for finding in diagnosis.findings)
-    other = "other " if table.row_count else ""
-    console.print(f"{passed} {other}check{'s' if passed != 1 else ''} passed\n", style="dim", highlight=False)
+    console.print(f"{passed} other checks passed\n", style="dim", highlight=False)

@@ -1,4 +1,4 @@
-"""``lineage``: from a model, or what one wrote, down to the source files, and which of them are still as they were."""
+"""``lineage``: trace a model, rollouts or predictions back to the source files, and report what has changed since."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from typing import Any
 from guardreasoner.report.lineage_tree import show_trees
 from guardreasoner.workflow.lineage import Node, lineage, problems
 
-HELP = "show what a model, rollouts, predictions or pairs came from, and what has changed since"
+HELP = "show what a model, rollouts, predictions or pairs were made from, and what has changed since"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "path",
         nargs="+",
         metavar="PATH",
-        help="a folder of a model, rollouts or predictions, a file of pairs, or a file inside one of them",
+        help="folder of a model, rollouts or predictions, a pairs file, or a file inside one of them",
     )
     parser.add_argument("--json", action="store_true", help="print the same as JSON")
 
@@ -27,42 +27,42 @@ def run(args: argparse.Namespace) -> int:
     """Print the trees.
 
     Args:
-        args: what :func:`configure` declares.
+        args: the arguments that :func:`configure` declares.
 
     Returns:
-        0, or 1 where something has changed or is missing.
+        0, or 1 if something has changed or is missing.
 
     Raises:
-        InputError: nothing lies at a path, nothing says what made it, or a file cannot be read.
+        InputError: a path does not exist or has no manifest, or a file cannot be read.
     """
     trees = lineage(args.path)
-    found = problems(trees)
+    changed = problems(trees)
     count = len({node.path for tree in trees for node in tree.walk()})
     unseen = sorted({node.path for tree in trees for node in tree.walk() if node.state == "not looked at"})
     if args.json:
         content = {
             "trees": [_as_json(tree) for tree in trees],
             "count": count,
-            "changed_or_missing": found,
+            "changed_or_missing": changed,
             "not_looked_at": unseen,
         }
         print(json.dumps(content, indent=1, ensure_ascii=False, default=str))
     else:
         from rich.console import Console
 
-        # Text that is piped has no width of its own; paths are then better whole than wrapped at 80 columns.
+        # A pipe has no width; whole paths are better than paths wrapped at 80 columns.
         show_trees(Console(file=sys.stdout, width=None if sys.stdout.isatty() else 400), trees)
-        named = ", ".join(f"{path} ({state})" for path, state in found.items())
-        good = f"{count - len(unseen)} of {count} there and unchanged"
-        print(f"{len(found)} of {count} changed or missing: {named}" if found else good)
+        named = ", ".join(f"{path} ({state})" for path, state in changed.items())
+        unchanged = f"{count - len(unseen)} of {count} unchanged"
+        print(f"{len(changed)} of {count} changed or missing: {named}" if changed else unchanged)
         if unseen:
             print(f"not looked at: {', '.join(unseen)}")
-    if any(state == "missing" and not os.path.isabs(path) for path, state in found.items()):
+    if any(state == "missing" and not os.path.isabs(path) for path, state in changed.items()):
         print(
-            f"hint: relative paths are looked for below {os.getcwd()}; start this where the commands were started",
+            f"hint: relative paths are resolved in {os.getcwd()}; run this where the commands were run",
             file=sys.stderr,
         )
-    return 1 if found else 0
+    return 1 if changed else 0
 
 
 def _as_json(node: Node) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``report``: one HTML file that says whether a run is better than another, how sure that is, and what it does."""
+"""``report``: write one HTML page on whether a run is better than another, with evidence and lineage."""
 
 import argparse
 import shlex
@@ -13,7 +13,7 @@ from guardreasoner.review.rating_summary import Summary, summarise
 from guardreasoner.review.ratings import read_ratings, text_hashes_of
 from guardreasoner.sources.named_predictions import prediction_warnings
 
-HELP = "write one HTML page on runs: is the last one better, how sure is that; curves, flips, lineage"
+HELP = "write one HTML page that compares runs: scores with intervals, training curves, flips, lineage"
 
 _EXAMPLES = 5
 
@@ -22,7 +22,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_runs(parser)
     parser.add_argument(
-        "--out", type=Path, default=Path("logs/report.html"), metavar="FILE", help="the page (logs/report.html)"
+        "--out",
+        type=Path,
+        default=Path("logs/report.html"),
+        metavar="FILE",
+        help="file to write (default logs/report.html)",
     )
     parser.add_argument(
         "--logs",
@@ -30,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         default=[],
-        help="event files of TensorBoard, in these folders or below, instead of those of the fits in the lineage",
+        help="folders with TensorBoard event files; default: those of the fits in the lineage",
     )
     parser.add_argument(
         "--rollouts",
@@ -38,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="PATH",
         default=[],
-        help="rollouts for the mining results, instead of those that the lineage leads to",
+        help="rollouts for the mining yield; default: those in the lineage",
     )
     parser.add_argument(
         "--ratings",
@@ -46,52 +50,52 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         default=[],
-        help="ratings by hand (review); those of the very texts of these runs count",
+        help="ratings written by review; only ratings of the texts of these runs count",
     )
     parser.add_argument(
         "--examples",
         type=int,
         default=_EXAMPLES,
         metavar="N",
-        help=f"most records that are shown of each direction of flips ({_EXAMPLES})",
+        help=f"maximum number of records to show per direction of flips (default {_EXAMPLES})",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare the runs, gather what they came from, write the page.
+    """Compare the runs, collect their lineage and write the page.
 
     Args:
-        args: what :func:`configure` declares, and ``words``: all arguments.
+        args: the arguments that :func:`configure` declares, and ``argv``: all flags.
 
     Raises:
-        InputError: a file, or what it holds, is wrong; other records; the page cannot be written.
+        InputError: a file is missing or invalid, the runs have different records, or the page cannot be written.
     """
     require_files(out=args.out)
     if args.examples < 0:
         raise InputError(f"report: --examples must be at least 0, got {args.examples}")
     compared = read_compared(args, "report")
-    rated = _rated(compared, args) if args.ratings else None
+    ratings = _rating_summary(compared, args) if args.ratings else None
     from guardreasoner.report.comparison_page import PageInputs, comparison_page
 
     inputs = PageInputs(
-        {one.name: one.paths for one in compared.named},
+        {run.name: run.paths for run in compared.named},
         prediction_warnings(compared.named),
-        shlex.join(["report", *args.words]),
+        shlex.join(["report", *args.argv]),
         datetime.now(UTC).isoformat(timespec="seconds"),
         args.resamples,
         args.seed,
         args.examples,
         args.logs,
         args.rollouts,
-        rating_tables(rated) if rated else (),
-        rating_notes(rated) if rated else (),
+        rating_tables(ratings) if ratings else (),
+        rating_notes(ratings) if ratings else (),
     )
     write(args.out, comparison_page(compared.comparison, compared.criteria, inputs))
     return 0
 
 
-def _rated(compared: Compared, args: argparse.Namespace) -> Summary:
-    """Return what people said of these runs; a run of several seeds has no answer that is its own."""
+def _rating_summary(compared: Compared, args: argparse.Namespace) -> Summary:
+    """Summarise the ratings of these runs; a run of several seeds has no single text per record and is left out."""
     files = {name: compared.comparison.files_of(name) for name in compared.seeds}
-    texts = text_hashes_of({name: of[0] for name, of in files.items() if len(of) == 1})
+    texts = text_hashes_of({name: seeds[0] for name, seeds in files.items() if len(seeds) == 1})
     return summarise(read_ratings(args.ratings), texts, args.resamples, args.seed)

@@ -1,4 +1,4 @@
-"""``review``: a local page on which a person rates models' reasoning, blind; and what the ratings say."""
+"""``review``: serve a local page for rating reasoning blind, and summarise the ratings."""
 
 import argparse
 import getpass
@@ -19,7 +19,7 @@ from guardreasoner.review.server import ADDRESS, bind, serve
 from guardreasoner.review.session import Session
 from guardreasoner.sources.named_predictions import prediction_warnings, read_named_predictions
 
-HELP = "rate the reasoning of one run or several by hand, blind, on a local page; --summary: what the ratings say"
+HELP = "rate the reasoning of runs by hand, blind, on a local page; --summary summarises ratings"
 
 _RATINGS = Path("logs/ratings")
 _ONLY_FOR_RATING = ("sample", "ratings", "rater", "port")
@@ -27,45 +27,50 @@ _ONLY_FOR_RATING = ("sample", "ratings", "rater", "port")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("runs", nargs="*", metavar="[NAME=]PATH", help="predictions as for score, one to five runs")
+    parser.add_argument("runs", nargs="*", metavar="[NAME=]PATH", help="predictions, as for score; one to five runs")
+    parser.add_argument("--intersect", action="store_true", help="rate only the records that all runs have")
+    parser.add_argument("--sample", type=int, metavar="N", help="rate a random sample of N records")
     parser.add_argument(
-        "--intersect", action="store_true", help="take the records that all runs have, where they have not the same"
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of the order of records and answers, and of the intervals (default 0)",
     )
-    parser.add_argument("--sample", type=int, metavar="N", help="draw N records")
+    parser.add_argument("--rater", metavar="NAME", help="name of the rater (default: the login name)")
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of the order of records and of answers; of intervals (0)"
+        "--ratings", type=Path, metavar="FILE", help=f"file to append the ratings to (default {_RATINGS}/RATER.jsonl)"
     )
-    parser.add_argument("--rater", metavar="NAME", help="who rates (the login name)")
-    parser.add_argument("--ratings", type=Path, metavar="FILE", help=f"appended to ({_RATINGS}/RATER.jsonl)")
-    parser.add_argument("--port", type=int, metavar="N", help=f"of the page on {ADDRESS} (any free one)")
+    parser.add_argument("--port", type=int, metavar="N", help=f"port on {ADDRESS} (default: any free port)")
     parser.add_argument(
         "--summary",
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="show what ratings say, and serve no page; with runs, only ratings of the very texts of these runs count",
+        help="summarise ratings instead of serving the page; with runs, only ratings of the texts of these runs count",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="with --summary: also write all numbers as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve the page until Ctrl-C, or show a summary.
+    """Serve the page until Ctrl-C, or print a summary.
 
     Args:
-        args: what :func:`configure` declares.
+        args: the arguments that :func:`configure` declares.
 
     Raises:
-        InputError: a file, or what it holds, is wrong; other records; the port or the ratings file is taken.
+        InputError: a file is missing or invalid, the runs have different records, or the port or the ratings file is in
+            use.
     """
     require_files(json=args.json, ratings=args.ratings)
     if args.seed < 0:
         raise InputError(f"review: --seed: expected a whole number from 0, got {args.seed}")
     if args.summary:
-        if given := next((name for name in _ONLY_FOR_RATING if getattr(args, name) is not None), None):
-            raise InputError(f"review: --{given} is for rating, not for --summary")
-        return _summarise(args)
+        if option := next((name for name in _ONLY_FOR_RATING if getattr(args, name) is not None), None):
+            raise InputError(f"review: --{option} cannot be combined with --summary")
+        return _print_summary(args)
     if args.json:
-        raise InputError("review: --json is for --summary")
+        raise InputError("review: --json needs --summary")
     if not args.runs:
         raise InputError("review: required: a run", "review [NAME=]PATH …, or review --summary FILE …")
     return _rate(args)
@@ -83,17 +88,19 @@ def _rate(args: argparse.Namespace) -> int:
         file = RatingsFile(path)
         try:
             session = Session(review_set, file, rater)
-            _say([*_what(review_set, session), *(f"note: {remark}" for remark in prediction_warnings(named))])
-            _say([f"http://{ADDRESS}:{bound.getsockname()[1]}/   (Ctrl-C ends)"])
+            _print_lines(
+                [*_overview(review_set, session), *(f"note: {remark}" for remark in prediction_warnings(named))]
+            )
+            _print_lines([f"http://{ADDRESS}:{bound.getsockname()[1]}/   (stop with Ctrl-C)"])
             serve(session, bound)
         finally:
             file.close()
     ratings, skips = session.written - session.written_skips, session.written_skips
-    _say([f"written to {path}: {_count(ratings, 'rating')}, {_count(skips, 'skip')}; {_undone(session)}"])
+    _print_lines([f"written to {path}: {_count(ratings, 'rating')}, {_count(skips, 'skip')}; {_undone(session)}"])
     return 0
 
 
-def _summarise(args: argparse.Namespace) -> int:
+def _print_summary(args: argparse.Namespace) -> int:
     texts = None
     if args.runs:
         review_set = make_review_set(read_named_predictions(args.runs, "review"), "", args.intersect)
@@ -117,46 +124,48 @@ def _rater_and_file(rater: str | None, path: Path | None) -> tuple[str, Path]:
         try:
             rater = getpass.getuser()
         except (OSError, KeyError):  # Python 3.12 and before raise KeyError
-            raise InputError("review: this machine does not know your name", "--rater NAME") from None
+            raise InputError("review: no login name found", "give one with --rater NAME") from None
     if not rater.strip() or not rater.isprintable():
-        raise InputError(f"review: --rater: {rater!r} is no name")
+        raise InputError(f"review: --rater: expected a printable name, got {rater!r}")
     if path is not None:
         return rater, path
     if not re.fullmatch(r"\w[\w. @-]*", rater):
-        raise InputError(f"review: --rater: no file can be called {rater!r}", "name one: --ratings FILE")
+        raise InputError(f"review: --rater: {rater!r} cannot be a file name", "name a file with --ratings FILE")
     return rater, _RATINGS / f"{rater}.jsonl"
 
 
-def _what(review_set: ReviewSet, session: Session) -> list[str]:
-    """Return in words what there is to rate, and what of the runs and of the file is left out."""
+def _overview(review_set: ReviewSet, session: Session) -> list[str]:
+    """Return lines that count the records to rate, and what of the runs and of the ratings file is left out."""
     rated, skipped = session.counts()
     lines = [
         f"{_count(len(review_set.items), 'record')} of {_count(len(review_set.runs), 'run')}; "
         f"{session.rater} has rated {rated:,} and skipped {skipped:,}"
     ]
     if review_set.not_sampled:
-        lines.append(f"not drawn (--sample): {_count(len(review_set.not_sampled), 'record')}")
+        lines.append(f"not in the sample (--sample): {_count(len(review_set.not_sampled), 'record')}")
     if any(review_set.left_out.values()):
         counts = ", ".join(f"{name} {count:,}" for name, count in review_set.left_out.items() if count)
-        lines.append(f"left out, since not all runs have them: records of {counts}")
+        lines.append(f"left out because some run lacks them: {counts}")
     lines.append(f"ratings: {session.file.path}")
     file = {
-        "cut off while it was written, and removed": session.file.torn,
+        "truncated by an interrupted write, removed": session.file.torn,
         "by other raters": session.by_other_raters,
-        "on records that are not drawn": session.not_sampled,
-        "on texts that have changed, or on other runs; they do not count here": session.other_texts,
+        "on records outside the sample": session.not_sampled,
+        "on changed texts or other runs, not counted here": session.other_texts,
     }
-    return lines + [f"there: {_count(count, 'line')} {what}" for what, count in file.items() if count]
+    return lines + [f"in the file: {_count(count, 'line')} {what}" for what, count in file.items() if count]
 
 
 def _undone(session: Session) -> str:
     rated, skipped = session.counts()
-    return f"{session.undone:,} undone; now {rated:,} of {len(session.review_set.items):,} rated, {skipped:,} skipped"
+    return (
+        f"{session.undone:,} undone; in total {rated:,} of {len(session.review_set.items):,} rated, {skipped:,} skipped"
+    )
 
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _say(lines: Sequence[str]) -> None:
+def _print_lines(lines: Sequence[str]) -> None:
     print("\n".join(lines), flush=True)

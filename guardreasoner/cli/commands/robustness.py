@@ -1,4 +1,4 @@
-"""``robustness``: predictions on attacked records to what each family of attacks changes."""
+"""``robustness``: measure how each family of attacks changes the predictions."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ from guardreasoner.workflow.manifest import contaminated
 if TYPE_CHECKING:
     from rich.console import Console
 
-HELP = "compare predictions with and without attacks: F1 drop and harmful-to-unharmful rate per family"
+HELP = "compare predictions with and without attacks: F1 drop and rate of flipped verdicts per attack family"
 
 _UNDEFINED = "–"
 
@@ -27,22 +27,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "predictions",
         type=Path,
-        help="what test --config configs/robustness.yaml wrote: a folder of <Benchmark>/generated_predictions.jsonl",
+        help="output of test --config configs/robustness.yaml: a folder of <Benchmark>/generated_predictions.jsonl",
     )
+    parser.add_argument("--benchmarks", action="store_true", help="also print a row per benchmark")
     parser.add_argument(
-        "--benchmarks", action="store_true", help="also show a row per benchmark, where there are several"
+        "--json", type=Path, metavar="FILE", help="also write all numbers, including those per benchmark, as JSON"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers, per benchmark too, as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare, show the tables, write the JSON.
+    """Compare the predictions, print the tables and write the JSON file.
 
     Args:
-        args: what :func:`configure` declares.
+        args: the arguments that :func:`configure` declares.
 
     Raises:
-        InputError: a file, or what it holds, is wrong; no record is attacked.
+        InputError: a file is missing or invalid, or no record is attacked.
     """
     require_files(json=args.json)
     read = read_predictions(args.predictions)
@@ -50,11 +50,11 @@ def run(args: argparse.Namespace) -> int:
         scores = robustness(read.records, read.rollouts, read.tasks)
     except InputError as error:
         raise InputError(f"{args.predictions}: {error}", error.hint) from None
-    _show(scores if args.benchmarks else [one for one in scores if one.benchmark == ALL])
+    _show(scores if args.benchmarks else [score for score in scores if score.benchmark == ALL])
     if contaminated(args.predictions) or contaminated(args.predictions.parent):
         print(f"note: made with --allow_contamination: {args.predictions}")
     if args.json:
-        content = {"model": read.model, "resamples": DROP_RESAMPLES, "families": [_as_json(one) for one in scores]}
+        content = {"model": read.model, "resamples": DROP_RESAMPLES, "families": [_as_json(score) for score in scores]}
         write(args.json, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return 0
 
@@ -63,14 +63,14 @@ def _show(scores: Sequence[FamilyScore]) -> None:
     from rich.console import Console
 
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
-    for task, positive in dict.fromkeys((one.task, one.positive) for one in scores):
-        _show_task(console, positive, [one for one in scores if one.task == task])
+    for task, positive in dict.fromkeys((score.task, score.positive) for score in scores):
+        _show_task(console, positive, [score for score in scores if score.task == task])
         console.print()
     notes = (
-        "In percent, with 95 % intervals; the largest drop first. F1 of all benchmarks' records together, on those",
-        "attacked: as they are, and under the attack; the drop's interval is a bootstrap over records, each with both",
-        "answers. Turned: of the records judged positive before, those judged another label after (Wilson).",
-        "Unparsed: answers without a verdict, before and after; in F1 each is one wrong answer.",
+        "In percent, with 95 % intervals; sorted by drop. F1: over the attacked records of all benchmarks, without and",
+        "with the attack; the interval of the drop is a paired bootstrap over records. Turned: records with a positive",
+        "verdict without the attack and another one with it (Wilson). Unparsed: answers without a verdict; each counts",
+        "as one wrong answer in F1.",
     )
     for note in notes:
         console.print(note, style="dim", highlight=False)
@@ -80,22 +80,22 @@ def _show_task(console: "Console", positive: str, scores: Sequence[FamilyScore])
     from rich.markup import escape
     from rich.table import Table
 
-    several = len({one.benchmark for one in scores}) > 1
+    several = len({score.benchmark for score in scores}) > 1
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(f"{scores[0].task}: {positive}\nfamily", overflow="fold")
     if several:
         table.add_column("\nbenchmark", overflow="fold")
     for heading in ("\nn", "F1\nbefore", "\nafter", "\ndrop", "\n", "\nturned", "", "", "unparsed\nbefore", "\nafter"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for one in sorted(scores, key=lambda one: -(one.drop.value or 0)):
-        names = (one.family, one.benchmark) if several else (one.family,)
-        turned = one.turned
+    for score in sorted(scores, key=lambda score: -(score.drop.value or 0)):
+        names = (score.family, score.benchmark) if several else (score.family,)
+        turned = score.turned
         table.add_row(
             *map(escape, names),
-            *(str(one.n), _percent(one.before), _percent(one.after)),
-            *(_percent(one.drop.value), _between(one.drop.interval)),
+            *(str(score.n), _percent(score.before), _percent(score.after)),
+            *(_percent(score.drop.value), _between(score.drop.interval)),
             *(f"{turned.count}/{turned.total}", _percent(turned.percent), _between(turned.interval)),
-            *(str(one.unparsed_before), str(one.unparsed_after)),
+            *(str(score.unparsed_before), str(score.unparsed_after)),
         )
     console.print(table)
 
@@ -108,6 +108,6 @@ def _between(interval: tuple[float, float] | None) -> str:
     return "" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}"
 
 
-def _as_json(one: FamilyScore) -> dict[str, Any]:
-    turned = {**asdict(one.turned), "percent": one.turned.percent, "interval": one.turned.interval}
-    return {**asdict(one), "drop": one.drop.value, "drop_interval": one.drop.interval, "turned": turned}
+def _as_json(score: FamilyScore) -> dict[str, Any]:
+    turned = {**asdict(score.turned), "percent": score.turned.percent, "interval": score.turned.interval}
+    return {**asdict(score), "drop": score.drop.value, "drop_interval": score.drop.interval, "turned": turned}

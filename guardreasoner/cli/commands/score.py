@@ -1,4 +1,4 @@
-"""``score``: prediction files to F1, accuracy and hard-sample accuracy; several models are the rows of one table."""
+"""``score``: compute F1, accuracy and hard-sample accuracy from prediction files, one table row per model."""
 
 import argparse
 import json
@@ -23,7 +23,7 @@ from guardreasoner.sources.named_predictions import (
     read_named_predictions,
 )
 
-HELP = "score prediction files: F1 per class, accuracy, hard-sample accuracy, with intervals"
+HELP = "score prediction files: F1 per class, accuracy and hard-sample accuracy, with intervals"
 
 _MODES: tuple[Mode, ...] = get_args(Mode)
 _ALL = "all"
@@ -35,46 +35,47 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "predictions",
         nargs="*",
         metavar="[NAME=]PATH",
-        help="one model each: a folder of <Benchmark>/generated_predictions.jsonl, or such a file; NAME: its row",
+        help="predictions of one model: a folder of <Benchmark>/generated_predictions.jsonl, or such a file; "
+        "NAME labels its row",
     )
     parser.add_argument(
         "--mode",
         nargs="+",
         default=["strict"],
         metavar="MODE",
-        help="strict (default): an unparsable answer is one wrong answer; drop: it is left out; released: as the "
-        "released script counts; several, or all, side by side",
+        help="how to count an unparsable answer: strict (default): as one wrong answer; drop: not at all; released: as "
+        "the released script does; several modes, or all, are shown side by side",
     )
     parser.add_argument(
         "--benchmarks",
         type=Path,
         metavar="FOLDER",
-        help="holds benchmarks/ as released: refuse predictions of other records than theirs",
+        help="folder with the released benchmarks/: reject predictions on other records",
     )
     parser.add_argument(
         "--reasoning",
         action="store_true",
-        help="also show what the reasoning is like: conclusions, length, loops, leaks",
+        help="also print statistics of the reasoning: conclusions, length, loops, leaks",
     )
     add_resampling(parser)
     add_files(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score each model, show the tables, write the files.
+    """Score each model, print the tables and write the files.
 
     Args:
-        args: what :func:`configure` declares.
+        args: the arguments that :func:`configure` declares.
 
     Raises:
-        InputError: a file, or what it holds, is wrong; two models have one name.
+        InputError: a file is missing or invalid, or two models have the same name.
     """
     require_files(json=args.json, latex=args.latex)
     modes, paths = _modes_and_paths(args)
     models = read_named_predictions(paths, "score")
     tasks = common_tasks(models)
     notes = check_against_benchmarks(models, args.benchmarks) if args.benchmarks else []
-    scores = {mode: [_score(one, mode, args) for one in models] for mode in modes}
+    scores = {mode: [_score(model, mode, args) for model in models] for mode in modes}
     tables, meanings = score_tables(scores, tasks), score_notes(scores, args.resamples)
     from rich.console import Console
 
@@ -83,18 +84,18 @@ def run(args: argparse.Namespace) -> int:
         table.show(console)
     for meaning in meanings:
         console.print(meaning, style="dim", highlight=False, markup=False)
-    reasoning = {one.name: _quality(one) for one in models} if args.reasoning else {}
+    reasoning = {model.name: _quality(model) for model in models} if args.reasoning else {}
     if reasoning:
         from guardreasoner.report.reasoning_table import show_reasoning
 
         console.print()
         show_reasoning(console, reasoning)
-    for note in [*notes, *_unlike(models), *prediction_warnings(models)]:
+    for note in [*notes, *_record_differences(models), *prediction_warnings(models)]:
         print(f"note: {note}")
     if args.json:
         content = scores_as_json(scores, args.resamples, args.seed)
         if reasoning:
-            content["reasoning"] = {name: found.as_json() for name, found in reasoning.items()}
+            content["reasoning"] = {name: measured.as_json() for name, measured in reasoning.items()}
         write(args.json, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     if args.latex:
         write(args.latex, latex_document(tables, meanings))
@@ -102,43 +103,43 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _modes_and_paths(args: argparse.Namespace) -> tuple[list[Mode], list[str]]:
-    """Return the modes, and what is to be scored: also the words after the modes, as in ``--mode strict PATH``."""
-    words = list(args.mode)
-    count = next((place for place, word in enumerate(words) if word not in (*_MODES, _ALL)), len(words))
+    """Return the modes and the predictions; predictions may follow the modes, as in ``--mode strict PATH``."""
+    values = list(args.mode)
+    count = next((index for index, value in enumerate(values) if value not in (*_MODES, _ALL)), len(values))
     if not count:
-        raise InputError(f"score: --mode: invalid choice {words[0]!r}, choose from {', '.join((*_MODES, _ALL))}")
-    modes = _MODES if _ALL in words[:count] else tuple(mode for mode in _MODES if mode in words[:count])
-    paths = [*args.predictions, *words[count:]]
+        raise InputError(f"score: --mode: invalid choice {values[0]!r}, choose from {', '.join((*_MODES, _ALL))}")
+    modes = _MODES if _ALL in values[:count] else tuple(mode for mode in _MODES if mode in values[:count])
+    paths = [*args.predictions, *values[count:]]
     if not paths:
         raise InputError("score: required: [NAME=]PATH", "python -m guardreasoner score --help lists the options")
     return list(modes), paths
 
 
-def _score(one: NamedPredictions, mode: Mode, args: argparse.Namespace) -> ModelScore:
-    (read,) = one.seeds
+def _score(model: NamedPredictions, mode: Mode, args: argparse.Namespace) -> ModelScore:
+    (read,) = model.seeds
     hard = (read.hard_records, read.hard_rollouts)
-    return score(one.name, read.records, read.rollouts, read.tasks, mode, *hard, args.resamples, args.seed)
+    return score(model.name, read.records, read.rollouts, read.tasks, mode, *hard, args.resamples, args.seed)
 
 
-def _quality(one: NamedPredictions) -> Quality:
-    (read,) = one.seeds
-    about = {record.id: conversation(record) for record in read.records}
+def _quality(model: NamedPredictions) -> Quality:
+    (read,) = model.seeds
+    conversations = {record.id: conversation(record) for record in read.records}
     answers = [answer.completion for answer in read.rollouts]
-    return quality(answers, read.tasks, [about[answer.record_id] for answer in read.rollouts])
+    return quality(answers, read.tasks, [conversations[answer.record_id] for answer in read.rollouts])
 
 
-def _unlike(models: list[NamedPredictions]) -> list[str]:
-    """Return how the records of models differ."""
+def _record_differences(models: list[NamedPredictions]) -> list[str]:
+    """Return notes on how the records of the models differ."""
     notes = []
-    records = {one.name: one.seeds[0].records for one in models}
+    records = {model.name: model.seeds[0].records for model in models}
     if absent := missing_records(records):
         notes.append(f"the models were not scored on the same records: {describe_missing(absent)}")
-    hard = {one.name: one.seeds[0].hard_records for one in models}
+    hard = {model.name: model.seeds[0].hard_records for model in models}
     if absent := missing_records(hard):
-        notes.append(f"the models have not the same hard records: {describe_missing(absent)}")
+        notes.append(f"the models do not have the same hard records: {describe_missing(absent)}")
     first = models[0].name
     for name, other in records.items():
-        if unlike := differing_ids(records[first], other):
-            what = f"{len(unlike)} rows in the same place, or of the same id, are other conversations or labels"
-            notes.append(f"{first} and {name}: {what}: {unlike[0]}" + (", …" if len(unlike) > 1 else ""))
+        if rows := differing_ids(records[first], other):
+            what = f"{len(rows)} rows with the same position or id have different conversations or labels"
+            notes.append(f"{first} and {name}: {what}: {rows[0]}" + (", …" if len(rows) > 1 else ""))
     return notes

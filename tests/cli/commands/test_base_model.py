@@ -1,4 +1,4 @@
-"""The verb ``base-model``: a tokenizer from the data, and a Llama of the shape that is asked for."""
+"""The verb ``base-model``: a tokenizer trained on the data, and a Llama of the requested shape."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ Make = Callable[..., int]
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Work in a folder of its own and return what runs the verb with more YAML."""
+    """Work in a temporary folder and return a function that runs the verb with more YAML."""
     monkeypatch.chdir(tmp_path)
 
     def run(*texts: str) -> int:
@@ -58,7 +58,7 @@ def test_the_folder_is_a_model_of_the_shape_that_is_asked_for(make: Make, capsys
     assert backbone.prompt_tokenizer.format.opening == "Judge this."
 
 
-def test_the_tokenizer_returns_what_it_was_given(make: Make) -> None:
+def test_the_tokenizer_round_trips(make: Make) -> None:
     assert make(OVERLAY) == 0
     prompt_tokenizer = Backbone("checkpoints/base").prompt_tokenizer
     for record in TinySource().records("train"):
@@ -83,7 +83,7 @@ def test_the_same_config_makes_the_same_weights(make: Make) -> None:
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
-def test_what_was_made_is_up_to_date(make: Make) -> None:
+def test_the_output_is_up_to_date(make: Make) -> None:
     assert make(OVERLAY) == 0
     words = ["base-model", "--config", str(CONFIG), "--config", "0.yaml"]
     assert status(resolve(words)) is None
@@ -92,7 +92,7 @@ def test_what_was_made_is_up_to_date(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("heads: 3", "hidden_size 16 must be a multiple of heads 3"),
         ("layer: 3", "1.yaml:1: unknown key 'layer'"),
@@ -108,10 +108,10 @@ def test_what_was_made_is_up_to_date(make: Make) -> None:
         ),
     ],
 )
-def test_a_mistake_is_one_line(text: str, said: str, make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_user_error_is_one_line(text: str, message: str, make: Make, capsys: pytest.CaptureFixture[str]) -> None:
     assert make(OVERLAY, text) == 2
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(":")[0] for line in lines] in (["error"], ["error", "hint"])
-    assert said in lines[0]
+    assert message in lines[0]
     assert not Path("checkpoints/base").exists()
     assert not list(Path("checkpoints").glob("*")) + list(Path("checkpoints").glob(".*"))

@@ -51,7 +51,7 @@ def test_seeds_of_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert next(line for line in shown.splitlines() if line.startswith("held-out")).split()[-1] == "–"
 
 
-def test_other_records_are_refused_unless_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_different_records_are_rejected_without_intersect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [str(predictions(tmp_path / "a", "HH HU UU")), str(predictions(tmp_path / "b", "HH HU"))]
     assert main(["compare", *folders, *FEW]) == 2
     assert capsys.readouterr().err.splitlines() == [
@@ -62,7 +62,7 @@ def test_other_records_are_refused_unless_asked_for(tmp_path: Path, capsys: pyte
     assert "Left out because some runs lack them: records of a 1." in capsys.readouterr().out
 
 
-def test_reordered_rows_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reordered_rows_are_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [predictions(tmp_path / "a", "HH UU", prompts="xy"), predictions(tmp_path / "b", "UU HH", prompts="yx")]
     assert main(["compare", *map(str, folders), *FEW]) == 2
     error, hint = capsys.readouterr().err.splitlines()
@@ -70,7 +70,7 @@ def test_reordered_rows_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "reordered" in hint
 
 
-def test_hard_records_of_one_run_alone_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hard_records_of_only_one_run_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [predictions(tmp_path / "a", "HH HU", hard="HU"), predictions(tmp_path / "b", "HH HU")]
     assert main(["compare", *map(str, folders), *FEW]) == 0
     assert "Hard records are not compared: no outputs on them from b." in capsys.readouterr().out
@@ -97,7 +97,7 @@ def test_the_criteria_of_the_demo_and_by_role(tmp_path: Path, capsys: pytest.Cap
     assert (criteria[0]["figure"], criteria[0]["figure_interval"]) == (100, [100, 100])
 
 
-def test_worse_reasoning_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_worse_reasoning_fails_the_criterion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [predictions(tmp_path / name, "HH UU HH UU") for name in ("before", "after")]
     for folder, conclusions in zip(folders, (("harmful", "unharmful"), ("harmful", "harmful")), strict=True):
         path = folder / "held-out" / "generated_predictions.jsonl"
@@ -122,11 +122,11 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ([one], "at least two runs, got 1"),
         ([one, one], "is given twice"),
         ([f"A={one},{one}", two], "is given twice"),
-        ([one, two, "--criteria"], "no run is called as in the demo"),
-        ([one, two, "--criteria", "best=a"], "'best=a' is none of rsft=NAME, longer=NAME, hsdpo=NAME"),
+        ([one, two, "--criteria"], "no run is named as in the demo"),
+        ([one, two, "--criteria", "best=a"], "expected rsft=NAME, longer=NAME, hsdpo=NAME, got 'best=a'"),
         ([one, two, "--criteria", "rsft=c"], "unknown run 'c'"),
         ([one, two, "--criteria", "rsft=a", "rsft=b"], "rsft is given twice"),
-        ([one, two, "--flips", str(tmp_path)], "is a folder; --flips takes a file"),
+        ([one, two, "--flips", str(tmp_path)], "--flips "),
         ([one, f"{two},{tmp_path / 'absent'}"], "absent: no such file or folder"),
         ([one, two, "--mode", "loose"], "invalid choice"),
     ):

@@ -1,4 +1,4 @@
-"""The verb ``doctor`` through the command line, on tiny things."""
+"""The verb ``doctor`` through the command line, on tiny models and data."""
 
 import json
 import os
@@ -22,7 +22,7 @@ TINY = "tests.support.tiny.TinySource"
 
 
 class Leaky(TinySource):
-    """Records with markup in their names, one of which tells that its answer was given, and one a benchmark's."""
+    """Records with markup in ids; one reasoning reveals that its answer was given, one prompt is of a benchmark."""
 
     def records(self, split: Split) -> list[Record]:
         records = super().records(split)
@@ -40,14 +40,14 @@ def _here(workplace: Path) -> None:
 
 @pytest.fixture
 def doctor(tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
-    """Return what looks at tiny R-SFT data, and gives the exit code and what was said."""
+    """Return a function that runs ``doctor`` on tiny R-SFT data and returns exit code and output."""
 
     def look(*more: str, source: str = TINY, config: str = "configs/rsft.yaml") -> tuple[int, str]:
         words = ["doctor", "--config", config, "--model.backbone.path", str(tiny_base), "--auto_build", "false"]
         code = main([*words, "--data.source", source, "--output", "made/model", *more])
-        said = capsys.readouterr()
-        assert said.err == ""
-        return code, said.out
+        message = capsys.readouterr()
+        assert message.err == ""
+        return code, message.out
 
     return look
 
@@ -57,36 +57,36 @@ def files() -> set[str]:
     return {os.path.join(folder, name) for folder, _, names in os.walk(".") for name in names}
 
 
-def test_a_sound_run_is_shown_and_leaves_nothing_behind(doctor: Callable[..., tuple[int, str]]) -> None:
+def test_a_clean_fit_passes_and_leaves_no_files(doctor: Callable[..., tuple[int, str]]) -> None:
     before = files()
-    code, said = doctor()
-    assert (code, said.splitlines()[-1]) == (0, "no faults found")
+    code, message = doctor()
+    assert (code, message.splitlines()[-1]) == (0, "no faults found")
     assert files() == before
-    assert "24 training and 4 validation examples" in said
-    assert "raw text, no chat template (guard.json of" in said
-    passed = re.search(r"(\d+) other checks passed", said)
+    assert "24 training and 4 validation examples" in message
+    assert "raw text, no chat template (guard.json of" in message
+    passed = re.search(r"(\d+) other checks passed", message)
     assert passed is not None
     assert int(passed[1]) >= len(CHECKS) - 2
-    rows = [line.split() for line in said.splitlines()]
+    rows = [line.split() for line in message.splitlines()]
     assert ["tokens", "min", "50", "%", "90", "%", "95", "%", "99", "%", "max"] in rows
     assert ["tiny/even", "request", "harmful", "12", "unharmful", "0", "0"] in rows
-    assert max(map(len, said.splitlines())) <= 120
+    assert max(map(len, message.splitlines())) <= 120
 
 
 def test_page_and_numbers_are_written(doctor: Callable[..., tuple[int, str]]) -> None:
     before = files()
-    code, said = doctor(
+    code, message = doctor(
         "--html", "pages/doctor.html", "--json=doctor.json", source="tests.cli.commands.test_doctor.Leaky"
     )
-    assert (code, said.splitlines()[-1]) == (1, "2 faults found")
+    assert (code, message.splitlines()[-1]) == (1, "2 faults found")
     assert files() - before == {"./pages/doctor.html", "./doctor.json"}
     numbers = json.loads(Path("doctor.json").read_text())
     faults = {one["name"]: one for one in numbers["findings"] if one["severity"] == "fault"}
     assert faults["answer betrayed"]["ids"] == ["[bold]<b>told"]
     assert faults["prompt in a benchmark"]["ids"] == ["train/03 (1.00 test/00)"]
     assert (numbers["train"], numbers["limit"], numbers["faults"]) == (24, 512, 2)
-    assert "[bold]<b>told" in said
-    assert "[red]<i>leaky" in said
+    assert "[bold]<b>told" in message
+    assert "[red]<i>leaky" in message
     page = Path("pages/doctor.html").read_text()
     assert "[bold]&lt;b&gt;told" in page
     assert "--model.backbone.path" in page
@@ -95,29 +95,29 @@ def test_page_and_numbers_are_written(doctor: Callable[..., tuple[int, str]]) ->
 
 
 def test_flags_of_fit_are_taken(doctor: Callable[..., tuple[int, str]]) -> None:
-    code, said = doctor("--data.max_length", "60")
-    assert (code, said.splitlines()[-1]) == (1, "1 fault found")
-    assert "too long" in said
-    code, said = doctor("--data.max_length=60", "--data.skip_too_long", "true")
+    code, message = doctor("--data.max_length", "60")
+    assert (code, message.splitlines()[-1]) == (1, "1 fault found")
+    assert "too long" in message
+    code, message = doctor("--data.max_length=60", "--data.skip_too_long", "true")
     assert code == 1
-    assert "nothing to train on" in said
+    assert "nothing to train on" in message
     leaky = "tests.cli.commands.test_doctor.Leaky"
     assert "1 fault found" in doctor("--allow_contamination", source=leaky)[1]
     assert "23 training" in doctor("--data.skip_contaminated", "true", "--data.similarity", "1", source=leaky)[1]
 
 
-def test_pairs_are_looked_at(doctor: Callable[..., tuple[int, str]], tiny_rollouts: Path) -> None:
-    code, said = doctor("--data.rollouts", f'["{tiny_rollouts}"]', config="configs/hsdpo.yaml")
-    assert code == 0, said
-    assert {"chosen", "rejected"} <= {line.split()[0] for line in said.splitlines() if line}
+def test_pairs_are_checked(doctor: Callable[..., tuple[int, str]], tiny_rollouts: Path) -> None:
+    code, message = doctor("--data.rollouts", f'["{tiny_rollouts}"]', config="configs/hsdpo.yaml")
+    assert code == 0, message
+    assert {"chosen", "rejected"} <= {line.split()[0] for line in message.splitlines() if line}
 
 
-def test_what_is_missing_is_built_and_the_run_itself_makes_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+def test_missing_inputs_are_built_but_not_the_fit(capfd: pytest.CaptureFixture[str]) -> None:
     part = "data: {init_args: {source: {init_args: {parts: [home]}}}}"
     Path("small.yaml").write_text(f"recipe: {{vocabulary: 300, max_length: 1024}}\n{part}\n")
     assert main(["doctor", "--config", "configs/rsft.yaml", "--config", "small.yaml"]) == 0
-    said = capfd.readouterr().out
-    assert said.startswith("building checkpoints/base (missing): python -m guardreasoner base-model")
+    message = capfd.readouterr().out
+    assert message.startswith("building checkpoints/base (missing): python -m guardreasoner base-model")
     assert {path.name for path in Path("checkpoints").iterdir()} == {"base"}
     assert not Path("logs").exists()
 
@@ -131,28 +131,28 @@ def test_what_is_missing_is_built_and_the_run_itself_makes_nothing(capfd: pytest
             ("--config", "configs/rsft.yaml", "--htlm", "x"),
             "error: doctor: unknown option --htlm\nhint: did you mean --html",
         ),
-        (("--config", "configs/rsft.yaml", "--json", "."), "error: .: is a folder; --json takes a file"),
+        (("--config", "configs/rsft.yaml", "--json", "."), "error: --json .: "),
         (("--config", "configs/rsft.yaml", "--auto_build", "false"), "error: checkpoints/base is missing"),
     ],
 )
-def test_a_mistake_is_one_line(words: tuple[str, ...], error: str, refused: Refused) -> None:
+def test_a_user_error_is_one_line(words: tuple[str, ...], error: str, refused: Refused) -> None:
     assert refused("doctor", *words).startswith(error)
 
 
-def test_a_misspelt_key_and_a_config_that_trains_nothing(tiny_base: Path, refused: Refused) -> None:
+def test_unknown_keys_and_configs_without_training_data_are_rejected(tiny_base: Path, refused: Refused) -> None:
     base = ("--auto_build", "false", "--model.backbone.path", str(tiny_base))
-    said = refused("doctor", "--config", "configs/rsft.yaml", *base, "--data.max_lenght", "3")
-    assert "max_lenght" in said
-    assert "did you mean 'max_length'?" in said
+    message = refused("doctor", "--config", "configs/rsft.yaml", *base, "--data.max_lenght", "3")
+    assert "max_lenght" in message
+    assert "did you mean 'max_length'?" in message
     Path("test.yaml").write_text(
         "model: {class_path: guardreasoner.evaluation.guard_module.GuardModule}\n"
         "data: {class_path: guardreasoner.evaluation.benchmark_data.BenchmarkDataModule}\n"
     )
     source = ("--data.source", "tests.support.tiny.TinySource")
-    assert "BenchmarkDataModule gives nothing to train on" in refused("doctor", "--config", "test.yaml", *base, *source)
+    assert "BenchmarkDataModule" in refused("doctor", "--config", "test.yaml", *base, *source)
 
 
-def test_help_is_fast_and_loads_nothing_heavy() -> None:
+def test_help_is_fast_and_imports_nothing_heavy() -> None:
     script = (
         "import sys; from guardreasoner.cli.main import main\n"
         "try:\n main(['doctor', '--help'])\nfinally:\n print(*sys.modules, file=sys.stderr)"

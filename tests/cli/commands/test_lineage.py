@@ -1,4 +1,4 @@
-"""The verb ``lineage``: the tree, the state of each thing in it, and the exit code."""
+"""The verb ``lineage``: the tree, the state of each node, and the exit code."""
 
 import json
 import shutil
@@ -18,9 +18,9 @@ from tests.cli.commands.test_pairs import rollouts
 EMBEDDED = "guardreasoner.sources.embedded.Embedded"
 
 
-def make(verb: str, output: str, *reads: str, text: str = "", **config: Any) -> None:
-    """Make a folder from others, with the manifest that a run leaves."""
-    state = StageState.of(Command((verb, "--config", "a.yaml"), {"output": output, "reads": [*reads], **config}))
+def make(verb: str, output: str, *paths: str, text: str = "", **config: Any) -> None:
+    """Make a folder with the manifest that a run on these inputs writes."""
+    state = StageState.of(Command((verb, "--config", "a.yaml"), {"output": output, "paths": [*paths], **config}))
     state.begin()
     Path(output).mkdir(parents=True, exist_ok=True)
     Path(output, "made.txt").write_text(text or output)
@@ -40,7 +40,7 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def show(capsys: pytest.CaptureFixture[str], *paths: str, code: int = 0) -> list[str]:
-    """Return the lines of the verb, which ends with this code."""
+    """Return the lines that the verb prints; assert its exit code."""
     capsys.readouterr()
     assert main(["lineage", *paths]) == code
     return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
@@ -52,7 +52,7 @@ def read(capsys: pytest.CaptureFixture[str], *paths: str, code: int = 0) -> dict
 
 
 def nodes(tree: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a tree's nodes from above."""
+    """Return the nodes of a tree, from the top."""
     return [tree, *(node for inner in tree.get("inputs", ()) for node in nodes(inner))]
 
 
@@ -73,10 +73,10 @@ def test_the_tree_leads_down_to_the_source_file(capsys: pytest.CaptureFixture[st
     assert "predict; 20" in lines[1]
     assert lines[4].endswith("rows.jsonl  unchanged  file without a manifest")
     assert lines[5].endswith("made/rsft  unchanged  see above")
-    assert lines[-1] == "6 of 6 there and unchanged"
+    assert lines[-1] == "6 of 6 unchanged"
 
 
-def test_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_the_same_content(capsys: pytest.CaptureFixture[str]) -> None:
     content = read(capsys, "made/hsdpo")
     assert content["count"] == 6
     assert content["changed_or_missing"] == {}
@@ -105,14 +105,14 @@ def test_a_source_that_changed(capsys: pytest.CaptureFixture[str]) -> None:
     assert show(capsys, "made/hsdpo", code=1)[-1] == "1 of 6 changed or missing: rows.jsonl (changed since)"
 
 
-def test_what_was_made_again_otherwise_changed_since(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rebuilt_input_is_changed_since(capsys: pytest.CaptureFixture[str]) -> None:
     make("fit", "made/rsft", "made/base", text="other weights")
     found = states(read(capsys, "made/hsdpo", code=1))
     assert found == {**dict.fromkeys(found, "unchanged"), "made/rsft": "changed since"}
     assert read(capsys, "made/rsft")["changed_or_missing"] == {}
 
 
-def test_what_was_edited_changed_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_edited_artefact_is_changed_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
     Path("made/base/made.txt").write_text("edited")
     found = states(read(capsys, "made/rsft", code=1))
     assert found == {"made/rsft": "unchanged", "made/base": "changed by hand", "rows.jsonl": "unchanged"}
@@ -120,15 +120,13 @@ def test_what_was_edited_changed_by_hand(capsys: pytest.CaptureFixture[str]) -> 
     assert states(read(capsys, "made/rsft", code=1))["made/base"] == "changed by hand"
 
 
-def test_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_inputs_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree("made/one")
     Path("rows.jsonl").unlink()
     assert main(["lineage", "made/hsdpo"]) == 1
-    said = capsys.readouterr()
-    assert said.out.splitlines()[-1] == "2 of 6 changed or missing: made/one (missing), rows.jsonl (missing)"
-    assert said.err == (
-        f"hint: relative paths are looked for below {Path.cwd()}; start this where the commands were started\n"
-    )
+    message = capsys.readouterr()
+    assert message.out.splitlines()[-1] == "2 of 6 changed or missing: made/one (missing), rows.jsonl (missing)"
+    assert message.err == (f"hint: relative paths are resolved in {Path.cwd()}; run this where the commands were run\n")
     (one,) = [node for node in nodes(read(capsys, "made/hsdpo", code=1)["trees"][0]) if node["path"] == "made/one"]
     assert (one["kind"], one["found"], one["inputs"]) == (None, None, [])
 
@@ -164,12 +162,12 @@ def test_sources_within_sources_and_benchmarks(
     assert states(read(capsys, "made/m", code=1))["mine.Source"] == "missing"
 
 
-def test_a_model_of_a_hub_is_a_leaf(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_hub_model_is_a_leaf(capsys: pytest.CaptureFixture[str]) -> None:
     make("fit", "made/m", model={"init_args": {"backbone": {"path": "somebody/model"}}})
     lines = show(capsys, "made/m")
     assert lines[1:] == [
         "└── somebody/model  not looked at  on a hub",
-        "1 of 2 there and unchanged",
+        "1 of 2 unchanged",
         "not looked at: somebody/model",
     ]
 
@@ -196,12 +194,12 @@ def test_pairs_lead_to_their_rollouts(capsys: pytest.CaptureFixture[str]) -> Non
     assert "seed 7" in lines[0]
     assert lines[1].endswith("plain  unchanged  folder without a manifest")
     assert "made/one  unchanged  predict" in lines[2]
-    assert lines[-1] == "6 of 6 there and unchanged"
+    assert lines[-1] == "6 of 6 unchanged"
     Path("plain/rollouts.jsonl").write_text("{}\n")
     assert read(capsys, "pairs.jsonl", code=1)["changed_or_missing"] == {"plain": "changed since"}
 
 
-def test_several_paths_share_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_shared_inputs_are_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
     one, two = read(capsys, "made/one", "made/two")["trees"]
     assert [node["path"] for node in nodes(one)] == ["made/one", "made/rsft", "made/base", "rows.jsonl"]
     assert [node.get("shown_above") for node in nodes(two)] == [None, True]
@@ -215,7 +213,7 @@ def test_contamination_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert read(capsys, "made/one")["trees"][0]["allow_contamination"] is True
 
 
-def test_from_another_folder_the_command_s_own_output_tells(
+def test_relative_inputs_are_found_from_another_folder(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("elsewhere/made/rsft").mkdir(parents=True)  # of the same name, and not what was read
@@ -228,7 +226,7 @@ def test_from_another_folder_the_command_s_own_output_tells(
     assert found == {"made/one": "missing", "made/rsft": "changed since", "made/two": "missing"}
 
 
-def test_what_is_made_from_itself_ends(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cycle_ends(capsys: pytest.CaptureFixture[str]) -> None:
     path = Path("made/base/manifest.json")
     row = json.loads(path.read_text())
     path.write_text(json.dumps(row | {"inputs": {"made/hsdpo": content_hash("made/hsdpo"), "made/base": "0" * 64}}))
@@ -239,32 +237,32 @@ def test_an_older_manifest_is_read(capsys: pytest.CaptureFixture[str]) -> None:
     for path in Path("made").glob("*/manifest.json"):
         row = json.loads(path.read_text())
         path.write_text(json.dumps({key: value for key, value in row.items() if key not in ("config", "origins")}))
-    assert show(capsys, "made/hsdpo")[-1] == "6 of 6 there and unchanged"
+    assert show(capsys, "made/hsdpo")[-1] == "6 of 6 unchanged"
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("made/hspdo", "error: made/hspdo: no such file or folder\nhint: did you mean made/hsdpo?\n"),
         ("nowhere/at/all", "error: nowhere/at/all: no such file or folder\n"),
         (
             "rows.jsonl",
-            "error: rows.jsonl: nothing says what made it\n"
-            "hint: models, rollouts, predictions and pairs that this program makes have a manifest; "
+            "error: rows.jsonl: no manifest found\n"
+            "hint: models, rollouts, predictions and pairs made by guardreasoner have a manifest; "
             "source files have none\n",
         ),
-        ("made", "error: made: nothing says what made it\nhint: models"),
-        ("foreign", "error: foreign/manifest.json: not a manifest of this program, or damaged\n"),
-        ("foreign/manifest.json", "error: foreign/manifest.json: nothing says what made it\nhint: models"),
-        ("/", "error: /: nothing says what made it\nhint: models"),
+        ("made", "error: made: no manifest found\nhint: models"),
+        ("foreign", "error: foreign/manifest.json: not a manifest of guardreasoner, or damaged\n"),
+        ("foreign/manifest.json", "error: foreign/manifest.json: no manifest found\nhint: models"),
+        ("/", "error: /: no manifest found\nhint: models"),
     ],
 )
-def test_a_path_that_leads_nowhere_is_one_line(path: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_path_without_manifest_is_one_line(path: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("foreign").mkdir()
     Path("foreign/manifest.json").write_text('{"command": "none", "fingerprint": "", "inputs": [], "content": ""}')
     assert main(["lineage", path]) == 2
     shown = capsys.readouterr()
-    assert shown.err.startswith(said)
+    assert shown.err.startswith(message)
     assert shown.err.count("\n") <= 2
     assert shown.out == ""
 

@@ -1,4 +1,4 @@
-"""What a real command leaves behind, as the verb ``lineage`` reads it."""
+"""The verb ``lineage`` on the output of a real command."""
 
 import logging
 from pathlib import Path
@@ -20,7 +20,7 @@ data: {init_args: {source: tests.support.tiny.TinySource}}
 """
 
 
-def test_a_real_command_leaves_its_config_and_source(
+def test_a_real_command_records_its_config_and_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -54,7 +54,7 @@ def test_pairs_are_counted_and_written(tmp_path: Path, capsys: pytest.CaptureFix
     ]
 
 
-def test_a_preset_is_where_options_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_override_the_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [rollouts(tmp_path / "1", "HHHU HHUU HUUU H-"), rollouts(tmp_path / "2", "HHHU HHHH HHHH H-", "n")]
     out = tmp_path / "pairs.jsonl"
     assert main(["pairs", "--rollouts", *folders, "--out", str(out), "--preset", "released"]) == 0
@@ -74,7 +74,9 @@ def test_a_preset_is_where_options_start(tmp_path: Path, capsys: pytest.CaptureF
     ("words", "hint"),
     [("HH HH", "outputs agree"), ("UU UU", "no output is right"), ("-- --", "most outputs give no verdict")],
 )
-def test_no_hard_record_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, hint: str) -> None:
+def test_no_file_is_written_without_hard_records(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, hint: str
+) -> None:
     out = tmp_path / "pairs.jsonl"
     assert main(["pairs", "--rollouts", rollouts(tmp_path / "r", words), "--out", str(out)]) == 1
     shown = capsys.readouterr()
@@ -94,8 +96,8 @@ def test_no_hard_record_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture
         ("HU", ["--gamma", "much"], "invalid float value"),
         ("HU", ["--parser", "strict"], "invalid choice"),
         ("HU", ["--unparsed", "wrong"], "unknown option --unparsed"),
-        ("HU", ["--out", "."], "is a folder"),
-        ("HU", ["--html", "."], "is a folder; --html takes a file"),
+        ("HU", ["--out", "."], "expected a file"),
+        ("HU", ["--html", "."], "--html"),
         ("HU", ["--cap", "0"], "cap must be a whole number, at least 1, got 0"),
         ("HU", ["--sources_by_model", "m"], "--sources_by_model m: expected MODEL=SOURCE,SOURCE"),
         ("HU", ["--sources_by_model", "n="], "no rollouts of model 'n'; there are: m"),
@@ -105,8 +107,8 @@ def test_no_hard_record_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture
             ["--sources_by_model", "m="],
             "of those that pairing.sources_by_model leaves): with k = 1 nothing can be mixed",
         ),
-        ("HU", ["--explain", "0"], "--explain says why one record has its pairs, and nothing else"),
-        ("HU", ["--data.pairing.gamma", "0.1"], "--data.pairing.gamma belongs to a --config, which is not given"),
+        ("HU", ["--explain", "0"], "--explain"),
+        ("HU", ["--data.pairing.gamma", "0.1"], "--data.pairing.gamma needs --config"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -120,7 +122,7 @@ def test_bad_input_is_one_line(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r"]
 
 
-def test_missing_rollouts_say_what_makes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_rollouts_name_their_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pairs", "--rollouts", str(tmp_path / "r"), "--out", str(tmp_path / "pairs.jsonl")]) == 2
     error, hint = capsys.readouterr().err.splitlines()
     assert "no such file or folder" in error
@@ -128,13 +130,13 @@ def test_missing_rollouts_say_what_makes_them(tmp_path: Path, capsys: pytest.Cap
     assert hint == f"hint: {command} writes rollouts"
 
 
-def test_what_is_required_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_options_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, what in (([], "--rollouts or --config"), (["--rollouts", rollouts(tmp_path / "r", "HU")], "--out")):
         assert main(["pairs", *words]) == 2
         assert f"required: {what}" in capsys.readouterr().err
 
 
-def test_who_mines_what_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sources_by_model_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [rollouts(tmp_path / "1", "HH HU", source="a/b"), rollouts(tmp_path / "2", "HH UU", "n", "a/b")]
     start = ["pairs", "--rollouts", *folders, "--out", str(tmp_path / "pairs.jsonl")]
     assert main([*start, "--sources_by_model", "n=", "--sources_by_model", "m=a"]) == 0
@@ -152,20 +154,20 @@ def test_several_pairs_of_a_record(tmp_path: Path, capsys: pytest.CaptureFixture
     out = tmp_path / "pairs.jsonl"
     start = ["pairs", "--rollouts", rollouts(tmp_path / "r", "HHHUU HHHHH HUHHH"), "--out", str(out)]
     assert main([*start, "--chosen", "all", "--rejected", "all", "--cap", "5"]) == 0
-    said = capsys.readouterr().out
-    assert "beyond cap" in said.splitlines()[0]
-    assert "2 hard records, 9 pairs, weights 0.5 to 1.5" in said
+    message = capsys.readouterr().out
+    assert "beyond cap" in message.splitlines()[0]
+    assert "2 hard records, 9 pairs, weights 0.5 to 1.5" in message
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["id"] for row in rows] == [*(f"0#{n}" for n in range(1, 6)), *(f"2#{n}" for n in range(1, 5))]
     assert {row["weight"] for row in rows[:5]} == {1.5}
 
 
-def test_one_record_is_explained_and_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_explaining_a_record_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start = ["pairs", "--rollouts", rollouts(tmp_path / "r", "HU HH"), "--explain"]
     assert main([*start, "0"]) == 0
-    said = capsys.readouterr().out
-    assert "record   0 of source [corpus]" in said
-    assert "votes    all models: 1 right, 1 wrong: mixed, so the record is hard" in said
+    message = capsys.readouterr().out
+    assert "record   0 of source [corpus]" in message
+    assert "votes    all models: 1 right, 1 wrong: mixed, so the record is hard" in message
     assert main([*start, "1", "--verbose"]) == 0
     assert "no pair  the outputs are not mixed" in capsys.readouterr().out
     assert main([*start, "7"]) == 2
@@ -209,7 +211,7 @@ def test_two_models_of_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "two models under the name 'm': fingerprints e and f" in capsys.readouterr().err
 
 
-def test_a_rollout_that_was_cut_off_is_said_once(tmp_path: Path) -> None:
+def test_a_truncated_rollout_is_reported_once(tmp_path: Path) -> None:
     folder = rollouts(tmp_path / "r", "HU HU")
     with Path(folder, "rollouts.jsonl").open("a") as lines:
         lines.write('{"record_id": "1", "mod')
@@ -224,7 +226,7 @@ def test_a_rollout_that_was_cut_off_is_said_once(tmp_path: Path) -> None:
         str(tmp_path / "pairs.jsonl"),
     ]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert done.stderr == f"{folder}/rollouts.jsonl:5: cut off while it was written: 1 rollout left out, 4 read\n"
+    assert done.stderr == f"{folder}/rollouts.jsonl:5: truncated line skipped; 4 rollouts read\n"
     assert "4 outputs of 2 records: 2 hard records" in done.stdout
 
 
@@ -238,8 +240,8 @@ def test_the_published_models(
     assert main(["pairs", "--rollouts", *folders, "--out", str(out), *flags]) == 0
     assert time.monotonic() - began < 10
     assert len(out.read_text().splitlines()) == hard
-    said = capsys.readouterr().out
-    assert f"{hard} hard records" in said
-    pairs = {line.split()[0]: int(line.split()[-1]) for line in said.splitlines() if re.match(r"\w+ .* \d+$", line)}
+    message = capsys.readouterr().out
+    assert f"{hard} hard records" in message
+    pairs = {line.split()[0]: int(line.split()[-1]) for line in message.splitlines() if re.match(r"\w+ .* \d+$", line)}
     expected = BENCHMARKS | ({} if hard == 165 else {"HarmBenchResponse": 41})
     assert {name: pairs[name] for name in BENCHMARKS} == expected

@@ -1,13 +1,16 @@
-"""``pairs --config``: the very pairs of a fit, found and explained without torch."""
+"""``pairs --config``: mine and explain the pairs of a fit without torch."""
 
+import inspect
 import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
 
+from guardreasoner.cli.commands._fit_inputs import FitInputs
 from guardreasoner.cli.main import main
 from guardreasoner.mining import Pairing
 from guardreasoner.records import Record, Split
@@ -21,7 +24,7 @@ SOURCE = ("--data.source", "tests.support.tiny.TinySource")
 
 
 class Overlapping(TinySource):
-    """A benchmark that asks what the third training record asks."""
+    """A benchmark with the prompt of the third training record."""
 
     def records(self, split: Split) -> list[Record]:
         return TinySource().records("train")[2:3] if split == "test" else []
@@ -33,7 +36,7 @@ def _here(workplace: Path) -> None:
 
 
 def words(rollouts: Path | str, *more: str) -> list[str]:
-    """Return the command on the config of a fit, with tiny things."""
+    """Return the command with the config of a fit on tiny data."""
     return ["pairs", "--config", "configs/hsdpo.yaml", *SOURCE, "--data.rollouts", f'["{rollouts}"]', *more]
 
 
@@ -51,7 +54,7 @@ def found(rows: list[dict[str, object]]) -> list[tuple[object, ...]]:
     return [(r["id"], r["weight"], r["chosen"]["index"], r["rejected"]["index"]) for r in rows]  # type: ignore[index]
 
 
-def test_they_are_the_pairs_of_the_fit(tiny_base: Path, tmp_path: Path) -> None:
+def test_the_pairs_equal_those_of_the_fit(tiny_base: Path, tmp_path: Path) -> None:
     source = TinySource()
     everything = write_rollouts(
         tmp_path / "all", [record for split in ("train", "validation", "test") for record in source.records(split)]
@@ -74,10 +77,10 @@ def test_a_record_of_the_fit_is_explained(
     where = unit_interval_hash(TinySource().records("train")[2].prompt)
     for more, note in (
         (("--data.validation_share", str(0.5 * where)), "the fit trains on it"),
-        (("--data.validation_share", str(0.5 + 0.5 * where)), "the fit holds it out, to watch margins"),
+        (("--data.validation_share", str(0.5 + 0.5 * where)), "the fit uses it for validation"),
         (
             ("--data.benchmarks", '["tests.cli.commands.test_pairs_of_a_fit.Overlapping"]'),
-            "the fit refuses it unless --allow_contamination: a benchmark holds its prompt, 1.00 like train/02",
+            "the fit refuses it without --allow_contamination: similarity 1.00 to benchmark record train/02",
         ),
     ):
         assert main(words(tiny_rollouts, "--explain", "train/02", *more)) == 0
@@ -89,14 +92,14 @@ def test_a_record_of_the_fit_is_explained(
         "true",
     )
     assert main(words(tiny_rollouts, "--explain", "train/02", *held)) == 0
-    assert "note     the fit leaves it out" in capsys.readouterr().out
+    assert "note     the fit skips it" in capsys.readouterr().out
     assert main(words(tiny_rollouts, "--explain", "train/00")) == 0
     assert "note" not in capsys.readouterr().out
     assert "no record 'test/00'" in refused(*words(tiny_rollouts, "--explain", "test/00"))
 
 
-def test_a_config_of_no_such_fit(refused: Refused, tiny_rollouts: Path) -> None:
-    assert "no data.rollouts and data.source there" in refused(
+def test_a_config_without_rollouts_is_rejected(refused: Refused, tiny_rollouts: Path) -> None:
+    assert "data.rollouts and data.source are missing" in refused(
         "pairs", "--config", "configs/rsft.yaml", "--out", "pairs.jsonl"
     )
     assert "absent.yaml: no such file" in refused("pairs", "--config", "absent.yaml", "--out", "pairs.jsonl")
@@ -108,7 +111,15 @@ def test_a_config_of_no_such_fit(refused: Refused, tiny_rollouts: Path) -> None:
     assert not Path("pairs.jsonl").exists()
 
 
-def test_no_torch_is_loaded_to_read_a_config() -> None:
+def test_defaults_are_those_of_the_data_module() -> None:
+    fit = inspect.signature(PreferenceDataModule).parameters
+    inputs = FitInputs(*(fit[name].default for name in ("source", "rollouts")))  # both without a default
+    assert asdict(inputs) == {field.name: fit[field.name].default for field in fields(FitInputs)} | {
+        "pairing": asdict(fit["pairing"].default)
+    }
+
+
+def test_reading_a_config_imports_no_torch() -> None:
     code = (
         "import sys; from guardreasoner.cli.commands._fit_inputs import inputs_of_fit\n"
         "inputs_of_fit(['--config', 'configs/hsdpo.yaml'])\n"

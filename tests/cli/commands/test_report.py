@@ -1,4 +1,4 @@
-"""The verb ``report``: what it writes, what it refuses, and that nothing is written by halves."""
+"""The verb ``report``: the page, rejected input, and atomic writing."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ FEW = ("--resamples", "100")
 
 @pytest.fixture(autouse=True)
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Work in a folder with the predictions of two models, and what they came from."""
+    """Work in a folder with the predictions of two models and their lineage."""
     monkeypatch.chdir(tmp_path)
     return list(lay_out_chain().values())
 
@@ -33,8 +33,8 @@ def text(path: str) -> str:
 
 
 def test_a_page_is_written(runs: list[str], start: Callable[..., str]) -> None:
-    said = start("report", f"R-SFT, 3 epochs={runs[0]}", f"HS-DPO={runs[1]}", *FEW)
-    assert said == "written: logs/report.html\n"
+    message = start("report", f"R-SFT, 3 epochs={runs[0]}", f"HS-DPO={runs[1]}", *FEW)
+    assert message == "written: logs/report.html\n"
     shown = text("logs/report.html")
     for words in (
         *("HS-DPO against R-SFT, 3 epochs", "Criteria of the two-stage plan", "checkpoints/hsdpo (HS-DPO)"),
@@ -49,7 +49,7 @@ def test_seeds_of_one_run_and_other_names(runs: list[str], start: Callable[..., 
     start("report", f"a={runs[0]}", f"b={runs[1]},{third}", *FEW, "--out", "deep/down/page.html")
     shown = text("deep/down/page.html")
     assert "Seeds: a 1, b 2." in shown
-    assert "third: nothing says what made it." in shown
+    assert "third: no manifest found." in shown
     assert "The answers of a run's seeds are added up." in shown
 
 
@@ -66,7 +66,7 @@ def test_curves_rollouts_and_examples_can_be_named(runs: list[str], start: Calla
     assert "no run is named for longer" in shown
 
 
-def test_ratings_of_these_very_texts_are_shown(runs: list[str], start: Callable[..., str]) -> None:
+def test_ratings_of_the_compared_texts_are_shown(runs: list[str], start: Callable[..., str]) -> None:
     cases = make_review_set(read_named_predictions([f"a={runs[0]}", f"b={runs[1]}"], "review"), "ann")
     file = RatingsFile(Path("ann.jsonl"))
     session = Session(cases, file, "ann")
@@ -107,7 +107,7 @@ def test_bad_input_is_one_line_and_writes_nothing(runs: list[str], refused: Call
     for words, what in (
         ([one], "at least two runs, got 1"),
         ([one, "absent"], "absent: no such file or folder"),
-        ([one, two, "--out", "other"], "other: is a folder; --out takes a file"),
+        ([one, two, "--out", "other"], "--out other: "),
         ([one, two, "--out", "rows.jsonl/page.html"], "rows.jsonl/page.html: cannot be written: "),
         ([one, two, "--logs", "absent"], "absent: no such folder"),
         ([one, two, "--ratings", "absent.jsonl"], "absent.jsonl: "),
@@ -115,7 +115,7 @@ def test_bad_input_is_one_line_and_writes_nothing(runs: list[str], refused: Call
         ([one, two, "--logs", "other"], "other: no TensorBoard event files"),
         ([one, two, "--rollouts", "other"], "other: neither rollouts.jsonl nor predictions here"),
         ([one, two, "--examples", "-1"], "--examples must be at least 0, got -1"),
-        ([one, two, "--criteria", "best=rsft"], "report: --criteria: 'best=rsft' is none of rsft=NAME"),
+        ([one, two, "--criteria", "best=rsft"], "report: --criteria: expected rsft=NAME"),
         ([one, str(predictions(Path("fewer"), "HH HU"))], "the runs did not answer the same records"),
         ([one, two, "--example", "1"], "unknown option --example"),
     ):
@@ -124,16 +124,16 @@ def test_bad_input_is_one_line_and_writes_nothing(runs: list[str], refused: Call
     assert not [name for folder in (".", "logs", "other") for name in os.listdir(folder) if "partial" in name]
 
 
-def test_what_cannot_be_written_leaves_the_old_page(runs: list[str], refused: Callable[..., str]) -> None:
+def test_a_failed_write_leaves_the_old_page(runs: list[str], refused: Callable[..., str]) -> None:
     Path("logs/report.html").write_text("old")
     refused("report", *runs, *FEW, "--rollouts", "absent")
     assert Path("logs/report.html").read_text() == "old"
 
 
-def test_a_damaged_manifest_is_said(runs: list[str], start: Callable[..., str]) -> None:
+def test_a_damaged_manifest_is_reported(runs: list[str], start: Callable[..., str]) -> None:
     Path(runs[0], "manifest.json").write_text("{")
     start("report", *runs, *FEW)
-    assert "logs/predictions/rsft/manifest.json: not a manifest of this program, or damaged." in text(
+    assert "logs/predictions/rsft/manifest.json: not a manifest of guardreasoner, or damaged." in text(
         "logs/report.html"
     )
 

@@ -1,4 +1,4 @@
-"""The verb ``review``: what it refuses, what it says, and ratings summed up without a server."""
+"""The verb ``review``: rejected input, messages, and summaries without a server."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def rated(folder: Path) -> list[str]:
-    """Write ratings of two raters, and return the words for the runs."""
+    """Write ratings of two raters, and return the arguments for the runs."""
     words = two_runs(folder)
     for rater in ("ann", "bob"):
         session = open_session(folder, words, rater)
@@ -62,14 +62,14 @@ def test_with_runs_only_their_texts_count(tmp_path: Path, start: Start) -> None:
     assert "6 of other texts" in shown
 
 
-def test_nothing_rated_is_no_fault(start: Start) -> None:
+def test_a_summary_without_ratings_is_not_an_error(start: Start) -> None:
     Path("none.jsonl").touch()
     assert start("review", "--summary", "none.jsonl", "--json", "none.json").splitlines()[0] == "No ratings."
     assert json.loads(Path("none.json").read_text())["wins"] == []
 
 
 def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, other = (str(write_run(tmp_path / name, said)) for name, said in (("a", "HUHU"), ("b", "HU")))
+    run, other = (str(write_run(tmp_path / name, message)) for name, message in (("a", "HUHU"), ("b", "HU")))
     good = write_ratings(tmp_path / "good.jsonl", rating("r", a="yyyy"))
     bad = write_ratings(tmp_path / "bad.jsonl", rating("r", a="yyyy"), {"kind": "x"})
     Path("text").write_text("not ours")
@@ -86,15 +86,15 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
             ([run, "--seed", "-1"], "expected a whole number from 0"),
             ([run, "--port", "70000"], "expected a number from 0 to 65535"),
             ([run, "--port", str(taken.getsockname()[1])], "Address already in use"),
-            ([run, "--rater", " "], "is no name"),
-            ([run, "--rater", "../x"], "no file can be called '../x'"),
-            ([run, "--ratings", str(tmp_path)], "is a folder; --ratings takes a file"),
+            ([run, "--rater", " "], "expected a printable name"),
+            ([run, "--rater", "../x"], "'../x' cannot be a file name"),
+            ([run, "--ratings", str(tmp_path)], "--ratings "),
             ([run, "--ratings", "text"], "text: the last line is not a rating"),
             ([run, "--ratings", str(bad)], "bad.jsonl:2: kind: expected rating"),
             ([run, "--ratings", "/proc/x/y"], "cannot be written"),
             ([run, "--host", "0.0.0.0"], "unknown option --host"),
-            ([run, "--json", "x"], "--json is for --summary"),
-            (["--summary", str(good), "--port", "1"], "--port is for rating"),
+            ([run, "--json", "x"], "--json needs --summary"),
+            (["--summary", str(good), "--port", "1"], "--port cannot be combined with --summary"),
             (["--summary", str(bad)], "bad.jsonl:2: kind: expected rating"),
             (["--summary", str(good), str(good)], "occurs twice"),
             (["--summary", "absent.jsonl"], "absent.jsonl: no such file"),
@@ -108,12 +108,12 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert not Path("logs").exists()
 
 
-def test_what_is_left_out_is_said(tmp_path: Path) -> None:
-    words = [f"{name}={write_run(tmp_path / name, said)}" for name, said in (("a", "HUHU"), ("b", "HU"))]
+def test_left_out_records_are_reported(tmp_path: Path) -> None:
+    words = [f"{name}={write_run(tmp_path / name, message)}" for name, message in (("a", "HUHU"), ("b", "HU"))]
     with Serving(tmp_path, [*words, "--intersect", "--rater", "ann"]) as server:
         assert server.lines[:2] == [
             "2 records of 2 runs; ann has rated 0 and skipped 0",
-            "left out, since not all runs have them: records of a 2",
+            "left out because some run lacks them: a 2",
         ]
         assert server.lines[2] == "ratings: logs/ratings/ann.jsonl"
 
@@ -128,7 +128,7 @@ def test_the_published_models_open_within_seconds(shared_data: Path, tmp_path: P
         assert at.lines[0] == "2,195 records of 2 runs; ann has rated 0 and skipped 0"
 
 
-def test_no_torch_is_loaded_while_it_serves(tmp_path: Path) -> None:
+def test_serving_imports_no_torch(tmp_path: Path) -> None:
     with Serving(tmp_path, [str(write_run(tmp_path / "m", "HU")), "--rater", "ann"]) as server:
         server.post("rate?at=1", **{"A.true": "yes"})
         maps = Path(f"/proc/{server.process.pid}/maps").read_text()

@@ -81,7 +81,7 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ([str(tmp_path / "absent")], "no such file or folder"),
         ([str(plain)], "plain: none of the 2 records is attacked\nhint: "),
         ([str(lonely)], "record 'embedded/home/0@leetspeak': its original 'embedded/home/0'"),
-        ([str(plain), "--json", str(tmp_path)], "is a folder"),
+        ([str(plain), "--json", str(tmp_path)], "expected a file"),
         ([], "required: predictions"),
     ):
         assert main(["robustness", *words]) == 2

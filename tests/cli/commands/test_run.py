@@ -31,13 +31,13 @@ Run = Callable[..., int]
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Work in a folder with the stages left and right -> both, and return what starts the verb there."""
+    """Work in a folder with the stages left and right -> both, and return a function that runs the verb."""
     monkeypatch.chdir(tmp_path)
     Path("configs").mkdir()
     Path("program.py").write_text(PROGRAM)
     reads = {"left": "[]", "right": "[]", "both": "['${recipe.folder}/left', '${recipe.folder}/right']"}
     for name, paths in reads.items():
-        text = f"recipe: {{folder: made}}\noutput: ${{recipe.folder}}/{name}\nreads: {paths}\n"
+        text = f"recipe: {{folder: made}}\noutput: ${{recipe.folder}}/{name}\npaths: {paths}\n"
         Path("configs", f"{name}.yaml").write_text(text)
     lines = "".join(f"  {name}: predict --config configs/{name}.yaml\n" for name in reads)
     Path("configs/pipeline.yaml").write_text(f"stages:\n{lines}")
@@ -51,11 +51,11 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def times_made(folder: str = "made") -> dict[str, int]:
-    """Return how often each stage has been run."""
+    """Return how often each stage has run."""
     return {path.name: path.read_text().count("made") for path in Path(folder).iterdir() if path.suffix != ".json"}
 
 
-def test_the_second_time_there_is_nothing_to_do(start: Run, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_second_run_does_nothing(start: Run, capfd: pytest.CaptureFixture[str]) -> None:
     assert start() == 0
     assert capfd.readouterr().out.endswith("done: 3 of 3 stages run\n")
     assert start() == 0
@@ -63,7 +63,7 @@ def test_the_second_time_there_is_nothing_to_do(start: Run, capfd: pytest.Captur
     assert times_made() == {"left": 1, "right": 1, "both": 1}
 
 
-def test_what_is_up_to_date_is_skipped_with_a_line(start: Run, capfd: pytest.CaptureFixture[str]) -> None:
+def test_stages_up_to_date_are_skipped_with_a_line(start: Run, capfd: pytest.CaptureFixture[str]) -> None:
     start()
     Path("configs/right.yaml").write_text(Path("configs/right.yaml").read_text() + "k: 8\n")
     capfd.readouterr()
@@ -77,7 +77,7 @@ def test_what_is_up_to_date_is_skipped_with_a_line(start: Run, capfd: pytest.Cap
     assert times_made() == {"left": 1, "right": 2, "both": 2}
 
 
-def test_a_dry_run_shows_and_makes_nothing(start: Run, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_builds_nothing(start: Run, capfd: pytest.CaptureFixture[str]) -> None:
     start()
     Path("configs/left.yaml").write_text(Path("configs/left.yaml").read_text() + "k: 8\n")
     capfd.readouterr()
@@ -91,13 +91,13 @@ def test_a_dry_run_shows_and_makes_nothing(start: Run, capfd: pytest.CaptureFixt
     assert times_made() == {"left": 1, "right": 1, "both": 1}
 
 
-def test_from_reruns_a_stage_and_what_needs_it(start: Run) -> None:
+def test_from_reruns_a_stage_and_its_dependents(start: Run) -> None:
     start()
     start("--from", "right")
     assert times_made() == {"left": 1, "right": 2, "both": 2}
 
 
-def test_from_builds_what_is_missing_before(start: Run) -> None:
+def test_from_builds_missing_dependencies(start: Run) -> None:
     start("--from", "both")
     assert times_made() == {"left": 1, "right": 1, "both": 1}
 
@@ -117,20 +117,20 @@ def test_a_failing_stage_stops_the_run(start: Run) -> None:
     assert not Path("made/both").exists()
 
 
-def test_an_unknown_stage_gets_the_nearest(start: Run) -> None:
+def test_an_unknown_stage_suggests_the_nearest(start: Run) -> None:
     with pytest.raises(InputError, match="no stage 'rigth'") as caught:
         start("--from", "rigth")
     assert caught.value.hint == "did you mean right?"
 
 
 @pytest.mark.parametrize("text", ["", "stages: []", "stages: {a: 1}", "stages: {a: ''}"])
-def test_a_pipeline_without_stages_is_refused(start: Run, text: str) -> None:
+def test_a_pipeline_without_stages_is_rejected(start: Run, text: str) -> None:
     Path("configs/pipeline.yaml").write_text(text)
     with pytest.raises(InputError, match="expected `stages:`"):
         start()
 
 
-def test_a_stage_that_makes_nothing_is_refused(start: Run) -> None:
+def test_a_stage_without_output_is_rejected(start: Run) -> None:
     Path("configs/left.yaml").write_text("a: 1\n")
     with pytest.raises(InputError, match="stage left: its config has no `output`"):
         start()

@@ -79,11 +79,11 @@ def test_models_on_other_records_are_noted(tmp_path: Path, capsys: pytest.Captur
     assert main(["score", *map(str, folders)]) == 0
     shown = capsys.readouterr().out
     assert "note: the models were not scored on the same records: b lacks 1 (held-out 1)" in shown
-    assert "note: the models have not the same hard records: a lacks 1 (held-out 1)" in shown
+    assert "note: the models do not have the same hard records: a lacks 1 (held-out 1)" in shown
     assert shown.splitlines()[2].split()[-1] == "–"
 
 
-def test_a_benchmark_that_one_model_lacks_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_benchmark_missing_for_one_model_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, two = predictions(tmp_path / "a", "HH HU", ids="x"), predictions(tmp_path / "b", "HH HU", ids="x")
     predictions(one, "HH UU UH", benchmark="second", ids="y")
     assert main(["score", str(one), str(two)]) == 0
@@ -93,14 +93,14 @@ def test_a_benchmark_that_one_model_lacks_is_said(tmp_path: Path, capsys: pytest
     assert second.split()[3:] == ["66.67", "–"]
 
 
-def test_other_records_in_the_same_place_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_different_records_at_one_position_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [predictions(tmp_path / "a", "HH UU"), predictions(tmp_path / "b", "UU HH")]
     assert main(["score", *map(str, folders)]) == 0
-    what = "2 rows in the same place, or of the same id, are other conversations or labels: 0, …"
+    what = "2 rows with the same position or id have different conversations or labels: 0, …"
     assert f"note: a and b: {what}" in capsys.readouterr().out
 
 
-def test_modes_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_modes_are_shown_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = predictions(tmp_path / "m", "HH HU UU U-")
     out = tmp_path / "scores.json"
     shown = {}
@@ -153,8 +153,8 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ([str(tmp_path)], "no generated_predictions.jsonl here"),
         ([str(tmp_path / "bad.jsonl")], "bad.jsonl:1: missing field 'label'"),
         ([str(tmp_path / "bad.jsonl"), "--mode", "loose"], "invalid choice"),
-        ([str(tmp_path / "bad.jsonl"), "--json", str(tmp_path)], "is a folder"),
-        ([str(tmp_path / "bad.jsonl"), "--latex", str(tmp_path)], "is a folder; --latex takes a file"),
+        ([str(tmp_path / "bad.jsonl"), "--json", str(tmp_path)], "expected a file"),
+        ([str(tmp_path / "bad.jsonl"), "--latex", str(tmp_path)], "--latex "),
         ([str(tmp_path / "bad.jsonl"), "--resamples", "-1"], "expected a whole number from 0"),
         ([str(tmp_path / "bad.jsonl"), "--seed", "1.5"], "expected a whole number from 0"),
         ([], "required: [NAME=]PATH"),
