@@ -31,7 +31,7 @@ MOVED: dict[str, str] = {
     "attention.Tree": "model.packed_attention.PackedContext",
     "backbone": "model.backbone",
     "callbacks.ScoreFigures": "callbacks.ScorePlots",
-    "callbacks.figures": "callbacks.tensorboard_plots",
+    "callbacks.figures": "callbacks.tensorboard",
     "callbacks.score_figures": "callbacks.score_plots",
     "callbacks.score_figures.ScoreFigures": "callbacks.score_plots.ScorePlots",
     "commands": "cli.commands",
@@ -86,7 +86,7 @@ MOVED: dict[str, str] = {
     "options": "cli.options",
     "packing": "model.packing",
     "pipeline": "workflow.pipeline",
-    "plotting": "report.plotting",
+    "plotting": "report.plot",
     "progress": "generators.progress",
     "ratings": "review.ratings",
     "ratings.summary": "review.rating_summary",
@@ -98,14 +98,14 @@ MOVED: dict[str, str] = {
     "sampling": "training.sampler",
     "scoring": "evaluation.scoring",
     "scoring.bootstrap": "evaluation.intervals",
-    "scoring.figures": "evaluation.scoring.tallies",
+    "scoring.figures": "evaluation.scoring.metrics",
     "scoring.plots": "report.score_plots",
-    "scoring.shares": "evaluation.shares",
+    "scoring.shares": "evaluation.intervals",
     "sources.together": "sources.concat",
     "sources.together.Together": "sources.concat.Concat",
     "splits": "sources.splits",
     "tokens": "model.batch",
-    "validation": "sources.row_check",
+    "validation": "sources.row_parser",
 }
 """Modules, and objects that were also renamed, below ``guardreasoner``; the longest entry that fits decides."""
 
@@ -114,6 +114,7 @@ RENAMED_KEYS: dict[str, str] = {
     "pairing.mines": "sources_by_model",
     "pairing.reading": "parser",
     "columns.words": "label_map",
+    "model.preference": "objective",
     "pairs.mines": "sources_by_model",  # flags of the verb ``pairs``
     "pairs.reading": "parser",
 }
@@ -127,10 +128,9 @@ _INTERPOLATED = re.compile(r"\$\{([\w.]+)\}")
 
 @cache
 def public_names() -> dict[str, str]:
-    """Return the module of each public name, as the imports for type checkers in ``guardreasoner/__init__.py`` say."""
-    tree = ast.parse((_FOLDER / "__init__.py").read_text(encoding="utf-8"))
-    block = next(node for node in tree.body if isinstance(node, ast.If))
-    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    """Return the module of each public name, as ``guardreasoner/__init__.pyi`` lists them."""
+    tree = ast.parse((_FOLDER / "__init__.pyi").read_text(encoding="utf-8"))
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
     return {alias.name: str(node.module) for node in imports for alias in node.names}
 
 

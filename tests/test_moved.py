@@ -158,7 +158,7 @@ def test_the_parser_and_the_stage_graph_read_old_names_alike(capsys: pytest.Capt
     merged = resolve(argv).config
     parsed = GuardCLI(argv[0], argv[1:], parse_only=True).config
     assert merged["model"]["class_path"] == parsed.model.class_path == "guardreasoner.training.hsdpo.HSDPOModule"
-    assert parsed.model.init_args.preference is guardreasoner.ipo
+    assert parsed.model.init_args.objective is guardreasoner.ipo
     assert parsed.data.init_args.collate.__module__ == "guardreasoner.model.batch"
     assert parsed.data.init_args.source.class_path == "guardreasoner.sources.concat.Concat"
     assert merged["data"]["init_args"]["skip_contaminated"] is parsed.data.init_args.skip_contaminated is True
@@ -178,7 +178,7 @@ def test_the_parser_and_the_stage_graph_read_old_names_alike(capsys: pytest.Capt
     [
         (("--model", "guardreasoner.modules.hsdpo.HSDPModule"), "guardreasoner.HSDPOModule"),
         (("--data.source", "guardreasoner.sources.together.Togther"), "guardreasoner.Concat"),
-        (("--model.preference", "guardreasoner.losses.dpo"), "guardreasoner.dpo"),
+        (("--model.objective", "guardreasoner.losses.dpo"), "guardreasoner.dpo"),
         (("--config", "mine.yaml"), "guardreasoner.FrozenCopy"),
     ],
 )
