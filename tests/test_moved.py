@@ -166,7 +166,7 @@ def test_the_parser_and_the_stage_graph_read_old_names_alike(capsys: pytest.Capt
     assert merged["data"]["init_args"]["pairing"]["sources_by_model"] == pairing.sources_by_model == {"rsft": ["x"]}
     assert merged["data"]["init_args"]["pairing"]["parser"] == pairing.parser == "released"
     warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
-    assert len(warnings) == len(set(warnings)) == 9
+    assert len(warnings) == len(set(warnings)) == 10
     assert (
         "warning: old.yaml: guardreasoner.modules.hsdpo.HSDPOModule is now guardreasoner.HSDPOModule; "
         "the old name works until the next release"
