@@ -12,6 +12,7 @@ from tests.support.structure import (
     ROOT,
     file_edges,
     files,
+    imports,
     imports_of,
     module_name,
     mutual_imports,
@@ -117,3 +118,20 @@ def test_a_wrong_import_is_seen(tmp_path: Path) -> None:
     assert file_edges(tmp_path) == edges
     assert mutual_imports(tmp_path) == {("guardreasoner.cli.main", "guardreasoner.mining.pairs")}
     assert unit_edges(tmp_path) == {("mining", "cli"), ("cli", "mining")}
+
+
+def test_no_test_module_imports_another() -> None:
+    modules = sorted((ROOT / "tests").rglob("test_*.py"))
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules}
+    assert [path.name for path in modules if imports(path) & names] == []
+
+
+def test_a_public_name_is_defined_once() -> None:
+    defined: dict[str, list[str]] = {}
+    for path in FILES:
+        is_verb = path.parent.name == "commands"  # all verbs have the interface HELP, configure, run
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                if not (is_verb and node.name in ("configure", "run")):
+                    defined.setdefault(node.name, []).append(named(path))
+    assert {name: places for name, places in defined.items() if len(places) > 1} == {}

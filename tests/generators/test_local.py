@@ -12,7 +12,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.generators import Request
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.model.backbone import Backbone
-from tests.model.test_backbone import made
+from tests.support.architectures import make_model_folder
 from tests.support.sampling import chi_square, greedy_ids, nucleus, record_requests, texts_by_key
 from tests.support.tiny import load
 
@@ -49,7 +49,7 @@ def test_greedy_texts_equal_those_of_transformers(backbone: Backbone, monkeypatc
 
 
 def test_greedy_texts_with_a_sliding_window(tiny_base: Path, tmp_path: Path) -> None:
-    backbone = load(made("Mistral", tiny_base, tmp_path / "m", sliding_window=16), double=True)
+    backbone = load(make_model_folder("Mistral", tiny_base, tmp_path / "m", sliding_window=16), double=True)
     backbone.network.generation_config.eos_token_id = [2, 3]
     requests = record_requests(backbone, 4)
     texts = texts_by_key(LocalGenerator(backbone, NEW, temperature=0.0), requests)

@@ -18,7 +18,7 @@ from guardreasoner.generators import Request
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.generators.plain import PlainGenerator
 from guardreasoner.model.backbone import Backbone
-from tests.model.test_packed_attention import ARCHITECTURES, SHAPE, double, folders
+from tests.support.architectures import ARCHITECTURES, SHAPE, double, folders
 from tests.support.sampling import chi_square, greedy_ids, nucleus, record_requests, texts_by_key
 from tests.support.tiny import load
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3MoeConfig
@@ -21,20 +20,8 @@ from guardreasoner.model.loading import FORMAT_FILE
 from guardreasoner.model.lora import LoRA
 from guardreasoner.prompts import PromptFormat
 from guardreasoner.tasks import GUARD_TASKS
-from tests.support.tiny import batch_of, enliven, examples, load, make_tiny_base, naive_logps
-
-SHAPE = {
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 8,
-    "max_position_embeddings": 512,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
+from tests.support.architectures import make_model_folder
+from tests.support.tiny import batch_of, examples, load, make_tiny_base, naive_logps
 
 
 def naive(backbone: Backbone, count: int = 5) -> Tensor:
@@ -48,18 +35,6 @@ def naive(backbone: Backbone, count: int = 5) -> Tensor:
 def logits(network: Any, batch: Batch) -> Tensor:
     with torch.no_grad():
         return network.eval()(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[0]
-
-
-def made(name: str, tokenizer_of: Path, folder: Path, **changes: Any) -> Path:
-    """Make a model folder of an architecture, with a tokenizer."""
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_of)
-    config = getattr(transformers, f"{name}Config")(**(SHAPE | {"vocab_size": len(tokenizer)} | changes))
-    torch.manual_seed(0)
-    network = AutoModelForCausalLM.from_config(config)
-    enliven(network)
-    network.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def test_the_output_layer_sees_completion_tokens_only(tiny_base: Path) -> None:
@@ -84,7 +59,7 @@ def test_the_output_layer_sees_completion_tokens_only(tiny_base: Path) -> None:
     ],
 )
 def test_logps_are_those_of_full_logits(name: str, changes: dict[str, Any], tiny_base: Path, tmp_path: Path) -> None:
-    backbone = load(made(name, tiny_base, tmp_path / name, **changes), double=True)
+    backbone = load(make_model_folder(name, tiny_base, tmp_path / name, **changes), double=True)
     found = backbone.completion_logps(batch_of(backbone.prompt_tokenizer))
     assert found.dtype == torch.float64
     torch.testing.assert_close(found.detach(), naive(backbone), rtol=1e-9, atol=1e-9)
@@ -103,7 +78,7 @@ def test_output_layers_with_more_than_a_weight_are_refused(
     name: str, changes: dict[str, Any], fault: str, tiny_base: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=fault):
-        load(made(name, tiny_base, tmp_path / name, **changes))
+        load(make_model_folder(name, tiny_base, tmp_path / name, **changes))
 
 
 def test_a_saved_model_is_an_ordinary_hugging_face_model(tiny_base: Path, tmp_path: Path) -> None:

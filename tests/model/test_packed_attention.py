@@ -5,8 +5,6 @@ import logging
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import MethodType
-from typing import Any
 
 import pytest
 import torch
@@ -14,12 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
-    GemmaConfig,
-    LlamaConfig,
-    MistralConfig,
-    Phi3Config,
-    Qwen2Config,
-    Qwen3Config,
 )
 
 from guardreasoner.errors import InputError
@@ -31,59 +23,9 @@ from guardreasoner.model.packing import packed
 from guardreasoner.training.losses import dpo, hsdpo
 from guardreasoner.training.reasoning_data import ReasoningDataModule
 from guardreasoner.training.rsft import RSFTModule
-from tests.model.test_packing import micro_batches
+from tests.support.architectures import ARCHITECTURES, SHAPE, double
+from tests.support.micro_batches import micro_batches
 from tests.support.tiny import TinySource, quiet_trainer
-
-SHAPE = {
-    "vocab_size": 300,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-}
-ARCHITECTURES: dict[str, Callable[[], Any]] = {
-    "llama": lambda: LlamaConfig(**SHAPE),
-    "qwen2": lambda: Qwen2Config(**SHAPE),
-    "qwen3": lambda: Qwen3Config(**SHAPE, head_dim=8),
-    "mistral": lambda: MistralConfig(**SHAPE, sliding_window=None),
-    "mistral-window": lambda: MistralConfig(**SHAPE, sliding_window=12),
-    "gemma": lambda: GemmaConfig(**SHAPE, head_dim=8),
-    "phi3": lambda: Phi3Config(**SHAPE, pad_token_id=0),
-    "phi3-window": lambda: Phi3Config(**SHAPE, pad_token_id=0, sliding_window=12),
-}
-
-
-@pytest.fixture(scope="module")
-def folders(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return what makes the model folder of an architecture, once."""
-    made: dict[str, Path] = {}
-
-    def folder(name: str) -> Path:
-        if name not in made:
-            made[name] = Path(shutil.copytree(tiny_base, tmp_path_factory.mktemp("models") / name))
-            torch.manual_seed(0)
-            config = ARCHITECTURES[name]()
-            config.initializer_range = 0.3  # far from uniform, so that a wrong mask shows
-            AutoModelForCausalLM.from_config(config).save_pretrained(made[name])
-        return made[name]
-
-    return folder
-
-
-def double(backbone: Backbone) -> Backbone:
-    """Compute in float64, norms too, which transformers computes in float32 whatever they get."""
-
-    def forward(norm: Any, x: Tensor) -> Tensor:
-        weight = norm.weight + 1 if type(norm).__name__.startswith("Gemma") else norm.weight
-        eps = getattr(norm, "variance_epsilon", None) or norm.eps
-        return weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
-
-    for module in backbone.double().modules():
-        if type(module).__name__.endswith("RMSNorm"):
-            module.forward = MethodType(forward, module)
-    return backbone
 
 
 def step(

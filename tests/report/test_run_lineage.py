@@ -8,7 +8,7 @@ import pytest
 
 from guardreasoner.report.run_lineage import lineage_of_runs
 from guardreasoner.workflow.manifest import manifest_path
-from tests.cli.commands.test_score import predictions
+from tests.support.output_files import predictions
 from tests.support.report_runs import lay_out_chain, record_made, write_events
 
 

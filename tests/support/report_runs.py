@@ -19,8 +19,7 @@ from guardreasoner.report.comparison_page import PageInputs
 from guardreasoner.tasks import GUARD_TASKS
 from guardreasoner.workflow.config import Command
 from guardreasoner.workflow.staleness import StageState
-from tests.cli.commands.test_pairs import rollouts
-from tests.cli.commands.test_score import predictions
+from tests.support.output_files import predictions, rollouts
 from tests.support.pages import EVIL
 from tests.support.scripted import R, U, W, make_outputs, make_record
 

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,24 +14,13 @@ from guardreasoner.model.batch import two_row
 from guardreasoner.model.log_probs import sequence_logps
 from guardreasoner.records import Record, Rollout, write_jsonl
 from guardreasoner.sources.files import Files
-from guardreasoner.training.hsdpo import HSDPOModule
 from guardreasoner.training.preference_data import PreferenceDataModule
 from guardreasoner.training.reference import Precomputed
-from tests.support.tiny import K, TinySource, answer, quiet_trainer, write_rollouts, wrong_outputs
+from tests.support.preference_data import prepared
+from tests.support.tiny import K, TinySource, answer, write_rollouts, wrong_outputs
 
 TRAIN = TinySource().records("train")
 HARD = {record.id: wrong_outputs(place) for place, record in enumerate(TRAIN) if 0 < wrong_outputs(place) < K}
-
-
-def prepared(base: Path, rollouts: Sequence[Path], **arguments: Any) -> PreferenceDataModule:
-    """Return a data module that a trainer with a model has set up."""
-    data = PreferenceDataModule(
-        **({"source": TinySource(), "rollouts": [str(path) for path in rollouts], "validation_share": 0.0} | arguments)
-    )
-    data.trainer = quiet_trainer()
-    data.trainer.strategy.connect(HSDPOModule(Backbone(str(base))))
-    data.setup("fit")
-    return data
 
 
 def one_output_each(folder: Path, model: str, right: Callable[[int], bool], records: Sequence[Record] = TRAIN) -> Path:

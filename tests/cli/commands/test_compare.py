@@ -7,7 +7,7 @@ import pytest
 
 from guardreasoner.cli.main import main
 from guardreasoner.records import read_jsonl, write_jsonl
-from tests.cli.commands.test_score import predictions
+from tests.support.output_files import predictions
 
 FEW = ("--resamples", "200")
 

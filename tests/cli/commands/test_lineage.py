@@ -13,7 +13,7 @@ from guardreasoner.cli.main import main
 from guardreasoner.workflow.config import Command
 from guardreasoner.workflow.manifest import Manifest, content_hash
 from guardreasoner.workflow.staleness import StageState
-from tests.cli.commands.test_pairs import rollouts
+from tests.support.output_files import rollouts
 
 EMBEDDED = "guardreasoner.sources.embedded.Embedded"
 

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from guardreasoner.cli.main import main
-from guardreasoner.prompts import answer_block
-from guardreasoner.records import Record, Rollout, write_jsonl
-from guardreasoner.tasks import GUARD_TASKS
+from tests.support.output_files import rollouts
 from tests.support.pages import Reader
 
 BENCHMARKS = {
@@ -22,20 +20,6 @@ BENCHMARKS = {
     "XSTestResponseRefusal": 38,
 }
 """Hard records of the two published models; in the released reading HarmBenchResponse has one more."""
-
-
-def rollouts(folder: Path, words: str, model: str = "m", source: str = "[corpus]") -> str:
-    """Write a folder, one record a word: "HU" is a harmful request judged harmful, then unharmful; "-" no verdict."""
-    names = {"H": "harmful", "U": "unharmful"}
-    records, outputs = [], []
-    for number, word in enumerate(words.split()):
-        records.append(Record(str(number), "p", labels={"request": "harmful"}, source=source))
-        for index, letter in enumerate(word):
-            text = answer_block({"request": names[letter]}, GUARD_TASKS) if letter in names else "…"
-            outputs.append(Rollout(str(number), model, "f", index, 0, text))
-    write_jsonl(folder / "records.jsonl", records)
-    write_jsonl(folder / "rollouts.jsonl", outputs)
-    return str(folder)
 
 
 def test_pairs_are_counted_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,8 +16,8 @@ from guardreasoner.mining import Pairing
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.splits import unit_interval_hash
 from guardreasoner.training.preference_data import PreferenceDataModule
+from tests.support.preference_data import prepared
 from tests.support.tiny import TinySource, write_rollouts
-from tests.training.test_preference_data import prepared
 
 Refused = Callable[..., str]
 SOURCE = ("--data.source", "tests.support.tiny.TinySource")

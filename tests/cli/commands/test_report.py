@@ -14,7 +14,7 @@ from guardreasoner.review.items import make_review_set
 from guardreasoner.review.ratings_file import RatingsFile
 from guardreasoner.review.session import Session
 from guardreasoner.sources.named_predictions import read_named_predictions
-from tests.cli.commands.test_score import predictions
+from tests.support.output_files import predictions
 from tests.support.pages import Reader
 from tests.support.report_runs import lay_out_chain, write_events
 

@@ -6,37 +6,7 @@ from pathlib import Path
 import pytest
 
 from guardreasoner.cli.main import main
-from guardreasoner.prompts import answer_block, render
-from guardreasoner.records import Record, write_jsonl
-from guardreasoner.tasks import GUARD_TASKS
-
-
-def predictions(
-    folder: Path, words: str, hard: str = "", benchmark: str = "held-out", ids: str = "", prompts: str = ""
-) -> Path:
-    """Write a folder of predictions: a word is gold and verdict of the request, "HU"; ``hard`` verdicts on record 0.
-
-    ``ids`` stands before the record ids; ``prompts`` has a letter a record, else all differ.
-    """
-    names = {"H": "harmful", "U": "unharmful"}
-
-    def answer(letter: str) -> str:
-        return answer_block({"request": names[letter]}, GUARD_TASKS) if letter in names else "…"
-
-    rows = []
-    for number, word in enumerate(words.split()):
-        labels = {"request": names[word[0]]}
-        text = render(Record("", prompts[number] if prompts else f"p{number}"), GUARD_TASKS)
-        rows.append({"prompt": text, "label": labels["request"], "predict": answer(word[1])})
-        rows[-1] |= {"record_id": f"{ids}{number}", "labels": labels}
-    write_jsonl(folder / benchmark / "generated_predictions.jsonl", rows)
-    samples = [
-        {"record_id": f"{ids}0", "labels": rows[0]["labels"], "index": index, "seed": 0, "predict": answer(letter)}
-        for index, letter in enumerate(hard)
-    ]
-    if samples:
-        write_jsonl(folder / benchmark / "hard_samples.jsonl", samples)
-    return folder
+from tests.support.output_files import predictions
 
 
 def test_models_are_rows_of_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
