@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from guardreasoner.prompts import answer_block
+from guardreasoner.prompts import answer_block, render
 from guardreasoner.records import Record, Rollout, write_jsonl
 from guardreasoner.tasks import GUARD_TASKS
 
