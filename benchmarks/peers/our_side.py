@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import Batch, Example, StepCollator, two_row
-from guardreasoner.model.log_probs import sequence_logps
+from guardreasoner.model.log_probs import CompletionLogps, sequence_logps
 from guardreasoner.model.packed_attention import SharedPrefix
 from guardreasoner.training.hsdpo import HSDPOModule
 from guardreasoner.training.losses import dpo, margin
@@ -51,25 +51,26 @@ class TimedReference(Precomputed):
 
     seconds = 0.0
 
-    def prepare(self, backbone: Backbone, examples: Any) -> None:
+    def prepare(self, backbone: Backbone, examples: Any, trainer: Any = None) -> None:
         """Compute the values and record the seconds."""
         start_time = time.perf_counter()
-        super().prepare(backbone, examples)
+        super().prepare(backbone, examples, trainer)
         self.seconds = time.perf_counter() - start_time
 
 
 class TRLReduction(HSDPOModule):
     """HS-DPO with TRL's reduction: the SFT loss is a token mean over the micro-batch instead of a mean over pairs."""
 
-    def _shares(self, batch: Batch, pairs: int, prefix: SharedPrefix | None = None) -> dict[str, Tensor]:
+    def _contributions(self, batch: Batch, pairs: int, prefix: SharedPrefix | None = None) -> dict[str, Tensor]:
         values = self.backbone.completion_logps(batch, prefix)
         policy = sequence_logps(values, batch.sequence, batch.sequences)
         assert self.reference is not None
-        chosen, rejected = (policy - self.reference.sequence_logps(batch).to(policy)).chunk(2)
-        gap = margin(chosen, rejected, torch.zeros_like(chosen), torch.zeros_like(rejected))
+        logps = CompletionLogps(policy, batch.lengths, self.reference.sequence_logps(batch).to(policy))
+        chosen, rejected = (logps.select(batch.number == number) for number in (0, 1))
+        gap = margin(chosen, rejected)
         count = len(batch.ids)
-        sft = -values[batch.sequence < count].mean()
-        loss = dpo(gap, self.beta).mean() + self.sft_coef * sft
+        sft = -values[batch.number[batch.sequence] == 0].mean()
+        loss = dpo(chosen, rejected, self.beta).mean() + self.sft_coef * sft
         return {"loss": loss * count / pairs, "margin": gap.sum() / pairs}
 
 

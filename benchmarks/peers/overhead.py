@@ -54,7 +54,7 @@ def run_bare_loop(job: Fit, module: HSDPOModule, steps: list[Step]) -> dict[str,
     backbone = Backbone(job.base)
     backbone.load()
     backbone.eval()
-    bare_module = HSDPOModule(backbone, module.reference, module.preference, module.beta, module.sft_coef)
+    bare_module = HSDPOModule(backbone, module.reference, module.objective, module.beta, module.sft_coef)
     weights = [weight for weight in bare_module.parameters() if weight.requires_grad]
     optimizer = module.optimizer(weights)
     schedule = get_cosine_schedule_with_warmup(optimizer, 0, len(steps))
@@ -62,11 +62,11 @@ def run_bare_loop(job: Fit, module: HSDPOModule, steps: list[Step]) -> dict[str,
     for step in steps:
         optimizer.zero_grad()
         total = 0.0
-        original = backbone.begin(step.batches[0]) if len(step.batches) > 1 else None
+        original = backbone.encode_prefix(step.batches[0].prefix_ids) if len(step.batches) > 1 else None
         copy = original and original.detached()
         for number, batch in enumerate(step.batches):
             last = number + 1 == len(step.batches)
-            loss = bare_module._shares(batch, step.examples, original if last else copy)["loss"]
+            loss = bare_module._contributions(batch, step.examples, original if last else copy)["loss"]
             total += float(loss)
             if last and original and copy:
                 loss = loss + original.surrogate_loss(copy)

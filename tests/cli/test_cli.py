@@ -75,7 +75,7 @@ def test_an_unknown_yaml_key_suggests_the_nearest(
         (("--model.beta", "much"), ("beta", "much")),
         (("--data.epochs", "two"), ("epochs", "two")),
         (("--model", "guardreasoner.training.hsdpo.HSDPO"), ("HSDPO",)),
-        (("--model.preference", "guardreasoner.training.losses.absent"), ("preference", "absent")),
+        (("--model.objective", "guardreasoner.training.losses.absent"), ("objective", "absent")),
         (("--data.pairing.chosen", "best"), ("chosen", "best")),
         (("--data.source", "torch.nn.Linear"), ("source", "Linear")),
         (("--output",), ("output",)),

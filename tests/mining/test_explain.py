@@ -71,9 +71,9 @@ def test_each_step_is_listed() -> None:
         "  m, fingerprint f, seed 0, output 2: request None (no verdict) -> wrong",
         "votes    all models: 2 right, 2 wrong: mixed, so the record is hard",
         "weight   excess errors: 2 wrong - 2 right = 0",
-        "         among the 3 hard ones of all models and sources: least -2, most 2",
+        "         among the 3 hard records of all models and sources: minimum -2, maximum 2",
         "         alpha = 1 + 0.2 * (2 * (0 - (-2)) / (2 - (-2)) - 1) = 1",
-        "pairs    1; chosen among the right outputs: drawn, seed 7; rejected among the wrong: drawn, seed 7",
+        "pairs    1; chosen from right outputs: at random, seed 7; rejected from wrong ones: at random, seed 7",
         "  a, weight 1",
     ):
         assert line in text.splitlines(), line
@@ -88,14 +88,12 @@ def test_the_reason_for_no_pair_is_given() -> None:
     assert "no pair  the record has no output" in explanation_text("c", records, rollouts)
     excluded = explanation_text("b", records, rollouts, sources_by_model={"m": ["s"]})
     assert "output 0: request harmful (right) -> not mined" in excluded
-    assert "no pair  its source is mined by none of these models" in excluded
+    assert "no pair  none of these models mines its source" in excluded
     with_dropped = explanation_text("b", records, [*rollouts, make_output("b", U, 2)], unparsable="drop")
     assert "request None (no verdict) -> dropped" in with_dropped
     assert "1 right, 1 wrong, 1 dropped: mixed" in with_dropped
     too_few = [make_output("a", U, 2), *make_outputs("a", [R]), *rollouts[2:]]
-    assert "no pair  nothing to compare: fewer than two votes" in explanation_text(
-        "a", records, too_few, unparsable="drop"
-    )
+    assert "no pair  fewer than two votes" in explanation_text("a", records, too_few, unparsable="drop")
 
 
 def test_models_mined_separately() -> None:
@@ -103,12 +101,12 @@ def test_models_mined_separately() -> None:
     rollouts = [*make_outputs("a", [R, W], "n"), *make_outputs("a", [R, W, W], "m"), *make_outputs("b", [R, R, W], "m")]
     text = explanation_text("a", records, rollouts, pool=False, rejected="all", cap=1, gamma=0.2)
     assert "votes    m: 1 right, 2 wrong: mixed, so the record is hard" in text
-    assert "among the 2 hard ones of m in s: least -1, most 1" in text
+    assert "among the 2 hard records of m in s: minimum -1, maximum 1" in text
     assert "alpha = 1 + 0.2 * (2 * (1 - (-1)) / (1 - (-1)) - 1) = 1.2" in text
-    assert "among the 1 hard ones of n in s: least 0, most 0" in text
+    assert "among the 1 hard records of n in s: minimum 0, maximum 0" in text
     assert "all are equally hard: alpha = 1" in text
-    assert "2 combinations; 1 are kept (cap), drawn, seed 0" in text
-    assert "hard for n too; the pairs of the first model by name are kept" in text
+    assert "2 combinations; cap 1: kept at random, seed 0" in text
+    assert "also hard for n; only the first model's pairs (by name) are kept" in text
 
 
 def test_tasks_graded_one_by_one() -> None:

@@ -130,7 +130,7 @@ def test_a_batch_points_at_every_completion_token(prompt_tokenizer: PromptTokeni
             assert flat[batch.predictors[own] + 1].tolist() == list(completion)
             length = len(example.prompt) + len(completion)
             assert batch.attention_mask[sequence].tolist() == [1] * length + [0] * (batch.input_ids.shape[1] - length)
-    assert batch.weight.tolist() == [1.0] * 8
+    assert batch.weight.tolist() == [e.weights[n] for n in (0, 1) for e in pairs]
     assert batch.example.tolist() == [*range(4), *range(4)]
     assert batch.number.tolist() == [0] * 4 + [1] * 4
     assert batch.lengths.tolist() == [len(e.completions[n]) for n in (0, 1) for e in pairs]

@@ -97,7 +97,7 @@ def test_sections_without_data_say_what_is_missing() -> None:
         "Not checked: assign runs to roles with --criteria rsft=NAME longer=NAME hsdpo=NAME.",
         "No human ratings given",
         "The paper has no scores for these benchmarks.",
-        "0.jsonl: nothing says what made it.",
+        "0.jsonl: no manifest found.",
     ):
         assert expected in text, expected
 

@@ -94,7 +94,7 @@ def test_predictions_without_a_manifest_are_unknown(tmp_path: Path) -> None:
     folder = predictions(tmp_path / "a", "HH UU")
     run_lineage = lineage_of_runs({"a": [str(folder)]})
     assert (run_lineage.trees, run_lineage.fits) == ((), ())
-    assert run_lineage.unknown == (f"{folder}: nothing says what made it",)
+    assert run_lineage.unknown == (f"{folder}: no manifest found",)
 
 
 def test_a_fit_without_a_logger_has_no_event_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +103,7 @@ def test_a_fit_without_a_logger_has_no_event_folders(tmp_path: Path, monkeypatch
         Path(path).mkdir(parents=True)
         Path(path, "made").write_text(path)
     record_made("fit", "model", trainer={"logger": False})
-    record_made("test", "logs/predictions/a", reads=["model"])
+    record_made("test", "logs/predictions/a", paths=["model"])
     (fit,) = lineage_of_runs({"a": ["logs/predictions/a"]}).fits
     assert fit.event_folders == ()
 
@@ -113,7 +113,7 @@ def test_a_model_trained_over_itself_does_not_recurse_forever(tmp_path: Path, mo
     for path in ("model", "other", "logs/predictions/a"):
         Path(path).mkdir(parents=True)
         Path(path, "made").write_text(path)
-    record_made("fit", "other", reads=["model"])
-    record_made("fit", "model", reads=["other"])
-    record_made("test", "logs/predictions/a", reads=["model"])
+    record_made("fit", "other", paths=["model"])
+    record_made("fit", "model", paths=["other"])
+    record_made("test", "logs/predictions/a", paths=["model"])
     assert [fit.path for fit in lineage_of_runs({"a": ["logs/predictions/a"]}).fits] == ["other", "model"]

@@ -24,7 +24,7 @@ EXAMPLES = st.builds(
 
 def example(number: int) -> Example:
     """Return one of many different examples."""
-    return Example(f"e{number}", tuple(range(number % 7)), ((number, 1), (2,) * (number % 5)), number / 4)
+    return Example(f"e{number}", tuple(range(number % 7)), ((number, 1), (2,) * (number % 5)), (number / 4, 1.0))
 
 
 @settings(max_examples=50)
@@ -90,7 +90,7 @@ def test_a_file_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
     with pytest.raises(damage):
         ExampleStore(path)
     foreign(path)
-    with pytest.raises(pa.ArrowInvalid, match="other columns than id, prompt, completions, weight, length"):
+    with pytest.raises(pa.ArrowInvalid, match="other columns than id, prompt, completions, weights, length"):
         ExampleStore(path)
     write_examples(path, [example(number) for number in range(2000)])
     whole = path.read_bytes()

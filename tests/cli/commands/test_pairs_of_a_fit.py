@@ -16,6 +16,7 @@ from guardreasoner.mining import Pairing
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.splits import unit_interval_hash
 from guardreasoner.training.preference_data import PreferenceDataModule
+from guardreasoner.training.training_data import TrainingDataModule
 from tests.support.preference_data import prepared
 from tests.support.tiny import TinySource, write_rollouts
 
@@ -112,7 +113,7 @@ def test_a_config_without_rollouts_is_rejected(refused: Refused, tiny_rollouts: 
 
 
 def test_defaults_are_those_of_the_data_module() -> None:
-    fit = inspect.signature(PreferenceDataModule).parameters
+    fit = {**inspect.signature(TrainingDataModule).parameters, **inspect.signature(PreferenceDataModule).parameters}
     inputs = FitInputs(*(fit[name].default for name in ("source", "rollouts")))  # both without a default
     assert asdict(inputs) == {field.name: fit[field.name].default for field in fields(FitInputs)} | {
         "pairing": asdict(fit["pairing"].default)
