@@ -17,9 +17,13 @@ from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import Batch, Step
 from guardreasoner.model.log_probs import CompletionLogps, sequence_logps
 from guardreasoner.model.packed_attention import SharedPrefix
+from guardreasoner.training.checkpoint import require_trained_weights, save_training_state
 from guardreasoner.training.losses import Objective, dpo, hsdpo, margin, needs_reference
 from guardreasoner.training.reference import FrozenAdapter, FrozenCopy, Reference
 from guardreasoner.training.step import configure_optimizer, take_step
+
+_MARGIN_TOLERANCE = 1e-5
+"""Largest margin before the first step in float32, as a share of |log π| of the pair plus one nat per token."""
 
 
 class HSDPOModule(LightningModule):
@@ -71,13 +75,14 @@ class HSDPOModule(LightningModule):
         self.optimizer = optimizer
         self.warmup = warmup
         self.max_grad_norm = max_grad_norm
+        self.strict_loading = False  # frozen weights are not in a checkpoint; require_trained_weights checks the others
 
     def configure_model(self) -> None:
         """Load the weights."""
         self.backbone.load()
 
     def on_fit_start(self) -> None:
-        """Prepare the reference while the policy still equals the R-SFT model."""
+        """Prepare the reference from the R-SFT model, which the policy of a resumed run no longer is."""
         self._prepare_reference()
 
     def on_validation_start(self) -> None:
@@ -95,6 +100,14 @@ class HSDPOModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return optimizer and schedule."""
         return configure_optimizer(self, self.optimizer, self.warmup)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the trained weights only; the reference comes from the R-SFT folder again."""
+        save_training_state(self, checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check the weights of a checkpoint."""
+        require_trained_weights(self, checkpoint)
 
     def training_step(self, step: Step, index: int) -> None:
         """Update the weights once with a whole optimizer step."""
@@ -117,6 +130,8 @@ class HSDPOModule(LightningModule):
         logps = CompletionLogps(policy, batch.lengths, reference)
         chosen, rejected = (logps.select(batch.number == number) for number in (0, 1))
         weight = batch.weight[batch.number == 0]
+        if reference is not None:
+            self._require_zero_margin(chosen, rejected)
         preference = self.objective(chosen, rejected, self.beta)
         chosen_nll = -chosen.per_token
         per_pair = {
@@ -142,7 +157,29 @@ class HSDPOModule(LightningModule):
         if self.reference is None:
             self.reference = FrozenAdapter() if self.backbone.has_adapter else FrozenCopy()
         trainer: Any = self.trainer
-        self.reference.prepare(self.backbone, trainer.datamodule.examples(), trainer)
+        examples = trainer.datamodule.examples()
+        if not trainer.ckpt_path:
+            self.reference.prepare(self.backbone, examples, trainer)
+            return
+        initial = self.backbone.unloaded()
+        initial.load()
+        self.reference.prepare(initial.to(self.device).eval(), examples, trainer, self.backbone)
+
+    def _require_zero_margin(self, chosen: CompletionLogps, rejected: CompletionLogps) -> None:
+        """Require that policy and reference are the same model before the first step of a fresh run."""
+        is_first = (
+            self.trainer.state.fn == TrainerFn.FITTING and self.trainer.training and self.trainer.global_step == 0
+        )
+        if not is_first or self.trainer.ckpt_path or not (self.reference and self.reference.is_initial_policy):
+            return
+        gap = margin(chosen, rejected).abs()
+        scale = chosen.policy.abs() + rejected.policy.abs() + chosen.lengths + rejected.lengths
+        tolerance = _MARGIN_TOLERANCE if self.backbone.dtype == "float32" and not self.backbone.quantization else 0.05
+        if bool((gap > tolerance * scale).any()):
+            raise InputError(
+                f"step 0: the margin is {float(gap.max()):.3g} nats, expected 0: the reference is not the R-SFT model",
+                "delete the folder of stored reference values (model.reference.folder) and run again",
+            )
 
 
 def _require_three_arguments(objective: Objective) -> None:

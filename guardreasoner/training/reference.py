@@ -25,14 +25,24 @@ from guardreasoner.workflow.manifest import fingerprint
 class Reference(ABC):
     """Gives log π_ref of whole completions; prepared once, before the first training step."""
 
+    is_initial_policy = False
+    """Whether this is the policy before its first step, so that all margins must be 0 there."""
+
     @abstractmethod
-    def prepare(self, backbone: Backbone, examples: Sequence[Example], trainer: Trainer | None = None) -> None:
+    def prepare(
+        self,
+        backbone: Backbone,
+        examples: Sequence[Example],
+        trainer: Trainer | None = None,
+        policy: Backbone | None = None,
+    ) -> None:
         """Freeze the current state of the backbone.
 
         Args:
             backbone: the loaded R-SFT model before HS-DPO.
             examples: all examples whose reference will be requested.
             trainer: the trainer, whose processes share the work; None for a single process.
+            policy: the model that is trained, if it is another object than ``backbone``, as in a resumed run.
         """
 
     @abstractmethod
@@ -43,12 +53,21 @@ class Reference(ABC):
 class FrozenCopy(Reference):
     """A second set of weights: the simplest reference, at the price of its memory."""
 
+    is_initial_policy = True
+
     def __init__(self) -> None:
         self._copy: Backbone | None = None
 
-    def prepare(self, backbone: Backbone, examples: Sequence[Example], trainer: Trainer | None = None) -> None:
-        """Copy the network."""
-        self._copy = copy.deepcopy(backbone).eval().requires_grad_(False)
+    def prepare(
+        self,
+        backbone: Backbone,
+        examples: Sequence[Example],
+        trainer: Trainer | None = None,
+        policy: Backbone | None = None,
+    ) -> None:
+        """Copy the network, unless it is a copy already."""
+        frozen = copy.deepcopy(backbone) if policy is None else backbone
+        self._copy = frozen.eval().requires_grad_(False)
 
     @torch.no_grad()
     def sequence_logps(self, batch: Batch) -> Tensor:
@@ -66,17 +85,25 @@ class FrozenAdapter(Reference):
     """
 
     NAME = "reference"
+    is_initial_policy = True
 
     def __init__(self) -> None:
         self._backbone: Backbone | None = None
 
-    def prepare(self, backbone: Backbone, examples: Sequence[Example], trainer: Trainer | None = None) -> None:
+    def prepare(
+        self,
+        backbone: Backbone,
+        examples: Sequence[Example],
+        trainer: Trainer | None = None,
+        policy: Backbone | None = None,
+    ) -> None:
         """Copy the adapter's weights into a second adapter that is never trained.
 
         Raises:
             InputError: the model has no adapter.
         """
-        network = backbone.network
+        trained = policy or backbone
+        network = trained.network
         if not backbone.has_adapter:
             raise InputError(
                 "model.reference: FrozenAdapter needs a model with an adapter (LoRA), but this one trains all weights",
@@ -87,11 +114,11 @@ class FrozenAdapter(Reference):
         config.lora_dropout = 0.0  # its new layers start in training mode
         network.add_adapter(self.NAME, config)
         with torch.no_grad():
-            parameters = dict(network.named_parameters())
-            for name, parameter in parameters.items():
+            initial = dict(backbone.network.named_parameters())
+            for name, parameter in network.named_parameters():
                 if f".{self.NAME}." in name:
-                    parameter.copy_(parameters[name.replace(f".{self.NAME}.", ".default.")])
-        self._backbone = backbone
+                    parameter.copy_(initial[name.replace(f".{self.NAME}.", ".default.")])
+        self._backbone = trained
         self._select("default")
 
     @torch.no_grad()
@@ -123,6 +150,8 @@ class Precomputed(Reference):
         batch_size: examples per forward pass.
     """
 
+    is_initial_policy = True
+
     def __init__(self, folder: str = "logs/reference", batch_size: int = 16) -> None:
         if batch_size < 1:
             raise InputError(f"model.reference.batch_size must be at least 1, got {batch_size}")
@@ -131,7 +160,13 @@ class Precomputed(Reference):
         self._first: dict[str, int] = {}
         self._logps = torch.zeros(0, dtype=torch.float64)
 
-    def prepare(self, backbone: Backbone, examples: Sequence[Example], trainer: Trainer | None = None) -> None:
+    def prepare(
+        self,
+        backbone: Backbone,
+        examples: Sequence[Example],
+        trainer: Trainer | None = None,
+        policy: Backbone | None = None,
+    ) -> None:
         """Read the stored values, or compute and store them.
 
         Raises:

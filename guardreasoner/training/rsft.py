@@ -1,6 +1,7 @@
 """Stage 1, R-SFT: learn to write the reasoning and then the verdicts (arXiv 2501.18492, section 3.2)."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -12,6 +13,12 @@ from guardreasoner.errors import InputError
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import Batch, Step
 from guardreasoner.model.packed_attention import SharedPrefix
+from guardreasoner.training.checkpoint import (
+    random_state_of,
+    require_trained_weights,
+    restore_random_state,
+    save_training_state,
+)
 from guardreasoner.training.step import configure_optimizer, take_step
 
 
@@ -52,6 +59,8 @@ class RSFTModule(LightningModule):
         self.warmup = warmup
         self.max_grad_norm = max_grad_norm
         self.optimizer_state = optimizer_state
+        self.strict_loading = False  # frozen weights are not in a checkpoint; require_trained_weights checks the others
+        self._random_state: dict[str, Tensor] | None = None
 
     def configure_model(self) -> None:
         """Load the weights in training mode; ``from_pretrained`` returns evaluation mode, without dropout."""
@@ -70,6 +79,20 @@ class RSFTModule(LightningModule):
     def on_train_start(self) -> None:
         """Return to training mode, because Lightning keeps the evaluation mode of a validation before training."""
         self.backbone.train()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the trained weights and the random state."""
+        save_training_state(self, checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check the weights of a checkpoint and keep its random state for the first training batch."""
+        require_trained_weights(self, checkpoint)
+        self._random_state = random_state_of(self, checkpoint)
+
+    def on_train_batch_start(self, batch: Any, index: int) -> None:
+        """Restore the random state of a resumed run, once."""
+        restore_random_state(self._random_state)
+        self._random_state = None
 
     def training_step(self, step: Step, index: int) -> None:
         """Update the weights once with a whole optimizer step."""

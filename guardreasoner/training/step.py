@@ -13,6 +13,7 @@ from transformers import get_cosine_schedule_with_warmup
 from guardreasoner.errors import InputError
 from guardreasoner.model.batch import Batch, Step
 from guardreasoner.model.packed_attention import SharedPrefix
+from guardreasoner.training.training_data import TrainingDataModule
 
 LossFunction = Callable[[Batch, SharedPrefix | None], Mapping[str, Tensor]]
 """Return a micro-batch's contribution to each logged value, "loss" among them; the shared prefix may be given."""
@@ -78,12 +79,24 @@ def configure_optimizer(module: Any, optimizer: Callable[[Any], Optimizer], warm
         warmup: share of the steps with a linear increase at the start; 0 in the paper.
     """
     configured = optimizer([p for p in module.parameters() if p.requires_grad])
-    total = module.trainer.estimated_stepping_batches
-    if total == float("inf"):
-        raise InputError(f"trainer.max_epochs must be 1, got {module.trainer.max_epochs}", "set data.epochs instead")
-    total = int(total)
+    total = planned_steps(module.trainer)
     schedule = get_cosine_schedule_with_warmup(configured, int(warmup * total), total)
     return {"optimizer": configured, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def planned_steps(trainer: Any) -> int:
+    """Return the number of optimizer steps of a run, limited by the trainer's options.
+
+    ``trainer.estimated_stepping_batches`` must not be used: it builds the training loader before a checkpoint is
+    restored, so that a resumed run would start again with the first examples.
+    """
+    if not isinstance(trainer.datamodule, TrainingDataModule):
+        return int(trainer.estimated_stepping_batches)
+    total = trainer.datamodule.total_steps
+    limit = trainer.limit_train_batches
+    if limit is not None:
+        total = min(total, limit) if isinstance(limit, int) else int(total * limit)
+    return total if trainer.max_steps == -1 else min(total, trainer.max_steps)
 
 
 def _without_sync(module: Any, wanted: bool) -> Any:

@@ -222,11 +222,15 @@ class TrainingDataModule(LightningDataModule, ABC):
             raise InputError(f"{name}: all {count} are longer than data.max_length {self.max_length}")
         log.info(f"{name}: {too_long} of {count} are longer than {self.max_length} tokens, left out")
 
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of this run."""
+        return len(self._sampler())
+
     def train_dataloader(self) -> StepLoader:
         """Return the loader of optimizer steps."""
-        lengths = self.train.lengths if isinstance(self.train, ExampleStore) else [e.length for e in self.train]
-        sampler = StepSampler(lengths, self.batch_size, self.epochs, self.start_epoch, self.seed, self.bucket_steps)
-        return step_loader(self.train, sampler, self._trainer, self._collator(self.micro_batch_size or self.batch_size))
+        collator = self._collator(self.micro_batch_size or self.batch_size)
+        return step_loader(self.train, self._sampler(), self._trainer, collator)
 
     def val_dataloader(self) -> DataLoader:
         """Return the loader of the held-out examples."""
@@ -237,6 +241,10 @@ class TrainingDataModule(LightningDataModule, ABC):
     def prompt_tokenizer(self) -> PromptTokenizer:
         """Tokenizer of the model that is trained, so that data and model use the same ids."""
         return self._inspection_tokenizer or prompt_tokenizer_of(self._trainer)
+
+    def _sampler(self) -> StepSampler:
+        lengths = self.train.lengths if isinstance(self.train, ExampleStore) else [e.length for e in self.train]
+        return StepSampler(lengths, self.batch_size, self.epochs, self.start_epoch, self.seed, self.bucket_steps)
 
     def _collator(self, size: int) -> StepCollator:
         return StepCollator(self.prompt_tokenizer.padding, size, self._layout(), tokens=self.micro_batch_tokens)
