@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ class HSDPOModule(LightningModule):
         self,
         backbone: Backbone,
         reference: Reference | None = None,
-        objective: Objective = dpo,
+        objective: Callable[..., Any] = dpo,
         beta: float = 0.01,
         sft_coef: float = 2.0,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(
@@ -132,7 +133,7 @@ class HSDPOModule(LightningModule):
         weight = batch.weight[batch.number == 0]
         if reference is not None:
             self._require_zero_margin(chosen, rejected)
-        preference = self.objective(chosen, rejected, self.beta)
+        preference = self._preference(chosen, rejected)
         chosen_nll = -chosen.per_token
         per_pair = {
             "loss": hsdpo(preference, weight, chosen_nll, self.sft_coef),
@@ -148,6 +149,16 @@ class HSDPOModule(LightningModule):
             per_pair["reward_rejected"] = self.beta * rejected.log_ratio
         per_pair |= {"margin": gap, "preferred": (gap > 0).to(gap)}
         return {name: value.sum() / pairs for name, value in per_pair.items()}
+
+    def _preference(self, chosen: CompletionLogps, rejected: CompletionLogps) -> Tensor:
+        preference = self.objective(chosen, rejected, self.beta)
+        if not isinstance(preference, Tensor) or preference.shape != chosen.policy.shape:
+            shape = tuple(preference.shape) if isinstance(preference, Tensor) else type(preference).__name__
+            raise InputError(
+                f"model.objective: {_name(self.objective)} returned {shape}, expected the loss of each pair, "
+                f"{tuple(chosen.policy.shape)}"
+            )
+        return preference
 
     def _prepare_reference(self) -> None:
         self.backbone.eval()
@@ -187,7 +198,10 @@ def _require_three_arguments(objective: Objective) -> None:
         inspect.signature(objective).bind(None, None, 0.0)
     except TypeError:
         raise InputError(
-            f"model.objective: {getattr(objective, '__name__', objective)}: expected a function of "
-            "(chosen, rejected, beta)",
+            f"model.objective: {_name(objective)}: expected a function of (chosen, rejected, beta)",
             "see guardreasoner.training.losses for examples",
         ) from None
+
+
+def _name(objective: Objective) -> str:
+    return str(getattr(objective, "__name__", objective))

@@ -238,3 +238,8 @@ def test_reference_free_objectives_prepare_no_reference(objective: Any, tiny_bas
 def test_an_objective_with_the_wrong_arguments_is_refused(tiny_base: Path) -> None:
     with pytest.raises(InputError, match=r"model\.objective: .*expected a function of \(chosen, rejected, beta\)"):
         HSDPOModule(load(tiny_base), objective=lambda margin, beta: margin)  # type: ignore[arg-type, misc]
+
+
+def test_an_objective_that_returns_the_wrong_shape_is_refused(tiny_base: Path, tiny_rollouts: Path) -> None:
+    with pytest.raises(InputError, match=r"returned \(\), expected the loss of each pair, \(\d+,\)"):
+        fitted(load(tiny_base), data(tiny_rollouts), objective=lambda chosen, rejected, beta: chosen.policy.mean())
