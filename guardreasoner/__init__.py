@@ -21,5 +21,8 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(public_names()[name]), name)
 
 
+__all__ = list(public_names())
+
+
 def __dir__() -> list[str]:
     return sorted([*globals(), *public_names()])

@@ -32,8 +32,10 @@ MOVED: dict[str, str] = {
     "backbone": "model.backbone",
     "callbacks.ScoreFigures": "callbacks.ScorePlots",
     "callbacks.figures": "callbacks.tensorboard",
+    "callbacks.hard_samples": "callbacks.hard_sample_accuracy",
     "callbacks.score_figures": "callbacks.score_plots",
     "callbacks.score_figures.ScoreFigures": "callbacks.score_plots.ScorePlots",
+    "callbacks.texts": "callbacks.sample_texts",
     "commands": "cli.commands",
     "comparison": "evaluation.comparison",
     "conclusions": "evaluation.conclusions",
@@ -46,6 +48,8 @@ MOVED: dict[str, str] = {
     "data.reasoning": "training.reasoning_data",
     "data.training": "training.training_data",
     "data.training.Subject": "training.training_data.TrainingItem",
+    "diagnosis.ids": "diagnosis.id_checks",
+    "diagnosis.targets": "diagnosis.target_checks",
     "encoder": "model.prompt_tokenizer",
     "encoder.Encoder": "model.prompt_tokenizer.PromptTokenizer",
     "example_store": "training.example_store",
@@ -65,6 +69,8 @@ MOVED: dict[str, str] = {
     "journal.Journal": "generators.rollout_log.RolloutLog",
     "lineage": "workflow.lineage",
     "manifest": "workflow.manifest",
+    "mining.measures": "mining.metrics",
+    "mining.picking": "mining.selection",
     "mining.plots": "report.mining_plots",
     "misspelt": "cli.parse_errors",
     "model_folder": "model.loading",
@@ -91,21 +97,43 @@ MOVED: dict[str, str] = {
     "ratings": "review.ratings",
     "ratings.summary": "review.rating_summary",
     "reasoning_quality": "evaluation.reasoning_quality",
+    "reasoning_quality.Estimate": "evaluation.intervals.Estimate",
     "recipe": "workflow.recipe",
     "redaction": "workflow.redaction",
     "reference": "training.reference",
+    "report.comparisons": "report.comparison_tables",
+    "report.curves": "report.training_curves",
+    "report.drawing": "report.svg",
+    "report.explanation": "report.explanation_text",
+    "report.flipped": "report.flip_examples",
+    "report.mining_screen": "report.mining_tables",
+    "report.origin_sections": "report.lineage_sections",
+    "report.origins": "report.run_lineage",
+    "report.page": "report.doctor_page",
+    "report.plots": "report.diagnosis_plots",
+    "report.ratings": "report.rating_tables",
+    "report.reasoning": "report.reasoning_table",
+    "report.rendering": "report.page_template",
+    "report.run_page": "report.comparison_page",
+    "report.scores": "report.score_tables",
+    "report.tables": "report.table",
+    "report.verdict": "report.comparison_summary",
+    "review.cases": "review.items",
     "robustness": "evaluation.robustness",
     "sampling": "training.sampler",
     "scoring": "evaluation.scoring",
     "scoring.bootstrap": "evaluation.intervals",
     "scoring.figures": "evaluation.scoring.metrics",
+    "scoring.outcomes": "evaluation.scoring.labels",
     "scoring.plots": "report.score_plots",
     "scoring.shares": "evaluation.intervals",
+    "sources.embedded.cases": "sources.embedded.scenarios",
     "sources.together": "sources.concat",
     "sources.together.Together": "sources.concat.Concat",
     "splits": "sources.splits",
     "tokens": "model.batch",
     "validation": "sources.row_parser",
+    "validation.RowCheck": "sources.row_parser.RowParser",
 }
 """Modules, and objects that were also renamed, below ``guardreasoner``; the longest entry that fits decides."""
 
@@ -119,6 +147,14 @@ RENAMED_KEYS: dict[str, str] = {
     "pairs.reading": "parser",
 }
 """Config keys, or "owner.key" for one that is renamed only directly below its owner, and what the key is called now."""
+
+_CONFIG_KEYS = [(old, new) for old, new in RENAMED_KEYS.items() if not old.startswith("pairs.")]
+
+_NAMES_OF_USERS = {"keep", "labels", "label_map", "sources_by_model"}
+"""Keys of mappings whose keys and values are column names, labels and sources of the user's own."""
+
+_PATH_KEYS = {"output", "base", "checkpoints", "logs", "path", "file", "folder", "dir", "directory", "name"}
+"""Words of keys whose values are not class paths."""
 
 Warn = Callable[[str, str], None]
 
@@ -191,13 +227,19 @@ def current_config(value: Any, owner: str = "", warn: Warn = warn_once) -> Any:
         warn: called with each old name and what it is now.
     """
     if isinstance(value, dict):
-        return {
-            new: current_config(inner, _owner(str(new), owner), warn)
-            for new, inner in ((current_key(key, owner, warn), inner) for key, inner in value.items())
-        }
+        if owner in _NAMES_OF_USERS:
+            return value
+        config = {}
+        for key, inner in value.items():
+            if key == "init_args" and isinstance(inner, dict) and _is_foreign(value.get("class_path")):
+                config[key] = {name: current_config(one, str(name), warn) for name, one in inner.items()}
+            else:
+                new = current_key(key, owner, warn)
+                config[new] = current_config(inner, _owner(str(new), owner), warn)
+        return config
     if isinstance(value, list):
         return [current_config(inner, owner, warn) for inner in value]
-    return current_text(value, warn) if isinstance(value, str) else value
+    return current_text(value, owner, warn) if isinstance(value, str) else value
 
 
 def current_key(key: Any, owner: str = "", warn: Warn = warn_once) -> Any:
@@ -206,7 +248,9 @@ def current_key(key: Any, owner: str = "", warn: Warn = warn_once) -> Any:
         return key
     parts = key.removesuffix("+").split(".")
     for position, part in enumerate(parts):
-        new = RENAMED_KEYS.get(f"{owner}.{part}") or RENAMED_KEYS.get(part)
+        # A value that is parsed on its own, such as JSON after a flag, has no owner.
+        unowned = next((new for old, new in _CONFIG_KEYS if not owner and old.endswith(f".{part}")), None)
+        new = RENAMED_KEYS.get(f"{owner}.{part}") or RENAMED_KEYS.get(part) or unowned
         if new:
             warn(f"key {part!r}", repr(new))
             parts[position] = new
@@ -214,9 +258,15 @@ def current_key(key: Any, owner: str = "", warn: Warn = warn_once) -> Any:
     return ".".join(parts) + ("+" if key.endswith("+") else "")
 
 
-def current_text(text: str, warn: Warn = warn_once) -> str:
-    """Return a value with today's keys in its ``${…}``; one that is a name in this package as today's full path."""
-    if _PATH.fullmatch(text):
+def current_text(text: str, key: str = "", warn: Warn = warn_once) -> str:
+    """Return a value with today's keys in its ``${…}``; one that is a name in this package as today's full path.
+
+    Args:
+        text: the value.
+        key: key that it stands under; the value of one that holds a path is never a name.
+        warn: called with each old name and what it is now.
+    """
+    if _PATH.fullmatch(text) and (key == "class_path" or _PATH_KEYS.isdisjoint(key.split("_"))):
         new = current_path(text)
         if new != text and _is_defined(new):
             warn(text, short_path(new))
@@ -231,11 +281,14 @@ def current_argv(argv: Sequence[str], warn: Warn = warn_once) -> list[str]:
         argv: verb, then flags.
         warn: called with each old name and what it is now.
     """
-    current = list(argv[:1])
+    current, key = list(argv[:1]), ""
     for word in argv[1:]:
         flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
         name = f"--{current_key(flag[2:], argv[0], warn)}" if len(flag) > 2 else flag
-        current.append(f"{name}{equals}{current_text(value, warn)}")
+        is_flag = word.startswith("--")
+        key = name.rpartition(".")[2].lstrip("-") if is_flag else key
+        current.append(f"{name}{equals}{current_text(value, key, warn)}")
+        key = key if is_flag and not equals else ""
     return current
 
 
@@ -286,3 +339,8 @@ def _is_defined(path: str) -> bool:
 def _owner(key: str, owner: str) -> str:
     """Return what the keys below ``key`` belong to: ``init_args`` hides what has them."""
     return owner if key == "init_args" else key
+
+
+def _is_foreign(class_path: Any) -> bool:
+    """Return whether a class belongs to another package, whose arguments have names of their own."""
+    return isinstance(class_path, str) and not class_path.startswith(f"{_PACKAGE}.")

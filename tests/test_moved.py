@@ -179,6 +179,7 @@ def test_the_parser_and_the_stage_graph_read_old_names_alike(capsys: pytest.Capt
         (("--model", "guardreasoner.modules.hsdpo.HSDPModule"), "guardreasoner.HSDPOModule"),
         (("--data.source", "guardreasoner.sources.together.Togther"), "guardreasoner.Concat"),
         (("--model.objective", "guardreasoner.losses.dpo"), "guardreasoner.dpo"),
+        (("--model.objective", "simpo"), "guardreasoner.simpo"),
         (("--config", "mine.yaml"), "guardreasoner.FrozenCopy"),
     ],
 )
@@ -190,3 +191,28 @@ def test_the_nearest_name_is_given_for_an_unknown_one(
     error, hint = refused(*command("hsdpo", tiny_base, "--data.rollouts", f"[{tiny_rollouts}]", *argv)).splitlines()
     assert "cannot import guardreasoner." in error
     assert hint == f"hint: did you mean {near}?"
+
+
+def test_values_that_are_no_class_paths_stay() -> None:
+    config = {
+        "output": "guardreasoner.simpo",
+        "model": {"init_args": {"backbone": {"path": "guardreasoner.config"}}},
+        "data": {
+            "init_args": {"source": {"init_args": {"columns": {"labels": {"leave_out_held": "guardreasoner.Record"}}}}}
+        },
+    }
+    assert current_config(config) == config
+    argv = ["fit", "--output", "guardreasoner.simpo", "--recipe.base=guardreasoner.mine"]
+    assert current_argv(argv) == argv
+
+
+def test_arguments_of_a_users_class_keep_their_names() -> None:
+    source = {"class_path": "mine.Source", "init_args": {"leave_out_held": True, "words": {"a": 1}}}
+    assert current_config({"source": source}) == {"source": source}
+
+
+def test_a_value_that_is_parsed_on_its_own_has_old_keys() -> None:
+    assert current_config({"mines": {"a": ["x"]}}) == {"sources_by_model": {"a": ["x"]}}
+    assert current_config({"class_path": "guardreasoner.HSDPOModule", "init_args": {"preference": "f"}})[
+        "init_args"
+    ] == {"objective": "f"}

@@ -21,7 +21,11 @@ _UNKNOWN = (
     re.compile(r"does not accept (?:option|nested key) '(?P<key>[^']+)'"),
 )
 _NOT_USABLE = re.compile(r"(?:Problem with given class_path '|Expected a path but )(\w+(?:\.\w+)+)")
-_TELLING = ("No such file", "Unable to", "Problem with given class_path", "Expected", "Required", "required", "invalid")
+_NOT_CALLABLE = re.compile(r"expects a function or a callable class: .*Got value: (\w+(?:\.\w+)*)$")
+_TELLING = (
+    *("No such file", "Unable to", "Problem with given class_path", "Expected", "Required", "required", "invalid"),
+    "expects a function",
+)
 
 
 def accept_old_names() -> None:
@@ -60,7 +64,7 @@ def config_error(message: str, parser: Any, argv: Sequence[str]) -> InputError:
     telling = [line for word in _TELLING for line in plain if word in line and "NoneType" not in line]
     what = (telling[-1] if telling else plain[-1]).rstrip(":")
     name = ".".join(dict.fromkeys([*([key[1]] if key else []), *inner]))
-    if path := _NOT_USABLE.search(what):
+    if path := _NOT_USABLE.search(what) or _NOT_CALLABLE.search(what):
         return InputError(f"{name}: {_import_problem(path[1])}", _similar(path[1]))
     if "Problem with given class_path" in what:
         index = lines.index(what) if what in lines else -1
@@ -73,6 +77,8 @@ def config_error(message: str, parser: Any, argv: Sequence[str]) -> InputError:
 def _import_problem(path: str) -> str:
     """Return why the object of a dotted path cannot be used as a value."""
     module, _, name = path.rpartition(".")
+    if not module:
+        return f"cannot import {path}: expected a dotted path"
     try:
         imported = import_module(module)
     except Exception as error:  # a module may raise anything while it is imported
@@ -83,7 +89,8 @@ def _import_problem(path: str) -> str:
 
 
 def _similar(path: str) -> str | None:
-    near = similar_path(path) if path.startswith("guardreasoner.") else None
+    is_ours = path.startswith("guardreasoner.") or "." not in path
+    near = similar_path(path) if is_ours else None
     return f"did you mean {near}?" if near and near not in (path, short_path(path)) else None
 
 

@@ -108,5 +108,8 @@ def load_network(path: str, dtype: Any, quantization: str | None = None) -> Any:
 def _require_no_experts(path: str, config: Any) -> None:
     """Refuse mixture-of-experts models: their router needs a load-balancing loss that our objectives do not have."""
     text = config.get_text_config()
-    if any((getattr(text, name, None) or 0) > 1 for name in ("num_experts", "num_local_experts", "n_routed_experts")):
+    if any(
+        (getattr(text, name, None) or 0) > 1
+        for name in ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+    ):
         raise InputError(f"{path}: mixture-of-experts models ({text.model_type}) are not supported")

@@ -35,9 +35,9 @@ class CompletionLogps:
 
     @property
     def log_ratio(self) -> Tensor:
-        """(B,) log π(y | x) − log π_ref(y | x); raises ``ValueError`` without a reference."""
+        """(B,) log π(y | x) − log π_ref(y | x); raises ``InputError`` without a reference."""
         if self.reference is None:
-            raise ValueError("this objective needs reference log-probabilities")
+            raise InputError("model.objective: a reference-free objective has no log_ratio", "use policy or per_token")
         return self.policy - self.reference
 
     @property

@@ -175,11 +175,15 @@ class Precomputed(Reference):
         digest = sha256(fingerprint([backbone.weights_fingerprint(), backbone.dtype, backbone.quantization]).encode())
         digest.update(_FORMAT)
         lengths, starts, count = [], [], 0
+        self._first = {}
         for example in _each(examples):
             digest.update(repr((example.id, example.prompt, example.completions)).encode())
             lengths.append(example.length)
             starts.append(count)
-            self._first[_key(example.id, list(map(len, example.completions)))] = count
+            name = _key(example.id, list(map(len, example.completions)))
+            if name in self._first:
+                raise InputError(f"example {example.id!r} occurs twice with completions of the same lengths")
+            self._first[name] = count
             count += len(example.completions)
         key = digest.hexdigest()
         path = self.folder / f"{key[:32]}.safetensors"

@@ -290,6 +290,8 @@ class TrainingDataModule(LightningDataModule, ABC):
             return
         self._folder = Path(self.cache) / key[:32]
         with _locked(self._folder):  # another run or node may be at the same data
+            for leftover in self._folder.parent.glob(f".{self._folder.name}.*.partial"):
+                shutil.rmtree(leftover, ignore_errors=True)  # of a process that was killed
             try:
                 self._open(self._folder)
             except (OSError, ValueError, ArrowException):
@@ -311,7 +313,9 @@ class TrainingDataModule(LightningDataModule, ABC):
         self._open(folder)
 
     def _open(self, folder: Path) -> None:
-        json.loads((folder / _LOG_LINES).read_text(encoding="utf-8"))  # a damaged folder shows here
+        lines = json.loads((folder / _LOG_LINES).read_text(encoding="utf-8"))
+        if not isinstance(lines, list):
+            raise ValueError(f"{folder / _LOG_LINES}: expected a list")
         self.train, self.validation = (ExampleStore(folder / f"{split}.arrow") for split in ("train", "validation"))
         self._read_extra(folder)
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -216,11 +217,12 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     """Yield a new folder beside ``path`` and move it to ``path`` at the end; after an error ``path`` is unchanged.
 
     The old folder stays complete until the new one is. Two renames are needed, since a folder that is not empty cannot
-    be replaced in one; a process killed between them leaves the old folder as ``.NAME.PID.old`` beside ``path``.
+    be replaced in one; a process killed between them leaves the old folder as ``.NAME.TOKEN.old`` beside ``path``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial, old = (path.with_name(f".{path.name}.{os.getpid()}.{state}") for state in ("partial", "old"))
+    token = secrets.token_hex(4)  # not the process id, which a container gives to the next run too
+    partial, old = (path.with_name(f".{path.name}.{token}.{state}") for state in ("partial", "old"))
     partial.mkdir()
     try:
         yield partial

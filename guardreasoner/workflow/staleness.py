@@ -68,11 +68,15 @@ class StageState:
         if manifest.fingerprint == self.fingerprint:
             return True
         config = current_config(manifest.config, warn=ignore)
-        if config == manifest.config or not manifest.command:
+        if not manifest.command:
+            return False
+        # Version 0.1 also took values that happened to be the name of a folder for inputs.
+        inputs = {path: hashed for path, hashed in manifest.inputs.items() if path in self.inputs}
+        if config == manifest.config and inputs == manifest.inputs:
             return False
         # The config in a manifest has no secrets.
         now = _fingerprint(self.command.verb, without_secrets(self.command.config), self.inputs)
-        return _fingerprint(manifest.command[0], config, manifest.inputs) == now
+        return _fingerprint(manifest.command[0], config, inputs) == now
 
     def begin(self) -> None:
         """Write a mark beside the output, which distinguishes an unfinished output from the user's own files."""
@@ -187,21 +191,35 @@ def path_values(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
     A key says so if one of its words (between ``_``) is path, file, folder, dir or directory, or the plural of one, or
     if it is ``rollouts`` or ``optimizer_state``. ``train``, ``validation`` and ``test`` do if the text has a suffix or
-    is a pattern, since they also name data sets. The same rule holds for the arguments of user-defined classes.
+    is a pattern, since they also name data sets. An argument of a user-defined class also counts, whatever its key, if
+    it has a suffix and names an existing file.
 
     Args:
         config: a config, or the part of one below ``key``.
         key: dotted key of that part.
     """
     if isinstance(config, dict):
+        is_foreign = not str(config.get("class_path", "guardreasoner.")).startswith("guardreasoner.")
         for name, inner in config.items():
-            if name not in _NEVER_INPUTS:
-                yield from path_values(inner, f"{key}.{name}" if key else str(name))
+            if name in _NEVER_INPUTS:
+                continue
+            if is_foreign and name == "init_args":
+                yield from _existing_files(inner, f"{key}.{name}")
+            yield from path_values(inner, f"{key}.{name}" if key else str(name))
     elif isinstance(config, list):
         for inner in config:
             yield from path_values(inner, key)
     elif isinstance(config, str) and config and "\0" not in config and _is_path(key.rpartition(".")[2], config):
         yield key, config
+
+
+def _existing_files(arguments: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Yield the arguments of a user's class that name an existing file, whatever their key."""
+    if isinstance(arguments, dict):
+        for name, text in arguments.items():
+            is_file = isinstance(text, str) and Path(text).suffix and "\0" not in text and os.path.isfile(text)
+            if is_file and not _is_path(str(name), text):
+                yield f"{key}.{name}", text
 
 
 def _is_path(name: str, text: str) -> bool:
