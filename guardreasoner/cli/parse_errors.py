@@ -21,7 +21,9 @@ _UNKNOWN = (
     re.compile(r"does not accept (?:option|nested key) '(?P<key>[^']+)'"),
 )
 _NOT_USABLE = re.compile(r"(?:Problem with given class_path '|Expected a path but )(\w+(?:\.\w+)+)")
-_NOT_CALLABLE = re.compile(r"expects a function or a callable class: .*Got value: (\w+(?:\.\w+)*)$")
+_NOT_CALLABLE = re.compile(
+    r"(?:expects a function or a callable class: .*Got value|Expected a dot import path string): (\w+(?:\.\w+)*)$"
+)
 _TELLING = (
     *("No such file", "Unable to", "Problem with given class_path", "Expected", "Required", "required", "invalid"),
     "expects a function",
