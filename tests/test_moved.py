@@ -189,7 +189,7 @@ def test_the_nearest_name_is_given_for_an_unknown_one(
 ) -> None:
     Path("mine.yaml").write_text("model: {init_args: {reference: {class_path: guardreasoner.reference.FrozenCopi}}}")
     error, hint = refused(*command("hsdpo", tiny_base, "--data.rollouts", f"[{tiny_rollouts}]", *argv)).splitlines()
-    assert "cannot import guardreasoner." in error
+    assert "cannot import " in error
     assert hint == f"hint: did you mean {near}?"
 
 
