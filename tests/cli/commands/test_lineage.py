@@ -1,6 +1,7 @@
 """The verb ``lineage``: the tree, the state of each node, and the exit code."""
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from guardreasoner.cli.main import main
 from guardreasoner.workflow.config import Command
-from guardreasoner.workflow.manifest import Manifest, content_hash
+from guardreasoner.workflow.manifest import Manifest, content_hash, manifest_path
 from guardreasoner.workflow.staleness import StageState
 from tests.support.output_files import rollouts
 
@@ -271,3 +272,37 @@ def test_lineage_imports_no_torch() -> None:
     code = "import sys; from guardreasoner.cli.main import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, "lineage", "made/hsdpo"], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
+
+
+CONFIG = Path(__file__).parents[3] / "configs" / "base.yaml"
+SMALL = """
+recipe: {vocabulary: 320}
+hidden_size: 16
+intermediate_size: 24
+layers: 1
+heads: 2
+kv_heads: 1
+data: {init_args: {source: tests.support.tiny.TinySource}}
+"""
+
+
+def test_a_real_command_records_its_config_and_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text(SMALL)
+    try:
+        assert main(["base-model", "--config", str(CONFIG), "--config", "small.yaml"]) == 0
+    finally:
+        logging.getLogger("guardreasoner").handlers.clear()
+    manifest = Manifest.read("checkpoints/base")
+    assert manifest is not None
+    assert manifest_path("checkpoints/base").is_file()
+    assert manifest.config is not None
+    assert (manifest.config["hidden_size"], manifest.config["vocabulary"]) == (16, 320)
+    capsys.readouterr()
+    assert main(["lineage", "checkpoints/base"]) == 0
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0].startswith("checkpoints/base  unchanged  base-model; ")
+    assert lines[0].endswith("; seed 0")
+    assert lines[1] == "└── tests.support.tiny.TinySource  unchanged  code"
