@@ -61,7 +61,9 @@ class TimedReference(Precomputed):
 class TRLReduction(HSDPOModule):
     """HS-DPO with TRL's reduction: the SFT loss is a token mean over the micro-batch instead of a mean over pairs."""
 
-    def _contributions(self, batch: Batch, pairs: int, prefix: SharedPrefix | None = None) -> dict[str, Tensor]:
+    def _contributions(
+        self, batch: Batch, pairs: int, prefix: SharedPrefix | None = None, is_first_step: bool = False
+    ) -> dict[str, Tensor]:
         values = self.backbone.completion_logps(batch, prefix)
         policy = sequence_logps(values, batch.sequence, batch.sequences)
         assert self.reference is not None

@@ -112,7 +112,12 @@ class HSDPOModule(LightningModule):
 
     def training_step(self, step: Step, index: int) -> None:
         """Update the weights once with a whole optimizer step."""
-        values = take_step(self, step, lambda batch, prefix: self._contributions(batch, step.examples, prefix))
+        is_first_step = self.trainer.global_step == 0 and not self.trainer.ckpt_path
+
+        def loss_function(batch: Batch, prefix: SharedPrefix | None) -> dict[str, Tensor]:
+            return self._contributions(batch, step.examples, prefix, is_first_step)
+
+        values = take_step(self, step, loss_function)
         self.log("train/loss", values["loss"], prog_bar=True)
         self.log("train/margin", values["margin"], prog_bar=True)
         for name in sorted(values.keys() - {"loss", "margin"}):
@@ -124,14 +129,16 @@ class HSDPOModule(LightningModule):
             for name, value in self._contributions(batch, len(batch.ids)).items():
                 self.log(f"val/{name}", value, batch_size=len(batch.ids), prog_bar=name == "loss", sync_dist=True)
 
-    def _contributions(self, batch: Batch, pairs: int, prefix: SharedPrefix | None = None) -> dict[str, Tensor]:
+    def _contributions(
+        self, batch: Batch, pairs: int, prefix: SharedPrefix | None = None, is_first_step: bool = False
+    ) -> dict[str, Tensor]:
         """Return this micro-batch's contribution to each mean over ``pairs`` pairs."""
         policy = sequence_logps(self.backbone(batch, prefix), batch.sequence, batch.sequences)
         reference = self.reference.sequence_logps(batch).to(policy) if self.reference is not None else None
         logps = CompletionLogps(policy, batch.lengths, reference)
         chosen, rejected = (logps.select(batch.number == number) for number in (0, 1))
         weight = batch.weight[batch.number == 0]
-        if reference is not None:
+        if is_first_step and reference is not None:
             self._require_zero_margin(chosen, rejected)
         preference = self._preference(chosen, rejected)
         chosen_nll = -chosen.per_token
@@ -177,11 +184,8 @@ class HSDPOModule(LightningModule):
         self.reference.prepare(initial.to(self.device).eval(), examples, trainer, self.backbone)
 
     def _require_zero_margin(self, chosen: CompletionLogps, rejected: CompletionLogps) -> None:
-        """Require that policy and reference are the same model before the first step of a fresh run."""
-        is_first = (
-            self.trainer.state.fn == TrainerFn.FITTING and self.trainer.training and self.trainer.global_step == 0
-        )
-        if not is_first or self.trainer.ckpt_path or not (self.reference and self.reference.is_initial_policy):
+        """Require that policy and reference are the same model, as before the first step of a fresh run."""
+        if not (self.reference and self.reference.is_initial_policy):
             return
         gap = margin(chosen, rejected).abs()
         scale = chosen.policy.abs() + rejected.policy.abs() + chosen.lengths + rejected.lengths

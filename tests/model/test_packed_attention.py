@@ -23,9 +23,11 @@ from guardreasoner.model.packing import packed
 from guardreasoner.training.losses import dpo, hsdpo
 from guardreasoner.training.reasoning_data import ReasoningDataModule
 from guardreasoner.training.rsft import RSFTModule
-from tests.support.architectures import ARCHITECTURES, SHAPE, double
+from tests.support.architectures import ARCHITECTURES, SHAPE, double, folders
 from tests.support.micro_batches import micro_batches
 from tests.support.tiny import TinySource, quiet_trainer
+
+__all__ = ["folders"]  # a fixture
 
 
 def step(

@@ -255,11 +255,6 @@ class Overlapping(TinySource):
         return TinySource().records("train")[2:3] if split == "test" else []
 
 
-@pytest.fixture(autouse=True)
-def _here(workplace: Path) -> None:
-    """Work in a folder with the project's configs."""
-
-
 def fit_argv(rollouts: Path | str, *more: str) -> list[str]:
     """Return the command with the config of a fit on tiny data."""
     return ["pairs", "--config", "configs/hsdpo.yaml", *SOURCE, "--data.rollouts", f'["{rollouts}"]', *more]
@@ -279,6 +274,7 @@ def pairs_in(rows: list[dict[str, object]]) -> list[tuple[object, ...]]:
     return [(r["id"], r["weight"], r["chosen"]["index"], r["rejected"]["index"]) for r in rows]  # type: ignore[index]
 
 
+@pytest.mark.usefixtures("workplace")
 def test_the_pairs_equal_those_of_the_fit(tiny_base: Path, tmp_path: Path) -> None:
     source = TinySource()
     everything = write_rollouts(
@@ -298,6 +294,7 @@ def test_the_pairs_equal_those_of_the_fit(tiny_base: Path, tmp_path: Path) -> No
     )
 
 
+@pytest.mark.usefixtures("workplace")
 def test_a_record_of_the_fit_is_explained(
     tiny_rollouts: Path, capsys: pytest.CaptureFixture[str], refused: Refused
 ) -> None:
@@ -325,6 +322,7 @@ def test_a_record_of_the_fit_is_explained(
     assert "no record 'test/00'" in refused(*fit_argv(tiny_rollouts, "--explain", "test/00"))
 
 
+@pytest.mark.usefixtures("workplace")
 def test_a_config_without_rollouts_is_rejected(refused: Refused, tiny_rollouts: Path) -> None:
     assert "data.rollouts and data.source are missing" in refused(
         "pairs", "--config", "configs/rsft.yaml", "--out", "pairs.jsonl"
@@ -338,6 +336,7 @@ def test_a_config_without_rollouts_is_rejected(refused: Refused, tiny_rollouts: 
     assert not Path("pairs.jsonl").exists()
 
 
+@pytest.mark.usefixtures("workplace")
 def test_defaults_are_those_of_the_data_module() -> None:
     fit = {**inspect.signature(TrainingDataModule).parameters, **inspect.signature(PreferenceDataModule).parameters}
     inputs = FitInputs(*(fit[name].default for name in ("source", "rollouts")))  # both without a default
@@ -346,6 +345,7 @@ def test_defaults_are_those_of_the_data_module() -> None:
     }
 
 
+@pytest.mark.usefixtures("workplace")
 def test_reading_a_config_imports_no_torch() -> None:
     code = (
         "import sys; from guardreasoner.cli.commands._fit_inputs import inputs_of_fit\n"
