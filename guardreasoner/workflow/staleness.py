@@ -64,14 +64,13 @@ class StageState:
         return cls(command, _fingerprint(command.verb, command.config, inputs), inputs)
 
     def matches(self, manifest: Manifest) -> bool:
-        """Return whether a manifest has the same verb, config and inputs; one of version 0.1 may use old names."""
+        """Return whether a manifest has the same verb, config and inputs, whose names may be old ones."""
         if manifest.fingerprint == self.fingerprint:
             return True
         config = current_config(manifest.config, warn=ignore)
         if not manifest.command:
             return False
-        # Version 0.1 also took values that happened to be the name of a folder for inputs.
-        inputs = {path: hashed for path, hashed in manifest.inputs.items() if path in self.inputs}
+        inputs = {path: hashed for path, hashed in manifest.inputs.items() if not _was_guessed(path, config)}
         if config == manifest.config and inputs == manifest.inputs:
             return False
         # The config in a manifest has no secrets.
@@ -211,6 +210,24 @@ def path_values(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from path_values(inner, key)
     elif isinstance(config, str) and config and "\0" not in config and _is_path(key.rpartition(".")[2], config):
         yield key, config
+
+
+def _was_guessed(path: str, config: Any) -> bool:
+    """Return whether an input in an old manifest is a value such as ``accelerator: auto`` that is the name of a folder.
+
+    Every value of a config that happened to exist as a path used to count as an input.
+    """
+    is_value = path in set(_values(config)) and not Path(path).suffix
+    return is_value and path not in {text for _, text in path_values(config)}
+
+
+def _values(config: Any) -> Iterator[str]:
+    """Yield every text of a config."""
+    if isinstance(config, dict | list):
+        for inner in config.values() if isinstance(config, dict) else config:
+            yield from _values(inner)
+    elif isinstance(config, str):
+        yield config
 
 
 def _existing_files(arguments: Any, key: str) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from guardreasoner.workflow.config import resolve
+from guardreasoner.workflow.config import Command, resolve
 from guardreasoner.workflow.manifest import Manifest, fingerprint
 from guardreasoner.workflow.pipeline import prepare
 from guardreasoner.workflow.staleness import StageState, made_by_another, path_values, status
@@ -90,8 +90,8 @@ def test_an_unfinished_output_is_resumed(launcher: tuple[str, ...]) -> None:
     assert not Path("made/first.previous").exists()
 
 
-def as_of_version_0_1(artefact: str) -> None:
-    """Rewrite an artefact's manifest to what version 0.1 would have written."""
+def as_of_the_old_layout(artefact: str) -> None:
+    """Rewrite an artefact's manifest to what the version before the new layout would have written."""
     manifest = Manifest.read(artefact)
     assert manifest is not None
     assert manifest.config is not None
@@ -102,10 +102,10 @@ def as_of_version_0_1(artefact: str) -> None:
     replace(manifest, config=config, fingerprint=old).write(artefact)
 
 
-def test_outputs_of_version_0_1_are_up_to_date(launcher: tuple[str, ...]) -> None:
+def test_outputs_of_the_old_layout_are_up_to_date(launcher: tuple[str, ...]) -> None:
     change("configs/second.yaml", "some.Model", "guardreasoner.training.rsft.X")
     build(launcher)
-    as_of_version_0_1("made/second")
+    as_of_the_old_layout("made/second")
     second = load(launcher).stages["second"]
     assert status(second) is None
     assert not made_by_another(second)
@@ -174,3 +174,47 @@ def test_values_that_are_folder_names_are_not_inputs(verb: str, workplace: Path)
 )
 def test_keys_decide_what_is_a_path(config: dict[str, object], keys: list[str]) -> None:
     assert [key.rpartition(".")[2] for key, _ in path_values(config)] == keys
+
+
+def rewrite_inputs(artefact: str, **more: str) -> None:
+    """Add inputs to a manifest, as if the command had read them."""
+    manifest = Manifest.read(artefact)
+    assert manifest is not None
+    inputs = {**manifest.inputs, **more}
+    ignored = ("output", "auto_build", "recipe")
+    config = {key: value for key, value in (manifest.config or {}).items() if key not in ignored} | {"trainer": {}}
+    hashed = fingerprint({"verb": manifest.command[0], "config": config, "inputs": inputs})
+    replace(manifest, inputs=inputs, fingerprint=hashed).write(artefact)
+
+
+def test_a_guessed_input_of_an_old_manifest_does_not_count(launcher: tuple[str, ...]) -> None:
+    change("configs/second.yaml", "size: 1", "size: 1, mode: auto")
+    build(launcher)
+    second = load(launcher).stages["second"]
+    rewrite_inputs("made/second", auto="hash of a folder")
+    assert status(second) is None
+    rewrite_inputs("made/second", other="hash of a file that a pattern matched")
+    assert status(second) == "config changed"
+
+
+def test_a_file_that_a_pattern_no_longer_matches_makes_a_stage_stale(workplace: Path) -> None:
+    for name in ("a", "b"):
+        Path(f"{name}.jsonl").write_text("{}")
+    command = Command(("fit",), {"output": "made/out", "data": {"init_args": {"train": "*.jsonl"}}})
+    state = StageState.of(command)
+    state.begin()
+    Path("made/out").mkdir(parents=True)
+    state.finish()
+    assert status(command) is None
+    Path("b.jsonl").unlink()
+    assert status(command) == "config changed"
+
+
+def test_a_file_in_the_arguments_of_a_users_class_is_an_input(workplace: Path) -> None:
+    Path("rows.jsonl").write_text("{}")
+    Path("auto").mkdir()
+    arguments = {"corpus": "rows.jsonl", "mode": "auto", "other": "absent.jsonl"}
+    config = {"data": {"init_args": {"source": {"class_path": "mine.Source", "init_args": arguments}}}}
+    assert list(StageState.of(Command(("fit",), config)).inputs) == ["rows.jsonl"]
+    config["data"]["init_args"]["source"]["class_path"] = "guardreasoner.sources.files.Files"
+    assert list(StageState.of(Command(("fit",), config)).inputs) == []
