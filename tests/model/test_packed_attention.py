@@ -10,9 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-)
+from transformers import AutoModelForCausalLM, Olmo2Config
 
 from guardreasoner.errors import InputError
 from guardreasoner.model.backbone import Backbone
@@ -179,3 +177,15 @@ def test_compiled_layers_give_the_same_loss_and_gradients(folders: Callable[[str
     for name, gradient in results[0][1].items():
         torch.testing.assert_close(results[1][1][name], gradient, rtol=1e-4, atol=1e-5)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+
+
+def test_a_family_that_is_not_tested_takes_plain_rows(tiny_base: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_base, tmp_path / "olmo2"))
+    AutoModelForCausalLM.from_config(Olmo2Config(**SHAPE, pad_token_id=0)).save_pretrained(folder)
+    backbone = Backbone(str(folder))
+    backbone.load()
+    assert not backbone.supports_packing
+    example = Example("a", (3, 9, 4), ((4, 5, 6), (7, 8)))
+    assert backbone(two_row([example], 0)).shape == (5,)
+    with pytest.raises(InputError, match="does not support packed rows"):
+        backbone(packed([example], 0))

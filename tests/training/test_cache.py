@@ -278,3 +278,15 @@ def test_a_source_that_cannot_say_what_it_gives_is_read_each_time(start: Start) 
             data = start(source=source, benchmarks=benchmarks)
             assert (start.texts > 0, len(data.train)) == (True, 24)
     assert not Path("kept").exists()
+
+
+def test_what_a_killed_run_left_is_removed(start: Start) -> None:
+    start()
+    (folder,) = kept()
+    leftover = Path("kept", f".{folder}.0123abcd.partial")
+    leftover.mkdir()
+    (leftover / "train.arrow").write_text("half")
+    start()
+    assert start.texts == 0
+    assert not leftover.exists()
+    assert kept() == {folder}

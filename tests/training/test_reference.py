@@ -205,3 +205,10 @@ def test_nothing_is_stored_of_a_broken_model(tiny_base: Path, tmp_path: Path) ->
     with pytest.raises(InputError, match="not a finite number"):
         prepared("stored", backbone, tmp_path)
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_two_examples_that_cannot_be_told_apart_are_refused(tiny_base: Path, tmp_path: Path) -> None:
+    backbone = load(tiny_base)
+    example = examples(backbone.prompt_tokenizer, 1)[0]
+    with pytest.raises(InputError, match="occurs twice"):
+        Precomputed(str(tmp_path / "stored")).prepare(backbone, [example, example])

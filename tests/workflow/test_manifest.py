@@ -163,3 +163,12 @@ def test_an_error_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
         write_half()
     assert [path.name for path in target.iterdir()] == ["old.txt"]
     assert os.listdir(tmp_path) == ["model"]
+
+
+def test_a_folder_that_a_killed_process_of_the_same_id_left_does_no_harm(tmp_path: Path) -> None:
+    unfinished = [replacing_folder(tmp_path / "made") for _ in range(2)]
+    for process in unfinished:
+        process.__enter__()  # the process dies here; the next one has its id
+    with replacing_folder(tmp_path / "made") as folder:
+        (folder / "file").write_text("whole")
+    assert (tmp_path / "made" / "file").read_text() == "whole"
