@@ -1,4 +1,4 @@
-"""Names that have changed: public short names to full paths, and the names of 0.1 to those of today.
+"""Public short names and renamed names: maps both to current full paths.
 
 Old names work for one more release, each with one warning line, in config files, flags and Python imports. To end
 that, empty ``MOVED`` and ``RENAMED_KEYS``.
@@ -135,7 +135,7 @@ MOVED: dict[str, str] = {
     "validation": "sources.row_parser",
     "validation.RowCheck": "sources.row_parser.RowParser",
 }
-"""Modules, and objects that were also renamed, below ``guardreasoner``; the longest entry that fits decides."""
+"""New path by old path, both below ``guardreasoner``: modules, and renamed objects. The longest match applies."""
 
 RENAMED_KEYS: dict[str, str] = {
     "leave_out_held": "skip_contaminated",
@@ -146,7 +146,7 @@ RENAMED_KEYS: dict[str, str] = {
     "pairs.mines": "sources_by_model",  # flags of the verb ``pairs``
     "pairs.reading": "parser",
 }
-"""Config keys, or "owner.key" for one that is renamed only directly below its owner, and what the key is called now."""
+"""New name by old key, or by "owner.key" for a key that is renamed only directly below its owner."""
 
 _CONFIG_KEYS = [(old, new) for old, new in RENAMED_KEYS.items() if not old.startswith("pairs.")]
 
@@ -171,7 +171,7 @@ def public_names() -> dict[str, str]:
 
 
 def current_path(path: str) -> str:
-    """Return today's dotted path of a module or object of this package; any other text as it is."""
+    """Return the current dotted path of a module or object of this package; return any other text unchanged."""
     parts = path.split(".")
     if parts[0] == _PACKAGE:
         for end in range(len(parts), 1, -1):
@@ -181,7 +181,7 @@ def current_path(path: str) -> str:
 
 
 def full_path(path: str) -> str:
-    """Return ``guardreasoner.training.hsdpo.HSDPOModule`` for ``guardreasoner.HSDPOModule``, for any name ever used."""
+    """Return the current full path of an object: that of ``HSDPOModule`` for ``guardreasoner.HSDPOModule``."""
     path = current_path(path)
     package, _, name = path.partition(".")
     module = public_names().get(name) if package == _PACKAGE else None
@@ -189,13 +189,13 @@ def full_path(path: str) -> str:
 
 
 def short_path(path: str) -> str:
-    """Return the public name of an object where it has one, else its path."""
+    """Return the public name of an object if it has one, else its path."""
     package, _, name = path.rpartition(".")
     return f"{_PACKAGE}.{name}" if public_names().get(name) in (package, f"{package}.{name}") else path
 
 
 def similar_path(path: str) -> str | None:
-    """Return the known object, by its public name if it has one, whose last name is most like that of ``path``."""
+    """Return the path of the known object whose name is most similar to that of ``path``; None if none is similar."""
     known = {name: f"{_PACKAGE}.{name}" for name in public_names()}
     for old, new in MOVED.items():
         known.setdefault(old.rpartition(".")[2], short_path(f"{_PACKAGE}.{new}"))
@@ -205,7 +205,7 @@ def similar_path(path: str) -> str | None:
 
 
 def warn_once(old: str, new: str, where: str = "") -> None:
-    """Print one line for an old name, the first time that it is met in this process."""
+    """Print one line for an old name, once per process."""
     if old not in _warned:
         _warned.add(old)
         print(f"warning: {where}{old} is now {new}; the old name works until the next release", file=sys.stderr)
@@ -215,16 +215,16 @@ _warned: set[str] = set()
 
 
 def ignore(old: str, new: str) -> None:
-    """Print nothing: for old names in what an earlier version wrote, which nobody has to change."""
+    """Print nothing; for old names in files that an earlier version wrote."""
 
 
 def current_config(value: Any, owner: str = "", warn: Warn = warn_once) -> Any:
-    """Return a config, or a part of one, with today's keys and full paths of this package's classes.
+    """Return a config, or a part of one, with current keys and full paths of this package's classes.
 
     Args:
-        value: mappings, lists and scalars, as YAML holds them.
-        owner: key that the value stands under.
-        warn: called with each old name and what it is now.
+        value: mappings, lists and scalars of a YAML file.
+        owner: key of the value.
+        warn: called with each old name and its current name.
     """
     if isinstance(value, dict):
         if owner in _NAMES_OF_USERS:
@@ -243,7 +243,7 @@ def current_config(value: Any, owner: str = "", warn: Warn = warn_once) -> Any:
 
 
 def current_key(key: Any, owner: str = "", warn: Warn = warn_once) -> Any:
-    """Return today's name of a key; a dotted one may end in ``+``, as in ``data.pairing.mines+``."""
+    """Return the current name of a key; it may be dotted and end in ``+``, as in ``data.pairing.mines+``."""
     if not isinstance(key, str):
         return key
     parts = key.removesuffix("+").split(".")
@@ -259,12 +259,12 @@ def current_key(key: Any, owner: str = "", warn: Warn = warn_once) -> Any:
 
 
 def current_text(text: str, key: str = "", warn: Warn = warn_once) -> str:
-    """Return a value with today's keys in its ``${…}``; one that is a name in this package as today's full path.
+    """Return a text with current keys in its ``${…}``, or the current full path of a class of this package.
 
     Args:
         text: the value.
-        key: key that it stands under; the value of one that holds a path is never a name.
-        warn: called with each old name and what it is now.
+        key: key of the value; values of keys for paths are never class paths.
+        warn: called with each old name and its current name.
     """
     if _PATH.fullmatch(text) and (key == "class_path" or _PATH_KEYS.isdisjoint(key.split("_"))):
         new = current_path(text)
@@ -275,11 +275,11 @@ def current_text(text: str, key: str = "", warn: Warn = warn_once) -> str:
 
 
 def current_argv(argv: Sequence[str], warn: Warn = warn_once) -> list[str]:
-    """Return a command line with today's flags and full paths.
+    """Return a command line with current flags and full paths.
 
     Args:
         argv: verb, then flags.
-        warn: called with each old name and what it is now.
+        warn: called with each old name and its current name.
     """
     current, key = list(argv[:1]), ""
     for word in argv[1:]:
@@ -293,20 +293,20 @@ def current_argv(argv: Sequence[str], warn: Warn = warn_once) -> list[str]:
 
 
 class MovedModules(MetaPathFinder, Loader):
-    """Import a module by its old name: an empty module that takes its attributes, when asked, from the new places."""
+    """Import a module by its old name, as an empty module that looks its attributes up in the new modules."""
 
     def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Return a spec for an old module, or for a package that held some."""
+        """Return a spec for an old module, or for a former package of old modules."""
         if not fullname.startswith(f"{_PACKAGE}."):
             return None
-        held_modules = any(f"{_PACKAGE}.{old}".startswith(f"{fullname}.") for old in MOVED)
+        is_package_of_old = any(f"{_PACKAGE}.{old}".startswith(f"{fullname}.") for old in MOVED)
         new = current_path(fullname)
-        return (
-            ModuleSpec(fullname, self, is_package=True) if held_modules or (new != fullname and _exists(new)) else None
-        )
+        if is_package_of_old or (new != fullname and _exists(new)):
+            return ModuleSpec(fullname, self, is_package=True)
+        return None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Warn, and look attributes up where they are now."""
+        """Warn, and make the module look its attributes up in the new modules."""
         old = module.__name__
         if (new := current_path(old)) != old:
             warnings.warn(f"{old} is now {new}; import from there", FutureWarning, stacklevel=2)
@@ -329,7 +329,7 @@ def _exists(module: str) -> bool:
 
 
 def _is_defined(path: str) -> bool:
-    """Return whether a module's file, or the public names, mention what a dotted path ends in; nothing is imported."""
+    """Return whether the file of a module mentions the last name of a dotted path; nothing is imported."""
     module, _, name = full_path(path).rpartition(".")
     file = _FOLDER.joinpath(*module.split(".")[1:])
     files = [file for file in (file.with_suffix(".py"), file / "__init__.py") if file.is_file()]
@@ -337,10 +337,10 @@ def _is_defined(path: str) -> bool:
 
 
 def _owner(key: str, owner: str) -> str:
-    """Return what the keys below ``key`` belong to: ``init_args`` hides what has them."""
+    """Return the owner of the keys below ``key``; keys in ``init_args`` belong to the owner of the class."""
     return owner if key == "init_args" else key
 
 
 def _is_foreign(class_path: Any) -> bool:
-    """Return whether a class belongs to another package, whose arguments have names of their own."""
+    """Return whether a class belongs to another package; the names of its arguments are its own."""
     return isinstance(class_path, str) and not class_path.startswith(f"{_PACKAGE}.")
