@@ -111,7 +111,7 @@ class HSDPOModule(LightningModule):
         require_trained_weights(self, checkpoint)
 
     def training_step(self, step: Step, index: int) -> None:
-        """Update the weights once with a whole optimizer step."""
+        """Run one optimizer step: all its micro-batches forward and backward, then one update."""
         is_first_step = self.trainer.global_step == 0 and not self.trainer.ckpt_path
 
         def loss_function(batch: Batch, prefix: SharedPrefix | None) -> dict[str, Tensor]:

@@ -95,7 +95,7 @@ class RSFTModule(LightningModule):
         self._random_state = None
 
     def training_step(self, step: Step, index: int) -> None:
-        """Update the weights once with a whole optimizer step."""
+        """Run one optimizer step: all its micro-batches forward and backward, then one update."""
         values = take_step(self, step, lambda batch, prefix: {"loss": self._nll_sum(batch, prefix) / step.tokens})
         self.log("train/loss", values["loss"], prog_bar=True)
         self.log("train/sft_loss", values["loss"])

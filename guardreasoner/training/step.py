@@ -85,7 +85,7 @@ def configure_optimizer(module: Any, optimizer: Callable[[Any], Optimizer], warm
 
 
 def planned_steps(trainer: Any) -> int:
-    """Return the number of optimizer steps of a run, limited by the trainer's options.
+    """Return the number of optimizer steps of a run, at most ``max_steps`` and ``limit_train_batches``.
 
     ``trainer.estimated_stepping_batches`` must not be used: it builds the training loader before a checkpoint is
     restored, so that a resumed run would start again with the first examples.

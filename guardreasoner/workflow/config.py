@@ -36,7 +36,7 @@ class Command:
 
     @property
     def verb(self) -> str:
-        """The verb."""
+        """First argument of the command, such as ``fit``."""
         return self.argv[0]
 
     @property

@@ -18,7 +18,7 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A subject and its four acts.
+    """A subject with four acts: a harmful, a safe, a harmless but alarming and a dual-use one.
 
     Args:
         name: one word, part of record ids.
