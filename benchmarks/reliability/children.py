@@ -6,6 +6,7 @@ has registered. This process must not have used torch's threads before.
 """
 
 import atexit
+import ctypes
 import importlib
 import os
 import select
@@ -140,6 +141,7 @@ def start(
         return child
     code = 70
     try:
+        end_with_parent()
         os.setsid()
         os.close(pipe)
         output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -187,7 +189,17 @@ def _run(argv: list[str], prepare: Callable[[Report], None], report: Report) -> 
         return exit_.code if isinstance(exit_.code, int) else 0 if exit_.code is None else 1
 
 
+def end_with_parent() -> None:
+    """Make Linux kill this process when its parent ends, so that a killed campaign leaves no run behind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+_PR_SET_PDEATHSIG = 1
+
+
 def last_line(log: Path) -> str:
-    """Return the last line of a log that is not empty, and what a traceback in it says."""
+    """Return the last line of a log that starts with "error:", or else its last line."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.exists() else []
-    return lines[-1] if lines else "(no output)"
+    errors = [line for line in lines if line.startswith("error:")]
+    return (errors or lines or ["(no output)"])[-1]

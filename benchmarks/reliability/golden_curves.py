@@ -33,8 +33,12 @@ def _repeat(folder: Path, variables: dict[str, str]) -> Outcome:
         return Outcome(failure=f"exit code {done.returncode}: {done.stderr.strip()[-200:]}")
     curves = {stage: json.loads((folder / f"{stage}.json").read_text()) for stage in golden.STAGES}
     lines = [f"{name}: {line}" for name in curves for line in golden.differences(curves[name], golden.stored(name))]
-    largest = max(golden.largest_relative_difference(curves[name], golden.stored(name)) for name in curves)
-    return Outcome(len(curves), "; ".join(lines) or None, f"largest relative difference {largest:.1e}")
+    parts = [
+        f"{stage} {name.removeprefix('train/')} {value:.1e}"
+        for stage in golden.STAGES
+        for name, value in golden.largest_relative_difference(curves[stage], golden.stored(stage)).items()
+    ]
+    return Outcome(len(curves), "; ".join(lines) or None, f"largest relative differences: {', '.join(parts)}")
 
 
 PART = Part(

@@ -107,6 +107,7 @@ def _start(argv: Sequence[str], work: Path) -> "subprocess.Popen[bytes]":
             stdout=log,
             stderr=log,
             start_new_session=True,
+            preexec_fn=children.end_with_parent,
         )
 
 

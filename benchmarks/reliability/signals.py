@@ -39,7 +39,7 @@ class Sampling:
 
         flags = [flag.format(hard_set=inputs.hard_set) for flag in self.flags]
         return command(
-            *(self.stage, inputs.base, "--data.source", inputs.source, "--recipe.max_new_tokens", "200", *flags),
+            *(self.stage, inputs.base, "--data.source", inputs.source, "--recipe.max_new_tokens", "96", *flags),
             *("--data.chunk_size", "4", "--model.generator.init_args.chunk", "2"),
         )
 

@@ -95,10 +95,12 @@ def differences(found: Curves, expected: Curves) -> list[str]:
     return lines
 
 
-def largest_relative_difference(found: Curves, expected: Curves) -> float:
-    """Return the largest difference of two sets of curves, as a share of the larger value; 0 where both are 0."""
-    pairs = [pair for name in expected for pair in zip(found[name], expected[name], strict=True)]
-    return max(abs(a - b) / max(abs(a), abs(b)) if a != b else 0.0 for a, b in pairs)
+def largest_relative_difference(found: Curves, expected: Curves) -> dict[str, float]:
+    """Return the largest difference of each curve, as a share of the larger value; 0 where both are 0."""
+    return {
+        name: max(abs(a - b) / max(abs(a), abs(b)) if a != b else 0.0 for a, b in zip(found[name], values, strict=True))
+        for name, values in expected.items()
+    }
 
 
 def main(target: str) -> None:
