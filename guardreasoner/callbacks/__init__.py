@@ -1,5 +1,6 @@
-"""Lightning callbacks: output writers, hard-sample accuracy, mining results, score plots, throughput, sample texts."""
+"""Lightning callbacks: checkpoints, output writers, accuracies, mining results, plots, throughput, sample texts."""
 
+from guardreasoner.callbacks.fit_checkpoints import FitCheckpoints, Interval
 from guardreasoner.callbacks.hard_sample_accuracy import HardSampleAccuracy
 from guardreasoner.callbacks.mining_findings import MiningFindings
 from guardreasoner.callbacks.sample_texts import SampleTexts
@@ -8,7 +9,9 @@ from guardreasoner.callbacks.throughput import Throughput
 from guardreasoner.callbacks.writers import PredictionWriter, RolloutWriter
 
 __all__ = [
+    "FitCheckpoints",
     "HardSampleAccuracy",
+    "Interval",
     "MiningFindings",
     "PredictionWriter",
     "RolloutWriter",

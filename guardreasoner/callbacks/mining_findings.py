@@ -18,7 +18,9 @@ class MiningFindings(Callback):
     """
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
-        """Write counts and plots once, at the first step of the fit."""
+        """Write counts and plots once, at the first step of the fit; a resumed fit has them in its log."""
+        if trainer.global_step:
+            return
         data = trainer.datamodule
         if not isinstance(data, HasFindings) or data.findings is None:
             return

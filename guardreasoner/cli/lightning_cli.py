@@ -1,26 +1,32 @@
 """LightningCLI for fit, validate, test and predict, with this project's keys, callbacks and error messages."""
 
 import logging
+import math
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from jsonargparse import ActionYesNo
+from jsonargparse import ActionYesNo, Namespace
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import RichProgressBar, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from guardreasoner.callbacks import (
+    FitCheckpoints,
     HardSampleAccuracy,
+    Interval,
     MiningFindings,
     PredictionWriter,
     RolloutWriter,
     SampleTexts,
     Throughput,
 )
+from guardreasoner.callbacks.fit_checkpoints import tensorboard_folder
 from guardreasoner.cli import LIGHTNING
 from guardreasoner.cli.parse_errors import accept_old_names, config_error, find_input_error
 from guardreasoner.errors import InputError
@@ -29,8 +35,14 @@ from guardreasoner.mining.findings import HasFindings
 from guardreasoner.moved import current_argv
 from guardreasoner.records import HasRecords
 from guardreasoner.synthesis import EstimatesCost, WritesOutput
+from guardreasoner.training.checkpoint_file import SealedCheckpointIO
 from guardreasoner.training.training_data import TrainingDataModule
+from guardreasoner.workflow.config import resolve
+from guardreasoner.workflow.pipeline import is_later_process
 from guardreasoner.workflow.recipe import Recipe
+from guardreasoner.workflow.signals import StopSignals
+from guardreasoner.workflow.staleness import StageState
+from guardreasoner.workflow.unfinished_fit import UnfinishedFit, continue_log, sizes_at
 
 _UNSUPPORTED = {
     "accumulate_grad_batches": "data.batch_size (a step) and data.micro_batch_size (computed at once)",
@@ -64,11 +76,19 @@ class GuardCLI(LightningCLI):
         verb: fit, validate, test or predict.
         argv: the arguments after the verb.
         parse_only: only parse the config, instantiate nothing.
+        signals: requests to stop a fit; None handles no signal.
     """
 
-    def __init__(self, verb: str, argv: list[str], parse_only: bool = False) -> None:
+    def __init__(
+        self, verb: str, argv: list[str], parse_only: bool = False, signals: StopSignals | None = None
+    ) -> None:
         self.verb = verb
+        self.argv = (verb, *argv)
         self.parse_only = parse_only
+        self.signals = signals or StopSignals()
+        self.unfinished: UnfinishedFit | None = None
+        self.state: StageState | None = None
+        self.resumed_log: Path | None = None
         accept_old_names()
         super().__init__(
             LightningModule,
@@ -132,13 +152,37 @@ class GuardCLI(LightningCLI):
                 default=False,
                 help="save optimizer.pt with the model, to continue training from it",
             )
+            parser.add_argument(
+                "--checkpoint_every",
+                type=int | str,
+                default="10m",
+                help="optimizer steps, or minutes such as 10m, between two checkpoints of an unfinished fit",
+            )
         parser.add_class_arguments(Recipe, "recipe", instantiate=False)
 
     def before_instantiate_classes(self) -> None:
-        """Name the TensorBoard run after the output unless the config names it."""
+        """Name the TensorBoard run after the output unless the config names it; find out where a fit continues."""
         logger = self.config.trainer.logger
         if self.config.output and "init_args" in (logger or {}) and logger.init_args.get("name") == "lightning_logs":
             logger.init_args.name = f"{self.verb}/{Path(self.config.output).name}"
+        if self.verb == "fit" and not self.parse_only:
+            self.checkpoint_every = Interval.parse(self.config.checkpoint_every)
+            if self.config.output and not self.config.trainer.fast_dev_run:
+                self._find_unfinished()
+
+    def _find_unfinished(self) -> None:
+        """Continue an unfinished fit of the same output: from its last checkpoint, in its TensorBoard folder."""
+        self.unfinished = UnfinishedFit(self.config.output)
+        self.state = StageState.of(resolve(self.argv))
+        if self.config.ckpt_path is not None:
+            return
+        checkpoint = self.unfinished.last_checkpoint(self.state)
+        self.config.ckpt_path = str(checkpoint) if checkpoint else None
+        folder, logger = self.unfinished.log_folder(self.state), self.config.trainer.logger
+        arguments: Any = logger.init_args if isinstance(logger, Namespace) else {}
+        if folder and "version" in arguments and folder == Path(arguments.save_dir, arguments.name, folder.name):
+            arguments.version = folder.name
+            self.resumed_log = folder
 
     def instantiate_classes(self) -> None:
         """Instantiate data module, module and trainer."""
@@ -161,7 +205,13 @@ class GuardCLI(LightningCLI):
         model = self.model
         writes_itself = self._is_dry_run or (isinstance(model, WritesOutput) and model.writes_output)
         if self.verb == "fit":
-            callbacks += [Throughput(), SampleTexts()]
+            kwargs |= {"max_time": None, "plugins": _with_sealed_checkpoints(config.plugins, config.strategy)}
+            limit = math.inf if config.max_time is None else Timer(config.max_time).time_remaining()
+            callbacks += [
+                FitCheckpoints(self.unfinished, self.checkpoint_every, self.signals, limit or 0.0),
+                Throughput(),
+                SampleTexts(),
+            ]
             if isinstance(self.datamodule, HasFindings):
                 callbacks.append(MiningFindings())
         if self.verb == "test":
@@ -184,11 +234,24 @@ class GuardCLI(LightningCLI):
         """Run the verb and, after a fit, export the model."""
         arguments = {name: self.config[name] for name in self.verb_arguments}
         module = self._estimator() if self._is_dry_run else self.model
+        if self.verb == "fit" and not is_later_process():
+            self._begin_or_continue()
         getattr(self.trainer, self.verb)(module, datamodule=self.datamodule, **arguments)
         if self.verb in ("test", "validate"):
             self._report_metrics()
         if self.verb == "fit" and self.config.output and not self.config.trainer.fast_dev_run:
             self._export(self.config.output)
+
+    def _begin_or_continue(self) -> None:
+        """Say where a fit continues, and remove from its TensorBoard log what it will log again."""
+        if self.unfinished is None or self.state is None:
+            return
+        checkpoint = Path(self.config.ckpt_path) if self.config.ckpt_path else None
+        if self.resumed_log is not None:
+            continue_log(self.resumed_log, sizes_at(checkpoint) if checkpoint else {})
+        self.unfinished.begin(self.state, tensorboard_folder(self.trainer))  # before the log folder is made
+        if checkpoint and checkpoint.parent == self.unfinished.folder:
+            log.info("continuing an unfinished fit from %s", checkpoint)
 
     @property
     def _is_dry_run(self) -> bool:
@@ -215,6 +278,14 @@ class GuardCLI(LightningCLI):
             self.model.backbone.save(output)
             if self.config.save_optimizer:
                 torch.save(self.trainer.optimizers[0].state_dict(), Path(output) / "optimizer.pt")
+
+
+def _with_sealed_checkpoints(plugins: Any, strategy: Any) -> list[Any]:
+    """Add our checkpoint files to a trainer's plugins, unless the user or a sharding strategy has its own kind."""
+    given = plugins if isinstance(plugins, list) else [plugins] if plugins else []
+    is_sharded = any(word in str(strategy).lower() for word in ("fsdp", "deepspeed", "modelparallel"))
+    has_own = is_sharded or any(isinstance(plugin, CheckpointIO) for plugin in given)
+    return given if has_own else [*given, SealedCheckpointIO()]
 
 
 def check_config(argv: list[str]) -> None:
@@ -263,10 +334,11 @@ def run_lightning(argv: list[str]) -> None:
         InputError: a user error, such as a wrong key or a missing file.
     """
     _quiet()
-    try:
-        GuardCLI(argv[0], argv[1:]).run()
-    except MisconfigurationException as error:
-        raise InputError(str(error).splitlines()[0]) from error
+    with StopSignals() if argv[0] == "fit" else nullcontext() as signals:
+        try:
+            GuardCLI(argv[0], argv[1:], signals=signals).run()
+        except MisconfigurationException as error:
+            raise InputError(str(error).splitlines()[0]) from error
 
 
 def _quiet() -> None:

@@ -7,12 +7,13 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
 
 from guardreasoner import __version__
 from guardreasoner.cli import LIGHTNING
-from guardreasoner.errors import InputError
+from guardreasoner.errors import InputError, Interrupted
 from guardreasoner.moved import current_argv
 
 _STAGES = (*LIGHTNING, "base-model")
@@ -26,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: verb and flags; None takes those of the process.
 
     Returns:
-        The exit code: 0 on success, 2 after a user error, 130 after Ctrl-C, or the exit code of a stage that failed.
+        The exit code: 0 on success, 2 after a user error, 130 after Ctrl-C, 143 after SIGTERM, 124 after ``max_time``,
+        or the exit code of a stage that failed.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     # OpenMP threads that spin while they wait starve each other when several processes share a processor.
@@ -38,6 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(error.lines(), file=sys.stderr)
         return error.exit_code
+    except Interrupted as stop:
+        from guardreasoner.workflow.pipeline import is_later_process
+
+        if is_later_process():
+            return 0  # the first process says it, and the trainer would kill it if another one failed
+        print(stop.message, file=sys.stderr)
+        return stop.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -69,19 +78,25 @@ def _run(argv: list[str]) -> int:
     run = _run_lightning if verb in LIGHTNING else _parse_own(argv)
     if verb not in _STAGES:
         return run(argv)
-    from guardreasoner.workflow.pipeline import prepare
+    from guardreasoner.workflow.output_lock import locked_output
+    from guardreasoner.workflow.pipeline import output_of, prepare
+    from guardreasoner.workflow.unfinished_fit import UnfinishedFit
 
-    state = prepare(argv, _check_lightning if verb in LIGHTNING else None)
-    try:
-        code = run(argv)
-    except BaseException:
-        if state is not None:
+    output = output_of(argv)
+    with locked_output(output) if output else nullcontext():
+        state = prepare(argv, _check_lightning if verb in LIGHTNING else None)
+        try:
+            code = run(argv)
+        except BaseException:
+            if state is not None:
+                state.give_up()
+            raise
+        if state is not None and code == 0:
+            state.finish()
+        elif state is not None:
             state.give_up()
-        raise
-    if state is not None and code == 0:
-        state.finish()
-    elif state is not None:
-        state.give_up()
+        if output and verb == "fit" and code == 0:
+            UnfinishedFit(output).discard()
     return code
 
 

@@ -1,4 +1,4 @@
-"""What a training checkpoint holds: trained weights only, and the random state of every process."""
+"""What a training checkpoint holds: trained weights, the random state of every process, the skipped steps."""
 
 from collections.abc import MutableMapping
 from typing import Any
@@ -10,10 +10,11 @@ from guardreasoner.errors import InputError
 from guardreasoner.training.reference import FrozenAdapter
 
 _RANDOM_STATES = "random_states"
+_SKIPPED_STEPS = "skipped_steps"
 
 
 def save_training_state(module: Any, checkpoint: MutableMapping[str, Any]) -> None:
-    """Leave the frozen weights out of a checkpoint and add the random state of each process.
+    """Leave the frozen weights out of a checkpoint; add the random state of each process and the skipped steps.
 
     Frozen weights (the base model below an adapter, a frozen reference) come from their model folder again.
 
@@ -24,6 +25,7 @@ def save_training_state(module: Any, checkpoint: MutableMapping[str, Any]) -> No
     trained = _trained(module)
     checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in trained}
     checkpoint[_RANDOM_STATES] = _gather(module.trainer, _random_state())
+    checkpoint[_SKIPPED_STEPS] = module.skipped_steps
 
 
 def require_trained_weights(module: Any, checkpoint: MutableMapping[str, Any]) -> None:
@@ -46,6 +48,11 @@ def random_state_of(module: Any, checkpoint: MutableMapping[str, Any]) -> dict[s
     states = checkpoint.get(_RANDOM_STATES) or []
     rank = module.trainer.global_rank
     return states[rank] if rank < len(states) else None
+
+
+def skipped_steps_of(checkpoint: MutableMapping[str, Any]) -> int:
+    """Return the number of skipped steps that a checkpoint holds."""
+    return int(checkpoint.get(_SKIPPED_STEPS, 0))
 
 
 def restore_random_state(state: dict[str, Tensor] | None) -> None:

@@ -18,12 +18,12 @@ from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import Batch, Step
 from guardreasoner.model.log_probs import CompletionLogps, sequence_logps
 from guardreasoner.model.packed_attention import SharedPrefix
-from guardreasoner.training.checkpoint import require_trained_weights, save_training_state
+from guardreasoner.training.checkpoint import require_trained_weights, save_training_state, skipped_steps_of
 from guardreasoner.training.losses import Objective, dpo, hsdpo, margin, needs_reference
 from guardreasoner.training.reference import FrozenAdapter, FrozenCopy, Reference
 from guardreasoner.training.step import configure_optimizer, take_step
 
-_MARGIN_TOLERANCE = 1e-5
+_MARGIN_TOLERANCE = 1e-6
 """Largest margin before the first step in float32, as a share of |log π| of the pair plus one nat per token."""
 
 
@@ -43,6 +43,8 @@ class HSDPOModule(LightningModule):
         optimizer: function of the parameters; its ``lr`` is the peak of the cosine schedule.
         warmup: share of the steps with a linear increase of the learning rate; 0 in the paper.
         max_grad_norm: limit of the gradient norm; 0 disables clipping.
+        max_skipped_steps: steps with a loss or gradient that is not finite that are skipped, counted and logged as
+            ``train/skipped_steps``; one more stops the run.
 
     Raises:
         InputError: ``beta`` or ``sft_coef`` is out of range, or ``objective`` does not take three arguments.
@@ -60,6 +62,7 @@ class HSDPOModule(LightningModule):
         ),
         warmup: float = 0.0,
         max_grad_norm: float = 1.0,
+        max_skipped_steps: int = 0,
     ) -> None:
         super().__init__()
         if not (math.isfinite(beta) and beta > 0):
@@ -76,6 +79,8 @@ class HSDPOModule(LightningModule):
         self.optimizer = optimizer
         self.warmup = warmup
         self.max_grad_norm = max_grad_norm
+        self.max_skipped_steps = max_skipped_steps
+        self.skipped_steps = 0
         self.strict_loading = False  # frozen weights are not in a checkpoint; require_trained_weights checks the others
 
     def configure_model(self) -> None:
@@ -103,16 +108,17 @@ class HSDPOModule(LightningModule):
         return configure_optimizer(self, self.optimizer, self.warmup)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the trained weights only; the reference comes from the R-SFT folder again."""
+        """Save the trained weights and the count of skipped steps; the reference comes from the R-SFT folder again."""
         save_training_state(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check the weights of a checkpoint."""
+        """Check the weights of a checkpoint and continue its count of skipped steps."""
         require_trained_weights(self, checkpoint)
+        self.skipped_steps = skipped_steps_of(checkpoint)
 
     def training_step(self, step: Step, index: int) -> None:
         """Run one optimizer step: all its micro-batches forward and backward, then one update."""
-        is_first_step = self.trainer.global_step == 0 and not self.trainer.ckpt_path
+        is_first_step = self.trainer.global_step == 0
 
         def loss_function(batch: Batch, prefix: SharedPrefix | None) -> dict[str, Tensor]:
             return self._contributions(batch, step.examples, prefix, is_first_step)

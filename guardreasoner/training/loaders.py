@@ -19,12 +19,22 @@ log = logging.getLogger("guardreasoner")
 
 
 class StepLoader(DataLoader):
-    """A loader whose position is saved in a checkpoint and restored from it."""
+    """A loader whose position is saved in a checkpoint and restored from it.
+
+    Args:
+        trainer: counts the steps that are trained.
+        arguments: those of ``DataLoader``.
+    """
+
+    def __init__(self, *arguments: Any, trainer: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._trainer = trainer
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the sampler's position."""
+        """Return the number of trained steps, which may be smaller than that of the loaded ones, and the order."""
         assert isinstance(self.batch_sampler, StepSampler)
-        return self.batch_sampler.state_dict()
+        trained = self._trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        return self.batch_sampler.state_dict() | {"position": trained}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue at a saved position."""
@@ -67,7 +77,7 @@ def step_loader(
             "set data.batch_size (per optimizer step) and data.micro_batch_size (per forward pass) instead",
         )
     collator = replace(collator, rank=trainer.global_rank, world=trainer.world_size)
-    return StepLoader(examples, batch_sampler=sampler, collate_fn=collator)  # type: ignore[arg-type]
+    return StepLoader(examples, batch_sampler=sampler, collate_fn=collator, trainer=trainer)
 
 
 def validation_loader(examples: Sequence[Example], batch_size: int, collator: StepCollator) -> DataLoader:

@@ -18,6 +18,7 @@ from guardreasoner.training.checkpoint import (
     require_trained_weights,
     restore_random_state,
     save_training_state,
+    skipped_steps_of,
 )
 from guardreasoner.training.step import configure_optimizer, take_step
 
@@ -34,6 +35,8 @@ class RSFTModule(LightningModule):
         optimizer: function of the parameters; its ``lr`` is the peak of the cosine schedule.
         warmup: share of the steps with a linear increase of the learning rate; 0 in the paper.
         max_grad_norm: limit of the gradient norm; 0 disables clipping.
+        max_skipped_steps: steps with a loss or gradient that is not finite that are skipped, counted and logged as
+            ``train/skipped_steps``; one more stops the run.
         optimizer_state: ``optimizer.pt`` of the run to continue, for Adam's moments; None starts them at zero.
 
     Raises:
@@ -49,6 +52,7 @@ class RSFTModule(LightningModule):
         warmup: float = 0.0,
         max_grad_norm: float = 1.0,
         optimizer_state: str | None = None,
+        max_skipped_steps: int = 0,
     ) -> None:
         super().__init__()
         if optimizer_state and not Path(optimizer_state).is_file():
@@ -59,6 +63,8 @@ class RSFTModule(LightningModule):
         self.warmup = warmup
         self.max_grad_norm = max_grad_norm
         self.optimizer_state = optimizer_state
+        self.max_skipped_steps = max_skipped_steps
+        self.skipped_steps = 0
         self.strict_loading = False  # frozen weights are not in a checkpoint; require_trained_weights checks the others
         self._random_state: dict[str, Tensor] | None = None
 
@@ -81,13 +87,14 @@ class RSFTModule(LightningModule):
         self.backbone.train()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the trained weights and the random state."""
+        """Save the trained weights, the random state and the number of skipped steps."""
         save_training_state(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check the weights of a checkpoint and keep its random state for the first training batch."""
         require_trained_weights(self, checkpoint)
         self._random_state = random_state_of(self, checkpoint)
+        self.skipped_steps = skipped_steps_of(checkpoint)
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:
         """Restore the random state of a resumed run, once."""

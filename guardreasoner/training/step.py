@@ -1,5 +1,6 @@
 """One optimizer step over its micro-batches, and the learning-rate schedule; both training stages use them."""
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -15,6 +16,8 @@ from guardreasoner.model.batch import Batch, Step
 from guardreasoner.model.packed_attention import SharedPrefix
 from guardreasoner.training.training_data import TrainingDataModule
 
+log = logging.getLogger("guardreasoner")
+
 LossFunction = Callable[[Batch, SharedPrefix | None], Mapping[str, Tensor]]
 """Return a micro-batch's contribution to each logged value, "loss" among them; the shared prefix may be given."""
 
@@ -27,15 +30,18 @@ def take_step(module: Any, step: Step, loss_function: LossFunction) -> dict[str,
     is computed once before the micro-batches and gets its backward pass together with the last of them.
 
     Args:
-        module: LightningModule in manual optimization; ``max_grad_norm`` is its limit of the gradient norm, 0 for none.
+        module: LightningModule in manual optimization; ``max_grad_norm`` is its limit of the gradient norm, 0 for none,
+            ``skipped_steps`` counts the steps without an update, and ``max_skipped_steps`` is their limit.
         step: this process's part of the step.
         loss_function: contributions of a micro-batch; "loss" is minimized.
 
     Returns:
-        The values of the whole step, and "grad_norm" before clipping.
+        The values of the whole step, and "grad_norm" before clipping. If the loss or the gradient is not finite, the
+        step is skipped: weights and optimizer are unchanged, the learning rate moves on.
 
     Raises:
-        InputError: the loss or the gradient is not finite; the weights are unchanged.
+        InputError: the loss or the gradient is not finite, and no step may be skipped any more; the weights are
+            unchanged.
     """
     optimizer = module.optimizers()
     optimizer.zero_grad()
@@ -55,18 +61,21 @@ def take_step(module: Any, step: Step, loss_function: LossFunction) -> dict[str,
         for name, value in values.items():
             totals[name] = totals.get(name, torch.zeros_like(value)) + value.detach()
     totals = {name: _sum_over_processes(module, value) for name, value in totals.items()}
-    if not torch.isfinite(totals["loss"]):
-        raise InputError(
-            f"step {module.global_step}: the loss is {totals['loss'].item()}; stopped before the update",
-            "lower model.optimizer.lr, or check the records " + ", ".join(step.batches[0].ids[:4]),
-        )
     limit = module.max_grad_norm or float("inf")
     parameters = [p for p in module.parameters() if p.grad is not None]
     totals["grad_norm"] = torch.nn.utils.clip_grad_norm_(parameters, limit)
-    if not torch.isfinite(totals["grad_norm"]):
-        raise InputError(f"step {module.global_step}: the gradient is not finite; stopped before the update")
-    optimizer.step()
+    is_finite = True
+    for name, what in (("loss", "loss"), ("grad_norm", "gradient norm")):
+        if is_finite and not torch.isfinite(totals[name]):
+            is_finite = False
+            _skip_or_stop(module, step, f"the {what} is {totals[name].item()}")
+    if is_finite:
+        optimizer.step()
+    else:
+        optimizer.zero_grad()
     module.lr_schedulers().step()
+    if module.max_skipped_steps:
+        module.log("train/skipped_steps", float(module.skipped_steps))
     return totals
 
 
@@ -97,6 +106,29 @@ def planned_steps(trainer: Any) -> int:
     if limit is not None:
         total = min(total, limit) if isinstance(limit, int) else int(total * limit)
     return total if trainer.max_steps == -1 else min(total, trainer.max_steps)
+
+
+def _skip_or_stop(module: Any, step: Step, reason: str) -> None:
+    """Count a step that is not finite; raise ``InputError`` if too many are."""
+    ids = ", ".join(_gather_ids(module, [name for batch in step.batches for name in batch.ids]))
+    index = module.trainer.fit_loop.epoch_loop.batch_idx
+    if module.skipped_steps >= module.max_skipped_steps:
+        raise InputError(
+            f"step {index}: {reason}; stopped before the update",
+            f"lower model.optimizer.lr, set model.max_skipped_steps, or check the records of the step: {ids}",
+        )
+    module.skipped_steps += 1
+    if module.trainer.is_global_zero:
+        count = f"{module.skipped_steps} of at most {module.max_skipped_steps}"
+        log.warning("step %d: %s; skipped (%s); records: %s", index, reason, count, ids)
+
+
+def _gather_ids(module: Any, ids: list[str]) -> list[str]:
+    if module.trainer.world_size == 1:
+        return ids
+    gathered: list[Any] = [None] * module.trainer.world_size
+    torch.distributed.all_gather_object(gathered, ids)
+    return [name for part in gathered for name in part]
 
 
 def _without_sync(module: Any, wanted: bool) -> Any:

@@ -185,8 +185,7 @@ def prepare(
         InputError: the config cannot be resolved, or an input is missing.
         StageFailed: a stage failed.
     """
-    given = {name for name, _ in flags(argv)}
-    if "config" not in given or {"help", "print_config"} & given or "-h" in argv or _is_later_process():
+    if "config" not in {name for name, _ in flags(argv)} or not _runs(argv):
         return None
     command = resolve(argv)
     if command.config.get("dry_run"):
@@ -203,15 +202,44 @@ def prepare(
             graph.build(names)
         else:
             _require(graph, keys)
-    trainer: Any = command.config.get("trainer")
-    writes_nothing = command.verb in ("validate", "doctor") or (
-        isinstance(trainer, dict) and trainer.get("fast_dev_run")
-    )
-    if command.output is None or writes_nothing:
+    if command.output is None or not _writes(command):
         return None
     state = StageState.of(command)
     state.begin()
     return state
+
+
+def output_of(argv: Sequence[str]) -> Path | None:
+    """Return what a command writes, None if it writes nothing.
+
+    Args:
+        argv: verb and flags.
+
+    Raises:
+        InputError: the config cannot be resolved.
+    """
+    if not _runs(argv):
+        return None
+    command = resolve(argv)
+    return None if command.config.get("dry_run") or not _writes(command) else command.output
+
+
+def is_later_process() -> bool:
+    """Return whether this is a process of a distributed run other than the first, which builds the inputs."""
+    ranks = (os.environ.get(name, "0") for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
+    return any(rank not in ("", "0") for rank in ranks)
+
+
+def _runs(argv: Sequence[str]) -> bool:
+    """Return whether a command does more than print, and is the first of its processes."""
+    given = {name for name, _ in flags(argv)}
+    return not ({"help", "print_config"} & given or "-h" in argv or is_later_process())
+
+
+def _writes(command: Command) -> bool:
+    trainer: Any = command.config.get("trainer")
+    is_trial = isinstance(trainer, dict) and trainer.get("fast_dev_run")
+    return command.verb not in ("validate", "doctor") and not is_trial
 
 
 def _in_order(needs: Mapping[str, Collection[str]]) -> list[str]:
@@ -271,12 +299,6 @@ def _with_overlays(argv: list[str], overlays: Sequence[str]) -> list[str]:
     last = max(index for index, word in enumerate(argv) if word in ("-c", "--config") or word.startswith("--config="))
     end = last + (1 if "=" in argv[last] else 2)
     return [*argv[:end], *(word for file in overlays if file not in files for word in ("--config", file)), *argv[end:]]
-
-
-def _is_later_process() -> bool:
-    """Return whether this is a process of a distributed run other than the first, which builds the inputs."""
-    ranks = (os.environ.get(name, "0") for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
-    return any(rank not in ("", "0") for rank in ranks)
 
 
 def _wait(argv: Sequence[str]) -> int:

@@ -32,9 +32,9 @@ _NEVER_INPUTS = {
 _PATH_KEYS = {"rollouts", "optimizer_state"}
 _FILE_KEYS = {"train", "validation", "test"}
 _PATH_WORDS = {"path", "file", "folder", "dir", "directory", "paths", "files", "folders", "dirs", "directories"}
-_NO_EFFECT = {"output", "auto_build", "recipe"}
+_NO_EFFECT = {"output", "auto_build", "recipe", "checkpoint_every"}
 _NO_EFFECT_IN_TRAINER = {
-    *("logger", "default_root_dir", "fast_dev_run", "log_every_n_steps", "profiler"),
+    *("logger", "default_root_dir", "fast_dev_run", "log_every_n_steps", "profiler", "max_time"),
     *("enable_progress_bar", "enable_model_summary"),
 }
 
@@ -255,15 +255,19 @@ def command_line(command: Command) -> str:
     return shlex.join(["python", "-m", "guardreasoner", *command.argv])
 
 
-def _fingerprint(verb: str, config: Config, inputs: Mapping[str, str]) -> str:
-    """Return the hash of a verb, of the config keys that affect the result, and of the inputs."""
+def effective_config(verb: str, config: Config) -> Config:
+    """Return the part of a config that affects the result."""
     config = {key: value for key, value in config.items() if key not in _NO_EFFECT}
     if verb == "fit":
         # A run that resumes from a checkpoint ends with the same model as an uninterrupted one.
         config.pop("ckpt_path", None)
     if isinstance(trainer := config.get("trainer"), dict):
         config["trainer"] = {key: value for key, value in trainer.items() if key not in _NO_EFFECT_IN_TRAINER}
-    return fingerprint({"verb": verb, "config": config, "inputs": inputs})
+    return config
+
+
+def _fingerprint(verb: str, config: Config, inputs: Mapping[str, str]) -> str:
+    return fingerprint({"verb": verb, "config": effective_config(verb, config), "inputs": inputs})
 
 
 def _inputs(command: Command) -> Iterator[str]:

@@ -1,0 +1,66 @@
+"""A file with its SHA-256 beside it, so that one damaged byte is noticed when it is read."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from guardreasoner.records import replacing_file
+from guardreasoner.workflow.manifest import content_hash
+
+_HASHES = "sha256"
+
+
+def seal(written: Path, path: Path, details: Mapping[str, Any] | None = None) -> None:
+    """Move a written file to ``path``, with its SHA-256 in ``path.json`` beside it.
+
+    The SHA-256 is written first: a file under its final name always has one. While a file replaces an older one, that
+    of the older one is kept too, so that each is valid at any moment.
+
+    Args:
+        written: complete file in the same folder.
+        path: final name.
+        details: what else to store in ``path.json``.
+    """
+    hashes = [content_hash(written)]
+    if path.is_file():
+        hashes.append(content_hash(path))
+    with replacing_file(beside(path)) as partial:
+        partial.write_text(json.dumps({_HASHES: hashes, **(details or {})}) + "\n", encoding="utf-8")
+    written.replace(path)
+    sync_folder(path.parent)
+
+
+def beside(path: Path) -> Path:
+    """Return the path of the file with the SHA-256 of ``path``."""
+    return path.with_name(f"{path.name}.json")
+
+
+def details_of(path: Path) -> dict[str, Any]:
+    """Return what :func:`seal` stored beside a file, an empty dict if there is nothing that can be read."""
+    try:
+        row = json.loads(beside(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
+def is_damaged(path: Path) -> bool:
+    """Return whether a file differs from its SHA-256, or its SHA-256 cannot be read; False if none was stored.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if not beside(path).exists():
+        return False
+    return content_hash(path) not in details_of(path).get(_HASHES, [])
+
+
+def sync_folder(folder: Path) -> None:
+    """Write a folder's entries to the disk, so that a renamed file keeps its new name after a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,219 @@
+"""A fit that is stopped or killed: what it leaves, what it says, and how the same command continues."""
+
+import json
+import math
+import os
+import pickle
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from safetensors.torch import load_file
+
+from guardreasoner.cli.main import main
+from guardreasoner.workflow.output_lock import locked_output
+from tests.support.event_files import scalars
+from tests.support.tiny import command
+
+Start = Callable[..., str]
+STEPS = 8
+TENSORBOARD = json.dumps(
+    {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": {"save_dir": "logs"}}
+)
+LORA = ("--model.backbone.lora", '{"r": 2, "alpha": 4, "dropout": 0.3}')
+
+
+class SignalAfter(Callback):
+    """Send a signal to this process within a step.
+
+    Args:
+        step: number of the step, from 0.
+        number: the signal.
+        times: how often it is sent.
+    """
+
+    def __init__(self, step: int, number: int, times: int = 1) -> None:
+        self.step = step
+        self.number = number
+        self.times = times
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
+        """Send it."""
+        if index == self.step:
+            for _ in range(self.times):
+                os.kill(os.getpid(), self.number)
+
+
+class Broken(Callback):
+    """Make a weight not a number before some steps.
+
+    Args:
+        steps: numbers of the steps, from 0.
+    """
+
+    def __init__(self, steps: list[int]) -> None:
+        self.steps = steps
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
+        """Break the weight, or mend it."""
+        weight = next(p for p in module.parameters() if p.requires_grad)
+        with torch.no_grad():
+            if index in self.steps:
+                self.kept = weight.clone()
+                weight.fill_(float("nan"))
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
+        """Mend the weight."""
+        if index in self.steps:
+            with torch.no_grad():
+                next(p for p in module.parameters() if p.requires_grad).copy_(self.kept)
+
+
+@pytest.fixture
+def argv(tiny_base: Path, workplace: Path) -> tuple[str, ...]:
+    """The words of an R-SFT of eight steps, with a validation after every third."""
+    return (
+        *command("rsft", tiny_base, "--data.batch_size", "6", "--data.epochs", "2", *LORA),
+        *("--output", "made/guard", "--trainer.logger", TENSORBOARD, "--trainer.log_every_n_steps", "1"),
+        *("--trainer.val_check_interval", "3"),
+    )
+
+
+def with_callback(name: str, **arguments: Any) -> tuple[str, ...]:
+    """Return the flags that add a callback of this file."""
+    return ("--trainer.callbacks", json.dumps([{"class_path": f"{__name__}.{name}", "init_args": arguments}]))
+
+
+def weights(folder: str) -> dict[str, torch.Tensor]:
+    """Return the weights of a model or adapter folder."""
+    return {name: value for file in Path(folder).glob("*.safetensors") for name, value in load_file(file).items()}
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_the_same_command_continues(
+    number: int, exit_code: int, argv: tuple[str, ...], start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start(*argv)
+    whole, whole_log = weights("made/guard"), scalars(Path("logs/fit/guard/version_0"))
+    shutil.rmtree("made")
+    callback = with_callback("SignalAfter", step=2, number=int(number))
+    assert main([*argv, *callback]) == exit_code
+    name = signal.Signals(number).name
+    assert (
+        f"stopped by {name} after 3 of {STEPS} steps; the same command continues after step 3\n"
+        in capsys.readouterr().err
+    )
+    assert [path.name for path in Path("made").iterdir()] == [".guard.fit"]
+    # The same command, in which step 2 does not occur again.
+    start(*argv, *callback)
+    resumed = weights("made/guard")
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    assert scalars(Path("logs/fit/guard/version_1")) == whole_log
+    assert [path.name for path in Path("made").iterdir()] == ["guard"]
+
+
+def test_a_second_signal_stops_at_once(argv: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    callback = with_callback("SignalAfter", step=2, number=int(signal.SIGINT), times=2)
+    assert main([*argv, *callback]) == 130
+    assert "stopped by SIGINT\n" in capsys.readouterr().err
+    assert not Path("made").exists() or not list(Path("made").iterdir())
+
+
+def test_the_time_limit_saves_too(argv: tuple[str, ...], start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    for step in (1, 2):  # at least one step each time
+        assert main([*argv, "--trainer.max_time", "00:00:00:00"]) == 124
+        assert f"stopped by max_time after {step} of {STEPS} steps" in capsys.readouterr().err
+    start(*argv)
+    assert [path.name for path in Path("made").iterdir()] == ["guard"]
+
+
+def test_another_config_is_refused_with_the_difference(
+    argv: tuple[str, ...], start: Start, refused: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    callback = with_callback("SignalAfter", step=2, number=int(signal.SIGTERM))
+    assert main([*argv, *callback]) == 143
+    capsys.readouterr()
+    message = refused(*argv, *callback, "--model.optimizer.lr", "0.5")
+    assert "made/guard" in message
+    assert "optimizer.init_args.lr was 0.003, is 0.5" in message
+    assert ".guard.fit" in message
+    assert "continuing an unfinished fit" in start(*argv, *callback)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(argv: tuple[str, ...], start: Start) -> None:
+    argv = (*argv, *with_callback("SignalAfter", step=4, number=int(signal.SIGTERM)), "--checkpoint_every", "2")
+    assert main(list(argv)) == 143
+    before, last = sorted(Path("made/.guard.fit").glob("*.ckpt"))
+    assert (before.stem, last.stem) == ("step-000000004", "step-000000005")
+    data = bytearray(last.read_bytes())
+    data[len(data) // 2] ^= 1
+    last.write_bytes(data)
+    assert main(list(argv)) == 143  # step 4 is repeated, and its signal
+    assert f"continuing an unfinished fit from {last}" in start(*argv)
+
+
+def test_a_damaged_checkpoint_is_not_loaded(
+    argv: tuple[str, ...], refused: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*argv, *with_callback("SignalAfter", step=2, number=int(signal.SIGTERM))]) == 143
+    (checkpoint,) = Path("made/.guard.fit").glob("*.ckpt")
+    data = checkpoint.read_bytes()
+    checkpoint.write_bytes(data[:-1])
+    capsys.readouterr()
+    assert f"ckpt_path: {checkpoint}: damaged" in refused(*argv, "--output", "other", "--ckpt_path", str(checkpoint))
+    pickled = Path("other.ckpt")
+    pickled.write_bytes(pickle.dumps({"state_dict": Path}))
+    assert "ckpt_path: other.ckpt: not a checkpoint" in refused(*argv, "--output", "other", "--ckpt_path", str(pickled))
+    assert "ckpt_path: absent.ckpt: no such file" in refused(*argv, "--output", "other", "--ckpt_path", "absent.ckpt")
+
+
+def test_a_finished_fit_trains_anew_and_replaces_its_folder(argv: tuple[str, ...], start: Start) -> None:
+    start(*argv)
+    first = os.stat("made/guard").st_ino
+    assert "continuing" not in start(*argv)
+    assert os.stat("made/guard").st_ino != first
+    assert [path.name for path in Path("made").iterdir()] == ["guard"]
+
+
+@pytest.mark.parametrize("verb", ["rsft", "mine", "evaluate"])
+def test_a_second_command_into_the_same_folder_is_refused(
+    verb: str, tiny_base: Path, workplace: Path, refused: Start
+) -> None:
+    with locked_output("made/guard"):
+        message = refused(*command(verb, tiny_base), "--output", "made/guard")
+        assert f"{Path.cwd()}/made/guard: another command is writing here" in message
+        assert Path("made/.guard.lock").exists()
+    assert not Path("made").exists()
+
+
+def test_steps_that_are_not_finite_are_skipped_and_counted(argv: tuple[str, ...], start: Start) -> None:
+    output = start(*argv, *with_callback("Broken", steps=[1, 4]), "--model.max_skipped_steps", "2")
+    assert "step 1: the loss is nan; skipped (1 of at most 2); records: train/" in output
+    assert "step 4: the loss is nan; skipped (2 of at most 2); records: train/" in output
+    values = scalars(Path("logs/fit/guard/version_0"))
+    assert [value for tag, _, value in values if tag == "train/skipped_steps"] == [0, 1, 1, 1, 2, 2, 2, 2]
+    losses = [(step, value) for tag, step, value in values if tag == "train/loss"]
+    assert [step for step, value in losses if math.isnan(value)] == [1, 4]
+
+
+def test_too_many_of_them_stop_the_fit_with_all_ids_and_the_last_checkpoint(
+    argv: tuple[str, ...], refused: Start
+) -> None:
+    argv = (*argv, *with_callback("Broken", steps=[4]))
+    message = refused(*argv, "--checkpoint_every", "2")
+    assert "step 4: the loss is nan; stopped before the update" in message
+    assert message.count("train/") == 6  # all records of the step
+    names = sorted(path.stem for path in Path("made/.guard.fit").glob("*.ckpt"))
+    assert names == ["step-000000002", "step-000000004"]
+
+
+@pytest.mark.parametrize("text", ["0", "often", "-3", "10s", "0m", "nan"])
+def test_a_wrong_interval_is_refused(text: str, argv: tuple[str, ...], refused: Start) -> None:
+    assert "checkpoint_every: expected steps such as 500, or minutes such as 10m" in refused(
+        *argv, "--checkpoint_every", text
+    )
