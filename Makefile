@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m guardreasoner
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint campaign clean
 
 demo: $(VENV)/installed
 	$(RUN) fit --config configs/hsdpo.yaml
@@ -16,6 +16,10 @@ demo: $(VENV)/installed
 
 test: lint
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile
+
+# Hours; goes on where it was stopped. PARTS="kills golden" runs some parts, FLAGS=--again failed trials again.
+campaign: $(VENV)/installed
+	PYTHONPATH=.:benchmarks $(VENV)/bin/python -m reliability $(PARTS) $(FLAGS)
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

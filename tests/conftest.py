@@ -38,20 +38,9 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a LoRA adapter that changes the outputs of ``tiny_base``."""
-    import torch
+    from tests.support.tiny import make_tiny_adapter
 
-    from guardreasoner.model.backbone import LoRA
-    from tests.support.tiny import load
-
-    torch.manual_seed(0)
-    backbone = load(tiny_base, lora=LoRA(r=2, alpha=4))
-    with torch.no_grad():
-        for name, parameter in backbone.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.3)
-    folder = tmp_path_factory.mktemp("tiny") / "adapter"
-    backbone.save(folder)
-    return folder
+    return make_tiny_adapter(tiny_base, tmp_path_factory.mktemp("tiny") / "adapter")
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from guardreasoner.cli.commands.base_model import make_base_model
 from guardreasoner.generators import Completion, Generator, Request
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import Batch, Example, two_row
+from guardreasoner.model.lora import LoRA
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
 from guardreasoner.prompts import answer_block
 from guardreasoner.records import Record, Rollout, Split, write_jsonl
@@ -117,6 +118,18 @@ def make_tiny_base(folder: Path, hidden_size: int = 16) -> Path:
     backbone = Backbone(str(folder))
     backbone.load()
     enliven(backbone.network)
+    backbone.save(folder)
+    return folder
+
+
+def make_tiny_adapter(base: Path, folder: Path) -> Path:
+    """Make a LoRA adapter that changes the outputs of a tiny base."""
+    torch.manual_seed(0)
+    backbone = load(base, lora=LoRA(r=2, alpha=4))
+    with torch.no_grad():
+        for name, parameter in backbone.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
     backbone.save(folder)
     return folder
 

@@ -1,0 +1,50 @@
+"""Commands that must end with one line, without a traceback and without code of the input being run."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from reliability import children
+from reliability.fits import lay_out
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
+
+
+def refusal(folder: Path, argv: Sequence[str], parts: Sequence[str] = (), exit_code: int | None = 2) -> str | None:
+    """Run a command that must be refused, and return what is wrong with its end, None if nothing.
+
+    Args:
+        folder: Working folder, which holds what the command needs.
+        argv: Verb and flags.
+        parts: Texts that the line must contain.
+        exit_code: The required exit code; None allows any but 0.
+    """
+    child = children.start(argv, folder, environment={"OPENAI_API_KEY": "unused", "HF_HUB_OFFLINE": "1"})
+    code = child.end()
+    lines = child.log.read_text(errors="replace").splitlines()
+    line = children.last_line(child.log)
+    if any("Traceback" in text for text in lines):
+        return f"a traceback: {line}"
+    if code == 0 or code < 0 or (exit_code is not None and code != exit_code):
+        return f"exit code {code}: {line}"
+    errors = [number for number, text in enumerate(lines) if text.startswith("error: ")]
+    if len(errors) != 1:
+        return f"{len(errors)} lines start with 'error:', expected 1: {line}"
+    if [text.split(":")[0] for text in lines[errors[0] :]] not in (["error"], ["error", "hint"]):
+        return f"more than one line and one hint: {line}"
+    message = "\n".join(lines[errors[0] :])
+    if absent := [part for part in parts if part and part not in message]:
+        return f"{absent[0]!r} is not named: {message}"
+    if _CONTROL.search(message):
+        return f"control characters: {message!r}"
+    return None
+
+
+def with_files(folder: Path, files: dict[str, str | bytes]) -> Path:
+    """Make a working folder with the project's configs and some files."""
+    work = lay_out(folder)
+    for name, content in files.items():
+        path = work / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return work
