@@ -77,6 +77,7 @@ class DiagnosisBuilder:
         benchmark_prompts: Prompts of the run's benchmarks.
         skip_contaminated: Whether the fit drops records whose prompt occurs in a benchmark.
         allow_contamination: Whether the fit may train on such records.
+        embedding_rows: Number of token ids that the model has an embedding for; None if it is not known.
     """
 
     def __init__(
@@ -88,12 +89,14 @@ class DiagnosisBuilder:
         benchmark_prompts: ContaminationIndex,
         skip_contaminated: bool = False,
         allow_contamination: bool = False,
+        embedding_rows: int | None = None,
     ) -> None:
         self.prompt_tokenizer = prompt_tokenizer
         self.format_source = format_source
         self.limit = limit
         self.skip_too_long = skip_too_long
         self.benchmark_prompts = benchmark_prompts
+        self.embedding_rows = embedding_rows
         self.skip_contaminated = skip_contaminated
         self.allow_contamination = allow_contamination
         self._tasks = prompt_tokenizer.format.tasks
@@ -132,6 +135,10 @@ class DiagnosisBuilder:
             self._hit("rare label", line)
         if not self._checked_by_split["train"]:
             self._hit("nothing to train on", "")
+        rows = self.embedding_rows
+        for token_id in () if rows is None else self.prompt_tokenizer.ids_beyond(rows):
+            token = self.prompt_tokenizer.tokenizer.convert_ids_to_tokens(token_id)
+            self._hit("ids beyond the embedding", f"{token_id} {token}")
         template = self.prompt_tokenizer.format.chat_template
         if not template and self.prompt_tokenizer.tokenizer.chat_template is not None:
             self._hit("chat template not used", self.format_source)
@@ -232,6 +239,8 @@ class DiagnosisBuilder:
             return counter.finding(name, sum(len(task.labels) for task in self._tasks))
         if name in ("nothing to train on", "chat template not used"):
             return counter.finding(name, 1)
+        if name == "ids beyond the embedding":
+            return counter.finding(name, len(self.prompt_tokenizer.tokenizer))
         if name == "joint tokenization differs":
             return counter.finding(name, self._joined)
         return counter.finding(name, self._seen if name in _CONTAMINATION else self._checked)

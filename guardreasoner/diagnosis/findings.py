@@ -89,6 +89,9 @@ class HitCounter:
 
 CHECKS: dict[str, Check] = {
     "nothing to train on": Check("fault", "no training examples are left"),
+    "ids beyond the embedding": Check(
+        "fault", "the tokenizer has ids that the model has no embedding for: fit will refuse to start"
+    ),
     "too long": Check(
         "fault", "longer than data.max_length: fit will refuse to start; data.skip_too_long: true drops these records"
     ),

@@ -1,7 +1,9 @@
 """Append-only log of the rollouts of an unfinished run: committed rollouts survive a crash at any moment."""
 
 import fcntl
+import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -16,6 +18,8 @@ from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Rollout, replacing_file, write_jsonl
 from guardreasoner.tasks import TASKS_FILE, Task, write_tasks
 from guardreasoner.workflow.manifest import fingerprint, replacing_folder
+
+log = logging.getLogger("guardreasoner")
 
 COST = "cost.manifest.json"
 """File beside the rollouts. Like manifests, it is not hashed: the same rows may take longer another time."""
@@ -47,8 +51,9 @@ class RolloutLog:
     """The log of a run: a folder beside the run's output, named after a hash of what determines the rollouts.
 
     A run with other settings therefore has another log. Each process appends to a shard of its own,
-    ``rollouts-00000.jsonl`` and so on. A commit is a group of lines followed by an empty line; lines after the last
-    empty line belong to an unfinished commit and are dropped.
+    ``rollouts-00000.jsonl`` and so on. A commit is a group of rows, a line with their SHA-256 and an empty line; lines
+    after the last empty line belong to an unfinished commit and are dropped. Commits without a hash, of earlier
+    versions, are read too.
 
     Args:
         output: folder that the finished run becomes.
@@ -66,6 +71,8 @@ class RolloutLog:
     def prepare(self, records: Sequence[Record], tasks: Sequence[Task]) -> int:
         """Create or repair the folder; only one process calls this, before the others open their shards.
 
+        Damaged commits are removed with a warning, so that their records are sampled again.
+
         Returns:
             The number of uncommitted lines that were dropped.
 
@@ -82,6 +89,7 @@ class RolloutLog:
                 end, uncommitted = _commit_end(shard)
                 dropped += uncommitted
                 shard.truncate(end)
+                _remove_damaged(path)
         return dropped
 
     def done(self, k: int) -> set[str]:
@@ -111,7 +119,7 @@ class RolloutLog:
         assert self._shard is not None
         lines = [json.dumps(asdict(rollout), ensure_ascii=False).encode() + b"\n" for rollout in rollouts]
         if lines:
-            write_all(self._shard, b"".join(lines) + b"\n")
+            write_all(self._shard, b"".join([*lines, _hash_line(lines), b"\n"]))
         self.cost = replace(
             self.cost,
             seconds=self.cost.seconds + seconds,
@@ -233,21 +241,78 @@ def _commit_end(shard: BinaryIO) -> tuple[int, int]:
 
 def _committed_rows(path: Path) -> Iterator[tuple[dict[str, Any], int, int]]:
     """Yield each committed row with the start and end offset of its line."""
-    offset = 0
-    group: list[tuple[dict[str, Any], int, int]] = []
+    for commit in _commits(path):
+        try:
+            rows = commit.rows()
+        except ValueError:
+            raise InputError(
+                f"{path}:{commit.line}: the outputs committed here are damaged",
+                "start the command again: they are sampled again",
+            ) from None
+        start = commit.start
+        for row, line in zip(rows, commit.lines, strict=False):
+            yield row, start, start + len(line)
+            start += len(line)
+
+
+@dataclass(frozen=True)
+class _Commit:
+    """A group of lines that ends with an empty line.
+
+    Args:
+        start: offset of the first line.
+        line: number of the first line.
+        lines: all lines but the empty one: rows, then their hash.
+    """
+
+    start: int
+    line: int
+    lines: list[bytes]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows; raise ``ValueError`` if they are damaged."""
+        lines = self.lines[:-1]
+        has_hash = self.lines[-1:] == [_hash_line(lines)]
+        rows = [json.loads(line) for line in (lines if has_hash else self.lines)]
+        if not all(isinstance(row, dict) and {"record_id", "index"} <= row.keys() for row in rows):
+            raise ValueError("not a rollout")
+        return rows
+
+    def is_intact(self) -> bool:
+        """Return whether the rows are not damaged."""
+        with suppress(ValueError):
+            self.rows()
+            return True
+        return False
+
+
+def _commits(path: Path) -> Iterator[_Commit]:
+    offset = start = 0
+    first, group = 1, list[bytes]()
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            if line == b"\n":
-                yield from group
-                group = []
-            elif line.endswith(b"\n"):
-                try:
-                    group.append((json.loads(line), offset, offset + len(line)))
-                except ValueError:
-                    raise InputError(
-                        f"{path}:{number}: not valid JSON", f"remove {path.parent} to start the run from the beginning"
-                    ) from None
             offset += len(line)
+            if line != b"\n":
+                group.append(line)
+                continue
+            yield _Commit(start, first, group)
+            start, first, group = offset, number + 1, []
+
+
+def _remove_damaged(path: Path) -> None:
+    """Rewrite a shard without its damaged commits, if it has any."""
+    damaged = {commit.line for commit in _commits(path) if not commit.is_intact()}
+    if not damaged:
+        return
+    log.warning("%s:%s: damaged outputs, which are sampled again", path, ", ".join(map(str, sorted(damaged))))
+    with replacing_file(path) as partial, partial.open("wb") as kept:
+        for commit in _commits(path):
+            if commit.line not in damaged:
+                kept.write(b"".join([*commit.lines, b"\n"]))
+
+
+def _hash_line(lines: Sequence[bytes]) -> bytes:
+    return json.dumps({"sha256": hashlib.sha256(b"".join(lines)).hexdigest()}).encode() + b"\n"
 
 
 def _read_cost(path: Path) -> RunCost | None:

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from guardreasoner.errors import InputError
 from guardreasoner.model.batch import Batch, Segment
-from guardreasoner.model.loading import FORMAT_FILE, files_fingerprint, load_network, loading, read_json
+from guardreasoner.model.loading import (
+    FORMAT_FILE,
+    base_of,
+    files_fingerprint,
+    load_network,
+    loading,
+    read_json,
+    require_intact,
+)
 from guardreasoner.model.log_probs import adopt_output_layer
 from guardreasoner.model.lora import LoRA, add_adapter, attach_adapter, base_fingerprint, prepared, write_base
 from guardreasoner.model.packed_attention import (
@@ -50,8 +58,8 @@ class Backbone(nn.Module):
             step and needs a C++ compiler on a CPU, Triton on a GPU.
 
     Raises:
-        InputError: the folder does not exist, weights are missing, or the prompt format, adapter or base model does
-            not match.
+        InputError: the folder does not exist, a file is damaged, weights are missing or not finite, or the prompt
+            format, tokenizer, adapter or base model does not match.
     """
 
     def __init__(
@@ -91,6 +99,7 @@ class Backbone(nn.Module):
             from transformers import AutoTokenizer
 
             self._require_path()
+            require_intact(self.path, weights=False)
             tokenizer = loading(self.path, lambda: AutoTokenizer.from_pretrained(self.path, trust_remote_code=False))
             self._prompt_tokenizer = PromptTokenizer(tokenizer, self._read_format())
         return self._prompt_tokenizer
@@ -107,8 +116,9 @@ class Backbone(nn.Module):
         self._require_path()
         adapter = read_json(Path(self.path) / "adapter_config.json")
         network = load_network(
-            adapter["base_model_name_or_path"] if adapter else self.path, getattr(torch, self.dtype), self.quantization
+            base_of(self.path, adapter) if adapter else self.path, getattr(torch, self.dtype), self.quantization
         )
+        self.prompt_tokenizer.require_embeddings(_rows(network))
         adopt_output_layer(network)
         if adapter:
             network = attach_adapter(prepared(network, bool(self.quantization)), self.path, adapter, self.lora)
@@ -231,7 +241,7 @@ class Backbone(nn.Module):
         return hidden
 
     def weights_fingerprint(self) -> str:
-        """Return a hash of the model's weights and tokenizer: of the size and samples of every file."""
+        """Return a hash of the model's weights and tokenizer, with those of an adapter's base model."""
         return files_fingerprint(self.path)
 
     def save(self, path: str | Path) -> None:
@@ -295,3 +305,8 @@ class Backbone(nn.Module):
                 f"leave it out to use the format in {Path(self.path) / FORMAT_FILE}",
             )
         return format
+
+
+def _rows(network: Any) -> int:
+    """Return the number of token ids that a network can read and write."""
+    return min(len(layer.weight) for layer in (network.get_input_embeddings(), network.get_output_embeddings()))

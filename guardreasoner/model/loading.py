@@ -1,33 +1,106 @@
 """Model folders: fingerprints, and loading with one-line errors."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
-from guardreasoner.workflow.manifest import fingerprint
+from guardreasoner.workflow.integrity import require_unchanged
+from guardreasoner.workflow.manifest import file_hash, fingerprint
 
 FORMAT_FILE = "guard.json"
 """File beside the weights that holds the prompt format and the fingerprint of an adapter's base model."""
 
+_NOT_LOADED = (".md", ".pt")  # README.md, and optimizer.pt, which is checked by its reader
 _SAMPLE = 1 << 20  # bytes
 
 
 def files_fingerprint(path: str) -> str:
-    """Return a hash of a model's files (name, size, first and last MiB of each), or of its hub id."""
+    """Return a hash of a model's files, with those of an adapter's base model, or of its hub id."""
     folder = Path(path)
     if not folder.is_dir():
         return fingerprint({"hub": path})
-    parts: dict[str, Any] = {}
-    for file in sorted(folder.iterdir()):
-        if file.suffix == ".safetensors" or file.name in {"tokenizer.json", "adapter_config.json", "config.json"}:
-            size = file.stat().st_size
-            with file.open("rb") as data:
-                first = data.read(_SAMPLE)
-                data.seek(max(0, size - _SAMPLE))
-                parts[file.name] = [size, first.hex(), data.read(_SAMPLE).hex()]
+    parts: dict[str, Any] = {file.name: file_hash(file) for file in _fingerprinted(folder)}
+    if adapter := read_json(folder / "adapter_config.json"):
+        parts["base"] = files_fingerprint(base_of(path, adapter))
     return fingerprint(parts)
+
+
+def sampled_fingerprint(path: str) -> str:
+    """Return the fingerprint that earlier versions stored in adapters: of size, first and last MiB of each file."""
+    parts: dict[str, Any] = {}
+    for file in _fingerprinted(Path(path)):
+        size = file.stat().st_size
+        with file.open("rb") as data:
+            first = data.read(_SAMPLE)
+            data.seek(max(0, size - _SAMPLE))
+            parts[file.name] = [size, first.hex(), data.read(_SAMPLE).hex()]
+    return fingerprint(parts if Path(path).is_dir() else {"hub": path})
+
+
+def base_of(path: str, adapter: dict[str, Any]) -> str:
+    """Return the folder or hub id of an adapter's base model.
+
+    Args:
+        path: folder of the adapter.
+        adapter: content of its ``adapter_config.json``.
+
+    Raises:
+        InputError: no base model is named, or it is an adapter itself.
+    """
+    base = adapter.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise InputError(f"{path}: adapter_config.json names no base model (base_model_name_or_path)")
+    if (Path(base) / "adapter_config.json").is_file():
+        raise InputError(
+            f"{path}: its base model {base} is an adapter itself", "merge that adapter into its base model"
+        )
+    return base
+
+
+def require_intact(path: str, weights: bool = True) -> None:
+    """Require that the files of a model folder are those that its manifest describes; other models are accepted.
+
+    Args:
+        path: folder or hub id.
+        weights: also check the weights; else only tokenizer, config and prompt format.
+
+    Raises:
+        InputError: a file is damaged, edited or missing.
+    """
+    if Path(path).is_dir():
+        require_unchanged(path, _NOT_LOADED if weights else (*_NOT_LOADED, ".safetensors"))
+
+
+def require_finite(path: str, tensors: Iterable[tuple[str, Any]]) -> None:
+    """Require that named weights hold neither NaN nor infinity.
+
+    Args:
+        path: folder or hub id of the model, for the message.
+        tensors: names and tensors, also 4-bit ones.
+
+    Raises:
+        InputError: one of them does.
+    """
+    if faulty := [name for name, tensor in tensors if not _is_finite(tensor)]:
+        raise InputError(f"{path}: {len(faulty)} weights hold NaN or infinite values, first {faulty[0]}")
+
+
+def embedding_rows(path: str) -> int:
+    """Return the number of token ids that a model has an embedding for, without loading its weights.
+
+    Raises:
+        InputError: its config cannot be read.
+    """
+    from transformers import AutoConfig
+
+    adapter = read_json(Path(path) / "adapter_config.json")
+    base = base_of(path, adapter) if adapter else path
+    config = loading(base, lambda: AutoConfig.from_pretrained(base, trust_remote_code=False))
+    rows: int = config.get_text_config().vocab_size
+    return rows
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -50,7 +123,8 @@ def loading(path: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
-        first = (str(error).strip() or "damaged").splitlines()[0]
+        lines = (str(error).strip() or "damaged").splitlines()
+        first = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
         raise InputError(f"{path}: cannot be loaded: {type(error).__name__}: {first}") from error
 
 
@@ -63,10 +137,12 @@ def load_network(path: str, dtype: Any, quantization: str | None = None) -> Any:
         quantization: "4bit" loads NF4 weights.
 
     Raises:
-        InputError: the model cannot be loaded, weights are missing, or its architecture is not supported.
+        InputError: the model cannot be loaded, a file is damaged, weights are missing, unknown, of another shape or
+            not finite, or its architecture is not supported.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
+    require_intact(path)
     _require_no_experts(path, loading(path, lambda: AutoConfig.from_pretrained(path, trust_remote_code=False)))
     quantization_config = None
     if quantization:
@@ -85,6 +161,7 @@ def load_network(path: str, dtype: Any, quantization: str | None = None) -> Any:
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, with the name
         ),
     )
     for layer in network.modules() if quantization else ():
@@ -94,14 +171,22 @@ def load_network(path: str, dtype: Any, quantization: str | None = None) -> Any:
             layer.support_avx512bf16_for_cpu = False
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{path}: {len(missing)} weights are missing and would be random, first {missing[0]}")
-    head = network.get_output_embeddings()
-    scales = [getattr(network.config, name, None) for name in ("logit_scale", "logits_scaling")]
-    if (
-        getattr(head, "bias", None) is not None
-        or getattr(network.config, "final_logit_softcapping", None)
-        or any(scale not in (None, 1) for scale in scales)
-    ):
-        raise InputError(f"{path}: an output layer with a bias, or capped or scaled logits, is not supported")
+    if unknown := sorted(report["unexpected_keys"]):
+        raise InputError(f"{path}: {len(unknown)} weights are not part of the architecture, first {unknown[0]}")
+    mismatched = [name for name, *_ in report["mismatched_keys"]]
+    # a quantized weight is a row of bytes; its shape is not compared with the layer's
+    mismatched += [
+        f"{name}.weight"
+        for name, layer in network.named_modules()
+        if (state := getattr(getattr(layer, "weight", None), "quant_state", None)) is not None
+        and tuple(state.shape) != (layer.out_features, layer.in_features)
+    ]
+    if mismatched:
+        raise InputError(
+            f"{path}: {len(mismatched)} weights have other shapes than the config says, first {mismatched[0]}"
+        )
+    require_finite(path, network.named_parameters())
+    _require_plain_logits(path, network)
     return network
 
 
@@ -113,3 +198,70 @@ def _require_no_experts(path: str, config: Any) -> None:
         for name in ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
     ):
         raise InputError(f"{path}: mixture-of-experts models ({text.model_type}) are not supported")
+
+
+def _require_plain_logits(path: str, network: Any) -> None:
+    """Require that the logits are the output layer's weight times the last hidden states, which is how we compute them.
+
+    Some families add a bias or cap or scale the logits. To find out, the network's own forward pass is run with a
+    decoder that returns large random hidden states; if the network does not call it, with its real hidden states.
+    """
+    import torch
+
+    head = network.get_output_embeddings()
+    ids = torch.zeros(1, 2, dtype=torch.int64, device=head.weight.device)
+    random = torch.Generator().manual_seed(0)  # the global state stays as it is
+    hidden = 1000 * torch.randn(1, 2, head.weight.shape[1], generator=random).to(head.weight)
+    with torch.no_grad():
+        with _replaced_forward(network.base_model, _DecoderOutput(last_hidden_state=hidden)) as calls:
+            logits = network(input_ids=ids).logits
+        expected = (hidden if calls else network.base_model(input_ids=ids).last_hidden_state) @ head.weight.T
+    is_plain = torch.allclose(logits.float(), expected.float(), rtol=1e-2, atol=1e-2 * float(expected.abs().max()))
+    if getattr(head, "bias", None) is not None or not is_plain:
+        raise InputError(f"{path}: an output layer with a bias, or capped or scaled logits, is not supported")
+
+
+class _DecoderOutput(dict[str, Any]):
+    """Output of a decoder, by name or index; what it does not hold is None."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self.get(name)
+
+    def __getitem__(self, key: Any) -> Any:
+        return [*self.values()][key] if isinstance(key, int | slice) else super().__getitem__(key)
+
+
+@contextmanager
+def _replaced_forward(module: Any, output: Any) -> Iterator[list[None]]:
+    """Make a module return a fixed output; yield a list that grows with every call."""
+    calls: list[None] = []
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        calls.append(None)
+        return output
+
+    own = module.__dict__.get("forward")  # set by libraries that place the weights on devices
+    module.forward = forward
+    try:
+        yield calls
+    finally:
+        del module.forward
+        if own is not None:
+            module.forward = own
+
+
+def _is_finite(tensor: Any) -> bool:
+    import torch
+
+    state = getattr(tensor, "quant_state", None)  # of bitsandbytes; NaN in a weight makes its scales NaN
+    if state is not None:
+        tensor = state.offset if state.nested else state.absmax
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    return bool(torch.isfinite(torch.stack(torch.aminmax(tensor.detach()))).all())
+
+
+def _fingerprinted(folder: Path) -> Iterator[Path]:
+    """Yield weights, tokenizer and configs of a model folder by name."""
+    names = {"tokenizer.json", "adapter_config.json", "config.json"}
+    return (file for file in sorted(folder.iterdir()) if file.suffix == ".safetensors" or file.name in names)

@@ -6,7 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
-from guardreasoner.model.loading import FORMAT_FILE, files_fingerprint, read_json
+from guardreasoner.model.loading import (
+    FORMAT_FILE,
+    base_of,
+    files_fingerprint,
+    loading,
+    read_json,
+    require_finite,
+    require_intact,
+    sampled_fingerprint,
+)
+from guardreasoner.model.log_probs import OutputLayer
+
+_WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -51,8 +63,7 @@ def add_adapter(network: Any, lora: LoRA) -> Any:
         task_type="CAUSAL_LM",
     )
     adapted = get_peft_model(network, config)
-    if hasattr(adapted.get_output_embeddings(), "lora_A"):
-        raise InputError("model.backbone.lora.target_modules: an adapter on the output layer is not supported")
+    _require_no_adapter_on_output(adapted, "model.backbone.lora.target_modules", None)
     return adapted
 
 
@@ -66,17 +77,32 @@ def attach_adapter(network: Any, path: str, config: dict[str, Any], lora: LoRA |
         lora: adapter options of the run, None if it sets none.
 
     Raises:
-        InputError: the adapter differs from ``lora``, its base model has changed, or weights are missing.
+        InputError: the adapter is damaged, differs from ``lora``, does not fit its base model or the base model has
+            changed, weights are missing or not finite, or it changes the output layer.
     """
     from peft import PeftModel, get_peft_model_state_dict
-    from safetensors import safe_open
+    from safetensors.torch import load_file
 
+    require_intact(path)
     require_same_adapter(path, config, lora)
-    adapted = PeftModel.from_pretrained(network, path, is_trainable=True)
-    with safe_open(Path(path) / "adapter_model.safetensors", "pt") as file:
-        missing = sorted(get_peft_model_state_dict(adapted).keys() - set(file.keys()))
-    if missing:
+    if not (Path(path) / _WEIGHTS).is_file():
+        raise InputError(
+            f"{path}: no {_WEIGHTS} here", "adapters in other files, such as adapter_model.bin, are not read"
+        )
+    saved = loading(path, lambda: load_file(Path(path) / _WEIGHTS))
+    require_finite(path, saved.items())
+    base_weights = {f"base_model.model.{name}" for name in network.state_dict()}
+    adapted = loading(path, lambda: PeftModel.from_pretrained(network, path, is_trainable=True))
+    expected = get_peft_model_state_dict(adapted).keys()
+    if missing := sorted(expected - saved.keys()):
         raise InputError(f"{path}: {len(missing)} weights are missing, first {missing[0]}")
+    if unknown := sorted(saved.keys() - expected - base_weights):
+        raise InputError(
+            f"{path}: {len(unknown)} weights do not fit the base model {config['base_model_name_or_path']}, "
+            f"first {unknown[0]}"
+        )
+    hint = "merge it into its base model (peft: merge_and_unload) and use the merged model"
+    _require_no_adapter_on_output(adapted, path, hint)
     return adapted
 
 
@@ -89,18 +115,20 @@ def require_same_adapter(path: str, config: dict[str, Any], lora: LoRA | None) -
         lora: adapter options of the run, None if it sets none.
 
     Raises:
-        InputError: the rank or scale differs, or the base model has changed.
+        InputError: it is of an unsupported type, the rank or scale differs, or the base model has changed.
     """
+    if config.get("peft_type") != "LORA":
+        raise InputError(f"{path}: an adapter of type {config.get('peft_type')} is not supported, only LORA is")
+    if config.get("alora_invocation_tokens"):
+        raise InputError(f"{path}: an adapter that only acts after certain tokens (aLoRA) is not supported")
     if lora is not None and (lora.r, lora.alpha) != (config["r"], config["lora_alpha"]):
         raise InputError(
             f"{path}: the adapter has r {config['r']} and alpha {config['lora_alpha']}, "
             f"but model.backbone.lora sets r {lora.r} and alpha {lora.alpha}"
         )
-    base = (read_json(Path(path) / FORMAT_FILE) or {}).get("base")
-    if base is not None and base != files_fingerprint(config["base_model_name_or_path"]):
-        raise InputError(
-            f"{path}: the base model {config['base_model_name_or_path']} has changed since this adapter was trained"
-        )
+    base, trained_on = base_of(path, config), (read_json(Path(path) / FORMAT_FILE) or {}).get("base")
+    if trained_on is not None and trained_on not in (files_fingerprint(base), sampled_fingerprint(base)):
+        raise InputError(f"{path}: the base model {base} has changed since this adapter was trained")
 
 
 def write_base(folder: Path) -> None:
@@ -114,3 +142,18 @@ def write_base(folder: Path) -> None:
 def base_fingerprint(network: Any) -> str:
     """Return the fingerprint of the base model of an adapted network."""
     return files_fingerprint(network.peft_config["default"].base_model_name_or_path)
+
+
+def _require_no_adapter_on_output(adapted: Any, where: str, hint: str | None) -> None:
+    """Refuse adapters on the output layer: its weight is used without the layer's forward pass (``token_logps``).
+
+    A trained copy of the whole layer (``modules_to_save``) is an output layer itself and is allowed.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    modules = dict(adapted.named_modules())
+    outputs = [name for name, module in modules.items() if isinstance(module, OutputLayer)]
+    for name, module in modules.items():
+        if isinstance(module, BaseTunerLayer) and any(output.startswith(f"{name}.") for output in outputs):
+            short = name.removeprefix("base_model.model.")
+            raise InputError(f"{where}: an adapter on the output layer ({short}) is not supported", hint)

@@ -70,6 +70,32 @@ class PromptTokenizer:
         """Return the ids of many completions, each with its end token."""
         return [[*ids, self.end] for ids in self._plain(list(texts))]
 
+    def require_embeddings(self, rows: int) -> None:
+        """Require that a model has an embedding for every id that a prompt or completion may hold.
+
+        Control tokens that only occur in text do not count, because text never becomes one.
+
+        Args:
+            rows: rows of the embedding; more than ids is fine.
+
+        Raises:
+            InputError: an id has none.
+        """
+        if beyond := self.ids_beyond(rows):
+            token = self.tokenizer.convert_ids_to_tokens(beyond[0])
+            raise InputError(
+                f"{self.tokenizer.name_or_path}: the tokenizer has {len(beyond)} ids that the model has no embedding "
+                f"for, first {beyond[0]} ({token}); the embedding has {rows} rows",
+                "tokens were added without model.resize_token_embeddings(len(tokenizer)); save a resized model",
+            )
+
+    def ids_beyond(self, rows: int) -> list[int]:
+        """Return the ids, ascending, that a prompt or completion may hold and that are ``rows`` or larger."""
+        tokenizer = self.tokenizer
+        control = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special or token.content.strip()}
+        used = {*self._before, *self._after, self.end, self.padding}
+        return sorted(i for i in (set(tokenizer.get_vocab().values()) - control) | used if i >= rows)
+
     def identity(self) -> object:
         """Return everything that determines the ids, for the key of cached ids."""
         fast = getattr(self.tokenizer, "backend_tokenizer", None)

@@ -20,6 +20,7 @@ from guardreasoner.sources.row_parser import Columns, RowParser, display_value, 
 from guardreasoner.sources.rows import Row, read_file_rows
 from guardreasoner.sources.splits import require_shares, split_of
 from guardreasoner.tasks import GUARD_TASKS, Task
+from guardreasoner.workflow.integrity import warn_if_changed
 from guardreasoner.workflow.manifest import content_hash
 
 log = logging.getLogger("guardreasoner")
@@ -177,6 +178,7 @@ class Files:
         )
         for split, files in splits.items():
             for path, name in files:
+                warn_if_changed(path)
                 used = read = 0
                 columns: dict[str, None] = {}
                 for row in read_file_rows(path):

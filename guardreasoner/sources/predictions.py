@@ -17,6 +17,7 @@ from guardreasoner.prompts import conversation, instruction, parse
 from guardreasoner.records import FILE_FINGERPRINT, Record, Rollout, read_jsonl, require_unique_ids
 from guardreasoner.sources.validation import validation_message
 from guardreasoner.tasks import NO_VERDICT, Task, read_tasks
+from guardreasoner.workflow.integrity import warn_if_changed
 from guardreasoner.workflow.manifest import content_hash
 
 PREDICTIONS = "generated_predictions.jsonl"
@@ -106,6 +107,7 @@ def read_predictions(path: str | Path, tasks: Sequence[Task] | None = None) -> P
         raise InputError(
             f"{path}: {problem}", "python -m guardreasoner test --config configs/evaluate.yaml writes predictions"
         )
+    warn_if_changed(path)
     tasks = tuple(tasks or predicted_tasks(path))
     first = files[0].resolve()
     model = first.parent.parent.name if first.name == PREDICTIONS else first.stem

@@ -19,6 +19,7 @@ from guardreasoner.sources import ExcludesContaminated, Source
 from guardreasoner.sources.predictions import holds_predictions, predicted_tasks, read_predictions
 from guardreasoner.sources.validation import validation_message
 from guardreasoner.tasks import Task
+from guardreasoner.workflow.integrity import warn_if_changed
 
 RECORDS = "records.jsonl"
 ROLLOUTS = "rollouts.jsonl"
@@ -27,6 +28,8 @@ COST = "cost.manifest.json"
 
 def read_rollout_folder(path: str | Path, tasks: Sequence[Task] | None = None) -> tuple[list[Record], list[Rollout]]:
     """Read one rollout folder, folder of predictions, or prediction file.
+
+    A file that differs from its manifest is named in a warning.
 
     Args:
         path: the folder or file.
@@ -40,6 +43,7 @@ def read_rollout_folder(path: str | Path, tasks: Sequence[Task] | None = None) -
         for name in (RECORDS, ROLLOUTS):
             if not (path / name).is_file():
                 raise InputError(f"{path}: no {name} here, expected {RECORDS} and {ROLLOUTS}", _HINT)
+        warn_if_changed(path)
         return read_records(path / RECORDS), read_rollouts(path / ROLLOUTS)
     if path.is_file() and path.name in (RECORDS, ROLLOUTS):
         raise InputError(f"{path}: give the folder that holds {RECORDS} and {ROLLOUTS}, not one of the files")

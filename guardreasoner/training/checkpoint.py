@@ -68,7 +68,7 @@ def _trained(module: nn.Module) -> set[str]:
     return {
         name
         for name, parameter in module.named_parameters(remove_duplicate=False)
-        if parameter.requires_grad and f".{FrozenAdapter.NAME}." not in name
+        if parameter.requires_grad and not FrozenAdapter.owns(name)
     }
 
 

@@ -1,6 +1,7 @@
 """The frozen reference of HS-DPO: the R-SFT model as a copy, as a second adapter, or as stored log-probabilities."""
 
 import copy
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
@@ -20,6 +21,8 @@ from guardreasoner.model.log_probs import sequence_logps
 from guardreasoner.model.packing import packed
 from guardreasoner.records import replacing_file
 from guardreasoner.workflow.manifest import fingerprint
+
+log = logging.getLogger("guardreasoner")
 
 
 class Reference(ABC):
@@ -100,7 +103,7 @@ class FrozenAdapter(Reference):
         """Copy the adapter's weights into a second adapter that is never trained.
 
         Raises:
-            InputError: the model has no adapter.
+            InputError: the model has no adapter, or one that trains biases, which belong to the base model.
         """
         trained = policy or backbone
         network = trained.network
@@ -110,14 +113,20 @@ class FrozenAdapter(Reference):
                 "use guardreasoner.FrozenCopy or guardreasoner.Precomputed",
             )
         config = copy.deepcopy(network.peft_config["default"])
+        if config.bias != "none":
+            raise InputError(
+                "model.reference: FrozenAdapter cannot freeze the biases that this adapter trains (bias in its config)",
+                "use guardreasoner.FrozenCopy or guardreasoner.Precomputed",
+            )
         config.inference_mode = True
         config.lora_dropout = 0.0  # its new layers start in training mode
         network.add_adapter(self.NAME, config)
         with torch.no_grad():
             initial = dict(backbone.network.named_parameters())
             for name, parameter in network.named_parameters():
-                if f".{self.NAME}." in name:
-                    parameter.copy_(initial[name.replace(f".{self.NAME}.", ".default.")])
+                if self.owns(name):
+                    parts = ("default" if part == self.NAME else part for part in name.split("."))
+                    parameter.copy_(initial[".".join(parts)])
         self._backbone = trained
         self._select("default")
 
@@ -131,13 +140,18 @@ class FrozenAdapter(Reference):
         finally:
             self._select("default")
 
+    @classmethod
+    def owns(cls, parameter: str) -> bool:
+        """Return whether a parameter, by its name, belongs to the frozen adapter; an embedding's has it at the end."""
+        return cls.NAME in parameter.split(".")
+
     def _select(self, name: str) -> None:
         # set_adapter makes the selected adapter trainable unless inference_mode is set
         assert self._backbone is not None
         self._backbone.network.base_model.set_adapter(name, inference_mode=name == self.NAME)
         for parameter_name, parameter in self._backbone.network.named_parameters():
             if "lora_" in parameter_name:
-                parameter.requires_grad_(f".{self.NAME}." not in parameter_name)
+                parameter.requires_grad_(not self.owns(parameter_name))
 
 
 class Precomputed(Reference):
@@ -167,10 +181,10 @@ class Precomputed(Reference):
         trainer: Trainer | None = None,
         policy: Backbone | None = None,
     ) -> None:
-        """Read the stored values, or compute and store them.
+        """Read the stored values, or compute and store them; damaged ones are computed again.
 
         Raises:
-            InputError: a stored value is not finite, or belongs to another model or other pairs.
+            InputError: a value is not finite.
         """
         digest = sha256(fingerprint([backbone.weights_fingerprint(), backbone.dtype, backbone.quantization]).encode())
         digest.update(_FORMAT)
@@ -188,18 +202,20 @@ class Precomputed(Reference):
         key = digest.hexdigest()
         path = self.folder / f"{key[:32]}.safetensors"
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        values = _on_first_process(trainer, lambda: _stored(path, key) if path.is_file() else None)
+        values = _on_first_process(trainer, lambda: _stored(path, key, count) if path.is_file() else None)
         is_new = values is None
         if values is None:
             values = self._compute(backbone, examples, np.argsort(lengths), starts, count, rank, world)
             if trainer is not None and world > 1:
                 total: Tensor = trainer.strategy.reduce(values.to(trainer.strategy.root_device), reduce_op="sum")
                 values = total.cpu()
-        if values.shape != (count,) or not torch.isfinite(values).all():
-            raise InputError(f"{path}: a stored reference value is not a finite number", f"delete {path} and run again")
+        if not torch.isfinite(values).all():
+            position = int((~torch.isfinite(values)).nonzero()[0])
+            example = examples[int(np.searchsorted(starts, position, side="right")) - 1]
+            raise InputError(f"model.reference: log π_ref of record {example.id} is {values[position]}, not finite")
         if is_new and rank == 0:
             with replacing_file(path) as partial:
-                save_file({"logps": values}, partial, metadata={_MADE_FOR: key})
+                save_file({"logps": values}, partial, metadata={_MADE_FOR: key, _HASH: _hash_of(values)})
         self._logps = values
 
     def sequence_logps(self, batch: Batch) -> Tensor:
@@ -235,7 +251,7 @@ class Precomputed(Reference):
         return values
 
 
-_MADE_FOR = "model, tokenizer and pairs"
+_MADE_FOR, _HASH = "model, tokenizer and pairs", "sha256"
 _FORMAT = b"one value per completion"
 """Part of the fingerprint, so that files of the earlier format (two values per pair) are not read."""
 
@@ -260,15 +276,22 @@ def _on_first_process(trainer: Trainer | None, read: Callable[[], Tensor | None]
     return result
 
 
-def _stored(path: Path, key: str) -> Tensor:
+def _stored(path: Path, key: str, count: int) -> Tensor | None:
+    """Return the stored values, (count,) in float64; None, with a warning, if the file is damaged."""
     try:
         with safe_open(path, "pt") as file:
-            made_for, values = (file.metadata() or {}).get(_MADE_FOR), file.get_tensor("logps")
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a file of reference values ({error})", f"delete {path} and run again") from None
-    if made_for != key:
-        raise InputError(f"{path}: reference values of another model or other pairs", f"delete {path} and run again")
-    return values
+            metadata, values = file.metadata() or {}, file.get_tensor("logps")
+    except (SafetensorError, OSError):
+        metadata, values = {}, torch.zeros(0)
+    is_intact = (metadata.get(_MADE_FOR), metadata.get(_HASH)) == (key, _hash_of(values))
+    if is_intact and (values.shape, values.dtype) == ((count,), torch.float64):
+        return values
+    log.warning("%s is damaged: the reference values are computed again", path)
+    return None
+
+
+def _hash_of(values: Tensor) -> str:
+    return sha256(values.numpy().tobytes()).hexdigest()
 
 
 def _key(record_id: str, lengths: Sequence[int]) -> str:

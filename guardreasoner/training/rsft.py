@@ -1,6 +1,7 @@
 """Stage 1, R-SFT: learn to write the reasoning and then the verdicts (arXiv 2501.18492, section 3.2)."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from guardreasoner.training.checkpoint import (
     skipped_steps_of,
 )
 from guardreasoner.training.step import configure_optimizer, take_step
+from guardreasoner.workflow.integrity import require_unchanged
 
 
 class RSFTModule(LightningModule):
@@ -78,7 +80,7 @@ class RSFTModule(LightningModule):
         configured = configure_optimizer(self, self.optimizer, self.warmup)
         if self.optimizer_state:
             optimizer = configured["optimizer"]
-            saved = torch.load(self.optimizer_state, map_location="cpu", weights_only=True)
+            saved = read_optimizer_state(self.optimizer_state)
             optimizer.load_state_dict({"state": saved["state"], "param_groups": optimizer.state_dict()["param_groups"]})
         return configured
 
@@ -116,3 +118,23 @@ class RSFTModule(LightningModule):
 
     def _nll_sum(self, batch: Batch, prefix: SharedPrefix | None = None) -> Tensor:
         return -self.backbone(batch, prefix).sum()
+
+
+def read_optimizer_state(path: str) -> dict[str, Any]:
+    """Read ``optimizer.pt``.
+
+    Args:
+        path: the file; if it lies in a model folder with a manifest, it is compared with that.
+
+    Raises:
+        InputError: it is damaged, edited, or not the state of an optimizer.
+    """
+    require_unchanged(path)
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, ValueError, RuntimeError, LookupError, EOFError, UnpicklingError) as error:
+        first = (str(error).strip() or "damaged").splitlines()[0]
+        raise InputError(f"model.optimizer_state: {path}: cannot be read: {type(error).__name__}: {first}") from None
+    if not isinstance(saved, dict) or "state" not in saved:
+        raise InputError(f"model.optimizer_state: {path}: not the state of an optimizer")
+    return saved

@@ -34,9 +34,10 @@ from guardreasoner.training.loaders import (
 )
 from guardreasoner.training.sampler import StepSampler
 from guardreasoner.workflow.log_lines import collect_log_lines
-from guardreasoner.workflow.manifest import code_fingerprint, fingerprint, replacing_folder
+from guardreasoner.workflow.manifest import code_fingerprint, file_hashes, fingerprint, replacing_folder
 
 _LOG_LINES = "notes.json"
+_HASHES = "hashes.json"
 
 OnFault = Callable[[Record, InputError], None]
 
@@ -310,9 +311,14 @@ class TrainingDataModule(LightningDataModule, ABC):
                 write_examples(partial / f"{split}.arrow", self.drop_too_long(examples, f"{split} {self.example_name}"))
             (partial / _LOG_LINES).write_text(json.dumps(lines), encoding="utf-8")
             self._write_extra(partial)
+            (partial / _HASHES).write_text(json.dumps(file_hashes(partial)), encoding="utf-8")
         self._open(folder)
 
     def _open(self, folder: Path) -> None:
+        found = file_hashes(folder)
+        found.pop(_HASHES, None)
+        if json.loads((folder / _HASHES).read_text(encoding="utf-8")) != found:
+            raise ValueError(f"{folder}: the hash of a file differs")
         lines = json.loads((folder / _LOG_LINES).read_text(encoding="utf-8"))
         if not isinstance(lines, list):
             raise ValueError(f"{folder / _LOG_LINES}: expected a list")

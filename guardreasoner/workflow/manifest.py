@@ -8,6 +8,7 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -41,15 +42,39 @@ def content_hash(path: str | Path) -> str:
         InputError: ``path`` does not exist, or a file cannot be read.
     """
     path = Path(path)
+    if not path.is_dir():
+        return file_hash(path)
+    digest = hashlib.sha256()
+    for name, hashed in file_hashes(path).items():
+        digest.update(f"{name}\0{hashed}\n".encode())
+    return digest.hexdigest()
+
+
+def file_hashes(folder: str | Path) -> dict[str, str]:
+    """Return the SHA-256 (hex) of each file below a folder by relative path, sorted; manifests are left out.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    folder = Path(folder)
+    files = {Path(parent, name) for parent, _, names in os.walk(folder) for name in names}
+    named = sorted((file.relative_to(folder).as_posix(), file) for file in files)
+    named = [(name, file) for name, file in named if file.name != MANIFEST and not name.endswith(f".{MANIFEST}")]
+    with ThreadPoolExecutor() as threads:  # a model has several files of some GB; hashing releases the GIL
+        hashes = threads.map(file_hash, [file for _, file in named])
+        return dict(zip([name for name, _ in named], hashes, strict=True))
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file's content.
+
+    Within a process, a file of equal size, time and inode is read once.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
     try:
-        if not path.is_dir():
-            return _file_hash(path)
-        files = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
-        digest = hashlib.sha256()
-        for name, file in sorted((file.relative_to(path).as_posix(), file) for file in files):
-            if file.name != MANIFEST and not name.endswith(f".{MANIFEST}"):
-                digest.update(f"{name}\0{_file_hash(file)}\n".encode())
-        return digest.hexdigest()
+        return _file_hash(path)
     except OSError as error:
         raise InputError(f"{error.filename or path}: cannot be read: {error.strerror}") from None
 
@@ -105,6 +130,8 @@ class Manifest:
         config: merged and interpolated config of the command, without secrets; None in old manifests.
         origins: inputs that are not files: ``{"class_path", "init_args", "code"}`` for a class that generates or
             downloads records, with the hash of its code; ``{"hub"}`` for a model on a hub.
+        files: content hash of each file of a folder, by relative path, so that a damaged file can be named; empty for
+            a file, and in old manifests.
     """
 
     command: list[str]
@@ -118,6 +145,7 @@ class Manifest:
     created: str = ""
     config: dict[str, Any] | None = None
     origins: list[dict[str, Any]] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def describe(
@@ -148,6 +176,7 @@ class Manifest:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             config=None if config is None else without_secrets(dict(config)),
             origins=[without_secrets(dict(origin)) for origin in origins],
+            files=file_hashes(path) if Path(path).is_dir() else {},
         )
 
     @classmethod
@@ -173,10 +202,18 @@ class Manifest:
 
     def _is_valid(self) -> bool:
         """Return whether the fields have the expected types; another tool may write a file of the same name."""
-        types = {"command": list, "inputs": dict, "versions": dict, "origins": list, "config": dict | None}
+        types = {
+            "command": list,
+            "inputs": dict,
+            "versions": dict,
+            "origins": list,
+            "config": dict | None,
+            "files": dict,
+        }
         if not all(isinstance(getattr(self, name), kind) for name, kind in types.items()):
             return False
-        texts = (*self.command, *self.inputs, *self.inputs.values(), self.content, self.created, self.commit or "")
+        hashes = (*self.inputs, *self.inputs.values(), *self.files.values())
+        texts = (*self.command, *hashes, self.content, self.created, self.commit or "")
         return all(isinstance(text, str) for text in texts) and all(isinstance(origin, dict) for origin in self.origins)
 
 

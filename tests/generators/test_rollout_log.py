@@ -14,6 +14,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.generators.rollout_log import COST, RolloutLog
 from guardreasoner.records import Record, Rollout, read_records, read_rollouts
 from guardreasoner.tasks import GUARD_TASKS
+from tests.support.bit_flips import unnoticed_flips
 
 K = 3
 RECORDS = [Record(f"r{number}", f"prompt {number}", labels={"request": "harmful"}) for number in range(8)]
@@ -129,14 +130,51 @@ def test_an_output_that_was_written_twice_is_reported(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_line_is_reported(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("old", "new"), [(b"{", b"#"), (b"so", b"sO"), (b'"sha256": "', b'"sha256": "0')])
+def test_damaged_outputs_are_sampled_again(
+    old: bytes, new: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rollout_log = opened(tmp_path)
+    for number in range(8):
+        append(rollout_log, number)
+    rollout_log.close()
+    shard = rollout_log.folder / "rollouts-00000.jsonl"
+    commits = shard.read_bytes().split(b"\n\n")
+    commits[2] = commits[2].replace(old, new, 1)
+    shard.write_bytes(b"\n\n".join(commits))
+    with pytest.raises(InputError, match=r"rollouts-00000\.jsonl:11: the outputs committed here are damaged"):
+        rollout_log.finish(RECORDS)
+    again = opened(tmp_path)
+    assert "rollouts-00000.jsonl:11: damaged outputs, which are sampled again" in caplog.text
+    assert again.done(K) == {record.id for record in RECORDS} - {"r2"}
+    append(again, 2)
+    again.close()
+    again.finish(RECORDS)
+    assert read_rollouts(tmp_path / "out" / "rollouts.jsonl") == ALL_OUTPUTS
+
+
+def test_commits_of_earlier_versions_have_no_hash(tmp_path: Path) -> None:
     rollout_log = opened(tmp_path)
     append(rollout_log, 2)
     rollout_log.close()
     shard = rollout_log.folder / "rollouts-00000.jsonl"
-    shard.write_bytes(shard.read_bytes().replace(b"{", b"#", 1))
-    with pytest.raises(InputError, match=r"rollouts-00000.jsonl:1: not valid JSON"):
-        rollout_log.done(K)
+    shard.write_bytes(b"".join(line for line in shard.read_bytes().splitlines(True) if b"sha256" not in line))
+    assert opened(tmp_path).done(K) == {"r2"}
+
+
+def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
+    rollout_log = opened(tmp_path)
+    for number in range(8):
+        append(rollout_log, number)
+    rollout_log.close()
+    everything = rollout_log.done(K)
+
+    def read() -> bool:
+        again = RolloutLog(tmp_path / "out", {"setting": "same"})
+        lost = again.prepare(RECORDS, GUARD_TASKS) > 0
+        return lost or again.done(K) < everything
+
+    assert unnoticed_flips(rollout_log.folder / "rollouts-00000.jsonl", read, 40) == []
 
 
 def test_a_log_without_commits_is_removed(tmp_path: Path) -> None:

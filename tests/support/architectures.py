@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from peft import LoraConfig, PeftConfig, get_peft_model
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -97,4 +98,18 @@ def make_model_folder(name: str, tokenizer_of: Path, folder: Path, **changes: An
     enliven(network)
     network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_adapter(base: Path, folder: Path, config: type[PeftConfig] = LoraConfig, **options: Any) -> Path:
+    """Make an adapter with random weights as peft writes it, with the tokenizer of its base model."""
+    torch.manual_seed(1)
+    network = AutoModelForCausalLM.from_pretrained(base)
+    adapted = get_peft_model(network, config(**({"task_type": "CAUSAL_LM", "target_modules": ["q_proj"]} | options)))
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    adapted.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
     return folder

@@ -94,6 +94,7 @@ def _diagnose(fit_flags: list[str]) -> tuple["Diagnosis", list[str]]:
     """Check every training and validation example of a fit; return the diagnosis and the messages logged meanwhile."""
     from guardreasoner.cli.lightning_cli import instantiate_fit
     from guardreasoner.diagnosis import DiagnosisBuilder
+    from guardreasoner.model.loading import embedding_rows
     from guardreasoner.training.training_data import TrainingDataModule
     from guardreasoner.workflow.log_lines import collect_log_lines
 
@@ -113,6 +114,7 @@ def _diagnose(fit_flags: list[str]) -> tuple["Diagnosis", list[str]]:
             data.contamination_index(),
             data.skip_contaminated,
             allowed,
+            embedding_rows(module.backbone.path),
         )
         for split in ("train", "validation"):
             for item in data.items(split, builder.add_unusable):

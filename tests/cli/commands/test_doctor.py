@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from guardreasoner.cli.main import main
 from guardreasoner.diagnosis.findings import CHECKS
@@ -162,3 +164,18 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
     assert time.monotonic() - start < 3
     assert not {"torch", "lightning", "transformers", "matplotlib", "jinja2", "rich"} & set(done.stderr.split())
     assert "--html" in done.stdout
+
+
+def test_ids_without_an_embedding_are_a_fault(
+    doctor: Callable[..., tuple[int, str]], tiny_base: Path, tmp_path: Path, refused: Refused
+) -> None:
+    folder = Path(shutil.copytree(tiny_base, tmp_path / "grown"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"eos_token": "<|im_end|>"})
+    tokenizer.save_pretrained(folder)
+    code, message = doctor("--model.backbone.path", str(folder))
+    assert (code, message.splitlines()[-1]) == (1, "1 fault found")
+    assert "ids beyond the embedding" in message
+    assert "300 <|im_end|>" in message
+    fit = ["fit", "--config", "configs/rsft.yaml", "--auto_build", "false", "--data.source", TINY, "--output", "made"]
+    assert "no embedding for, first 300 (<|im_end|>)" in refused(*fit, "--model.backbone.path", str(folder))

@@ -1,0 +1,130 @@
+"""A flipped bit in any artefact is found when it is read, or the artefact is made again with an equal result."""
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from guardreasoner.model.backbone import Backbone
+from guardreasoner.model.lora import LoRA
+from guardreasoner.records import write_jsonl
+from guardreasoner.sources.rollouts import read_rollout_folder
+from guardreasoner.training.reference import Precomputed
+from guardreasoner.training.rsft import read_optimizer_state
+from guardreasoner.workflow.integrity import changed_files
+from guardreasoner.workflow.manifest import record_made
+from tests.support.bit_flips import unnoticed_flips
+from tests.support.starting import Start
+from tests.support.tiny import TinySource, batch_of, examples, load
+
+
+def finished(folder: Path, to: Path) -> Path:
+    """Copy a folder and write its manifest, as a command does."""
+    shutil.copytree(folder, to)
+    record_made(to, ["fit"], {}, [])
+    return to
+
+
+def loads(folder: Path) -> Callable[[], bool]:
+    """Return a function that loads a model, and says that it noticed nothing."""
+
+    def read() -> bool:
+        load(folder)
+        return False
+
+    return read
+
+
+@pytest.mark.parametrize("kind", ["tiny_base", "tiny_adapter"])
+def test_models(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    folder = finished(request.getfixturevalue(kind), tmp_path / "model")
+    assert unnoticed_flips(folder, loads(folder), 12, ignored=("manifest.json", "README.md")) == []
+    load(folder)
+
+
+def test_tokenizer_and_prompt_format_are_checked_without_the_weights(tiny_base: Path, tmp_path: Path) -> None:
+    folder = finished(tiny_base, tmp_path / "model")
+
+    def read() -> bool:
+        _ = Backbone(str(folder)).prompt_tokenizer
+        return False
+
+    assert unnoticed_flips(folder, read, 8, ignored=("manifest.json", "model.safetensors")) == []
+
+
+def test_base_models_without_a_manifest_below_an_adapter(tiny_base: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(tiny_base, tmp_path / "base"))
+    load(base, lora=LoRA(r=2)).save(tmp_path / "adapter")
+    others = {path.name for path in base.iterdir()} - {"model.safetensors", "config.json", "tokenizer.json"}
+    assert unnoticed_flips(base, loads(tmp_path / "adapter"), 6, ignored=others) == []
+
+
+def test_optimizer_states(tiny_base: Path, tmp_path: Path) -> None:
+    backbone = load(tiny_base)
+    optimizer = torch.optim.AdamW(backbone.parameters())
+    backbone.completion_logps(batch_of(backbone.prompt_tokenizer)).mean().backward()
+    optimizer.step()
+    shutil.copytree(tiny_base, tmp_path / "trained")
+    state = tmp_path / "trained" / "optimizer.pt"
+    torch.save(optimizer.state_dict(), state)
+    record_made(tmp_path / "trained", ["fit"], {}, [])
+
+    def read() -> bool:
+        read_optimizer_state(str(state))
+        return False
+
+    assert unnoticed_flips(state, read, 6) == []
+    assert read_optimizer_state(str(state))["state"]
+
+
+def test_reference_values(tiny_base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    backbone = load(tiny_base)
+    batch = batch_of(backbone.prompt_tokenizer)
+
+    def values() -> torch.Tensor:
+        reference = Precomputed(str(tmp_path / "stored"))
+        reference.prepare(backbone, examples(backbone.prompt_tokenizer))
+        return reference.sequence_logps(batch)
+
+    expected = values()
+
+    def read() -> bool:
+        caplog.clear()
+        return torch.equal(values(), expected) and "computed again" in caplog.text
+
+    assert unnoticed_flips(tmp_path / "stored", read, 8) == []
+
+
+def test_tokenised_examples(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_jsonl("train.jsonl", TinySource().records("train"))
+    write_jsonl("validation.jsonl", TinySource().records("validation"))
+    start = Start(tiny_base, lambda: 0)
+    expected = list(start().train)
+
+    def read() -> bool:
+        caplog.clear()
+        return list(start().train) == expected and "is damaged and is made again" in caplog.text
+
+    (folder,) = (path for path in Path("kept").iterdir() if path.is_dir())
+    assert unnoticed_flips(folder, read, 8) == []
+
+
+def test_rollouts(tiny_rollouts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "guardreasoner")
+    folder = finished(tiny_rollouts, tmp_path / "rollouts")
+    read_rollout_folder(folder)
+    assert caplog.text == ""
+
+    def read() -> bool:
+        caplog.clear()
+        read_rollout_folder(folder)
+        return "damaged or edited since it was made" in caplog.text
+
+    assert unnoticed_flips(folder, read, 8) == []
+    assert list(changed_files(folder)) == []
