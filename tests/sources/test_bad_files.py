@@ -80,7 +80,7 @@ def empty_parquet() -> bytes:
         ("a.json", "[{}\n,\n{'a': 1}]", "a.json:3: not valid JSON: Expecting property name enclosed in double quotes"),
         ("a.json", "prompt,label\n", "a.json:1: not valid JSON: Expecting value at column 1"),
         ("a.json", '[\n["é'.encode() + b'\xff"]]', "a.json:2: not valid UTF-8: byte 0xff at character 4"),
-        ("a.json", "[" * 100_000, "a.json: not valid JSON: too deeply nested"),
+        ("a.json", "[" * 100_000, "a.json:1: not valid JSON: too deeply nested"),
         ("a.csv", "prompt,label,prompt\n1,2,3\n", "a.csv:1: the column 'prompt' occurs twice"),
         ("a.csv", "prompt,,\n1,2,3\n", "a.csv:1: the column '' occurs twice"),
         ("a.csv", b"\n\nprompt,\xe9\n1,2\n", "a.csv:3: the column names are not valid UTF-8"),
