@@ -13,6 +13,7 @@ from guardreasoner.records import MAX_ROW, read_jsonl
 from guardreasoner.sources.rows import read_file_rows
 
 UNCLOSED = "a quoted cell is not closed"
+TEXT_AFTER = "found text after the closing quote of a cell; a quote inside a quoted cell is written twice"
 
 
 def rows(path: Path, content: str | bytes) -> dict[str, dict[str, str] | str]:
@@ -44,8 +45,8 @@ def test_a_broken_csv_row_takes_in_no_other_row(tmp_path: Path) -> None:
     content = 'text,label\none,1\n"two,1\nthree,0\n"four",0\n"five"x,1\nsix,1\n'
     found = rows(tmp_path / "a.csv", content)
     assert {place: fault for place, fault in found.items() if isinstance(fault, str)} == {
-        "3": "not valid CSV: found text after the closing quote of a cell; a quote inside a quoted cell is written twice",
-        "6": "not valid CSV: found text after the closing quote of a cell; a quote inside a quoted cell is written twice",
+        "3": f"not valid CSV: {TEXT_AFTER}",
+        "6": f"not valid CSV: {TEXT_AFTER}",
     }
     assert [row["text"] for row in found.values() if isinstance(row, dict)] == ["one", "three", "four", "six"]
 
@@ -106,7 +107,7 @@ def test_a_json_list_in_pieces_reads_as_in_one(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("mark", [b"\xff\xfe", b"\xfe\xff"])
 def test_utf_16_is_named(tmp_path: Path, read: Callable[[Path], object], mark: bytes) -> None:
     (tmp_path / "a.jsonl").write_bytes(mark + b"{}")
-    with pytest.raises(InputError, match="a.jsonl: found UTF-16, expected UTF-8"):
+    with pytest.raises(InputError, match=r"a\.jsonl: found UTF-16, expected UTF-8"):
         list(read(tmp_path / "a.jsonl"))
 
 
