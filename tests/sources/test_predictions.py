@@ -203,9 +203,7 @@ def test_an_unknown_template_is_refused(tmp_path: Path, before: str, after: str)
         read_predictions(write(tmp_path / "a.jsonl", *rows))
 
 
-@pytest.mark.parametrize(
-    "response", ["So, dear assistant", "<|eot_id|>", "Nonetheless.", " ASSISTANT:"]
-)
+@pytest.mark.parametrize("response", ["So, dear assistant", "<|eot_id|>", "Nonetheless.", " ASSISTANT:"])
 def test_a_response_that_ends_like_a_template_is_text(tmp_path: Path, response: str) -> None:
     rows = [row(Record("", f"Hello {n}?", response), "harmful") for n in range(2)]
     read = read_predictions(write(tmp_path / "a.jsonl", *rows))
