@@ -84,8 +84,9 @@ def _text(content: Any, number: int, role: str) -> str:
     """Return the text of a message, which may be a list of parts."""
     if isinstance(content, list):
         parts = [part.get("text") if isinstance(part, Mapping) else part for part in content]
-        if parts and all(isinstance(part, str) for part in parts):
-            return "".join(parts)
+        texts = [part for part in parts if isinstance(part, str)]
+        if parts and len(texts) == len(parts):
+            return "".join(texts)
         raise ValueError(f"message {number}: found a part that is not text")
     if content is None and role in ("assistant", "tool"):
         return ""  # the content of a tool call

@@ -9,7 +9,6 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,8 +163,10 @@ class _PairReader:
         pair_id = self._id(values, f"{path.name}:{row.location}")
         self._require_unique(pair_id, where)
         record = Record(pair_id, conversation.prompt, conversation.response, {}, source=path.name.partition(".")[0])
-        outputs = [Rollout(pair_id, path.stem, fingerprint, n, 0, text) for n, text in enumerate((chosen, rejected))]
-        return Pair(pair_id, record, *outputs, "all", "given", 0, self._weight(values), (True, False))
+        better, worse = (
+            Rollout(pair_id, path.stem, fingerprint, index, 0, text) for index, text in enumerate((chosen, rejected))
+        )
+        return Pair(pair_id, record, better, worse, "all", "given", 0, self._weight(values), (True, False))
 
     def _output(self, values: Mapping[str, Any], column: str) -> tuple[str, list[dict[str, str]]]:
         """Return an output, and the messages before it."""
@@ -243,13 +244,10 @@ class _PairReader:
         value = values.get(column)
         if value is None and self.columns.weight is None:
             return 1.0
-        if isinstance(value, str):
-            with suppress(ValueError):
-                value = float(value)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(_float(value)) or value <= 0:
+        weight = None if isinstance(value, bool) else _number(value)
+        if weight is None or not math.isfinite(weight) or weight <= 0:
             raise ValueError(f"{column}: found {describe_value(value)}, expected a number above 0")
-        return float(value)
+        return weight
 
     def _id(self, values: Mapping[str, Any], default: str) -> str:
         value = None if self.columns.id is None else values.get(self.columns.id)
@@ -277,11 +275,12 @@ def _own_pair(values: Mapping[str, Any]) -> Pair:
     return pair
 
 
-def _float(value: int | float) -> float:
+def _number(value: Any) -> float | None:
+    """Return a number, or the number in a text; None for anything else."""
     try:
-        return float(value)
-    except OverflowError:
-        return math.inf
+        return float(value) if isinstance(value, int | float | str) else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _unicode(text: str, column: str) -> str:

@@ -106,7 +106,7 @@ def unknown_end(prompts: Sequence[str], separator: str) -> str | None:
     """
     if prompts and all(map(_TEMPLATE_START.match, prompts)):
         return prompts[0][-_SHOWN:]
-    rests = {text.rpartition(separator)[2] for text in prompts}
-    if len(prompts) > 1 and len(rests) == 1 and re.match(r"None\n*[^\w\n]|None\n+\w", *rests):
+    first, *others = {text.rpartition(separator)[2] for text in prompts} or {""}
+    if len(prompts) > 1 and not others and re.match(r"None\n*[^\w\n]|None\n+\w", first):
         return prompts[0][-_SHOWN:]
     return None
