@@ -2,7 +2,8 @@
 
 ``prompt`` is the conversation to judge: the user's text, a list of messages, or a full prompt in the released layout
 (also as ``instruction`` and ``input``, the form of the released hard samples). ``chosen`` and ``rejected`` are outputs
-of a guard, as text or as messages whose last one is the output. A file that ``pairs`` wrote is read too.
+of a guard, as text or as messages whose last one is the output. The verdicts of ``chosen`` are the record's labels. A
+file that ``pairs`` wrote is read too.
 """
 
 import logging
@@ -16,6 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from guardreasoner.errors import InputError
+from guardreasoner.prompts import parse
 from guardreasoner.records import FILE_FINGERPRINT, Pair, Record, Rollout
 from guardreasoner.sources.conversations import LeftOut, Turn, read_messages, read_turn
 from guardreasoner.sources.predictions import split_prompt
@@ -75,7 +77,7 @@ def read_pairs(paths: Sequence[str | Path], columns: PairColumns, tasks: Sequenc
         )
     for reason, number in reader.left_out.items():
         log.info("data.pairs: %d of %d rows left out: %s", number, reader.rows, reason)
-    for what, number in reader.changes.items():
+    for what, number in (+reader.changes).items():
         log.info("data.pairs: %s of %d rows", what, number)
     return pairs
 
@@ -162,7 +164,8 @@ class _PairReader:
         self.changes["a system message was left out"] += conversation.has_system
         pair_id = self._id(values, f"{path.name}:{row.location}")
         self._require_unique(pair_id, where)
-        record = Record(pair_id, conversation.prompt, conversation.response, {}, source=path.name.partition(".")[0])
+        labels = {task: verdict for task, verdict in parse(chosen, self.tasks).items() if verdict is not None}
+        record = Record(pair_id, conversation.prompt, conversation.response, labels, source=path.name.partition(".")[0])
         better, worse = (
             Rollout(pair_id, path.stem, fingerprint, index, 0, text) for index, text in enumerate((chosen, rejected))
         )

@@ -60,6 +60,7 @@ def test_forms_of_a_pair(row: dict[str, Any], response: str | None) -> None:
     (pair,) = read(row)
     assert (pair.record.prompt, pair.record.response) == ("How?", response)
     assert (pair.chosen.completion, pair.rejected.completion) == ("Request: harmful", "Request: unharmful")
+    assert pair.record.labels == {"request": "harmful"}
     assert (pair.id, pair.weight, pair.votes) == ("a.jsonl:1", 1.0, (True, False))
 
 
