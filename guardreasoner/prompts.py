@@ -130,13 +130,15 @@ def reasoning_of(completion: str, tasks: Sequence[Task]) -> str:
 def parse_released(completion: str, tasks: Sequence[Task]) -> Verdicts:
     """Parse the verdicts as the released script does: per task the first "Key: label" in the last 300 characters.
 
-    Only for reproducing published numbers, since it mistakes reasoning for answers; use :func:`parse` otherwise.
+    Upper and lower case are alike. Only for reproducing published numbers, since it mistakes reasoning for answers; use
+    :func:`parse` otherwise.
     """
     tail = completion[-300:]
     verdicts: dict[str, str | None] = {}
     for task in tasks:
-        match = re.search(rf"{re.escape(task.key)}:\s*({'|'.join(map(re.escape, task.labels))})", tail)
-        verdicts[task.name] = match[1] if match else None
+        labels = "|".join(f"({re.escape(label)})" for label in task.labels)
+        match = re.search(rf"{re.escape(task.key)}:\s*(?:{labels})", tail, re.IGNORECASE)
+        verdicts[task.name] = task.labels[match.lastindex - 1] if match and match.lastindex else None
     return verdicts
 
 

@@ -1,5 +1,6 @@
 """Data classes exchanged between stages, and their JSONL files."""
 
+import codecs
 import json
 import logging
 import os
@@ -9,13 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import IO, Any, Literal, Protocol, runtime_checkable
 
 from guardreasoner.errors import InputError
 
 log = logging.getLogger("guardreasoner")
 
 Split = Literal["train", "validation", "test"]
+
+MAX_ROW = 16 * 2**20
+"""Most bytes of one row of a file: a compressed file of a few kilobytes may hold a line of gigabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,25 +139,86 @@ def read_jsonl(path: str | Path, torn: Callable[[int], None] | None = None) -> I
             None: such a line is an error.
 
     Raises:
-        InputError: the file is missing or not UTF-8, or a line is not a JSON object.
+        InputError: the file is missing, not UTF-8 or cannot be read, or a line is too long or not a JSON object.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode())
-            except ValueError as error:
-                if torn is None or line.endswith(b"\n"):
-                    raise InputError(f"{path}:{number}: {_fault(error)}") from None
-                torn(number)
-                return
-            if not isinstance(row, dict):
-                raise InputError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
-            yield number, row
+    try:
+        with path.open("rb") as file:
+            for number, line in read_lines(file, path):
+                if not line.strip():
+                    continue
+                try:
+                    row = parse_json(line.decode())
+                except ValueError as error:
+                    if torn is None or line.endswith(b"\n"):
+                        raise InputError(f"{path}:{number}: {_fault(error)}") from None
+                    torn(number)
+                    return
+                if not isinstance(row, dict):
+                    raise InputError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
+                yield number, row
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def read_lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield (line number from 1, line) of an open file, without its byte-order mark.
+
+    Args:
+        file: the file, decompressed.
+        path: its path, for messages.
+
+    Raises:
+        InputError: a line has more than ``MAX_ROW`` bytes, or the file is UTF-16.
+    """
+    number = 0
+    while line := file.readline(MAX_ROW + 1):
+        number += 1
+        if len(line) > MAX_ROW:
+            raise InputError(f"{path}:{number}: the line is longer than {MAX_ROW >> 20} MiB, the most that is read")
+        if number == 1:
+            line = without_bom(line, path)
+        yield number, line
+
+
+def without_bom(start: bytes, path: Path) -> bytes:
+    """Return the start of a file without its UTF-8 byte-order mark; raise ``InputError`` if the mark is UTF-16."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InputError(f"{path}: found UTF-16, expected UTF-8", "save the file as UTF-8")
+    return start.removeprefix(codecs.BOM_UTF8)
+
+
+def parse_json(text: str) -> Any:
+    """Parse a JSON text strictly.
+
+    Raises:
+        ValueError: the text is not JSON, an object has a duplicate key, or a number is NaN or infinite.
+    """
+
+    def unique_keys(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(items)
+        if len(value) < len(items):
+            keys = [key for key, _ in items]
+            duplicate = next(key for index, key in enumerate(keys) if key in keys[:index])
+            raise ValueError(f"the key {duplicate!r} occurs twice")
+        return value
+
+    def refuse_constant(constant: str) -> Any:
+        raise ValueError(f"found {constant}, which is not JSON; use null for a missing value")
+
+    try:
+        return json.loads(text, object_pairs_hook=unique_keys, parse_constant=refuse_constant)
+    except json.JSONDecodeError as error:
+        error.args = (_fault(error),)
+        raise
+    except RecursionError:
+        raise ValueError("not valid JSON: too deeply nested") from None
+    except ValueError as error:
+        if "set_int_max_str_digits" not in str(error):
+            raise
+        raise ValueError("found a number with thousands of digits, which Python cannot read") from None
 
 
 def read_records(path: str | Path) -> list[Record]:
@@ -265,4 +330,4 @@ def _names(cls: type) -> tuple[str, ...]:
 def _fault(error: ValueError) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
-    return f"not valid UTF-8: {error.reason}" if isinstance(error, UnicodeDecodeError) else f"not valid JSON: {error}"
+    return f"not valid UTF-8: {error.reason}" if isinstance(error, UnicodeDecodeError) else str(error)

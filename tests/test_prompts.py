@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -106,6 +107,18 @@ def test_the_released_parser_takes_the_first_match_near_the_end() -> None:
     text = "Task 3 Conclusion\nResponse: unharmful\n\nAnswers:\nRequest: harmful\nCompletion: None\nResponse: harmful"
     assert parse_released(text, GUARD_TASKS) == {"request": "harmful", "completion": None, "response": "unharmful"}
     assert parse_released(BLOCK + " " * 300, GUARD_TASKS) == NOTHING
+
+
+@pytest.mark.parametrize("change", [str.upper, str.lower, str.title])
+def test_the_released_parser_ignores_case(change: Callable[[str], str]) -> None:
+    assert parse_released(change(BLOCK), GUARD_TASKS) == VERDICTS
+    text = change("request: harmful") + " in a loop.\n\n" + BLOCK.replace("Request: harmful", "Request: unharmful")
+    assert parse_released(text, GUARD_TASKS)["request"] == "harmful"
+
+
+def test_the_released_parser_returns_labels_as_the_task_spells_them() -> None:
+    task = Task("tone", "Tone", "which?", ("Polite", "Curt"))
+    assert parse_released("TONE:\n curt", [task]) == {"tone": "Curt"}
 
 
 MEGABYTE = """

@@ -8,6 +8,7 @@ from guardreasoner.sources.row_parser import describe_value
 
 _LINE_BITS, _FILE_BITS = 40, 24
 _LOCATION_BITS = _LINE_BITS + _FILE_BITS
+_FILE_MASK = (1 << _FILE_BITS) - 1
 
 
 class ConsistencyCheck:
@@ -29,16 +30,21 @@ class ConsistencyCheck:
         self._label_sets: list[dict[str, str]] = []
         self._label_set_indices: dict[tuple[tuple[str, str], ...], int] = {}
 
+    def file_with_id(self, record: Record, path: Path, location: str) -> Path | None:
+        """Return the file of the earlier row with the same id; None if there is none."""
+        packed = self._pack(path, location)
+        first = self._ids.setdefault(hash(record.id), packed)
+        return None if first == packed else self._files[first >> _LINE_BITS & _FILE_MASK][0]
+
+    def id_fault(self, record: Record) -> str:
+        """Return the fault that an earlier row has the same id."""
+        first = self._unpack(self._ids[hash(record.id)])
+        return f"id: found {describe_value(record.id)}, which is already the id of {first}, expected a unique id"
+
     def faults(self, record: Record, split: Split, path: Path, location: str) -> list[str]:
         """Return how a row contradicts earlier rows, each fault as "field: what was found, what was expected"."""
-        faults = []
         packed = self._pack(path, location)
-        if (first := self._ids.setdefault(hash(record.id), packed)) != packed:
-            faults.append(
-                f"id: found {describe_value(record.id)}, which is already the id of {self._unpack(first)}, "
-                "expected a unique id"
-            )
-        faults += self._label_faults(record, packed)
+        faults = self._label_faults(record, packed)
         if self.disjoint_splits:
             prompt = hash(normalise(record.prompt))
             if split == "train":
@@ -80,5 +86,5 @@ class ConsistencyCheck:
         return (len(self._files) - 1) << _LINE_BITS | int(number)
 
     def _unpack(self, packed: int) -> str:
-        path, kind = self._files[(packed >> _LINE_BITS) & ((1 << _FILE_BITS) - 1)]
+        path, kind = self._files[packed >> _LINE_BITS & _FILE_MASK]
         return f"{path}:{kind}{packed & ((1 << _LINE_BITS) - 1)}"

@@ -2,19 +2,21 @@
 
 A row of a CSV file such as ``text,label`` / ``How do I bake bread?,0`` becomes a record of the task "request" with
 ``columns: {prompt: text, labels: {request: label}, label_map: {request: {0: unharmful, 1: harmful}}}``. If the file has
-no ids, the id is file and line: "train.csv:17".
+no ids, the id is file and line: "train.csv:17". If files of one split share ids, their ids start with the file's name.
 """
 
 import glob
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.consistency import ConsistencyCheck
+from guardreasoner.sources.conversations import LeftOut
 from guardreasoner.sources.quarantine import write_quarantine
 from guardreasoner.sources.row_parser import Columns, RowParser, display_value, text_forms
 from guardreasoner.sources.rows import Row, read_file_rows
@@ -27,6 +29,7 @@ log = logging.getLogger("guardreasoner")
 
 _MAX_LISTED = 1000
 """Largest number of faults listed in an error; the quarantine lists all."""
+_CONVERSATIONS = frozenset({"messages", "conversations", "conversation"})
 
 
 class Files:
@@ -85,6 +88,8 @@ class Files:
         self._parser = RowParser(columns, self.tasks)
         self._files_by_split: dict[Split, list[tuple[Path, str]]] | None = None
         self._faulty: frozenset[tuple[str, str]] | None = None
+        self._sharing_ids: set[Path] = set()
+        """Files whose ids another file of the same split has too."""
 
     def records(self, split: Split) -> Iterator[Record]:
         """Yield the records of a split, file by file, reading from disk during the iteration.
@@ -98,7 +103,9 @@ class Files:
                 for row in read_file_rows(path):
                     if (name, row.location) in faulty or not self._is_kept(row):
                         continue
-                    record = self._parse(row, name)
+                    record = self._parse(row, path, name)
+                    if isinstance(record, LeftOut):
+                        continue
                     if not isinstance(record, Record):
                         raise InputError(f"{path}:{row.location}: {record[0]}", "the file changed while it was read")
                     if self._split_of(file_split, record) == split:
@@ -151,60 +158,121 @@ class Files:
         values = row.values
         return all(not forms.isdisjoint(text_forms(values.get(column))) for column, forms in self._kept_forms.items())
 
-    def _parse(self, row: Row, name: str) -> Record | list[str]:
+    def _parse(self, row: Row, path: Path, name: str) -> Record | LeftOut | list[str]:
         if row.values is None:
             return [str(row.fault)]
-        return self._parser.parse(row.values, f"{name}:{row.location}", Path(name).name.partition(".")[0])
+        prefix = f"{name}:" if path in self._sharing_ids else ""
+        return self._parser.parse(row.values, f"{name}:{row.location}", Path(name).name.partition(".")[0], prefix)
 
     def _validate(self) -> frozenset[tuple[str, str]]:
         """Check the rows of all splits once, and return the (name, location) of those in quarantine."""
         if self._faulty is None:
             result = self._check_rows()
-            if result.faults and self.quarantine is None:
+            while not result.sharing_ids <= self._sharing_ids:
+                self._sharing_ids |= result.sharing_ids
+                result = self._check_rows()
+            if result.fault_count and self.quarantine is None:
                 raise self._faulty_rows_error(result)
             if self.quarantine is not None and result.faults:
                 write_quarantine(self.quarantine, result.raw_rows, result.faults)
-                log.warning("%d of %d rows are in quarantine: %s", len(result.faulty), result.count, self.quarantine)
+                log.warning("%d of %d rows are in quarantine: %s", result.faulty_rows, result.count, self.quarantine)
             if result.skipped:
                 log.info("%d of %d rows skipped: %s", result.skipped, result.count, self._keep_condition())
+            for reason, number in result.left_out.items():
+                log.info("%d of %d rows left out: %s", number, result.count, reason)
+            if result.system_messages:
+                log.info("the system messages of %d rows are not part of their records", result.system_messages)
+            if self._sharing_ids:
+                log.info("%d files share ids: the name of the file is part of each id", len(self._sharing_ids))
             self._faulty = frozenset(result.faulty)
         return self._faulty
 
     def _check_rows(self) -> "_CheckResult":
-        result = _CheckResult()
+        result = _CheckResult(self.quarantine is not None)
         splits = self._files()
         consistency = ConsistencyCheck(
             frozenset({"validation"}) if splits["train"] and splits["validation"] else frozenset()
         )
+        self._parser.system_messages = 0
         for split, files in splits.items():
             for path, name in files:
-                warn_if_changed(path)
-                used = read = 0
-                columns: dict[str, None] = {}
-                for row in read_file_rows(path):
-                    read += 1
-                    columns.update(dict.fromkeys(row.values or ()) if self.keep else {})
-                    if not self._is_kept(row):
-                        result.skipped += 1
-                        continue
-                    record = self._parse(row, name)
-                    if isinstance(record, Record):
-                        faults = consistency.faults(record, split, path, row.location)
-                    else:
-                        faults = record
-                    if faults:
-                        result.add(path, name, row, faults)
-                    used += not faults
-                result.count += read
-                if not read:
-                    raise InputError(f"{path}: the file has no rows")
-                if not used and self.keep and not result.raw_rows.get(path):
-                    absent = next((column for column in self.keep if column not in columns), None)
-                    hint = f"no column {absent!r}; there are {', '.join(map(repr, columns))}" if absent else None
-                    raise InputError(f"{path}: none of {read} rows matches {self._keep_condition()}", hint)
-                if not used and self.quarantine is not None:
-                    raise InputError(f"{path}: all rows are faulty; the first fault: {result.first_fault(path)}")
+                self._check_file(path, name, split, consistency, result)
+        result.system_messages = self._parser.system_messages
         return result
+
+    def _check_file(
+        self, path: Path, name: str, split: Split, consistency: ConsistencyCheck, result: "_CheckResult"
+    ) -> None:
+        warn_if_changed(path)
+        used = read = left_out = 0
+        columns: dict[str, None] = {}
+        absent = dict(self._parser.mapped)
+        for row in read_file_rows(path):
+            read += 1
+            if row.values is not None and (absent or self.keep):
+                columns.update(dict.fromkeys(row.values))
+                has_column = partial(self._parser.has_column, row.values)
+                absent = {key: names for key, names in absent.items() if not any(map(has_column, names))}
+            if not self._is_kept(row):
+                result.skipped += 1
+                continue
+            record = self._parse(row, path, name)
+            if isinstance(record, LeftOut):
+                left_out += 1
+                result.left_out[record.reason] += 1
+                continue
+            faults = record if isinstance(record, list) else []
+            if isinstance(record, Record):
+                faults += self._id_faults(record, path, split, row.location, consistency, result)
+                faults += consistency.faults(record, split, path, row.location)
+            if faults:
+                result.add(path, name, row, faults)
+            used += not faults
+        result.count += read
+        if not read:
+            raise InputError(f"{path}: the file has no rows")
+        if used:
+            return
+        if absent and columns:
+            key, names = next(iter(absent.items()))
+            what = f"no column {names[0]!r}" if len(names) == 1 else f"none of the columns {', '.join(names)}"
+            raise InputError(
+                f"data.source.columns.{key}: {path} has {what}; there are {', '.join(map(repr, columns))}",
+                None if _CONVERSATIONS.isdisjoint(columns) else "data.source.columns.messages names a list of messages",
+            )
+        if self.keep and path not in result.faulty_columns and not left_out:
+            missing = next((column for column in self.keep if column not in columns), None)
+            hint = f"no column {missing!r}; there are {', '.join(map(repr, columns))}" if missing else None
+            raise InputError(f"{path}: none of {read} rows matches {self._keep_condition()}", hint)
+        if path not in result.faulty_columns:
+            raise InputError(f"{path}: none of {read} rows can be used: {', '.join(result.left_out)}")
+        if read > 1 and len(result.faulty_columns[path]) == 1 and not left_out:
+            (column,) = result.faulty_columns[path]
+            raise InputError(
+                f"{path}: all rows are faulty in {column}; the first fault: {result.first_fault(path)}",
+                "check data.source.columns",
+            )
+        if self.quarantine is not None:
+            raise InputError(f"{path}: all rows are faulty; the first fault: {result.first_fault(path)}")
+
+    def _id_faults(
+        self,
+        record: Record,
+        path: Path,
+        split: Split,
+        location: str,
+        consistency: ConsistencyCheck,
+        result: "_CheckResult",
+    ) -> list[str]:
+        """Return the fault of an id that occurs twice; files of one split that share ids are noted instead."""
+        first = consistency.file_with_id(record, path, location)
+        if first is None:
+            return []
+        of_split = {file for file, _ in self._files()[split]}
+        if first != path and first in of_split and not {first, path} <= self._sharing_ids:
+            result.sharing_ids |= {first, path}
+            return []
+        return [consistency.id_fault(record)]
 
     def _keep_condition(self) -> str:
         wanted = "; ".join(f"{column}: {', '.join(map(display_value, values))}" for column, values in self.keep.items())
@@ -212,32 +280,50 @@ class Files:
 
     def _faulty_rows_error(self, result: "_CheckResult") -> InputError:
         listed = result.faults[:_MAX_LISTED]
-        if more := len(result.faults) - len(listed):
+        if more := result.fault_count - len(listed):
             listed.append(f"… and {more} more; data.source.quarantine lists them all")
-        verb = "is" if len(result.faulty) == 1 else "are"
+        verb = "is" if result.faulty_rows == 1 else "are"
         return InputError(
-            f"data.source: {len(result.faulty)} of {result.count} rows {verb} faulty, nothing was started",
+            f"data.source: {result.faulty_rows} of {result.count} rows {verb} faulty, nothing was started",
             "correct them, or move them out with data.source.quarantine: FOLDER",
             details=listed,
         )
 
 
 class _CheckResult:
-    """Faults and counts from checking all rows."""
+    """Faults and counts from checking all rows.
 
-    def __init__(self) -> None:
-        self.count = self.skipped = 0
+    Args:
+        keep_all: whether to keep every faulty row, for the quarantine; otherwise only as many faults as are listed.
+    """
+
+    def __init__(self, keep_all: bool) -> None:
+        self.keep_all = keep_all
+        self.count = self.skipped = self.faulty_rows = self.fault_count = self.system_messages = 0
+        self.left_out: Counter[str] = Counter()
+        self.sharing_ids: set[Path] = set()
         self.faults: list[str] = []
         self.faulty: list[tuple[str, str]] = []
         self.raw_rows: dict[Path, list[Any]] = {}
+        self.faulty_columns: dict[Path, set[str]] = {}
+        self._first_faults: dict[Path, str] = {}
 
     def add(self, path: Path, name: str, row: Row, faults: Sequence[str]) -> None:
-        self.faulty.append((name, row.location))
-        self.faults += [_printable(f"{path}:{row.location}: {fault}") for fault in faults]
-        self.raw_rows.setdefault(path, []).append(row.raw)
+        self.faulty_rows += 1
+        self.fault_count += len(faults)
+        described = [_printable(f"{path}:{row.location}: {fault}") for fault in faults]
+        self._first_faults.setdefault(path, described[0])
+        # The fault of a row that cannot be parsed has no column.
+        parts = faults if row.values is not None else ("",)
+        self.faulty_columns.setdefault(path, set()).update(fault.partition(":")[0] for fault in parts)
+        if self.keep_all or len(self.faults) < _MAX_LISTED:
+            self.faults += described
+        if self.keep_all:
+            self.faulty.append((name, row.location))
+            self.raw_rows.setdefault(path, []).append(row.raw)
 
     def first_fault(self, path: Path) -> str:
-        return next(fault for fault in self.faults if fault.startswith(_printable(f"{path}:")))
+        return self._first_faults[path]
 
 
 def _printable(text: str) -> str:

@@ -1,12 +1,12 @@
 """Read predictions named on a command line: ``[NAME=]PATH``, or ``[NAME=]PATH,PATH`` for one run with several seeds."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from guardreasoner.errors import InputError
-from guardreasoner.records import Record
+from guardreasoner.records import Record, Rollout
 from guardreasoner.sources.predictions import Predictions, read_predictions
 from guardreasoner.sources.released import BENCHMARKS, Released
 from guardreasoner.tasks import Task
@@ -55,19 +55,43 @@ def read_named_predictions(arguments: Sequence[str], verb: str, seeds: bool = Fa
     return list(named.values())
 
 
+def match_by_content(named: Sequence[NamedPredictions]) -> list[NamedPredictions]:
+    """Give the rows of different runs the same ids if only the names of their files or folders differ.
+
+    The ids of rows without ids contain the name of their benchmark's folder or file. Runs of one such benchmark each
+    that share conversations but no id, such as ``base.jsonl`` and ``dpo.jsonl``, get the ids and the benchmark of the
+    first run. Equal rows are matched in their order.
+    """
+    runs = [run for row in named for run in row.seeds]
+    sources = [{record.source for record in run.records} for run in runs]
+    names = set[str]().union(*sources)
+    if len(names) < 2 or any(run.has_ids for run in runs) or any(len(source) > 1 for source in sources):
+        return list(named)
+    ids = {key: record.id for key, record in _numbered_contents(runs[0])}
+    if not all(any(key in ids for key, _ in _numbered_contents(run)) for run in runs):
+        return list(named)
+    (first,) = sources[0]
+    return [replace(row, seeds=tuple(_renamed(run, ids, first) for run in row.seeds)) for row in named]
+
+
 def common_tasks(named: Sequence[NamedPredictions]) -> tuple[Task, ...]:
     """Return the tasks, which are the same for all predictions."""
     return named[0].seeds[0].tasks
 
 
 def prediction_warnings(named: Sequence[NamedPredictions]) -> list[str]:
-    """Return notes on what affects the scores: training on benchmark prompts was allowed, or rows repeat."""
+    """Return notes on what affects the scores: contamination that was allowed, removed text, or rows that repeat."""
     notes = [
         f"{row.argument} was made with --allow_contamination: {path}"
         for row in named
         for path in row.paths
         if contaminated(path) or contaminated(Path(path).parent)
     ]
+    for row in named:
+        for path, run in zip(row.paths, row.seeds, strict=True):
+            notes += run.notes
+            if run.more_rollouts:
+                notes.append(f"{path} holds several outputs of each record; the scores are those of the first")
     names_by_counts: dict[str, list[str]] = {}
     for row in named:
         for counts in dict.fromkeys(_repeat_counts(run.records) for run in row.seeds):
@@ -118,6 +142,29 @@ def _parse_argument(argument: str, seeds: bool) -> tuple[str | None, tuple[str, 
     given, path = (name, rest) if separator and name and not Path(argument).exists() else (None, argument)
     several = seeds and not Path(path).exists()
     return given, tuple(part for part in path.split(",") if part) if several else (path,)
+
+
+def _numbered_contents(run: Predictions) -> Iterator[tuple[object, Record]]:
+    """Yield each record with its content and the number of earlier records of the same content."""
+    seen: Counter[object] = Counter()
+    for record in run.records:
+        content = _content(record)
+        yield (content, seen[content]), record
+        seen[content] += 1
+
+
+def _renamed(run: Predictions, ids: Mapping[object, str], source: str) -> Predictions:
+    new = {record.id: ids.get(key, record.id) for key, record in _numbered_contents(run)}
+
+    def rollouts(old: Sequence[Rollout]) -> list[Rollout]:
+        return [replace(rollout, record_id=new.get(rollout.record_id, rollout.record_id)) for rollout in old]
+
+    return replace(
+        run,
+        records=[replace(record, id=new[record.id], source=source) for record in run.records],
+        rollouts=rollouts(run.rollouts),
+        more_rollouts=rollouts(run.more_rollouts),
+    )
 
 
 def _repeat_counts(records: Sequence[Record]) -> str:

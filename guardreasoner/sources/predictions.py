@@ -1,12 +1,16 @@
 """Read prediction files, released or our own: ``<Benchmark>/generated_predictions.jsonl``, one answer per line.
 
 A released row is ``{"prompt", "label", "predict"}``: the full prompt text, the gold label (a label or an answer block)
-and the model's output. Our rows add ``{"record_id", "labels"}``. A file ``hard_samples.jsonl`` beside it may hold k
-outputs for each hard record, as rows ``{"record_id", "labels", "index", "seed", "predict"}``.
+and the model's output. A chat template around the prompts and end tokens behind the outputs are removed and counted,
+since other tools write them. A file may also be a JSON list of such rows. The released miner samples k outputs of each
+record into ``<Benchmark>/0/generated_predictions.jsonl`` to ``<Benchmark>/k-1/…``.
+
+Our rows add ``{"record_id", "labels"}``. A file ``hard_samples.jsonl`` beside it may hold k outputs for each hard
+record, as rows ``{"record_id", "labels", "index", "seed", "predict"}``.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,10 +19,18 @@ from pydantic import ConfigDict, StrictInt, TypeAdapter, ValidationError
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import conversation, instruction, parse
 from guardreasoner.records import FILE_FINGERPRINT, Record, Rollout, read_jsonl, require_unique_ids
+from guardreasoner.sources.rows import file_format, read_file_rows
+from guardreasoner.sources.template_text import (
+    CHAT_TEMPLATES,
+    chat_template_around,
+    strip_end_tokens,
+    unknown_end,
+    without_template,
+)
 from guardreasoner.sources.validation import validation_message
 from guardreasoner.tasks import NO_VERDICT, Task, read_tasks
 from guardreasoner.workflow.integrity import warn_if_changed
-from guardreasoner.workflow.manifest import content_hash
+from guardreasoner.workflow.manifest import content_hash, fingerprint
 
 PREDICTIONS = "generated_predictions.jsonl"
 HARD_SAMPLES = "hard_samples.jsonl"
@@ -38,6 +50,9 @@ class Predictions:
         rollouts: one output per record, in the same order.
         hard_records: hard records with several outputs.
         hard_rollouts: outputs for the hard records.
+        more_rollouts: further outputs of the records, from folders of k outputs.
+        notes: sentences on what was removed or left out while reading.
+        has_ids: whether the rows have record ids; otherwise an id is the benchmark with the row's index.
     """
 
     model: str
@@ -46,6 +61,9 @@ class Predictions:
     rollouts: list[Rollout]
     hard_records: list[Record]
     hard_rollouts: list[Rollout]
+    more_rollouts: list[Rollout] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    has_ids: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +94,15 @@ _RowT = TypeVar("_RowT", _PredictionRow, _HardSampleRow)
 
 
 def holds_predictions(path: str | Path) -> bool:
-    """Return whether a folder, or one of its direct subfolders, holds a prediction file."""
+    """Return whether a folder, or one of its direct subfolders, holds a prediction file or folders of k outputs."""
     return Path(path).is_dir() and bool(_prediction_files(Path(path)))
 
 
 def predicted_tasks(path: Path) -> tuple[Task, ...]:
     """Return the tasks stored in a folder, or in the folder of a file; by default, those of GuardReasoner."""
-    folder = path if path.is_dir() else path.parent
-    return read_tasks(folder, folder.resolve().parent)
+    folder = (path if path.is_dir() else path.parent).resolve()
+    above = (folder.parent.parent,) if _is_index(folder) else ()
+    return read_tasks(folder, folder.parent, *above)
 
 
 def read_predictions(path: str | Path, tasks: Sequence[Task] | None = None) -> Predictions:
@@ -91,7 +110,7 @@ def read_predictions(path: str | Path, tasks: Sequence[Task] | None = None) -> P
 
     The model is named after the folder that holds the benchmarks; for a single file outside such a folder, after the
     file. Ids of released rows consist of benchmark and index: "AegisSafetyTest/00012" is the thirteenth row. The
-    fingerprint is a hash of the file, since the weights are not known.
+    fingerprint is a hash of the file, or of the folder of k outputs, since the weights are not known.
 
     Args:
         path: a file, a benchmark's folder, or a folder of such folders.
@@ -109,16 +128,11 @@ def read_predictions(path: str | Path, tasks: Sequence[Task] | None = None) -> P
         )
     warn_if_changed(path)
     tasks = tuple(tasks or predicted_tasks(path))
-    first = files[0].resolve()
-    model = first.parent.parent.name if first.name == PREDICTIONS else first.stem
-    predictions = Predictions(model, tasks, [], [], [], [])
-    for file in files:
-        benchmark = file.resolve().parent.name if file.name == PREDICTIONS else file.stem
-        _read_prediction_file(file, benchmark, predictions)
-        if file.name == PREDICTIONS and (hard_samples := file.with_name(HARD_SAMPLES)).exists():
-            _read_hard_samples(hard_samples, benchmark, predictions)
+    origins = [_Origin.of(file) for file in files]
+    predictions = Predictions(origins[0].model, tasks, [], [], [], [])
+    read = [_read_prediction_file(origin, predictions) for origin in origins]
     require_unique_ids(predictions.records, str(path))
-    return predictions
+    return replace(predictions, has_ids=any(read))
 
 
 def split_prompt(text: str, tasks: Sequence[Task], where: str) -> tuple[str, str | None]:
@@ -171,34 +185,144 @@ def gold_labels(label: str, response: str | None, tasks: Sequence[Task], where: 
     return {task.name: single}
 
 
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What the path of a prediction file says about its rows.
+
+    Args:
+        file: the file.
+        model: name of the model.
+        benchmark: name of the benchmark.
+        index: index of the outputs among the k outputs of a record; None if the file is not one of several.
+        fingerprint: fingerprint of the outputs.
+    """
+
+    file: Path
+    model: str
+    benchmark: str
+    index: int | None
+    fingerprint: str
+
+    @classmethod
+    def of(cls, file: Path) -> "_Origin":
+        """Return what the path of a file says."""
+        folder = file.resolve().parent
+        if file.name != PREDICTIONS:
+            return cls(file, file.stem, file.stem, None, _fingerprint(file))
+        if _is_index(folder):
+            above = folder.parent
+            return cls(file, above.parent.name, above.name, int(folder.name), _outputs_fingerprint(above))
+        return cls(file, folder.parent.name, folder.name, None, _fingerprint(file))
+
+
 def _prediction_files(folder: Path) -> list[Path]:
     file = folder / PREDICTIONS
-    return [file] if file.is_file() else sorted(folder.glob(f"*/{PREDICTIONS}"))
+    if file.is_file():
+        return [file]
+    in_folders = [*folder.glob(f"*/{PREDICTIONS}"), *folder.glob(f"*/[0-9]*/{PREDICTIONS}")]
+    return sorted(in_folders, key=_file_order)
+
+
+def _file_order(file: Path) -> tuple[str, int]:
+    """Return a sort key: folders of k outputs come in the order of their numbers."""
+    folder = file.parent
+    return (str(folder.parent), int(folder.name)) if _is_index(folder) else (str(folder), 0)
+
+
+def _is_index(folder: Path) -> bool:
+    """Return whether a folder is named like one of k outputs: 0, 1, 2 …"""
+    return folder.name.isdecimal() and folder.name.isascii() and len(folder.name) < 6
 
 
 def _fingerprint(file: Path) -> str:
     return FILE_FINGERPRINT + content_hash(file)[:16]
 
 
-def _read_prediction_file(file: Path, benchmark: str, predictions: Predictions) -> None:
-    fingerprint, offset, tasks = _fingerprint(file), len(predictions.records), predictions.tasks
-    for line, values in read_jsonl(file):
-        where = f"{file}:{line}"
-        row = _validated(_PREDICTION_ROWS, values, where)
-        prompt, response = split_prompt(row.prompt, tasks, where)
-        record_id = row.record_id
-        if record_id is None:
-            record_id = f"{benchmark}/{len(predictions.records) - offset:05d}"
-        labels = gold_labels(row.label, response, tasks, where) if row.labels is None else row.labels
-        _require_labels(labels, tasks, where)
-        predictions.records.append(Record(record_id, prompt, response, labels, source=benchmark))
-        predictions.rollouts.append(Rollout(record_id, predictions.model, fingerprint, 0, 0, row.predict))
-    if len(predictions.records) == offset:
-        raise InputError(f"{file}: the file has no predictions")
+def _outputs_fingerprint(folder: Path) -> str:
+    """Return one fingerprint for all of k outputs, whichever of their folders are read."""
+    files = sorted((file for file in folder.glob(f"*/{PREDICTIONS}") if _is_index(file.parent)), key=_file_order)
+    return FILE_FINGERPRINT + fingerprint([content_hash(file) for file in files])[:16]
+
+
+def _read_prediction_file(origin: _Origin, predictions: Predictions) -> bool:
+    """Add the rows of a file, and of the hard samples beside it; return whether the rows have record ids."""
+    rows = _rows_of_other_tools(origin.file, list(_prediction_rows(origin.file)), predictions)
+    if not rows:
+        raise InputError(f"{origin.file}: the file has no predictions")
+    known = {record.id: record for record in predictions.records} if origin.index is not None else {}
+    found: set[str] = set()
+    for index, (where, row) in enumerate(rows):
+        prompt, response = split_prompt(row.prompt, predictions.tasks, where)
+        record_id = f"{origin.benchmark}/{index:05d}" if row.record_id is None else row.record_id
+        labels = gold_labels(row.label, response, predictions.tasks, where) if row.labels is None else row.labels
+        _require_labels(labels, predictions.tasks, where)
+        record = Record(record_id, prompt, response, labels, source=origin.benchmark)
+        rollout = Rollout(record_id, predictions.model, origin.fingerprint, origin.index or 0, 0, row.predict)
+        if record_id not in known:
+            predictions.records.append(record)
+            predictions.rollouts.append(rollout)
+            continue
+        if record != known[record_id]:
+            raise InputError(
+                f"{where}: another record than row {index + 1} of the folder of the first output",
+                "folders with numbers as names hold the outputs of one run on the same records",
+            )
+        if record_id in found:
+            raise InputError(f"{where}: record id {record_id!r} occurs twice; ids must be unique")
+        found.add(record_id)
+        predictions.more_rollouts.append(rollout)
+    hard_samples = origin.file.with_name(HARD_SAMPLES)
+    if origin.file.name == PREDICTIONS and hard_samples.exists():
+        _read_hard_samples(hard_samples, origin.benchmark, predictions)
+    return any(row.record_id is not None for _, row in rows)
+
+
+def _prediction_rows(file: Path) -> Iterator[tuple[str, _PredictionRow]]:
+    """Yield (file:line, row) for each row of a JSONL file or a JSON list."""
+    if file_format(file) != ".json":
+        for line, values in read_jsonl(file):
+            yield f"{file}:{line}", _validated(_PREDICTION_ROWS, values, f"{file}:{line}")
+        return
+    for row in read_file_rows(file):
+        where = f"{file}:{row.location}"
+        if row.values is None:
+            raise InputError(f"{where}: {row.fault}")
+        yield where, _validated(_PREDICTION_ROWS, row.values, where)
+
+
+def _rows_of_other_tools(
+    file: Path, rows: Sequence[tuple[str, _PredictionRow]], predictions: Predictions
+) -> list[tuple[str, _PredictionRow]]:
+    """Return rows without chat template and end tokens, and note what was removed; our own rows have neither.
+
+    Raises:
+        InputError: every prompt ends with text of an unknown template.
+    """
+    if not rows or any(row.record_id is not None for _, row in rows):
+        return list(rows)
+    prompts = [row.prompt for _, row in rows]
+    template = chat_template_around(prompts, _USER)
+    if template is not None:
+        prompts = [without_template(prompt, template) for prompt in prompts]
+        predictions.notes.append(f"{file}: the chat template of {template.name} around the prompts was removed")
+    elif (end := unknown_end(prompts, _ASSISTANT)) is not None:
+        known = ", ".join(dict.fromkeys(template.name for template in CHAT_TEMPLATES))
+        raise InputError(
+            f"{file}: every prompt ends with text that is not the conversation: {end!r}",
+            f"expected the released layout, alone or in the chat template of {known}",
+        )
+    outputs = [strip_end_tokens(row.predict) for _, row in rows]
+    stripped = sum(output != row.predict for output, (_, row) in zip(outputs, rows, strict=True))
+    if stripped:
+        predictions.notes.append(f"{file}: an end token was removed behind {stripped} of {len(rows)} outputs")
+    return [
+        (where, replace(row, prompt=prompt, predict=output))
+        for (where, row), prompt, output in zip(rows, prompts, outputs, strict=True)
+    ]
 
 
 def _read_hard_samples(file: Path, benchmark: str, predictions: Predictions) -> None:
-    fingerprint = _fingerprint(file)
+    file_fingerprint = _fingerprint(file)
     known = {record.id: record for record in (*predictions.records, *predictions.hard_records)}
     seen: set[tuple[str, int, int]] = set()
     hard: set[str] = set()
@@ -219,7 +343,7 @@ def _read_hard_samples(file: Path, benchmark: str, predictions: Predictions) -> 
             hard.add(record_id)
             predictions.hard_records.append(record)
         predictions.hard_rollouts.append(
-            Rollout(record_id, predictions.model, fingerprint, row.index, row.seed, row.predict)
+            Rollout(record_id, predictions.model, file_fingerprint, row.index, row.seed, row.predict)
         )
 
 

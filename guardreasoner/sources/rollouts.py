@@ -5,6 +5,7 @@ sampling: ``{"seconds": 81.5, "device": "cuda", "devices": 1, "tokens": 40312, "
 wall time multiplied by the number of devices.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from guardreasoner.sources.predictions import holds_predictions, predicted_tasks
 from guardreasoner.sources.validation import validation_message
 from guardreasoner.tasks import Task
 from guardreasoner.workflow.integrity import warn_if_changed
+
+log = logging.getLogger("guardreasoner")
 
 RECORDS = "records.jsonl"
 ROLLOUTS = "rollouts.jsonl"
@@ -52,7 +55,9 @@ def read_rollout_folder(path: str | Path, tasks: Sequence[Task] | None = None) -
     if not path.is_file() and not holds_predictions(path):
         raise InputError(f"{path}: neither {ROLLOUTS} nor predictions here", _HINT)
     predictions = read_predictions(path, tasks)
-    return predictions.records, predictions.rollouts
+    for note in predictions.notes:
+        log.warning("note: %s", note)
+    return predictions.records, [*predictions.rollouts, *predictions.more_rollouts]
 
 
 def read_rollout_folders(

@@ -20,6 +20,7 @@ from pydantic import (
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record
+from guardreasoner.sources.conversations import LeftOut, Turn, read_turn
 from guardreasoner.tasks import Task
 
 _TEXT = Annotated[str, Field(pattern=r"\S")]
@@ -36,6 +37,8 @@ _TYPES: dict[str, Any] = {
     "source": Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=512)],
 }
 """Optional columns."""
+_ID = "id"
+_NO_COLUMN = object()
 _LABEL_FIELD = "label_"
 _LABELS = "labels"
 
@@ -51,8 +54,10 @@ class Columns:
             empty, "labels.request" and so on.
         label_map: label by value for each task whose labels differ in the file: ``{request: {1: harmful}}``.
         reasoning: column of the reasoning trace; None: "reasoning", if the row has it.
-        id: column of the record's id; None: "id" if the row has it, else file and line.
+        id: column of the record's id; the default is used if the row has it. None, or a row without it: file and line.
         source: column of the data set's name; None: "source" if the row has it, else the name of the file.
+        messages: column of a conversation as a list of messages (``role`` and ``content``, or ``from`` and ``value``),
+            instead of ``prompt``; None: a list in the column of the prompt is read in the same way.
     """
 
     prompt: str = "prompt"
@@ -60,8 +65,9 @@ class Columns:
     labels: Mapping[str, str] = field(default_factory=dict)
     label_map: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)
     reasoning: str | None = None
-    id: str | None = None
+    id: str | None = _ID
     source: str | None = None
+    messages: str | None = None
 
 
 class RowParser:
@@ -89,11 +95,20 @@ class RowParser:
                     raise InputError(
                         f"columns.label_map.{name}: {value!r} is mapped to {label!r}, allowed are {allowed}"
                     )
-        fields: dict[str, Any] = {"prompt": (_TEXT, Field(validation_alias=_alias(columns.prompt)))}
+        self.system_messages = 0
+        """Rows so far whose system message was left out."""
+        self._prompt = columns.messages or columns.prompt
+        self._response = columns.response or "response"
+        self._expects_messages = columns.messages is not None
+        self._has_id = columns.id is not None
+        fields: dict[str, Any] = {"prompt": (_TEXT, Field(validation_alias=_alias(self._prompt)))}
+        mapped = {"messages" if columns.messages else "prompt": self._prompt}
         for name in _TYPES:
             column = getattr(columns, name)
-            type_ = _TYPES[name] | None
-            fields[name] = (type_, Field(... if column else None, validation_alias=_alias(column or name)))
+            is_default = column is None or (name == "id" and column == _ID)
+            mapped |= {} if is_default else {name: column}
+            default = None if is_default else ...
+            fields[name] = (_TYPES[name] | None, Field(default, validation_alias=_alias(column or name)))
         labels = dict(columns.labels) or {name: f"{_LABELS}.{name}" for name in known}
         for name, column in labels.items():
             mapping = columns.label_map.get(name, {})
@@ -107,23 +122,48 @@ class RowParser:
                 Field(... if columns.labels else None, validation_alias=_alias(column)),
             )
         self._known_labels = () if columns.labels else tuple(known)
+        self.mapped: dict[str, tuple[str, ...]] = {key: (column,) for key, column in mapped.items()}
+        """Columns that a file must have, by config key; one of them is enough."""
+        if columns.labels:
+            self.mapped |= {f"labels.{name}": (column,) for name, column in labels.items()}
+        else:
+            self.mapped["labels"] = (_LABELS, *labels.values())
         self.labelled = tuple(labels)
         self.label_columns = tuple(labels.values())
         self._model: type[BaseModel] = create_model("Row", __config__=ConfigDict(strict=True), **fields)
 
-    def parse(self, row: Mapping[str, Any], default_id: str, default_source: str) -> Record | list[str]:
+    def has_column(self, row: Mapping[str, Any], column: str) -> bool:
+        """Return whether a row has a column, or the field of an object that a name with dots selects."""
+        return column in row or ("." in column and _cell(row, column) is not _NO_COLUMN)
+
+    def parse(
+        self, row: Mapping[str, Any], default_id: str, default_source: str, id_prefix: str = ""
+    ) -> Record | LeftOut | list[str]:
         """Convert a row to a record, or return its faults, each "column: what was found, what is allowed".
 
         Args:
             row: value by column.
             default_id: id of the record if the row has none.
             default_source: source of the record if the row names none.
+            id_prefix: text before an id from the row.
+
+        Returns:
+            The record; the faults; or why a valid row cannot be used.
         """
         if self._known_labels and (given := row.get(_LABELS)) is not None:
             if not isinstance(given, dict):
                 return [f"{_LABELS}: found {describe_value(given)}, expected an object with a label by task"]
             if unknown := [name for name in given if name not in self._known_labels]:
                 return [f"{_LABELS}: found {describe_value(unknown[0])}, allowed are {', '.join(self._known_labels)}"]
+        value = row.get(self._prompt)
+        if self._expects_messages or (isinstance(value, list) and value and isinstance(value[0], dict)):
+            turn = self._turn(row)
+            if not isinstance(turn, Turn):
+                return turn
+            self.system_messages += turn.has_system
+            row = {**row, self._prompt: turn.prompt}
+            if turn.response is not None:
+                row[self._response] = turn.response
         try:
             valid = self._model.model_validate(row)
         except ValidationError as error:
@@ -132,14 +172,28 @@ class RowParser:
         labels = {name: values[_LABEL_FIELD + name] for name in self.labelled}
         if not any(labels.values()):
             return [f"{', '.join(self.label_columns)}: found no label, expected one for at least one task"]
+        own_id = values["id"] if self._has_id else None
         return Record(
-            id=values["id"] or default_id,
+            id=f"{id_prefix}{own_id}" if own_id else default_id,
             prompt=values["prompt"],
             response=values["response"],
             labels=labels,
             reasoning=values["reasoning"],
             source=values["source"] or default_source,
         )
+
+    def _turn(self, row: Mapping[str, Any]) -> Turn | LeftOut | list[str]:
+        value = _cell(row, self._prompt)
+        if value is _NO_COLUMN:
+            return [f"{self._prompt}: this column is missing; there are {', '.join(map(repr, row)) or 'none'}"]
+        try:
+            turn = read_turn(value)
+        except ValueError as error:
+            found = "" if isinstance(value, list) and value else f"found {describe_value(value)}, "
+            return [f"{self._prompt}: {found}{error}"]
+        if isinstance(turn, Turn) and turn.response is not None and row.get(self._response) is not None:
+            return [f"{self._response}: the messages hold a response too, expected only one"]
+        return turn
 
 
 def describe_value(value: Any) -> str:
@@ -162,6 +216,18 @@ def describe_value(value: Any) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:37]}…"
+
+
+def _cell(row: Mapping[str, Any], column: str) -> Any:
+    """Return the value of a column or of a field that a name with dots selects; ``_NO_COLUMN`` if there is none."""
+    if column in row:
+        return row[column]
+    value: Any = row
+    for part in column.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return _NO_COLUMN
+        value = value[part]
+    return value
 
 
 def _alias(column: str) -> Any:

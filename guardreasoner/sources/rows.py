@@ -1,20 +1,26 @@
 """Read rows one at a time from JSONL, JSON, CSV and TSV files (each also gzipped) and from Parquet files."""
 
+import codecs
 import csv
 import gzip
 import json
 import re
 import sys
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from guardreasoner.errors import InputError
+from guardreasoner.records import MAX_ROW, parse_json, read_lines, without_bom
 
-_BOM = b"\xef\xbb\xbf"
-_BATCH = 1024
+_BATCH = 128
+_CHUNK = 2**20
+_MAX_ROW_LINES = 2**16
+_LONGEST_WORD = 16
+"""No word of JSON, such as -Infinity or an escape sequence, has more characters."""
 _ESCAPED = re.compile("[\udc80-\udcff]")
 _SPACE = re.compile(r"[ \t\n\r]*")
 
@@ -76,8 +82,7 @@ def _open(path: Path) -> IO[bytes]:
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     with _open(path) as file:
-        for number, line in enumerate(file, start=1):
-            yield number, line.removeprefix(_BOM) if number == 1 else line
+        yield from read_lines(file, path)
 
 
 def _jsonl(path: Path) -> Iterator[Row]:
@@ -99,105 +104,196 @@ def _json_row(location: str, line: bytes) -> Row:
 
 
 def _json(path: Path) -> Iterator[Row]:
-    with _open(path) as file:
-        content = file.read().removeprefix(_BOM)
-    if not content.strip():
-        return
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        before = content[: error.start].decode("utf-8")
-        fault = _not_utf8(content[error.start], len(before) - before.rfind("\n") - 1)
-        raise InputError(f"{path}:{before.count(chr(10)) + 1}: {fault}") from None
-    try:
-        yield from _items(text, path)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: {_not_json(error)}") from None
-    except RecursionError:
-        raise InputError(f"{path}: not valid JSON: too deeply nested") from None
-
-
-def _items(text: str, path: Path) -> Iterator[Row]:
     """Yield the items of a JSON list one by one, each with its raw text."""
-    decoder = json.JSONDecoder(parse_int=float)  # used only to find the end of an item; int() refuses very long numbers
-
-    def skip_space(position: int) -> int:
-        match = _SPACE.match(text, position)
-        return match.end() if match else position
-
-    position = skip_space(0)
-    if text[position] != "[":
-        value, _ = decoder.raw_decode(text, position)
-        hint = "a file with an object on each line is named .jsonl" if isinstance(value, dict) else None
-        raise InputError(f"{path}: found {_json_name(value)}, expected a JSON list of objects", hint)
-    position = skip_space(position + 1)
-    delimiter, number = text[position : position + 1], 0
-    if delimiter == "]":
-        position = skip_space(position + 1)
-    while delimiter != "]":
-        start, number = position, number + 1
-        _, end = decoder.raw_decode(text, start)
-        yield _json_row(f"item {number}", text[start:end].encode())
-        position = skip_space(end)
-        delimiter = text[position : position + 1]
-        if delimiter not in (",", "]"):
-            raise json.JSONDecodeError("Expecting ',' or ']'", text, position)
-        position = skip_space(position + 1)
-    if position < len(text):
-        raise json.JSONDecodeError("Extra data", text, position)
+    with _open(path) as file:
+        text = _JSONText(file, path)
+        first = text.peek()
+        if not first:
+            return
+        if first != "[":
+            value = json.loads(text.value("the value"), parse_int=float)
+            hint = "a file with an object on each line is named .jsonl" if isinstance(value, dict) else None
+            raise InputError(f"{path}: found {_json_name(value)}, expected a JSON list of objects", hint)
+        text.position += 1
+        number = 0
+        delimiter = text.peek()
+        if delimiter == "]":
+            text.position += 1
+        while delimiter != "]":
+            number += 1
+            yield _json_row(f"item {number}", text.value(f"item {number}").encode())
+            delimiter = text.peek()
+            if delimiter not in (",", "]"):
+                raise text.error("Expecting ',' or ']'", text.position)
+            text.position += 1
+        if text.peek():
+            raise text.error("Extra data", text.position)
 
 
-def parse_json(text: str) -> Any:
-    """Parse a JSON text strictly.
+class _JSONText:
+    """The text of a JSON file, of which only a part is in memory.
 
-    Raises:
-        ValueError: the text is not JSON, an object has a duplicate key, or a number is NaN or infinite.
+    Args:
+        file: the file, decompressed.
+        path: its path, for messages.
     """
 
-    def unique_keys(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(items)
-        if len(value) < len(items):
-            raise ValueError(f"the key {_first_duplicate([key for key, _ in items])!r} occurs twice")
-        return value
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self.position = 0
+        """Index of the next character in the part of the text that is in memory."""
+        self._file = file
+        self._path = path
+        self._text = ""
+        self._lines_before = self._columns_before = 0
+        self._is_at_start = True
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        # Used only to find the end of a value; int() refuses very long numbers.
+        self._decoder = json.JSONDecoder(parse_int=float)
 
-    def refuse_constant(constant: str) -> Any:
-        raise ValueError(f"found {constant}, which is not JSON; use null for a missing value")
+    def peek(self) -> str:
+        """Move to the next character that is not white space and return it; "" at the end of the file."""
+        while True:
+            match = _SPACE.match(self._text, self.position)
+            self.position = match.end() if match else self.position
+            if self.position < len(self._text):
+                return self._text[self.position]
+            if not self._read(_CHUNK):
+                return ""
 
-    try:
-        return json.loads(text, object_pairs_hook=unique_keys, parse_constant=refuse_constant)
-    except json.JSONDecodeError as error:
-        error.args = (_not_json(error),)
-        raise
-    except RecursionError:
-        raise ValueError("not valid JSON: too deeply nested") from None
-    except ValueError as error:
-        if "set_int_max_str_digits" not in str(error):
-            raise
-        raise ValueError("found a number with thousands of digits, which Python cannot read") from None
+    def value(self, name: str) -> str:
+        """Return the text of the next value, and move behind it.
+
+        Args:
+            name: what the value is, for messages.
+
+        Raises:
+            InputError: the value is not valid JSON, too deeply nested or longer than ``MAX_ROW``.
+        """
+        self.peek()
+        size = _CHUNK
+        while True:
+            try:
+                _, end = self._decoder.raw_decode(self._text, self.position)
+            except json.JSONDecodeError as error:
+                is_cut = error.msg.startswith("Unterminated") or error.pos > len(self._text) - _LONGEST_WORD
+                if not (is_cut and self._read(size)):
+                    raise self.error(error.msg, error.pos) from None
+            except RecursionError:
+                raise self.error("too deeply nested", self.position, with_column=False) from None
+            else:
+                # A number at the end of the text may go on.
+                if end < len(self._text) or not self._read(size):
+                    start, self.position = self.position, end
+                    return self._text[start:end]
+            if len(self._text) > MAX_ROW:
+                line, _ = self._place(self.position)
+                limit = f"longer than {MAX_ROW >> 20} MiB, the most that is read"
+                raise InputError(f"{self._path}:{line}: {name} is {limit}")
+            size *= 2
+
+    def error(self, message: str, position: int, with_column: bool = True) -> InputError:
+        """Return the error that the text is not valid JSON at a position in memory."""
+        line, column = self._place(position)
+        where = f" at column {column}" if with_column else ""
+        return InputError(f"{self._path}:{line}: not valid JSON: {message.removesuffix(' at')}{where}")
+
+    def _read(self, size: int) -> bool:
+        """Read more text and forget what is before the position; return False at the end of the file."""
+        chunk = self._file.read(size)
+        if self._is_at_start:
+            chunk, self._is_at_start = without_bom(chunk, self._path), False
+        try:
+            text = self._utf8.decode(chunk, final=not chunk)
+        except UnicodeDecodeError as error:
+            self._text += error.object[: error.start].decode("utf-8")
+            line, column = self._place(len(self._text))
+            raise InputError(f"{self._path}:{line}: {_not_utf8(error.object[error.start], column - 1)}") from None
+        if chunk:
+            line, column = self._place(self.position)
+            self._lines_before, self._columns_before = line - 1, column - 1
+            self._text, self.position = self._text[self.position :] + text, 0
+        return bool(chunk)
+
+    def _place(self, position: int) -> tuple[int, int]:
+        """Return line and column, from 1, of a position in memory."""
+        newline = self._text.rfind("\n", 0, position)
+        column = position - newline if newline >= 0 else self._columns_before + position + 1
+        return self._lines_before + self._text.count("\n", 0, position) + 1, column
 
 
 def _cells(path: Path) -> Iterator[tuple[int, list[str] | str, bytes]]:
-    """Yield each row of a CSV or TSV file: its first line number, its cells or an error message, and its raw bytes."""
+    """Yield each row of a CSV or TSV file: its first line number, its cells or an error message, and its raw bytes.
+
+    A quote that is not closed takes in the lines below it. Only its own line is then faulty, and reading goes on with
+    the next line; of these, a line with an odd number of quotes is faulty too, since it may be a part of the broken
+    row. A TSV file may also be written without quoting: a line whose quotes are not closed, or that would take in lines
+    of as many cells as the header, is split at its tabs.
+    """
     csv.field_size_limit(sys.maxsize)
-    pending: list[bytes] = []
-
-    def decoded_lines() -> Iterator[str]:
-        for _, line in _lines(path):
-            pending.append(line)
-            yield line.decode("utf-8", errors="surrogateescape")
-
-    reader = csv.reader(decoded_lines(), delimiter=_DELIMITERS[file_format(path)], strict=True)
+    kind = file_format(path)[1:].upper()
+    lines = _TableLines(path)
+    width = broken_until = 0
     while True:
-        start = reader.line_num + 1
+        lines.taken.clear()
         try:
+            reader = csv.reader(lines, delimiter=_DELIMITERS[file_format(path)], strict=True)
             cells: list[str] | str | None = next(reader, None)
         except csv.Error as error:
-            messages = (message for prefix, message in _CSV_ERRORS.items() if str(error).startswith(prefix))
-            cells = f"not valid CSV: {next(messages, error)}"
+            messages = (message for part, message in _CSV_ERRORS.items() if part in str(error))
+            cells = f"not valid {kind}: {next(messages, error)}"
         if cells is None:
             return
-        yield start, cells, b"".join(pending)
-        pending.clear()
+        start, line = lines.taken[0]
+        text = line.decode("utf-8", errors="surrogateescape").rstrip("\r\n")
+        literal = text.split("\t") if kind == "TSV" and "\r" not in text else []
+        takes_in_rows = len(lines.taken) > 1 and all(taken.count(b"\t") == width - 1 for _, taken in lines.taken)
+        if isinstance(cells, str) or (literal and takes_in_rows):
+            broken_until = max(broken_until, lines.taken[-1][0])
+            lines.put_back_all_but_first()
+            cells = literal if literal and len(literal) == width else cells
+        elif kind == "CSV" and start <= broken_until and text.count('"') % 2:
+            cells = f"not valid {kind}: {_UNCLOSED}"
+        width = width or len(cells)
+        yield start, cells, b"".join(taken for _, taken in lines.taken)
+
+
+class _TableLines:
+    """The decoded lines of a CSV or TSV file, which can be put back.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.taken: list[tuple[int, bytes]] = []
+        """Number and bytes of the lines of the current row."""
+        self._path = path
+        self._lines = _lines(path)
+        self._put_back: deque[tuple[int, bytes]] = deque()
+        self._size = 0
+
+    def __iter__(self) -> Iterator[str]:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> str:
+        """Return the next line of the row.
+
+        Raises:
+            InputError: the row is too long.
+        """
+        entry = self._put_back.popleft() if self._put_back else next(self._lines)
+        self._size = (self._size if self.taken else 0) + len(entry[1])
+        self.taken.append(entry)
+        if self._size > MAX_ROW or len(self.taken) > _MAX_ROW_LINES:
+            limit = f"{MAX_ROW >> 20} MiB or {_MAX_ROW_LINES:,} lines, the most that is read"
+            raise InputError(f"{self._path}:{self.taken[0][0]}: the row is longer than {limit}", "close its quotes")
+        return entry[1].decode("utf-8", errors="surrogateescape")
+
+    def put_back_all_but_first(self) -> None:
+        """Make the first line of the row a row of its own."""
+        self._put_back.extendleft(reversed(self.taken[1:]))
+        del self.taken[1:]
 
 
 def _csv(path: Path) -> Iterator[Row]:
@@ -249,8 +345,10 @@ def _parquet(path: Path) -> Iterator[Row]:
 
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_UNCLOSED = "a quoted cell is not closed"
 _CSV_ERRORS = {
-    "unexpected end of data": "a quoted cell is not closed",
+    "unexpected end of data": _UNCLOSED,
+    "expected after": "found text after the closing quote of a cell; a quote inside a quoted cell is written twice",
     "new-line character": "found a carriage return outside quotes, expected lines that end in \\n or \\r\\n",
 }
 
@@ -265,10 +363,6 @@ READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
 
 def _first_duplicate(names: Sequence[str]) -> str | None:
     return next((name for index, name in enumerate(names) if name in names[:index]), None)
-
-
-def _not_json(error: json.JSONDecodeError) -> str:
-    return f"not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
 
 
 def _not_utf8(byte: int, index: int) -> str:

@@ -1,4 +1,4 @@
-"""Data of stage 2: hard samples, mined from rollouts, as weighted pairs."""
+"""Data of stage 2: weighted pairs, mined from rollouts as hard samples or read from files."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -14,6 +14,7 @@ from guardreasoner.mining.findings import Findings, findings
 from guardreasoner.model.batch import Example
 from guardreasoner.records import Pair, Split
 from guardreasoner.sources import Source
+from guardreasoner.sources.pair_files import PairColumns, read_pairs
 from guardreasoner.sources.rollouts import read_costs, read_training_rollouts
 from guardreasoner.sources.splits import split_of
 from guardreasoner.training.loaders import log
@@ -24,20 +25,23 @@ _FINDINGS = "findings.json"
 
 
 class PreferenceDataModule(TrainingDataModule):
-    """Mine hard samples, chosen and rejected outputs and α from rollouts, and serve them as optimizer steps.
+    """Mine hard samples, chosen and rejected outputs and α from rollouts, or read pairs; serve them as optimizer steps.
 
     Args:
         source: data source; its training records may be paired, its test split counts as a benchmark of this run.
-        rollouts: folders of rollouts of one or several models.
+        rollouts: folders of rollouts of one or several models; empty if ``pairs`` are given.
         pairing: how outputs are graded, paired and weighted.
         validation_share: share of the hard prompts held out to watch margins, selected by a hash of the prompt.
         batch_size: pairs per optimizer step, over all processes.
         epochs: epochs of the whole schedule. The trainer's own ``max_epochs`` stays 1.
+        pairs: one or several files of ready pairs, which are used instead of mining.
+        pair_columns: names of the columns in those files.
         **options: options of :class:`guardreasoner.training.training_data.TrainingDataModule`.
 
     Raises:
-        InputError: ``validation_share`` is out of range. Also raised by ``prepare_data()`` or ``setup()`` if a rollout
-            belongs to an unknown record, a prompt of a pair also occurs in a benchmark, or no record is hard.
+        InputError: ``validation_share`` is out of range, or not exactly one of ``rollouts`` and ``pairs`` is given.
+            Also raised by ``prepare_data()`` or ``setup()`` if a rollout belongs to an unknown record, a prompt of a
+            pair also occurs in a benchmark, no record is hard, or a row of ``pairs`` is faulty.
     """
 
     example_name = "pairs"
@@ -45,17 +49,30 @@ class PreferenceDataModule(TrainingDataModule):
     def __init__(
         self,
         source: Source,
-        rollouts: list[str],
+        rollouts: list[str] = [],  # noqa: B006 - never changed
         pairing: Pairing = Pairing(),  # noqa: B008 - frozen
         validation_share: float = VALIDATION_SHARE,
         batch_size: int = 256,
         epochs: int = 2,
+        pairs: str | list[str] = [],  # noqa: B006
+        pair_columns: PairColumns = PairColumns(),  # noqa: B008
         **options: Any,
     ) -> None:
         super().__init__(source, batch_size=batch_size, epochs=epochs, **options)
         if not 0 <= validation_share < 1:
             raise InputError(f"data.validation_share must be at least 0 and below 1, got {validation_share}")
+        self.pair_files = [pairs] if isinstance(pairs, str) else list(pairs)
+        if bool(rollouts) == bool(self.pair_files):
+            found = (
+                "both data.rollouts and data.pairs are set"
+                if rollouts
+                else "neither data.rollouts nor data.pairs is set"
+            )
+            raise InputError(
+                f"{found}, expected one of them", "with data.pairs: data.rollouts: []" if rollouts else None
+            )
         self.rollouts = rollouts
+        self.pair_columns = pair_columns
         self.pairing = pairing
         self.validation_share = validation_share
         self.findings: Findings | None = None
@@ -70,12 +87,16 @@ class PreferenceDataModule(TrainingDataModule):
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """The mined pairs without contaminated ones.
+        """The mined or given pairs without contaminated ones.
 
         Raises:
-            InputError: a rollout belongs to an unknown record, or no record is hard.
+            InputError: a rollout belongs to an unknown record, no record is hard, or a row of a pair file is faulty.
         """
         tasks = self.prompt_tokenizer.format.tasks
+        if self.pair_files:
+            given = read_pairs(self.pair_files, self.pair_columns, tasks)
+            log.info(f"HS-DPO: {len(given):,} pairs from {', '.join(self.pair_files)}")
+            return self._clean(given)
         records, rollouts = read_training_rollouts(self.rollouts, self.source, tasks)
         mined = mine(records, rollouts, tasks, self.pairing)
         self.findings = findings(mined, read_costs(self.rollouts))
@@ -85,9 +106,7 @@ class PreferenceDataModule(TrainingDataModule):
             raise InputError(message, total.advice())
         pair_count = f", {total.pairs:,} pairs" if total.pairs > total.hard else ""
         log.info(f"HS-DPO: {total.hard:,} hard of {len(records):,} records{pair_count}")
-        hard = {pair.record.id: pair.record for pair in mined.pairs}
-        clean = {record.id for record in self.drop_contaminated(hard.values())}
-        return [pair for pair in mined.pairs if pair.record.id in clean]
+        return self._clean(mined.pairs)
 
     def examples(self) -> Sequence[Example]:
         """Return all examples whose reference log-probabilities are needed; read on demand."""
@@ -95,8 +114,9 @@ class PreferenceDataModule(TrainingDataModule):
         return concatenated
 
     def fingerprint_parts(self) -> list[object]:
-        """Return the content of the rollouts, the pairing options and the share that is held out."""
-        return [[content_hash(path) for path in self.rollouts], repr(self.pairing), self.validation_share]
+        """Return the content of rollouts and pairs, the pairing options and the share that is held out."""
+        files = [content_hash(path) for path in (*self.rollouts, *self.pair_files)]
+        return [files, repr(self.pairing), self.validation_share, repr(self.pair_columns)]
 
     def items(self, split: Split, on_fault: OnFault | None = None) -> Iterator[TrainingItem]:
         """Yield the pairs of a split, which a hash of the normalised prompt determines."""
@@ -108,6 +128,12 @@ class PreferenceDataModule(TrainingDataModule):
                 completions = tuple(map(tuple, tokenizer.completions(texts)))
                 weights = (pair.weight, pair.weight)
                 yield TrainingItem(pair.record, texts, Example(pair.id, prompt, completions, weights))
+
+    def _clean(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """Return the pairs whose prompt no benchmark of this run holds."""
+        records = {pair.record.id: pair.record for pair in pairs}
+        clean = {record.id for record in self.drop_contaminated(records.values())}
+        return [pair for pair in pairs if pair.record.id in clean]
 
     def _write_extra(self, folder: Path) -> None:
         content = None if self.findings is None else self.findings.as_json()

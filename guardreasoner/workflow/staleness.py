@@ -29,7 +29,7 @@ _NEVER_INPUTS = {
     "save_dir",
     "class_path",
 }
-_PATH_KEYS = {"rollouts", "optimizer_state"}
+_PATH_KEYS = {"rollouts", "pairs", "optimizer_state"}
 _FILE_KEYS = {"train", "validation", "test"}
 _PATH_WORDS = {"path", "file", "folder", "dir", "directory", "paths", "files", "folders", "dirs", "directories"}
 _NO_EFFECT = {"output", "auto_build", "recipe", "checkpoint_every"}
@@ -189,9 +189,9 @@ def path_values(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Yield (dotted key, text) for each text of a config whose key says that it is the path of an input.
 
     A key says so if one of its words (between ``_``) is path, file, folder, dir or directory, or the plural of one, or
-    if it is ``rollouts`` or ``optimizer_state``. ``train``, ``validation`` and ``test`` do if the text has a suffix or
-    is a pattern, since they also name data sets. An argument of a user-defined class also counts, whatever its key, if
-    it has a suffix and names an existing file.
+    if it is ``rollouts``, ``pairs`` or ``optimizer_state``. ``train``, ``validation`` and ``test`` do if the text has a
+    suffix or is a pattern, since they also name data sets. An argument of a user-defined class also counts, whatever
+    its key, if it has a suffix and names an existing file.
 
     Args:
         config: a config, or the part of one below ``key``.

@@ -80,7 +80,7 @@ def empty_parquet() -> bytes:
         ("a.json", "[{}\n,\n{'a': 1}]", "a.json:3: not valid JSON: Expecting property name enclosed in double quotes"),
         ("a.json", "prompt,label\n", "a.json:1: not valid JSON: Expecting value at column 1"),
         ("a.json", '[\n["é'.encode() + b'\xff"]]', "a.json:2: not valid UTF-8: byte 0xff at character 4"),
-        ("a.json", "[" * 100_000, "a.json: not valid JSON: too deeply nested"),
+        ("a.json", "[" * 100_000, "a.json:1: not valid JSON: too deeply nested"),
         ("a.csv", "prompt,label,prompt\n1,2,3\n", "a.csv:1: the column 'prompt' occurs twice"),
         ("a.csv", "prompt,,\n1,2,3\n", "a.csv:1: the column '' occurs twice"),
         ("a.csv", b"\n\nprompt,\xe9\n1,2\n", "a.csv:3: the column names are not valid UTF-8"),
@@ -207,13 +207,72 @@ def test_duplicate_ids() -> None:
     )
 
 
-def test_an_id_equal_to_a_default_id() -> None:
-    write("a.jsonl", line("One?", id="b.json:item 1", request="harmful"))
-    write("b.json", f"[{line('Two?', request='harmful')}]")
-    error = read_error(train=["a.jsonl", "b.json"])
-    assert error.details == (
-        "b.json:item 1: id: found 'b.json:item 1', which is already the id of a.jsonl:1, expected a unique id",
+def test_ids_shared_by_files_of_one_split_start_with_the_file() -> None:
+    for model in ("a", "b", "c"):
+        rows = [line(f"{number}?", f"{model} says so.", id=str(number), request="harmful") for number in range(3)]
+        write(f"data/{model}.jsonl", "".join(rows))
+    write("own.jsonl", line("One?", id="d.json:item 1", request="harmful") + line("Two?", id="7", request="harmful"))
+    write("d.json", f"[{line('Two?', request='harmful')}]")
+    ids = [record.id for record in Files(train=["data/*.jsonl", "own.jsonl", "d.json"]).records("train")]
+    assert ids == [
+        *(f"{model}.jsonl:{number}" for model in ("a", "b", "c") for number in range(3)),
+        *("own.jsonl:d.json:item 1", "own.jsonl:7", "d.json:item 1"),
+    ]
+    alone = [record.id for record in Files(train=["data/a.jsonl", "own.jsonl"]).records("train")]
+    assert alone == ["0", "1", "2", "d.json:item 1", "7"]
+
+
+def test_an_id_twice_in_one_file_is_a_fault_also_if_files_share_ids() -> None:
+    write("a.jsonl", line("One?", id="x", request="harmful") + line("Two?", id="x", request="harmful"))
+    write("b.jsonl", line("Three?", id="x", request="harmful"))
+    assert read_error(train=["a.jsonl", "b.jsonl"]).details == (
+        "a.jsonl:2: id: found 'a.jsonl:x', which is already the id of a.jsonl:1, expected a unique id",
     )
+
+
+def test_no_id_column() -> None:
+    write("a.jsonl", line("One?", id="x", request="harmful") + line("Two?", id="x", request="harmful"))
+    records = Files(train="a.jsonl", columns=Columns(id=None)).records("train")
+    assert [record.id for record in records] == ["a.jsonl:1", "a.jsonl:2"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"prompt": "text"}, "prompt: a.csv has no column 'text'"),
+        ({"prompt": "q", "response": "answer"}, "response: a.csv has no column 'answer'"),
+        ({"prompt": "q", "reasoning": "why"}, "reasoning: a.csv has no column 'why'"),
+        ({"prompt": "q", "source": "set"}, "source: a.csv has no column 'set'"),
+        ({"prompt": "q", "id": "key"}, "id: a.csv has no column 'key'"),
+        ({"prompt": "q", "labels": {"request": "lable"}}, "labels.request: a.csv has no column 'lable'"),
+        ({"prompt": "q", "labels": {"request": "a.b"}}, "labels.request: a.csv has no column 'a.b'"),
+        ({"messages": "turns"}, "messages: a.csv has no column 'turns'"),
+        (
+            {"prompt": "q"},
+            "labels: a.csv has none of the columns labels, labels.request, labels.completion, labels.response",
+        ),
+    ],
+)
+@pytest.mark.parametrize("quarantine", [None, "bad"])
+def test_a_wrong_mapping_is_one_fault(columns: dict[str, Any], message: str, quarantine: str | None) -> None:
+    write("a.csv", "q,label\n" + "How?,harmful\n" * 50)
+    error = read_error(train="a.csv", columns=Columns(**columns), quarantine=quarantine)
+    assert error.lines() == f"error: data.source.columns.{message}; there are 'q', 'label'"
+    assert not Path("bad").exists()
+
+
+def test_labels_that_the_map_lacks_are_one_fault() -> None:
+    write("a.csv", "q,label\n" + "".join(f"How {number}?,safe\n" for number in range(50)))
+    error = read_error(train="a.csv", columns=Columns(prompt="q", labels={"request": "label"}))
+    assert error.lines() == (
+        "error: a.csv: all rows are faulty in label; the first fault: a.csv:2: label: found 'safe', "
+        "allowed are harmful, unharmful\nhint: check data.source.columns"
+    )
+
+
+def test_a_column_that_some_rows_lack_is_a_fault_of_those_rows() -> None:
+    write("a.jsonl", GOOD + '{"labels": {"request": "harmful"}}\n')
+    assert read_error(train="a.jsonl").details == ("a.jsonl:2: prompt: this column is missing; there are 'labels'",)
 
 
 def test_repeated_conversations_with_contradicting_labels() -> None:

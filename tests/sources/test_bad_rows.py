@@ -161,8 +161,6 @@ CSV_ROWS: list[tuple[str | bytes, list[str]]] = [
     ("Hello?,", ["label: found no label, expected one for at least one task"]),
     ("Hello?", ["found 1 cell, expected 2: 'text', 'label'"]),
     ("Hello, you?,1", ["found 3 cells, expected 2: 'text', 'label'"]),
-    ('"Hello?,1\nHow?,0\n', ["not valid CSV: a quoted cell is not closed"]),
-    ('"Hello"?,1', ["not valid CSV: ',' expected after '\"'"]),
     ("a\rb,1", ["not valid CSV: found a carriage return outside quotes, expected lines that end in \\n or \\r\\n"]),
     (b"Hello \xff?,1", ["text: not valid UTF-8: byte 0xff at character 7"]),
     ("é,1".encode("latin-1"), ["text: not valid UTF-8: byte 0xe9 at character 1"]),
@@ -176,7 +174,7 @@ def test_a_faulty_row_of_a_table(name: str, bad: str | bytes, faults: list[str])
     content = b'text,label\n"How do\nI bake bread?",0\n' + (bad if isinstance(bad, bytes) else bad.encode())
     if name.endswith(".tsv"):
         content = content.replace(b",", b"\t")
-        faults = [fault.replace("','", r"'\t'") for fault in faults]
+        faults = [fault.replace("valid CSV", "valid TSV") for fault in faults]
     assert read_error(name, content, MAPPED).lines() == expected_lines(f"{name}:4", *faults)
 
 

@@ -9,6 +9,7 @@ from guardreasoner.prompts import render
 from guardreasoner.records import Record, write_jsonl
 from guardreasoner.sources.named_predictions import (
     check_against_benchmarks,
+    match_by_content,
     prediction_warnings,
     read_named_predictions,
 )
@@ -111,3 +112,27 @@ def test_the_records_of_the_benchmark_pass(benchmark: Path, tmp_path: Path) -> N
     absent = read_named_predictions([str(write_released(tmp_path / "p", name="SafeRLHF"))], "score")
     with pytest.raises(InputError, match="no such file"):
         check_against_benchmarks(absent, benchmark)
+
+
+def test_runs_that_differ_in_the_name_of_their_file_alone_have_the_same_ids(tmp_path: Path) -> None:
+    lines = [{"prompt": text, "label": label, "predict": ""} for text, label in ROWS]
+    write_jsonl(tmp_path / "base.jsonl", lines)
+    write_jsonl(tmp_path / "dpo.jsonl", [lines[1], lines[0], lines[2]])
+    for name in ("eval_base", "eval_dpo"):
+        write_jsonl(tmp_path / name / "generated_predictions.jsonl", lines)
+    for names in (("base.jsonl", "dpo.jsonl"), ("eval_base", "eval_dpo")):
+        named = read_named_predictions([str(tmp_path / name) for name in names], "compare")
+        first, second = (row.seeds[0] for row in match_by_content(named))
+        assert {record.id for record in first.records} == {record.id for record in second.records}
+        assert {record.source for record in (*first.records, *second.records)} == {first.records[0].source}
+        assert first == named[0].seeds[0]
+    ids = {record.prompt: record.id for record in first.records}
+    assert all(ids[record.prompt][:-1] == record.id[:-1] for record in second.records)
+    assert [rollout.record_id for rollout in second.rollouts] == [record.id for record in second.records]
+
+
+def test_runs_on_other_records_keep_their_ids(tmp_path: Path) -> None:
+    write_released(tmp_path / "a", ROWS[:1], "One")
+    write_released(tmp_path / "b", ROWS[1:], "Two")
+    named = read_named_predictions([str(tmp_path / "a"), str(tmp_path / "b")], "compare")
+    assert match_by_content(named) == named

@@ -155,3 +155,101 @@ def test_missing_predictions_give_the_command_that_writes_them(tmp_path: Path) -
         assert "test --config configs/evaluate.yaml" in (caught.value.hint or "")
     with pytest.raises(InputError, match="has no predictions"):
         read_predictions(write(tmp_path / "empty.jsonl"))
+
+
+def wrapped(before: str, after: str, trim: bool = False) -> list[dict[str, Any]]:
+    """Return rows with a chat template around their prompts."""
+    rows = []
+    for record, label in ((HELLO, "unharmful"), (Record("", "Hi", "So, dear assistant"), "harmful")):
+        values = row(record, label)
+        text = values["prompt"].rstrip() if trim else values["prompt"]
+        rows.append({**values, "prompt": f"{before}{text}{after}"})
+    return rows
+
+
+LLAMA = "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n"
+TEMPLATES = [
+    (LLAMA, "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", "Llama 3"),
+    ("system\n\nCutting Knowledge Date: December 2023\n\nuser\n\n", "assistant\n\n", "Llama 3"),
+    ("<|im_start|>system\nBe good.<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "ChatML"),
+    ("system\nBe good.\nuser\n", "\nassistant\n", "ChatML"),
+    ("user\n", "\nassistant\n<think>\n\n</think>\n\n", "ChatML"),
+    ("<bos><start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n", "Gemma"),
+    ("<s>[INST] ", " [/INST] ", "Mistral"),
+]
+
+
+@pytest.mark.parametrize("trim", [False, True])
+@pytest.mark.parametrize(("before", "after", "name"), TEMPLATES)
+def test_a_chat_template_around_the_layout_is_removed(
+    tmp_path: Path, before: str, after: str, name: str, trim: bool
+) -> None:
+    plain = read_predictions(write(tmp_path / "plain" / "generated_predictions.jsonl", *wrapped("", "")))
+    read = read_predictions(write(tmp_path / "a" / "generated_predictions.jsonl", *wrapped(before, after, trim)))
+    assert [(r.prompt, r.response, r.labels) for r in read.records] == [
+        (r.prompt, r.response, r.labels) for r in plain.records
+    ]
+    assert [note.partition(": ")[2] for note in read.notes] == [
+        f"the chat template of {name} around the prompts was removed"
+    ]
+    assert plain.notes == []
+
+
+@pytest.mark.parametrize(("before", "after"), [("<|turn|>user ", "<|turn|>guard "), ("", "\n\nVerdict:"), ("", "<x>")])
+def test_an_unknown_template_is_refused(tmp_path: Path, before: str, after: str) -> None:
+    values = row()
+    rows = [{**values, "prompt": f"{before}{values['prompt'].replace('?', f'{n}?')}{after}"} for n in range(2)]
+    with pytest.raises(InputError, match="every prompt ends with text that is not the conversation"):
+        read_predictions(write(tmp_path / "a.jsonl", *rows))
+
+
+@pytest.mark.parametrize("response", ["So, dear assistant", "<|eot_id|>", "Nonetheless.", " ASSISTANT:"])
+def test_a_response_that_ends_like_a_template_is_text(tmp_path: Path, response: str) -> None:
+    rows = [row(Record("", f"Hello {n}?", response), "harmful") for n in range(2)]
+    read = read_predictions(write(tmp_path / "a.jsonl", *rows))
+    assert [record.response for record in read.records] == [response] * 2
+    assert read.notes == []
+
+
+@pytest.mark.parametrize("end", ["</s>", "<|eot_id|>", "<|im_end|>\n", "<|end_of_text|>", "\n<eos> </s>"])
+def test_end_tokens_behind_an_output_are_removed_and_counted(tmp_path: Path, end: str) -> None:
+    said = "The text </s> is a token.\n\nAnswers:\nRequest: harmful\nResponse: unharmful"
+    rows = [row(predict=said + end), row(predict=said), row(predict=said + end + "!")]
+    read = read_predictions(write(tmp_path / "a.jsonl", *rows))
+    assert [rollout.completion for rollout in read.rollouts] == [said, said, said + end + "!"]
+    assert read.notes == [f"{tmp_path}/a.jsonl: an end token was removed behind 1 of 3 outputs"]
+    own = [{**values, "record_id": f"r{n}", "labels": {"request": "harmful"}} for n, values in enumerate(rows)]
+    assert read_predictions(write(tmp_path / "own.jsonl", *own)).rollouts[0].completion == said + end
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_json_list_and_a_byte_order_mark_are_read(tmp_path: Path, indent: int | None, mark: bytes) -> None:
+    lines = read_predictions(write(tmp_path / "lines" / "a.jsonl", row(), row()))
+    (tmp_path / "a.json").write_bytes(mark + json.dumps([row(), row()], indent=indent).encode())
+    assert read_predictions(tmp_path / "a.json").records == lines.records
+    windows = (tmp_path / "lines" / "a.jsonl").read_bytes().replace(b"\n", b"\r\n")
+    (tmp_path / "a.jsonl").write_bytes(mark + windows)
+    assert read_predictions(tmp_path / "a.jsonl").records == lines.records
+    (tmp_path / "b.json").write_text(json.dumps([row(), row(label="safe")]))
+    with pytest.raises(InputError, match=r"b\.json:item 2: label 'safe' is neither"):
+        read_predictions(tmp_path / "b.json")
+
+
+def test_numbered_folders_hold_the_outputs_of_one_run(tmp_path: Path) -> None:
+    benchmark = tmp_path / "guard" / "Wild"
+    records = [Record("", f"Hello {n}?") for n in range(3)]
+    for index in (0, 1, 2, 10):
+        rows = [row(record, predict=f"{index}: {record.prompt}") for record in records]
+        write(benchmark / str(index) / "generated_predictions.jsonl", *rows)
+    for path in (benchmark, tmp_path / "guard"):
+        read = read_predictions(path)
+        assert (read.model, [record.id for record in read.records]) == ("guard", [f"Wild/0000{n}" for n in range(3)])
+        assert [(rollout.index, rollout.completion[:2]) for rollout in read.rollouts] == [(0, "0:")] * 3
+        assert [rollout.index for rollout in read.more_rollouts] == [1] * 3 + [2] * 3 + [10] * 3
+    one = read_predictions(benchmark / "2")
+    assert one.records == read.records
+    assert one.rollouts == read.more_rollouts[3:6]
+    write(benchmark / "1" / "generated_predictions.jsonl", row(Record("", "Bye?")))
+    with pytest.raises(InputError, match=r"Wild/1/generated_predictions.jsonl:1: another record than row 1"):
+        read_predictions(benchmark)

@@ -1,12 +1,15 @@
 """From rollout files to weighted pairs in optimizer steps."""
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from guardreasoner.cli.main import main
 from guardreasoner.errors import InputError
 from guardreasoner.mining import Pairing
 from guardreasoner.model.backbone import Backbone
@@ -14,10 +17,11 @@ from guardreasoner.model.batch import two_row
 from guardreasoner.model.log_probs import sequence_logps
 from guardreasoner.records import Record, Rollout, write_jsonl
 from guardreasoner.sources.files import Files
+from guardreasoner.sources.pair_files import PairColumns
 from guardreasoner.training.preference_data import PreferenceDataModule
 from guardreasoner.training.reference import Precomputed
 from tests.support.preference_data import prepared
-from tests.support.tiny import K, TinySource, answer, write_rollouts, wrong_outputs
+from tests.support.tiny import K, TinySource, answer, command, write_rollouts, wrong_outputs
 
 TRAIN = TinySource().records("train")
 HARD = {record.id: wrong_outputs(place) for place, record in enumerate(TRAIN) if 0 < wrong_outputs(place) < K}
@@ -162,3 +166,47 @@ def test_steps_hold_every_pair_once_an_epoch(tiny_base: Path, tiny_rollouts: Pat
 def test_a_share_outside_its_range_is_refused(share: float, tiny_rollouts: Path) -> None:
     with pytest.raises(InputError, match=r"data\.validation_share must be"):
         PreferenceDataModule(TinySource(), [str(tiny_rollouts)], validation_share=share)
+
+
+def write_pairs(path: Path, prompts: Sequence[str]) -> None:
+    """Write a pair for each prompt, weighted by its place."""
+    outputs = [
+        {"prompt": prompt, "chosen": f"{n}.\nRequest: harmful", "rejected": f"{n}!\nRequest: unharmful", "w": 1 + n}
+        for n, prompt in enumerate(prompts)
+    ]
+    write_jsonl(path, outputs)
+
+
+def test_ready_pairs_are_trained_on(workplace: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_pairs(Path("pairs.jsonl"), [f"May I borrow ladder {n}?" for n in range(6)])
+    ready = ("--data.pairs", "pairs.jsonl", "--data.rollouts", "[]", "--data.pair_columns.weight", "w")
+    options = ("--data.validation_share", "0", "--model.reference", "guardreasoner.FrozenCopy")
+    assert main(list(command("hsdpo", tiny_base, *ready, *options))) == 0
+    assert "HS-DPO: 6 pairs from pairs.jsonl" in capsys.readouterr().out
+    assert (Path("made") / "model.safetensors").is_file()
+    assert "pairs.jsonl" in json.loads(Path("made/manifest.json").read_text())["inputs"]
+    assert main(["pairs", "--config", "configs/hsdpo.yaml", *ready, "--out", "x.jsonl"]) == 2
+    assert "data.pairs are ready pairs, from which nothing is mined" in capsys.readouterr().err
+
+
+def test_ready_pairs_have_weights_and_are_kept_apart_from_benchmarks(tiny_base: Path, tmp_path: Path) -> None:
+    tested = TinySource().records("test")[0].prompt
+    write_pairs(tmp_path / "pairs.jsonl", ["May I borrow a ladder?", "May I?", tested.upper()])
+    ready = {"pairs": str(tmp_path / "pairs.jsonl"), "pair_columns": PairColumns(weight="w")}
+    with pytest.raises(InputError, match=r"pairs\.jsonl:3"):
+        prepared(tiny_base, [], **ready)
+    data = prepared(tiny_base, [], **ready, skip_contaminated=True)
+    assert [example.weights for example in data.train] == [(1.0, 1.0), (2.0, 2.0)]
+    assert data.findings is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "neither data.rollouts nor data.pairs is set"),
+        ({"rollouts": ["a"], "pairs": "b.jsonl"}, "both data.rollouts and data.pairs are set"),
+    ],
+)
+def test_either_rollouts_or_pairs(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        PreferenceDataModule(TinySource(), **arguments)

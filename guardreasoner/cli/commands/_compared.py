@@ -12,7 +12,12 @@ from guardreasoner.evaluation.comparison.alignment import Answers
 from guardreasoner.evaluation.comparison.criteria import DEMO, ROLES, Criterion, check_criteria
 from guardreasoner.evaluation.reasoning_quality import faultless
 from guardreasoner.evaluation.scoring.labels import Mode
-from guardreasoner.sources.named_predictions import NamedPredictions, common_tasks, read_named_predictions
+from guardreasoner.sources.named_predictions import (
+    NamedPredictions,
+    common_tasks,
+    match_by_content,
+    read_named_predictions,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ def read_compared(args: argparse.Namespace, verb: str) -> Compared:
     Raises:
         InputError: a file is missing or invalid, the runs have different records, or a role or run is unknown.
     """
-    named = read_named_predictions(args.runs, verb, seeds=True)
+    named = match_by_content(read_named_predictions(args.runs, verb, seeds=True))
     runs = [Run(run.name, tuple(_answers(run))) for run in named]
     comparison = compare(runs, common_tasks(named), args.mode, args.intersect, args.resamples, args.seed)
     return Compared(tuple(named), comparison, tuple(_criteria(comparison, args, verb)))

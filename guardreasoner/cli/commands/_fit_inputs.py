@@ -70,6 +70,8 @@ def inputs_of_fit(argv: Sequence[str]) -> FitInputs:
         raise InputError(
             "pairs: --config: data.rollouts and data.source are missing", "use the config of an HS-DPO fit"
         )
+    if settings.get("pairs"):
+        raise InputError("pairs: --config: data.pairs are ready pairs, from which nothing is mined")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(FitInputs, "data")
     options = {field.name: settings[field.name] for field in fields(FitInputs) if field.name in settings}

@@ -17,7 +17,7 @@ from guardreasoner.review.ratings import read_ratings
 from guardreasoner.review.ratings_file import RatingsFile
 from guardreasoner.review.server import ADDRESS, bind, serve
 from guardreasoner.review.session import Session
-from guardreasoner.sources.named_predictions import prediction_warnings, read_named_predictions
+from guardreasoner.sources.named_predictions import match_by_content, prediction_warnings, read_named_predictions
 
 HELP = "rate the reasoning of runs by hand, blind, on a local page; --summary summarises ratings"
 
@@ -82,7 +82,7 @@ def _rate(args: argparse.Namespace) -> int:
         raise InputError(f"review: --sample: expected a whole number from 1, got {args.sample}")
     if args.port is not None and not 0 <= args.port < 1 << 16:
         raise InputError(f"review: --port: expected a number from 0 to 65535, got {args.port}")
-    named = read_named_predictions(args.runs, "review")
+    named = match_by_content(read_named_predictions(args.runs, "review"))
     review_set = make_review_set(named, rater, args.intersect, args.sample, args.seed)
     with bind(args.port or 0) as bound:
         file = RatingsFile(path)
@@ -103,7 +103,7 @@ def _rate(args: argparse.Namespace) -> int:
 def _print_summary(args: argparse.Namespace) -> int:
     texts = None
     if args.runs:
-        review_set = make_review_set(read_named_predictions(args.runs, "review"), "", args.intersect)
+        review_set = make_review_set(match_by_content(read_named_predictions(args.runs, "review")), "", args.intersect)
         texts = {item.record.id: {run: item.text_hashes()[run] for run in review_set.runs} for item in review_set.items}
     summary = summarise(read_ratings(args.summary), texts, seed=args.seed)
     from rich.console import Console

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -19,6 +20,7 @@ from guardreasoner.sources.named_predictions import (
     NamedPredictions,
     check_against_benchmarks,
     common_tasks,
+    match_by_content,
     prediction_warnings,
     read_named_predictions,
 )
@@ -90,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
         console.print()
         show_reasoning(console, reasoning)
-    for note in [*notes, *_record_differences(models), *prediction_warnings(models)]:
+    for note in [*notes, *_record_differences(match_by_content(models)), *prediction_warnings(models)]:
         print(f"note: {note}")
     if args.json:
         content = scores_as_json(scores, args.resamples, args.seed)
@@ -128,7 +130,7 @@ def _quality(model: NamedPredictions) -> Quality:
     return quality(answers, read.tasks, [conversations[answer.record_id] for answer in read.rollouts])
 
 
-def _record_differences(models: list[NamedPredictions]) -> list[str]:
+def _record_differences(models: Sequence[NamedPredictions]) -> list[str]:
     """Return notes on how the records of the models differ."""
     notes = []
     records = {model.name: model.seeds[0].records for model in models}

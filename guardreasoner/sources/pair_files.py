@@ -1,0 +1,296 @@
+"""Read ready preference pairs from files: rows with a prompt, a chosen and a rejected answer of a guard.
+
+``prompt`` is the conversation to judge: the user's text, a list of messages, or a full prompt in the released layout
+(also as ``instruction`` and ``input``, the form of the released hard samples). ``chosen`` and ``rejected`` are outputs
+of a guard, as text or as messages whose last one is the output. The verdicts of ``chosen`` are the record's labels. A
+file that ``pairs`` wrote is read too.
+"""
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from guardreasoner.errors import InputError
+from guardreasoner.prompts import parse
+from guardreasoner.records import FILE_FINGERPRINT, Pair, Record, Rollout
+from guardreasoner.sources.conversations import LeftOut, Turn, read_messages, read_turn
+from guardreasoner.sources.predictions import split_prompt
+from guardreasoner.sources.row_parser import describe_value
+from guardreasoner.sources.rows import Row, read_file_rows
+from guardreasoner.sources.template_text import strip_end_tokens
+from guardreasoner.sources.validation import validation_message
+from guardreasoner.tasks import Task
+from guardreasoner.workflow.manifest import content_hash
+
+log = logging.getLogger("guardreasoner")
+
+_MAX_LISTED = 1000
+_PAIRS = TypeAdapter(Pair)
+_LAYOUT = "Human user:\n"
+
+
+@dataclass(frozen=True)  # no slots: the command line writes defaults from __dict__
+class PairColumns:
+    """Names of the columns of a file of preference pairs.
+
+    Args:
+        prompt: column of the conversation to judge.
+        response: column of the assistant's text in it; None: "response", if the row has it.
+        chosen: column of the preferred output.
+        rejected: column of the other output.
+        weight: column of the pair's weight, a positive number; None: "weight" if the row has it, else 1.
+        id: column of the pair's id; the default is used if the row has it. None, or a row without it: file and line.
+    """
+
+    prompt: str = "prompt"
+    response: str | None = None
+    chosen: str = "chosen"
+    rejected: str = "rejected"
+    weight: str | None = None
+    id: str | None = "id"
+
+
+def read_pairs(paths: Sequence[str | Path], columns: PairColumns, tasks: Sequence[Task]) -> list[Pair]:
+    """Read preference pairs; rows with longer conversations are left out and counted.
+
+    Args:
+        paths: JSONL, JSON, CSV, TSV or Parquet files.
+        columns: names of the columns.
+        tasks: tasks of the instruction, for prompts in the released layout.
+
+    Raises:
+        InputError: a file cannot be read, has no pair or lacks a column, or rows are faulty (the details list each).
+    """
+    reader = _PairReader(columns, tasks)
+    pairs = [pair for path in paths for pair in reader.read(Path(path))]
+    if reader.fault_count:
+        verb = "is" if reader.faulty_rows == 1 else "are"
+        raise InputError(
+            f"data.pairs: {reader.faulty_rows} of {reader.rows} rows {verb} faulty, nothing was started",
+            details=reader.faults,
+        )
+    for reason, number in reader.left_out.items():
+        log.info("data.pairs: %d of %d rows left out: %s", number, reader.rows, reason)
+    for what, number in (+reader.changes).items():
+        log.info("data.pairs: %s of %d rows", what, number)
+    return pairs
+
+
+class _PairReader:
+    """Reads files of pairs, and collects their faults."""
+
+    def __init__(self, columns: PairColumns, tasks: Sequence[Task]) -> None:
+        self.columns = columns
+        self.tasks = tasks
+        self.rows = self.faulty_rows = self.fault_count = 0
+        self.faults: list[str] = []
+        self.left_out: Counter[str] = Counter()
+        self.changes: Counter[str] = Counter()
+        self._ids: dict[str, str] = {}
+
+    def read(self, path: Path) -> Iterator[Pair]:
+        """Yield the pairs of a file.
+
+        Raises:
+            InputError: the file cannot be read, has no row that can be used, or lacks a column.
+        """
+        fingerprint = ""
+        used = read = faulty = 0
+        seen: dict[str, None] = {}
+        for row in read_file_rows(path):
+            fingerprint = fingerprint or FILE_FINGERPRINT + content_hash(path)[:16]
+            read += 1
+            self.rows += 1
+            seen.update(dict.fromkeys(row.values or ()))
+            where = f"{path}:{row.location}"
+            try:
+                pair = self._pair(row, where, path, fingerprint)
+            except ValueError as error:
+                faulty += 1
+                self._add_fault(f"{where}: {error}")
+                continue
+            if isinstance(pair, LeftOut):
+                self.left_out[pair.reason] += 1
+                continue
+            used += 1
+            yield pair
+        if not read:
+            raise InputError(f"{path}: the file has no rows")
+        self._require_columns(path, seen)
+        if not used and not faulty:
+            raise InputError(f"{path}: none of {read} rows can be used: {', '.join(self.left_out)}")
+
+    def _add_fault(self, fault: str) -> None:
+        self.faulty_rows += 1
+        self.fault_count += 1
+        if len(self.faults) < _MAX_LISTED:
+            self.faults.append("".join(c if c.isprintable() else ascii(c)[1:-1] for c in fault))
+        elif len(self.faults) == _MAX_LISTED:
+            self.faults.append("… and more")
+
+    def _require_columns(self, path: Path, seen: Mapping[str, None]) -> None:
+        """Raise ``InputError`` if no row of a file has a column that pairs need, or that the config names."""
+        if not seen or "record" in seen:
+            return
+        for key in ("chosen", "rejected", "response", "weight", "id"):
+            column = getattr(self.columns, key)
+            if column is not None and column not in seen and (key, column) != ("id", "id"):
+                raise InputError(
+                    f"data.pair_columns.{key}: {path} has no column {column!r}; there are {', '.join(map(repr, seen))}"
+                )
+
+    def _pair(self, row: Row, where: str, path: Path, fingerprint: str) -> Pair | LeftOut:
+        """Convert a row; raise ``ValueError`` with its fault."""
+        if row.values is None:
+            raise ValueError(row.fault)
+        values = row.values
+        if isinstance(values.get("record"), dict):
+            pair = _own_pair(values)
+            self._require_unique(pair.id, where)
+            return pair
+        chosen, before_chosen = self._output(values, self.columns.chosen)
+        rejected, before_rejected = self._output(values, self.columns.rejected)
+        conversation = self._conversation(values, before_chosen, before_rejected)
+        if isinstance(conversation, LeftOut):
+            return conversation
+        if chosen == rejected:
+            raise ValueError(f"{self.columns.rejected}: is the same text as {self.columns.chosen}")
+        self.changes["a system message was left out"] += conversation.has_system
+        pair_id = self._id(values, f"{path.name}:{row.location}")
+        self._require_unique(pair_id, where)
+        labels = {task: verdict for task, verdict in parse(chosen, self.tasks).items() if verdict is not None}
+        record = Record(pair_id, conversation.prompt, conversation.response, labels, source=path.name.partition(".")[0])
+        better, worse = (
+            Rollout(pair_id, path.stem, fingerprint, index, 0, text) for index, text in enumerate((chosen, rejected))
+        )
+        return Pair(pair_id, record, better, worse, "all", "given", 0, self._weight(values), (True, False))
+
+    def _output(self, values: Mapping[str, Any], column: str) -> tuple[str, list[dict[str, str]]]:
+        """Return an output, and the messages before it."""
+        value = values.get(column)
+        before: list[dict[str, str]] = []
+        if isinstance(value, list | dict):
+            try:
+                messages = read_messages([value] if isinstance(value, dict) else value)
+            except ValueError as error:
+                raise ValueError(f"{column}: {error}") from None
+            role, text = messages[-1]
+            if role != "assistant":
+                raise ValueError(f"{column}: the last message is of the {role}, expected the assistant")
+            before = [{"role": role, "content": content} for role, content in messages[:-1]]
+        elif isinstance(value, str):
+            text = value
+        elif column not in values:
+            raise ValueError(f"{column}: this column is missing; there are {', '.join(map(repr, values)) or 'none'}")
+        else:
+            raise ValueError(f"{column}: found {describe_value(value)}, expected text or a list of messages")
+        output = strip_end_tokens(text)
+        self.changes["an end token was removed behind outputs"] += output != text
+        if not output.strip():
+            raise ValueError(f"{column}: found an empty text, expected text")
+        return _unicode(output, column), before
+
+    def _conversation(
+        self, values: Mapping[str, Any], before_chosen: list[dict[str, str]], before_rejected: list[dict[str, str]]
+    ) -> Turn | LeftOut:
+        column = self.columns.prompt
+        value = values.get(column)
+        if value is None and isinstance(values.get("input"), str):
+            value = f"{values.get('instruction') or ''}\n{values['input']}"
+        if value is None and before_chosen:
+            if before_chosen != before_rejected:
+                raise ValueError(f"{column}: the messages before the outputs differ, expected one conversation")
+            value = before_chosen
+        if isinstance(value, list):
+            try:
+                turn = read_turn(value)
+            except ValueError as error:
+                raise ValueError(f"{column}: {error}") from None
+            if isinstance(turn, LeftOut):
+                return turn
+        elif isinstance(value, str) and value.strip():
+            turn = Turn(value, None)
+        elif value is None and column not in values:
+            raise ValueError(f"{column}: this column is missing; there are {', '.join(map(repr, values)) or 'none'}")
+        else:
+            raise ValueError(f"{column}: found {describe_value(value)}, expected text or a list of messages")
+        response = values.get(self.columns.response or "response")
+        if response is not None:
+            if not isinstance(response, str) or turn.response is not None:
+                found = "a second response" if isinstance(response, str) else describe_value(response)
+                raise ValueError(f"{self.columns.response or 'response'}: found {found}, expected text")
+            turn = Turn(turn.prompt, response, turn.has_system)
+        elif turn.response is None and _LAYOUT in turn.prompt:
+            turn = self._split(turn, column)
+        if not turn.prompt.strip():
+            raise ValueError(f"{column}: found an empty text, expected text")
+        _unicode(turn.prompt + (turn.response or ""), column)
+        return turn
+
+    def _split(self, turn: Turn, column: str) -> Turn:
+        """Return the conversation in a full prompt of the released layout; the turn itself if it has another layout."""
+        try:
+            prompt, response = split_prompt(turn.prompt.rstrip("\n") + "\n\n", self.tasks, column)
+        except InputError:
+            return turn
+        self.changes["the released layout was split into prompt and response"] += 1
+        return Turn(prompt, response, turn.has_system)
+
+    def _weight(self, values: Mapping[str, Any]) -> float:
+        column = self.columns.weight or "weight"
+        value = values.get(column)
+        if value is None and self.columns.weight is None:
+            return 1.0
+        weight = None if isinstance(value, bool) else _number(value)
+        if weight is None or not math.isfinite(weight) or weight <= 0:
+            raise ValueError(f"{column}: found {describe_value(value)}, expected a number above 0")
+        return weight
+
+    def _id(self, values: Mapping[str, Any], default: str) -> str:
+        value = None if self.columns.id is None else values.get(self.columns.id)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+            raise ValueError(f"{self.columns.id}: found {describe_value(value)}, expected a text")
+        if not str(value).isprintable() or len(str(value)) > 512:
+            raise ValueError(f"{self.columns.id}: expected a name on one line, of at most 512 characters")
+        return str(value)
+
+    def _require_unique(self, pair_id: str, where: str) -> None:
+        if (first := self._ids.setdefault(pair_id, where)) != where:
+            raise ValueError(f"id: found {pair_id!r}, which is already the id of {first}, expected a unique id")
+
+
+def _own_pair(values: Mapping[str, Any]) -> Pair:
+    """Return a pair as ``pairs`` writes it."""
+    try:
+        pair = _PAIRS.validate_python(values)
+    except ValidationError as error:
+        raise ValueError(validation_message(error)) from None
+    if not math.isfinite(pair.weight) or pair.weight <= 0:
+        raise ValueError(f"weight: found {describe_value(pair.weight)}, expected a number above 0")
+    return pair
+
+
+def _number(value: Any) -> float | None:
+    """Return a number, or the number in a text; None for anything else."""
+    try:
+        return float(value) if isinstance(value, int | float | str) else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _unicode(text: str, column: str) -> str:
+    """Return a text; raise ``ValueError`` if it holds a lone surrogate, which no tokenizer accepts."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = f"U+{ord(text[error.start]):04X}"
+        raise ValueError(f"{column}: found a lone surrogate ({code}) at character {error.start + 1}") from None
+    return text

@@ -1,0 +1,148 @@
+"""Ready preference pairs in the forms that other tools write."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guardreasoner.errors import InputError
+from guardreasoner.prompts import instruction, render
+from guardreasoner.records import Pair, Record, Rollout, write_jsonl
+from guardreasoner.sources.pair_files import PairColumns, read_pairs
+from guardreasoner.tasks import GUARD_TASKS
+
+GOOD: dict[str, Any] = {"prompt": "How?", "chosen": "Request: harmful", "rejected": "Request: unharmful"}
+LAYOUT = render(Record("", "How?", "So."), GUARD_TASKS)
+USER = [{"role": "user", "content": "How?"}]
+SAID = {"role": "assistant", "content": "Request: harmful"}
+DENIED = {"from": "gpt", "value": "Request: unharmful"}
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, so that messages contain short paths."""
+    monkeypatch.chdir(tmp_path)
+
+
+def read(*rows: Any, **columns: Any) -> list[Pair]:
+    """Write rows to ``a.jsonl`` and read them."""
+    Path("a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return read_pairs(["a.jsonl"], PairColumns(**columns), GUARD_TASKS)
+
+
+@pytest.mark.parametrize(
+    ("row", "response"),
+    [
+        (GOOD, None),
+        ({**GOOD, "response": "So."}, "So."),
+        ({**GOOD, "prompt": LAYOUT}, "So."),
+        ({**GOOD, "prompt": LAYOUT.rstrip()}, "So."),
+        ({**GOOD, "prompt": USER}, None),
+        ({**GOOD, "prompt": [{"role": "system", "content": "Be good."}, *USER]}, None),
+        ({**GOOD, "prompt": [{"role": "user", "content": LAYOUT}]}, "So."),
+        ({**GOOD, "prompt": USER, "chosen": [SAID], "rejected": [DENIED]}, None),
+        ({"conversations": [], "chosen": [*USER, SAID], "rejected": [*USER, DENIED]}, None),
+        ({"prompt": USER, "chosen": SAID, "rejected": DENIED}, None),
+        ({**GOOD, "chosen": "Request: harmful</s>", "rejected": "Request: unharmful<|eot_id|>\n"}, None),
+        (
+            {
+                "instruction": instruction(GUARD_TASKS),
+                "input": LAYOUT.removeprefix(instruction(GUARD_TASKS) + "\n"),
+                **{key: GOOD[key] for key in ("chosen", "rejected")},
+            },
+            "So.",
+        ),
+    ],
+)
+def test_forms_of_a_pair(row: dict[str, Any], response: str | None) -> None:
+    (pair,) = read(row)
+    assert (pair.record.prompt, pair.record.response) == ("How?", response)
+    assert (pair.chosen.completion, pair.rejected.completion) == ("Request: harmful", "Request: unharmful")
+    assert pair.record.labels == {"request": "harmful"}
+    assert (pair.id, pair.weight, pair.votes) == ("a.jsonl:1", 1.0, (True, False))
+
+
+def test_weights_and_ids() -> None:
+    rows = [{**GOOD, "score": score, "id": str(score)} for score in (0.5, 2, "3")]
+    assert [(pair.id, pair.weight) for pair in read(*rows, weight="score")] == [("0.5", 0.5), ("2", 2.0), ("3", 3.0)]
+    assert [pair.id for pair in read(*rows, id=None)] == ["a.jsonl:1", "a.jsonl:2", "a.jsonl:3"]
+    assert [pair.weight for pair in read({**GOOD, "weight": 4}, GOOD)] == [4.0, 1.0]
+
+
+def test_our_own_pairs() -> None:
+    record = Record("r", "How?", None, {"request": "harmful"})
+    outputs = [Rollout("r", "m", "f", index, 0, text) for index, text in enumerate("ab")]
+    pair = Pair("r#1", record, *outputs, "all", "random/random", 0, 1.5, (True, False))
+    write_jsonl("own.jsonl", [pair])
+    assert read_pairs(["own.jsonl"], PairColumns(), GUARD_TASKS) == [pair]
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ({**GOOD, "prompt": None}, "prompt: found null, expected text or a list of messages"),
+        ({**GOOD, "prompt": " "}, "prompt: found an empty text, expected text or a list of messages"),
+        ({**GOOD, "prompt": 3}, "prompt: found a number (3), expected text or a list of messages"),
+        ({**GOOD, "prompt": [{}]}, "prompt: message 1: found the role 'None', expected system, user or assistant"),
+        ({**GOOD, "chosen": None}, "chosen: found null, expected text or a list of messages"),
+        ({**GOOD, "chosen": ""}, "chosen: found an empty text, expected text"),
+        ({**GOOD, "chosen": "</s>"}, "chosen: found an empty text, expected text"),
+        ({**GOOD, "chosen": []}, "chosen: expected a list of messages"),
+        ({**GOOD, "chosen": USER}, "chosen: the last message is of the user, expected the assistant"),
+        ({**GOOD, "rejected": GOOD["chosen"]}, "rejected: is the same text as chosen"),
+        ({**GOOD, "rejected": "\ud800"}, "rejected: found a lone surrogate (U+D800) at character 1"),
+        ({**GOOD, "weight": 0}, "weight: found a number (0), expected a number above 0"),
+        ({**GOOD, "weight": -1.5}, "weight: found a number (-1.5), expected a number above 0"),
+        ({**GOOD, "weight": "high"}, "weight: found 'high', expected a number above 0"),
+        ({**GOOD, "weight": True}, "weight: found true or false (true), expected a number above 0"),
+        ({**GOOD, "id": 1.5}, "id: found a number (1.5), expected a text"),
+        ({**GOOD, "id": "x"}, "id: found 'x', which is already the id of a.jsonl:1, expected a unique id"),
+        ({**GOOD, "response": 1}, "response: found a number (1), expected text"),
+        ({**GOOD, "prompt": [*USER, SAID], "response": "So."}, "response: found a second response, expected text"),
+        ({"chosen": "a", "rejected": "b"}, "prompt: this column is missing; there are 'chosen', 'rejected'"),
+        ({"prompt": "a", "rejected": "b"}, "chosen: this column is missing; there are 'prompt', 'rejected'"),
+        (
+            {"chosen": [*USER, SAID], "rejected": [DENIED]},
+            "prompt: the messages before the outputs differ, expected one",
+        ),
+        ({"record": {}}, "missing field 'id'; missing field 'record.id'; missing field 'record.prompt'"),
+        ([], "found a list, expected a JSON object"),
+    ],
+)
+def test_a_faulty_row_is_named(row: Any, fault: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read({**GOOD, "id": "x"}, row)
+    (detail,) = caught.value.details
+    assert detail.startswith(f"a.jsonl:2: {fault}")
+    assert str(caught.value) == "data.pairs: 1 of 2 rows is faulty, nothing was started"
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"chosen": "better"},
+            "data.pair_columns.chosen: a.jsonl has no column 'better'; there are 'prompt', 'chosen'",
+        ),
+        ({"weight": "w"}, "data.pair_columns.weight: a.jsonl has no column 'w'"),
+        ({"id": "key"}, "data.pair_columns.id: a.jsonl has no column 'key'"),
+        ({"response": "said"}, "data.pair_columns.response: a.jsonl has no column 'said'"),
+    ],
+)
+def test_a_wrong_mapping_is_one_fault(columns: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read(*[GOOD] * 20, **columns)
+    assert str(caught.value).startswith(message)
+    assert caught.value.details == ()
+
+
+def test_longer_conversations_are_left_out_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    longer = {**GOOD, "prompt": [*USER, SAID, *USER]}
+    with caplog.at_level(logging.INFO, "guardreasoner"):
+        assert len(read(GOOD, longer, {**GOOD, "prompt": LAYOUT})) == 2
+    assert "data.pairs: 1 of 3 rows left out: a conversation of more than one turn" in caplog.messages
+    assert "data.pairs: the released layout was split into prompt and response of 1 rows" in caplog.messages
+    with pytest.raises(InputError, match=r"a\.jsonl: none of 1 rows can be used: a conversation of more than one turn"):
+        read(longer)
