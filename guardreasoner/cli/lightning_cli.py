@@ -31,6 +31,7 @@ from guardreasoner.records import HasRecords
 from guardreasoner.synthesis import EstimatesCost, WritesOutput
 from guardreasoner.training.training_data import TrainingDataModule
 from guardreasoner.workflow.recipe import Recipe
+from guardreasoner.workflow.replacing import replacing_folder
 
 _UNSUPPORTED = {
     "accumulate_grad_batches": "data.batch_size (a step) and data.micro_batch_size (computed at once)",
@@ -212,9 +213,10 @@ class GuardCLI(LightningCLI):
     def _export(self, output: str) -> None:
         """Write the trained model as a Hugging Face folder."""
         if self.trainer.is_global_zero:
-            self.model.backbone.save(output)
-            if self.config.save_optimizer:
-                torch.save(self.trainer.optimizers[0].state_dict(), Path(output) / "optimizer.pt")
+            with replacing_folder(output) as folder:
+                self.model.backbone.write(folder)
+                if self.config.save_optimizer:
+                    torch.save(self.trainer.optimizers[0].state_dict(), folder / "optimizer.pt")
 
 
 def check_config(argv: list[str]) -> None:

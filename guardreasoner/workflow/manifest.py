@@ -4,11 +4,8 @@ import hashlib
 import json
 import os
 import platform
-import secrets
-import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -210,36 +207,6 @@ def manifest_path(artefact: str | Path) -> Path:
     """Return the path of an artefact's manifest: ``folder/manifest.json`` or ``file.manifest.json``."""
     artefact = Path(artefact)
     return artefact / MANIFEST if artefact.is_dir() else artefact.with_name(f"{artefact.name}.{MANIFEST}")
-
-
-@contextmanager
-def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a new folder beside ``path`` and move it to ``path`` at the end; after an error ``path`` is unchanged.
-
-    The old folder stays complete until the new one is. Two renames are needed, since a folder that is not empty cannot
-    be replaced in one; a process killed between them leaves the old folder as ``.NAME.TOKEN.old`` beside ``path``.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    token = secrets.token_hex(4)  # not the process id, which a container gives to the next run too
-    partial, old = (path.with_name(f".{path.name}.{token}.{state}") for state in ("partial", "old"))
-    partial.mkdir()
-    try:
-        yield partial
-        if os.path.lexists(path):
-            path.rename(old)
-        try:
-            partial.rename(path)
-        except OSError:
-            if os.path.lexists(old):
-                old.rename(path)
-            raise
-        if old.is_dir() and not old.is_symlink():
-            shutil.rmtree(old)
-        else:
-            old.unlink(missing_ok=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _file_hash(path: Path) -> str:

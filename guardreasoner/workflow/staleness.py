@@ -11,6 +11,7 @@ from typing import Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.moved import current_config, ignore
+from guardreasoner.records import replacing_file
 from guardreasoner.workflow.config import Command, Config
 from guardreasoner.workflow.manifest import Manifest, code_hash, content_hash, fingerprint, manifest_path
 from guardreasoner.workflow.redaction import command_without_secrets, without_secrets
@@ -81,11 +82,11 @@ class StageState:
         """Write a mark beside the output, which distinguishes an unfinished output from the user's own files."""
         if self.command.output is not None:
             mark = _mark(self.command.output)
-            mark.parent.mkdir(parents=True, exist_ok=True)
             exists = self.command.output.exists() and not mark.exists()
             before = content_hash(self.command.output) if exists else ""
             command = shlex.join(command_without_secrets(self.command.argv))
-            mark.write_text(f"{command}\n{before}\n", encoding="utf-8")
+            with replacing_file(mark) as partial:
+                partial.write_text(f"{command}\n{before}\n", encoding="utf-8")
 
     def finish(self) -> None:
         """Write the manifest of the output, if there is one, and remove the mark."""

@@ -114,7 +114,7 @@ def make_base_model(
     from transformers.utils.logging import disable_progress_bar
 
     from guardreasoner.model.loading import FORMAT_FILE
-    from guardreasoner.workflow.manifest import replacing_folder
+    from guardreasoner.workflow.replacing import replacing_folder
 
     format = PromptFormat(tuple(tasks or ()), opening)
     if not records:
