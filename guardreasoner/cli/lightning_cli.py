@@ -110,6 +110,13 @@ class GuardCLI(LightningCLI):
             "--output", type=str | None, default=None, help="folder to write: the model, rollouts or predictions"
         )
         parser.add_argument(
+            "--overwrite",
+            action=ActionYesNo(),
+            nargs="?",
+            default=False,
+            help="replace the output even if another command or tool made what lies there",
+        )
+        parser.add_argument(
             "--auto_build",
             type=bool,
             default=True,

@@ -134,7 +134,7 @@ class Manifest:
         """
         commit, dirty = _commit()
         return cls(
-            command=command_without_secrets(command),
+            command=command_without_secrets(_without_overwrite(command)),
             fingerprint=fingerprint,
             inputs=dict(inputs),
             content=content_hash(path),
@@ -165,7 +165,7 @@ class Manifest:
 
     def made_by(self, command: Sequence[str]) -> bool:
         """Return whether this command made the artefact; old and current names count as equal."""
-        made, command = (current_argv(argv, ignore) for argv in (self.command, command))
+        made, command = (current_argv(_without_overwrite(argv), ignore) for argv in (self.command, command))
         return made in (command, command_without_secrets(command))
 
     def _is_valid(self) -> bool:
@@ -219,6 +219,17 @@ def _cached_file_hash(path: str, size: int, mtime_ns: int, inode: int) -> str:
     # Several stages read one checkpoint; equal size, time and inode within a process mean an unchanged file.
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _without_overwrite(command: Sequence[str]) -> list[str]:
+    """Return a command without ``--overwrite``, which has no effect on the artefact."""
+    kept: list[str] = []
+    former = ""
+    for word in command:
+        if word.partition("=")[0] != "--overwrite" and not (former == "--overwrite" and not word.startswith("--")):
+            kept.append(word)
+        former = word
+    return kept
 
 
 def _versions() -> dict[str, str]:

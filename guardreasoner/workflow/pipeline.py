@@ -19,6 +19,8 @@ from typing import Any
 from guardreasoner.errors import InputError
 from guardreasoner.workflow.config import Command, config_files, flags, load_yaml, resolve
 from guardreasoner.workflow.manifest import Manifest
+from guardreasoner.workflow.output_checks import require_replaceable, require_writable
+from guardreasoner.workflow.replacing import restore_output
 from guardreasoner.workflow.staleness import (
     StageState,
     command_line,
@@ -182,15 +184,24 @@ def prepare(
         writes no manifest.
 
     Raises:
-        InputError: the config cannot be resolved, or an input is missing.
+        InputError: the config cannot be resolved, an input is missing, or the output must not be replaced or cannot
+            be written.
         StageFailed: a stage failed.
     """
     given = {name for name, _ in flags(argv)}
-    if "config" not in given or {"help", "print_config"} & given or "-h" in argv or _is_later_process():
+    if {"help", "print_config"} & given or "-h" in argv or _is_later_process():
         return None
     command = resolve(argv)
     if command.config.get("dry_run"):
         return None  # a dry run neither builds nor writes
+    trainer: Any = command.config.get("trainer")
+    writes_nothing = command.verb in ("validate", "doctor") or (
+        isinstance(trainer, dict) and trainer.get("fast_dev_run")
+    )
+    if command.output is not None and not writes_nothing:
+        require_replaceable(command)
+        require_writable(command)
+        restore_output(command.output)
     if pipeline.is_file():
         overlays = [file for file in config_files(argv)[1:] if "recipe" in load_yaml(file)]
         graph = Pipeline.load(pipeline, overlays, launcher)
@@ -203,10 +214,6 @@ def prepare(
             graph.build(names)
         else:
             _require(graph, keys)
-    trainer: Any = command.config.get("trainer")
-    writes_nothing = command.verb in ("validate", "doctor") or (
-        isinstance(trainer, dict) and trainer.get("fast_dev_run")
-    )
     if command.output is None or writes_nothing:
         return None
     state = StageState.of(command)
