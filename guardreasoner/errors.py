@@ -1,5 +1,8 @@
-"""The exception for user errors, printed as one line and at most one hint line, without a traceback."""
+"""Exceptions printed as one line and at most one hint line, without a traceback: user errors and machine faults."""
 
+import errno
+import os
+import re
 from collections.abc import Sequence
 
 
@@ -24,3 +27,23 @@ class InputError(Exception):
         """Return the text to print to stderr: the details, the message, then the hint."""
         hint = [f"hint: {self.hint}"] if self.hint else []
         return "\n".join([*self.details, f"error: {self}", *hint])
+
+
+class MachineFault(InputError):
+    """A fault of the machine, such as a full disk, described for the user."""
+
+    exit_code = 1
+
+
+def machine_error(error: BaseException) -> OSError | None:
+    """Return the error of the operating system that an exception stands for, None if it is another exception.
+
+    Libraries written in Rust or C++ raise other classes than ``OSError``, which have the cause in their text.
+    """
+    if isinstance(error, OSError):
+        return error if error.errno else None
+    if found := re.search(r"\(os error (\d+)\)", str(error)):
+        return OSError(int(found[1]), os.strerror(int(found[1])))
+    if re.search("PytorchStreamWriter failed|iostream error", str(error)):
+        return OSError(errno.EIO, "the file could not be written completely")
+    return machine_error(error.__cause__) if error.__cause__ else None

@@ -1,12 +1,10 @@
 """Data classes exchanged between stages, and their JSONL files, which are replaced atomically."""
 
-import errno
 import fcntl
 import glob
 import json
 import logging
 import os
-import re
 import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from guardreasoner.errors import InputError
+from guardreasoner.errors import InputError, machine_error
 
 log = logging.getLogger("guardreasoner")
 
@@ -282,13 +280,16 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Make a failure to write name ``path``, not a temporary file or nothing, as libraries do."""
+    """Make a failure to write ``path`` name it, instead of a temporary file or, as libraries do, nothing."""
     try:
         yield
-    except Exception as error:
-        if number := _errno_of(error):
-            raise OSError(number, os.strerror(number), str(path)) from error
+    except InputError:
         raise
+    except Exception as error:
+        fault = machine_error(error)
+        if fault is None or (fault.filename is not None and f".{path.name}." not in str(fault.filename)):
+            raise
+        raise OSError(fault.errno, fault.strerror, str(path)) from error
 
 
 _TOKEN_BYTES = 4
@@ -306,15 +307,6 @@ def _is_abandoned(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return True
-
-
-def _errno_of(error: Exception) -> int | None:
-    """Return the number of an error of the operating system; libraries in Rust and C++ raise others for it."""
-    if isinstance(error, OSError):
-        return error.errno
-    if found := re.search(r"\(os error (\d+)\)", str(error)):
-        return int(found[1])
-    return errno.EIO if re.search("PytorchStreamWriter failed|iostream error", str(error)) else None
 
 
 _TYPES: dict[str, tuple[type, ...]] = {

@@ -1,5 +1,6 @@
-"""Lightning callbacks: output writers, hard-sample accuracy, mining results, score plots, throughput, sample texts."""
+"""Lightning callbacks: writers, free space, hard-sample accuracy, mining results, plots, throughput, sample texts."""
 
+from guardreasoner.callbacks.free_space import FreeSpace
 from guardreasoner.callbacks.hard_sample_accuracy import HardSampleAccuracy
 from guardreasoner.callbacks.mining_findings import MiningFindings
 from guardreasoner.callbacks.sample_texts import SampleTexts
@@ -8,6 +9,7 @@ from guardreasoner.callbacks.throughput import Throughput
 from guardreasoner.callbacks.writers import PredictionWriter, RolloutWriter
 
 __all__ = [
+    "FreeSpace",
     "HardSampleAccuracy",
     "MiningFindings",
     "PredictionWriter",

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from guardreasoner.callbacks import (
+    FreeSpace,
     HardSampleAccuracy,
     MiningFindings,
     PredictionWriter,
@@ -21,6 +23,7 @@ from guardreasoner.callbacks import (
     SampleTexts,
     Throughput,
 )
+from guardreasoner.callbacks.tensorboard import LastingTensorBoardLogger, hide_writer_thread_errors
 from guardreasoner.cli import LIGHTNING
 from guardreasoner.cli.parse_errors import accept_old_names, config_error, find_input_error
 from guardreasoner.errors import InputError
@@ -31,7 +34,7 @@ from guardreasoner.records import HasRecords
 from guardreasoner.synthesis import EstimatesCost, WritesOutput
 from guardreasoner.training.training_data import TrainingDataModule
 from guardreasoner.workflow.recipe import Recipe
-from guardreasoner.workflow.replacing import replacing_folder
+from guardreasoner.workflow.rescue import write_or_rescue
 
 _UNSUPPORTED = {
     "accumulate_grad_batches": "data.batch_size (a step) and data.micro_batch_size (computed at once)",
@@ -143,8 +146,10 @@ class GuardCLI(LightningCLI):
         parser.add_class_arguments(Recipe, "recipe", instantiate=False)
 
     def before_instantiate_classes(self) -> None:
-        """Name the TensorBoard run after the output unless the config names it."""
+        """Name the TensorBoard run after the output unless the config names it; let the run survive its failure."""
         logger = self.config.trainer.logger
+        if "class_path" in (logger or {}) and logger.class_path.endswith(".TensorBoardLogger"):
+            logger.class_path = f"{LastingTensorBoardLogger.__module__}.{LastingTensorBoardLogger.__qualname__}"
         if self.config.output and "init_args" in (logger or {}) and logger.init_args.get("name") == "lightning_logs":
             logger.init_args.name = f"{self.verb}/{Path(self.config.output).name}"
 
@@ -175,6 +180,8 @@ class GuardCLI(LightningCLI):
         if self.verb == "test":
             callbacks += [HardSampleAccuracy(), SampleTexts()]
         if self.config.output and not config.fast_dev_run:
+            if self.verb == "fit":
+                callbacks.append(FreeSpace(self.config.output, self.config.save_optimizer))
             if self.verb == "test":
                 callbacks.append(PredictionWriter(self.config.output))
             if self.verb == "predict" and not writes_itself:
@@ -220,10 +227,18 @@ class GuardCLI(LightningCLI):
     def _export(self, output: str) -> None:
         """Write the trained model as a Hugging Face folder."""
         if self.trainer.is_global_zero:
-            with replacing_folder(output) as folder:
-                self.model.backbone.write(folder)
-                if self.config.save_optimizer:
-                    torch.save(self.trainer.optimizers[0].state_dict(), folder / "optimizer.pt")
+            others = [
+                Path(output).parent,
+                Path(self.trainer.default_root_dir),
+                Path.home(),
+                Path(tempfile.gettempdir()),
+            ]
+            write_or_rescue(output, self._write_model, others)
+
+    def _write_model(self, folder: Path) -> None:
+        self.model.backbone.write(folder)
+        if self.config.save_optimizer:
+            torch.save(self.trainer.optimizers[0].state_dict(), folder / "optimizer.pt")
 
 
 def check_config(argv: list[str]) -> None:
@@ -272,6 +287,7 @@ def run_lightning(argv: list[str]) -> None:
         InputError: a user error, such as a wrong key or a missing file.
     """
     _quiet()
+    hide_writer_thread_errors()
     try:
         GuardCLI(argv[0], argv[1:]).run()
     except MisconfigurationException as error:

@@ -7,12 +7,14 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
 
 from guardreasoner import __version__
 from guardreasoner.cli import LIGHTNING
-from guardreasoner.errors import InputError
+from guardreasoner.cli.streams import discard_output, open_streams, surviving_output
+from guardreasoner.errors import InputError, MachineFault, machine_error
 from guardreasoner.moved import current_argv
 
 _STAGES = (*LIGHTNING, "base-model")
@@ -26,13 +28,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: verb and flags; None takes those of the process.
 
     Returns:
-        The exit code: 0 on success, 2 after a user error, 130 after Ctrl-C, or the exit code of a stage that failed.
+        The exit code: 0 on success, 1 after a fault of the machine, 2 after a user error, 130 after Ctrl-C, or the exit
+        code of a stage that failed.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     # OpenMP threads that spin while they wait starve each other when several processes share a processor.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    open_streams()
     try:
-        code = _run(argv)
+        with surviving_output() if argv[:1] and argv[0] in _STAGES else nullcontext():
+            code = _run(argv)
         sys.stdout.flush()
         return code
     except InputError as error:
@@ -42,9 +47,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader has closed the pipe; without this, Python prints a second error when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return 141
+    except Exception as error:
+        fault = machine_error(error)
+        if fault is None:
+            raise
+        discard_output()
+        place = fault.filename if isinstance(fault.filename, str) else "standard output or a file"
+        print(MachineFault(f"{place}: {fault.strerror}").lines(), file=sys.stderr)
+        return MachineFault.exit_code
 
 
 def own_verbs() -> dict[str, Path]:

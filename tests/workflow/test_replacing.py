@@ -148,7 +148,8 @@ def test_other_hidden_names_are_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        OSError(28, "No space left on device", "elsewhere"),
+        OSError(28, "No space left on device"),
+        OSError(28, "No space left on device", "/somewhere/.target.0123abcd.new/part"),
         RuntimeError("I/O error: No space left on device (os error 28)"),
     ],
 )
