@@ -1,6 +1,7 @@
 """LightningCLI for fit, validate, test and predict, with this project's keys, callbacks and error messages."""
 
 import logging
+import re
 import sys
 import tempfile
 import warnings
@@ -148,8 +149,9 @@ class GuardCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Name the TensorBoard run after the output unless the config names it; let the run survive its failure."""
         logger = self.config.trainer.logger
-        if "class_path" in (logger or {}) and logger.class_path.endswith(".TensorBoardLogger"):
-            logger.class_path = f"{LastingTensorBoardLogger.__module__}.{LastingTensorBoardLogger.__qualname__}"
+        for one in logger if isinstance(logger, list) else [logger or {}]:
+            if re.fullmatch(r"(lightning|pytorch_lightning)\..*\.TensorBoardLogger", one.get("class_path", "")):
+                one["class_path"] = f"{LastingTensorBoardLogger.__module__}.{LastingTensorBoardLogger.__qualname__}"
         if self.config.output and "init_args" in (logger or {}) and logger.init_args.get("name") == "lightning_logs":
             logger.init_args.name = f"{self.verb}/{Path(self.config.output).name}"
 

@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Collection, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -88,7 +88,8 @@ def _run(argv: list[str]) -> int:
         code = run(argv)
     except BaseException:
         if state is not None:
-            state.give_up()
+            with suppress(OSError, InputError):  # the error that ended the run is the one to report
+                state.give_up()
         raise
     if state is not None and code == 0:
         state.finish()

@@ -17,7 +17,12 @@ QUICK = {
     ),
     *("forbidden: base-model output", "full: fit rsft cache", "read_only: report --out", "full: score --json"),
     *("in_the_way: pairs --out", "forbidden: compare --flips", "filled late: fit rsft output"),
-    *("filled late: fit rsft TensorBoard", "filled late: mine output", "file size limit: evaluate"),
+    *(
+        "filled late: fit rsft TensorBoard",
+        "filled late: mine output",
+        "file size limit: mine",
+        "read-only late: rsft output",
+    ),
     *("full standard output: rsft", "full standard output: score", "closed standard output: score"),
 }
 """Cases of every test run; the others are slow."""
