@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from jsonargparse import ActionYesNo
+from jsonargparse import ActionYesNo, Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -149,9 +149,9 @@ class GuardCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Name the TensorBoard run after the output unless the config names it; let the run survive its failure."""
         logger = self.config.trainer.logger
-        for one in logger if isinstance(logger, list) else [logger or {}]:
-            if re.fullmatch(r"(lightning|pytorch_lightning)\..*\.TensorBoardLogger", one.get("class_path", "")):
-                one["class_path"] = f"{LastingTensorBoardLogger.__module__}.{LastingTensorBoardLogger.__qualname__}"
+        for one in logger if isinstance(logger, list) else [logger]:
+            if isinstance(one, Namespace) and re.fullmatch(r"lightning\..*\.TensorBoardLogger", one.class_path):
+                one.class_path = f"{LastingTensorBoardLogger.__module__}.{LastingTensorBoardLogger.__qualname__}"
         if self.config.output and "init_args" in (logger or {}) and logger.init_args.get("name") == "lightning_logs":
             logger.init_args.name = f"{self.verb}/{Path(self.config.output).name}"
 

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from guardreasoner import __version__
 from guardreasoner.cli import LIGHTNING
-from guardreasoner.cli.streams import discard_output, open_streams, surviving_output
+from guardreasoner.cli.streams import discard_unwritable, open_streams, surviving_output
 from guardreasoner.errors import InputError, MachineFault, machine_error
 from guardreasoner.moved import current_argv
 
@@ -47,13 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        discard_output()
+        discard_unwritable(sys.stdout)
         return 141
     except Exception as error:
         fault = machine_error(error)
         if fault is None:
             raise
-        discard_output()
+        discard_unwritable(sys.stdout)
         place = fault.filename if isinstance(fault.filename, str) else "standard output or a file"
         print(MachineFault(f"{place}: {fault.strerror}").lines(), file=sys.stderr)
         return MachineFault.exit_code

@@ -20,10 +20,13 @@ def open_streams() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (open until the process ends)
 
 
-def discard_output() -> None:
-    """Send further output to the null device, so that Python does not fail again when it flushes at exit."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def discard_unwritable(stream: TextIO) -> None:
+    """Send a stream that cannot be flushed to the null device, so that Python does not fail again at exit."""
+    try:
+        stream.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextmanager
@@ -66,7 +69,7 @@ class _Surviving:
             raise  # the reader has gone, as with ``| head``: the run ends
         except OSError as error:
             self._failed = True
-            discard_output()
+            discard_unwritable(self._stream)
             print(f"warning: standard output: {error.strerror}; the run goes on without it", file=sys.stderr)
 
     def __getattr__(self, name: str) -> Any:
