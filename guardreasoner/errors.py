@@ -1,5 +1,8 @@
-"""The exceptions that end a command with one line and at most one hint line, without a traceback."""
+"""Exceptions that end a command with one line and at most one hint line: user errors, machine faults, signals."""
 
+import errno
+import os
+import re
 from collections.abc import Sequence
 
 
@@ -38,3 +41,23 @@ class Interrupted(SystemExit):
         super().__init__(exit_code)
         self.message = message
         self.exit_code = exit_code
+
+
+class MachineFault(InputError):
+    """A fault of the machine, such as a full disk, described for the user."""
+
+    exit_code = 1
+
+
+def machine_error(error: BaseException) -> OSError | None:
+    """Return the error of the operating system that an exception stands for, None if it is another exception.
+
+    Libraries written in Rust or C++ raise other classes than ``OSError``, which have the cause in their text.
+    """
+    if isinstance(error, OSError):
+        return error if error.errno else None
+    if found := re.search(r"\(os error (\d+)\)", str(error)):
+        return OSError(int(found[1]), os.strerror(int(found[1])))
+    if re.search("PytorchStreamWriter failed|iostream error", str(error)):
+        return OSError(errno.EIO, "the file could not be written completely")
+    return machine_error(error.__cause__) if error.__cause__ else None

@@ -1,18 +1,21 @@
-"""Data classes exchanged between stages, and their JSONL files."""
+"""Data classes exchanged between stages, and their JSONL files, which are replaced atomically."""
 
 import codecs
+import fcntl
+import glob
 import json
 import logging
 import os
+import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol, runtime_checkable
 
-from guardreasoner.errors import InputError
+from guardreasoner.errors import InputError, machine_error
 
 log = logging.getLogger("guardreasoner")
 
@@ -276,17 +279,99 @@ def write_jsonl(path: str | Path, rows: Iterable[Record | Rollout | Pair | Mappi
 
 @contextmanager
 def replacing_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` and move it to ``path`` at the end; an error leaves ``path`` unchanged."""
+    """Yield a temporary path beside ``path`` and move it to ``path`` at the end; an error leaves ``path`` unchanged.
+
+    The file is on the disk before it is moved. Temporary files that killed processes left are removed.
+
+    Raises:
+        OSError: the file could not be written; its ``filename`` is ``path``.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in leftovers(path, "partial"):
+            leftover.unlink(missing_ok=True)
+        partial = temporary(path, "partial")
+        partial.touch()
+        try:
+            with owned(partial):
+                yield partial
+                with partial.open("rb") as written:
+                    os.fsync(written.fileno())
+                partial.replace(path)
+            sync_folder(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def temporary(path: Path, state: str) -> Path:
+    """Return a new name beside a path, ``.NAME.TOKEN.STATE``.
+
+    The token is random, not the process id, which a container gives to the next run too.
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(_TOKEN_BYTES)}.{state}")
+
+
+@contextmanager
+def owned(path: Path) -> Iterator[None]:
+    """Hold a lock on a temporary file or folder, which distinguishes it from what a killed process left."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        yield partial
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(path)
+        with suppress(OSError):  # not supported by every file system
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
-        partial.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def leftovers(path: Path, state: str) -> list[Path]:
+    """Return the temporary files and folders of a path that no running process owns, oldest first.
+
+    Without locks on the file system, none is returned.
+    """
+    pattern = f".{glob.escape(path.name)}.{'[0-9a-f]' * 2 * _TOKEN_BYTES}.{state}"
+    return sorted(filter(_is_abandoned, path.parent.glob(pattern)), key=lambda found: found.lstat().st_mtime_ns)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # not supported by every file system
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Make a failure to write ``path`` name it, instead of a temporary file or, as libraries do, nothing."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        fault = machine_error(error)
+        if fault is None or (fault.filename is not None and f".{path.name}." not in str(fault.filename)):
+            raise
+        raise OSError(fault.errno, fault.strerror, str(path)) from error
+
+
+_TOKEN_BYTES = 4
+
+
+def _is_abandoned(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return path.is_symlink()
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 _TYPES: dict[str, tuple[type, ...]] = {

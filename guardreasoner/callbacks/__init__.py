@@ -1,6 +1,7 @@
-"""Lightning callbacks: checkpoints, output writers, accuracies, mining results, plots, throughput, sample texts."""
+"""Lightning callbacks: checkpoints, writers, free space, accuracies, mining results, plots, throughput, texts."""
 
 from guardreasoner.callbacks.fit_checkpoints import FitCheckpoints, Interval
+from guardreasoner.callbacks.free_space import FreeSpace
 from guardreasoner.callbacks.hard_sample_accuracy import HardSampleAccuracy
 from guardreasoner.callbacks.mining_findings import MiningFindings
 from guardreasoner.callbacks.sample_texts import SampleTexts
@@ -10,6 +11,7 @@ from guardreasoner.callbacks.writers import PredictionWriter, RolloutWriter
 
 __all__ = [
     "FitCheckpoints",
+    "FreeSpace",
     "HardSampleAccuracy",
     "Interval",
     "MiningFindings",

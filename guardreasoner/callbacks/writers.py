@@ -19,7 +19,7 @@ from guardreasoner.model.backbone import Backbone
 from guardreasoner.prompts import answer_block
 from guardreasoner.records import Answer, Record, write_jsonl
 from guardreasoner.tasks import write_tasks
-from guardreasoner.workflow.manifest import replacing_folder
+from guardreasoner.workflow.replacing import replacing_folder
 
 log = logging.getLogger("guardreasoner")
 

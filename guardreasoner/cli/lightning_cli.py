@@ -2,7 +2,9 @@
 
 import logging
 import math
+import re
 import sys
+import tempfile
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from guardreasoner.callbacks import (
     FitCheckpoints,
+    FreeSpace,
     HardSampleAccuracy,
     Interval,
     MiningFindings,
@@ -27,6 +30,7 @@ from guardreasoner.callbacks import (
     Throughput,
 )
 from guardreasoner.callbacks.fit_checkpoints import tensorboard_folder
+from guardreasoner.callbacks.tensorboard import LastingTensorBoardLogger, hide_writer_thread_errors
 from guardreasoner.cli import LIGHTNING
 from guardreasoner.cli.parse_errors import accept_old_names, config_error, find_input_error
 from guardreasoner.errors import InputError
@@ -40,6 +44,7 @@ from guardreasoner.training.training_data import TrainingDataModule
 from guardreasoner.workflow.config import resolve
 from guardreasoner.workflow.pipeline import is_later_process
 from guardreasoner.workflow.recipe import Recipe
+from guardreasoner.workflow.rescue import write_or_rescue
 from guardreasoner.workflow.signals import StopSignals
 from guardreasoner.workflow.staleness import StageState
 from guardreasoner.workflow.unfinished_fit import UnfinishedFit, continue_log, sizes_at
@@ -129,6 +134,13 @@ class GuardCLI(LightningCLI):
             "--output", type=str | None, default=None, help="folder to write: the model, rollouts or predictions"
         )
         parser.add_argument(
+            "--overwrite",
+            action=ActionYesNo(),
+            nargs="?",
+            default=False,
+            help="replace the output even if another command or tool made what lies there",
+        )
+        parser.add_argument(
             "--auto_build",
             type=bool,
             default=True,
@@ -161,8 +173,11 @@ class GuardCLI(LightningCLI):
         parser.add_class_arguments(Recipe, "recipe", instantiate=False)
 
     def before_instantiate_classes(self) -> None:
-        """Name the TensorBoard run after the output unless the config names it; find out where a fit continues."""
+        """Name the TensorBoard run after the output, let it survive its failure, and find out where a fit continues."""
         logger = self.config.trainer.logger
+        for one in logger if isinstance(logger, list) else [logger]:
+            if isinstance(one, Namespace) and re.fullmatch(r"lightning\..*\.TensorBoardLogger", one.class_path):
+                one.class_path = f"{LastingTensorBoardLogger.__module__}.{LastingTensorBoardLogger.__qualname__}"
         if self.config.output and "init_args" in (logger or {}) and logger.init_args.get("name") == "lightning_logs":
             logger.init_args.name = f"{self.verb}/{Path(self.config.output).name}"
         if self.verb == "fit" and not self.parse_only:
@@ -217,6 +232,8 @@ class GuardCLI(LightningCLI):
         if self.verb == "test":
             callbacks += [HardSampleAccuracy(), SampleTexts()]
         if self.config.output and not config.fast_dev_run:
+            if self.verb == "fit":
+                callbacks.append(FreeSpace(self.config.output, self.config.save_optimizer))
             if self.verb == "test":
                 callbacks.append(PredictionWriter(self.config.output))
             if self.verb == "predict" and not writes_itself:
@@ -275,9 +292,18 @@ class GuardCLI(LightningCLI):
     def _export(self, output: str) -> None:
         """Write the trained model as a Hugging Face folder."""
         if self.trainer.is_global_zero:
-            self.model.backbone.save(output)
-            if self.config.save_optimizer:
-                torch.save(self.trainer.optimizers[0].state_dict(), Path(output) / "optimizer.pt")
+            others = [
+                Path(output).parent,
+                Path(self.trainer.default_root_dir),
+                Path.home(),
+                Path(tempfile.gettempdir()),
+            ]
+            write_or_rescue(output, self._write_model, others)
+
+    def _write_model(self, folder: Path) -> None:
+        self.model.backbone.write(folder)
+        if self.config.save_optimizer:
+            torch.save(self.trainer.optimizers[0].state_dict(), folder / "optimizer.pt")
 
 
 def _with_sealed_checkpoints(plugins: Any, strategy: Any) -> list[Any]:
@@ -334,6 +360,7 @@ def run_lightning(argv: list[str]) -> None:
         InputError: a user error, such as a wrong key or a missing file.
     """
     _quiet()
+    hide_writer_thread_errors()
     with StopSignals() if argv[0] == "fit" else nullcontext() as signals:
         try:
             GuardCLI(argv[0], argv[1:], signals=signals).run()

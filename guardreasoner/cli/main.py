@@ -7,13 +7,14 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Collection, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NoReturn
 
 from guardreasoner import __version__
 from guardreasoner.cli import LIGHTNING
-from guardreasoner.errors import InputError, Interrupted
+from guardreasoner.cli.streams import discard_unwritable, open_streams, surviving_output
+from guardreasoner.errors import InputError, Interrupted, MachineFault, machine_error
 from guardreasoner.moved import current_argv
 
 _STAGES = (*LIGHTNING, "base-model")
@@ -27,14 +28,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: verb and flags; None takes those of the process.
 
     Returns:
-        The exit code: 0 on success, 2 after a user error, 130 after Ctrl-C, 143 after SIGTERM, 124 after ``max_time``,
-        or the exit code of a stage that failed.
+        The exit code: 0 on success, 1 after a fault of the machine, 2 after a user error, 130 after Ctrl-C, 143 after
+        SIGTERM, 124 after ``max_time``, or the exit code of a stage that failed.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     # OpenMP threads that spin while they wait starve each other when several processes share a processor.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    open_streams()
     try:
-        code = _run(argv)
+        with surviving_output() if argv[:1] and argv[0] in _STAGES else nullcontext():
+            code = _run(argv)
         sys.stdout.flush()
         return code
     except InputError as error:
@@ -51,9 +54,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader has closed the pipe; without this, Python prints a second error when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_unwritable(sys.stdout)
         return 141
+    except Exception as error:
+        fault = machine_error(error)
+        if fault is None:
+            raise
+        discard_unwritable(sys.stdout)
+        place = fault.filename if isinstance(fault.filename, str) else "standard output or a file"
+        print(MachineFault(f"{place}: {fault.strerror}").lines(), file=sys.stderr)
+        return MachineFault.exit_code
 
 
 def own_verbs() -> dict[str, Path]:
@@ -79,17 +89,18 @@ def _run(argv: list[str]) -> int:
     if verb not in _STAGES:
         return run(argv)
     from guardreasoner.workflow.output_lock import locked_output
-    from guardreasoner.workflow.pipeline import output_of, prepare
+    from guardreasoner.workflow.pipeline import checked_output, prepare
     from guardreasoner.workflow.unfinished_fit import UnfinishedFit
 
-    output = output_of(argv)
+    output = checked_output(argv)
     with locked_output(output) if output else nullcontext():
         state = prepare(argv, _check_lightning if verb in LIGHTNING else None)
         try:
             code = run(argv)
         except BaseException:
             if state is not None:
-                state.give_up()
+                with suppress(OSError, InputError):  # the error that ended the run is the one to report
+                    state.give_up()
             raise
         if state is not None and code == 0:
             state.finish()

@@ -1,11 +1,13 @@
 """Options that several verbs share: resampling for intervals, and output files."""
 
 import argparse
+import re
 from pathlib import Path
 
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.intervals import RESAMPLES
 from guardreasoner.records import replacing_file
+from guardreasoner.workflow.manifest import Manifest
 
 
 def add_resampling(parser: argparse.ArgumentParser) -> None:
@@ -22,10 +24,19 @@ def add_files(parser: argparse.ArgumentParser) -> None:
 
 
 def require_files(**paths: Path | None) -> None:
-    """Raise ``InputError`` if an output option, given by its name, is an existing folder."""
+    """Check the files that output options, given by their names, would replace.
+
+    Raises:
+        InputError: one is a folder, or holds something else than an earlier run of the option wrote.
+    """
     for option, path in paths.items():
         if path and path.is_dir():
             raise InputError(f"--{option} {path}: expected a file, found a folder")
+        if path and path.is_file() and option in _STARTS and not _may_replace(path, _STARTS[option]):
+            raise InputError(
+                f"--{option} {path}: the file was not written by this option and would be replaced",
+                "name another file, or remove this one",
+            )
 
 
 def write(path: Path, text: str) -> None:
@@ -42,6 +53,23 @@ def write(path: Path, text: str) -> None:
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None
     print(f"written: {path}")
+
+
+_PAGE, _PAIRS = r"<!doctype html>[^{]*<meta name=\"color-scheme\"", r"""\{("id": "[^\n]*", )?"record": \{"""
+_STARTS = {
+    "html": _PAGE,
+    "out": f"{_PAGE}|{_PAIRS}",
+    "json": r"""\{\n "(?!format")""",
+    "latex": r"% \\usepackage\{booktabs\}",
+    "flips": r"""\{"first": """,
+}
+"""How a file that an option writes starts, as a regular expression; other files of users and tools start otherwise."""
+
+
+def _may_replace(path: Path, start: str) -> bool:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        text = file.read(1 << 16)
+    return not text.strip() or bool(re.match(start, text)) or Manifest.read(path) is not None
 
 
 def _count(text: str) -> int:

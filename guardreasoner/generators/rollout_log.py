@@ -17,7 +17,8 @@ from typing import Any, BinaryIO
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Rollout, replacing_file, write_jsonl
 from guardreasoner.tasks import TASKS_FILE, Task, write_tasks
-from guardreasoner.workflow.manifest import fingerprint, replacing_folder
+from guardreasoner.workflow.manifest import fingerprint
+from guardreasoner.workflow.replacing import replacing_folder
 
 log = logging.getLogger("guardreasoner")
 

@@ -35,7 +35,7 @@ from guardreasoner.model.packed_attention import (
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
 from guardreasoner.prompts import PromptFormat
 from guardreasoner.tasks import Task
-from guardreasoner.workflow.manifest import replacing_folder
+from guardreasoner.workflow.replacing import replacing_folder
 
 _PLAIN = "data.collate: guardreasoner.model.batch.two_row"
 
@@ -245,18 +245,22 @@ class Backbone(nn.Module):
         return files_fingerprint(self.path)
 
     def save(self, path: str | Path) -> None:
-        """Write a Hugging Face model folder (weights or adapter, tokenizer, prompt format) atomically."""
+        """Write a Hugging Face model folder atomically; see :meth:`write`."""
         with replacing_folder(path) as folder:
-            if self.has_adapter:
-                self.network.save_pretrained(folder, selected_adapters=["default"])
-                write_base(folder)
-            else:
-                self.network.save_pretrained(folder)
-            self.prompt_tokenizer.tokenizer.save_pretrained(folder)
-            content: dict[str, Any] = {"format": asdict(self.prompt_tokenizer.format)}
-            if self.has_adapter:
-                content["base"] = base_fingerprint(self.network)
-            (folder / FORMAT_FILE).write_text(json.dumps(content, indent=1) + "\n")
+            self.write(folder)
+
+    def write(self, folder: Path) -> None:
+        """Write weights or adapter, tokenizer and prompt format to an existing folder."""
+        if self.has_adapter:
+            self.network.save_pretrained(folder, selected_adapters=["default"])
+            write_base(folder)
+        else:
+            self.network.save_pretrained(folder)
+        self.prompt_tokenizer.tokenizer.save_pretrained(folder)
+        content: dict[str, Any] = {"format": asdict(self.prompt_tokenizer.format)}
+        if self.has_adapter:
+            content["base"] = base_fingerprint(self.network)
+        (folder / FORMAT_FILE).write_text(json.dumps(content, indent=1) + "\n")
 
     def _compile(self) -> None:
         """Compile feed-forward layers and norms for rows of any length."""

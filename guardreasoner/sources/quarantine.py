@@ -7,7 +7,7 @@ from typing import Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.sources.rows import file_format, header
-from guardreasoner.workflow.manifest import replacing_folder
+from guardreasoner.workflow.replacing import replacing_folder
 
 FAULTS_FILE = "faults.txt"
 

@@ -34,7 +34,8 @@ from guardreasoner.training.loaders import (
 )
 from guardreasoner.training.sampler import StepSampler
 from guardreasoner.workflow.log_lines import collect_log_lines
-from guardreasoner.workflow.manifest import code_fingerprint, file_hashes, fingerprint, replacing_folder
+from guardreasoner.workflow.manifest import code_fingerprint, file_hashes, fingerprint
+from guardreasoner.workflow.replacing import replacing_folder, restore_output
 
 _LOG_LINES = "notes.json"
 _HASHES = "hashes.json"
@@ -291,8 +292,7 @@ class TrainingDataModule(LightningDataModule, ABC):
             return
         self._folder = Path(self.cache) / key[:32]
         with _locked(self._folder):  # another run or node may be at the same data
-            for leftover in self._folder.parent.glob(f".{self._folder.name}.*.partial"):
-                shutil.rmtree(leftover, ignore_errors=True)  # of a process that was killed
+            restore_output(self._folder)
             try:
                 self._open(self._folder)
             except (OSError, ValueError, ArrowException):

@@ -4,12 +4,9 @@ import hashlib
 import json
 import os
 import platform
-import secrets
-import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -165,7 +162,7 @@ class Manifest:
         """
         commit, dirty = _commit()
         return cls(
-            command=command_without_secrets(command),
+            command=command_without_secrets(_without_overwrite(command)),
             fingerprint=fingerprint,
             inputs=dict(inputs),
             content=content_hash(path),
@@ -197,7 +194,7 @@ class Manifest:
 
     def made_by(self, command: Sequence[str]) -> bool:
         """Return whether this command made the artefact; old and current names count as equal."""
-        made, command = (current_argv(argv, ignore) for argv in (self.command, command))
+        made, command = (current_argv(_without_overwrite(argv), ignore) for argv in (self.command, command))
         return made in (command, command_without_secrets(command))
 
     def _is_valid(self) -> bool:
@@ -249,36 +246,6 @@ def manifest_path(artefact: str | Path) -> Path:
     return artefact / MANIFEST if artefact.is_dir() else artefact.with_name(f"{artefact.name}.{MANIFEST}")
 
 
-@contextmanager
-def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a new folder beside ``path`` and move it to ``path`` at the end; after an error ``path`` is unchanged.
-
-    The old folder stays complete until the new one is. Two renames are needed, since a folder that is not empty cannot
-    be replaced in one; a process killed between them leaves the old folder as ``.NAME.TOKEN.old`` beside ``path``.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    token = secrets.token_hex(4)  # not the process id, which a container gives to the next run too
-    partial, old = (path.with_name(f".{path.name}.{token}.{state}") for state in ("partial", "old"))
-    partial.mkdir()
-    try:
-        yield partial
-        if os.path.lexists(path):
-            path.rename(old)
-        try:
-            partial.rename(path)
-        except OSError:
-            if os.path.lexists(old):
-                old.rename(path)
-            raise
-        if old.is_dir() and not old.is_symlink():
-            shutil.rmtree(old)
-        else:
-            old.unlink(missing_ok=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def _file_hash(path: Path) -> str:
     state = path.stat()
     return _cached_file_hash(str(path.absolute()), state.st_size, state.st_mtime_ns, state.st_ino)
@@ -289,6 +256,17 @@ def _cached_file_hash(path: str, size: int, mtime_ns: int, inode: int) -> str:
     # Several stages read one checkpoint; equal size, time and inode within a process mean an unchanged file.
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _without_overwrite(command: Sequence[str]) -> list[str]:
+    """Return a command without ``--overwrite``, which has no effect on the artefact."""
+    kept: list[str] = []
+    former = ""
+    for word in command:
+        if word.partition("=")[0] != "--overwrite" and not (former == "--overwrite" and not word.startswith("--")):
+            kept.append(word)
+        former = word
+    return kept
 
 
 def _versions() -> dict[str, str]:

@@ -19,6 +19,8 @@ from typing import Any
 from guardreasoner.errors import InputError
 from guardreasoner.workflow.config import Command, config_files, flags, load_yaml, resolve
 from guardreasoner.workflow.manifest import Manifest
+from guardreasoner.workflow.output_checks import require_replaceable, require_writable
+from guardreasoner.workflow.replacing import restore_output
 from guardreasoner.workflow.staleness import (
     StageState,
     command_line,
@@ -166,7 +168,7 @@ def prepare(
     pipeline: Path = PIPELINE,
     launcher: Sequence[str] = LAUNCHER,
 ) -> StageState | None:
-    """Build the inputs of a command before anything heavy is imported.
+    """Build the inputs of a command before anything heavy is imported; the caller holds the lock of its output.
 
     Stages that the command depends on are run if they are not up to date. With ``auto_build: false`` in its config, a
     missing stage is an error instead, and an outdated one a warning.
@@ -185,11 +187,13 @@ def prepare(
         InputError: the config cannot be resolved, or an input is missing.
         StageFailed: a stage failed.
     """
-    if "config" not in {name for name, _ in flags(argv)} or not _runs(argv):
+    if not _runs(argv):
         return None
     command = resolve(argv)
     if command.config.get("dry_run"):
         return None  # a dry run neither builds nor writes
+    if command.output is not None and _writes(command):
+        restore_output(command.output)
     if pipeline.is_file():
         overlays = [file for file in config_files(argv)[1:] if "recipe" in load_yaml(file)]
         graph = Pipeline.load(pipeline, overlays, launcher)
@@ -209,19 +213,23 @@ def prepare(
     return state
 
 
-def output_of(argv: Sequence[str]) -> Path | None:
-    """Return what a command writes, None if it writes nothing.
+def checked_output(argv: Sequence[str]) -> Path | None:
+    """Return what a command writes, after checking that it may and can; None if it writes nothing.
 
     Args:
         argv: verb and flags.
 
     Raises:
-        InputError: the config cannot be resolved.
+        InputError: the config cannot be resolved, or the output must not be replaced or cannot be written.
     """
     if not _runs(argv):
         return None
     command = resolve(argv)
-    return None if command.config.get("dry_run") or not _writes(command) else command.output
+    if command.output is None or command.config.get("dry_run") or not _writes(command):
+        return None
+    require_replaceable(command)
+    require_writable(command)
+    return command.output
 
 
 def is_later_process() -> bool:

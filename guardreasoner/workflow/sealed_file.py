@@ -1,12 +1,11 @@
 """A file with its SHA-256 beside it, so that one damaged byte is noticed when it is read."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.records import replacing_file
+from guardreasoner.records import replacing_file, sync_folder
 from guardreasoner.workflow.manifest import content_hash
 
 _HASHES = "sha256"
@@ -55,12 +54,3 @@ def is_damaged(path: Path) -> bool:
     if not beside(path).exists():
         return False
     return content_hash(path) not in details_of(path).get(_HASHES, [])
-
-
-def sync_folder(folder: Path) -> None:
-    """Write a folder's entries to the disk, so that a renamed file keeps its new name after a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

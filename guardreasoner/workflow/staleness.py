@@ -11,6 +11,7 @@ from typing import Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.moved import current_config, ignore
+from guardreasoner.records import replacing_file
 from guardreasoner.workflow.config import Command, Config
 from guardreasoner.workflow.manifest import Manifest, code_hash, content_hash, fingerprint, manifest_path
 from guardreasoner.workflow.redaction import command_without_secrets, without_secrets
@@ -32,7 +33,7 @@ _NEVER_INPUTS = {
 _PATH_KEYS = {"rollouts", "pairs", "optimizer_state"}
 _FILE_KEYS = {"train", "validation", "test"}
 _PATH_WORDS = {"path", "file", "folder", "dir", "directory", "paths", "files", "folders", "dirs", "directories"}
-_NO_EFFECT = {"output", "auto_build", "recipe", "checkpoint_every"}
+_NO_EFFECT = {"output", "overwrite", "auto_build", "recipe", "checkpoint_every"}
 _NO_EFFECT_IN_TRAINER = {
     *("logger", "default_root_dir", "fast_dev_run", "log_every_n_steps", "profiler", "max_time"),
     *("enable_progress_bar", "enable_model_summary"),
@@ -80,12 +81,12 @@ class StageState:
     def begin(self) -> None:
         """Write a mark beside the output, which distinguishes an unfinished output from the user's own files."""
         if self.command.output is not None:
-            mark = _mark(self.command.output)
-            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark = mark_of(self.command.output)
             exists = self.command.output.exists() and not mark.exists()
             before = content_hash(self.command.output) if exists else ""
             command = shlex.join(command_without_secrets(self.command.argv))
-            mark.write_text(f"{command}\n{before}\n", encoding="utf-8")
+            with replacing_file(mark) as partial:
+                partial.write_text(f"{command}\n{before}\n", encoding="utf-8")
 
     def finish(self) -> None:
         """Write the manifest of the output, if there is one, and remove the mark."""
@@ -103,14 +104,14 @@ class StageState:
                     origins(self.command),
                 )
                 manifest.write(output)
-            _mark(output).unlink(missing_ok=True)
+            mark_of(output).unlink(missing_ok=True)
 
     def give_up(self) -> None:
         """Remove the mark if there is nothing to resume: no output, or the output from before, unchanged."""
         output = self.command.output
         if output is None:
             return
-        mark = _mark(output)
+        mark = mark_of(output)
         before = mark.read_text(encoding="utf-8").splitlines()[-1] if mark.exists() else ""
         if not output.exists() or before == content_hash(output):
             mark.unlink(missing_ok=True)
@@ -127,7 +128,7 @@ def status(command: Command) -> str | None:
         return "missing"
     manifest = Manifest.read(output)
     changed = manifest is None or content_hash(output) != manifest.content
-    if changed and _mark(output).exists():
+    if changed and mark_of(output).exists():
         return "unfinished"
     if manifest is None:
         return "no manifest"
@@ -157,7 +158,7 @@ def keep_if_not_ours(command: Command) -> Path | None:
         return None
     manifest = Manifest.read(output)
     unchanged = manifest is not None and content_hash(output) == manifest.content
-    if manifest.made_by(command.argv) if manifest and unchanged else _mark(output).exists():
+    if manifest.made_by(command.argv) if manifest and unchanged else mark_of(output).exists():
         return None
     kept, number = output.with_name(f"{output.name}.previous"), 1
     while kept.exists():
@@ -176,7 +177,7 @@ def origins(command: Command) -> list[dict[str, Any]]:
     for source in _sources(command.config.get("data")):
         arguments = source.get("init_args") or {}
         # A source that reads files is identified by them.
-        if not any(_existing(text) for _, text in path_values(arguments)):
+        if not any(existing(text) for _, text in path_values(arguments)):
             path = str(source["class_path"])
             result.append({"class_path": path, "init_args": arguments, "code": code_hash(path)})
     for key, text in path_values(command.config):
@@ -245,6 +246,18 @@ def _is_path(name: str, text: str) -> bool:
     return name in _PATH_KEYS or not _PATH_WORDS.isdisjoint(name.split("_"))
 
 
+def existing(text: str) -> list[str]:
+    """Return the text if it is an existing path, else the paths that match it as a pattern."""
+    if os.path.exists(text):
+        return [text]
+    return sorted(glob.glob(text, recursive=True)) if glob.has_magic(text) and "\n" not in text else []
+
+
+def mark_of(output: Path) -> Path:
+    """Return the mark of an output: a file beside it while the command that writes it is unfinished."""
+    return output.with_name(f".{output.name}.unfinished")
+
+
 def full(path: str | Path) -> Path:
     """Return an absolute path without ``..``; links are not followed."""
     return Path(os.path.abspath(path))
@@ -274,10 +287,10 @@ def _inputs(command: Command) -> Iterator[str]:
     """Yield the existing files and folders that a config names, except the command's own output and its parents."""
     own = full(command.output) if command.output else None
     for _, text in path_values(command.config):
-        for existing in _existing(text):
-            path = full(existing)
+        for found in existing(text):
+            path = full(found)
             if own is None or not (path.is_relative_to(own) or own.is_relative_to(path)):
-                yield existing
+                yield found
 
 
 def _sources(owner: Any) -> Iterator[dict[str, Any]]:
@@ -291,18 +304,7 @@ def _sources(owner: Any) -> Iterator[dict[str, Any]]:
                 yield from list(_sources(source)) or [source]
 
 
-def _existing(text: str) -> list[str]:
-    """Return the text if it is an existing path, else the paths that match it as a pattern."""
-    if os.path.exists(text):
-        return [text]
-    return sorted(glob.glob(text, recursive=True)) if glob.has_magic(text) and "\n" not in text else []
-
-
 def _output(command: Command) -> Path:
     if command.output is None:
         raise InputError(f"{command_line(command)}: its config has no `output`")
     return command.output
-
-
-def _mark(output: Path) -> Path:
-    return output.with_name(f".{output.name}.unfinished")

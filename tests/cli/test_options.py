@@ -26,3 +26,24 @@ def test_a_folder_as_output_file_is_rejected(tmp_path: Path) -> None:
     require_files(json=tmp_path / "a.json", html=None)
     with pytest.raises(InputError, match=r"--json "):
         require_files(json=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("html", "<!doctype html>\n<title>another page</title>"),
+        ("json", '{\n  "architectures": ["LlamaForCausalLM"]\n}'),
+        ("json", '{\n "format": {}\n}'),
+        ("latex", "\\documentclass{article}"),
+        ("out", '{"id": "1", "prompt": "a labelled record"}\n'),
+        ("flips", '{"id": "1", "prompt": "a labelled record"}\n'),
+    ],
+)
+def test_a_file_of_another_kind_is_not_replaced(tmp_path: Path, option: str, text: str) -> None:
+    path = tmp_path / "mine"
+    path.write_text(text)
+    with pytest.raises(InputError, match=rf"--{option} .*was not written by this option") as raised:
+        require_files(**{option: path})
+    assert raised.value.hint == "name another file, or remove this one"
+    path.write_text("")
+    require_files(**{option: path})

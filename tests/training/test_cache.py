@@ -283,7 +283,7 @@ def test_a_source_that_cannot_say_what_it_gives_is_read_each_time(start: Start) 
 def test_what_a_killed_run_left_is_removed(start: Start) -> None:
     start()
     (folder,) = kept()
-    leftover = Path("kept", f".{folder}.0123abcd.partial")
+    leftover = Path("kept", f".{folder}.0123abcd.new")
     leftover.mkdir()
     (leftover / "train.arrow").write_text("half")
     start()

@@ -1,6 +1,5 @@
-"""Fingerprints, content hashes, manifests and atomically replaced folders."""
+"""Fingerprints, content hashes and manifests."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from guardreasoner.workflow.manifest import (
     fingerprint,
     manifest_path,
     record_made,
-    replacing_folder,
 )
 
 
@@ -138,37 +136,3 @@ def test_the_code_of_a_class_is_known_without_importing_it(tmp_path: Path, monke
 def test_a_damaged_manifest_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
     assert Manifest.read(tmp_path) is None
-
-
-def test_a_folder_is_replaced_atomically(tmp_path: Path) -> None:
-    target = tmp_path / "deep" / "model"
-    for text in ("old", "new"):
-        with replacing_folder(target) as folder:
-            (folder / f"{text}.txt").write_text(text)
-    assert [path.name for path in target.iterdir()] == ["new.txt"]
-    assert os.listdir(target.parent) == ["model"]
-
-
-def test_an_error_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
-    target = tmp_path / "model"
-    target.mkdir()
-    (target / "old.txt").write_text("old")
-
-    def write_half() -> None:
-        with replacing_folder(target) as folder:
-            (folder / "new.txt").write_text("half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_half()
-    assert [path.name for path in target.iterdir()] == ["old.txt"]
-    assert os.listdir(tmp_path) == ["model"]
-
-
-def test_a_folder_that_a_killed_process_of_the_same_id_left_does_no_harm(tmp_path: Path) -> None:
-    unfinished = [replacing_folder(tmp_path / "made") for _ in range(2)]
-    for process in unfinished:
-        process.__enter__()  # the process dies here; the next one has its id
-    with replacing_folder(tmp_path / "made") as folder:
-        (folder / "file").write_text("whole")
-    assert (tmp_path / "made" / "file").read_text() == "whole"

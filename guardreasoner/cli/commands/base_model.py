@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 HELP = "create a small base model: train its tokenizer, initialize a Llama at random (configs/base.yaml)"
 
-_NOT_ARGUMENTS = {"config", "auto_build", "allow_contamination", "output", "recipe", "data"}
+_NOT_ARGUMENTS = {"config", "auto_build", "overwrite", "allow_contamination", "output", "recipe", "data"}
 _PAD, _BEGIN, _END = "<pad>", "<begin>", "<end>"
 
 
@@ -27,6 +27,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
         "--config", required=True, action="append", metavar="YAML", help="configs/base.yaml, then overlays"
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the output even if another command or tool made what lies there",
     )
 
 
@@ -63,6 +68,7 @@ def config_parser() -> "ArgumentParser":
     parser = ArgumentParser(parser_mode="omegaconf+", exit_on_error=False)
     parser.add_argument("--config", action="config")
     parser.add_argument("--auto_build", type=bool, default=True)
+    parser.add_argument("--overwrite", type=bool, default=False)
     parser.add_argument("--allow_contamination", type=bool, default=False)
     parser.add_argument("--output", type=str, required=True)
     parser.add_class_arguments(Recipe, "recipe", instantiate=False)
@@ -114,7 +120,7 @@ def make_base_model(
     from transformers.utils.logging import disable_progress_bar
 
     from guardreasoner.model.loading import FORMAT_FILE
-    from guardreasoner.workflow.manifest import replacing_folder
+    from guardreasoner.workflow.replacing import replacing_folder
 
     format = PromptFormat(tuple(tasks or ()), opening)
     if not records:

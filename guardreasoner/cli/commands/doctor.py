@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 HELP = "check the tokenised training data of a fit before it runs: lengths, tokens, labels, leaks"
 
 OVERRIDES = (
-    *("--data", "--model", "--trainer", "--recipe", "--output", "--auto_build", "--allow_contamination"),
+    *("--data", "--model", "--trainer", "--recipe", "--output", "--overwrite", "--auto_build", "--allow_contamination"),
     *("--seed_everything", "--save_optimizer"),
 )
 """Flags of ``fit``, also dotted ones, to pass on to its parser."""

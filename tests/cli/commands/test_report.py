@@ -125,9 +125,10 @@ def test_bad_input_is_one_line_and_writes_nothing(runs: list[str], refused: Call
 
 
 def test_a_failed_write_leaves_the_old_page(runs: list[str], refused: Callable[..., str]) -> None:
-    Path("logs/report.html").write_text("old")
+    old = '<!doctype html>\n<meta name="color-scheme" content="light dark">'
+    Path("logs/report.html").write_text(old)
     refused("report", *runs, *FEW, "--rollouts", "absent")
-    assert Path("logs/report.html").read_text() == "old"
+    assert Path("logs/report.html").read_text() == old
 
 
 def test_a_damaged_manifest_is_reported(runs: list[str], start: Callable[..., str]) -> None:
