@@ -1,4 +1,4 @@
-"""Model folders: fingerprints, and loading with one-line errors."""
+"""Model folders: fingerprints, checks of files and weights, and loading with one-line errors."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
