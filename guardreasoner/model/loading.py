@@ -1,4 +1,4 @@
-"""Model folders: fingerprints, and loading with one-line errors."""
+"""Model folders: fingerprints, checks of files and weights, and loading with one-line errors."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +30,8 @@ def files_fingerprint(path: str) -> str:
 
 def sampled_fingerprint(path: str) -> str:
     """Return the fingerprint that earlier versions stored in adapters: of size, first and last MiB of each file."""
+    if not Path(path).is_dir():
+        return files_fingerprint(path)
     parts: dict[str, Any] = {}
     for file in _fingerprinted(Path(path)):
         size = file.stat().st_size
@@ -37,7 +39,7 @@ def sampled_fingerprint(path: str) -> str:
             first = data.read(_SAMPLE)
             data.seek(max(0, size - _SAMPLE))
             parts[file.name] = [size, first.hex(), data.read(_SAMPLE).hex()]
-    return fingerprint(parts if Path(path).is_dir() else {"hub": path})
+    return fingerprint(parts)
 
 
 def base_of(path: str, adapter: dict[str, Any]) -> str:

@@ -241,6 +241,7 @@ def test_adapters_of_earlier_versions_keep_their_base(tiny_base: Path, tiny_adap
     content = json.loads((folder / FORMAT_FILE).read_text())
     (folder / FORMAT_FILE).write_text(json.dumps(content | {"base": sampled_fingerprint(str(tiny_base))}))
     load(folder)
+    assert sampled_fingerprint("a/hub-model") == files_fingerprint("a/hub-model")
 
 
 def add_tokens(folder: Path, end: bool) -> Path:
