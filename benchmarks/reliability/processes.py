@@ -129,7 +129,8 @@ def _logged_since(logs: Path, started: float) -> int:
     for folder in {path.parent for path in logs.rglob("events.out.tfevents.*")}:
         events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
         events.Reload()
-        count += sum(event.wall_time >= started for event in events.Scalars("train/loss"))
+        if "train/loss" in events.Tags()["scalars"]:
+            count += sum(event.wall_time >= started for event in events.Scalars("train/loss"))
     return count
 
 
