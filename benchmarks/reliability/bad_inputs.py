@@ -1,20 +1,20 @@
 """Wrong configs, damaged files and odd replies of servers: each is refused with its place, in one line."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from reliability import children
+from reliability.fits import lay_out
 from reliability.part import Outcome, Part, Trial
-from reliability.refusals import refusal, with_files
+from reliability.refusals import refusal
 from reliability.suite import suite
 
 
 @contextmanager
 def trials(folder: Path) -> Iterator[Iterable[Trial]]:
-    """Yield a trial for each wrong config and file, and one for all odd replies."""
+    """Yield a trial for each wrong config and for each damaged file, and one for all odd replies."""
     children.preload()
     yield _listed()
 
@@ -23,15 +23,25 @@ def _listed() -> Iterator[Trial]:
     from tests.support import bad_configs, bad_files, odd_replies
 
     for number, case in enumerate(bad_configs.cases()):
-        yield Trial(f"config/{number:03d} {case.kind}", partial(_refused, case=case))
-    yield suite("tests/sources/test_bad_files.py", len(list(bad_files.cases())))
+        write = partial(_write, files=case.files)
+        run = partial(_refused, write=write, argv=case.argv, named=(case.named, case.value))
+        yield Trial(f"config/{number:03d} {case.kind}", run)
+    for file in bad_files.cases():
+        yield Trial(f"file/{file.name}", partial(_refused, write=file.write, argv=file.argv, named=(file.place,)))
     yield suite("tests/synthesis/test_odd_replies.py", len(odd_replies.cases()))
 
 
-def _refused(folder: Path, case: Any) -> Outcome:
-    work = with_files(folder / "work", dict(case.files))
-    argv = [word.replace("{folder}", str(work)) for word in case.argv]
-    return Outcome(failure=refusal(work, argv, (case.named, case.value)))
+def _refused(folder: Path, write: Callable[[Path], None], argv: Sequence[str], named: Sequence[str]) -> Outcome:
+    work = lay_out(folder / "work")
+    write(work)
+    return Outcome(failure=refusal(work, [word.replace("{folder}", str(work)) for word in argv], named))
+
+
+def _write(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 PART = Part(

@@ -1,29 +1,19 @@
 """Single flipped bits in models, adapters, references, caches, checkpoints and journals: each is found."""
 
-import random
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterator
 from itertools import count
-from pathlib import Path
-from typing import Any
 
-from reliability import children
-from reliability.part import Outcome, Part, Trial
+from reliability.part import Part, Trial, cases
+from reliability.suite import suite
 
-
-@contextmanager
-def trials(folder: Path) -> Iterator[Iterable[Trial]]:
-    """Yield one flip a trial, for each kind of artefact, then again with the next seed."""
-    children.preload()
-    from tests.support import bit_flips
-
-    cases = list(bit_flips.cases())
-    yield (Trial(f"{case.name}/{seed}", partial(_flip, case=case, seed=seed)) for seed in count() for case in cases)
+FLIPS = 68
+"""Bits that the tests flip in one run."""
 
 
-def _flip(folder: Path, case: Any, seed: int) -> Outcome:
-    return Outcome(failure=case.check(folder, random.Random(f"{case.name}/{seed}")))
+def _listed() -> Iterator[Trial]:
+    for seed in count(1):
+        variables = {"BIT_FLIPS_SEED": str(seed)}
+        yield suite("tests/workflow/test_bit_flips.py", FLIPS, f"seed {seed}", variables)
 
 
 PART = Part(
@@ -31,5 +21,5 @@ PART = Part(
     "bit flips found in models, adapters, references, caches, checkpoints, journals",
     1000,
     "flips",
-    trials,
+    cases(_listed),
 )

@@ -7,7 +7,7 @@ from reliability.suite import suite
 
 
 def _listed() -> Iterable[Trial]:
-    return [suite("tests/test_canary_key.py", 1)]
+    return [suite("tests/synthesis/test_canary_key.py", 1)]
 
 
 PART = Part(

@@ -1,12 +1,15 @@
-"""Random changes of valid files and outputs, given to each reader and parser for ten minutes."""
+"""Generated inputs and random changes of valid ones, given to each reader and parser for ten minutes."""
 
-import base64
 import inspect
 import random
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import seed as hypothesis_seed
 
 from reliability.part import Outcome, Part, Trial, cases
 
@@ -32,32 +35,41 @@ _TOKENS = (
 
 
 def _listed() -> Iterator[Trial]:
-    from tests.support import fuzz
+    from tests.support.fuzz import STRATEGIES
 
-    checks = [
-        (name.removeprefix("check_"), check)
-        for name, check in inspect.getmembers(fuzz, inspect.isfunction)
-        if name.startswith("check_")
-    ]
     for minute in range(MINUTES):
-        for name, check in checks:
-            yield Trial(f"{name}/minute {minute}", partial(_fuzz, name=name, check=check, minute=minute))
+        for check, strategy in STRATEGIES.items():
+            run = partial(_fuzz, check=check, strategy=strategy, minute=minute)
+            yield Trial(f"{check.__name__.removeprefix('check_')}/minute {minute}", run)
 
 
-def _fuzz(_: Path, name: str, check: Callable[[bytes], object], minute: int, seconds: float = 60.0) -> Outcome:
-    """Give changed inputs to a check for a minute; the failure holds the first input on which it raised."""
-    rng = random.Random(f"{name}/{minute}")
+def _fuzz(_: Path, check: Callable[[Any], object], strategy: Any, minute: int, seconds: float = 60.0) -> Outcome:
+    """Give generated and changed inputs to a check for a minute; a failure holds the smallest input that is known."""
+    rng = random.Random(f"{check.__name__}/{minute}")
+    takes_bytes = inspect.signature(check).parameters.get("data") is not None
     end, inputs, slowest = time.monotonic() + seconds, 0, 0.0
-    while (started := time.monotonic()) < end:
-        data = changed(rng)
-        inputs += 1
-        try:
-            check(data)
-        except Exception as error:
-            text = base64.b64encode(data).decode()
-            return Outcome(failure=f"{type(error).__name__}: {error} on base64 {text}", note=f"{inputs} inputs")
-        slowest = max(slowest, time.monotonic() - started)
+    given_value: Any = None
+
+    def attempt(value: Any) -> None:
+        nonlocal given_value, inputs, slowest
+        given_value = value
+        started = time.monotonic()
+        check(value)
+        inputs, slowest = inputs + 1, max(slowest, time.monotonic() - started)
+
+    quiet = settings(max_examples=_ROUND, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    try:
+        while time.monotonic() < end:
+            hypothesis_seed(rng.getrandbits(64))(quiet(given(strategy)(attempt)))()
+            for _ in range(_ROUND if takes_bytes else 0):
+                attempt(changed(rng))
+    except Exception as error:
+        return Outcome(failure=f"{type(error).__name__}: {error} on {given_value!r}")
     return Outcome(note=f"{inputs:,} inputs, the slowest took {slowest:.2f} s")
+
+
+_ROUND = 50
+"""Inputs that are made in one way before the other way has its turn."""
 
 
 def changed(rng: random.Random) -> bytes:

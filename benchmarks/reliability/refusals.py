@@ -1,11 +1,10 @@
-"""Commands that must end with one line, without a traceback and without code of the input being run."""
+"""Commands that must be refused with one line and at most one hint, without a traceback."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from reliability import children
-from reliability.fits import lay_out
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
 
@@ -38,13 +37,3 @@ def refusal(folder: Path, argv: Sequence[str], parts: Sequence[str] = (), exit_c
     if _CONTROL.search(message):
         return f"control characters: {message!r}"
     return None
-
-
-def with_files(folder: Path, files: dict[str, str | bytes]) -> Path:
-    """Make a working folder with the project's configs and some files."""
-    work = lay_out(folder)
-    for name, content in files.items():
-        path = work / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return work

@@ -4,25 +4,30 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from reliability.fits import ROOT
 from reliability.part import Outcome, Trial
 
 
-def suite(path: str, count: int) -> Trial:
-    """Return a trial that runs a test file; its failure names the failed tests.
+def suite(path: str, count: int, name: str | None = None, environment: Mapping[str, str] | None = None) -> Trial:
+    """Return a trial that runs a test file with all its slow tests; its failure names the failed tests.
 
     Args:
         path: Test file, relative to the root of the project.
         count: Cases that the file checks.
+        name: Name of the trial; None takes the path.
+        environment: Variables to set.
     """
-    return Trial(path, lambda folder: _run(path, count, folder / "report.xml"))
+    return Trial(name or path, partial(_run, path=path, count=count, environment=environment or {}))
 
 
-def _run(path: str, count: int, report: Path) -> Outcome:
+def _run(folder: Path, path: str, count: int, environment: Mapping[str, str]) -> Outcome:
+    report = folder / "report.xml"
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", path]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True)
     if not report.is_file():
         return Outcome(count, f"pytest ended with {done.returncode}: {(done.stdout or done.stderr).strip()[-200:]}")
