@@ -107,6 +107,10 @@ CHECKS: dict[str, Check] = {
     "rejected is right": Check("fault", "the rejected output matches every label: the pair penalises a right output"),
     "no reasoning": Check("fault", "no reasoning: fit will refuse these rows"),
     "answer betrayed": Check("fault", "the reasoning says that the answer was given, which is never so at test time"),
+    "thinking or preamble": Check(
+        "warning",
+        "the target holds an author's private thinking, a preamble ('Sure! Here is') or a control token as text",
+    ),
     "prompt in a benchmark": Check(
         "fault", "the prompt also occurs in a benchmark of this run: fit will refuse to start"
     ),
