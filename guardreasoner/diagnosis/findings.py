@@ -137,6 +137,11 @@ CHECKS: dict[str, Check] = {
         "note",
         "prompt and completion tokenized together would give other ids; fit, mining and serving tokenize them apart",
     ),
+    "chat server would differ": Check(
+        "warning",
+        "a chat server that applies the tokenizer's template today gives the prompt other ids than training does; send "
+        "it ids through its completions endpoint (chat: false)",
+    ),
     "chat template not used": Check(
         "note", "the tokenizer has a chat template, but the prompt is raw text: right for a base model"
     ),

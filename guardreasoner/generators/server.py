@@ -27,6 +27,7 @@ from guardreasoner.generators.retries import (
 )
 from guardreasoner.generators.server_reply import Output, ServerReply, read_reply
 from guardreasoner.model.backbone import Backbone
+from guardreasoner.model.prompt_tokenizer import first_difference
 from guardreasoner.workflow.manifest import fingerprint
 
 Reply = Completion | Failure
@@ -39,7 +40,7 @@ class ServerGenerator(Generator):
     """Generate with an OpenAI-compatible server; requests run concurrently and are retried after transient errors.
 
     Args:
-        backbone: not used, because the server holds the weights; a guard passes its backbone to every generator.
+        backbone: the guard that is sampled, whose tokenizer says which ids the server must see; None for other models.
         base_url: address of the server, up to and including ``/v1``.
         model: name of the model on the server.
         temperature: sampling temperature; 0 is greedy decoding. None leaves it to the server.
@@ -55,7 +56,9 @@ class ServerGenerator(Generator):
             Retry-After header takes precedence.
         give_up_after: number of consecutive failed outputs after which the run ends.
         choices_per_request: maximum number of outputs per HTTP request (``n``); 1 for servers that do not support it.
-        chat: whether the prompt is sent as a user message; if False, it is sent as text to the completions endpoint.
+        chat: whether the prompt is sent as a user message, which the server wraps in its chat template; if False, it is
+            sent to the completions endpoint: as ids if the request has any, otherwise as text.
+        send_ids: whether the completions endpoint gets ids; False sends text, for servers that accept no ids.
         send_seed: whether a seed is sent with each request.
         key_variable: environment variable that holds the API key.
         extra_body: additional fields of the request body.
@@ -85,6 +88,7 @@ class ServerGenerator(Generator):
         give_up_after: int = 20,
         choices_per_request: int = 1,
         chat: bool = True,
+        send_ids: bool = True,
         send_seed: bool = True,
         key_variable: str = "OPENAI_API_KEY",
         extra_body: dict[str, Any] | None = None,
@@ -104,6 +108,7 @@ class ServerGenerator(Generator):
                 raise InputError(f"generator: {name} must be a number above 0, got {value}")
         if not 0 <= pause < float("inf"):
             raise InputError(f"generator: pause must be 0 or above, got {pause}")
+        self._backbone = backbone
         self.base_url = base_url
         self.model = model
         self.concurrency = concurrency
@@ -114,6 +119,7 @@ class ServerGenerator(Generator):
         self.give_up_after = give_up_after
         self.choices_per_request = choices_per_request
         self.chat = chat
+        self.send_ids = send_ids
         self.send_seed = send_seed
         self.key_variable = key_variable
         self.extra_body = extra_body or {}
@@ -137,9 +143,10 @@ class ServerGenerator(Generator):
         rest is not what the model wrote.
 
         Raises:
-            InputError: raised as by :meth:`ask`, and at the end if requests failed.
+            InputError: raised as by :meth:`ask`, if the server would see other ids than the backbone's, and at the end
+                if requests failed.
         """
-        remaining = iter(requests)
+        remaining = map(self._checked, requests)
         failures: list[Failure] = []
         for replies in self._exchange(lambda: next(remaining, None), split_allowed=False):
             failed = [reply for reply in map(_as_failure, replies) if reply]
@@ -169,7 +176,11 @@ class ServerGenerator(Generator):
 
     def request_arguments(self, request: Request, start: int, count: int) -> dict[str, Any]:
         """Return the client's arguments for the ``count`` outputs of a request that begin at index ``start``."""
-        prompt = {"messages": [{"role": "user", "content": request.text}]} if self.chat else {"prompt": request.text}
+        prompt: dict[str, Any]
+        if self.chat:
+            prompt = {"messages": [{"role": "user", "content": request.text}]}
+        else:
+            prompt = {"prompt": list(request.prompt) if self.send_ids and request.prompt else request.text}
         arguments: dict[str, Any] = {"model": self.model, **prompt, **self._sampling}
         if self.send_seed:
             arguments["seed"] = request.engine_seed(start)
@@ -178,6 +189,27 @@ class ServerGenerator(Generator):
         if self.extra_body:
             arguments["extra_body"] = self.extra_body
         return arguments
+
+    def _checked(self, request: Request) -> Request:
+        """Return a request; raise ``InputError`` if the server would make other ids of its text than the backbone.
+
+        A server tokenizes the text itself, after its own chat template with the date of the day.
+        """
+        if self._backbone is None or (self.send_ids and not self.chat):
+            return request
+        prompt_tokenizer = self._backbone.prompt_tokenizer
+        tokenizer, template = prompt_tokenizer.tokenizer, prompt_tokenizer.chat_template
+        hint = "set generator.chat: false (and send_ids: true), so that the server gets the ids themselves"
+        if self.chat and template is None:
+            raise InputError("generator.chat: the model was trained on raw text, without a chat template", hint)
+        ids = template.server_ids(request.text) if self.chat and template else tokenizer(request.text)["input_ids"]
+        if tuple(ids) == request.prompt:
+            return request
+        raise InputError(
+            f"record {request.record_id}: the server would see another prompt than the model was trained on: "
+            f"{first_difference(tokenizer, ids, request.prompt)}",
+            hint,
+        )
 
     def _exchange(self, next_request: Callable[[], Request | None], split_allowed: bool) -> Iterator[list[Reply]]:
         """Yield all replies to a request together, as requests finish.
