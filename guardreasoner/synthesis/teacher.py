@@ -254,7 +254,8 @@ class TeacherModule(LightningModule):
         counts, details = Counter[str](), dict[str, str]()
         for row in self._refused():
             for fault in row["faults"]:
-                reason, _, detail = fault.partition(": ")
+                # each message of a provider is a reason of its own
+                reason, _, detail = (fault, "", "") if row["record_id"] in self._failed else fault.partition(": ")
                 counts[reason] += 1
                 details.setdefault(reason, detail)
         return [(reason, count, details[reason]) for reason, count in counts.most_common()]

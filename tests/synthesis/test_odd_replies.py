@@ -64,8 +64,10 @@ def test_each_reply_is_kept_refused_or_failed_with_its_reason(tmp_path: Path, ca
     assert ", ".join(f"{outcome} {count}" for outcome, count in counts.items()) in caplog.text
     for part in ("thinking", "preamble"):
         assert f"{part} removed from {sum(part in case.removed for case in CASES)} kept answers" in caplog.text
-    for reason in {case.reason for case in CASES if case.reason}:
+    for reason in {case.reason for case in CASES if case.teacher == "refused"}:
         assert caplog.text.count(f"  {reason}: ") == 1
+    for message in ("429 Provider returned error", "the reply is a web page, not JSON", "400 too long"):
+        assert caplog.text.count(f"  request failed: {message}: 1") == 1
     assert "refusal: 3; the first: " in caplog.text
     assert logged["refusal-field"]["problem"] == "refusal: I can't help with that."
 
