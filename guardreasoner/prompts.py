@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import date as calendar_date
+from typing import Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record
@@ -23,15 +25,39 @@ class PromptFormat:
         opening: instruction at the start of the prompt; None: the paper's.
         chat_template: whether to wrap the prompt as a user message in the tokenizer's chat template; the released
             models use the raw text.
+        date: date, as YYYY-MM-DD, that a chat template writes instead of today's, so that prompts are the same on every
+            day; None: 2024-07-26.
+
+    Raises:
+        InputError: the date is no date, or two tasks have one name or key.
     """
 
     tasks: tuple[Task, ...] = ()
     opening: str | None = None
     chat_template: bool = False
+    date: str | None = field(default=None, repr=False)  # not in the key of cached ids, which has the ids of the frame
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks) or GUARD_TASKS)
         require_distinct(self.tasks)
+        if self.date is not None:
+            try:
+                object.__setattr__(self, "date", calendar_date.fromisoformat(self.date).isoformat())
+            except ValueError:
+                raise InputError(f"format.date: {self.date!r} is not a date such as 2024-07-26") from None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the format as it is stored with a model; the date only where a chat template may write it."""
+        stored = asdict(self)
+        if not self.chat_template:
+            del stored["date"]
+        return stored
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "PromptFormat":
+        """Return a stored format."""
+        tasks = tuple(Task(**task) for task in stored["tasks"])
+        return cls(tasks, stored["opening"], stored["chat_template"], stored.get("date"))
 
 
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -21,7 +21,8 @@ from guardreasoner.training.training_data import TrainingItem
 
 _BATCH_SIZE = 256
 _MAX_JOINED = 1000
-"""Examples checked for other ids when joined; this depends on the tokenizer and hardly on the record."""
+"""Examples whose ids are compared with those of the joined text, or of a chat server; these depend on the tokenizer and
+hardly on the record."""
 _LONGEST = 3
 _CONTAMINATION = ("prompt in a benchmark", "prompt similar to a benchmark", "dropped for contamination")
 
@@ -159,16 +160,19 @@ class DiagnosisBuilder:
         """Check the pending items; items that the fit drops are only counted."""
         items = [(item, split) for item, split in self._pending if self._is_used(item)]
         self._pending = []
-        texts = [self.prompt_tokenizer.text(item.record) for item, _ in items]
+        texts = [self.prompt_tokenizer.content(item.record) for item, _ in items]
         results = self._id_check.hits(texts, [i.completions for i, _ in items], [i.example for i, _ in items])
         for (item, split), text, (decoded, id_hits) in zip(items, texts, results, strict=True):
             self._checked += 1
             self._checked_by_split[split] += 1
             for name, details in (*id_hits, *target_hits(item.record, self._tasks, decoded)):
                 self._hit(name, item.record.id, *details)
-            if self._joined < _MAX_JOINED and not self.prompt_tokenizer.format.chat_template:
+            if self._joined < _MAX_JOINED:
                 self._joined += 1
-                if self._id_check.differs_if_joined(text, item.completions[0], item.example):
+                if self.prompt_tokenizer.chat_template is not None:
+                    if difference := self._id_check.difference_to_server(item.record, item.example):
+                        self._hit("chat server would differ", item.record.id, difference)
+                elif self._id_check.differs_if_joined(text, item.completions[0], item.example):
                     self._hit("joint tokenization differs", item.record.id)
             self._check_record(item.record, split)
 
@@ -241,7 +245,7 @@ class DiagnosisBuilder:
             return counter.finding(name, 1)
         if name == "ids beyond the embedding":
             return counter.finding(name, len(self.prompt_tokenizer.tokenizer))
-        if name == "joint tokenization differs":
+        if name in ("joint tokenization differs", "chat server would differ"):
             return counter.finding(name, self._joined)
         return counter.finding(name, self._seen if name in _CONTAMINATION else self._checked)
 
@@ -259,7 +263,9 @@ class DiagnosisBuilder:
         scope = "used by training, mining, testing and serving alike"
         if not self.prompt_tokenizer.format.chat_template:
             return f"raw text, no chat template ({self.format_source}); {scope}"
-        return f"chat template of {self.prompt_tokenizer.tokenizer.name_or_path} ({self.format_source}); {scope}"
+        day = self.prompt_tokenizer.format.date
+        dated = f", with the date {day}" if day else ""
+        return f"chat template of {self.prompt_tokenizer.tokenizer.name_or_path}{dated} ({self.format_source}); {scope}"
 
     def _hit(self, name: str, record_id: str, *details: str) -> None:
         self._hit_counters[name].add(re.sub(r"\s+", " ", record_id), *details)

@@ -110,6 +110,10 @@ CHECKS: dict[str, Check] = {
     "rejected is right": Check("fault", "the rejected output matches every label: the pair penalises a right output"),
     "no reasoning": Check("fault", "no reasoning: fit will refuse these rows"),
     "answer betrayed": Check("fault", "the reasoning says that the answer was given, which is never so at test time"),
+    "thinking or preamble": Check(
+        "warning",
+        "the target holds an author's private thinking, a preamble ('Sure! Here is') or a control token as text",
+    ),
     "prompt in a benchmark": Check(
         "fault", "the prompt also occurs in a benchmark of this run: fit will refuse to start"
     ),
@@ -135,6 +139,11 @@ CHECKS: dict[str, Check] = {
     "joint tokenization differs": Check(
         "note",
         "prompt and completion tokenized together would give other ids; fit, mining and serving tokenize them apart",
+    ),
+    "chat server would differ": Check(
+        "warning",
+        "a chat server that applies the tokenizer's template today gives the prompt other ids than training does; send "
+        "it ids through its completions endpoint (chat: false)",
     ),
     "chat template not used": Check(
         "note", "the tokenizer has a chat template, but the prompt is raw text: right for a base model"

@@ -6,7 +6,8 @@ from itertools import chain, takewhile
 from typing import Any
 
 from guardreasoner.model.batch import Example
-from guardreasoner.model.prompt_tokenizer import PromptTokenizer
+from guardreasoner.model.prompt_tokenizer import PromptTokenizer, first_difference
+from guardreasoner.records import Record
 from guardreasoner.sources.contamination import normalise
 
 Hit = tuple[str, tuple[str, ...]]
@@ -43,7 +44,7 @@ class IdCheck:
         """Yield the decoded completions and the hits for each example.
 
         Args:
-            prompts: Text of each prompt, without the chat template.
+            prompts: Text of each prompt, between the ids of the frame.
             completions: Texts of each example's completions.
             examples: Token ids.
         """
@@ -84,6 +85,16 @@ class IdCheck:
         before, after = map(len, self.prompt_tokenizer.frame)
         apart = [*example.prompt[before : len(example.prompt) - after], *self._without_end(example.completions[0])]
         return joined != apart
+
+    def difference_to_server(self, record: Record, example: Example) -> str | None:
+        """Return where a chat server's ids of a prompt first differ from the example's; None if they are equal."""
+        template = self.prompt_tokenizer.chat_template
+        if template is None:
+            return None
+        ids = template.server_ids(self.prompt_tokenizer.text(record))
+        if ids == list(example.prompt):
+            return None
+        return first_difference(self.prompt_tokenizer.tokenizer, example.prompt, ids)
 
     def _prompt_body(self, example: Example, bos_count: int) -> Sequence[int]:
         """Return the ids of the prompt's text, without the frame and without BOS tokens."""

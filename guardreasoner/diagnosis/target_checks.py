@@ -4,11 +4,13 @@ import re
 from collections.abc import Iterator, Sequence
 
 from guardreasoner.diagnosis.id_checks import Hit
-from guardreasoner.prompts import parse
+from guardreasoner.prompts import conversation, parse
 from guardreasoner.records import Record
-from guardreasoner.synthesis.prompt import faults
+from guardreasoner.synthesis.prompt import STEP_PATTERN, faults, heading_pattern
+from guardreasoner.synthesis.trace import trace_of
 from guardreasoner.tasks import Task
 
+_HEADING = heading_pattern(STEP_PATTERN)
 _MID_SENTENCE = re.compile(r"[\w,;(\-–—]\Z")
 
 
@@ -38,6 +40,9 @@ def target_hits(record: Record, tasks: Sequence[Task], texts: Sequence[str]) -> 
         yield "no reasoning", ()
     if phrases := tuple(phrase for kind, _, phrase in reasons if kind == "betrays the answer"):
         yield "answer betrayed", phrases
+    trace = trace_of(texts[0], conversation(record), _HEADING) if len(texts) == 1 else None
+    if trace and (trace.removed or trace.faults):
+        yield "thinking or preamble", (*trace.removed, *trace.faults)
     reasoning = (record.reasoning or "").rstrip()
     if len(texts) == 1 and _MID_SENTENCE.search(reasoning) and not any(parse(reasoning, tasks).values()):
         yield "truncated reasoning", ()
@@ -46,4 +51,4 @@ def target_hits(record: Record, tasks: Sequence[Task], texts: Sequence[str]) -> 
 def answer_line_pattern(tasks: Sequence[Task]) -> re.Pattern[str]:
     """Return a pattern for lines in a conversation that look like a line of an answer block."""
     keys = "|".join(rf"{re.escape(t.key)}\s*:\s*(?:{'|'.join(map(re.escape, t.labels))})\b" for t in tasks)
-    return re.compile(rf"^\W*(?:{keys})", re.IGNORECASE | re.MULTILINE)
+    return re.compile(rf"^[^\w\n]*(?:{keys})", re.IGNORECASE | re.MULTILINE)

@@ -49,6 +49,8 @@ class Completion:
         prompt_tokens: prompt tokens that a server counted; None if unknown. If one reply holds several completions,
             the first carries the counts of the reply and the others 0, so that sums are correct.
         completion_tokens: generated tokens; counted as ``prompt_tokens`` are if they come from a server.
+        problem: why a server's reply holds no usable text, such as "tool call"; details follow a colon. None if it
+            does.
     """
 
     record_id: str
@@ -57,6 +59,7 @@ class Completion:
     finish_reason: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    problem: str | None = None
 
 
 class Generator(ABC):

@@ -1,7 +1,6 @@
 """How errors of a server are handled: retry the request, count it as failed, or end the run."""
 
 import email.utils
-import json
 import math
 import random
 import time
@@ -44,6 +43,25 @@ class Failure:
 
 class UnusableReply(Exception):
     """A reply that holds no output."""
+
+
+class ErrorReply(UnusableReply):
+    """A reply whose status is that of a success and whose body is an error.
+
+    Args:
+        message: the provider's message, in one line.
+        status: status code in the body; None if it has none.
+        code: error code in the body, such as "insufficient_quota"; None if it has none.
+        type: type of the error in the body; None if it has none.
+    """
+
+    def __init__(
+        self, message: str, status: int | None = None, code: str | None = None, type: str | None = None
+    ) -> None:
+        super().__init__(f"{status} {message}" if status else message)
+        self.status_code = status
+        self.code = code
+        self.type = type
 
 
 class ServerAddress(Protocol):
@@ -100,12 +118,12 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
 
 def is_transient(error: BaseException) -> bool:
     """Return whether the same request may succeed later."""
-    if isinstance(error, openai.APIStatusError):
-        transient = error.status_code in _TRANSIENT_STATUS or error.status_code >= 500
+    if isinstance(error, openai.APIStatusError | ErrorReply):
+        status = error.status_code
+        transient = status is None or not 400 <= status < 500 or status in _TRANSIENT_STATUS
         return transient and not _is_out_of_credit(error) and (requested_wait(error) or 0) <= _MAX_RETRY_AFTER
     lost = (openai.APIConnectionError, TimeoutError)
-    broken = (openai.APIResponseValidationError, json.JSONDecodeError, UnicodeDecodeError, UnusableReply)
-    return isinstance(error, lost + broken)
+    return isinstance(error, (*lost, UnusableReply))
 
 
 def fatal_error(error: BaseException, server: ServerAddress) -> InputError | None:
@@ -114,7 +132,7 @@ def fatal_error(error: BaseException, server: ServerAddress) -> InputError | Non
     A rejection of a single request (400, 403, 413, 422) is not fatal: hosted models reject conversations because of
     their filters or length. A wrong parameter is found when many requests fail in a row.
     """
-    if not isinstance(error, openai.APIStatusError):
+    if not isinstance(error, openai.APIStatusError | ErrorReply):
         return None
     message = f"{server.base_url}: {error_line(error)}"
     if error.status_code == 401:
@@ -138,10 +156,8 @@ def error_line(error: BaseException) -> str:
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__ or error
         return " ".join(f"{type(cause).__name__} {cause}".split())[:300]
-    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | openai.APIResponseValidationError):
-        return "the reply is not JSON"
     return " ".join((str(error) or type(error).__name__).split())[:300]
 
 
-def _is_out_of_credit(error: openai.APIStatusError) -> bool:
+def _is_out_of_credit(error: openai.APIStatusError | ErrorReply) -> bool:
     return error.code in _NO_CREDIT or error.type in _NO_CREDIT

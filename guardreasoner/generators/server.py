@@ -1,6 +1,7 @@
 """Sampling from an OpenAI-compatible server: hosted models, vLLM, llama.cpp, ``transformers serve``."""
 
 import asyncio
+import logging
 import os
 import queue
 import threading
@@ -24,18 +25,22 @@ from guardreasoner.generators.retries import (
     fatal_error,
     is_transient,
 )
+from guardreasoner.generators.server_reply import Output, ServerReply, read_reply
 from guardreasoner.model.backbone import Backbone
+from guardreasoner.model.prompt_tokenizer import first_difference
 from guardreasoner.workflow.manifest import fingerprint
 
 Reply = Completion | Failure
 """What became of one requested output."""
+
+log = logging.getLogger("guardreasoner")
 
 
 class ServerGenerator(Generator):
     """Generate with an OpenAI-compatible server; requests run concurrently and are retried after transient errors.
 
     Args:
-        backbone: not used, because the server holds the weights; a guard passes its backbone to every generator.
+        backbone: the guard that is sampled, whose tokenizer says which ids the server must see; None for other models.
         base_url: address of the server, up to and including ``/v1``.
         model: name of the model on the server.
         temperature: sampling temperature; 0 is greedy decoding. None leaves it to the server.
@@ -51,10 +56,14 @@ class ServerGenerator(Generator):
             Retry-After header takes precedence.
         give_up_after: number of consecutive failed outputs after which the run ends.
         choices_per_request: maximum number of outputs per HTTP request (``n``); 1 for servers that do not support it.
-        chat: whether the prompt is sent as a user message; if False, it is sent as text to the completions endpoint.
+        chat: whether the prompt is sent as a user message, which the server wraps in its chat template; if False, it is
+            sent to the completions endpoint: as ids if the request has any, otherwise as text.
+        send_ids: whether the completions endpoint gets ids; False sends text, for servers that accept no ids.
         send_seed: whether a seed is sent with each request.
         key_variable: environment variable that holds the API key.
         extra_body: additional fields of the request body.
+        reported_models: names under which the server may report the model that answered; an answer under another name
+            is not used. None accepts every name, with a warning for each that differs from ``model``.
 
     Raises:
         InputError: raised if a number is out of range.
@@ -79,9 +88,11 @@ class ServerGenerator(Generator):
         give_up_after: int = 20,
         choices_per_request: int = 1,
         chat: bool = True,
+        send_ids: bool = True,
         send_seed: bool = True,
         key_variable: str = "OPENAI_API_KEY",
         extra_body: dict[str, Any] | None = None,
+        reported_models: list[str] | None = None,
     ) -> None:
         counts = {
             "concurrency": concurrency,
@@ -97,6 +108,7 @@ class ServerGenerator(Generator):
                 raise InputError(f"generator: {name} must be a number above 0, got {value}")
         if not 0 <= pause < float("inf"):
             raise InputError(f"generator: pause must be 0 or above, got {pause}")
+        self._backbone = backbone
         self.base_url = base_url
         self.model = model
         self.concurrency = concurrency
@@ -107,9 +119,11 @@ class ServerGenerator(Generator):
         self.give_up_after = give_up_after
         self.choices_per_request = choices_per_request
         self.chat = chat
+        self.send_ids = send_ids
         self.send_seed = send_seed
         self.key_variable = key_variable
         self.extra_body = extra_body or {}
+        self.reported_models = reported_models
         sampling = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         self._sampling: dict[str, Any] = {name: value for name, value in sampling.items() if value is not None}
 
@@ -125,24 +139,29 @@ class ServerGenerator(Generator):
     def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
         """Yield the completions of each request as it finishes.
 
+        An output with a problem counts as failed. So does one from which the server has split the thinking, because the
+        rest is not what the model wrote.
+
         Raises:
-            InputError: raised as by :meth:`ask`, and at the end if requests failed.
+            InputError: raised as by :meth:`ask`, if the server would see other ids than the backbone's, and at the end
+                if requests failed.
         """
-        remaining = iter(requests)
+        remaining = map(self._checked, requests)
         failures: list[Failure] = []
-        for replies in self._exchange(lambda: next(remaining, None)):
-            completions = [reply for reply in replies if isinstance(reply, Completion)]
-            if len(completions) == len(replies):
-                yield completions
-            failures += [reply for reply in replies if isinstance(reply, Failure)]
+        for replies in self._exchange(lambda: next(remaining, None), split_allowed=False):
+            failed = [reply for reply in map(_as_failure, replies) if reply]
+            failures += failed
+            if not failed:
+                yield [reply for reply in replies if isinstance(reply, Completion)]
         if failures:
             first = failures[0]
             raise InputError(
-                f"{self.base_url}: {len(failures)} outputs failed; the first, of {first.record_id}: {first.reason}"
+                f"{self.base_url}: {len(failures)} outputs failed; the first, of {first.record_id}: {first.reason}",
+                _SPLIT_HINT if first.reason == _SPLIT else None,
             )
 
     def ask(self, next_request: Callable[[], Request | None]) -> abc.Generator[Reply, None, None]:
-        """Yield completions and failures as requests finish.
+        """Yield completions and failures as requests finish; a completion may have a problem.
 
         Args:
             next_request: returns the next request, or None if there is none at present. It is called in the caller's
@@ -150,14 +169,18 @@ class ServerGenerator(Generator):
 
         Raises:
             InputError: raised if the key is missing or wrong, the server cannot be reached, the model is unknown, the
-                account has no credit, or ``give_up_after`` outputs fail in a row.
+                account has no credit, or ``give_up_after`` outputs in a row fail or have a problem.
         """
-        for replies in self._exchange(next_request):
+        for replies in self._exchange(next_request, split_allowed=True):
             yield from replies
 
     def request_arguments(self, request: Request, start: int, count: int) -> dict[str, Any]:
         """Return the client's arguments for the ``count`` outputs of a request that begin at index ``start``."""
-        prompt = {"messages": [{"role": "user", "content": request.text}]} if self.chat else {"prompt": request.text}
+        prompt: dict[str, Any]
+        if self.chat:
+            prompt = {"messages": [{"role": "user", "content": request.text}]}
+        else:
+            prompt = {"prompt": list(request.prompt) if self.send_ids and request.prompt else request.text}
         arguments: dict[str, Any] = {"model": self.model, **prompt, **self._sampling}
         if self.send_seed:
             arguments["seed"] = request.engine_seed(start)
@@ -167,8 +190,34 @@ class ServerGenerator(Generator):
             arguments["extra_body"] = self.extra_body
         return arguments
 
-    def _exchange(self, next_request: Callable[[], Request | None]) -> Iterator[list[Reply]]:
-        """Yield all replies to a request together, as requests finish."""
+    def _checked(self, request: Request) -> Request:
+        """Return a request; raise ``InputError`` if the server would make other ids of its text than the backbone.
+
+        A server tokenizes the text itself, after its own chat template with the date of the day.
+        """
+        if self._backbone is None or (self.send_ids and not self.chat):
+            return request
+        prompt_tokenizer = self._backbone.prompt_tokenizer
+        tokenizer, template = prompt_tokenizer.tokenizer, prompt_tokenizer.chat_template
+        hint = "set generator.chat: false (and send_ids: true), so that the server gets the ids themselves"
+        if self.chat and template is None:
+            raise InputError("generator.chat: the model was trained on raw text, without a chat template", hint)
+        ids = template.server_ids(request.text) if self.chat and template else tokenizer(request.text)["input_ids"]
+        if tuple(ids) == request.prompt:
+            return request
+        raise InputError(
+            f"record {request.record_id}: the server would see another prompt than the model was trained on: "
+            f"{first_difference(tokenizer, ids, request.prompt)}",
+            hint,
+        )
+
+    def _exchange(self, next_request: Callable[[], Request | None], split_allowed: bool) -> Iterator[list[Reply]]:
+        """Yield all replies to a request together, as requests finish.
+
+        Args:
+            next_request: returns the next request, or None.
+            split_allowed: whether the server may return the thinking apart from the text.
+        """
         request = next_request()
         if request is None:
             return
@@ -178,7 +227,7 @@ class ServerGenerator(Generator):
                 f"environment variable {self.key_variable} is not set: the API key for {self.base_url}",
                 f"export {self.key_variable}=…; if the server needs no key, any value will do",
             )
-        connection = _Connection(self, key)
+        connection = _Connection(self, key, split_allowed)
         in_flight, failed_in_a_row = 0, 0
         try:
             connection.check_reachable()
@@ -190,18 +239,33 @@ class ServerGenerator(Generator):
                 if not in_flight:
                     return
                 replies = connection.receive()
-                for reply in replies:
-                    failed_in_a_row = failed_in_a_row + 1 if isinstance(reply, Failure) else 0
-                    if isinstance(reply, Failure) and failed_in_a_row >= self.give_up_after:
-                        raise InputError(
-                            f"{self.base_url}: {failed_in_a_row} outputs in a row failed, the last with {reply.reason}",
-                            "raise give_up_after if the server rejects only these requests",
-                        )
+                gave_up: str | None = None
+                for failure in map(_as_failure, replies):
+                    failed_in_a_row = failed_in_a_row + 1 if failure else 0
+                    if failure and failed_in_a_row >= self.give_up_after:
+                        gave_up = failure.reason
+                        break
                 yield replies
+                if gave_up is not None:
+                    raise InputError(
+                        f"{self.base_url}: {failed_in_a_row} outputs in a row failed, the last with {gave_up}",
+                        _SPLIT_HINT if gave_up == _SPLIT else "raise give_up_after if the server rejects only these",
+                    )
                 in_flight -= 1
                 request = next_request()
         finally:
             connection.close()
+
+
+_SPLIT = "the server splits the thinking from the text"
+_SPLIT_HINT = "start the server without a reasoning parser: an output must be the text that the model wrote"
+
+
+def _as_failure(reply: Reply) -> Failure | None:
+    """Return the failure that a reply is or amounts to; None if it is usable."""
+    if isinstance(reply, Failure):
+        return reply
+    return Failure(reply.record_id, reply.index, reply.problem) if reply.problem else None
 
 
 class _Connection:
@@ -210,10 +274,14 @@ class _Connection:
     Args:
         generator: names the server and its settings.
         key: API key.
+        split_allowed: whether the server may return the thinking apart from the text.
     """
 
-    def __init__(self, generator: ServerGenerator, key: str) -> None:
+    def __init__(self, generator: ServerGenerator, key: str, split_allowed: bool) -> None:
         self.generator = generator
+        self.split_allowed = split_allowed
+        self.model_names = {generator.model}
+        """Names under which the server has answered."""
         self.finished: queue.SimpleQueue[Future[list[Reply]]] = queue.SimpleQueue()
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, name="server-requests", daemon=True)
@@ -301,29 +369,50 @@ class _Connection:
         arguments = self.generator.request_arguments(request, start, count)
         if self.limiter is not None:
             await self.limiter.acquire()
+        endpoint: Any = self.client.chat.completions if self.generator.chat else self.client.completions
         # the client's own timeout restarts with every piece of the reply
         async with asyncio.timeout(self.generator.timeout):
-            if self.generator.chat:
-                reply: Any = await self.client.chat.completions.create(**arguments)
-            else:
-                reply = await self.client.completions.create(**arguments)
-        try:
-            return [
-                Completion(
-                    request.record_id,
-                    start + offset,
-                    (choice.message.content if self.generator.chat else choice.text) or "",
-                    choice.finish_reason,
-                    *_token_counts(reply.usage, offset),
-                )
-                for offset, choice in enumerate((reply.choices or ())[:count])
-            ]
-        except AttributeError:  # the client does not check types: the reply may be text or another object
-            raise UnusableReply("the reply does not follow the OpenAI protocol") from None
+            response = await endpoint.with_raw_response.create(**arguments)
+        reply = read_reply(response.content, self.generator.chat)
+        wrong_model = self._wrong_model(reply)
+        return [
+            Completion(
+                request.record_id,
+                start + offset,
+                output.text,
+                output.finish_reason,
+                *_token_counts(reply, offset),
+                problem=wrong_model or self._problem(output),
+            )
+            for offset, output in enumerate(reply.outputs[:count])
+        ]
+
+    def _problem(self, output: Output) -> str | None:
+        split = output.thinking and not self.split_allowed
+        return _SPLIT if split and output.problem is None else output.problem
+
+    def _wrong_model(self, reply: ServerReply) -> str | None:
+        """Return the problem that another model answered, or None; warn once of each new name."""
+        name, allowed = reply.model, self.generator.reported_models
+        if not name:
+            return None
+        if allowed is not None:
+            return None if name in allowed else f"answered by another model: {name[:_MAX_NAME]}"
+        if name not in self.model_names and len(self.model_names) < _MAX_NAMES:
+            self.model_names.add(name)
+            log.warning(
+                "%s: asked for model %r, answered by %r; if that is another model, name the right ones in "
+                "reported_models",
+                *(self.generator.base_url, self.generator.model, name[:_MAX_NAME]),
+            )
+        return None
 
 
-def _token_counts(usage: Any, offset: int) -> tuple[int | None, int | None]:
-    """Return prompt and completion tokens of a reply for its first output, 0 for the others; None if not counted."""
-    if usage is None:
-        return None, None
-    return (usage.prompt_tokens, usage.completion_tokens) if offset == 0 else (0, 0)
+_MAX_NAME, _MAX_NAMES = 100, 10
+
+
+def _token_counts(reply: ServerReply, offset: int) -> tuple[int | None, int | None]:
+    """Return the tokens of a reply for its first output, 0 for the others; None if not counted."""
+    if reply.prompt_tokens is None or offset == 0:
+        return reply.prompt_tokens, reply.completion_tokens
+    return 0, 0

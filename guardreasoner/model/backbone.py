@@ -4,7 +4,9 @@ Shapes: R rows of T tokens, N completion tokens, H hidden size, V vocabulary.
 """
 
 import json
-from dataclasses import asdict, replace
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +38,8 @@ from guardreasoner.model.prompt_tokenizer import PromptTokenizer
 from guardreasoner.prompts import PromptFormat
 from guardreasoner.tasks import Task
 from guardreasoner.workflow.replacing import replacing_folder
+
+log = logging.getLogger("guardreasoner")
 
 _PLAIN = "data.collate: guardreasoner.model.batch.two_row"
 
@@ -101,7 +105,14 @@ class Backbone(nn.Module):
             self._require_path()
             require_intact(self.path, weights=False)
             tokenizer = loading(self.path, lambda: AutoTokenizer.from_pretrained(self.path, trust_remote_code=False))
-            self._prompt_tokenizer = PromptTokenizer(tokenizer, self._read_format())
+            stored = (read_json(Path(self.path) / FORMAT_FILE) or {}).get("format")
+            self._prompt_tokenizer = PromptTokenizer(tokenizer, self._format_with(stored))
+            if stored is not None and stored["chat_template"] and "date" not in stored:
+                log.warning(
+                    "%s: saved by an earlier version, whose prompts had the date of the day and untrimmed text where "
+                    "the chat template says otherwise; fit it again, or compare prompts with doctor",
+                    self.path,
+                )
         return self._prompt_tokenizer
 
     @property
@@ -257,7 +268,7 @@ class Backbone(nn.Module):
         else:
             self.network.save_pretrained(folder)
         self.prompt_tokenizer.tokenizer.save_pretrained(folder)
-        content: dict[str, Any] = {"format": asdict(self.prompt_tokenizer.format)}
+        content: dict[str, Any] = {"format": self.prompt_tokenizer.format.as_json()}
         if self.has_adapter:
             content["base"] = base_fingerprint(self.network)
         (folder / FORMAT_FILE).write_text(json.dumps(content, indent=1) + "\n")
@@ -289,21 +300,24 @@ class Backbone(nn.Module):
         if path.is_dir() and not ((path / "config.json").is_file() or (path / "adapter_config.json").is_file()):
             raise InputError(f"{self.path}: not a model folder: found neither config.json nor adapter_config.json")
 
-    def _read_format(self) -> PromptFormat:
-        stored = (read_json(Path(self.path) / FORMAT_FILE) or {}).get("format")
+    def _format_with(self, stored: Mapping[str, Any] | None) -> PromptFormat:
+        """Return the prompt format: the stored one, or that of the config if the folder has none."""
         if stored is None:
             format = self._format or PromptFormat()
             return replace(format, tasks=self._tasks) if self._tasks else format
-        format = PromptFormat(
-            tuple(Task(**task) for task in stored["tasks"]), stored["opening"], stored["chat_template"]
-        )
+        format = PromptFormat.from_json(stored)
         if self._tasks and self._tasks != format.tasks:
             own = ", ".join(task.name for task in format.tasks)
             raise InputError(
                 f"{self.path}: model.backbone.tasks differ from the tasks that the model was trained for: {own}",
                 "define tasks once, in recipe.tasks, and train the model again after a change",
             )
-        if self._format is not None and self._format != format:
+        given = self._format
+        if given is not None and (given.date is None or format.date is None):
+            # each of them takes the date from the other
+            format = replace(format, date=format.date or given.date)
+            given = replace(given, date=format.date)
+        if given is not None and given != format:
             raise InputError(
                 f"{self.path}: model.backbone.format differs from the prompt format that the model was trained with",
                 f"leave it out to use the format in {Path(self.path) / FORMAT_FILE}",

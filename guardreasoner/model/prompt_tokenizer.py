@@ -2,28 +2,33 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from guardreasoner.errors import InputError
+from guardreasoner.model.chat_template import DEFAULT_DATE, ChatTemplate
 from guardreasoner.prompts import PromptFormat, render
 from guardreasoner.records import Record
 
-_SLOT = "\u2063user text\u2063"
-"""Placeholder for the user's text while the chat template is rendered; real text does not contain its separators."""
+_SHOWN = 8
+"""Tokens shown of each of two sequences that differ."""
 
 
 class PromptTokenizer:
     """Turn records and completions into token ids, identical in training, mining and serving.
 
     Prompt and completion are tokenized separately and joined as ids, so that no merge crosses the boundary. Text from a
-    record never becomes a control token, even if it spells one.
+    record never becomes a control token, even if it spells one. A chat template is applied to the prompt as a function:
+    if it trims a message, the prompt is trimmed.
 
     Args:
         tokenizer: Hugging Face tokenizer with an end-of-sequence token.
-        format: prompt format.
+        format: prompt format; if the chat template writes a date, the attribute ``format`` has it.
 
     Raises:
-        InputError: the tokenizer has no end-of-sequence token, or no chat template although the format needs one.
+        InputError: the tokenizer has no end-of-sequence token, or no chat template that accepts a user message
+            alone although the format needs one.
+            none that accepts a user message alone.
     """
 
     def __init__(self, tokenizer: Any, format: PromptFormat) -> None:
@@ -31,7 +36,17 @@ class PromptTokenizer:
             raise InputError(f"the tokenizer {tokenizer.name_or_path} has no end-of-sequence token")
         self.tokenizer = tokenizer
         self.format = format
-        self._before, self._after = self._frame()
+        self.chat_template: ChatTemplate | None = None
+        """The chat template; None if prompts are raw text."""
+        bos = tokenizer.bos_token_id
+        self._before, self._after = [] if bos is None else [bos], list[int]()
+        if format.chat_template:
+            template = self.chat_template = ChatTemplate(tokenizer, format.date or DEFAULT_DATE)
+            if template.writes_date:
+                self.format = replace(format, date=template.day)
+            self._before, self._after = (
+                tokenizer(part, add_special_tokens=False)["input_ids"] for part in (template.before, template.after)
+            )
         self._text = _text_tokenizer(tokenizer)
 
     @property
@@ -51,8 +66,22 @@ class PromptTokenizer:
         return self.end if pad is None else pad
 
     def text(self, record: Record) -> str:
-        """Return the prompt as text, without the chat template."""
+        """Return the prompt as text, without the chat template; with one, it is the text of the user's message."""
         return render(record, self.format.tasks, self.format.opening)
+
+    def content(self, record: Record) -> str:
+        """Return the prompt as text between the ids of the frame: as the chat template writes it, if there is one.
+
+        Raises:
+            InputError: the chat template refuses the text.
+        """
+        text = self.text(record)
+        if self.chat_template is None:
+            return text
+        try:
+            return self.chat_template.content(text)
+        except InputError as error:
+            raise InputError(f"record {record.id}: {error}", error.hint) from None
 
     def prompt(self, record: Record) -> list[int]:
         """Return the ids of a prompt, including start-of-sequence and template tokens."""
@@ -60,7 +89,7 @@ class PromptTokenizer:
 
     def prompts(self, records: Sequence[Record]) -> list[list[int]]:
         """Return the ids of many prompts; a batch is tokenized in parallel."""
-        return [[*self._before, *ids, *self._after] for ids in self._plain([self.text(r) for r in records])]
+        return [[*self._before, *ids, *self._after] for ids in self._plain([self.content(r) for r in records])]
 
     def completion(self, text: str) -> list[int]:
         """Return the ids of a completion with its end token."""
@@ -102,7 +131,9 @@ class PromptTokenizer:
         vocabulary = fast.to_str() if fast is not None else sorted(self.tokenizer.get_vocab().items())
         template = self.tokenizer.chat_template if self.format.chat_template else None
         name = type(self.tokenizer).__name__
-        return [name, vocabulary, self._before, self._after, self.end, template, repr(self.format)]
+        parts = [name, vocabulary, self._before, self._after, self.end, template, repr(self.format)]
+        # earlier versions tokenized the text of a message without the template's changes
+        return [*parts, "content by template"] if self.format.chat_template else parts
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of a completion without special tokens."""
@@ -113,19 +144,13 @@ class PromptTokenizer:
             return [encoding.ids for encoding in self._text.encode_batch_fast(texts, add_special_tokens=False)]
         return self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else []
 
-    def _frame(self) -> tuple[list[int], list[int]]:
-        if not self.format.chat_template:
-            bos = self.tokenizer.bos_token_id
-            return ([] if bos is None else [bos]), []
-        if self.tokenizer.chat_template is None:
-            raise InputError(
-                f"the tokenizer {self.tokenizer.name_or_path} has no chat template; set chat_template: false"
-            )
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": _SLOT}], tokenize=False, add_generation_prompt=True
-        )
-        before, after = text.split(_SLOT)
-        return tuple(self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))
+
+def first_difference(tokenizer: Any, ids: Sequence[int], others: Sequence[int]) -> str:
+    """Return the texts of two sequences of ids where they first differ, in one line."""
+    equal = (index for index, (one, other) in enumerate(zip(ids, others, strict=False)) if one != other)
+    start = next(equal, min(len(ids), len(others)))
+    texts = (tokenizer.decode(list(part[start : start + _SHOWN]), skip_special_tokens=False) for part in (ids, others))
+    return "{!r}, not {!r}".format(*texts) + f", from token {start:,} on"
 
 
 def _text_tokenizer(tokenizer: Any) -> Any:

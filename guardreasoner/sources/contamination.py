@@ -5,20 +5,16 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record
+from guardreasoner.sources.shingle_index import ShingleIndex
 
 log = logging.getLogger("guardreasoner")
 
 SIMILARITY = 0.85
 """Default similarity from which two prompts count as near-duplicates."""
 
-_SHINGLE = 5
-"""Characters per shingle."""
-_PERMUTATIONS, _BANDS = 160, 20
-_SHINGLES_PER_UPDATE = 100_000
 _NAMED, _LISTED = 10, 1000
 """Largest numbers of record ids in a message and in the details of an error."""
 
@@ -69,8 +65,7 @@ class ContaminationIndex:
     """An index of benchmark prompts that finds equal prompts (after normalisation) and near-duplicates.
 
     Two prompts are near-duplicates if the sets of their shingles of five characters have a Jaccard similarity of at
-    least ``similarity``. MinHash finds candidates (it misses 1 in 500 at a similarity of 0.85, fewer above), whose
-    similarity is then computed exactly, so there are no false matches.
+    least ``similarity``. The search is exact.
 
     Args:
         benchmarks: records that the model will be tested on.
@@ -87,36 +82,22 @@ class ContaminationIndex:
         self._ids: dict[str, str] = {}
         for record in benchmarks:
             self._ids.setdefault(normalise(record.prompt), record.id)
-        self._prompts = list(self._ids)
 
     @cached_property
-    def _lsh(self) -> Any:
-        from rensa import RMinHashLSH
-
-        lsh = RMinHashLSH(self.similarity, _PERMUTATIONS, _BANDS)
-        for key, prompt in enumerate(self._prompts):
-            lsh.insert(key, _minhash(prompt))
-        return lsh
+    def _shingle_index(self) -> ShingleIndex:
+        return ShingleIndex(list(self._ids), self.similarity)
 
     def match(self, record: Record) -> ContaminationMatch | None:
         """Return the benchmark record with the same or the most similar prompt; None if there is no match."""
         prompt = normalise(record.prompt)
         if (equal := self._ids.get(prompt)) is not None:
             return ContaminationMatch(record.id, equal, 1.0)
-        if self.similarity == 1 or not self._prompts:
+        if self.similarity == 1 or not self._ids:
             return None
-        shingles, best = frozenset[str](), (0.0, "")
-        for key in self._lsh.query(_minhash(prompt)):
-            candidate = self._prompts[key]
-            # Sets of very different sizes cannot be similar; a prompt has about as many shingles as characters.
-            if min(len(prompt), len(candidate)) > 0.5 * self.similarity * max(len(prompt), len(candidate)):
-                shingles = shingles or _shingles(prompt)
-                others = _shingles(candidate)
-                best = max(best, (len(shingles & others) / len(shingles | others), candidate))
-        similarity, candidate = best
-        if similarity < self.similarity:
+        if (found := self._shingle_index.most_similar(prompt)) is None:
             return None
-        return ContaminationMatch(record.id, self._ids[candidate], similarity)
+        similarity, similar = found
+        return ContaminationMatch(record.id, self._ids[similar], similarity)
 
     def filter(
         self, records: Iterable[Record], where: str, skip: bool = False, allow: bool = False
@@ -164,18 +145,3 @@ def _message(matches: Sequence[ContaminationMatch], where: str, problem: str) ->
     count = f"{len(matches)} record{'s' if len(matches) > 1 else ''}"
     ids = ", ".join(match.record for match in matches[:_NAMED]) + (", …" if len(matches) > _NAMED else "")
     return f"{where}: {count} with a prompt {problem}: {ids}"
-
-
-def _shingles(prompt: str) -> frozenset[str]:
-    return frozenset(prompt[start : start + _SHINGLE] for start in range(max(1, len(prompt) - _SHINGLE + 1)))
-
-
-def _minhash(prompt: str) -> Any:
-    from rensa import RMinHash
-
-    minhash = RMinHash(_PERMUTATIONS, 0)
-    prompt = prompt.encode(errors="replace").decode()  # the library refuses lone surrogates
-    for start in range(0, max(1, len(prompt) - _SHINGLE + 1), _SHINGLES_PER_UPDATE):
-        part = prompt[start : start + _SHINGLES_PER_UPDATE + _SHINGLE - 1]
-        minhash.update([part[first : first + _SHINGLE] for first in range(max(1, len(part) - _SHINGLE + 1))])
-    return minhash

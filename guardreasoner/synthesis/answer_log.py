@@ -19,8 +19,9 @@ _SYNC_EVERY = 1.0
 class AnswerLog:
     """Answers by record id and request key, in an append-only JSONL file; only an index of it is kept in memory.
 
-    A row holds ``key``, ``record_id``, ``attempt``, ``text``, ``finish_reason``, ``faults``, ``characters`` (of the
-    prompt), ``prompt_tokens`` and ``completion_tokens``. Rows of other keys are kept in the file.
+    A row holds ``key``, ``record_id``, ``attempt``, ``text``, ``finish_reason``, ``problem`` (why the server sent no
+    usable text), ``faults``, ``characters`` (of the prompt), ``prompt_tokens`` and ``completion_tokens``. Rows of other
+    keys are kept in the file.
 
     Args:
         path: the file; it need not exist.

@@ -9,6 +9,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import answer_block, conversation, instruction, parse
 from guardreasoner.records import Record
+from guardreasoner.synthesis.trace import refusal
 from guardreasoner.tasks import NO_VERDICT, Task
 
 STEP_PATTERN = r"^[^\w\n]*Reasoning Step (\d+)\b"
@@ -120,7 +121,11 @@ def faults(
     reasons = []
     if finish_reason == "length":
         reasons.append("cut off")
+    if not trace.strip():
+        return [*reasons, "empty answer"]
     verdicts, gold = parse(trace, tasks), record.gold()
+    if not any(verdicts.values()) and (refused := refusal(trace)) is not None:
+        return [*reasons, f"refusal: {refused}"]
     for task in tasks:
         verdict = verdicts[task.name]
         if task.name not in gold:
@@ -170,6 +175,11 @@ def has_numbered_steps(trace: str, steps: str = STEP_PATTERN) -> bool:
     return all(numbers and numbers == list(range(1, len(numbers) + 1)) for numbers in numbers_by_task.values())
 
 
+def heading_pattern(steps: str | None) -> re.Pattern[str] | None:
+    """Return a pattern of the headings of a trace: of tasks and of steps; None if steps are not checked."""
+    return None if steps is None else re.compile(f"{_TASK_HEADING.pattern}|{steps}", re.IGNORECASE | re.MULTILINE)
+
+
 def check_step_pattern(steps: str) -> None:
     """Raise ``InputError`` unless a pattern is valid for :func:`has_numbered_steps`."""
     try:
@@ -193,5 +203,6 @@ def _invalid_answer(trace: str, task: Task) -> str | None:
 
 def _has_reasoning(trace: str, tasks: Sequence[Task]) -> bool:
     keys = "|".join(re.escape(task.key) for task in tasks)
-    empty = re.compile(rf"\W*(?:Task\s+\d+|answers?|(?:{keys})\s*:.*)?\W*", re.IGNORECASE)
+    # two adjacent \W* would take quadratic time on a long run of spaces
+    empty = re.compile(rf"\W*(?:(?:Task\s+\d+|answers?|(?:{keys})\s*:.*)\W*)?", re.IGNORECASE)
     return any(not empty.fullmatch(line) for line in trace.splitlines())

@@ -176,14 +176,17 @@ class TeacherModule(LightningModule):
         write_jsonl(self.folder / "refused.jsonl", self._refused())
         self._log_summary()
         if not accepted:
-            reasons = Counter(row["faults"][0] for row in self._refused()).most_common(1)
+            reason, _, detail = next(iter(self._reasons()), ("no record", 0, ""))
             raise InputError(
                 f"{self.folder}: no trace was kept of {len(self._pending):,} records; "
-                f"most often: {reasons[0][0] if reasons else 'no record'}",
+                f"most often: {reason}{': ' if detail else ''}{detail}",
                 f"see {self.folder / 'refused.jsonl'} and {ANSWER_LOG} beside it",
             )
         write_jsonl(self.folder / "records.jsonl", (pending.record for pending in accepted))
-        write_jsonl(self.folder / "rollouts.jsonl", map(self._rollout, accepted))
+        removed = Counter[str]()
+        write_jsonl(self.folder / "rollouts.jsonl", (self._rollout(pending, removed) for pending in accepted))
+        for part, count in sorted(removed.items()):
+            log.info("%s removed from %s kept answers", part, f"{count:,}")
         write_tasks(self.folder, self.tasks)
 
     def _add(self, record: Record) -> None:
@@ -237,20 +240,33 @@ class TeacherModule(LightningModule):
             elif pending.accepted is None:
                 yield {"record_id": record_id, "attempts": pending.attempts, "faults": pending.faults}
 
-    def _rollout(self, pending: PendingRecord) -> Rollout:
+    def _rollout(self, pending: PendingRecord, removed: Counter[str]) -> Rollout:
+        """Return the rollout of an accepted answer, and count what was removed from the answer."""
         assert pending.accepted is not None
         row = self.answer_log.row_at(pending.accepted)
+        trace = self.requests.trace(row, pending.record)
+        removed.update(trace.removed)
         seed = self.requests.seed + row["attempt"]
-        return Rollout(pending.record.id, self.generator.model, self._fingerprint, 0, seed, row["text"])
+        return Rollout(pending.record.id, self.generator.model, self._fingerprint, 0, seed, trace.text)
+
+    def _reasons(self) -> list[tuple[str, int, str]]:
+        """Return (reason, records, details of the first record) of refused and failed records, most common first."""
+        counts, details = Counter[str](), dict[str, str]()
+        for row in self._refused():
+            for fault in row["faults"]:
+                # each message of a provider is a reason of its own
+                reason, _, detail = (fault, "", "") if row["record_id"] in self._failed else fault.partition(": ")
+                counts[reason] += 1
+                details.setdefault(reason, detail)
+        return [(reason, count, details[reason]) for reason, count in counts.most_common()]
 
     def _log_summary(self) -> None:
         counts = self._counts
         records = f"{len(self._pending):,} records, {counts['before']:,} of them answered before"
         log.info("%s: %s; %s answers in this run", self.folder, records, f"{counts['answers']:,}")
         log.info("%s", ", ".join(f"{outcome} {counts[outcome]:,}" for outcome in ("kept", "refused", "failed")))
-        reasons = Counter(fault.partition(":")[0] for row in self._refused() for fault in row["faults"])
-        for reason, count in reasons.most_common():
-            log.info("  %s: %s", reason, f"{count:,}")
+        for reason, count, detail in self._reasons():
+            log.info("  %s: %s%s", reason, f"{count:,}", f"; the first: {detail}" if detail else "")
         if self._failed:
             log.info("run the same command again to retry failed requests; refused.jsonl lists the reasons")
         if counts["answers"]:

@@ -1,13 +1,16 @@
 """What a teacher has been asked about each record, and what is still to be asked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from guardreasoner.generators import Completion, Request
 from guardreasoner.generators.server import ServerGenerator
+from guardreasoner.prompts import conversation
 from guardreasoner.records import Record
 from guardreasoner.synthesis.answer_log import AnswerLog
-from guardreasoner.synthesis.prompt import PromptRenderer, faults
+from guardreasoner.synthesis.prompt import PromptRenderer, faults, heading_pattern
+from guardreasoner.synthesis.trace import Trace, trace_of
 from guardreasoner.tasks import Task
 from guardreasoner.workflow.manifest import fingerprint
 
@@ -62,6 +65,7 @@ class TeacherRequests:
         self.tasks = tasks
         self.ask_again = ask_again
         self.steps = steps
+        self.heading = heading_pattern(steps)
         self.seed = seed
 
     def pending(self, record: Record) -> PendingRecord:
@@ -71,7 +75,7 @@ class TeacherRequests:
         pending = PendingRecord(record, text, key)
         for offset, row in self.answer_log.rows(record.id, key):
             pending.attempts = max(pending.attempts, row["attempt"] + 1)
-            pending.faults = self._faults(row["text"], record, row["finish_reason"])
+            pending.faults = self._faults(row, record)
             if not pending.faults:
                 pending.accepted = offset
                 break
@@ -89,23 +93,31 @@ class TeacherRequests:
         """Log an answer, check it, and update the state of its record."""
         # a lone surrogate is valid in JSON but cannot be written to a UTF-8 file
         text = answer.text.encode("utf-8", "replace").decode()
-        pending.faults = self._faults(text, pending.record, answer.finish_reason)
-        offset = self.answer_log.append(
-            {
-                "key": pending.key,
-                "record_id": pending.record.id,
-                "attempt": pending.attempts,
-                "text": text,
-                "finish_reason": answer.finish_reason,
-                "faults": pending.faults,
-                "characters": len(pending.text),
-                "prompt_tokens": answer.prompt_tokens,
-                "completion_tokens": answer.completion_tokens,
-            }
-        )
+        row = {
+            "key": pending.key,
+            "record_id": pending.record.id,
+            "attempt": pending.attempts,
+            "text": text,
+            "finish_reason": answer.finish_reason,
+            "problem": answer.problem,
+            "characters": len(pending.text),
+            "prompt_tokens": answer.prompt_tokens,
+            "completion_tokens": answer.completion_tokens,
+        }
+        pending.faults = self._faults(row, pending.record)
+        offset = self.answer_log.append({**row, "faults": pending.faults})
         pending.attempts += 1
         if not pending.faults:
             pending.accepted = offset
 
-    def _faults(self, text: str, record: Record, finish_reason: str | None) -> list[str]:
-        return faults(text, record, self.tasks, self.steps, finish_reason)
+    def trace(self, row: Mapping[str, Any], record: Record) -> Trace:
+        """Return the trace in a logged answer to a record."""
+        return trace_of(row["text"], conversation(record), self.heading)
+
+    def _faults(self, row: Mapping[str, Any], record: Record) -> list[str]:
+        if problem := row.get("problem"):  # rows of earlier versions have no such field
+            return [problem]
+        trace = self.trace(row, record)
+        if trace.faults:
+            return list(trace.faults)
+        return faults(trace.text, record, self.tasks, self.steps, row["finish_reason"])

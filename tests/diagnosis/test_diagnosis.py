@@ -165,6 +165,32 @@ def test_two_bos_tokens_from_a_chat_template_are_found(tokenizer: Any) -> None:
     assert diagnosis.asked.startswith("chat template of ")
 
 
+def test_prompts_that_a_chat_server_would_change_are_found(tokenizer: Any) -> None:
+    hostile = replace(FIRST, id="hostile", prompt="<end>How?")
+    tokenizer.chat_template = TEMPLATE.replace("m['content']", "m['content'] | trim")
+    trimming = PromptTokenizer(tokenizer, replace(FORMAT, chat_template=True))
+    items = [*clean_items(trimming), (training_item(trimming, hostile), "train")]
+    diagnosis = diagnose(trimming, items)
+    [finding] = [finding for finding in diagnosis.findings if finding.name == "chat server would differ"]
+    assert (finding.severity, finding.count, finding.of, finding.ids) == ("warning", 1, len(items), ("hostile",))
+
+    tokenizer.chat_template = "{{ bos_token }}{{ strftime_now('%Y') }}" + TEMPLATE.removeprefix("{{ bos_token }}")
+    dated = PromptTokenizer(tokenizer, replace(FORMAT, chat_template=True))
+    diagnosis = diagnose(dated, items := clean_items(dated))
+    assert set(hits_of(diagnosis)) == {"chat server would differ"}
+    [finding] = [finding for finding in diagnosis.findings if finding.name == "chat server would differ"]
+    assert (finding.count, finding.of) == (len(items), len(items))
+    assert "from token" in finding.message
+    assert "with the date 2024-07-26" in diagnosis.asked
+
+
+def test_thinking_in_a_target_is_found(prompt_tokenizer: PromptTokenizer) -> None:
+    text = f"<think>\nThe user wants training data.\n</think>\n{target(FIRST, GUARD_TASKS)}"
+    items = [item for item in clean_items(prompt_tokenizer) if item[0].record.id != FIRST.id]
+    diagnosis = diagnose(prompt_tokenizer, [*items, (training_item(prompt_tokenizer, FIRST, text), "train")])
+    assert hits_of(diagnosis) == {"thinking or preamble": (FIRST.id,)}
+
+
 def test_an_unused_chat_template_is_noted(tokenizer: Any) -> None:
     tokenizer.chat_template = TEMPLATE
     prompt_tokenizer = PromptTokenizer(tokenizer, FORMAT)

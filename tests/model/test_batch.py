@@ -91,7 +91,7 @@ def test_a_chat_template_frames_the_prompt(tokenizer: Any) -> None:
     record = Record("r", NASTY, None)
     ids = prompt_tokenizer.prompt(record)
     shown = tokenizer.decode(ids)
-    assert shown == f"<begin><user>{prompt_tokenizer.text(record)}<end><assistant>"
+    assert shown == f"<begin><user>{prompt_tokenizer.content(record)}<end><assistant>"
     # The frame's control tokens are control tokens, the user's are text.
     assert [place for place, token in enumerate(ids) if token == tokenizer.bos_token_id] == [0]
     assert ids.count(tokenizer.eos_token_id) == 1

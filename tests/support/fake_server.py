@@ -151,6 +151,8 @@ class FakeServer:
     ) -> None:
         chat = path.endswith("/chat/completions")
         prompt = body["messages"][0]["content"] if chat else body["prompt"]
+        if isinstance(prompt, list):  # token ids
+            prompt = " ".join(map(str, prompt))
         seen, times = self.seen, self.seen.asked[prompt]
         seen.asked[prompt] += 1
         if self.log_bodies:

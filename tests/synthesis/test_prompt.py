@@ -87,7 +87,14 @@ def test_any_label_is_accepted_for_a_task_without_a_gold_label(label: str) -> No
     ("trace", "finish_reason", "expected"),
     [
         (GOOD, "length", ["cut off"]),
-        ("", None, ["no verdict on request", "no verdict on completion", "no reasoning"]),
+        ("", None, ["empty answer"]),
+        ("", "length", ["cut off", "empty answer"]),
+        (
+            "\u201cI\u2019m sorry, but I can\u2019t assist.",
+            "stop",
+            ["refusal: \u201cI\u2019m sorry, but I can\u2019t assist."],
+        ),
+        ("As an AI, I will not.\n\nAsk me something else.", "stop", ["refusal: As an AI, I will not."]),
         (GOOD.replace("Request: unharmful", "Request: harmful"), "stop", ["wrong verdict on request"]),
         (GOOD.replace("Completion: compliance", "Completion: both"), "stop", ["no verdict on completion"]),
         (GOOD.replace("Response: unharmful", "Response: bad"), "stop", ["invalid label for response: bad"]),

@@ -191,7 +191,7 @@ def test_answers_are_kept_if_every_trace_is_refused(run: Run, monkeypatch: pytes
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         code, out, error = run(*COMMAND, *QUICK)
     assert code == 2
-    assert "no trace was kept of 24 records; most often: no verdict on request" in error
+    assert "no trace was kept of 24 records; most often: refusal: I cannot help with that." in error
     assert "no reasoning" not in out
     assert len(ANSWER_LOG.read_text().splitlines()) == 24 * 3
     assert len((OUTPUT / "refused.jsonl").read_text().splitlines()) == 24

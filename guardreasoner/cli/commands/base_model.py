@@ -4,7 +4,6 @@ import argparse
 import json
 from argparse import ArgumentError
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -165,7 +164,7 @@ def make_base_model(
     with replacing_folder(output) as folder:
         network.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        Path(folder, FORMAT_FILE).write_text(json.dumps({"format": asdict(format)}, indent=1) + "\n")
+        Path(folder, FORMAT_FILE).write_text(json.dumps({"format": format.as_json()}, indent=1) + "\n")
     parameters = sum(p.numel() for p in network.parameters())
     print(
         f"{output}: {parameters / 1e6:.2f} M parameters, vocabulary {len(tokenizer):,}, from {len(records):,} records"
