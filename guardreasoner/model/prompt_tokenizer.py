@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from guardreasoner.errors import InputError
+from guardreasoner.model.chat_template import render_chats
 from guardreasoner.prompts import PromptFormat, render
 from guardreasoner.records import Record
 
@@ -95,9 +96,7 @@ class PromptTokenizer:
             raise InputError(
                 f"the tokenizer {self.tokenizer.name_or_path} has no chat template; set chat_template: false"
             )
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": _SLOT}], tokenize=False, add_generation_prompt=True
-        )
+        (text,) = render_chats(self.tokenizer, [[{"role": "user", "content": _SLOT}]])
         before, after = text.split(_SLOT)
         return tuple(self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))
 
