@@ -15,7 +15,15 @@ from guardreasoner.errors import InputError
 from guardreasoner.model.batch import Batch, Segment
 from guardreasoner.model.loading import FORMAT_FILE, files_fingerprint, load_network, loading, read_json
 from guardreasoner.model.log_probs import adopt_output_layer
-from guardreasoner.model.lora import LoRA, add_adapter, attach_adapter, base_fingerprint, prepared, write_base
+from guardreasoner.model.lora import (
+    LoRA,
+    add_adapter,
+    attach_adapter,
+    base_fingerprint,
+    prepared,
+    require_plain_lora,
+    write_base,
+)
 from guardreasoner.model.packed_attention import (
     Context,
     KeyValues,
@@ -106,6 +114,8 @@ class Backbone(nn.Module):
             return
         self._require_path()
         adapter = read_json(Path(self.path) / "adapter_config.json")
+        if adapter is not None:
+            require_plain_lora(self.path, adapter)
         network = load_network(
             adapter["base_model_name_or_path"] if adapter else self.path, getattr(torch, self.dtype), self.quantization
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
-from guardreasoner.model.loading import FORMAT_FILE, files_fingerprint, read_json
+from guardreasoner.model.loading import FORMAT_FILE, files_fingerprint, loading, read_json
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,36 @@ def attach_adapter(network: Any, path: str, config: dict[str, Any], lora: LoRA |
     from safetensors import safe_open
 
     require_same_adapter(path, config, lora)
-    adapted = PeftModel.from_pretrained(network, path, is_trainable=True)
+    adapted = loading(path, lambda: PeftModel.from_pretrained(network, path, is_trainable=True))
     with safe_open(Path(path) / "adapter_model.safetensors", "pt") as file:
         missing = sorted(get_peft_model_state_dict(adapted).keys() - set(file.keys()))
     if missing:
         raise InputError(f"{path}: {len(missing)} weights are missing, first {missing[0]}")
     return adapted
+
+
+def require_plain_lora(path: str, config: Any) -> None:
+    """Require that an adapter is LoRA in safetensors, without settings that import code or copy layers.
+
+    Args:
+        path: folder of the adapter.
+        config: content of its ``adapter_config.json``, which may come from another tool.
+
+    Raises:
+        InputError: it is not.
+    """
+    where = f"{path}: adapter_config.json"
+    kind = config.get("peft_type") if isinstance(config, dict) else None
+    if kind != "LORA":
+        raise InputError(f"{where}: peft_type: expected LORA, got {kind!r}")
+    if not isinstance(config.get("base_model_name_or_path"), str):
+        raise InputError(f"{where}: base_model_name_or_path: expected the path or hub id of the base model")
+    # With megatron_config, peft imports the module that megatron_core names.
+    for name in ("megatron_config", "layer_replication"):
+        if config.get(name):
+            raise InputError(f"{where}: {name}: not supported")
+    if not Path(path, "adapter_model.safetensors").is_file():
+        raise InputError(f"{path}: no adapter_model.safetensors; pickled weights (adapter_model.bin) are never loaded")
 
 
 def require_same_adapter(path: str, config: dict[str, Any], lora: LoRA | None) -> None:
