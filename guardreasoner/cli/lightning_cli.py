@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from jsonargparse import ActionYesNo
+from jsonargparse import ActionYesNo, Namespace, set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from guardreasoner.callbacks import (
@@ -22,6 +22,7 @@ from guardreasoner.callbacks import (
     Throughput,
 )
 from guardreasoner.cli import LIGHTNING
+from guardreasoner.cli.checkpoint_path import local_checkpoint
 from guardreasoner.cli.parse_errors import accept_old_names, config_error, find_input_error
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.attacks import origin
@@ -29,8 +30,11 @@ from guardreasoner.mining.findings import HasFindings
 from guardreasoner.moved import current_argv
 from guardreasoner.records import HasRecords
 from guardreasoner.synthesis import EstimatesCost, WritesOutput
+from guardreasoner.training.saved_state import LocalCheckpointIO
 from guardreasoner.training.training_data import TrainingDataModule
 from guardreasoner.workflow.recipe import Recipe
+from guardreasoner.workflow.redaction import without_secrets
+from guardreasoner.workflow.terminal import terminal_text
 
 _UNSUPPORTED = {
     "accumulate_grad_batches": "data.batch_size (a step) and data.micro_batch_size (computed at once)",
@@ -54,6 +58,18 @@ class GuardParser(LightningArgumentParser):
         raise ParserError(message) from ex
 
 
+class ConfigWriter(SaveConfigCallback):
+    """Save the config of a run in its log folder, without secrets."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, **kwargs: Any) -> None:
+        written = config.clone()
+        for key, value in config.items():
+            clean = without_secrets(value, key.rpartition(".")[2])
+            if clean != value:
+                written[key] = clean
+        super().__init__(parser, written, **kwargs)
+
+
 class GuardCLI(LightningCLI):
     """Run one trainer verb, with the keys ``output``, ``auto_build`` and ``recipe`` beside Lightning's.
 
@@ -70,11 +86,14 @@ class GuardCLI(LightningCLI):
         self.verb = verb
         self.parse_only = parse_only
         accept_old_names()
+        # A config can name any class to import; Lightning would also read one from a URL.
+        set_parsing_settings(config_read_mode_urls_enabled=False, config_read_mode_fsspec_enabled=False)
         super().__init__(
             LightningModule,
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
+            save_config_callback=ConfigWriter,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"max_epochs": 1, "use_distributed_sampler": False},
             parser_class=GuardParser,
@@ -96,10 +115,12 @@ class GuardCLI(LightningCLI):
             super().parse_arguments(parser, args)
         except ParserError as error:
             raise config_error(str(error), parser, [self.verb, *args]) from error
+        self.config.ckpt_path = local_checkpoint(self.config.ckpt_path)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add this project's keys and the arguments of the verb."""
-        skip: set[str | int] = {*self.subcommands()[self.verb]}
+        # A checkpoint that is not "weights only" can run code while it is loaded, so there is no flag for it.
+        skip: set[str | int] = {*self.subcommands()[self.verb], "weights_only"}
         self.verb_arguments = parser.add_method_arguments(Trainer, self.verb, skip=skip)
         if self.verb == "predict":
             parser.set_defaults({"return_predictions": False})  # they are written while they are generated
@@ -178,13 +199,14 @@ class GuardCLI(LightningCLI):
             kwargs["enable_progress_bar"] = False
         if config.logger is False or self._is_dry_run:
             self.save_config_callback = None  # the run has no folder to save it in
-        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins] if config.plugins else []
+        return super().instantiate_trainer(callbacks=callbacks, plugins=[*plugins, LocalCheckpointIO()], **kwargs)
 
     def run(self) -> None:
         """Run the verb and, after a fit, export the model."""
         arguments = {name: self.config[name] for name in self.verb_arguments}
         module = self._estimator() if self._is_dry_run else self.model
-        getattr(self.trainer, self.verb)(module, datamodule=self.datamodule, **arguments)
+        getattr(self.trainer, self.verb)(module, datamodule=self.datamodule, weights_only=True, **arguments)
         if self.verb in ("test", "validate"):
             self._report_metrics()
         if self.verb == "fit" and self.config.output and not self.config.trainer.fast_dev_run:
@@ -287,10 +309,15 @@ def _quiet() -> None:
     show_log()
 
 
+class _TerminalFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return terminal_text(super().format(record))
+
+
 def show_log() -> None:
     """Print this project's log lines to stdout."""
     if not log.handlers:
         handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_TerminalFormatter("%(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO)

@@ -14,6 +14,7 @@ from guardreasoner import __version__
 from guardreasoner.cli import LIGHTNING
 from guardreasoner.errors import InputError
 from guardreasoner.moved import current_argv
+from guardreasoner.workflow.terminal import terminal_text
 
 _STAGES = (*LIGHTNING, "base-model")
 """Verbs that are stages: they write the ``output`` of their config from the inputs that it names."""
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except InputError as error:
-        print(error.lines(), file=sys.stderr)
+        print(terminal_text(error.lines()), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -19,6 +19,7 @@ from guardreasoner.training.checkpoint import (
     restore_random_state,
     save_training_state,
 )
+from guardreasoner.training.saved_state import load_state
 from guardreasoner.training.step import configure_optimizer, take_step
 
 
@@ -72,7 +73,7 @@ class RSFTModule(LightningModule):
         configured = configure_optimizer(self, self.optimizer, self.warmup)
         if self.optimizer_state:
             optimizer = configured["optimizer"]
-            saved = torch.load(self.optimizer_state, map_location="cpu", weights_only=True)
+            saved = load_state(self.optimizer_state, "model.optimizer_state")
             optimizer.load_state_dict({"state": saved["state"], "param_groups": optimizer.state_dict()["param_groups"]})
         return configured
 
