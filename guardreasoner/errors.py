@@ -24,9 +24,9 @@ class InputError(Exception):
         self.details = tuple(details)
 
     def lines(self) -> str:
-        """Return the text to print to stderr: the details, the message, then the hint."""
+        """Return the text to print to stderr: the details, the message, then the hint, each in one line."""
         hint = [f"hint: {self.hint}"] if self.hint else []
-        return "\n".join([*self.details, f"error: {self}", *hint])
+        return "\n".join(" ".join(part.splitlines()) for part in (*self.details, f"error: {self}", *hint))
 
 
 class Interrupted(SystemExit):

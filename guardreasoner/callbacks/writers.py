@@ -4,7 +4,7 @@ import logging
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -18,8 +18,10 @@ from guardreasoner.generators.rollout_log import RolloutLog
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.prompts import answer_block
 from guardreasoner.records import Answer, Record, write_jsonl
-from guardreasoner.tasks import write_tasks
+from guardreasoner.tasks import TASKS_FILE, write_tasks
+from guardreasoner.workflow.manifest import MANIFEST
 from guardreasoner.workflow.replacing import replacing_folder
+from guardreasoner.workflow.safe_names import folder_names
 
 log = logging.getLogger("guardreasoner")
 
@@ -191,23 +193,17 @@ class PredictionWriter(Callback):
                 "predict": rollout.completion,
             }
 
+        sources = (answer.record.source for answers in self._answers.values() for answer in answers)
+        folders = folder_names(sources, empty="records", taken=(TASKS_FILE, MANIFEST))
         with replacing_folder(self.folder) as folder:
             write_tasks(folder, prompt_tokenizer.format.tasks)
             for loader, name, row in ((0, "generated_predictions", prediction), (1, "hard_samples", sample)):
                 answers = sorted(self._answers[loader], key=lambda a: (order[a.rollout.record_id], a.rollout.index))
-                for benchmark, group in _by_benchmark(answers):
+                groups: dict[str, list[Answer]] = defaultdict(list)
+                for answer in answers:
+                    groups[folders[answer.record.source]].append(answer)
+                for benchmark, group in groups.items():
                     write_jsonl(folder / benchmark / f"{name}.jsonl", map(row, group))
-
-
-def _by_benchmark(answers: Iterable[Answer]) -> Iterable[tuple[str, list[Answer]]]:
-    groups: dict[str, list[Answer]] = defaultdict(list)
-    for answer in answers:
-        groups[_folder_name(answer.record)].append(answer)
-    return groups.items()
-
-
-def _folder_name(record: Record) -> str:
-    return (record.source or "records").replace("/", "-")
 
 
 def _require_one_process(trainer: Trainer) -> None:

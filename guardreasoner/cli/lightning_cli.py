@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import re
 import sys
 import tempfile
@@ -11,11 +12,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from jsonargparse import ActionYesNo, Namespace
+from jsonargparse import ActionYesNo, Namespace, set_parsing_settings
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar, Timer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from guardreasoner.callbacks import (
@@ -32,6 +33,7 @@ from guardreasoner.callbacks import (
 from guardreasoner.callbacks.fit_checkpoints import tensorboard_folder
 from guardreasoner.callbacks.tensorboard import LastingTensorBoardLogger, hide_writer_thread_errors
 from guardreasoner.cli import LIGHTNING
+from guardreasoner.cli.checkpoint_path import local_checkpoint
 from guardreasoner.cli.parse_errors import accept_old_names, config_error, find_input_error
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.attacks import origin
@@ -44,9 +46,11 @@ from guardreasoner.training.training_data import TrainingDataModule
 from guardreasoner.workflow.config import resolve
 from guardreasoner.workflow.pipeline import is_later_process
 from guardreasoner.workflow.recipe import Recipe
+from guardreasoner.workflow.redaction import without_secrets
 from guardreasoner.workflow.rescue import write_or_rescue
 from guardreasoner.workflow.signals import StopSignals
 from guardreasoner.workflow.staleness import StageState
+from guardreasoner.workflow.terminal import terminal_text
 from guardreasoner.workflow.unfinished_fit import UnfinishedFit, continue_log, sizes_at
 
 _UNSUPPORTED = {
@@ -71,6 +75,18 @@ class GuardParser(LightningArgumentParser):
         raise ParserError(message) from ex
 
 
+class ConfigWriter(SaveConfigCallback):
+    """Save the config of a run in its log folder, without secrets."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, **kwargs: Any) -> None:
+        written = config.clone()
+        for key, value in config.items():
+            clean = without_secrets(value, key.rpartition(".")[2])
+            if clean != value:
+                written[key] = clean
+        super().__init__(parser, written, **kwargs)
+
+
 class GuardCLI(LightningCLI):
     """Run one trainer verb, with the keys ``output``, ``auto_build`` and ``recipe`` beside Lightning's.
 
@@ -93,13 +109,17 @@ class GuardCLI(LightningCLI):
         self.signals = signals or StopSignals()
         self.unfinished: UnfinishedFit | None = None
         self.state: StageState | None = None
+        self.resumed_from: Path | None = None
         self.resumed_log: Path | None = None
         accept_old_names()
+        # A config can name any class to import; Lightning would also read one from a URL.
+        set_parsing_settings(config_read_mode_urls_enabled=False, config_read_mode_fsspec_enabled=False)
         super().__init__(
             LightningModule,
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
+            save_config_callback=ConfigWriter,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"max_epochs": 1, "use_distributed_sampler": False},
             parser_class=GuardParser,
@@ -121,10 +141,12 @@ class GuardCLI(LightningCLI):
             super().parse_arguments(parser, args)
         except ParserError as error:
             raise config_error(str(error), parser, [self.verb, *args]) from error
+        self.config.ckpt_path = local_checkpoint(self.config.ckpt_path)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add this project's keys and the arguments of the verb."""
-        skip: set[str | int] = {*self.subcommands()[self.verb]}
+        # A checkpoint that is not "weights only" can run code while it is loaded, so there is no flag for it.
+        skip: set[str | int] = {*self.subcommands()[self.verb], "weights_only"}
         self.verb_arguments = parser.add_method_arguments(Trainer, self.verb, skip=skip)
         if self.verb == "predict":
             parser.set_defaults({"return_predictions": False})  # they are written while they are generated
@@ -192,7 +214,9 @@ class GuardCLI(LightningCLI):
         if self.config.ckpt_path is not None:
             return
         checkpoint = self.unfinished.last_checkpoint(self.state)
-        self.config.ckpt_path = str(checkpoint) if checkpoint else None
+        # An absolute path, because Lightning downloads whatever starts with "http".
+        self.config.ckpt_path = os.path.abspath(checkpoint) if checkpoint else None
+        self.resumed_from = checkpoint
         folder, logger = self.unfinished.log_folder(self.state), self.config.trainer.logger
         arguments: Any = logger.init_args if isinstance(logger, Namespace) else {}
         if folder and "version" in arguments and folder == Path(arguments.save_dir, arguments.name, folder.name):
@@ -220,7 +244,7 @@ class GuardCLI(LightningCLI):
         model = self.model
         writes_itself = self._is_dry_run or (isinstance(model, WritesOutput) and model.writes_output)
         if self.verb == "fit":
-            kwargs |= {"max_time": None, "plugins": _with_sealed_checkpoints(config.plugins, config.strategy)}
+            kwargs["max_time"] = None  # ``FitCheckpoints`` saves before it stops
             limit = math.inf if config.max_time is None else Timer(config.max_time).time_remaining()
             callbacks += [
                 FitCheckpoints(self.unfinished, self.checkpoint_every, self.signals, limit or 0.0),
@@ -245,7 +269,8 @@ class GuardCLI(LightningCLI):
             kwargs["enable_progress_bar"] = False
         if config.logger is False or self._is_dry_run:
             self.save_config_callback = None  # the run has no folder to save it in
-        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        plugins = _with_sealed_checkpoints(config.plugins, config.strategy)
+        return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
 
     def run(self) -> None:
         """Run the verb and, after a fit, export the model."""
@@ -253,7 +278,7 @@ class GuardCLI(LightningCLI):
         module = self._estimator() if self._is_dry_run else self.model
         if self.verb == "fit" and not is_later_process():
             self._begin_or_continue()
-        getattr(self.trainer, self.verb)(module, datamodule=self.datamodule, **arguments)
+        getattr(self.trainer, self.verb)(module, datamodule=self.datamodule, weights_only=True, **arguments)
         if self.verb in ("test", "validate"):
             self._report_metrics()
         if self.verb == "fit" and self.config.output and not self.config.trainer.fast_dev_run:
@@ -263,12 +288,11 @@ class GuardCLI(LightningCLI):
         """Say where a fit continues, and remove from its TensorBoard log what it will log again."""
         if self.unfinished is None or self.state is None:
             return
-        checkpoint = Path(self.config.ckpt_path) if self.config.ckpt_path else None
         if self.resumed_log is not None:
-            continue_log(self.resumed_log, sizes_at(checkpoint) if checkpoint else {})
+            continue_log(self.resumed_log, sizes_at(self.resumed_from) if self.resumed_from else {})
         self.unfinished.begin(self.state, tensorboard_folder(self.trainer))  # before the log folder is made
-        if checkpoint and checkpoint.parent == self.unfinished.folder:
-            log.info("continuing an unfinished fit from %s", checkpoint)
+        if self.resumed_from:
+            log.info("continuing an unfinished fit from %s", self.resumed_from)
 
     @property
     def _is_dry_run(self) -> bool:
@@ -386,10 +410,15 @@ def _quiet() -> None:
     show_log()
 
 
+class _TerminalFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return terminal_text(super().format(record))
+
+
 def show_log() -> None:
     """Print this project's log lines to stdout."""
     if not log.handlers:
         handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_TerminalFormatter("%(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO)

@@ -16,6 +16,7 @@ from guardreasoner.cli import LIGHTNING
 from guardreasoner.cli.streams import discard_unwritable, open_streams, surviving_output
 from guardreasoner.errors import InputError, Interrupted, MachineFault, machine_error
 from guardreasoner.moved import current_argv
+from guardreasoner.workflow.terminal import terminal_text
 
 _STAGES = (*LIGHTNING, "base-model")
 """Verbs that are stages: they write the ``output`` of their config from the inputs that it names."""
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except InputError as error:
-        print(error.lines(), file=sys.stderr)
+        print(terminal_text(error.lines()), file=sys.stderr)
         return error.exit_code
     except Interrupted as stop:
         from guardreasoner.workflow.pipeline import is_later_process

@@ -8,6 +8,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.evaluation.intervals import RESAMPLES
 from guardreasoner.records import replacing_file
 from guardreasoner.workflow.manifest import Manifest
+from guardreasoner.workflow.terminal import show_line
 
 
 def add_resampling(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +53,7 @@ def write(path: Path, text: str) -> None:
             partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-    print(f"written: {path}")
+    show_line(f"written: {path}")
 
 
 _PAGE, _PAIRS = r"<!doctype html>[^{]*<meta name=\"color-scheme\"", r"""\{("id": "[^\n]*", )?"record": \{"""

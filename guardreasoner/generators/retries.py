@@ -13,6 +13,7 @@ from tenacity import RetryCallState
 from tenacity.wait import wait_base
 
 from guardreasoner.errors import InputError
+from guardreasoner.workflow.redaction import redacted
 
 _MAX_BACKOFF = 60.0
 """Maximum seconds between two attempts if the server does not say how long to wait."""
@@ -22,6 +23,9 @@ _MAX_RETRY_AFTER = 3600.0
 
 _TRANSIENT_STATUS = (408, 409, 425, 429)
 """Status codes, besides 5xx, that a later attempt may not meet."""
+
+_MAX_DESCRIPTION = 300
+"""Maximum characters of the description of an error."""
 
 _NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 
@@ -145,18 +149,22 @@ def fatal_error(error: BaseException, server: ServerAddress) -> InputError | Non
 
 
 def error_line(error: BaseException) -> str:
-    """Describe an error in one line."""
+    """Describe an error in one line, without secrets that the server repeats."""
+    return redacted(_describe(error))[:_MAX_DESCRIPTION]
+
+
+def _describe(error: BaseException) -> str:
     if isinstance(error, openai.APIStatusError):
         body = error.body if isinstance(error.body, dict) else {}
         # OpenAI uses "message", FastAPI "detail"
         text = body.get("message") or body.get("detail") or error.message
-        return f"{error.status_code} {' '.join(str(text).split())[:300]}"
+        return f"{error.status_code} {' '.join(str(text).split())}"
     if isinstance(error, openai.APITimeoutError | TimeoutError):
         return "no reply within the timeout"
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__ or error
-        return " ".join(f"{type(cause).__name__} {cause}".split())[:300]
-    return " ".join((str(error) or type(error).__name__).split())[:300]
+        return " ".join(f"{type(cause).__name__} {cause}".split())
+    return " ".join((str(error) or type(error).__name__).split())
 
 
 def _is_out_of_credit(error: openai.APIStatusError | ErrorReply) -> bool:

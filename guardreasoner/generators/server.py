@@ -9,6 +9,7 @@ from collections import abc
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -29,6 +30,7 @@ from guardreasoner.generators.server_reply import Output, ServerReply, read_repl
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.prompt_tokenizer import first_difference
 from guardreasoner.workflow.manifest import fingerprint
+from guardreasoner.workflow.redaction import remember_secrets, without_keys
 
 Reply = Completion | Failure
 """What became of one requested output."""
@@ -109,6 +111,7 @@ class ServerGenerator(Generator):
         if not 0 <= pause < float("inf"):
             raise InputError(f"generator: pause must be 0 or above, got {pause}")
         self._backbone = backbone
+        remember_secrets({"base_url": base_url, "key_variable": key_variable, "extra_body": extra_body})
         self.base_url = base_url
         self.model = model
         self.concurrency = concurrency
@@ -355,7 +358,7 @@ class _Connection:
                         received = await self._send_once(request, len(completions))
                         if not received:
                             raise UnusableReply("the reply holds no output")
-                        completions += received
+                        completions += [replace(one, text=without_keys(one.text)) for one in received]
         except Exception as error:
             if fatal := fatal_error(error, generator):
                 raise fatal from None

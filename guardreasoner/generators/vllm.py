@@ -12,7 +12,7 @@ from guardreasoner.generators.parallel import chunks
 from guardreasoner.generators.token_sampler import TokenSampler
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.loading import loading, read_json
-from guardreasoner.model.lora import require_same_adapter
+from guardreasoner.model.lora import require_plain_lora, require_same_adapter
 
 _RESERVED = ("model", "tokenizer", "quantization", "trust_remote_code", "enable_lora")
 """Arguments of ``vllm.LLM`` that the backbone determines."""
@@ -142,6 +142,7 @@ class VLLMGenerator(Generator):
         if config := read_json(Path(path) / "adapter_config.json"):
             from vllm.lora.request import LoRARequest
 
+            require_plain_lora(path, config)
             require_same_adapter(path, config, backbone.lora)
             base = config["base_model_name_or_path"]
             rank = next((rank for rank in _RANKS if rank >= config["r"]), config["r"])

@@ -25,7 +25,15 @@ from guardreasoner.model.loading import (
     require_intact,
 )
 from guardreasoner.model.log_probs import adopt_output_layer
-from guardreasoner.model.lora import LoRA, add_adapter, attach_adapter, base_fingerprint, prepared, write_base
+from guardreasoner.model.lora import (
+    LoRA,
+    add_adapter,
+    attach_adapter,
+    base_fingerprint,
+    prepared,
+    require_plain_lora,
+    write_base,
+)
 from guardreasoner.model.packed_attention import (
     Context,
     KeyValues,
@@ -126,6 +134,8 @@ class Backbone(nn.Module):
             return
         self._require_path()
         adapter = read_json(Path(self.path) / "adapter_config.json")
+        if adapter is not None:
+            require_plain_lora(self.path, adapter)
         network = load_network(
             base_of(self.path, adapter) if adapter else self.path, getattr(torch, self.dtype), self.quantization
         )

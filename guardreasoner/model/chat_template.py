@@ -5,6 +5,7 @@ from datetime import date, datetime
 from typing import Any
 
 from guardreasoner.errors import InputError
+from guardreasoner.workflow.limited import run_limited
 
 DEFAULT_DATE = "2024-07-26"
 """Date in the prompts of a template that writes one; the templates of Llama 3 fall back to it too."""
@@ -85,7 +86,8 @@ class ChatTemplate:
         counts = []
         for self._parts in (False, True):
             try:
-                rendered = self._render(_SLOT)
+                # The template comes with the model and is not trusted: it must show first that it keeps to the limits.
+                rendered = self._call(lambda: run_limited(lambda: self._apply(_SLOT)))
             except InputError as raised:
                 error = error or raised
                 continue
@@ -101,10 +103,11 @@ class ChatTemplate:
         )
 
     def _render(self, text: str) -> str:
-        return self._call(
-            lambda: self._tokenizer.apply_chat_template(
-                self._messages(text), tokenize=False, add_generation_prompt=True, **self._arguments
-            )
+        return self._call(lambda: self._apply(text))
+
+    def _apply(self, text: str) -> Any:
+        return self._tokenizer.apply_chat_template(
+            self._messages(text), tokenize=False, add_generation_prompt=True, **self._arguments
         )
 
     def _messages(self, text: str) -> list[dict[str, Any]]:

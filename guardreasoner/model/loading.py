@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from guardreasoner.errors import InputError
@@ -14,6 +15,12 @@ FORMAT_FILE = "guard.json"
 """File beside the weights that holds the prompt format and the fingerprint of an adapter's base model."""
 
 _NOT_LOADED = (".md", ".pt")  # README.md, and optimizer.pt, which is checked by its reader
+_LOADING_ERRORS = (
+    *(OSError, ValueError, LookupError, TypeError, RuntimeError),
+    *(AttributeError, ImportError, UnpicklingError),
+)
+"""What transformers and peft raise for files that are damaged, missing, or of another kind than they say."""
+
 _SAMPLE = 1 << 20  # bytes
 
 
@@ -124,7 +131,7 @@ def loading(path: str, load: Callable[[], Any]) -> Any:
     quiet_hub()  # it logs every attempt to reach the hub
     try:
         return load()
-    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
+    except (*_LOADING_ERRORS, SafetensorError) as error:
         lines = (str(error).strip() or "damaged").splitlines()
         first = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
         raise InputError(f"{path}: cannot be loaded: {type(error).__name__}: {first}") from error
@@ -145,7 +152,10 @@ def load_network(path: str, dtype: Any, quantization: str | None = None) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
     require_intact(path)
-    _require_no_experts(path, loading(path, lambda: AutoConfig.from_pretrained(path, trust_remote_code=False)))
+    _require_safetensors(path)
+    config = loading(path, lambda: AutoConfig.from_pretrained(path, trust_remote_code=False))
+    _require_no_experts(path, config)
+    _require_no_hub_code(path, config)
     quantization_config = None
     if quantization:
         quantization_config = BitsAndBytesConfig(
@@ -190,6 +200,26 @@ def load_network(path: str, dtype: Any, quantization: str | None = None) -> Any:
     require_finite(path, network.named_parameters())
     _require_plain_logits(path, network)
     return network
+
+
+def _require_safetensors(path: str) -> None:
+    """Require that the index of a model folder names safetensors inside it: transformers would unpickle other files."""
+    index = Path(path, "model.safetensors.index.json")
+    content = read_json(index)
+    shards = content.get("weight_map") if isinstance(content, dict) else None
+    if content is not None and not isinstance(shards, dict):
+        raise InputError(f"{index}: weight_map: expected a mapping of weights to files")
+    for shard in (shards or {}).values():
+        if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
+            raise InputError(f"{index}: expected names of safetensors files in this folder, found {shard!r}")
+
+
+def _require_no_hub_code(path: str, config: Any) -> None:
+    """Refuse an attention that is a repository: transformers would download its code and run it."""
+    for part in (config, config.get_text_config()):
+        attention = getattr(part, "_attn_implementation", None)
+        if attention is not None and "/" in str(attention):
+            raise InputError(f"{path}: config.json: attention {attention!r}: code from a hub is never run")
 
 
 def _require_no_experts(path: str, config: Any) -> None:

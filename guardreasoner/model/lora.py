@@ -106,6 +106,30 @@ def attach_adapter(network: Any, path: str, config: dict[str, Any], lora: LoRA |
     return adapted
 
 
+def require_plain_lora(path: str, config: Any) -> None:
+    """Require that an adapter is LoRA in safetensors, without settings that import code or copy layers.
+
+    Args:
+        path: folder of the adapter.
+        config: content of its ``adapter_config.json``, which may come from another tool.
+
+    Raises:
+        InputError: it is not.
+    """
+    where = f"{path}: adapter_config.json"
+    kind = config.get("peft_type") if isinstance(config, dict) else None
+    if kind != "LORA":
+        raise InputError(f"{where}: peft_type: expected LORA, got {kind!r}")
+    if not isinstance(config.get("base_model_name_or_path"), str):
+        raise InputError(f"{where}: base_model_name_or_path: expected the path or hub id of the base model")
+    # With megatron_config, peft imports the module that megatron_core names.
+    for name in ("megatron_config", "layer_replication"):
+        if config.get(name):
+            raise InputError(f"{where}: {name}: not supported")
+    if not Path(path, "adapter_model.safetensors").is_file():
+        raise InputError(f"{path}: no adapter_model.safetensors; pickled weights (adapter_model.bin) are never loaded")
+
+
 def require_same_adapter(path: str, config: dict[str, Any], lora: LoRA | None) -> None:
     """Require that an adapter matches the options of the run and that its base model is unchanged.
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from guardreasoner.mining.explain import ExplainedGroup, ExplainedOutput, Explanation
 from guardreasoner.mining.pairing import Pairing
 from guardreasoner.records import Rollout
+from guardreasoner.workflow.visible_text import visible_line
 
 _HEAD, _TAIL = 70, 40
 """Characters kept from the beginning and the end of a long text; the end of an output holds its verdict."""
@@ -24,9 +25,7 @@ def explanation_lines(explanation: Explanation, verbose: bool = False, notes: Se
         notes: Further remarks on the record, one line each.
     """
     record, pairing = explanation.record, explanation.pairing
-    yield f"record   {terminal_safe(record.id)}" + (
-        f" of source {terminal_safe(record.source)}" if record.source else ""
-    )
+    yield f"record   {visible_line(record.id)}" + (f" of source {visible_line(record.source)}" if record.source else "")
     yield from _text("prompt   ", record.prompt, verbose)
     if record.response is not None:
         yield from _text("response ", record.response, verbose)
@@ -43,27 +42,22 @@ def explanation_lines(explanation: Explanation, verbose: bool = False, notes: Se
         yield from _weight(group, pairing)
     yield from _pairs(explanation)
     for note in notes:
-        yield f"note     {terminal_safe(note)}"
-
-
-def terminal_safe(text: str) -> str:
-    """Return a text on one line, with control characters replaced."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(text.split()))
+        yield f"note     {visible_line(note)}"
 
 
 def _text(head: str, text: str, verbose: bool) -> Iterator[str]:
     if verbose:
-        lines = [terminal_safe(line) for line in text.splitlines()] or [""]
+        lines = [visible_line(line) for line in text.splitlines()] or [""]
         yield from (f"{head if not number else ' ' * len(head)}{line}" for number, line in enumerate(lines))
         return
-    line = terminal_safe(text)
+    line = visible_line(" ".join(text.split()))
     short = line if len(line) <= _HEAD + _TAIL else f"{line[:_HEAD]} … {line[-_TAIL:]}"
     yield f"{head}{short}"
 
 
 def _rollout_name(rollout: Rollout) -> str:
     return (
-        f"{terminal_safe(rollout.model)}, fingerprint {terminal_safe(rollout.fingerprint)[:16]}, seed {rollout.seed}, "
+        f"{visible_line(rollout.model)}, fingerprint {visible_line(rollout.fingerprint)[:16]}, seed {rollout.seed}, "
         f"output {rollout.index}"
     )
 
@@ -91,7 +85,7 @@ def _rule(pairing: Pairing) -> str:
 
 
 def _votes(group: ExplainedGroup) -> str:
-    voters = terminal_safe(group.model) if group.model else "all models"
+    voters = visible_line(group.model) if group.model else "all models"
     parts = []
     for question, votes in group.votes_by_question.items():
         dropped = votes.count(None)
@@ -112,7 +106,7 @@ def _weight(group: ExplainedGroup, pairing: Pairing) -> Iterator[str]:
         return
     votes = group.votes_by_question[group.task]
     scope, excess = group.scope, group.excess_errors
-    model, source = (terminal_safe(name) for name in group.scope_key)
+    model, source = (visible_line(name) for name in group.scope_key)
     where = f"of {model} in {source or 'records without a source'}" if model else "of all models and sources"
     yield f"weight   excess errors: {votes.count(False)} wrong - {votes.count(True)} right = {excess}"
     low, high = scope.min_excess, scope.max_excess
@@ -144,7 +138,7 @@ def _pairs(explanation: Explanation) -> Iterator[str]:
     count = len(explanation.pairs)
     yield f"pairs    {count}; chosen from right outputs: {chosen}; rejected from wrong ones: {rejected}"
     for pair in explanation.pairs:
-        yield f"  {terminal_safe(pair.id)}, weight {pair.weight:.6g}"
+        yield f"  {visible_line(pair.id)}, weight {pair.weight:.6g}"
         yield f"    chosen   {_rollout_name(pair.chosen)}"
         yield f"    rejected {_rollout_name(pair.rejected)}"
     votes = group.votes_by_question[group.task]
@@ -153,7 +147,7 @@ def _pairs(explanation: Explanation) -> Iterator[str]:
     if right * wrong > len(explanation.pairs):
         yield f"         {right * wrong} combinations; cap {pairing.cap}: kept at random, seed {pairing.seed}"
     for other in hard[1:]:
-        yield f"         also hard for {terminal_safe(other.model)}; only the first model's pairs (by name) are kept"
+        yield f"         also hard for {visible_line(other.model)}; only the first model's pairs (by name) are kept"
 
 
 def _reason_for_no_pair(explanation: Explanation) -> str:

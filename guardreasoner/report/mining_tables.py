@@ -1,12 +1,12 @@
 """Mining results as tables and summary lines."""
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from guardreasoner.mining.counts import MiningCounts
 from guardreasoner.mining.findings import Findings, ModelAgreement
-from guardreasoner.report.explanation_text import terminal_safe
 from guardreasoner.report.table import Cell, Table
+from guardreasoner.workflow.terminal import stdout_console
+from guardreasoner.workflow.visible_text import visible_line
 
 _COLUMNS = {
     "all right": "all_right",
@@ -127,7 +127,7 @@ def _count_rows(counts: Mapping[str, MiningCounts]) -> tuple[tuple[str, ...], li
 
 def _agreement(row: ModelAgreement) -> str:
     kappa = "" if row.kappa is None else f", kappa {row.kappa:.2f}"
-    return f"{100 * row.share:.1f} % ({terminal_safe(row.first)} and {terminal_safe(row.second)}{kappa})"
+    return f"{100 * row.share:.1f} % ({visible_line(row.first)} and {visible_line(row.second)}{kappa})"
 
 
 def _text(value: object) -> str:
@@ -136,11 +136,10 @@ def _text(value: object) -> str:
 
 def _show(columns: Sequence[str], rows: Iterable[Sequence[object]], total: Sequence[object] = ()) -> None:
     """Print a table; number columns are right-aligned."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    cells = [[terminal_safe(_text(cell)) for cell in row] for row in rows]
+    cells = [[visible_line(_text(cell)) for cell in row] for row in rows]
     footer = [_text(cell) for cell in total]
     table = Table(box=None, pad_edge=False, header_style="bold", show_footer=bool(footer))
     for index, name in enumerate(columns):
@@ -148,4 +147,4 @@ def _show(columns: Sequence[str], rows: Iterable[Sequence[object]], total: Seque
         table.add_column(name, footer=footer[index] if footer else "", justify=side)  # type: ignore[arg-type]
     for row in cells:
         table.add_row(*map(escape, row))
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120).print(table)
+    stdout_console(120).print(table)

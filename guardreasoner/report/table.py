@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from guardreasoner.evaluation.intervals import Estimate
+from guardreasoner.workflow.visible_text import visible_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,7 +81,7 @@ class Table:
         """Return a ``tabular`` that uses the package booktabs, with intervals beside their values."""
         heads = [" ".join(heading.split()) for heading in self.headings]
         lines = [
-            *([f"% {' '.join(self.title.split())}"] if self.title else []),
+            *([_latex_comment(self.title)] if self.title else []),
             rf"\begin{{tabular}}{{{'l' * self.text_columns}{'r' * (len(heads) - self.text_columns)}}}",
             r"\toprule",
             _latex_row([_latex_escape(head) for head in heads]),
@@ -110,7 +111,7 @@ def estimate_cell(estimate: Estimate | None, signed: bool = False) -> Cell:
 
 def latex_document(tables: Sequence[Table], notes: Sequence[str]) -> str:
     """Return the tables one after another, preceded by the notes as comments."""
-    head = ["% \\usepackage{booktabs}", *(f"% {note}" for note in notes)]
+    head = ["% \\usepackage{booktabs}", *map(_latex_comment, notes)]
     return "\n".join([*head, "", *(table.latex() for table in tables)])
 
 
@@ -125,5 +126,14 @@ def _latex_cell(cell: Cell, numeric: bool) -> str:
     return "".join([*parts[:1], *(rf" {{\scriptsize ({interval})}}" for interval in parts[1:])])
 
 
+def _latex_comment(text: str) -> str:
+    return f"% {_named(' '.join(text.split()))}"
+
+
 def _latex_escape(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
+    return "".join(_LATEX.get(character, character) for character in _named(text))
+
+
+def _named(text: str) -> str:
+    """Return a text with the code points of control and direction characters in their place: "<U+001B>"."""
+    return "".join(letter if visible_line(letter) == letter else f"<U+{ord(letter):04X}>" for letter in text)

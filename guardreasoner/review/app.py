@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from guardreasoner.review.items import ReviewItem
-from guardreasoner.review.pages import PageState, query_string, review_page, visible_text
+from guardreasoner.review.pages import PageState, query_string, review_page
 from guardreasoner.review.ratings import RUBRIC
 from guardreasoner.review.session import FLAGS, ItemFilter, Session
+from guardreasoner.workflow.visible_text import visible_text
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

@@ -11,6 +11,7 @@ from guardreasoner import __version__
 from guardreasoner.review.items import ReviewItem
 from guardreasoner.review.ratings import RUBRIC, TIE, Rating
 from guardreasoner.review.session import FLAGS, MAX_NOTE_LENGTH, ItemFilter, Session
+from guardreasoner.workflow.visible_text import visible_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -97,29 +98,6 @@ def query_string(item_filter: ItemFilter, item: ReviewItem | None) -> str:
     parts = {"benchmark": visible_text(item_filter.benchmark)} if item_filter.benchmark else {}
     parts |= {flag: "1" for flag in FLAGS if getattr(item_filter, flag)}
     return urlencode(parts | ({"at": str(item.number)} if item else {}))
-
-
-def visible_text(text: str) -> str:
-    """Return a text with control characters replaced by pictures (ESC by ␛), and lone surrogates by "�"."""
-    return text.translate(_VISIBLE)
-
-
-class _VisibleCharacters(dict[int, int]):
-    """Translation table that computes the replacement of a character when it first occurs."""
-
-    def __missing__(self, code: int) -> int:
-        replacement = code
-        if code < 0x20 and chr(code) not in "\n\t\r":
-            replacement = 0x2400 + code
-        elif code == 0x7F:
-            replacement = 0x2421
-        elif 0x80 <= code < 0xA0 or 0xD800 <= code < 0xE000:
-            replacement = 0xFFFD
-        self[code] = replacement
-        return replacement
-
-
-_VISIBLE = _VisibleCharacters()
 
 
 def _identical_answers(item: ReviewItem) -> list[str]:

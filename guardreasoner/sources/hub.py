@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, TypeVar, get_args
 
 from guardreasoner.errors import InputError
@@ -217,7 +218,7 @@ def _load(path: str, arguments: Mapping[str, Any], where: str, hint: str) -> Any
             return datasets.load_dataset(path, **arguments)
     except StopIteration:  # raised for an empty file
         raise InputError(f"{where}: the split has no rows") from None
-    except (OSError, ValueError, TypeError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, UnpicklingError, datasets.exceptions.DatasetsError) as error:
         if "corresponds to no data" in str(error):
             raise InputError(f"{where}: the split has no rows") from None
         raise InputError(f"{where}: {_reason(error)}", hint) from None

@@ -41,7 +41,7 @@ def _names(paths: Iterable[Path]) -> dict[Path, str]:
     names: dict[Path, str] = {}
     for path in paths:
         number, name = 1, path.name
-        while name in names.values():
+        while name.casefold() in {other.casefold() for other in names.values()}:
             number, name = number + 1, f"{number + 1}-{path.name}"
         names[path] = name
     return names

@@ -1,19 +1,29 @@
 """The prompt that a teacher gets for a labelled record, and the checks of the traces that it writes."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
+from contextlib import suppress
+from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
-from jinja2.sandbox import SandboxedEnvironment
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import answer_block, conversation, instruction, parse
 from guardreasoner.records import Record
 from guardreasoner.synthesis.trace import refusal
 from guardreasoner.tasks import NO_VERDICT, Task
+from guardreasoner.workflow.limited import LimitError, run_limited
 
 STEP_PATTERN = r"^[^\w\n]*Reasoning Step (\d+)\b"
 """Heading of a reasoning step in the released traces and in the embedded records; the group is its number."""
+
+_MAX_TEMPLATE_VALUE = 10_000_000
+"""Maximum length of a prompt, and of a text or number that an operator of its template makes."""
+
+_TEMPLATE_ERRORS = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What rendering a wrong template raises."""
 
 PromptRenderer = Callable[[Record], str]
 
@@ -63,37 +73,89 @@ def compile_template(template: str, tasks: Sequence[Task]) -> PromptRenderer:
         tasks: tasks of the guard.
 
     Raises:
-        InputError: raised if the template has a syntax error, and by the returned function if rendering fails.
+        InputError: raised if the template has a syntax error or takes too much time or memory, and by the returned
+            function if rendering fails.
     """
-    environment = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = _Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    instruction_text = instruction(tasks)
+
+    def variables(record: Record) -> dict[str, Any]:
+        gold = record.gold()
+        return {
+            "instruction": instruction_text,
+            "tasks": tasks,
+            "record": record,
+            "prompt": record.prompt,
+            "response": record.response,
+            "conversation": conversation(record),
+            "labels": gold,
+            "known": [task for task in tasks if task.name in gold],
+            "unknown": [task for task in tasks if task.name not in gold],
+            "answers": answer_block(gold, tasks),
+        }
+
+    def try_out() -> None:
+        with suppress(*_TEMPLATE_ERRORS):
+            environment.from_string(template).render(variables(Record("sample", "a prompt", "a response")))
+
     try:
+        run_limited(try_out)  # before compiling it here, since Jinja computes constants when it compiles
         compiled = environment.from_string(template)
     except TemplateSyntaxError as error:
         raise InputError(f"model.template: line {error.lineno}: {error.message}") from None
-    instruction_text = instruction(tasks)
+    except (LimitError, *_TEMPLATE_ERRORS) as error:
+        raise InputError(f"model.template: {' '.join(str(error).split())}") from None
 
     def render(record: Record) -> str:
-        gold = record.gold()
         try:
-            return compiled.render(
-                instruction=instruction_text,
-                tasks=tasks,
-                record=record,
-                prompt=record.prompt,
-                response=record.response,
-                conversation=conversation(record),
-                labels=gold,
-                known=[task for task in tasks if task.name in gold],
-                unknown=[task for task in tasks if task.name not in gold],
-                answers=answer_block(gold, tasks),
-            )
-        except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            return _joined(compiled.generate(variables(record)))
+        except _TEMPLATE_ERRORS as error:
             raise InputError(
                 f"model.template: record {record.id}: {' '.join(str(error).split())}",
                 f"the template may use {', '.join(_TEMPLATE_NAMES)}",
             ) from None
 
     return render
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, in which an operator cannot make a text or number of unlimited size."""
+
+    intercepted_binops = frozenset(("*", "**", "%", "+"))
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        if _size_after(operator, left, right) > _MAX_TEMPLATE_VALUE:
+            raise SecurityError(f"the result of {operator} is longer than {_MAX_TEMPLATE_VALUE:,} characters or digits")
+        return super().call_binop(context, operator, left, right)
+
+
+def _size_after(operator: str, left: Any, right: Any) -> int:
+    """Return an upper bound of the characters, elements or bits of a result."""
+    if operator == "%" and isinstance(left, str):
+        return max((int(number) for number in re.findall(r"\d+", left)), default=0)
+    if operator == "**" and isinstance(left, int) and isinstance(right, int):
+        return left.bit_length() * abs(right)
+    if operator == "*" and isinstance(left, int) != isinstance(right, int):
+        times, repeated = (left, right) if isinstance(left, int) else (right, left)
+        return times * len(repeated) if isinstance(repeated, Sized) and isinstance(times, int) else 0
+    if operator in ("*", "+"):
+        return sum(value.bit_length() if isinstance(value, int) else _length(value) for value in (left, right))
+    return 0
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, Sized) else 0
+
+
+def _joined(pieces: Iterable[str]) -> str:
+    """Return the joined pieces of a prompt; raise ``SecurityError`` as soon as they are too long."""
+    kept, length = [], 0
+    for piece in pieces:
+        kept.append(piece)
+        length += len(piece)
+        if length > _MAX_TEMPLATE_VALUE:
+            raise SecurityError(f"the prompt is longer than {_MAX_TEMPLATE_VALUE:,} characters")
+    return "".join(kept)
 
 
 def faults(

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import pickle
 import secrets
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from guardreasoner.errors import InputError
+from guardreasoner.training.saved_state import load_state
 from guardreasoner.workflow.sealed_file import beside, is_damaged, seal
 
 
@@ -18,7 +18,7 @@ class SealedCheckpointIO(TorchCheckpointIO):
     """Write checkpoints beside their target, sync and rename them, and store their SHA-256 in ``NAME.ckpt.json``.
 
     Lightning's own writer goes through the system's temporary folder, which may be on another file system, where a
-    rename is not atomic. Only local files are read, and only tensors and plain values are unpickled.
+    rename is not atomic. Checkpoints are read with :func:`load_state`, whatever a caller asks for.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -57,15 +57,9 @@ class SealedCheckpointIO(TorchCheckpointIO):
             InputError: the file is missing, damaged, or not a checkpoint.
         """
         path = Path(path)
-        if not path.is_file():
-            raise InputError(f"ckpt_path: {path}: no such file")
-        if is_damaged(path):
+        if path.is_file() and is_damaged(path):
             raise InputError(f"ckpt_path: {path}: damaged: its SHA-256 is not the one in {beside(path).name}")
-        try:
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(f"ckpt_path: {path}: not a checkpoint of tensors and plain values ({reason})") from None
+        checkpoint = load_state(path, "ckpt_path", map_location)
         if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
             raise InputError(f"ckpt_path: {path}: not a training checkpoint: it has no state_dict")
         return checkpoint

@@ -1,7 +1,6 @@
 """Stage 1, R-SFT: learn to write the reasoning and then the verdicts (arXiv 2501.18492, section 3.2)."""
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from guardreasoner.training.checkpoint import (
     save_training_state,
     skipped_steps_of,
 )
+from guardreasoner.training.saved_state import load_state
 from guardreasoner.training.step import configure_optimizer, take_step
 from guardreasoner.workflow.integrity import require_unchanged
 
@@ -130,11 +130,7 @@ def read_optimizer_state(path: str) -> dict[str, Any]:
         InputError: it is damaged, edited, or not the state of an optimizer.
     """
     require_unchanged(path)
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, ValueError, RuntimeError, LookupError, EOFError, UnpicklingError) as error:
-        first = (str(error).strip() or "damaged").splitlines()[0]
-        raise InputError(f"model.optimizer_state: {path}: cannot be read: {type(error).__name__}: {first}") from None
+    saved = load_state(path, "model.optimizer_state")
     if not isinstance(saved, dict) or "state" not in saved:
         raise InputError(f"model.optimizer_state: {path}: not the state of an optimizer")
     return saved

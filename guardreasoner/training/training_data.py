@@ -350,6 +350,6 @@ class TrainingDataModule(LightningDataModule, ABC):
 def _locked(folder: Path) -> Iterator[None]:
     """Hold an exclusive lock on the tokenised data at ``folder``; it ends with the process if that is killed."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+    with folder.with_name(f".{folder.name}.lock").open("a") as lock:  # "w" would empty what a link points to
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

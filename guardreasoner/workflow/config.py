@@ -18,6 +18,7 @@ import yaml
 from guardreasoner.errors import InputError
 from guardreasoner.moved import current_argv, current_config, warn_once
 from guardreasoner.workflow.recipe import Recipe
+from guardreasoner.workflow.redaction import remember_secrets
 
 Config = dict[str, Any]
 
@@ -50,7 +51,8 @@ def resolve(argv: Sequence[str]) -> Command:
     """Merge the recipe's defaults with the files and flags of a command, from left to right, then resolve ``${…}``.
 
     Mappings are merged, other values replaced; ``key+`` appends to a list; a flag may leave out ``init_args``. Old
-    names are replaced by current ones, and public names of classes by full paths.
+    names are replaced by current ones, and public names of classes by full paths. Secrets in the config are remembered
+    for :func:`guardreasoner.workflow.redaction.redacted`.
 
     Args:
         argv: verb and flags.
@@ -66,7 +68,9 @@ def resolve(argv: Sequence[str]) -> Command:
         else:  # a flag without a value means true
             keys = name.split(".")
             _assign(config, keys, True if value is None else current_config(_flag_value(name, value), keys[-1]))
-    return Command(tuple(argv), _interpolate(config, " ".join(argv)))
+    resolved = _interpolate(config, " ".join(argv))
+    remember_secrets(resolved)
+    return Command(tuple(argv), resolved)
 
 
 def flags(argv: Sequence[str]) -> Iterator[tuple[str, Any]]:

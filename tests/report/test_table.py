@@ -42,3 +42,12 @@ def test_data_are_not_parsed_as_rich_markup() -> None:
     Table("[b]t[/b]", ("[i]h[/i]",), [[Cell("[/red]", "[x]")]]).show(console)
     shown = out.getvalue()
     assert [line.strip() for line in shown.splitlines() if line.strip()] == ["[b]t[/b]", "[i]h[/i]", "[/red]", "[x]"]
+
+
+def test_control_characters_are_named_in_latex() -> None:
+    hostile = "a\x1b[2J\u202eb\n\\input{x}"
+    table = Table(hostile, (hostile, "n"), [[Cell(hostile), Cell("1", hostile)]])
+    document = latex_document([table], [hostile])
+    assert not {"\x1b", "\u202e"} & set(document)
+    assert "a$<$U+001B$>$[2J$<$U+202E$>$b \\textbackslash{}input\\{x\\}" in document
+    assert [line for line in document.splitlines() if line.lstrip().startswith("\\input")] == []

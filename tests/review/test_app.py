@@ -225,9 +225,11 @@ def test_texts_are_escaped(tmp_path: Path, text: str) -> None:
         assert reader.tags.count("script") == 1
         assert not reader.handlers
         wanted = text.replace("\x1b", "␛").replace("\x00", "␀").replace("\x7f", "␡")
-        wanted = wanted.replace("\x9b", "�").replace("\ud800", "�")
+        wanted = wanted.replace("\x9b", "�").replace("\ud800", "�").replace("\u202e", "⟨U+202E⟩")
         assert reader.text.count(wanted.strip()) >= 2
-        assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]", reader.text)
+        assert not re.search(
+            r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", reader.text
+        )
     assert plain.count("<script") == 1
 
 

@@ -166,7 +166,7 @@ def test_hostile_and_long_texts_can_be_rated(
     press(page, "PageDown")
     tops = page.evaluate("[...document.querySelectorAll('.answers .text')].map((one) => one.scrollTop)")
     assert min(tops) > 50
-    assert page.text_content(".text >> nth=0") == text.replace("\x1b", "␛")
+    assert page.text_content(".text >> nth=0") == text.replace("\x1b", "␛").replace("\u202e", "⟨U+202E⟩")
     assert not is_wider_than_the_screen(page)
     assert page.locator("script").count() == 1
     assert FIRST not in page.content()

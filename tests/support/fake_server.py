@@ -86,6 +86,7 @@ class FakeServer:
         hold: maximum seconds of a "timeout"; it ends earlier if the client disconnects.
         key: the only API key that is accepted; None accepts every key.
         log_bodies: whether request bodies and times are logged; long runs do without.
+        echo: whether errors, answers and headers repeat the Authorization header of the request.
     """
 
     def __init__(
@@ -98,9 +99,11 @@ class FakeServer:
         hold: float = 30.0,
         key: str | None = None,
         log_bodies: bool = True,
+        echo: bool = False,
     ) -> None:
         self.script, self.say, self.latency, self.fill = script, say, latency, fill
         self.retry_after, self.hold, self.key, self.log_bodies = retry_after, hold, key, log_bodies
+        self.echo = echo
         self.seen = Seen()
         self._in_flight = 0
         self._filled = asyncio.Event()
@@ -179,13 +182,21 @@ class FakeServer:
         if fault is not None and fault[:3].isdigit():
             status, _, code = fault.partition(" ")
             extra = {"retry-after": self.retry_after} if status == "429" else {}
-            _reply(writer, int(status), {"error": {"message": f"scripted {status}", "code": code or None}}, extra)
+            message = f"scripted {status}"
+            if self.echo:
+                message += f": you sent {headers}"
+                extra["x-echo"] = headers["authorization"]
+            _reply(writer, int(status), {"error": {"message": message, "code": code or None}}, extra)
             return
         if fault == "garbage":
             _reply(writer, 200, "<html>proxy</html>")
             return
         count = body.get("n", 1)
         choices = [self._choice(chat, prompt, number) for number in range(count - (fault == "fewer"))]
+        if self.echo:
+            for choice in choices:
+                text = choice["message"] if chat else choice
+                text["content" if chat else "text"] = f"You sent {headers}.\n\n{self.say(prompt, 0)}"
         tokens = {"prompt_tokens": len(prompt) // 4, "completion_tokens": 50 * len(choices)}
         reply = {"id": "1", "object": "x", "created": 0, "model": body["model"], "choices": choices, "usage": tokens}
         if fault == "cut":

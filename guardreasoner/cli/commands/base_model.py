@@ -12,6 +12,7 @@ from guardreasoner.prompts import PromptFormat, render, target
 from guardreasoner.records import Record
 from guardreasoner.tasks import GUARD_TASKS, Task
 from guardreasoner.workflow.recipe import Recipe
+from guardreasoner.workflow.terminal import show_line
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -166,6 +167,6 @@ def make_base_model(
         tokenizer.save_pretrained(folder)
         Path(folder, FORMAT_FILE).write_text(json.dumps({"format": format.as_json()}, indent=1) + "\n")
     parameters = sum(p.numel() for p in network.parameters())
-    print(
+    show_line(
         f"{output}: {parameters / 1e6:.2f} M parameters, vocabulary {len(tokenizer):,}, from {len(records):,} records"
     )

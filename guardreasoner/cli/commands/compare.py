@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
@@ -15,6 +14,7 @@ from guardreasoner.records import write_jsonl
 from guardreasoner.report.comparison_tables import comparison_as_json, comparison_notes, comparison_tables
 from guardreasoner.report.table import latex_document
 from guardreasoner.sources.named_predictions import prediction_warnings
+from guardreasoner.workflow.terminal import show_line, stdout_console
 
 HELP = "compare runs on the same records: differences with intervals, McNemar tests, flips"
 
@@ -46,15 +46,14 @@ def run(args: argparse.Namespace) -> int:
     pairs = comparison.pairs()
     tables = comparison_tables(comparison, pairs, criteria)
     notes = comparison_notes(comparison, pairs, compared.seeds, args.resamples)
-    from rich.console import Console
 
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
+    console = stdout_console(120)
     for table in tables:
         table.show(console)
     for note in notes:
         console.print(note, style="dim", highlight=False, markup=False)
     for remark in prediction_warnings(compared.named):
-        print(f"note: {remark}")
+        show_line(f"note: {remark}")
     if args.flips:
         _write_flips(args.flips, comparison)
     if args.json:
@@ -78,4 +77,4 @@ def _write_flips(path: Path, comparison: Comparison) -> None:
         count = write_jsonl(path, rows)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None
-    print(f"written: {path} ({count} flips)")
+    show_line(f"written: {path} ({count} flips)")

@@ -3,13 +3,13 @@
 import argparse
 import json
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guardreasoner.cli.options import require_files, write
 from guardreasoner.errors import InputError
+from guardreasoner.workflow.terminal import show_line, stdout_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         from guardreasoner.report.doctor_page import doctor_page
 
         write(args.html, doctor_page(diagnosis, shlex.join(["doctor", *fit_flags]), messages))
-    print(diagnosis.verdict())
+    show_line(diagnosis.verdict())
     return 1 if diagnosis.faults else 0
 
 
@@ -133,10 +133,9 @@ def _format_source(module: Any) -> str:
 
 
 def _show(diagnosis: "Diagnosis") -> None:
-    from rich.console import Console
     from rich.markup import escape
 
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDTH)
+    console = stdout_console(_WIDTH)
     console.print(
         f"{diagnosis.train:,} training and {diagnosis.validation:,} validation examples; prompt format of "
         f"{escape(diagnosis.asked)}\n",

@@ -8,6 +8,7 @@ from typing import Any
 
 from guardreasoner.report.lineage_tree import show_trees
 from guardreasoner.workflow.lineage import Node, lineage, problems
+from guardreasoner.workflow.terminal import show_line, stdout_console
 
 HELP = "show what a model, rollouts, predictions or pairs were made from, and what has changed since"
 
@@ -48,15 +49,13 @@ def run(args: argparse.Namespace) -> int:
         }
         print(json.dumps(content, indent=1, ensure_ascii=False, default=str))
     else:
-        from rich.console import Console
-
         # A pipe has no width; whole paths are better than paths wrapped at 80 columns.
-        show_trees(Console(file=sys.stdout, width=None if sys.stdout.isatty() else 400), trees)
+        show_trees(stdout_console(400), trees)
         named = ", ".join(f"{path} ({state})" for path, state in changed.items())
         unchanged = f"{count - len(unseen)} of {count} unchanged"
-        print(f"{len(changed)} of {count} changed or missing: {named}" if changed else unchanged)
+        show_line(f"{len(changed)} of {count} changed or missing: {named}" if changed else unchanged)
         if unseen:
-            print(f"not looked at: {', '.join(unseen)}")
+            show_line(f"not looked at: {', '.join(unseen)}")
     if any(state == "missing" and not os.path.isabs(path) for path, state in changed.items()):
         print(
             f"hint: relative paths are resolved in {os.getcwd()}; run this where the commands were run",

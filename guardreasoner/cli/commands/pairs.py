@@ -28,6 +28,7 @@ from guardreasoner.report.mining_tables import show_counts, show_details, summar
 from guardreasoner.sources.rollouts import read_costs, read_rollout_folders, read_training_rollouts, rollout_tasks
 from guardreasoner.tasks import Task
 from guardreasoner.workflow.manifest import record_made
+from guardreasoner.workflow.terminal import show_line, terminal_text
 
 if TYPE_CHECKING:
     from guardreasoner.cli.commands._fit_inputs import FitInputs
@@ -81,12 +82,12 @@ def run(args: argparse.Namespace) -> int:
         explanation = explain(args.explain, mined, inputs.records, inputs.rollouts, inputs.tasks)
         notes = [] if inputs.fit is None else list(inputs.fit.notes(explanation.record, explanation.pairs))
         for line in explanation_lines(explanation, args.verbose, notes):
-            print(line)
+            show_line(line)
         return 0
     show_counts(mined.counts)
     statistics = findings(mined, read_costs(inputs.paths))
     if not mined.pairs:
-        print(f"error: no record is hard; {args.out} was not written", file=sys.stderr)
+        print(f"error: no record is hard; {terminal_text(str(args.out))} was not written", file=sys.stderr)
         print(f"hint: {mined.total().advice()}", file=sys.stderr)
     else:
         _write_pairs(args.out, mined)
@@ -210,8 +211,8 @@ def _print_summary(args: argparse.Namespace, mined: MiningResult, statistics: Fi
     weights = f"weights {least:.3g} to {most:.3g}" if least < most else f"all with weight {least:.3g}"
     several = f", {total.pairs} pairs" if total.pairs > total.hard else ""
     hard = f"{total.hard} hard records{several}, {weights}"
-    print(f"{total.outputs} outputs of {records} records: {hard}; written: {args.out}")
+    show_line(f"{total.outputs} outputs of {records} records: {hard}; written: {args.out}")
     for line in summary_lines(statistics):
-        print(line)
+        show_line(line)
     if not (args.details or args.html):
         print("for more: --details, --html FILE, --explain RECORD_ID")

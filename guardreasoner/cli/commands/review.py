@@ -4,7 +4,6 @@ import argparse
 import getpass
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from guardreasoner.review.ratings_file import RatingsFile
 from guardreasoner.review.server import ADDRESS, bind, serve
 from guardreasoner.review.session import Session
 from guardreasoner.sources.named_predictions import match_by_content, prediction_warnings, read_named_predictions
+from guardreasoner.workflow.terminal import show_line, stdout_console
 
 HELP = "rate the reasoning of runs by hand, blind, on a local page; --summary summarises ratings"
 
@@ -106,9 +106,8 @@ def _print_summary(args: argparse.Namespace) -> int:
         review_set = make_review_set(match_by_content(read_named_predictions(args.runs, "review")), "", args.intersect)
         texts = {item.record.id: {run: item.text_hashes()[run] for run in review_set.runs} for item in review_set.items}
     summary = summarise(read_ratings(args.summary), texts, seed=args.seed)
-    from rich.console import Console
 
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
+    console = stdout_console(120)
     for table in rating_tables(summary):
         table.show(console)
     for note in rating_notes(summary):
@@ -168,4 +167,4 @@ def _count(number: int, what: str) -> str:
 
 
 def _print_lines(lines: Sequence[str]) -> None:
-    print("\n".join(lines), flush=True)
+    show_line("\n".join(lines))

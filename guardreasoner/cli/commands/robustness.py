@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.evaluation.robustness import ALL, DROP_RESAMPLES, FamilyScore, robustness
 from guardreasoner.sources.predictions import read_predictions
 from guardreasoner.workflow.manifest import contaminated
+from guardreasoner.workflow.terminal import show_line, stdout_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{args.predictions}: {error}", error.hint) from None
     _show(scores if args.benchmarks else [score for score in scores if score.benchmark == ALL])
     if contaminated(args.predictions) or contaminated(args.predictions.parent):
-        print(f"note: made with --allow_contamination: {args.predictions}")
+        show_line(f"note: made with --allow_contamination: {args.predictions}")
     if args.json:
         content = {"model": read.model, "resamples": DROP_RESAMPLES, "families": [_as_json(score) for score in scores]}
         write(args.json, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -60,9 +60,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(scores: Sequence[FamilyScore]) -> None:
-    from rich.console import Console
 
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
+    console = stdout_console(120)
     for task, positive in dict.fromkeys((score.task, score.positive) for score in scores):
         _show_task(console, positive, [score for score in scores if score.task == task])
         console.print()

@@ -2,13 +2,13 @@
 
 import argparse
 import difflib
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from guardreasoner.errors import InputError
 from guardreasoner.workflow.config import load_yaml
 from guardreasoner.workflow.pipeline import LAUNCHER, PIPELINE, Pipeline
+from guardreasoner.workflow.terminal import show_line, stdout_console
 
 HELP = "run the stages of a pipeline in order, skipping those that are up to date (configs/pipeline.yaml)"
 
@@ -58,18 +58,17 @@ def run(args: argparse.Namespace, launcher: Sequence[str] = LAUNCHER) -> int:
         _show(pipeline, names, stale)
         return 0
     if not stale:
-        print(f"nothing to do: {len(names)} stages up to date")
+        show_line(f"nothing to do: {len(names)} stages up to date")
         return 0
     for name in names:
         if name not in stale:
-            print(f"up to date: {pipeline.stages[name].output}")
+            show_line(f"up to date: {pipeline.stages[name].output}")
     built = pipeline.build(names, forced)
     print(f"done: {len(built)} of {len(names)} stages run")
     return 0
 
 
 def _show(pipeline: Pipeline, names: Sequence[str], stale: Mapping[str, str]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("stage", "makes", "", "why", box=None, pad_edge=False)
@@ -77,4 +76,4 @@ def _show(pipeline: Pipeline, names: Sequence[str], stale: Mapping[str, str]) ->
         state = "would run" if name in stale else "up to date"
         table.add_row(name, str(pipeline.stages[name].output), state, stale.get(name, ""))
     # A pipe has no width; whole paths are better than paths wrapped at 80 columns.
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200).print(table)
+    stdout_console(200).print(table)

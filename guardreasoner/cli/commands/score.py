@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -24,6 +23,7 @@ from guardreasoner.sources.named_predictions import (
     prediction_warnings,
     read_named_predictions,
 )
+from guardreasoner.workflow.terminal import show_line, stdout_console
 
 HELP = "score prediction files: F1 per class, accuracy and hard-sample accuracy, with intervals"
 
@@ -79,9 +79,8 @@ def run(args: argparse.Namespace) -> int:
     notes = check_against_benchmarks(models, args.benchmarks) if args.benchmarks else []
     scores = {mode: [_score(model, mode, args) for model in models] for mode in modes}
     tables, meanings = score_tables(scores, tasks), score_notes(scores, args.resamples)
-    from rich.console import Console
 
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
+    console = stdout_console(120)
     for table in tables:
         table.show(console)
     for meaning in meanings:
@@ -93,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         console.print()
         show_reasoning(console, reasoning)
     for note in [*notes, *_record_differences(match_by_content(models)), *prediction_warnings(models)]:
-        print(f"note: {note}")
+        show_line(f"note: {note}")
     if args.json:
         content = scores_as_json(scores, args.resamples, args.seed)
         if reasoning:
