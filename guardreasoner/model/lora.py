@@ -7,6 +7,7 @@ from typing import Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.model.loading import FORMAT_FILE, files_fingerprint, read_json
+from guardreasoner.workflow.ranges import Count, ShareBelowOne
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,9 @@ class LoRA:
         target_modules: names of the layers to adapt, or "all-linear".
     """
 
-    r: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
+    r: Count = 16
+    alpha: Count = 32
+    dropout: ShareBelowOne = 0.05
     target_modules: str | list[str] = "all-linear"
 
 

@@ -23,6 +23,7 @@ from guardreasoner.sources.splits import require_shares, split_of
 from guardreasoner.sources.validation import validation_message
 from guardreasoner.tasks import GUARD_TASKS
 from guardreasoner.workflow.manifest import content_hash
+from guardreasoner.workflow.ranges import ShareBelowOne
 
 log = logging.getLogger("guardreasoner")
 
@@ -75,7 +76,7 @@ class Released:
         folder: str | Path,
         test: Sequence[str] = ("AegisSafetyTest",),
         train: Sequence[str] | None = None,
-        validation_share: float = 0.1,
+        validation_share: ShareBelowOne = 0.1,
     ) -> None:
         self.folder = Path(folder)
         self.test = tuple(test)

@@ -19,6 +19,7 @@ from guardreasoner.sources.splits import split_of
 from guardreasoner.training.loaders import log
 from guardreasoner.training.training_data import OnFault, TrainingDataModule, TrainingItem
 from guardreasoner.workflow.manifest import content_hash
+from guardreasoner.workflow.ranges import Count, ShareBelowOne
 
 _FINDINGS = "findings.json"
 
@@ -47,9 +48,9 @@ class PreferenceDataModule(TrainingDataModule):
         source: Source,
         rollouts: list[str],
         pairing: Pairing = Pairing(),  # noqa: B008 - frozen
-        validation_share: float = VALIDATION_SHARE,
-        batch_size: int = 256,
-        epochs: int = 2,
+        validation_share: ShareBelowOne = VALIDATION_SHARE,
+        batch_size: Count = 256,
+        epochs: Count = 2,
         **options: Any,
     ) -> None:
         super().__init__(source, batch_size=batch_size, epochs=epochs, **options)

@@ -20,6 +20,7 @@ from guardreasoner.training.checkpoint import (
     save_training_state,
 )
 from guardreasoner.training.step import configure_optimizer, take_step
+from guardreasoner.workflow.ranges import NotNegative, Share
 
 
 class RSFTModule(LightningModule):
@@ -40,14 +41,17 @@ class RSFTModule(LightningModule):
         InputError: the file of the optimizer state does not exist.
     """
 
+    LOGGED = frozenset({"train/loss", "train/sft_loss", "train/grad_norm", "val/loss"})
+    """Names of the values that a fit logs."""
+
     def __init__(
         self,
         backbone: Backbone,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(
             parameters, lr=5e-5, weight_decay=0.0, fused=True
         ),
-        warmup: float = 0.0,
-        max_grad_norm: float = 1.0,
+        warmup: Share = 0.0,
+        max_grad_norm: NotNegative = 1.0,
         optimizer_state: str | None = None,
     ) -> None:
         super().__init__()

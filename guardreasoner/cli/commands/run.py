@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from guardreasoner.errors import InputError
-from guardreasoner.workflow.config import load_yaml
+from guardreasoner.workflow.config_file import load_yaml
 from guardreasoner.workflow.pipeline import LAUNCHER, PIPELINE, Pipeline
 
 HELP = "run the stages of a pipeline in order, skipping those that are up to date (configs/pipeline.yaml)"
