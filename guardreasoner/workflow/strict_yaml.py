@@ -84,9 +84,10 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             # PyYAML would silently let the last of two equal keys win.
             if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
-                if key.value in seen:
-                    raise yaml.MarkedYAMLError(problem=f"key {key.value!r} occurs twice", problem_mark=key.start_mark)
-                seen.add(key.value)
+                same = {key.value, self.construct_object(key)}  # 1 and true are the same key of a dict
+                if not seen.isdisjoint(same):
+                    raise _at(key, f"key {key.value!r} occurs twice")
+                seen |= same
         return super().construct_mapping(node, deep)
 
     def construct_number(self, node: yaml.ScalarNode) -> int | float:

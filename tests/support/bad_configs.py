@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,24 @@ class BadConfig:
     named: str
     value: str = ""
     files: Mapping[str, str | bytes] = field(default_factory=dict)
+
+    def write_files(self, folder: Path) -> None:
+        """Write the files of the case into the working folder."""
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    def command(self, folder: Path) -> list[str]:
+        """Return the command for a working folder."""
+        return [word.replace("{folder}", str(folder)) for word in self.argv]
+
+    def fault(self, message: str) -> str | None:
+        """Return what is wrong with the printed error; None if it says what it should."""
+        lines = message.splitlines()
+        if [line.split(":")[0] for line in lines] not in (["error"], ["error", "hint"]):
+            return f"expected an error line and at most one hint, got {message!r}"
+        if self.named not in lines[0].replace("init_args.", ""):
+            return f"the line does not name {self.named}: {lines[0]}"
+        return None if self.value in message else f"{self.value!r} is missing: {message!r}"
 
 
 def cases() -> list[BadConfig]:
@@ -179,7 +198,7 @@ def _contradictions() -> Iterator[BadConfig]:
     yield BadConfig("greedy", (*MINE, "--model.generator.temperature", "0"), "model.generator.temperature", "model.k")
     yield BadConfig("greedy", (*MINE, "--recipe.temperature", "0"), "model.generator.temperature", "model.k")
     yield BadConfig("greedy", (*SERVER, "--model.generator.temperature", "0"), "model.generator.temperature")
-    yield BadConfig("greedy", (*RAY, "--model.generator.engine.temperature", "0"), "engine.init_args.temperature")
+    yield BadConfig("greedy", (*RAY, "--model.generator.engine.temperature", "0"), "engine.temperature")
     yield BadConfig("greedy", (*TEST, "--model.generator.temperature", "0"), "model.generator.temperature")
     for recipe, key, one, other in (
         ("rsft_batch_size", "data.batch_size", "4", "8"),
