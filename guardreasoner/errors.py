@@ -1,6 +1,7 @@
 """The exception for user errors, printed as one line and at most one hint line, without a traceback."""
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class InputError(Exception):
@@ -24,3 +25,16 @@ class InputError(Exception):
         """Return the text to print to stderr: the details, the message, then the hint."""
         hint = [f"hint: {self.hint}"] if self.hint else []
         return "\n".join([*self.details, f"error: {self}", *hint])
+
+
+def unique_keys(items: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the JSON object of these items, for ``json.loads(text, object_pairs_hook=unique_keys)``.
+
+    Raises:
+        ValueError: a key occurs twice; Python would silently keep the last value.
+    """
+    value = dict(items)
+    if len(value) < len(items):
+        keys = [key for key, _ in items]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
+    return value

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from guardreasoner.errors import InputError
+from guardreasoner.errors import InputError, unique_keys
 
 log = logging.getLogger("guardreasoner")
 
@@ -145,7 +145,7 @@ def read_jsonl(path: str | Path, torn: Callable[[int], None] | None = None) -> I
             if not line.strip():
                 continue
             try:
-                row = json.loads(line.decode())
+                row = json.loads(line.decode(), object_pairs_hook=unique_keys)
             except ValueError as error:
                 if torn is None or line.endswith(b"\n"):
                     raise InputError(f"{path}:{number}: {_fault(error)}") from None

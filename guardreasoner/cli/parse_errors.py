@@ -68,6 +68,8 @@ def config_error(message: str, parser: Any, argv: Sequence[str]) -> InputError:
     place = f"{locate(argv, key)}{key}: " if key else ""
     if path := _NOT_USABLE.search(what) or _NOT_CALLABLE.search(what):
         return InputError(f"{place}{_import_problem(path[1])}", _similar(path[1]))
+    if "NoneType" in what and (word := _given_word(message)):
+        return InputError(f"{place}{_import_problem(word)}", _similar(word))
     if "Problem with given class_path" in what:
         index = lines.index(what) if what in lines else -1
         what = f"{what}: {lines[index + 1]}" if 0 <= index < len(lines) - 1 else what
@@ -88,6 +90,14 @@ def _key(message: str) -> str:
         # The flag's own key, of which an inner parser knows the end.
         parts = [parts[0], nested[-1]] if parts else [nested[-1]]
     return ".".join(parts)
+
+
+def _given_word(message: str) -> str | None:
+    """Return the value of a key that no alternative of its type accepts, if it could be a dotted path."""
+    given = re.findall(
+        r"NestedArg\(key='[^']+', val='(\w+(?:\.\w+)*)'\)|^\s*Given value: (\w+(?:\.\w+)*)$", message, re.M
+    )
+    return (given[-1][0] or given[-1][1]) if given else None
 
 
 _TYPE_WORDS = {

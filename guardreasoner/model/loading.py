@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.errors import InputError
+from guardreasoner.errors import InputError, unique_keys
 from guardreasoner.workflow.manifest import fingerprint
 
 FORMAT_FILE = "guard.json"
@@ -33,7 +33,7 @@ def files_fingerprint(path: str) -> str:
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the content of a JSON file, None if there is no file; raise ``InputError`` if it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys) if path.is_file() else None
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON: {error}") from None
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from guardreasoner.errors import InputError
+from guardreasoner.errors import InputError, unique_keys
 
 _BOM = b"\xef\xbb\xbf"
 _BATCH = 1024
@@ -153,12 +153,6 @@ def parse_json(text: str) -> Any:
     Raises:
         ValueError: the text is not JSON, an object has a duplicate key, or a number is NaN or infinite.
     """
-
-    def unique_keys(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(items)
-        if len(value) < len(items):
-            raise ValueError(f"the key {_first_duplicate([key for key, _ in items])!r} occurs twice")
-        return value
 
     def refuse_constant(constant: str) -> Any:
         raise ValueError(f"found {constant}, which is not JSON; use null for a missing value")

@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,14 +16,17 @@ ONE_OF_EACH_KIND = list({case.kind: case for case in CASES}.values())
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Record each attempt to start a process, such as a stage that is built, and refuse it."""
+    """Record each attempt to build a stage in a process of its own, and refuse it; libraries may start theirs."""
     attempts: list[object] = []
 
-    def refuse(argv: object, *_: object, **__: object) -> None:
-        attempts.append(argv)
-        raise OSError("a test of wrong configs starts no process")
+    class Refusing(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, argv: Any, *more: Any, **options: Any) -> None:
+            if "guardreasoner" in argv:
+                attempts.append(argv)
+                raise OSError("a test of wrong configs builds no stage")
+            super().__init__(argv, *more, **options)
 
-    monkeypatch.setattr(subprocess, "Popen", refuse)
+    monkeypatch.setattr(subprocess, "Popen", Refusing)
     return attempts
 
 
