@@ -40,6 +40,6 @@ def test_a_wheel_works_from_an_empty_folder(tmp_path: Path) -> None:
     printed = command("fit", "--config", "hsdpo", "--config", "model/lora", "--print_config")
     assert printed.returncode == 0, printed.stderr
     assert "guardreasoner.training.hsdpo.HSDPOModule" in printed.stdout
-    built = command("base-model", "--config", "base", "--config", "model/lora")
+    built = command("base-model", "--config", "base")
     assert built.returncode == 0, built.stderr
     assert (empty / "checkpoints" / "base" / "config.json").is_file()

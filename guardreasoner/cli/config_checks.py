@@ -126,7 +126,8 @@ class _Checks:
     def tasks(self) -> None:
         for task in self.config.recipe.tasks or []:
             try:
-                Task(**vars(task)) if isinstance(task, Namespace) else task
+                if isinstance(task, Namespace):
+                    Task(**vars(task))
             except InputError as error:
                 raise InputError(f"{locate(self.argv, 'recipe.tasks')}recipe.tasks: {error}", error.hint) from None
 
@@ -207,8 +208,8 @@ class _Checks:
         if error := _trainer_error(given):
             defaults = inspect.signature(Trainer.__init__).parameters
             # The argument without which there is no error.
-            name = next((n for n in given if not _trainer_error({**given, n: defaults[n].default})), None)
-            key = "trainer" if name is None else f"trainer.{name}"
+            cause = next((n for n in given if not _trainer_error({**given, n: defaults[n].default})), None)
+            key = "trainer" if cause is None else f"trainer.{cause}"
             raise InputError(f"{locate(self.argv, key)}{key}: {_first_line(error)}") from error
 
     def monitors(self) -> None:
@@ -228,7 +229,7 @@ class _Checks:
         cls = _imported(config.class_path) if isinstance(config, Namespace) and "class_path" in config else None
         if cls is None:
             return
-        arguments = dict(config.get("init_args") or {})
+        arguments = vars(config.get("init_args") or Namespace())
         lr = arguments.get("lr")
         if isinstance(lr, int | float) and not lr > 0:
             raise self._error(f"{key}.init_args.lr", lr, "a number above 0")
@@ -248,12 +249,12 @@ def _numbers(value: Any, hint: Any, key: str) -> Iterator[tuple[str, int | float
         if "class_path" in items:
             hints = _hints(_imported(items["class_path"]))
             for part in ("init_args", "dict_kwargs"):
-                for name, inner in dict(
-                    vars(items[part]) if isinstance(items.get(part), Namespace) else items.get(part) or {}
-                ).items():
+                arguments = items.get(part) or {}
+                arguments = vars(arguments) if isinstance(arguments, Namespace) else arguments
+                for name, inner in arguments.items():
                     yield from _numbers(inner, hints.get(name), f"{key}.{part}.{name}")
         else:
-            hints = next((_hints(one) for one in _alternatives(hint) if is_dataclass(one)), {})
+            hints = next((_hints(one) for one in _alternatives(hint) if inspect.isclass(one) and is_dataclass(one)), {})
             for name, inner in items.items():
                 yield from _numbers(inner, hints.get(name), f"{key}.{name}")
     elif isinstance(value, list | tuple):
