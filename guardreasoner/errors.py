@@ -4,6 +4,7 @@ import errno
 import os
 import re
 from collections.abc import Sequence
+from typing import Any
 
 
 class InputError(Exception):
@@ -61,3 +62,16 @@ def machine_error(error: BaseException) -> OSError | None:
     if re.search("PytorchStreamWriter failed|iostream error", str(error)):
         return OSError(errno.EIO, "the file could not be written completely")
     return machine_error(error.__cause__) if error.__cause__ else None
+
+
+def unique_keys(items: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the JSON object of these items, for ``json.loads(text, object_pairs_hook=unique_keys)``.
+
+    Raises:
+        ValueError: a key occurs twice; Python would silently keep the last value.
+    """
+    value = dict(items)
+    if len(value) < len(items):
+        keys = [key for key, _ in items]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
+    return value

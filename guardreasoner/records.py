@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol, runtime_checkable
 
-from guardreasoner.errors import InputError, machine_error
+from guardreasoner.errors import InputError, machine_error, unique_keys
 
 log = logging.getLogger("guardreasoner")
 
@@ -199,14 +199,6 @@ def parse_json(text: str) -> Any:
     Raises:
         ValueError: the text is not JSON, an object has a duplicate key, or a number is NaN or infinite.
     """
-
-    def unique_keys(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(items)
-        if len(value) < len(items):
-            keys = [key for key, _ in items]
-            duplicate = next(key for index, key in enumerate(keys) if key in keys[:index])
-            raise ValueError(f"the key {duplicate!r} occurs twice")
-        return value
 
     def refuse_constant(constant: str) -> Any:
         raise ValueError(f"found {constant}, which is not JSON; use null for a missing value")

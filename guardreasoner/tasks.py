@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from guardreasoner.errors import InputError
+from guardreasoner.errors import InputError, unique_keys
 
 NO_VERDICT = "None"
 """The word a guard writes for a task that does not apply, such as a response task without a response."""
@@ -104,7 +104,9 @@ def read_tasks(*folders: Path) -> tuple[Task, ...]:
     for path in (folder / TASKS_FILE for folder in folders):
         if path.is_file():
             try:
-                return tuple(Task(**task) for task in json.loads(path.read_text(encoding="utf-8")))
+                return tuple(
+                    Task(**task) for task in json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
+                )
             except (ValueError, TypeError) as error:
                 raise InputError(f"{path}: not a list of tasks: {error}") from None
     return GUARD_TASKS

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Rollout, read_jsonl, read_records, read_rollouts, write_jsonl
+from guardreasoner.tasks import read_tasks
 
 RECORD = Record("a", "Hello?", None, {"request": "unharmful", "response": None}, None, "greetings")
 ROLLOUT = Rollout("a", "m", "f00d", 0, 1, "Answers:\nRequest: unharmful")
@@ -138,3 +139,15 @@ def test_invalid_utf8_is_reported(tmp_path: Path) -> None:
 def test_gold_labels_leave_out_none() -> None:
     assert RECORD.gold() == {"request": "unharmful"}
     assert ROLLOUT.record_id == RECORD.id
+
+
+def test_a_key_that_occurs_twice_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text('{"id": "a", "prompt": "x", "prompt": "y", "response": null, "labels": {}}\n')
+    with pytest.raises(InputError, match=r"records.jsonl:1: .*'prompt' occurs twice"):
+        read_records(path)
+    (tmp_path / "tasks.json").write_text(
+        '[{"name": "a", "name": "b", "key": "A", "question": "q", "labels": ["x", "y"]}]'
+    )
+    with pytest.raises(InputError, match=r"tasks.json: .*'name' occurs twice"):
+        read_tasks(tmp_path)

@@ -31,7 +31,7 @@ FILES = [path for path in files() if path.is_relative_to(PACKAGE)]
 HEAVY = {"torch", "transformers", "lightning", "peft", "bitsandbytes", "torchmetrics"}
 """Packages that take seconds to import."""
 MAY_LOAD_HEAVY = (
-    *("model", "generators", "training", "callbacks", "synthesis.teacher", "cli.lightning_cli"),
+    *("model", "generators", "training", "callbacks", "synthesis.teacher", "cli.lightning_cli", "cli.config_checks"),
     *("evaluation.benchmark_data", "evaluation.guard_module", "evaluation.verdict_metrics"),
 )
 VAGUE = {"utils", "common", "helpers", "base"}

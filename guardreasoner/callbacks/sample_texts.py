@@ -13,6 +13,7 @@ from guardreasoner.generators import Request
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.records import Record
 from guardreasoner.report.plot import shorten
+from guardreasoner.workflow.ranges import Count, CountOrZero
 
 _MAX_CHARACTERS = 8_000
 _WIDTH = 110
@@ -26,7 +27,7 @@ class SampleTexts(Callback):
         max_new_tokens: Longest output after a fit, in tokens.
     """
 
-    def __init__(self, count: int = 4, max_new_tokens: int = 256) -> None:
+    def __init__(self, count: CountOrZero = 4, max_new_tokens: Count = 256) -> None:
         self.count = count
         self.max_new_tokens = max_new_tokens
         self._shown = 0

@@ -12,6 +12,7 @@ from guardreasoner.evaluation.intervals import RESAMPLES
 from guardreasoner.evaluation.scoring import score
 from guardreasoner.records import Answer
 from guardreasoner.report.score_plots import score_plots
+from guardreasoner.workflow.ranges import CountOrZero, Seed
 
 log = logging.getLogger("guardreasoner")
 
@@ -30,7 +31,7 @@ class ScorePlots(Callback):
         InputError: ``resamples`` is below 0.
     """
 
-    def __init__(self, resamples: int = RESAMPLES, seed: int = 0) -> None:
+    def __init__(self, resamples: CountOrZero = RESAMPLES, seed: Seed = 0) -> None:
         if resamples < 0:
             raise InputError(f"ScorePlots: resamples must be at least 0, got {resamples}")
         self.resamples = resamples

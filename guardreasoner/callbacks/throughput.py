@@ -19,6 +19,9 @@ class Throughput(Callback):
     trainer's own count stays 0 because one of its epochs holds all passes.
     """
 
+    LOGGED = frozenset({"train/tokens_per_second", "train/memory_gb", "train/lr", "epoch"})
+    """Names of the logged values."""
+
     def __init__(self) -> None:
         self._started = 0.0
         self._tokens = 0

@@ -34,6 +34,7 @@ from guardreasoner.callbacks.fit_checkpoints import tensorboard_folder
 from guardreasoner.callbacks.tensorboard import LastingTensorBoardLogger, hide_writer_thread_errors
 from guardreasoner.cli import LIGHTNING
 from guardreasoner.cli.checkpoint_path import local_checkpoint
+from guardreasoner.cli.config_checks import TRUE_HALF, check_flags, check_values
 from guardreasoner.cli.parse_errors import accept_old_names, config_error, find_input_error
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.attacks import origin
@@ -43,7 +44,8 @@ from guardreasoner.records import HasRecords
 from guardreasoner.synthesis import EstimatesCost, WritesOutput
 from guardreasoner.training.checkpoint_file import SealedCheckpointIO
 from guardreasoner.training.training_data import TrainingDataModule
-from guardreasoner.workflow.config import resolve
+from guardreasoner.workflow.config import config_files, resolve, with_config_files
+from guardreasoner.workflow.config_file import load_yaml
 from guardreasoner.workflow.pipeline import is_later_process
 from guardreasoner.workflow.recipe import Recipe
 from guardreasoner.workflow.redaction import without_secrets
@@ -53,18 +55,17 @@ from guardreasoner.workflow.staleness import StageState
 from guardreasoner.workflow.terminal import terminal_text
 from guardreasoner.workflow.unfinished_fit import UnfinishedFit, continue_log, sizes_at
 
-_UNSUPPORTED = {
-    "accumulate_grad_batches": "data.batch_size (a step) and data.micro_batch_size (computed at once)",
-    "gradient_clip_val": "model.max_grad_norm",
-}
-"""Trainer settings that need automatic optimization, and the settings to use instead."""
-
 
 class ParserError(Exception):
     """An error message of the parser, of many lines."""
 
 
 log = logging.getLogger("guardreasoner")
+
+_UNNAMED = "lightning_logs"
+"""Name of a run in Lightning's loggers unless the config sets one."""
+
+_NEGATIVE_NUMBER = re.compile(r"-(\d|\.\d|\.inf|inf).*", re.I)
 
 
 class GuardParser(LightningArgumentParser):
@@ -136,12 +137,21 @@ class GuardCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the arguments; raise ``InputError`` with the innermost cause and, for an unknown key, a suggestion."""
+        """Parse the arguments and check their values.
+
+        Raises:
+            InputError: a key or value is wrong, with the innermost cause and, for an unknown key, a suggestion.
+        """
+        argv = [self.verb, *args]
+        for path in config_files(argv):
+            load_yaml(path)  # names the line of a duplicate key, which jsonargparse's own message would not
+        check_flags(argv)
         try:
-            super().parse_arguments(parser, args)
+            super().parse_arguments(parser, _with_attached_numbers(with_config_files(args)))
         except ParserError as error:
-            raise config_error(str(error), parser, [self.verb, *args]) from error
+            raise config_error(str(error), parser, argv) from error
         self.config.ckpt_path = local_checkpoint(self.config.ckpt_path)
+        check_values(self.config, argv)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add this project's keys and the arguments of the verb."""
@@ -195,16 +205,28 @@ class GuardCLI(LightningCLI):
         parser.add_class_arguments(Recipe, "recipe", instantiate=False)
 
     def before_instantiate_classes(self) -> None:
-        """Name the TensorBoard run after the output, let it survive its failure, and find out where a fit continues."""
-        logger = self.config.trainer.logger
-        for one in logger if isinstance(logger, list) else [logger]:
-            if isinstance(one, Namespace) and re.fullmatch(r"lightning\..*\.TensorBoardLogger", one.class_path):
-                one.class_path = f"{LastingTensorBoardLogger.__module__}.{LastingTensorBoardLogger.__qualname__}"
-        if self.config.output and "init_args" in (logger or {}) and logger.init_args.get("name") == "lightning_logs":
-            logger.init_args.name = f"{self.verb}/{Path(self.config.output).name}"
+        """Complete the loggers, load half-precision weights as such, and find out where a fit continues."""
+        config = self.config.trainer
+        if config.logger is True:
+            config.logger = Namespace(class_path="lightning.pytorch.loggers.TensorBoardLogger", init_args=Namespace())
+            config.logger.init_args.save_dir = self.config.recipe.logs
+            config.logger.init_args.name = _UNNAMED
+            config.logger.init_args.version = None
+        for logger in config.logger if isinstance(config.logger, list) else [config.logger]:
+            if not isinstance(logger, Namespace):
+                continue
+            if re.fullmatch(r"lightning\..*\.TensorBoardLogger", logger.class_path):
+                logger.class_path = f"{LastingTensorBoardLogger.__module__}.{LastingTensorBoardLogger.__qualname__}"
+            if self.config.output and logger.get("init_args.name") == _UNNAMED:
+                logger.init_args.name = f"{self.verb}/{Path(self.config.output).name}"
+        backbone = self.config.get("model.init_args.backbone")
+        if config.precision in TRUE_HALF and backbone is not None:
+            # Lightning would also convert the numbers of a batch, such as weights and reference log-probabilities.
+            (backbone.init_args if "init_args" in backbone else backbone).dtype = TRUE_HALF[config.precision]
+            config.precision = None
         if self.verb == "fit" and not self.parse_only:
             self.checkpoint_every = Interval.parse(self.config.checkpoint_every)
-            if self.config.output and not self.config.trainer.fast_dev_run:
+            if self.config.output and not config.fast_dev_run:
                 self._find_unfinished()
 
     def _find_unfinished(self) -> None:
@@ -236,9 +258,6 @@ class GuardCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the callbacks of the verb."""
         config = self.config_init.trainer
-        for name, instead in _UNSUPPORTED.items():
-            if config[name] not in (None, 1):
-                raise InputError(f"trainer.{name}: not supported, got {config[name]}", f"set {instead} instead")
         callbacks = list(config.callbacks or [])
         # Such a module writes each answer when it arrives, which a callback after each batch could not.
         model = self.model
@@ -390,6 +409,17 @@ def run_lightning(argv: list[str]) -> None:
             GuardCLI(argv[0], argv[1:], signals=signals).run()
         except MisconfigurationException as error:
             raise InputError(str(error).splitlines()[0]) from error
+
+
+def _with_attached_numbers(argv: list[str]) -> list[str]:
+    """Attach negative numbers to their flags, as in ``--lr=-1e-3``: argparse takes the word -1e-3 for an option."""
+    attached: list[str] = []
+    for word in argv:
+        if attached and attached[-1].startswith("--") and _NEGATIVE_NUMBER.fullmatch(word):
+            attached[-1] += f"={word}"
+        else:
+            attached.append(word)
+    return attached
 
 
 def _quiet() -> None:

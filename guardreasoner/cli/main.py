@@ -86,6 +86,9 @@ def _run(argv: list[str]) -> int:
             f"unknown verb {verb!r}",
             _nearest(verb, [*LIGHTNING, *own_verbs()]) or "python -m guardreasoner --help lists the verbs",
         )
+    from guardreasoner.workflow.config import with_config_names
+
+    argv = with_config_names(argv)
     run = _run_lightning if verb in LIGHTNING else _parse_own(argv)
     if verb not in _STAGES:
         return run(argv)
@@ -95,7 +98,7 @@ def _run(argv: list[str]) -> int:
 
     output = checked_output(argv)
     with locked_output(output) if output else nullcontext():
-        state = prepare(argv, _check_lightning if verb in LIGHTNING else None)
+        state = prepare(argv, _check_lightning if verb in LIGHTNING else _check_base_model)
         try:
             code = run(argv)
         except BaseException:
@@ -123,6 +126,12 @@ def _check_lightning(argv: Sequence[str]) -> None:
     from guardreasoner.cli.lightning_cli import check_config
 
     check_config(list(argv))
+
+
+def _check_base_model(argv: Sequence[str]) -> None:
+    from guardreasoner.cli.commands.base_model import check
+
+    check(argv)
 
 
 def _parse_own(argv: list[str]) -> Callable[[list[str]], int]:

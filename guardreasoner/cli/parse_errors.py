@@ -7,12 +7,13 @@ import sys
 import typing
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.moved import current_config, short_path, similar_path
-from guardreasoner.workflow.config import config_files, resolve
+from guardreasoner.workflow.config import config_files, flags, locate, resolve
+from guardreasoner.workflow.config_file import find_config
+from guardreasoner.workflow.strict_yaml import parse_yaml
 
 _UNKNOWN = (
     re.compile(r"unrecognized arguments: (?:--)?(?P<key>[^\s=]+)"),
@@ -20,7 +21,7 @@ _UNKNOWN = (
     re.compile(r"Key '(?P<key>[^']+)' is not expected"),
     re.compile(r"does not accept (?:option|nested key) '(?P<key>[^']+)'"),
 )
-_NOT_USABLE = re.compile(r"(?:Problem with given class_path '|Expected a path but )(\w+(?:\.\w+)+)")
+_NOT_USABLE = re.compile(r"(?:Problem with given class_path '|Expected a path but )(\w+(?:\.\w+)*)")
 _NOT_CALLABLE = re.compile(
     r"(?:expects a function or a callable class: .*Got value|Expected a dot import path string): (\w+(?:\.\w+)*)$"
 )
@@ -35,10 +36,10 @@ def accept_old_names() -> None:
 
     Flags must be passed through :func:`guardreasoner.moved.current_argv`.
     """
-    from jsonargparse import get_loader, set_loader
+    from jsonargparse import set_loader
     from yaml import YAMLError
 
-    set_loader("omegaconf+", lambda text: current_config(get_loader("yaml")(text)), (YAMLError,))
+    set_loader("omegaconf+", lambda text: current_config(parse_yaml(text)), (YAMLError,))
 
 
 def find_input_error(error: BaseException | None) -> InputError | None:
@@ -60,20 +61,76 @@ def config_error(message: str, parser: Any, argv: Sequence[str]) -> InputError:
         if match := pattern.search(message):
             return _unknown_key(match["key"], parser, argv)
     lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
-    key = re.search(r'(?:Parser key|Key) "([^"]+)"', message)
-    inner = re.findall(r'Parser key "([^"]+)"', message)
     plain = [line for line in lines if not line.startswith("Given value")]
     telling = [line for word in _TELLING for line in plain if word in line and "NoneType" not in line]
     what = (telling[-1] if telling else plain[-1]).rstrip(":")
-    name = ".".join(dict.fromkeys([*([key[1]] if key else []), *inner]))
+    key = _key(message)
+    place = f"{locate(argv, key)}{key}: " if key else ""
     if path := _NOT_USABLE.search(what) or _NOT_CALLABLE.search(what):
-        return InputError(f"{name}: {_import_problem(path[1])}", _similar(path[1]))
+        return InputError(f"{place}{_import_problem(path[1])}", _similar(path[1]))
+    if "NoneType" in what and (word := _given_word(message)):
+        return InputError(f"{place}{_import_problem(word)}", _similar(word))
     if "Problem with given class_path" in what:
         index = lines.index(what) if what in lines else -1
         what = f"{what}: {lines[index + 1]}" if 0 <= index < len(lines) - 1 else what
-    value = next((line for line in lines if line.startswith("Given value: ") and "{" not in line), "")
-    parts = [part for part in (name, what, value.removeprefix("Given value: ") and f"got {value[13:]}") if part]
-    return InputError(": ".join(parts))
+    what, _, got = what.partition(". Got value: ")
+    given = next((line[13:] for line in lines if line.startswith("Given value: ")), "")
+    value = got or ("" if "{" in given or given.startswith("NestedArg") else given)
+    if expected := _expected(what, plain):
+        return InputError(f"{place}expected {expected}" + (f", got {value}" if value else ""))
+    return InputError(f"{place}{what}" + (f": got {value}" if value else ""))
+
+
+def _key(message: str) -> str:
+    """Return the dotted key of an error: that of the innermost parser, after those of the parsers around it."""
+    outer = re.search(r'(?:Parser key|Key) "([^"]+)"', message)
+    inner = re.findall(r'Parser key "([^"]+)"', message)
+    parts = list(dict.fromkeys([*([outer[1]] if outer else []), *inner]))
+    if nested := re.findall(r"NestedArg\(key='([^']+)'", message):
+        # The flag's own key, of which an inner parser knows the end.
+        parts = [parts[0], nested[-1]] if parts else [nested[-1]]
+    return ".".join(parts)
+
+
+def _given_word(message: str) -> str | None:
+    """Return the value of a key that no alternative of its type accepts, if it could be a dotted path."""
+    given = re.findall(
+        r"NestedArg\(key='[^']+', val='(\w+(?:\.\w+)*)'\)|^\s*Given value: (\w+(?:\.\w+)*)$", message, re.M
+    )
+    return (given[-1][0] or given[-1][1]) if given else None
+
+
+_TYPE_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "a mapping",
+    "NoneType": "null",
+}
+
+
+def _expected(what: str, lines: Sequence[str]) -> str | None:
+    """Return in plain words what jsonargparse expected; None if the message is about something else."""
+    if not what.startswith("Expected a "):
+        return None
+    kinds = [line.partition(". Got value: ")[0] for line in lines if line.startswith("Expected a ")]
+    words = [word for word in map(_type_words, kinds) if word]
+    allowed = list(dict.fromkeys(words))
+    if not allowed or allowed == ["null"]:
+        return None
+    return " or ".join([*(word for word in allowed if word != "null"), *(word for word in allowed if word == "null")])
+
+
+def _type_words(expected: str) -> str | None:
+    if kind := re.search(r"<class '(\w+)'>", expected):
+        return _TYPE_WORDS.get(kind[1])
+    if literal := re.search(r"typing\.Literal\[(.*)\]", expected):
+        words = literal[1].replace("'", "").split(", ")
+        return f"one of {', '.join(words)}" if len(words) > 1 else words[0]
+    return None
 
 
 def _import_problem(path: str) -> str:
@@ -105,11 +162,12 @@ def _unknown_key(key: str, parser: Any, argv: Sequence[str]) -> InputError:
 
 
 def _where(name: str, key: str, argv: Sequence[str]) -> str:
-    """Return "file:line: " of the config file that contains a key, or "" if the key was a flag."""
-    if any(word.startswith("--") and word.split("=")[0].endswith(key) for word in argv):
-        return ""
+    """Return "--flag: ", or "file:line: " of the config file, that contains a key."""
+    for flag, _ in flags(argv):
+        if flag.endswith(key):
+            return f"--{flag}: " if flag != key else ""
     for path in reversed(config_files(argv)):
-        for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(find_config(path).read_text(encoding="utf-8-sig").splitlines(), start=1):
             if re.search(rf"(^|[\s{{,'\"]){re.escape(name)}['\"]?\s*:", line.partition("#")[0]):
                 return f"{path}:{number}: "
     return ""

@@ -12,6 +12,7 @@ from guardreasoner.records import Record
 from guardreasoner.sources import Source
 from guardreasoner.sources.rollouts import read_rollouts_of
 from guardreasoner.training.loaders import log, prompt_tokenizer_of, record_loader
+from guardreasoner.workflow.ranges import Count
 
 
 class BenchmarkDataModule(LightningDataModule):
@@ -38,7 +39,7 @@ class BenchmarkDataModule(LightningDataModule):
         source: Source,
         rollouts: list[str] | None = None,
         split: Literal["validation", "test"] = "test",
-        chunk_size: int = 64,
+        chunk_size: Count = 64,
         attacks: Attacks | None = None,
     ) -> None:
         super().__init__()

@@ -18,6 +18,7 @@ from guardreasoner.model.backbone import Backbone
 from guardreasoner.prompts import parse
 from guardreasoner.records import Answer, Record, Rollout
 from guardreasoner.tasks import Task
+from guardreasoner.workflow.ranges import Count, Seed
 
 
 class AnswerSink(Protocol):
@@ -61,8 +62,8 @@ class GuardModule(LightningModule):
         backbone: Backbone,
         generator: Callable[[Backbone], Generator] = lambda backbone: LocalGenerator(backbone),
         greedy: Callable[[Backbone], Generator] = lambda backbone: LocalGenerator(backbone, temperature=0.0),
-        k: int = 4,
-        seed: int = 0,
+        k: Count = 4,
+        seed: Seed = 0,
         metric: Callable[[Sequence[Task]], Metric] = VerdictF1,
     ) -> None:
         super().__init__()

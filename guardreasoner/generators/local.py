@@ -20,6 +20,7 @@ from guardreasoner.generators.token_sampler import TokenSampler, draws, end_toke
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import Segment, common_prefix_length
 from guardreasoner.model.packed_attention import KeyValues, PackedContext
+from guardreasoner.workflow.ranges import Count, NotNegative, PositiveShare
 
 log = logging.getLogger("guardreasoner")
 
@@ -61,12 +62,12 @@ class LocalGenerator(Generator):
     def __init__(
         self,
         backbone: Backbone,
-        max_new_tokens: int = 2048,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        batch_size: int = 128,
-        workers: int | None = None,
-        chunk: int | None = None,
+        max_new_tokens: Count = 2048,
+        temperature: NotNegative = 1.0,
+        top_p: PositiveShare = 1.0,
+        batch_size: Count = 128,
+        workers: Count | None = None,
+        chunk: Count | None = None,
     ) -> None:
         if chunk is not None and chunk < 1:
             raise InputError(f"generator: chunk must be at least 1, got {chunk}")

@@ -12,6 +12,7 @@ from guardreasoner.generators.parallel import chunks, parallel_map
 from guardreasoner.generators.reserved_cache import reserved_cache
 from guardreasoner.generators.token_sampler import TokenSampler, draws, end_tokens
 from guardreasoner.model.backbone import Backbone
+from guardreasoner.workflow.ranges import Count, NotNegative, PositiveShare
 
 _COMPACT_BELOW = 0.8
 """Finished rows are removed once at most this share of the rows is active: removal copies the cache."""
@@ -40,11 +41,11 @@ class PlainGenerator(Generator):
     def __init__(
         self,
         backbone: Backbone,
-        max_new_tokens: int = 2048,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        batch_size: int = 128,
-        workers: int | None = None,
+        max_new_tokens: Count = 2048,
+        temperature: NotNegative = 1.0,
+        top_p: PositiveShare = 1.0,
+        batch_size: Count = 128,
+        workers: Count | None = None,
     ) -> None:
         if max_new_tokens < 1 or batch_size < 1 or (workers is not None and workers < 1):
             raise InputError("generator: max_new_tokens, batch_size and workers must be at least 1")

@@ -15,6 +15,7 @@ from guardreasoner.generators.parallel import chunks
 from guardreasoner.generators.ray_actor import ChunkError, EngineActor
 from guardreasoner.generators.ray_watch import NodeLost, actor_room, node_watch
 from guardreasoner.model.backbone import Backbone
+from guardreasoner.workflow.ranges import Count, NotNegative, Positive
 
 log = logging.getLogger("guardreasoner")
 
@@ -60,15 +61,15 @@ class RayGenerator(Generator):
         self,
         backbone: Backbone,
         engine: Callable[[Backbone], Generator] = lambda backbone: LocalGenerator(backbone),
-        chunk: int = 128,
+        chunk: Count = 128,
         actors: int | tuple[int, int] = 1,
         address: str | None = None,
-        num_cpus: float = 1.0,
-        num_gpus: float = 0.0,
+        num_cpus: NotNegative = 1.0,
+        num_gpus: NotNegative = 0.0,
         resources: dict[str, float] | None = None,
-        threads: int = 1,
-        patience: float = 60.0,
-        timeout: float = 7200.0,
+        threads: Count = 1,
+        patience: NotNegative = 60.0,
+        timeout: Positive = 7200.0,
     ) -> None:
         self.actors = (actors, actors) if isinstance(actors, int) else tuple(actors)
         if chunk < 1 or threads < 1:

@@ -30,6 +30,7 @@ from guardreasoner.generators.server_reply import Output, ServerReply, read_repl
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.prompt_tokenizer import first_difference
 from guardreasoner.workflow.manifest import fingerprint
+from guardreasoner.workflow.ranges import Count, NotNegative, Positive, PositiveShare
 from guardreasoner.workflow.redaction import remember_secrets, without_keys
 
 Reply = Completion | Failure
@@ -79,16 +80,16 @@ class ServerGenerator(Generator):
         *,
         base_url: str,
         model: str,
-        temperature: float | None = 1.0,
-        top_p: float | None = 1.0,
-        max_tokens: int | None = 2048,
-        concurrency: int = 16,
-        requests_per_minute: float | None = None,
-        timeout: float = 300.0,
-        attempts: int = 8,
-        pause: float = 1.0,
-        give_up_after: int = 20,
-        choices_per_request: int = 1,
+        temperature: NotNegative | None = 1.0,
+        top_p: PositiveShare | None = 1.0,
+        max_tokens: Count | None = 2048,
+        concurrency: Count = 16,
+        requests_per_minute: Positive | None = None,
+        timeout: Positive = 300.0,
+        attempts: Count = 8,
+        pause: NotNegative = 1.0,
+        give_up_after: Count = 20,
+        choices_per_request: Count = 1,
         chat: bool = True,
         send_ids: bool = True,
         send_seed: bool = True,

@@ -13,6 +13,7 @@ from guardreasoner.generators.token_sampler import TokenSampler
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.loading import loading, read_json
 from guardreasoner.model.lora import require_plain_lora, require_same_adapter
+from guardreasoner.workflow.ranges import Count, NotNegative, PositiveShare
 
 _RESERVED = ("model", "tokenizer", "quantization", "trust_remote_code", "enable_lora")
 """Arguments of ``vllm.LLM`` that the backbone determines."""
@@ -55,10 +56,10 @@ class VLLMGenerator(Generator):
     def __init__(
         self,
         backbone: Backbone,
-        max_new_tokens: int = 2048,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        chunk: int = 512,
+        max_new_tokens: Count = 2048,
+        temperature: NotNegative = 1.0,
+        top_p: PositiveShare = 1.0,
+        chunk: Count = 512,
         engine: dict[str, Any] | None = None,
     ) -> None:
         if max_new_tokens < 1 or chunk < 1:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from guardreasoner.errors import InputError
+from guardreasoner.workflow.ranges import Count, Seed, ShareBelowOne
 
 VALIDATION_SHARE = 0.05
 """Default share of the hard prompts that a fit holds out to watch margins."""
@@ -47,10 +48,10 @@ class Pairing:
     unparsable: UnparsablePolicy = "wrong"
     chosen: SelectionRule = "random"
     rejected: SelectionRule = "random"
-    cap: int = 8
+    cap: Count = 8
     graded: GradingMode = "all"
-    gamma: float = 0.5
-    seed: int = 0
+    gamma: ShareBelowOne = 0.5
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from guardreasoner.errors import InputError
+from guardreasoner.errors import InputError, unique_keys
 from guardreasoner.workflow.integrity import require_unchanged
 from guardreasoner.workflow.manifest import file_hash, fingerprint
 
@@ -115,7 +115,7 @@ def embedding_rows(path: str) -> int:
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the content of a JSON file, None if there is no file; raise ``InputError`` if it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys) if path.is_file() else None
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON: {error}") from None
 

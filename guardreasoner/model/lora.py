@@ -17,6 +17,7 @@ from guardreasoner.model.loading import (
     sampled_fingerprint,
 )
 from guardreasoner.model.log_probs import OutputLayer
+from guardreasoner.workflow.ranges import Count, ShareBelowOne
 
 _WEIGHTS = "adapter_model.safetensors"
 
@@ -32,9 +33,9 @@ class LoRA:
         target_modules: names of the layers to adapt, or "all-linear".
     """
 
-    r: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
+    r: Count = 16
+    alpha: Count = 32
+    dropout: ShareBelowOne = 0.05
     target_modules: str | list[str] = "all-linear"
 
 

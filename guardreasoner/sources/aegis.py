@@ -33,6 +33,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.hub import drop_unusable, optional_text, read_dataset_rows, required_text
 from guardreasoner.sources.train_and_test import TrainAndTest
+from guardreasoner.workflow.ranges import ShareBelowOne
 
 _ANNOTATORS = ("labels_0", "labels_1", "labels_2", "labels_3", "labels_4")
 
@@ -57,7 +58,7 @@ class Aegis(TrainAndTest):
         path: str = "nvidia/Aegis-AI-Content-Safety-Dataset-1.0",
         revision: str | None = None,
         splits: Sequence[Split] = ("train", "validation", "test"),
-        validation_share: float = 0.0,
+        validation_share: ShareBelowOne = 0.0,
         needs_caution: Literal["harmful", "unharmful"] = "harmful",
     ) -> None:
         super().__init__(path, revision, splits, validation_share)

@@ -18,6 +18,7 @@ from typing import Literal
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.hub import mapped_value, read_dataset_rows, required_text
 from guardreasoner.sources.train_and_test import TrainAndTest
+from guardreasoner.workflow.ranges import ShareBelowOne
 
 _SAFE = {True: "unharmful", False: "harmful"}
 
@@ -40,7 +41,7 @@ class BeaverTails(TrainAndTest):
         path: str = "PKU-Alignment/BeaverTails",
         revision: str | None = None,
         splits: Sequence[Split] = ("train", "validation", "test"),
-        validation_share: float = 0.0,
+        validation_share: ShareBelowOne = 0.0,
     ) -> None:
         super().__init__(path, revision, splits, validation_share)
 

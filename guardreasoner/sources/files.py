@@ -24,6 +24,7 @@ from guardreasoner.sources.splits import require_shares, split_of
 from guardreasoner.tasks import GUARD_TASKS, Task
 from guardreasoner.workflow.integrity import warn_if_changed
 from guardreasoner.workflow.manifest import content_hash
+from guardreasoner.workflow.ranges import ShareBelowOne
 
 log = logging.getLogger("guardreasoner")
 
@@ -60,8 +61,8 @@ class Files:
         columns: Columns = Columns(),  # noqa: B008 - frozen
         tasks: list[Task] | None = None,
         keep: dict[str, list[Any]] | None = None,
-        validation_share: float = 0.0,
-        test_share: float = 0.0,
+        validation_share: ShareBelowOne = 0.0,
+        test_share: ShareBelowOne = 0.0,
         quarantine: str | None = None,
     ) -> None:
         self.patterns: dict[Split, list[str]] = {

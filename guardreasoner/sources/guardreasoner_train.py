@@ -29,6 +29,7 @@ from guardreasoner.sources.hub import (
 from guardreasoner.sources.predictions import split_prompt
 from guardreasoner.sources.splits import require_shares
 from guardreasoner.tasks import GUARD_TASKS
+from guardreasoner.workflow.ranges import ShareBelowOne
 
 PARTS = ("WildGuardTrainR", "AegisTrainR", "BeaverTailsTrainR", "ToxicChatTrainR")
 
@@ -52,7 +53,7 @@ class GuardReasonerTrain:
         path: str = "yueliu1999/GuardReasonerTrain",
         revision: str | None = None,
         parts: Sequence[str] = PARTS,
-        validation_share: float = 0.0,
+        validation_share: ShareBelowOne = 0.0,
     ) -> None:
         self.path = path
         self.revision = revision

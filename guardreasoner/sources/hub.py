@@ -13,7 +13,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, TypeVar, get_args
 
-from guardreasoner.errors import InputError
+from guardreasoner.errors import InputError, unique_keys
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.splits import split_of
 from guardreasoner.workflow.manifest import content_hash, fingerprint
@@ -88,7 +88,10 @@ def read_json_file(file: str) -> Any:
 
     try:
         with _quiet_datasets():
-            return json.loads(Path(datasets.DownloadManager().download(file)).read_text(encoding="utf-8"))
+            return json.loads(
+                Path(datasets.DownloadManager().download(file)).read_text(encoding="utf-8"),
+                object_pairs_hook=unique_keys,
+            )
     except json.JSONDecodeError as error:
         raise InputError(f"{file}:{error.lineno}: not valid JSON: {error.msg} at column {error.colno}") from None
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from guardreasoner.errors import InputError
+from guardreasoner.errors import InputError, unique_keys
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.contamination import ContaminationIndex
 from guardreasoner.sources.predictions import gold_labels, split_prompt
@@ -23,6 +23,7 @@ from guardreasoner.sources.splits import require_shares, split_of
 from guardreasoner.sources.validation import validation_message
 from guardreasoner.tasks import GUARD_TASKS
 from guardreasoner.workflow.manifest import content_hash
+from guardreasoner.workflow.ranges import ShareBelowOne
 
 log = logging.getLogger("guardreasoner")
 
@@ -75,7 +76,7 @@ class Released:
         folder: str | Path,
         test: Sequence[str] = ("AegisSafetyTest",),
         train: Sequence[str] | None = None,
-        validation_share: float = 0.1,
+        validation_share: ShareBelowOne = 0.1,
     ) -> None:
         self.folder = Path(folder)
         self.test = tuple(test)
@@ -158,11 +159,13 @@ def _rows(path: Path) -> list[Any]:
             "the folder of the released data must contain benchmarks/; check its path in the config",
         )
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not valid JSON: {error.msg} at column {error.colno}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not valid UTF-8: {error.reason}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
     if not isinstance(rows, list) or not rows:
         raise InputError(f"{path}: expected a JSON list of samples")
     return rows

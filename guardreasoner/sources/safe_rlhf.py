@@ -20,6 +20,7 @@ from random import Random
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.hub import mapped_value, read_dataset_rows, required_text, source_identity
+from guardreasoner.workflow.ranges import Count, Seed
 
 _COLUMNS = ("prompt", "response_0", "response_1", "is_response_0_safe", "is_response_1_safe")
 _SAFE = {True: True, False: False}
@@ -42,8 +43,8 @@ class SafeRLHF:
         self,
         path: str = "PKU-Alignment/PKU-SafeRLHF",
         revision: str | None = "v0",
-        questions: int | None = 1000,
-        seed: int = 42,
+        questions: Count | None = 1000,
+        seed: Seed = 42,
     ) -> None:
         self.path = path
         self.revision = revision

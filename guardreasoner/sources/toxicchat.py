@@ -22,6 +22,7 @@ from typing import Literal
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.hub import CSV, drop_unusable, mapped_value, read_dataset_rows, required_text
 from guardreasoner.sources.train_and_test import TrainAndTest
+from guardreasoner.workflow.ranges import ShareBelowOne
 
 _COLUMNS = ("user_input", "human_annotation", "toxicity")
 _ANNOTATED = {True: True, False: False}
@@ -46,7 +47,7 @@ class ToxicChat(TrainAndTest):
         path: str = "lmsys/toxic-chat",
         revision: str | None = None,
         splits: Sequence[Split] = ("train", "validation", "test"),
-        validation_share: float = 0.0,
+        validation_share: ShareBelowOne = 0.0,
     ) -> None:
         super().__init__(path, revision, splits, validation_share)
 

@@ -31,6 +31,7 @@ from guardreasoner.sources.hub import (
     required_text,
 )
 from guardreasoner.sources.train_and_test import TrainAndTest
+from guardreasoner.workflow.ranges import ShareBelowOne
 
 _COLUMNS = ("prompt", "response", "prompt_harm_label", "response_refusal_label", "response_harm_label")
 
@@ -53,7 +54,7 @@ class WildGuardMix(TrainAndTest):
         path: str = "allenai/wildguardmix",
         revision: str | None = None,
         splits: Sequence[Split] = ("train", "validation", "test"),
-        validation_share: float = 0.0,
+        validation_share: ShareBelowOne = 0.0,
     ) -> None:
         super().__init__(path, revision, splits, validation_share)
 

@@ -22,6 +22,7 @@ from guardreasoner.synthesis.prompt import STEP_PATTERN, check_step_pattern, com
 from guardreasoner.synthesis.teacher_requests import PendingRecord, TeacherRequests
 from guardreasoner.tasks import GUARD_TASKS, Task, write_tasks
 from guardreasoner.workflow.manifest import fingerprint
+from guardreasoner.workflow.ranges import Count, CountOrZero, NotNegative, Positive, Seed
 
 ANSWER_LOG = "answers.jsonl"
 
@@ -40,8 +41,8 @@ class Prices:
         InputError: raised if a price is below 0.
     """
 
-    input: float = 0.0
-    output: float = 0.0
+    input: NotNegative = 0.0
+    output: NotNegative = 0.0
 
     def __post_init__(self) -> None:
         if self.input < 0 or self.output < 0:
@@ -88,12 +89,12 @@ class TeacherModule(LightningModule):
         template: str,
         folder: str | None,
         tasks: Sequence[Task] | None = None,
-        ask_again: int = 2,
+        ask_again: CountOrZero = 2,
         steps: str | None = STEP_PATTERN,
-        seed: int = 0,
+        seed: Seed = 0,
         prices: Prices | None = None,
-        characters_per_token: float = 4.0,
-        expected_tokens: int = 600,
+        characters_per_token: Positive = 4.0,
+        expected_tokens: Count = 600,
     ) -> None:
         super().__init__()
         if not folder:

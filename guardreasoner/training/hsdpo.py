@@ -22,6 +22,7 @@ from guardreasoner.training.checkpoint import require_trained_weights, save_trai
 from guardreasoner.training.losses import Objective, dpo, hsdpo, margin, needs_reference
 from guardreasoner.training.reference import FrozenAdapter, FrozenCopy, Reference
 from guardreasoner.training.step import configure_optimizer, take_step
+from guardreasoner.workflow.ranges import CountOrZero, NotNegative, Positive, Share
 
 _MARGIN_TOLERANCE = 1e-6
 """Largest margin before the first step in float32, as a share of |log π| of the pair plus one nat per token."""
@@ -50,19 +51,30 @@ class HSDPOModule(LightningModule):
         InputError: ``beta`` or ``sft_coef`` is out of range, or ``objective`` does not take three arguments.
     """
 
+    LOGGED = frozenset(
+        {
+            "train/grad_norm",
+            "train/skipped_steps",
+            *(f"{split}/{name}" for split in ("train", "val") for name in ("loss", "preference_loss", "sft_loss")),
+            *(f"{split}/{name}" for split in ("train", "val") for name in ("weight", "margin", "preferred")),
+            *(f"{split}/reward_{side}" for split in ("train", "val") for side in ("chosen", "rejected")),
+        }
+    )
+    """Names of the values that a fit logs."""
+
     def __init__(
         self,
         backbone: Backbone,
         reference: Reference | None = None,
         objective: Callable[..., Any] = dpo,
-        beta: float = 0.01,
-        sft_coef: float = 2.0,
+        beta: Positive = 0.01,
+        sft_coef: NotNegative = 2.0,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(
             parameters, lr=5e-6, weight_decay=0.0, fused=True
         ),
-        warmup: float = 0.0,
-        max_grad_norm: float = 1.0,
-        max_skipped_steps: int = 0,
+        warmup: Share = 0.0,
+        max_grad_norm: NotNegative = 1.0,
+        max_skipped_steps: CountOrZero = 0,
     ) -> None:
         super().__init__()
         if not (math.isfinite(beta) and beta > 0):

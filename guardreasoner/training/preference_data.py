@@ -20,6 +20,7 @@ from guardreasoner.sources.splits import split_of
 from guardreasoner.training.loaders import log
 from guardreasoner.training.training_data import OnFault, TrainingDataModule, TrainingItem
 from guardreasoner.workflow.manifest import content_hash
+from guardreasoner.workflow.ranges import Count, ShareBelowOne
 
 _FINDINGS = "findings.json"
 
@@ -51,9 +52,9 @@ class PreferenceDataModule(TrainingDataModule):
         source: Source,
         rollouts: list[str] = [],  # noqa: B006 - never changed
         pairing: Pairing = Pairing(),  # noqa: B008 - frozen
-        validation_share: float = VALIDATION_SHARE,
-        batch_size: int = 256,
-        epochs: int = 2,
+        validation_share: ShareBelowOne = VALIDATION_SHARE,
+        batch_size: Count = 256,
+        epochs: Count = 2,
         pairs: str | list[str] = [],  # noqa: B006
         pair_columns: PairColumns = PairColumns(),  # noqa: B008
         **options: Any,

@@ -19,6 +19,7 @@ from guardreasoner.tasks import Task
 from guardreasoner.training.loaders import log, record_loader
 from guardreasoner.training.training_data import OnFault, TrainingDataModule, TrainingItem
 from guardreasoner.workflow.manifest import content_hash
+from guardreasoner.workflow.ranges import Count, CountOrZero
 
 _CHUNK = 1024
 """Records that are tokenized together."""
@@ -47,10 +48,10 @@ class ReasoningDataModule(TrainingDataModule):
         self,
         source: Source,
         rollouts: list[str] | None = None,
-        batch_size: int = 384,
-        epochs: int = 3,
-        start_epoch: int = 0,
-        chunk_size: int = 64,
+        batch_size: Count = 384,
+        epochs: Count = 3,
+        start_epoch: CountOrZero = 0,
+        chunk_size: Count = 64,
         **options: Any,
     ) -> None:
         super().__init__(source, batch_size=batch_size, epochs=epochs, **options)

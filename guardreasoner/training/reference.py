@@ -21,6 +21,7 @@ from guardreasoner.model.log_probs import sequence_logps
 from guardreasoner.model.packing import packed
 from guardreasoner.records import replacing_file
 from guardreasoner.workflow.manifest import fingerprint
+from guardreasoner.workflow.ranges import Count
 
 log = logging.getLogger("guardreasoner")
 
@@ -166,7 +167,7 @@ class Precomputed(Reference):
 
     is_initial_policy = True
 
-    def __init__(self, folder: str = "logs/reference", batch_size: int = 16) -> None:
+    def __init__(self, folder: str = "logs/reference", batch_size: Count = 16) -> None:
         if batch_size < 1:
             raise InputError(f"model.reference.batch_size must be at least 1, got {batch_size}")
         self.folder = Path(folder)

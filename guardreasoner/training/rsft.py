@@ -23,6 +23,7 @@ from guardreasoner.training.checkpoint import (
 from guardreasoner.training.saved_state import load_state
 from guardreasoner.training.step import configure_optimizer, take_step
 from guardreasoner.workflow.integrity import require_unchanged
+from guardreasoner.workflow.ranges import CountOrZero, NotNegative, Share
 
 
 class RSFTModule(LightningModule):
@@ -45,16 +46,19 @@ class RSFTModule(LightningModule):
         InputError: the file of the optimizer state does not exist.
     """
 
+    LOGGED = frozenset({"train/loss", "train/sft_loss", "train/grad_norm", "train/skipped_steps", "val/loss"})
+    """Names of the values that a fit logs."""
+
     def __init__(
         self,
         backbone: Backbone,
         optimizer: OptimizerCallable = lambda parameters: torch.optim.AdamW(
             parameters, lr=5e-5, weight_decay=0.0, fused=True
         ),
-        warmup: float = 0.0,
-        max_grad_norm: float = 1.0,
+        warmup: Share = 0.0,
+        max_grad_norm: NotNegative = 1.0,
         optimizer_state: str | None = None,
-        max_skipped_steps: int = 0,
+        max_skipped_steps: CountOrZero = 0,
     ) -> None:
         super().__init__()
         if optimizer_state and not Path(optimizer_state).is_file():

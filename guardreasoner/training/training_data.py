@@ -35,6 +35,7 @@ from guardreasoner.training.loaders import (
 from guardreasoner.training.sampler import StepSampler
 from guardreasoner.workflow.log_lines import collect_log_lines
 from guardreasoner.workflow.manifest import code_fingerprint, file_hashes, fingerprint
+from guardreasoner.workflow.ranges import Count, Seed, Share
 from guardreasoner.workflow.replacing import replacing_folder, restore_output
 
 _LOG_LINES = "notes.json"
@@ -98,16 +99,16 @@ class TrainingDataModule(LightningDataModule, ABC):
         self,
         source: Source,
         benchmarks: Sequence[Source] = (),
-        similarity: float = SIMILARITY,
+        similarity: Share = SIMILARITY,
         skip_contaminated: bool = False,
-        batch_size: int = 256,
-        micro_batch_size: int | None = None,
-        micro_batch_tokens: int | None = None,
-        epochs: int = 1,
-        max_length: int = 2048,
+        batch_size: Count = 256,
+        micro_batch_size: Count | None = None,
+        micro_batch_tokens: Count | None = None,
+        epochs: Count = 1,
+        max_length: Count = 2048,
         skip_too_long: bool = False,
-        bucket_steps: int = 1,
-        seed: int = 0,
+        bucket_steps: Count = 1,
+        seed: Seed = 0,
         collate: Collator = packed,
         cache: str | None = None,
     ) -> None:

@@ -6,19 +6,19 @@ class stay; the command line, which imports the classes, drops those that the ne
 """
 
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from guardreasoner.errors import InputError
-from guardreasoner.moved import current_argv, current_config, warn_once
+from guardreasoner.moved import current_argv, current_config
+from guardreasoner.workflow.config_file import config_name, find_config, load_yaml
 from guardreasoner.workflow.recipe import Recipe
 from guardreasoner.workflow.redaction import remember_secrets
+from guardreasoner.workflow.strict_yaml import line_of, parse_yaml
 
 Config = dict[str, Any]
 
@@ -63,14 +63,28 @@ def resolve(argv: Sequence[str]) -> Command:
     argv = current_argv(argv)
     config: Config = {"recipe": asdict(Recipe())}
     for name, value in flags(argv):
-        if name == "config":
-            _merge(config, load_yaml(value))
-        else:  # a flag without a value means true
-            keys = name.split(".")
-            _assign(config, keys, True if value is None else current_config(_flag_value(name, value), keys[-1]))
+        merge_flag(config, name, value)
     resolved = _interpolate(config, " ".join(argv))
     remember_secrets(resolved)
     return Command(tuple(argv), resolved)
+
+
+def merge_flag(config: Config, name: str, value: str | None) -> None:
+    """Merge a flag, or the file that ``config`` names, into a config.
+
+    Args:
+        config: the config, which is changed.
+        name: dotted key of the flag, or ``config``.
+        value: text of the flag; None means true.
+
+    Raises:
+        InputError: a file is missing or not valid.
+    """
+    if name == "config":
+        _merge(config, load_yaml(value))
+    else:
+        keys = name.split(".")
+        _assign(config, keys, True if value is None else current_config(_flag_value(name, value), keys[-1]))
 
 
 def flags(argv: Sequence[str]) -> Iterator[tuple[str, Any]]:
@@ -88,65 +102,54 @@ def config_files(argv: Sequence[str]) -> list[str]:
     return [value for name, value in flags(argv) if name == "config"]
 
 
-def load_yaml(path: str | Path | None) -> Config:
-    """Read a YAML file whose top level is a mapping.
+def with_config_names(argv: Sequence[str]) -> list[str]:
+    """Return a command line whose ``--config`` values are the paths that the configs are known by."""
+    return _map_configs(argv, config_name)
+
+
+def with_config_files(argv: Sequence[str]) -> list[str]:
+    """Return a command line whose ``--config`` values are existing files, for a parser that opens them.
 
     Raises:
-        InputError: the file is missing, is not valid YAML, is not a mapping, or contains a key twice.
+        InputError: there is no such config.
     """
-    if path is None:
-        raise InputError("--config: expected a file name")
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
-        raise InputError(f"--config {path}: {reason}") from None
-    try:
-        value = yaml.load(text, _Loader)
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise InputError(f"{path}{line}: {error.problem or 'not valid YAML'}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(value, dict | None):
-        raise InputError(f"{path}: expected a mapping, found {type(value).__name__}")
-    return current_config(value or {}, warn=partial(warn_once, where=f"{path}: "))
+    return _map_configs(argv, lambda given: str(find_config(given)))
 
 
-class _Loader(yaml.SafeLoader):
-    """Load 1e-3 as a number and a date as text, as the Lightning command line does; reject duplicate keys."""
+def locate(argv: Sequence[str], key: str) -> str:
+    """Return "file:line: " of the config file that sets a key, or "" if a flag or no file sets it.
 
-    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own way of declaring them)
-        first: [(tag, pattern) for tag, pattern in pairs if not tag.endswith((":timestamp", ":float"))]
-        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key, _ in node.value:
-            # PyYAML would silently let the last of two equal keys win.
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    raise yaml.MarkedYAMLError(problem=f"key {key.value!r} occurs twice", problem_mark=key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
+    Args:
+        argv: verb and flags.
+        key: dotted key; ``init_args`` may be left out.
+    """
+    wanted = [part for part in key.split(".") if part != "init_args"]
+    if any([part for part in name.rstrip("+").split(".") if part != "init_args"] == wanted for name, _ in flags(argv)):
+        return ""
+    for path in reversed(config_files(argv)):
+        if line := line_of(find_config(path).read_text(encoding="utf-8-sig"), wanted):
+            return f"{path}:{line}: "
+    return ""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"[-+]?(?:\d[\d_]*\.[\d_]*(?:e[-+]?\d+)?|\d[\d_]*e[-+]?\d+|\.\d[\d_]*(?:e[-+]?\d+)?|\.inf)$|\.nan$", re.I
-    ),
-    list("-+0123456789."),
-)
+def _map_configs(argv: Sequence[str], change: Callable[[str], str]) -> list[str]:
+    changed, previous = [], ""
+    for index, word in enumerate(argv):
+        name, equals, value = word.partition("=")
+        if index and previous in ("-c", "--config") and not word.startswith("--"):
+            word = change(word)
+        elif index and equals and name in ("-c", "--config"):
+            word = f"{name}={change(value)}"
+        changed.append(word)
+        previous = word
+    return changed
 
 
 def _flag_value(name: str, text: str) -> Any:
     if name in ("model", "data", "trainer") and text.endswith((".yaml", ".yml")) and os.path.isfile(text):
         return load_yaml(text)
     try:
-        return yaml.load(text, _Loader)
+        return parse_yaml(text)
     except yaml.YAMLError:
         return text
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
-from guardreasoner.workflow.config import Command, config_files, flags, load_yaml, resolve
+from guardreasoner.workflow.config import Command, config_files, flags, resolve
+from guardreasoner.workflow.config_file import find_config, load_yaml
 from guardreasoner.workflow.manifest import Manifest
 from guardreasoner.workflow.output_checks import require_replaceable, require_writable
 from guardreasoner.workflow.replacing import restore_output
@@ -175,8 +176,8 @@ def prepare(
 
     Args:
         argv: verb and flags.
-        check: parses the command's config as the verb does, so that an unknown key is reported before the build.
-        pipeline: the pipeline file; if it does not exist, nothing is built.
+        check: checks the command's config as the verb does, so that a wrong key or value is reported before the build.
+        pipeline: the pipeline file; if the working folder has none, the package's.
         launcher: program and arguments that start the command line.
 
     Returns:
@@ -190,22 +191,22 @@ def prepare(
     if not _runs(argv):
         return None
     command = resolve(argv)
+    if check is not None:
+        check(argv)
     if command.config.get("dry_run"):
         return None  # a dry run neither builds nor writes
     if command.output is not None and _writes(command):
         restore_output(command.output)
-    if pipeline.is_file():
-        overlays = [file for file in config_files(argv)[1:] if "recipe" in load_yaml(file)]
-        graph = Pipeline.load(pipeline, overlays, launcher)
-        keys = graph.needed_by(command)
-        if command.config.get("auto_build", True):
-            given = _made_by_others(graph, keys)
-            names = graph.upstream(keys, given)
-            if check is not None and graph.stale(names):
-                check(argv)
-            graph.build(names)
-        else:
-            _require(graph, keys)
+    overlays = [file for file in config_files(argv)[1:] if "recipe" in load_yaml(file)]
+    graph = Pipeline.load(pipeline, overlays, launcher)
+    keys = graph.needed_by(command)
+    if command.config.get("auto_build", True):
+        names = graph.upstream(keys, _made_by_others(graph, keys))
+        if graph.stale(names):
+            print(f"building what is missing or out of date ({_origin(pipeline)})", flush=True)
+        graph.build(names)
+    else:
+        _require(graph, keys)
     if command.output is None or not _writes(command):
         return None
     state = StageState.of(command)
@@ -271,6 +272,12 @@ def _made_by_others(graph: Pipeline, keys: Collection[str]) -> set[str]:
         command = shlex.join(manifest.command) if manifest else "?"
         print(f"using {graph.stages[name].output} as it is: made by python -m guardreasoner {command}", flush=True)
     return given
+
+
+def _origin(pipeline: Path) -> str:
+    """Return which pipeline file is used, and why if it is not the one of the working folder."""
+    file = find_config(pipeline)
+    return f"pipeline {pipeline}" if file == pipeline else f"there is no {pipeline} here; pipeline {file}"
 
 
 def _require(graph: Pipeline, keys: Mapping[str, str]) -> None:

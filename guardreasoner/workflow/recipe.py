@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from guardreasoner.tasks import Task
+from guardreasoner.workflow.ranges import Count, NotNegative, Positive, PositiveShare
 
 
 @dataclass
@@ -36,17 +37,17 @@ class Recipe:
     base: str = "${recipe.checkpoints}/base"
     checkpoints: str = "checkpoints"
     logs: str = "logs"
-    vocabulary: int = 1600
-    rsft_lr: float = 5e-5
-    rsft_continued_lr: float = 5e-5
-    hsdpo_lr: float = 5e-6
-    rsft_batch_size: int = 384
-    hsdpo_batch_size: int = 256
-    micro_batch_size: int | None = None
-    max_length: int = 2048
+    vocabulary: Count = 1600
+    rsft_lr: Positive = 5e-5
+    rsft_continued_lr: Positive = 5e-5
+    hsdpo_lr: Positive = 5e-6
+    rsft_batch_size: Count = 384
+    hsdpo_batch_size: Count = 256
+    micro_batch_size: Count | None = None
+    max_length: Count = 2048
     skip_too_long: bool = False
     skip_contaminated: bool = False
-    max_new_tokens: int = 2048
-    temperature: float = 1.0
-    top_p: float = 0.95
-    generation_batch_size: int = 128
+    max_new_tokens: Count = 2048
+    temperature: NotNegative = 1.0
+    top_p: PositiveShare = 0.95
+    generation_batch_size: Count = 128

@@ -193,7 +193,7 @@ def test_gamma_outside_its_range(gamma: str, refused: Refused, tiny_base: Path, 
     assert "gamma" in message
     assert gamma.removeprefix(".") in message
     if "n" not in gamma:
-        assert "gamma must be in [0, 1)" in message
+        assert "data.init_args.pairing.gamma: expected a number of at least 0 and below 1" in message
         verb = ("pairs", "--rollouts", str(tiny_rollouts), "--out", "pairs.jsonl")
         assert "gamma must be in [0, 1)" in refused(*verb, "--gamma", gamma)
 
@@ -204,7 +204,7 @@ def test_beta_outside_its_range(beta: str, refused: Refused, tiny_base: Path, ti
     assert "beta" in message
     assert beta.removeprefix(".") in message
     if "n" not in beta:
-        assert "model.beta must be a number above 0" in message
+        assert "model.init_args.beta: expected a number above 0" in message
 
 
 def test_an_empty_file(refused: Refused, tiny_base: Path, tiny_rollouts: Path) -> None:

@@ -91,6 +91,7 @@ def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callab
     def install(train: Callable[[], None]) -> None:
         cli = types.ModuleType("guardreasoner.cli.lightning_cli")
         cli.run_lightning = lambda argv: train()  # type: ignore[attr-defined]
+        cli.check_config = lambda argv: None  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "guardreasoner.cli.lightning_cli", cli)
 
     return install

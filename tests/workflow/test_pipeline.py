@@ -55,6 +55,7 @@ def test_prepare_builds_what_the_command_needs(launcher: tuple[str, ...], capfd:
     state = prepare(argv, launcher=launcher)
     assert runs() == ["made/first", "made/second"]
     assert capfd.readouterr().out.splitlines() == [
+        "building what is missing or out of date (pipeline configs/pipeline.yaml)",
         "building made/first (missing): python -m guardreasoner fit --config configs/first.yaml",
         "building made/second (missing): python -m guardreasoner fit --config configs/second.yaml",
     ]

@@ -11,11 +11,13 @@ from guardreasoner.errors import InputError
 from guardreasoner.prompts import PromptFormat, render, target
 from guardreasoner.records import Record
 from guardreasoner.tasks import GUARD_TASKS, Task
+from guardreasoner.workflow.config import with_config_files
+from guardreasoner.workflow.ranges import Count, NotNegative, Positive, Seed
 from guardreasoner.workflow.recipe import Recipe
 from guardreasoner.workflow.terminal import show_line
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentParser, Namespace
 
 HELP = "create a small base model: train its tokenizer, initialize a Llama at random (configs/base.yaml)"
 
@@ -35,19 +37,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check(argv: Sequence[str]) -> None:
+    """Check the config of a command without reading data.
+
+    Args:
+        argv: verb and flags.
+
+    Raises:
+        InputError: a key or value is wrong.
+    """
+    _parse(argv, config_parser())
+
+
 def run(args: argparse.Namespace) -> int:
     """Create the model folder that the merged config files describe."""
     from guardreasoner.cli.lightning_cli import show_log
-    from guardreasoner.cli.parse_errors import config_error, find_input_error
+    from guardreasoner.cli.parse_errors import find_input_error
     from guardreasoner.training.reasoning_data import ReasoningDataModule
 
     parser = config_parser()
     show_log()
-    argv = [word for path in args.config for word in ("--config", path)]
+    parsed = _parse(["base-model", *(word for path in args.config for word in ("--config", path))], parser)
     try:
-        config = parser.instantiate_classes(parser.parse_args(argv))
-    except (ArgumentError, ValueError, TypeError) as error:
-        raise find_input_error(error) or config_error(str(error), parser, ["base-model", *argv]) from error
+        config = parser.instantiate_classes(parsed)
+    except ValueError as error:
+        raise find_input_error(error) or error from error
     assert isinstance(config.data, ReasoningDataModule)
     config.data.allow_contamination = config.allow_contamination
     values = {name: value for name, value in config.as_dict().items() if name not in _NOT_ARGUMENTS}
@@ -81,17 +95,17 @@ def make_base_model(
     output: str,
     records: Sequence[Record],
     tasks: list[Task] | None = None,
-    vocabulary: int = 1000,
+    vocabulary: Count = 1000,
     opening: str | None = None,
-    hidden_size: int = 128,
-    intermediate_size: int = 384,
-    layers: int = 4,
-    heads: int = 4,
-    kv_heads: int = 2,
-    max_length: int = 1024,
-    rope_theta: float = 10000.0,
-    initializer_range: float = 0.02,
-    seed: int = 0,
+    hidden_size: Count = 128,
+    intermediate_size: Count = 384,
+    layers: Count = 4,
+    heads: Count = 4,
+    kv_heads: Count = 2,
+    max_length: Count = 1024,
+    rope_theta: Positive = 10000.0,
+    initializer_range: NotNegative = 0.02,
+    seed: Seed = 0,
 ) -> None:
     """Train a byte-level BPE tokenizer on records and write it with a randomly initialized Llama.
 
@@ -125,10 +139,7 @@ def make_base_model(
     format = PromptFormat(tuple(tasks or ()), opening)
     if not records:
         raise InputError("data.source: the training split is empty")
-    if hidden_size % heads or heads % kv_heads:
-        raise InputError(
-            f"hidden_size {hidden_size} must be a multiple of heads {heads}, and that of kv_heads {kv_heads}"
-        )
+    _require_shape(hidden_size, heads, kv_heads)
 
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -170,3 +181,23 @@ def make_base_model(
     show_line(
         f"{output}: {parameters / 1e6:.2f} M parameters, vocabulary {len(tokenizer):,}, from {len(records):,} records"
     )
+
+
+def _parse(argv: Sequence[str], parser: "ArgumentParser") -> "Namespace":
+    from guardreasoner.cli.config_checks import check_numbers
+    from guardreasoner.cli.parse_errors import config_error, find_input_error
+
+    try:
+        config = parser.parse_args(with_config_files(argv)[1:])
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise find_input_error(error) or config_error(str(error), parser, argv) from error
+    check_numbers(config, argv, make_base_model)
+    _require_shape(config.hidden_size, config.heads, config.kv_heads)
+    return config
+
+
+def _require_shape(hidden_size: int, heads: int, kv_heads: int) -> None:
+    if hidden_size % heads or heads % kv_heads:
+        raise InputError(
+            f"hidden_size {hidden_size} must be a multiple of heads {heads}, and that of kv_heads {kv_heads}"
+        )

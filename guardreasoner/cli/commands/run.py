@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from guardreasoner.errors import InputError
-from guardreasoner.workflow.config import load_yaml
+from guardreasoner.workflow.config_file import load_yaml
 from guardreasoner.workflow.pipeline import LAUNCHER, PIPELINE, Pipeline
 from guardreasoner.workflow.terminal import show_line, stdout_console
 

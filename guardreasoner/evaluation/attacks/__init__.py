@@ -28,6 +28,7 @@ from guardreasoner.evaluation.attacks.obfuscation import (
 from guardreasoner.evaluation.attacks.padding import adversarial_suffix, long_padding
 from guardreasoner.records import Record, require_unique_ids
 from guardreasoner.tasks import GUARD_TASKS, Task
+from guardreasoner.workflow.ranges import PositiveShare, Seed
 
 Family = Callable[[Record, Random, Sequence[Task]], Record]
 """Rewrites the prompt or response of a record.
@@ -70,8 +71,8 @@ class Attacks:
         self,
         families: list[Family] | None = None,
         tasks: list[Task] | None = None,
-        share: float = 1.0,
-        seed: int = 0,
+        share: PositiveShare = 1.0,
+        seed: Seed = 0,
     ) -> None:
         self.families = FAMILIES if families is None else tuple(families)
         self.tasks = tuple(tasks or GUARD_TASKS)

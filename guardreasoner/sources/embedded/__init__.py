@@ -50,6 +50,7 @@ from guardreasoner.sources.embedded.reasoning import write_reasoning
 from guardreasoner.sources.embedded.responses import assistant_turns, write_response
 from guardreasoner.sources.embedded.scenarios import Aim, AssistantTurn, Frame, Intent, Scenario, UserTurn, labels
 from guardreasoner.sources.embedded.topics import PARTS, Topic
+from guardreasoner.workflow.ranges import CountOrZero, Seed
 
 _MAX_REPEATS = 10_000
 """Number of repeated conversations in a row after which a split counts as exhausted."""
@@ -72,11 +73,11 @@ class Embedded:
 
     def __init__(
         self,
-        train: int = 2400,
-        validation: int = 240,
-        test: int = 480,
+        train: CountOrZero = 2400,
+        validation: CountOrZero = 240,
+        test: CountOrZero = 480,
         parts: Sequence[str] = ("home", "digital", "health"),
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         self.counts: dict[Split, int] = {"train": train, "validation": validation, "test": test}
         for split, count in self.counts.items():
