@@ -168,9 +168,9 @@ class GuardCLI(LightningCLI):
             callbacks += [HardSampleAccuracy(), SampleTexts()]
         if self.config.output and not config.fast_dev_run:
             if self.verb == "test":
-                callbacks.append(PredictionWriter(self.config.output))
+                callbacks.append(PredictionWriter(self.config.output, self.config.ckpt_path))
             if self.verb == "predict" and not writes_itself:
-                callbacks.append(RolloutWriter(self.config.output))
+                callbacks.append(RolloutWriter(self.config.output, self.config.ckpt_path))
         shows_progress = writes_itself or any(isinstance(callback, RolloutWriter) for callback in callbacks)
         if config.enable_progress_bar is not False and not shows_progress:
             callbacks.append(RichProgressBar())

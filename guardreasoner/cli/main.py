@@ -14,6 +14,7 @@ from guardreasoner import __version__
 from guardreasoner.cli import LIGHTNING
 from guardreasoner.errors import InputError
 from guardreasoner.moved import current_argv
+from guardreasoner.workflow import stop_signals
 
 _STAGES = (*LIGHTNING, "base-model")
 """Verbs that are stages: they write the ``output`` of their config from the inputs that it names."""
@@ -26,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: verb and flags; None takes those of the process.
 
     Returns:
-        The exit code: 0 on success, 2 after a user error, 130 after Ctrl-C, or the exit code of a stage that failed.
+        The exit code: 0 on success, 2 after a user error, 130 after Ctrl-C (SIGINT), 143 after SIGTERM, or the exit
+        code of a stage that failed.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     # OpenMP threads that spin while they wait starve each other when several processes share a processor.
@@ -38,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(error.lines(), file=sys.stderr)
         return error.exit_code
+    except stop_signals.Stopped as stopped:
+        return _report(stopped)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -69,9 +73,15 @@ def _run(argv: list[str]) -> int:
     run = _run_lightning if verb in LIGHTNING else _parse_own(argv)
     if verb not in _STAGES:
         return run(argv)
+    with stop_signals.handled():
+        return _run_stage(argv, run)
+
+
+def _run_stage(argv: list[str], run: Callable[[list[str]], int]) -> int:
+    """Build the inputs of a stage, run it, and write the manifest of its output."""
     from guardreasoner.workflow.pipeline import prepare
 
-    state = prepare(argv, _check_lightning if verb in LIGHTNING else None)
+    state = prepare(argv, _check_lightning if argv[0] in LIGHTNING else None)
     try:
         code = run(argv)
     except BaseException:
@@ -83,6 +93,15 @@ def _run(argv: list[str]) -> int:
     elif state is not None:
         state.give_up()
     return code
+
+
+def _report(stopped: stop_signals.Stopped) -> int:
+    """Print the line of a stopped run; return its exit code."""
+    if stop_signals.is_later_process():
+        # The first process prints and returns them; Lightning kills it if another one fails.
+        return 0
+    print(stopped.line(), file=sys.stderr)
+    return 128 + stopped.number
 
 
 def _run_lightning(argv: list[str]) -> int:

@@ -25,7 +25,11 @@ from guardreasoner.generators.retries import (
     is_transient,
 )
 from guardreasoner.model.backbone import Backbone
+from guardreasoner.workflow import stop_signals
 from guardreasoner.workflow.manifest import fingerprint
+
+_LOOK_UP = 0.5
+"""Seconds after which the wait for replies is interrupted, to see whether a signal has arrived."""
 
 Reply = Completion | Failure
 """What became of one requested output."""
@@ -121,6 +125,10 @@ class ServerGenerator(Generator):
     def model_fingerprint(self, weights: str) -> str:
         """Return a hash of the settings, because the weights on the server are unknown."""
         return fingerprint({"served": self.settings})
+
+    def group_size(self, outputs: int) -> int:
+        """Return 1: requests are independent."""
+        return 1
 
     def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
         """Yield the completions of each request as it finishes.
@@ -251,8 +259,15 @@ class _Connection:
         future.add_done_callback(self.finished.put)
 
     def receive(self) -> list[Reply]:
-        """Wait until a request has finished; return its replies."""
-        return self.finished.get().result()
+        """Wait until a request has finished; return its replies.
+
+        Raises:
+            Stopped: a signal arrived.
+        """
+        while True:
+            with suppress(queue.Empty):
+                return self.finished.get(timeout=_LOOK_UP).result()
+            stop_signals.check()
 
     def close(self) -> None:
         """Cancel what is in flight and end the thread."""

@@ -4,12 +4,9 @@ A stage is a command whose config has an ``output``. Dependencies are not declar
 output its merged config names as an input path.
 """
 
-import os
 import shlex
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -17,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
+from guardreasoner.workflow import stop_signals
 from guardreasoner.workflow.config import Command, config_files, flags, load_yaml, resolve
 from guardreasoner.workflow.manifest import Manifest
 from guardreasoner.workflow.staleness import (
@@ -186,7 +184,7 @@ def prepare(
         StageFailed: a stage failed.
     """
     given = {name for name, _ in flags(argv)}
-    if "config" not in given or {"help", "print_config"} & given or "-h" in argv or _is_later_process():
+    if "config" not in given or {"help", "print_config"} & given or "-h" in argv or stop_signals.is_later_process():
         return None
     command = resolve(argv)
     if command.config.get("dry_run"):
@@ -273,32 +271,18 @@ def _with_overlays(argv: list[str], overlays: Sequence[str]) -> list[str]:
     return [*argv[:end], *(word for file in overlays if file not in files for word in ("--config", file)), *argv[end:]]
 
 
-def _is_later_process() -> bool:
-    """Return whether this is a process of a distributed run other than the first, which builds the inputs."""
-    ranks = (os.environ.get(name, "0") for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
-    return any(rank not in ("", "0") for rank in ranks)
-
-
 def _wait(argv: Sequence[str]) -> int:
-    """Run a program in this terminal and return its exit code; forward SIGTERM and wait for the program to end."""
-    process = subprocess.Popen(argv)
-    signals: list[int] = []
+    """Run a program in this terminal and return its exit code.
 
-    def forward(number: int, _: object) -> None:
-        signals.append(number)
-        process.terminate()
+    A signal is passed on to the program, which may save what it has done.
 
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    former = signal.signal(signal.SIGTERM, forward) if in_main_thread else None
-    try:
+    Raises:
+        Stopped: a signal arrived; the program has ended.
+    """
+    with stop_signals.handled():
+        stop_signals.defer()
+        process = subprocess.Popen(argv)
+        stop_signals.defer(process.send_signal)
         code = process.wait()
-    except KeyboardInterrupt:
-        # The terminal sends SIGINT to the program too, which may still save a checkpoint.
-        process.wait()
-        raise
-    finally:
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, former)
-    if signals:
-        raise SystemExit(128 + signals[0])
+        stop_signals.check()
     return code if code >= 0 else 128 - code

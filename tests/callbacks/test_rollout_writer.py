@@ -1,6 +1,7 @@
 """Mining runs that are interrupted, shared by processes, or use an engine with invalid outputs."""
 
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -84,8 +85,8 @@ def test_incomplete_chunks_are_sampled_again(tiny_base: Path, tmp_path: Path) ->
     with pytest.raises(RuntimeError, match="enough"):
         mine_into(tmp_path / "out", stopping(local_guard(tiny_base), after=2))
     shard = next(tmp_path.glob(".out.*.partial/rollouts-00000.jsonl"))
-    parts = shard.read_text().split("\n\n")
-    assert [part.count("\n") + 1 for part in parts if part] == [6, 6]  # chunks of three records, two outputs each
+    groups = re.split(r"^#.*\n", shard.read_text(), flags=re.MULTILINE)
+    assert [group.count("\n") for group in groups] == [6, 6, 0]  # chunks of three records, two outputs each
     shard.write_text(shard.read_text() + '{"record_id": "train/')
     assert mine_into(tmp_path / "out", local_guard(tiny_base)) == expected
 
