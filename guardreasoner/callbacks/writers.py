@@ -46,6 +46,7 @@ class RolloutWriter(Callback):
         self.folder = Path(folder)
         self.checkpoint = checkpoint
         self._answers: LoggedAnswers | None = None
+        self._expected = 0
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Open the rollout log, repair it after an interruption, and tell the module which records are done."""
@@ -75,11 +76,16 @@ class RolloutWriter(Callback):
         """Start the clock and the progress bar."""
         assert self._answers is not None
         self._answers.start()
+        self._expected = record_total(trainer) or 0
         if trainer.is_global_zero:
-            self._answers.show_progress("mining", record_total(trainer))
+            self._answers.show_progress("mining", self._expected)
 
     def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        """Make the folder from the committed outputs."""
+        """Make the folder from the committed outputs.
+
+        Raises:
+            InputError: records of the run have no outputs.
+        """
         if self._answers is None:
             return
         answers, self._answers = self._answers, None
@@ -88,7 +94,8 @@ class RolloutWriter(Callback):
             with replacing_folder(self.folder) as folder:
                 write_jsonl(folder / "records.jsonl", answers.records)
                 write_tasks(folder, answers.tasks)
-                answers.log.merge("rollouts", answers.records, folder / "rollouts.jsonl")
+                written = answers.log.merge("rollouts", answers.records, folder / "rollouts.jsonl")
+                _require_all(written, self._expected, cast(ResumableModule, module).k)
                 answers.log.write_cost(folder)
             answers.log.remove()
         trainer.strategy.barrier()
@@ -209,6 +216,14 @@ class PredictionWriter(Callback):
             self._logged.log.close()
             self._logged.log.remove()
             module.sink = None
+
+
+def _require_all(written: int, records: int, k: int) -> None:
+    if written < records * k:
+        raise InputError(
+            f"{written:,} outputs were written, but {records:,} records need {k} each",
+            "set trainer.use_distributed_sampler: false, since the model shares the records among the processes itself",
+        )
 
 
 def _weights_of(checkpoint: str | None) -> str | None:

@@ -156,6 +156,11 @@ class GuardCLI(LightningCLI):
         for name, instead in _UNSUPPORTED.items():
             if config[name] not in (None, 1):
                 raise InputError(f"trainer.{name}: not supported, got {config[name]}", f"set {instead} instead")
+        if config.use_distributed_sampler:
+            raise InputError(
+                "trainer.use_distributed_sampler: not supported, got true",
+                "data and models share the records among the processes themselves",
+            )
         callbacks = list(config.callbacks or [])
         # Such a module writes each answer when it arrives, which a callback after each batch could not.
         model = self.model

@@ -3,13 +3,11 @@
 import json
 import logging
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardreasoner.errors import InputError
@@ -131,6 +129,7 @@ def written(folder: Path, groups: Sequence[Sequence[int]]) -> tuple[RolloutLog, 
     return rollout_log, ends
 
 
+@settings(max_examples=50)
 @given(st.data())
 def test_a_flipped_bit_costs_the_groups_that_it_touches_and_is_reported(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -230,11 +229,3 @@ def test_a_log_without_commits_is_removed(tmp_path: Path) -> None:
     append(rollout_log)  # an empty group commits nothing
     shut(rollout_log)
     assert not os.listdir(tmp_path)
-
-
-@pytest.mark.slow
-def test_a_hundred_kills_at_random_moments_change_no_byte(tiny_base: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.support.kill_loop", str(tiny_base), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1800, cwd=Path(__file__).parents[2])
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[0]) >= 100
