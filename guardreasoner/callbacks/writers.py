@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -24,7 +24,8 @@ class RecordData(Protocol):
     chunk_size: int
 
 
-class TestData(RecordData, Protocol):
+@runtime_checkable
+class BenchmarkData(RecordData, Protocol):
     """A data module that serves records and hard records to ``test``."""
 
     hard: Sequence[Record]
@@ -88,7 +89,7 @@ class RolloutWriter(Callback):
         """
         if self._answers is None:
             return
-        answers, self._answers = self._answers, None
+        answers = self._answers
         answers.wait_for_all()
         if trainer.is_global_zero:
             with replacing_folder(self.folder) as folder:
@@ -99,7 +100,7 @@ class RolloutWriter(Callback):
                 answers.log.write_cost(folder)
             answers.log.remove()
         trainer.strategy.barrier()
-        module.sink = None
+        cast(ResumableModule, module).sink = self._answers = None
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         """Leave an existing folder as it is, and keep the committed outputs for resuming."""
@@ -135,9 +136,9 @@ class PredictionWriter(Callback):
             return
         _require_one_process(trainer)
         self._answers.clear()
-        if not isinstance(module, ResumableModule):
-            return
-        data = cast(TestData, trainer.datamodule)  # type: ignore[attr-defined]
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not (isinstance(module, ResumableModule) and isinstance(data, BenchmarkData)):
+            return  # another tool's module or data: the answers are only written at the end
         identity = {
             "verb": "test",
             "greedy": module.decides(module.greedy),
@@ -215,7 +216,7 @@ class PredictionWriter(Callback):
         if self._logged is not None:
             self._logged.log.close()
             self._logged.log.remove()
-            module.sink = None
+            module.sink = self._logged = None
 
 
 def _require_all(written: int, records: int, k: int) -> None:
