@@ -1,4 +1,4 @@
-"""Exceptions that end a command with one line and at most one hint line: user errors, machine faults, signals."""
+"""Exceptions that end a command with one line and at most one hint line: user errors and machine faults."""
 
 import errno
 import os
@@ -28,20 +28,6 @@ class InputError(Exception):
         """Return the text to print to stderr: the details, the message, then the hint, each in one line."""
         hint = [f"hint: {self.hint}"] if self.hint else []
         return "\n".join(" ".join(part.splitlines()) for part in (*self.details, f"error: {self}", *hint))
-
-
-class Interrupted(SystemExit):
-    """The end of a command that was asked to stop, by a signal or by its time limit.
-
-    Args:
-        message: one line: what stopped it, what is saved, how to continue.
-        exit_code: 128 + the signal's number, or 124 after the time limit, as ``timeout`` has it.
-    """
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(exit_code)
-        self.message = message
-        self.exit_code = exit_code
 
 
 class MachineFault(InputError):

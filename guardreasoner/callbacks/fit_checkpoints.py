@@ -12,16 +12,14 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from guardreasoner.errors import InputError, Interrupted
+from guardreasoner.errors import InputError
 from guardreasoner.training.checkpoint_file import SealedCheckpointIO
 from guardreasoner.training.step import planned_steps
-from guardreasoner.workflow.signals import StopSignals, stopped
+from guardreasoner.workflow import stop_signals
+from guardreasoner.workflow.stop_signals import Stopped, TimeOver
 from guardreasoner.workflow.unfinished_fit import UnfinishedFit, log_sizes
 
 log = logging.getLogger("guardreasoner")
-
-_TIMEOUT = 124
-"""Exit code after the time limit, that of the program ``timeout``."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,6 @@ class FitCheckpoints(Callback):
     Args:
         unfinished: where the checkpoints go; None if the fit has no output, so that nothing can be continued.
         every: how often a checkpoint is written.
-        signals: requests to stop.
         max_seconds: seconds after which the fit stops, counted from the first step of this command.
     """
 
@@ -67,12 +64,10 @@ class FitCheckpoints(Callback):
         self,
         unfinished: UnfinishedFit | None,
         every: Interval,
-        signals: StopSignals,
         max_seconds: float = math.inf,
     ) -> None:
         self.unfinished = unfinished
         self.every = every
-        self.signals = signals
         self.max_seconds = max_seconds
         self._started = self._saved_at = 0.0
         self._first_step: int | None = None
@@ -85,8 +80,7 @@ class FitCheckpoints(Callback):
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         """Defer signals to the end of a step."""
-        self.signals.install()  # in place of the trainer's own, which would end the fit without saving
-        self.signals.deferred = True
+        stop_signals.defer()  # also in place of the trainer's own handler, which would end the fit without saving
         self._started = self._saved_at = time.monotonic()
         self._first_step = None
 
@@ -100,12 +94,8 @@ class FitCheckpoints(Callback):
         if (must_stop or due) and self.unfinished is not None and index > self._first_step:
             self._save(trainer, index)
         if must_stop:
-            what = f" after {index:,} of {planned_steps(trainer):,} steps{self._how_to_continue()}"
-            raise stopped(signal_number, what) if signal_number else Interrupted(f"stopped by max_time{what}", _TIMEOUT)
-
-    def on_train_end(self, trainer: Any, module: Any) -> None:
-        """Ignore the first signal from here on, because the trained model is about to be written."""
-        self.signals.received = 0
+            progress = f"{index:,} of {planned_steps(trainer):,} steps are done{self._how_to_continue()}"
+            raise Stopped(signal_number, progress) if signal_number else TimeOver(progress)
 
     def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
         """Leave the folder only if there is something to continue from."""
@@ -117,7 +107,7 @@ class FitCheckpoints(Callback):
         now = time.monotonic()
         steps = self.every.steps
         due = index % steps == 0 if steps else now - self._saved_at >= self.every.seconds
-        requests = torch.tensor([self.signals.received, now - self._started >= self.max_seconds, due])
+        requests = torch.tensor([stop_signals.received() or 0, now - self._started >= self.max_seconds, due])
         if trainer.world_size > 1:
             requests = trainer.strategy.reduce(requests.to(trainer.strategy.root_device).float(), reduce_op="max")
         number, time_over, due_anywhere = requests.tolist()
@@ -125,7 +115,7 @@ class FitCheckpoints(Callback):
 
     def _how_to_continue(self) -> str:
         steps = self.unfinished.steps() if self.unfinished is not None else []
-        return f"; the same command continues after step {steps[-1]:,}" if steps else ""
+        return f"; run the same command again to resume after step {steps[-1]:,}" if steps else ""
 
     def _save(self, trainer: Any, index: int) -> None:
         assert self.unfinished is not None

@@ -1,47 +1,36 @@
 """Writers of generated outputs: rollouts of a mining run, predictions of a test."""
 
-import logging
-import signal
-import time
 from collections import defaultdict
-from collections.abc import Sequence, Set
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from guardreasoner.callbacks.logged_answers import LoggedAnswers
 from guardreasoner.errors import InputError
-from guardreasoner.evaluation.guard_module import AnswerSink
-from guardreasoner.generators.progress import RecordProgress, record_total
-from guardreasoner.generators.rollout_log import RolloutLog
-from guardreasoner.model.backbone import Backbone
+from guardreasoner.evaluation.guard_module import ResumableModule
+from guardreasoner.generators.progress import record_total
 from guardreasoner.prompts import answer_block
 from guardreasoner.records import Answer, Record, write_jsonl
 from guardreasoner.tasks import TASKS_FILE, write_tasks
-from guardreasoner.workflow.manifest import MANIFEST
+from guardreasoner.workflow.manifest import MANIFEST, content_hash
 from guardreasoner.workflow.replacing import replacing_folder
 from guardreasoner.workflow.safe_names import folder_names
 
-log = logging.getLogger("guardreasoner")
-
-
-class RolloutModule(Protocol):
-    """A module whose ``predict`` samples rollouts and passes them to a sink as they are made."""
-
-    backbone: Backbone
-    k: int
-    sink: AnswerSink | None
-
-    def decides(self) -> dict[str, Any]:
-        """Return the settings that determine the rollouts."""
-
 
 class RecordData(Protocol):
-    """A data module that serves records to ``predict``."""
+    """A data module that serves records."""
 
     records: Sequence[Record]
     chunk_size: int
+
+
+@runtime_checkable
+class BenchmarkData(RecordData, Protocol):
+    """A data module that serves records and hard records to ``test``."""
+
+    hard: Sequence[Record]
 
 
 class RolloutWriter(Callback):
@@ -53,108 +42,130 @@ class RolloutWriter(Callback):
 
     Args:
         folder: Folder to write.
+        checkpoint: Checkpoint that the trainer restores the weights from; None if they are those of the model folder.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, checkpoint: str | None = None) -> None:
         self.folder = Path(folder)
-        self.done: Set[str] = frozenset()
-        self._log: RolloutLog | None = None
-        self._progress: RecordProgress | None = None
-        self._trainer: Trainer | None = None
-        self._last_time = 0.0
-        self._resumed = self._finished = self._tokens = 0
+        self.checkpoint = checkpoint
+        self._answers: LoggedAnswers | None = None
+        self._expected = 0
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Open the rollout log, repair it after an interruption, and tell the module which records are done."""
         if stage != "predict":
             return
         data = cast(RecordData, trainer.datamodule)  # type: ignore[attr-defined]
-        guard = cast(RolloutModule, module)
-        tasks = guard.backbone.prompt_tokenizer.format.tasks
-        settings = {
+        guard = cast(ResumableModule, module)
+        identity = {
             **guard.decides(),
-            "tasks": [asdict(task) for task in tasks],
-            "records": [asdict(record) for record in data.records],
             "chunk_size": data.chunk_size,
+            "limit": trainer.limit_predict_batches,
+            "checkpoint": _weights_of(self.checkpoint),
         }
-        self._log = rollout_log = RolloutLog(self.folder, settings)
-        dropped = rollout_log.prepare(data.records, tasks) if trainer.is_global_zero else 0
-        trainer.strategy.barrier()
-        self.done = rollout_log.done(guard.k)
-        if trainer.is_global_zero and (self.done or dropped):
-            log.info(
-                "resuming: %s of %s records are done%s",
-                f"{len(self.done):,}",
-                f"{len(data.records):,}",
-                f", {dropped} lines of an unfinished group dropped" if dropped else "",
-            )
-        trainer.strategy.barrier()  # every process must read what is done before any process adds to it
-        rollout_log.open(trainer.global_rank, module.device.type)
-        guard.sink = self
-        self._trainer = trainer
+        self._answers = LoggedAnswers(
+            trainer,
+            self.folder,
+            identity,
+            data.records,
+            guard.backbone.prompt_tokenizer.format.tasks,
+            {"rollouts": guard.k},
+            {"records": len(data.records)},
+        )
+        self._answers.open(module.device.type, keep=False)
+        guard.sink = self._answers
 
     def on_predict_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Start the clock."""
-        loader: Any = trainer.predict_dataloaders
-        self._resumed = sum(record.id in self.done for chunk in loader.dataset for record in chunk)
-        self._finished = self._tokens = 0
-        self._progress = RecordProgress("mining", record_total(trainer)) if trainer.is_global_zero else None
-        self._last_time = time.monotonic()
+        """Start the clock and the progress bar."""
+        assert self._answers is not None
+        self._answers.start()
+        self._expected = record_total(trainer) or 0
+        if trainer.is_global_zero:
+            self._answers.show_progress("mining", self._expected)
 
     def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        """Make the folder from the committed outputs."""
-        if self._log is None:
+        """Make the folder from the committed outputs.
+
+        Raises:
+            InputError: records of the run have no outputs.
+        """
+        if self._answers is None:
             return
-        self._close()
-        trainer.strategy.barrier()
+        answers = self._answers
+        answers.wait_for_all()
         if trainer.is_global_zero:
-            self._log.finish(trainer.datamodule.records)  # type: ignore[attr-defined]
+            with replacing_folder(self.folder) as folder:
+                write_jsonl(folder / "records.jsonl", answers.records)
+                write_tasks(folder, answers.tasks)
+                written = answers.log.merge("rollouts", answers.records, folder / "rollouts.jsonl")
+                _require_all(written, self._expected, cast(ResumableModule, module).k)
+                answers.log.write_cost(folder)
+            answers.log.remove()
         trainer.strategy.barrier()
+        cast(ResumableModule, module).sink = self._answers = None
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         """Leave an existing folder as it is, and keep the committed outputs for resuming."""
-        self._close()
-        if self._log is not None:
-            self._log.discard_if_empty()
-
-    def store(self, answers: list[Answer], tokens: int) -> None:
-        """Commit answers to the log."""
-        assert self._log is not None
-        now = time.monotonic()
-        self._log.append((answer.rollout for answer in answers), now - self._last_time, tokens)
-        self._last_time = now
-        self._finished += len({answer.record.id for answer in answers})
-        self._tokens += tokens
-        if self._progress is not None:
-            self._progress.show(self._resumed + self._finished, self._finished, tokens=self._tokens or None)
-        if self._trainer is not None and self._trainer.received_sigterm:
-            raise SystemExit(128 + signal.SIGTERM)  # the trainer would react only after the last chunk
-
-    def _close(self) -> None:
-        if self._progress is not None:
-            self._progress.close()
-        if self._log is not None:
-            self._log.close()
+        if self._answers is not None:
+            self._answers.abandon()
 
 
 class PredictionWriter(Callback):
     """Write ``<benchmark>/generated_predictions.jsonl`` in the released format with additional fields.
 
-    The sampled outputs on the hard records are written to ``<benchmark>/hard_samples.jsonl``. The folder is written
-    completely or not at all.
+    The sampled outputs on the hard records are written to ``<benchmark>/hard_samples.jsonl``. Outputs are committed to
+    a ``RolloutLog`` as they are made; the folder itself is made when all outputs exist. An interrupted test is resumed
+    unless a setting that determines its outputs has changed.
 
     Args:
         folder: Folder to write.
+        checkpoint: Checkpoint that the trainer restores the weights from; None if they are those of the model folder.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, checkpoint: str | None = None) -> None:
         self.folder = Path(folder)
+        self.checkpoint = checkpoint
+        self._logged: LoggedAnswers | None = None
         self._answers: dict[int, list[Answer]] = defaultdict(list)
 
-    def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Forget the answers of an earlier test."""
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Open the rollout log, repair it after an interruption, and tell the module which answers are stored.
+
+        Raises:
+            InputError: the trainer has several processes, or another run is writing to the log.
+        """
+        if stage != "test":
+            return
         _require_one_process(trainer)
         self._answers.clear()
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not (isinstance(module, ResumableModule) and isinstance(data, BenchmarkData)):
+            return  # another tool's module or data: the answers are only written at the end
+        identity = {
+            "verb": "test",
+            "greedy": module.decides(module.greedy),
+            "sampled": module.decides(),
+            "hard": [record.id for record in data.hard],
+            "chunk_size": data.chunk_size,
+            "limit": trainer.limit_test_batches,
+            "checkpoint": _weights_of(self.checkpoint),
+        }
+        self._logged = LoggedAnswers(
+            trainer,
+            self.folder,
+            identity,
+            data.records,
+            module.backbone.prompt_tokenizer.format.tasks,
+            {"generated_predictions": 1, "hard_samples": module.k},
+            {"records": len(data.records), "hard records": len(data.hard)},
+        )
+        self._logged.open(module.device.type, keep=True)
+        module.sink = self._logged
+
+    def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Start the clock."""
+        if self._logged is not None:
+            self._logged.start()
 
     def on_test_batch_end(
         self,
@@ -168,8 +179,13 @@ class PredictionWriter(Callback):
         """Collect the answers of a batch by data loader."""
         self._answers[dataloader_idx] += outputs
 
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        """Leave an existing folder as it is, and keep the committed outputs for resuming."""
+        if self._logged is not None:
+            self._logged.abandon()
+
     def on_test_end(self, trainer: Any, module: Any) -> None:
-        """Write the answers in the order of the benchmark."""
+        """Write the answers in the order of the benchmark, then remove the log."""
         order = {record.id: index for index, record in enumerate(trainer.datamodule.records)}
         prompt_tokenizer = module.backbone.prompt_tokenizer
 
@@ -204,6 +220,23 @@ class PredictionWriter(Callback):
                     groups[folders[answer.record.source]].append(answer)
                 for benchmark, group in groups.items():
                     write_jsonl(folder / benchmark / f"{name}.jsonl", map(row, group))
+        if self._logged is not None:
+            self._logged.log.close()
+            self._logged.log.remove()
+            module.sink = self._logged = None
+
+
+def _require_all(written: int, records: int, k: int) -> None:
+    if written < records * k:
+        raise InputError(
+            f"{written:,} outputs were written, but {records:,} records need {k} each",
+            "set trainer.use_distributed_sampler: false, since the model shares the records among the processes itself",
+        )
+
+
+def _weights_of(checkpoint: str | None) -> str | None:
+    """Return what identifies the weights of a checkpoint: its hash or, for a word such as "last", the word."""
+    return content_hash(checkpoint) if checkpoint and Path(checkpoint).exists() else checkpoint
 
 
 def _require_one_process(trainer: Trainer) -> None:

@@ -7,7 +7,6 @@ import re
 import sys
 import tempfile
 import warnings
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,12 +45,11 @@ from guardreasoner.training.checkpoint_file import SealedCheckpointIO
 from guardreasoner.training.training_data import TrainingDataModule
 from guardreasoner.workflow.config import config_files, resolve, with_config_files
 from guardreasoner.workflow.config_file import load_yaml
-from guardreasoner.workflow.pipeline import is_later_process
 from guardreasoner.workflow.recipe import Recipe
 from guardreasoner.workflow.redaction import without_secrets
 from guardreasoner.workflow.rescue import write_or_rescue
-from guardreasoner.workflow.signals import StopSignals
 from guardreasoner.workflow.staleness import StageState
+from guardreasoner.workflow.stop_signals import is_later_process
 from guardreasoner.workflow.terminal import terminal_text
 from guardreasoner.workflow.unfinished_fit import UnfinishedFit, continue_log, sizes_at
 
@@ -98,16 +96,12 @@ class GuardCLI(LightningCLI):
         verb: fit, validate, test or predict.
         argv: the arguments after the verb.
         parse_only: only parse the config, instantiate nothing.
-        signals: requests to stop a fit; None handles no signal.
     """
 
-    def __init__(
-        self, verb: str, argv: list[str], parse_only: bool = False, signals: StopSignals | None = None
-    ) -> None:
+    def __init__(self, verb: str, argv: list[str], parse_only: bool = False) -> None:
         self.verb = verb
         self.argv = (verb, *argv)
         self.parse_only = parse_only
-        self.signals = signals or StopSignals()
         self.unfinished: UnfinishedFit | None = None
         self.state: StageState | None = None
         self.resumed_from: Path | None = None
@@ -258,6 +252,11 @@ class GuardCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the callbacks of the verb."""
         config = self.config_init.trainer
+        if config.use_distributed_sampler:
+            raise InputError(
+                "trainer.use_distributed_sampler: not supported, got true",
+                "data and models share the records among the processes themselves",
+            )
         callbacks = list(config.callbacks or [])
         # Such a module writes each answer when it arrives, which a callback after each batch could not.
         model = self.model
@@ -266,7 +265,7 @@ class GuardCLI(LightningCLI):
             kwargs["max_time"] = None  # ``FitCheckpoints`` saves before it stops
             limit = math.inf if config.max_time is None else Timer(config.max_time).time_remaining()
             callbacks += [
-                FitCheckpoints(self.unfinished, self.checkpoint_every, self.signals, limit or 0.0),
+                FitCheckpoints(self.unfinished, self.checkpoint_every, limit or 0.0),
                 Throughput(),
                 SampleTexts(),
             ]
@@ -278,9 +277,9 @@ class GuardCLI(LightningCLI):
             if self.verb == "fit":
                 callbacks.append(FreeSpace(self.config.output, self.config.save_optimizer))
             if self.verb == "test":
-                callbacks.append(PredictionWriter(self.config.output))
+                callbacks.append(PredictionWriter(self.config.output, self.config.ckpt_path))
             if self.verb == "predict" and not writes_itself:
-                callbacks.append(RolloutWriter(self.config.output))
+                callbacks.append(RolloutWriter(self.config.output, self.config.ckpt_path))
         shows_progress = writes_itself or any(isinstance(callback, RolloutWriter) for callback in callbacks)
         if config.enable_progress_bar is not False and not shows_progress:
             callbacks.append(RichProgressBar())
@@ -404,11 +403,10 @@ def run_lightning(argv: list[str]) -> None:
     """
     _quiet()
     hide_writer_thread_errors()
-    with StopSignals() if argv[0] == "fit" else nullcontext() as signals:
-        try:
-            GuardCLI(argv[0], argv[1:], signals=signals).run()
-        except MisconfigurationException as error:
-            raise InputError(str(error).splitlines()[0]) from error
+    try:
+        GuardCLI(argv[0], argv[1:]).run()
+    except MisconfigurationException as error:
+        raise InputError(str(error).splitlines()[0]) from error
 
 
 def _with_attached_numbers(argv: list[str]) -> list[str]:

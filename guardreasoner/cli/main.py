@@ -14,8 +14,9 @@ from typing import NoReturn
 from guardreasoner import __version__
 from guardreasoner.cli import LIGHTNING
 from guardreasoner.cli.streams import discard_unwritable, open_streams, surviving_output
-from guardreasoner.errors import InputError, Interrupted, MachineFault, machine_error
+from guardreasoner.errors import InputError, MachineFault, machine_error
 from guardreasoner.moved import current_argv
+from guardreasoner.workflow import stop_signals
 from guardreasoner.workflow.terminal import terminal_text
 
 _STAGES = (*LIGHTNING, "base-model")
@@ -44,13 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(terminal_text(error.lines()), file=sys.stderr)
         return error.exit_code
-    except Interrupted as stop:
-        from guardreasoner.workflow.pipeline import is_later_process
-
-        if is_later_process():
-            return 0  # the first process says it, and the trainer would kill it if another one failed
-        print(stop.message, file=sys.stderr)
-        return stop.exit_code
+    except stop_signals.Stopped as stopped:
+        return _report(stopped)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -92,13 +88,19 @@ def _run(argv: list[str]) -> int:
     run = _run_lightning if verb in LIGHTNING else _parse_own(argv)
     if verb not in _STAGES:
         return run(argv)
+    with stop_signals.handled():
+        return _run_stage(argv, run)
+
+
+def _run_stage(argv: list[str], run: Callable[[list[str]], int]) -> int:
+    """Lock the output of a stage, build its inputs, run it, and write the manifest of its output."""
     from guardreasoner.workflow.output_lock import locked_output
     from guardreasoner.workflow.pipeline import checked_output, prepare
     from guardreasoner.workflow.unfinished_fit import UnfinishedFit
 
     output = checked_output(argv)
     with locked_output(output) if output else nullcontext():
-        state = prepare(argv, _check_lightning if verb in LIGHTNING else _check_base_model)
+        state = prepare(argv, _check_lightning if argv[0] in LIGHTNING else _check_base_model)
         try:
             code = run(argv)
         except BaseException:
@@ -110,9 +112,18 @@ def _run(argv: list[str]) -> int:
             state.finish()
         elif state is not None:
             state.give_up()
-        if output and verb == "fit" and code == 0:
+        if output and argv[0] == "fit" and code == 0:
             UnfinishedFit(output).discard()
     return code
+
+
+def _report(stopped: stop_signals.Stopped) -> int:
+    """Print the line of a stopped run; return its exit code."""
+    if stop_signals.is_later_process():
+        # The first process prints and returns them; Lightning kills it if another one fails.
+        return 0
+    print(stopped.line(), file=sys.stderr)
+    return stopped.exit_code
 
 
 def _run_lightning(argv: list[str]) -> int:

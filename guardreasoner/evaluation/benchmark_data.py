@@ -79,4 +79,4 @@ class BenchmarkDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         """Return a loader of all records, whose rollouts define the hard set."""
-        return record_loader(self.records, self.chunk_size, self.trainer)
+        return record_loader(self.records, self.chunk_size)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from types import GeneratorType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningModule
@@ -18,23 +18,53 @@ from guardreasoner.model.backbone import Backbone
 from guardreasoner.prompts import parse
 from guardreasoner.records import Answer, Record, Rollout
 from guardreasoner.tasks import Task
+from guardreasoner.workflow import stop_signals
 from guardreasoner.workflow.ranges import Count, Seed
 
 
 class AnswerSink(Protocol):
-    """Stores the answers of ``predict`` while they are generated, so that an interrupted run can be resumed."""
+    """Stores answers while they are generated, so that an interrupted run can be resumed.
 
-    @property
-    def done(self) -> Set[str]:
-        """Ids of the records whose answers are stored already; they are not generated again."""
+    ``loader`` is the index of the data loader: in a test, 1 for the hard records, else 0.
+    """
 
-    def store(self, answers: list[Answer], tokens: int) -> None:
-        """Store answers that the engine returned together, all k of each record.
+    def done(self, loader: int) -> Set[str]:
+        """Return the ids of the records whose answers are stored already; they are not generated again."""
+        ...
+
+    def stored(self, loader: int, record_id: str) -> Sequence[Rollout]:
+        """Return the stored outputs of a record that is done; only a test asks for them."""
+        ...
+
+    def store(self, loader: int, answers: Sequence[Answer], tokens: int) -> None:
+        """Store answers that the engine returned together, all of each record.
 
         Args:
+            loader: index of the data loader.
             answers: the answers.
             tokens: number of tokens generated for them.
         """
+
+
+@runtime_checkable
+class ResumableModule(Protocol):
+    """A module that passes its answers to a sink as they are made.
+
+    Args:
+        backbone: the model.
+        greedy: the engine that answers benchmarks.
+        k: number of sampled outputs for each record.
+        sink: stores the answers; set by a callback.
+    """
+
+    backbone: Backbone
+    greedy: Generator
+    k: int
+    sink: AnswerSink | None
+
+    def decides(self, engine: Generator | None = None) -> dict[str, Any]:
+        """Return the settings that determine the outputs of an engine; None is the engine that samples."""
+        ...
 
 
 class GuardModule(LightningModule):
@@ -43,7 +73,9 @@ class GuardModule(LightningModule):
     ``predict`` samples k outputs for every record. ``test`` answers every benchmark record once, greedily, and, if the
     data module has a hard set, samples k new outputs for each of its records.
 
-    A callback that stores the answers of ``predict`` sets ``sink``.
+    A callback that stores the answers sets ``sink``. Several processes share the records of ``predict``: each gets all
+    of them, and answers every n-th group of those that its engine computes together. So the outputs do not depend on
+    the number of processes.
 
     Args:
         backbone: the model.
@@ -76,6 +108,7 @@ class GuardModule(LightningModule):
         self.seed = seed
         self.metric = metric
         self.sink: AnswerSink | None = None
+        self._groups = 0
 
     def setup(self, stage: str) -> None:
         """Create the metric; the tasks of the model are known only now."""
@@ -91,34 +124,45 @@ class GuardModule(LightningModule):
         """Return the records unchanged; the generator moves its tensors itself."""
         return batch
 
-    def decides(self) -> dict[str, Any]:
-        """Return, as JSON values, everything besides the records that determines the rollouts of ``predict``."""
+    def decides(self, engine: Generator | None = None) -> dict[str, Any]:
+        """Return, as JSON values, everything besides the records that determines the outputs of an engine.
+
+        Args:
+            engine: the engine; None is the one that samples.
+        """
+        engine = engine or self.generator
         return {
             "model": self.backbone.name,
-            "fingerprint": self._fingerprint(self.generator),
+            "fingerprint": self._fingerprint(engine),
             "asked": self.backbone.prompt_tokenizer.identity(),
             "k": self.k,
             "seed": self.seed,
-            "engine": f"{type(self.generator).__module__}.{type(self.generator).__qualname__}",
-            "settings": self.generator.settings,
+            "engine": f"{type(engine).__module__}.{type(engine).__qualname__}",
+            "settings": engine.settings,
         }
 
+    def on_predict_start(self) -> None:
+        """Start to count the groups of records that the processes share."""
+        self._groups = 0
+
     def predict_step(self, records: list[Record], index: int) -> list[Answer]:
-        """Return k outputs for each record that the sink has not stored yet, and pass them to the sink at once."""
-        done: Set[str] = frozenset() if self.sink is None else self.sink.done
-        answers = []
-        for part, tokens in self._generate([r for r in records if r.id not in done], self.generator, self.k):
-            if self.sink is not None:
-                self.sink.store(part, tokens)
-            answers += part
-        return answers
+        """Return k outputs for each record of this process that is not done; the sink gets them at once."""
+        return self._answers(0, self._share(records), self.generator, self.k)
 
     def test_step(  # type: ignore[override]
         self, records: list[Record], index: int, dataloader_idx: int = 0
     ) -> list[Answer]:
-        """Return one greedy output for each record or, for the second loader (the hard set), k sampled outputs."""
+        """Return one greedy output for each record or, for the second loader (the hard set), k sampled outputs.
+
+        Outputs that the sink has stored are returned too, so that metrics count every answer once.
+        """
         engine, k = (self.generator, self.k) if dataloader_idx == 1 else (self.greedy, 1)
-        answers = [answer for part, _ in self._generate(records, engine, k) for answer in part]
+        answers = self._answers(dataloader_idx, self._missing(records, dataloader_idx), engine, k)
+        if self.sink is not None:
+            stored = ((r, self.sink.stored(dataloader_idx, r.id)) for r in records)
+            answers += [self._parsed(record, rollout) for record, rollouts in stored for rollout in rollouts]
+        order = {record.id: position for position, record in enumerate(records)}
+        answers.sort(key=lambda answer: (order[answer.record.id], answer.rollout.index))
         if dataloader_idx != 1:
             self.verdicts.update([a.verdicts for a in answers], [a.record.labels for a in answers])
         return answers
@@ -126,6 +170,38 @@ class GuardModule(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the values of the metric."""
         self.log_dict({f"test/{name}": value for name, value in self.verdicts.compute().items()})
+
+    def _missing(self, records: Sequence[Record], loader: int) -> list[Record]:
+        """Return the records that the sink has no answers of."""
+        done: Set[str] = frozenset() if self.sink is None else self.sink.done(loader)
+        return [record for record in records if record.id not in done]
+
+    def _share(self, records: list[Record]) -> list[Record]:
+        """Return the records that this process answers: every n-th of the groups that are not done."""
+        size = self.generator.group_size(self.k) or len(records)
+        groups = (self._missing(records[start : start + size], 0) for start in range(0, len(records), size))
+        share = []
+        for group in filter(None, groups):
+            if self._groups % self.trainer.world_size == self.trainer.global_rank:
+                share += group
+            self._groups += 1
+        return share
+
+    def _answers(self, loader: int, records: list[Record], engine: Generator, k: int) -> list[Answer]:
+        """Return the answers to records; the sink gets each group as the engine returns it.
+
+        Raises:
+            Stopped: a signal has arrived; the answers in the sink are kept.
+        """
+        answers: list[Answer] = []
+        stop_signals.check()
+        for part, tokens in self._generate(records, engine, k) if records else ():
+            stop_signals.check_parent()
+            if self.sink is not None:
+                self.sink.store(loader, part, tokens)
+            answers += part
+            stop_signals.check()
+        return answers
 
     def _generate(self, records: list[Record], engine: Generator, k: int) -> Iterator[tuple[list[Answer], int]]:
         """Yield answers as the engine returns them, all k of a record together, with the number of generated tokens."""
@@ -155,7 +231,10 @@ class GuardModule(LightningModule):
         # a lone surrogate is legal in a server's JSON but cannot be written to a file
         text = completion.text.encode("utf-8", "replace").decode()
         rollout = Rollout(record.id, self.backbone.name, fingerprint, completion.index, self.seed, text)
-        return Answer(record, rollout, parse(text, self.backbone.prompt_tokenizer.format.tasks))
+        return self._parsed(record, rollout)
+
+    def _parsed(self, record: Record, rollout: Rollout) -> Answer:
+        return Answer(record, rollout, parse(rollout.completion, self.backbone.prompt_tokenizer.format.tasks))
 
     def _fingerprint(self, engine: Generator) -> str:
         return engine.model_fingerprint(self.backbone.weights_fingerprint())

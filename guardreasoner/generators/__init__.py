@@ -91,6 +91,21 @@ class Generator(ABC):
         gives the same completions.
         """
 
+    def group_size(self, outputs: int) -> int | None:
+        """Return how many consecutive requests are computed together.
+
+        Several processes share the requests of a run in such groups, so that the completions do not depend on the
+        number of processes.
+
+        Args:
+            outputs: number of completions of each request.
+
+        Returns:
+            The number of requests; 1 if each is computed alone; None if it is unknown, and requests that are passed
+            together must stay together.
+        """
+        return None
+
     @final
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Yield the completions of all requests one by one."""

@@ -97,11 +97,15 @@ class LocalGenerator(Generator):
             yield from self._plain.generate_groups(requests)
             return
         self._end_tokens = end_tokens(self.backbone)
-        request_chunks = list(chunks(requests, self._chunk_size))
+        request_chunks = list(chunks(requests, lambda first: self._chunk_size(len(first.seeds))))
         yield from parallel_map(self._generate_chunk, request_chunks, self.backbone, self.workers)
 
-    def _chunk_size(self, first: Request) -> int:
-        return self.chunk or max(1, _BATCHES_PER_CHUNK * self.batch_size // len(first.seeds))
+    def group_size(self, outputs: int) -> int:
+        """Return the number of requests in a chunk."""
+        return self._chunk_size(outputs) if self.backbone.supports_packing else self._plain.group_size(outputs)
+
+    def _chunk_size(self, outputs: int) -> int:
+        return self.chunk or max(1, _BATCHES_PER_CHUNK * self.batch_size // outputs)
 
     def _is_end(self, key: tuple[str, int], count: int, token: int) -> bool:
         """Return whether an output has ended.

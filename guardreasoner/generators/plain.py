@@ -66,8 +66,12 @@ class PlainGenerator(Generator):
         self.backbone.load()
         self.backbone.eval()
         self._end_tokens = end_tokens(self.backbone)
-        batches = list(chunks(requests, lambda first: max(1, self.batch_size // len(first.seeds))))
+        batches = list(chunks(requests, lambda first: self.group_size(len(first.seeds))))
         yield from parallel_map(self._generate_batch, batches, self.backbone, self.workers)
+
+    def group_size(self, outputs: int) -> int:
+        """Return the number of requests in a batch."""
+        return max(1, self.batch_size // outputs)
 
     @torch.inference_mode()
     def _generate_batch(self, batch: Sequence[Request]) -> list[Completion]:

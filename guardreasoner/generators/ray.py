@@ -15,6 +15,7 @@ from guardreasoner.generators.parallel import chunks
 from guardreasoner.generators.ray_actor import ChunkError, EngineActor
 from guardreasoner.generators.ray_watch import NodeLost, actor_room, node_watch
 from guardreasoner.model.backbone import Backbone
+from guardreasoner.workflow import stop_signals
 from guardreasoner.workflow.ranges import Count, NotNegative, Positive
 
 log = logging.getLogger("guardreasoner")
@@ -107,6 +108,10 @@ class RayGenerator(Generator):
     def model_fingerprint(self, weights: str) -> str:
         """Return the model fingerprint of the engine in the actors."""
         return self.engine.model_fingerprint(weights)
+
+    def group_size(self, outputs: int) -> int:
+        """Return the number of requests that an actor gets at once."""
+        return self.chunk
 
     def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
         """Yield the completions of one chunk after another, in the order of the requests.
@@ -222,6 +227,7 @@ def _connect(address: str | None) -> Any:
             _check_reachable(address or "")
             with _no_stderr() if is_quiet else nullcontext():
                 ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+            stop_signals.take_handlers_back()
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise InputError(
                 f"Ray: {address or 'this machine'}: {_error_line(error)}",

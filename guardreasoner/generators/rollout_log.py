@@ -1,12 +1,15 @@
 """Append-only log of the rollouts of an unfinished run: committed rollouts survive a crash at any moment."""
 
 import fcntl
+import glob
 import hashlib
 import json
 import logging
 import os
+import secrets
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
@@ -16,14 +19,20 @@ from typing import Any, BinaryIO
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Rollout, replacing_file, write_jsonl
-from guardreasoner.tasks import TASKS_FILE, Task, write_tasks
+from guardreasoner.tasks import Task, write_tasks
+from guardreasoner.workflow.file_lock import FileLock
 from guardreasoner.workflow.manifest import fingerprint
-from guardreasoner.workflow.replacing import replacing_folder
 
 log = logging.getLogger("guardreasoner")
 
 COST = "cost.manifest.json"
 """File beside the rollouts. Like manifests, it is not hashed: the same rows may take longer another time."""
+
+_FORMAT = 2
+"""Version of the log's files; logs of other versions are not read."""
+
+_HASH_LENGTH = 12
+"""Digits of the hash in a log's name."""
 
 _SYNC_EVERY = 1.0
 """Seconds between calls of fsync. Only a crash of the machine, not of the process, loses what is not synced."""
@@ -51,28 +60,34 @@ class RunCost:
 class RolloutLog:
     """The log of a run: a folder beside the run's output, named after a hash of what determines the rollouts.
 
-    A run with other settings therefore has another log. Each process appends to a shard of its own,
-    ``rollouts-00000.jsonl`` and so on. A commit is a group of rows, a line with their SHA-256 and an empty line; lines
-    after the last empty line belong to an unfinished commit and are dropped. Commits without a hash, of earlier
-    versions, are read too.
+    A run with other settings therefore has another log. The rollouts are in one or several parts. Each process appends
+    to a file of its own in each part, ``rollouts-00000.jsonl`` and so on. A commit is a group of lines followed by a
+    line ``#`` with their SHA-256; lines after the last such line belong to an unfinished commit and are dropped.
+
+    Only the process that has called :meth:`prepare` removes anything: it holds the lock of the folder.
 
     Args:
         output: folder that the finished run becomes.
         identity: everything that determines the rollouts, JSON-serialisable.
+        parts: number of rollouts of each record, by the name of the part.
     """
 
-    def __init__(self, output: str | Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, output: str | Path, identity: Mapping[str, Any], parts: Mapping[str, int]) -> None:
         self.output = Path(output)
-        self.folder = self.output.with_name(f".{self.output.name}.{fingerprint(identity)[:12]}.partial")
+        self.parts = dict(parts)
+        name = fingerprint({"format": _FORMAT, "parts": self.parts, **identity})[:_HASH_LENGTH]
+        self.folder = self.output.with_name(f".{self.output.name}.{name}.partial")
         self.cost = RunCost()
-        self._shard: BinaryIO | None = None
+        self._lock = FileLock(self.folder / "lock", str(self.output))
+        self._files: dict[str, BinaryIO] = {}
         self._cost_file = self.folder
         self._synced = 0.0
 
     def prepare(self, records: Sequence[Record], tasks: Sequence[Task]) -> int:
-        """Create or repair the folder; only one process calls this, before the others open their shards.
+        """Lock the folder and create or repair it; only one process calls this, before the others open their files.
 
-        Damaged commits are removed with a warning, so that their records are sampled again.
+        Damaged groups are removed with a warning, so that their rollouts are generated again. Logs of other settings
+        are left alone and named in a line.
 
         Returns:
             The number of uncommitted lines that were dropped.
@@ -80,47 +95,51 @@ class RolloutLog:
         Raises:
             InputError: raised if another run is writing to the log.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_jsonl(self.folder / "records.jsonl", records)
-        write_tasks(self.folder, tasks)
-        dropped = 0
-        for path in self._shards():
-            with path.open("r+b") as shard:
-                lock(shard, self.folder)
-                end, uncommitted = _commit_end(shard)
-                dropped += uncommitted
-                shard.truncate(end)
-                _remove_damaged(path)
-        return dropped
+        while not self._lock.held:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # the former owner has just removed the folder
+                self._lock.acquire()
+        try:
+            return self._prepare_locked(records, tasks)
+        except BaseException:
+            self.release()
+            raise
 
-    def done(self, k: int) -> set[str]:
-        """Return the ids of the records that have at least k committed rollouts."""
-        counts: dict[str, int] = {}
-        for path in self._shards():
-            for row, _, _ in _committed_rows(path):
-                counts[row["record_id"]] = counts.get(row["record_id"], 0) + 1
-        return {record_id for record_id, count in counts.items() if count >= k}
+    def done(self, part: str) -> set[str]:
+        """Return the ids of the records all of whose rollouts in a part are committed."""
+        counts = Counter(row["record_id"] for path in self._shards(part) for row, _, _ in _committed_rows(path))
+        return {record_id for record_id, count in counts.items() if count >= self.parts[part]}
+
+    def read(self, part: str) -> Iterator[Rollout]:
+        """Yield the committed rollouts of a part, in no particular order."""
+        for path in self._shards(part):
+            yield from (Rollout(**row) for row, _, _ in _committed_rows(path))
 
     def open(self, process: int, device: str) -> None:
-        """Open a process's shard for appending."""
-        path = self.folder / f"rollouts-{process:05}.jsonl"
-        self._shard = path.open("ab", buffering=0)
-        lock(self._shard, self.folder)
+        """Open a process's files for appending.
+
+        Raises:
+            InputError: raised if another process is writing to them.
+        """
+        for part in self.parts:
+            self._files[part] = (self.folder / f"{part}-{process:05}.jsonl").open("ab", buffering=0)
+            lock(self._files[part], self.output)
         self._cost_file = self.folder / f"cost-{process:05}.json"
         self.cost = _read_cost(self._cost_file) or RunCost(device=device)
 
-    def append(self, rollouts: Iterable[Rollout], seconds: float, tokens: int) -> None:
+    def append(self, part: str, rollouts: Iterable[Rollout], seconds: float, tokens: int) -> None:
         """Commit a group of rollouts.
 
         Args:
+            part: the part that the rollouts belong to.
             rollouts: all rollouts of one or several records.
             seconds: wall time of sampling them.
             tokens: tokens of the rollouts.
         """
-        assert self._shard is not None
         lines = [json.dumps(asdict(rollout), ensure_ascii=False).encode() + b"\n" for rollout in rollouts]
         if lines:
-            write_all(self._shard, b"".join([*lines, _hash_line(lines), b"\n"]))
+            group = b"".join(lines)
+            write_all(self._files[part], group + _end_line(hashlib.sha256(group)))
         self.cost = replace(
             self.cost,
             seconds=self.cost.seconds + seconds,
@@ -131,25 +150,39 @@ class RolloutLog:
             self._sync()
             self._synced = now
 
+    def mark_finished(self, process: int) -> None:
+        """Note that a process has committed all its rollouts."""
+        (self.folder / f"finished-{process:05}").touch()
+
+    def finished(self) -> int:
+        """Return how many processes have committed all their rollouts."""
+        return sum(1 for _ in self.folder.glob("finished-*"))
+
     def close(self) -> None:
-        """Sync the shard to the disk and release its lock."""
-        if self._shard is not None and not self._shard.closed:
+        """Sync this process's files to the disk and close them; the folder stays locked."""
+        if any(not file.closed for file in self._files.values()):
             self._sync()
-            self._shard.close()
+        for file in self._files.values():
+            file.close()
 
-    def discard_if_empty(self) -> None:
-        """Remove the folder if nothing was committed."""
-        if self.folder.is_dir() and not any(path.stat().st_size for path in self._shards()):
-            shutil.rmtree(self.folder)
+    def release(self) -> None:
+        """Free the lock; remove the folder if nothing was committed and no process of the run writes to it."""
+        if self._lock.held:
+            is_empty = not any(path.stat().st_size for path in self._shards())
+            if is_empty and not any(map(_is_locked, self._shards())):
+                self.remove()
+            self._lock.release()
 
-    def finish(self, records: Sequence[Record]) -> int:
-        """Turn the log into the output folder; only one process calls this, after all have closed their shards.
+    def merge(self, part: str, records: Sequence[Record], path: Path) -> int:
+        """Write the rollouts of a part to one file; only one process calls this, after all have closed their files.
 
-        The shards are merged into one ``rollouts.jsonl``, sorted by record and index, so that the result does not
-        depend on which process wrote what, or how often the run was interrupted.
+        The rows are sorted by record and index, so that the result does not depend on which process wrote what, or how
+        often the run was interrupted.
 
         Args:
+            part: the part.
             records: all requested records, in order.
+            path: the file to write.
 
         Returns:
             The number of rollouts.
@@ -158,7 +191,7 @@ class RolloutLog:
             InputError: raised if a rollout was written twice.
         """
         order = {record.id: position for position, record in enumerate(records)}
-        shards = self._shards()
+        shards = self._shards(part)
         entries = sorted(
             (order[row["record_id"]], row["index"], shard, start, end)
             for shard, path in enumerate(shards)
@@ -168,19 +201,16 @@ class RolloutLog:
             if entry[:2] == following[:2]:
                 record_id = records[entry[0]].id
                 raise InputError(f"{self.folder}: output {entry[1]} of record {record_id!r} was written twice")
-        with replacing_folder(self.output) as new_output, ExitStack() as stack:
-            for name in ("records.jsonl", TASKS_FILE):
-                shutil.copy(self.folder / name, new_output)
-            files = [stack.enter_context(path.open("rb")) for path in shards]
-            with (new_output / "rollouts.jsonl").open("wb") as merged:
+        with ExitStack() as stack:
+            files = [stack.enter_context(shard.open("rb")) for shard in shards]
+            with path.open("wb") as merged:
                 for _, _, shard, start, end in entries:
                     files[shard].seek(start)
                     merged.write(files[shard].read(end - start))
-            self._write_cost(new_output)
-        shutil.rmtree(self.folder)
         return len(entries)
 
-    def _write_cost(self, folder: Path) -> None:
+    def write_cost(self, folder: Path) -> None:
+        """Write the cost of the run, summed over its processes, into a folder."""
         costs = [cost for file in sorted(self.folder.glob("cost-*.json")) if (cost := _read_cost(file))]
         if costs:
             total = RunCost(
@@ -192,14 +222,74 @@ class RolloutLog:
             )
             (folder / COST).write_text(json.dumps(asdict(total)) + "\n")
 
+    def remove(self) -> None:
+        """Remove the folder, if this process holds its lock, and free the lock."""
+        if self._lock.held:
+            # renamed first, since another run may open the lock file while the folder is being removed
+            removed = self.folder.with_name(f"{self.folder.name}.{secrets.token_hex(4)}.removed")
+            self.folder.rename(removed)
+            self._lock.release()
+            shutil.rmtree(removed, ignore_errors=True)
+
+    def _prepare_locked(self, records: Sequence[Record], tasks: Sequence[Task]) -> int:
+        """Create or repair the files; return the number of uncommitted lines that were dropped."""
+        for removed in self.folder.parent.glob(f"{glob.escape(self.folder.name)}.*.removed"):
+            shutil.rmtree(removed, ignore_errors=True)
+        for mark in self.folder.glob("finished-*"):
+            mark.unlink()
+        self._name_others()
+        write_jsonl(self.folder / "records.jsonl", records)
+        write_tasks(self.folder, tasks)
+        return sum(map(self._repair, self._shards()))
+
+    def _name_others(self) -> None:
+        """Log a line for each log of this output with other settings."""
+        pattern = f".{glob.escape(self.output.name)}.{'[0-9a-f]' * _HASH_LENGTH}.partial"
+        for folder in sorted(self.output.parent.glob(pattern)):
+            size = sum(file.stat().st_size for file in folder.glob("*-[0-9]*.jsonl"))
+            if folder != self.folder and size:
+                log.info(
+                    "%s: %.1f MB of an unfinished run with other settings; remove it unless you resume that run",
+                    folder,
+                    size / 1e6,
+                )
+
+    def _repair(self, path: Path) -> int:
+        """Remove damaged and unfinished groups from a file; return the number of unfinished lines.
+
+        Raises:
+            InputError: raised if a process of an earlier run is still writing to the file.
+        """
+        with path.open("r+b") as file:
+            lock(file, self.output)
+            intact, end, is_damaged = list[tuple[int, int]](), 0, False
+            for group in _groups(file):
+                end = group.end
+                if group.is_intact:
+                    intact.append((group.start, group.end))
+                else:
+                    is_damaged = True
+                    log.warning("%s:%d: damaged; the outputs of this group are generated again", path, group.line)
+            file.seek(end)
+            uncommitted = sum(1 for _ in file)
+            if is_damaged:
+                with replacing_file(path) as partial, partial.open("wb") as repaired:
+                    for start, end in intact:
+                        file.seek(start)
+                        repaired.write(file.read(end - start))
+            else:
+                file.truncate(end)
+        return uncommitted
+
     def _sync(self) -> None:
-        assert self._shard is not None
-        os.fsync(self._shard.fileno())
+        for file in self._files.values():
+            os.fsync(file.fileno())
         with replacing_file(self._cost_file) as partial:
             partial.write_text(json.dumps(asdict(self.cost)))
 
-    def _shards(self) -> list[Path]:
-        return sorted(self.folder.glob("rollouts-*.jsonl"))
+    def _shards(self, part: str | None = None) -> list[Path]:
+        parts = self.parts if part is None else (part,)
+        return [path for name in parts for path in sorted(self.folder.glob(f"{name}-[0-9]*.jsonl"))]
 
 
 def lock(file: BinaryIO, path: Path, writer: str = "run") -> None:
@@ -229,91 +319,71 @@ def write_all(file: BinaryIO, data: bytes) -> None:
         remaining = remaining[file.write(remaining) :]
 
 
-def _commit_end(shard: BinaryIO) -> tuple[int, int]:
-    """Return the offset after the last commit, and the number of lines that follow it."""
-    offset = end = uncommitted = 0
-    for line in shard:
-        offset += len(line)
-        uncommitted += 1
-        if line == b"\n":
-            end, uncommitted = offset, 0
-    return end, uncommitted
-
-
-def _committed_rows(path: Path) -> Iterator[tuple[dict[str, Any], int, int]]:
-    """Yield each committed row with the start and end offset of its line."""
-    for commit in _commits(path):
-        try:
-            rows = commit.rows()
-        except ValueError:
-            raise InputError(
-                f"{path}:{commit.line}: the outputs committed here are damaged",
-                "start the command again: they are sampled again",
-            ) from None
-        start = commit.start
-        for row, line in zip(rows, commit.lines, strict=False):
-            yield row, start, start + len(line)
-            start += len(line)
-
-
 @dataclass(frozen=True)
-class _Commit:
-    """A group of lines that ends with an empty line.
+class _Group:
+    """A committed group of lines.
 
     Args:
-        start: offset of the first line.
-        line: number of the first line.
-        lines: all lines but the empty one: rows, then their hash.
+        start: offset of its first line.
+        end: offset after the line with its hash.
+        line: number of its first line, from 1.
+        rows: start and end offset of each line, and the line; without the line with the hash.
+        is_intact: whether the hash is that of the lines.
     """
 
     start: int
+    end: int
     line: int
-    lines: list[bytes]
+    rows: Sequence[tuple[int, int, bytes]]
+    is_intact: bool
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the rows; raise ``ValueError`` if they are damaged."""
-        lines = self.lines[:-1]
-        has_hash = self.lines[-1:] == [_hash_line(lines)]
-        rows = [json.loads(line) for line in (lines if has_hash else self.lines)]
-        if not all(isinstance(row, dict) and {"record_id", "index"} <= row.keys() for row in rows):
-            raise ValueError("not a rollout")
-        return rows
 
-    def is_intact(self) -> bool:
-        """Return whether the rows are not damaged."""
-        with suppress(ValueError):
-            self.rows()
+def _groups(file: BinaryIO) -> Iterator[_Group]:
+    """Yield the committed groups of a file."""
+    start = offset = 0
+    first = 1
+    rows: list[tuple[int, int, bytes]] = []
+    digest = hashlib.sha256()
+    for number, line in enumerate(file, start=1):
+        offset += len(line)
+        if line.startswith(b"#") and len(line) == _END_LINE_LENGTH:
+            yield _Group(start, offset, first, rows, line == _end_line(digest))
+            start, first, rows, digest = offset, number + 1, [], hashlib.sha256()
+        else:
+            rows.append((offset - len(line), offset, line))
+            digest.update(line)
+
+
+def _end_line(digest: Any) -> bytes:
+    """Return the line that ends a group."""
+    return f"#{digest.hexdigest()}\n".encode()
+
+
+_END_LINE_LENGTH = len(_end_line(hashlib.sha256()))
+
+
+def _committed_rows(path: Path) -> Iterator[tuple[dict[str, Any], int, int]]:
+    """Yield each committed row with the start and end offset of its line.
+
+    Raises:
+        InputError: raised if a group is damaged.
+    """
+    with path.open("rb") as file:
+        for group in _groups(file):
+            if not group.is_intact:
+                raise InputError(f"{path}:{group.line}: damaged", "the same command repairs it and resumes the run")
+            for start, end, line in group.rows:
+                yield json.loads(line), start, end
+
+
+def _is_locked(path: Path) -> bool:
+    """Return whether another process is writing to a file."""
+    with path.open("rb") as file:
+        try:
+            lock(file, path)
+        except InputError:
             return True
-        return False
-
-
-def _commits(path: Path) -> Iterator[_Commit]:
-    offset = start = 0
-    first, group = 1, list[bytes]()
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            offset += len(line)
-            if line != b"\n":
-                group.append(line)
-                continue
-            yield _Commit(start, first, group)
-            start, first, group = offset, number + 1, []
-
-
-def _remove_damaged(path: Path) -> None:
-    """Rewrite a shard without its damaged commits, if it has any."""
-    damaged = {commit.line for commit in _commits(path) if not commit.is_intact()}
-    if not damaged:
-        return
-    log.warning("%s:%s: damaged outputs, which are sampled again", path, ", ".join(map(str, sorted(damaged))))
-    with replacing_file(path) as partial, partial.open("wb") as kept:
-        for commit in _commits(path):
-            if commit.line not in damaged:
-                kept.write(b"".join([*commit.lines, b"\n"]))
-
-
-def _hash_line(lines: Sequence[bytes]) -> bytes:
-    return json.dumps({"sha256": hashlib.sha256(b"".join(lines)).hexdigest()}).encode() + b"\n"
+    return False
 
 
 def _read_cost(path: Path) -> RunCost | None:

@@ -29,9 +29,13 @@ from guardreasoner.generators.retries import (
 from guardreasoner.generators.server_reply import Output, ServerReply, read_reply
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.prompt_tokenizer import first_difference
+from guardreasoner.workflow import stop_signals
 from guardreasoner.workflow.manifest import fingerprint
 from guardreasoner.workflow.ranges import Count, NotNegative, Positive, PositiveShare
 from guardreasoner.workflow.redaction import remember_secrets, without_keys
+
+_LOOK_UP = 0.5
+"""Seconds after which the wait for replies is interrupted, to see whether a signal has arrived."""
 
 Reply = Completion | Failure
 """What became of one requested output."""
@@ -139,6 +143,10 @@ class ServerGenerator(Generator):
     def model_fingerprint(self, weights: str) -> str:
         """Return a hash of the settings, because the weights on the server are unknown."""
         return fingerprint({"served": self.settings})
+
+    def group_size(self, outputs: int) -> int:
+        """Return 1: requests are independent."""
+        return 1
 
     def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
         """Yield the completions of each request as it finishes.
@@ -323,8 +331,15 @@ class _Connection:
         future.add_done_callback(self.finished.put)
 
     def receive(self) -> list[Reply]:
-        """Wait until a request has finished; return its replies."""
-        return self.finished.get().result()
+        """Wait until a request has finished; return its replies.
+
+        Raises:
+            Stopped: a signal arrived.
+        """
+        while True:
+            with suppress(queue.Empty):
+                return self.finished.get(timeout=_LOOK_UP).result()
+            stop_signals.check()
 
     def close(self) -> None:
         """Cancel what is in flight and end the thread."""

@@ -82,6 +82,10 @@ class VLLMGenerator(Generator):
         engine = {name: value for name, value in self.engine.items() if name not in _RESOURCES}
         return {"max_new_tokens": self.max_new_tokens, **self.sampler.settings, "engine": engine}
 
+    def group_size(self, outputs: int) -> int:
+        """Return the number of requests passed to vLLM in one call."""
+        return self.chunk
+
     def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
         """Yield the completions of one chunk after another, in the order of the requests.
 

@@ -1,7 +1,6 @@
 """Teacher synthesis: a strong model behind a server writes reasoning that leads to known labels."""
 
 import logging
-import signal
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from guardreasoner.synthesis.answer_log import AnswerLog
 from guardreasoner.synthesis.prompt import STEP_PATTERN, check_step_pattern, compile_template
 from guardreasoner.synthesis.teacher_requests import PendingRecord, TeacherRequests
 from guardreasoner.tasks import GUARD_TASKS, Task, write_tasks
+from guardreasoner.workflow import stop_signals
 from guardreasoner.workflow.manifest import fingerprint
 from guardreasoner.workflow.ranges import Count, CountOrZero, NotNegative, Positive, Seed
 
@@ -144,6 +144,7 @@ class TeacherModule(LightningModule):
             log.warning(
                 "%s: removed a torn last line of %d bytes; its record will be asked again", self.answer_log.path, torn
             )
+        stop_signals.defer()
         self._progress = RecordProgress("synthesis", record_total(self.trainer))
         self._replies = self.generator.ask(self._next_request)
 
@@ -220,8 +221,8 @@ class TeacherModule(LightningModule):
         done = counts["kept"] + counts["refused"] + counts["failed"]
         status = f"kept {counts['kept']:,}, refused {counts['refused']:,}, failed {counts['failed']:,}"
         self._progress.show(done, done - counts["before"], status)
-        if self.trainer.received_sigterm:
-            raise SystemExit(128 + signal.SIGTERM)  # the trainer only checks after the last chunk
+        stop_signals.note(f"{done:,} records are settled; run the same command again to resume")
+        stop_signals.check()
 
     def _settle(self, pending: PendingRecord) -> None:
         pending.text = ""  # the largest part of the state, no longer needed

@@ -85,15 +85,15 @@ def validation_loader(examples: Sequence[Example], batch_size: int, collator: St
     return DataLoader(dataset=examples, batch_size=batch_size, collate_fn=collator)  # type: ignore[arg-type]
 
 
-def record_loader(records: Sequence[Record], chunk: int, trainer: Trainer | None = None) -> DataLoader:
+def record_loader(records: Sequence[Record], chunk: int) -> DataLoader:
     """Return a loader of chunks of records, longest conversations first, so that a chunk has similar lengths.
+
+    Each process gets all chunks; the module decides which records it answers.
 
     Args:
         records: records to load.
         chunk: records per chunk.
-        trainer: if given, each of its processes gets its own chunks; None loads all chunks.
     """
     ordered = sorted(records, key=lambda record: -len(record.prompt) - len(record.response or ""))
     chunks = [ordered[start : start + chunk] for start in range(0, len(ordered), chunk)]
-    own = chunks[trainer.global_rank :: trainer.world_size] if trainer else chunks
-    return DataLoader(dataset=own, batch_size=1, collate_fn=itemgetter(0))  # type: ignore[arg-type]
+    return DataLoader(dataset=chunks, batch_size=1, collate_fn=itemgetter(0))  # type: ignore[arg-type]

@@ -71,7 +71,7 @@ class ReasoningDataModule(TrainingDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         """Return the *training* records in chunks; mining never sees any other record."""
-        return record_loader(self.records, self.chunk_size, self.trainer)
+        return record_loader(self.records, self.chunk_size)
 
     def labelled_records(self) -> Iterator[Record]:
         """Yield the training records without contaminated ones.

@@ -4,12 +4,9 @@ A stage is a command whose config has an ``output``. Dependencies are not declar
 output its merged config names as an input path.
 """
 
-import os
 import shlex
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -17,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
+from guardreasoner.workflow import stop_signals
 from guardreasoner.workflow.config import Command, config_files, flags, resolve
 from guardreasoner.workflow.config_file import find_config, load_yaml
 from guardreasoner.workflow.manifest import Manifest
@@ -233,16 +231,10 @@ def checked_output(argv: Sequence[str]) -> Path | None:
     return command.output
 
 
-def is_later_process() -> bool:
-    """Return whether this is a process of a distributed run other than the first, which builds the inputs."""
-    ranks = (os.environ.get(name, "0") for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
-    return any(rank not in ("", "0") for rank in ranks)
-
-
 def _runs(argv: Sequence[str]) -> bool:
     """Return whether a command does more than print, and is the first of its processes."""
     given = {name for name, _ in flags(argv)}
-    return not ({"help", "print_config"} & given or "-h" in argv or is_later_process())
+    return not ({"help", "print_config"} & given or "-h" in argv or stop_signals.is_later_process())
 
 
 def _writes(command: Command) -> bool:
@@ -317,25 +309,17 @@ def _with_overlays(argv: list[str], overlays: Sequence[str]) -> list[str]:
 
 
 def _wait(argv: Sequence[str]) -> int:
-    """Run a program in this terminal and return its exit code; forward SIGTERM and wait for the program to end."""
-    process = subprocess.Popen(argv)
-    signals: list[int] = []
+    """Run a program in this terminal and return its exit code.
 
-    def forward(number: int, _: object) -> None:
-        signals.append(number)
-        process.terminate()
+    A signal is passed on to the program, which may save what it has done.
 
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    former = signal.signal(signal.SIGTERM, forward) if in_main_thread else None
-    try:
+    Raises:
+        Stopped: a signal arrived; the program has ended.
+    """
+    with stop_signals.handled():
+        stop_signals.defer()
+        process = subprocess.Popen(argv)
+        stop_signals.defer(process.send_signal)
         code = process.wait()
-    except KeyboardInterrupt:
-        # The terminal sends SIGINT to the program too, which may still save a checkpoint.
-        process.wait()
-        raise
-    finally:
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, former)
-    if signals:
-        raise SystemExit(128 + signals[0])
+        stop_signals.check()
     return code if code >= 0 else 128 - code

@@ -105,7 +105,7 @@ def test_a_failed_run_leaves_the_old_folder(verb: str, has_old: bool, tiny_base:
     ]
     assert remaining == (["out", "out/old.txt"] if has_old else [])
     unfinished = [path for path in tmp_path.iterdir() if path.name.endswith(".partial")]
-    assert len(unfinished) == (verb == "predict")  # committed outputs are kept for resuming
+    assert len(unfinished) == 1  # committed outputs are kept for resuming
 
 
 def test_a_run_that_cannot_start_writes_nothing(tiny_base: Path, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_hard_sample_accuracy_is_reset_and_needs_a_hard_set(tiny_base: Path, har
 def test_a_test_in_two_processes_is_refused(tiny_base: Path, tmp_path: Path) -> None:
     trainer = quiet_trainer(devices=2, strategy="ddp_fork")
     with pytest.raises(InputError, match="but the trainer has 2"):
-        PredictionWriter(str(tmp_path / "b")).on_test_start(trainer, guard(tiny_base, "test", mixed))
+        PredictionWriter(str(tmp_path / "b")).setup(trainer, guard(tiny_base, "test", mixed), "test")
     assert not list(tmp_path.iterdir())
 
 

@@ -1,11 +1,13 @@
 """Mining runs that are interrupted, shared by processes, or use an engine with invalid outputs."""
 
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,9 +27,11 @@ from tests.support.tiny import Scripted, TinySource, answer, quiet_trainer
 RECORDS = TinySource().records("train")
 
 
-def mine_into(folder: Path, module: GuardModule, **trainer: Any) -> bytes:
+def mine_into(
+    folder: Path, module: GuardModule, chunk_size: int = 7, records: int = len(RECORDS), **trainer: Any
+) -> bytes:
     """Mine into a folder and return the content of its rollout file."""
-    data = ReasoningDataModule(TinySource(), chunk_size=7)
+    data = ReasoningDataModule(TinySource(records), chunk_size=chunk_size)
     quiet_trainer(callbacks=[RolloutWriter(str(folder))], **trainer).predict(
         module, datamodule=data, return_predictions=False
     )
@@ -84,8 +88,8 @@ def test_incomplete_chunks_are_sampled_again(tiny_base: Path, tmp_path: Path) ->
     with pytest.raises(RuntimeError, match="enough"):
         mine_into(tmp_path / "out", stopping(local_guard(tiny_base), after=2))
     shard = next(tmp_path.glob(".out.*.partial/rollouts-00000.jsonl"))
-    parts = shard.read_text().split("\n\n")
-    assert [part.count("record_id") for part in parts if part] == [6, 6]  # chunks of three records, two outputs each
+    groups = re.split(r"^#.*\n", shard.read_text(), flags=re.MULTILINE)
+    assert [group.count("\n") for group in groups] == [6, 6, 0]  # chunks of three records, two outputs each
     shard.write_text(shard.read_text() + '{"record_id": "train/')
     assert mine_into(tmp_path / "out", local_guard(tiny_base)) == expected
 
@@ -119,20 +123,49 @@ import sys
 from pathlib import Path
 from tests.callbacks.test_rollout_writer import local_guard, mine_into
 
-base, out = map(Path, sys.argv[1:])
-mine_into(out, local_guard(base, workers=1), devices=2, strategy="ddp_fork")
+base, out, chunk_size, records, batches = *map(Path, sys.argv[1:3]), *map(int, sys.argv[3:])
+options = {"limit_predict_batches": batches or 1.0, "devices": 2, "strategy": "ddp_fork"}
+mine_into(out, local_guard(base, workers=1), chunk_size, records, **options)
 """
 
 
 @pytest.mark.slow
-def test_two_processes_write_the_same_rollouts_as_one(tiny_base: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", PROGRAM, str(tiny_base), str(tmp_path / "two")]
+@pytest.mark.parametrize(
+    ("chunk_size", "records", "batches"),
+    [(7, 24, 0), (512, 24, 0), (512, 1, 0), (7, 24, 2)],
+    ids=["many-chunks", "one-chunk", "one-record", "limited"],
+)
+def test_two_processes_write_the_same_rollouts_as_one(
+    chunk_size: int, records: int, batches: int, tiny_base: Path, tmp_path: Path
+) -> None:
+    numbers = map(str, (chunk_size, records, batches))
+    command = [sys.executable, "-c", PROGRAM, str(tiny_base), str(tmp_path / "two"), *numbers]
     # A separate process, because a process that has computed a gradient must not be forked.
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2])
     assert (tmp_path / "two" / "rollouts.jsonl").exists(), done.stderr
-    assert (tmp_path / "two" / "rollouts.jsonl").read_bytes() == mine_into(tmp_path / "one", local_guard(tiny_base))
+    limit = {"limit_predict_batches": batches or 1.0}
+    one = mine_into(tmp_path / "one", local_guard(tiny_base), chunk_size, records, **limit)
+    assert (tmp_path / "two" / "rollouts.jsonl").read_bytes() == one
     assert '"devices": 2' in (tmp_path / "two" / "cost.manifest.json").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 50])
+def test_processes_share_records_in_whole_groups(world: int, tiny_base: Path) -> None:
+    """Each group of three is answered by one process, whichever is free next; a process may have none."""
+    shares = []
+    for rank in range(world):
+        module = local_guard(tiny_base)
+        module._trainer = SimpleNamespace(world_size=world, global_rank=rank)  # type: ignore[assignment]
+        shares.append([module._share(RECORDS[:7]), module._share(RECORDS[7:14])])
+    groups = [
+        tuple(share[start : start + 3])
+        for parts in zip(*shares, strict=True)
+        for share in parts
+        for start in range(0, len(share), 3)
+    ]
+    expected = [tuple(RECORDS[a:b]) for a, b in ((0, 3), (3, 6), (6, 7), (7, 10), (10, 13), (13, 14))]
+    assert sorted(groups, key=lambda group: group[0].id) == expected
 
 
 class Invalid(Generator):

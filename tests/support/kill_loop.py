@@ -1,9 +1,11 @@
-"""Mine, be killed with SIGKILL at a random moment, and continue, until a hundred runs were killed.
+"""Interrupt ``predict`` and ``test`` at random moments and resume them, until enough runs were interrupted.
 
-    python -m tests.support.kill_loop BASE FOLDER
+    python -m tests.support.kill_loop BASE FOLDER predict:SIGKILL:100 test:SIGTERM:50 …
 
-compares the rows of every finished run with those of an uninterrupted one. The caller forks from this process, so it
-must not have used torch's threads before.
+Each plan is a verb, a signal and a number of interruptions. The outputs of every finished run are compared with those
+of an uninterrupted one, and the exit codes and messages of stopped runs are checked. A line for each plan is printed.
+The commands are forks of this process, which saves the time of their imports. SECOND instead of a signal starts the
+same command again while the first one runs.
 """
 
 import os
@@ -11,70 +13,118 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-KILLS = 100
+from tests.support.kill_once import Ended, Started, kill_once, logged_lines, outputs
+
+SLOW = "tests.support.slow_generator.SlowGenerator"
+LINES = {"predict": 24 * 2, "test": 6 + 3 * 2}
+"""Outputs of a run."""
 
 
-def main(base: str, folder: str) -> None:
-    """Run the loop and print a summary."""
+def argv(verb: str, base: str, output: str, pause: float = 0.05) -> list[str]:
+    """Return a command that generates groups of three records with pauses of some seconds between them."""
+    from tests.support.tiny import command
+
+    words = [*command({"predict": "mine", "test": "evaluate"}[verb], Path(base)), "--output", output]
+    words += ["--trainer.callbacks", "[]", "--model.k", "2", "--data.chunk_size", "7"]
+    words += ["--model.generator", f"{{class_path: {SLOW}, init_args: {{seconds: {pause}}}}}"]
+    if verb == "test":
+        words += ["--model.greedy", f"{{class_path: {SLOW}, init_args: {{temperature: 0.0, seconds: {pause}}}}}"]
+        words += ["--data.rollouts", '["hard"]']
+    return words
+
+
+def main(base: str, folder: str, plans: Sequence[str]) -> None:
+    """Prepare the folder and carry out the plans."""
+    from tests.support.tiny import TinySource, write_rollouts
+
+    work = Path(folder)
+    (work / "configs").symlink_to(Path(__file__).parents[2] / "configs")
+    write_rollouts(work / "hard", TinySource().records("test"))
+    _import_all()
+    seconds: dict[str, float] = {}
+    for plan in plans:
+        verb, name, count = plan.split(":")
+        if verb not in seconds:
+            started = time.monotonic()
+            assert kill_once(argv(verb, base, f"{verb}-whole"), work, fork=True).code == 0
+            seconds[verb] = time.monotonic() - started
+        if name == "SECOND":
+            print(_start_twice(verb, base, work, int(count)), flush=True)
+        else:
+            number = signal.Signals[name]
+            print(_interrupt(verb, base, work, number, int(count), seconds[verb]), flush=True)
+
+
+def _interrupt(verb: str, base: str, work: Path, number: signal.Signals, count: int, seconds: float) -> str:
+    """Interrupt and resume runs until ``count`` were interrupted; return a summary."""
+    rng = random.Random(0)
+    interrupted = finished = resumed = 0
+    words = argv(verb, base, f"{verb}-{number.name}")
+    out = work / f"{verb}-{number.name}"
+    while interrupted < count:
+        had = logged_lines(work)
+        if rng.random() < 0.3:  # anywhere, also while the run starts or finishes
+            ended = kill_once(words, work, number, delay=rng.uniform(0, 1.1 * seconds), fork=True)
+        else:
+            left = LINES[verb] - had
+            ended = kill_once(words, work, number, rng.randint(1, max(1, left)), rng.uniform(0, 0.05), fork=True)
+        resumed += "resuming: " in ended.out
+        if ended.code == 0:
+            assert outputs(out) == outputs(work / f"{verb}-whole")
+            finished += 1
+        else:
+            interrupted += 1
+            _check_stopped(ended, number)
+            assert not out.exists() or outputs(out) == outputs(work / f"{verb}-whole")
+            assert logged_lines(work) >= had, "committed outputs were lost"
+    ended = kill_once(words, work, fork=True)
+    assert ended.code == 0, ended
+    assert outputs(out) == outputs(work / f"{verb}-whole")
+    assert not list(work.glob(f".{out.name}*")), list(work.glob(f".{out.name}*"))
+    return f"{verb} {number.name}: {interrupted} interrupted, {finished + 1} finished, {resumed} resumed"
+
+
+def _check_stopped(ended: Ended, number: signal.Signals) -> None:
+    if number == signal.SIGKILL:
+        assert ended.code == -number, ended
+    else:
+        assert ended.code == 128 + number, ended
+        (line,) = ended.err.splitlines()
+        assert line.startswith(f"stopped by {number.name}"), ended
+
+
+def _start_twice(verb: str, base: str, work: Path, count: int) -> str:
+    """Start a command again at several moments while it runs; return a summary."""
+    words, out = argv(verb, base, f"{verb}-twice"), work / f"{verb}-twice"
+    refused = 0
+    for turn in range(count):
+        first = Started(argv(verb, base, out.name, pause=1.0), work, fork=True)
+        lines = LINES[verb] * turn // count  # from before the first commit to shortly before the end
+        first.wait_until(lambda lines=lines: any(work.glob(f".{out.name}.*/lock")) and logged_lines(work) >= lines)  # type: ignore[misc]
+        second = kill_once(words, work, fork=True)
+        ended = first.end()
+        assert ended.code == 0, ended
+        assert outputs(out) == outputs(work / f"{verb}-whole")
+        assert second.code in (0, 2), second  # 0: the first one had ended
+        if second.code == 2:
+            refused += 1
+            assert second.err.startswith("error: "), second
+            assert len(second.err.splitlines()) <= 2, second
+    return f"{verb} started twice: {refused} of {count} refused"
+
+
+def _import_all() -> None:
+    """Import what the commands use, so that forks need not."""
     import torch
 
-    from guardreasoner.callbacks import RolloutWriter
-    from guardreasoner.evaluation.guard_module import GuardModule
-    from guardreasoner.generators.local import LocalGenerator
-    from guardreasoner.model.backbone import Backbone
-    from guardreasoner.training.reasoning_data import ReasoningDataModule
-    from tests.support.tiny import TinySource, quiet_trainer
+    import tests.support.slow_generator  # noqa: F401
 
     torch.set_num_threads(1)
-
-    def mine(name: str) -> None:
-        module = GuardModule(Backbone(base), lambda b: LocalGenerator(b, 8, chunk=2, workers=1), k=2)
-        data = ReasoningDataModule(TinySource(), chunk_size=7)
-        trainer = quiet_trainer(callbacks=[RolloutWriter(f"{folder}/{name}")])
-        trainer.predict(module, datamodule=data, return_predictions=False)
-
-    def start(name: str) -> int:
-        """Mine in a forked process; return its id."""
-        if child := os.fork():
-            return child
-        code = 1
-        try:
-            mine(name)
-            code = 0
-        finally:
-            os._exit(code)
-
-    def exit_code(child: int) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-    def rows(name: object) -> bytes:
-        return Path(folder, str(name), "rollouts.jsonl").read_bytes()
-
-    mine("uninterrupted")  # in this process, so that forked ones find all modules imported
-    started = time.monotonic()
-    assert exit_code(start("timed")) == 0
-    duration = time.monotonic() - started
-    assert rows("uninterrupted").count(b"\n") == 24 * 2
-    rng = random.Random(0)
-    kills = finished = resumed = 0
-    # how many runs resume or finish depends on the machine's speed, so the loop goes on until enough did
-    while kills < KILLS or resumed <= 20 or not finished:
-        resumed += any(Path(folder).glob(f".{finished}.*.partial/rollouts-*.jsonl"))
-        child = start(str(finished))
-        time.sleep(rng.uniform(0, 1.1 * duration))
-        os.kill(child, signal.SIGKILL)
-        code = exit_code(child)
-        assert code in (0, -signal.SIGKILL)
-        kills += code == -signal.SIGKILL
-        if code == 0:
-            assert rows(finished) == rows("uninterrupted")
-            finished += 1
-    assert exit_code(start(str(finished))) == 0
-    assert rows(finished) == rows("uninterrupted")
-    print(f"{kills} kills, {finished + 1} finished runs, {resumed} resumed runs")
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])

@@ -157,13 +157,14 @@ def test_a_stage_without_result_has_failed(launcher: tuple[str, ...]) -> None:
         build(launcher)
 
 
-def test_sigterm_is_forwarded_to_the_stage(launcher: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_are_passed_on_to_the_stage(number: signal.Signals, launcher: tuple[str, ...]) -> None:
     change("configs/first.yaml", "auto_build", "wait: 60\nauto_build")
     build = subprocess.Popen([*launcher, "fit", "--config", "configs/second.yaml"])
     while not Path("pid").exists():
         time.sleep(0.02)
-    build.terminate()
-    assert build.wait(timeout=20) == 128 + signal.SIGTERM
+    build.send_signal(number)
+    assert build.wait(timeout=20) == 128 + number
     with pytest.raises(ProcessLookupError):
         os.kill(int(Path("pid").read_text()), 0)
 

@@ -1,0 +1,31 @@
+"""Commands that are killed, stopped, or started twice end with the same bytes."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def carry_out(base: Path, folder: Path, plans: Sequence[str]) -> list[str]:
+    """Run the loop in a process that has used no threads yet; return the summaries of the plans."""
+    command = [sys.executable, "-m", "tests.support.kill_loop", str(base), str(folder), *plans]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3600, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return [line for line in done.stdout.splitlines() if "interrupted" in line or "refused" in line]
+
+
+def test_interrupted_runs_resume_and_a_second_run_is_refused(tiny_base: Path, tmp_path: Path) -> None:
+    plans = ["test:SIGKILL:3", "test:SIGTERM:1", "test:SIGINT:1", "predict:SIGTERM:1", "predict:SIGINT:1"]
+    *stopped, twice = carry_out(tiny_base, tmp_path, [*plans, "predict:SECOND:1"])
+    assert [line.split(":")[0] for line in stopped] == [" ".join(plan.split(":")[:2]) for plan in plans]
+    assert twice == "predict started twice: 1 of 1 refused"
+
+
+@pytest.mark.slow
+def test_many_kills_at_random_moments_change_no_byte(tiny_base: Path, tmp_path: Path) -> None:
+    lines = carry_out(tiny_base, tmp_path, ["predict:SIGKILL:30", "test:SIGKILL:30", "predict:SECOND:6"])
+    assert all(int(line.split()[-2]) > 5 for line in lines[:2])  # resumed

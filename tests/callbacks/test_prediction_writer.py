@@ -1,0 +1,105 @@
+"""Tests that are interrupted: what is answered is kept, and counts once."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guardreasoner.callbacks import HardSampleAccuracy, PredictionWriter
+from guardreasoner.evaluation.benchmark_data import BenchmarkDataModule
+from guardreasoner.evaluation.guard_module import GuardModule
+from guardreasoner.generators import Completion, Request
+from guardreasoner.model.backbone import Backbone
+from guardreasoner.records import Record
+from tests.support.kill_once import outputs
+from tests.support.tiny import Scripted, TinySource, answer, quiet_trainer, write_rollouts
+
+RECORDS = TinySource().records("test")
+
+
+class Failing(Scripted):
+    """A scripted engine that fails after some requests, counted over all engines of a test.
+
+    Args:
+        requested: the requests so far.
+        after: number of requests that it answers.
+        say: the output of a record with an index.
+    """
+
+    def __init__(self, requested: list[str], after: int, say: Callable[[Record, int], str]) -> None:
+        super().__init__(RECORDS, say)
+        self.requested = requested
+        self.after = after
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
+        for request in requests:
+            if len(self.requested) == self.after:
+                raise RuntimeError("the machine is on fire")
+            self.requested.append(request.record_id)
+            yield from super().generate_groups([request])
+
+
+def evaluate(
+    base: Path, folder: Path, hard: Path, after: int = 99, seed: int = 0, **trainer: Any
+) -> tuple[list[str], dict[str, float]]:
+    """Test until the engines fail; return the requests and, if they did not, the metrics."""
+    requested: list[str] = []
+    greedy = Failing(requested, after, lambda record, _: answer(record, record.id[-1] in "024"))
+    sampled = Failing(requested, after, lambda record, index: answer(record, index > 0))
+    module = GuardModule(Backbone(str(base)), lambda _: sampled, lambda _: greedy, k=3, seed=seed)
+    runner = quiet_trainer(callbacks=[HardSampleAccuracy(), PredictionWriter(str(folder))], **trainer)
+    data = BenchmarkDataModule(TinySource(), [str(hard)], chunk_size=4)
+    try:
+        runner.test(module, datamodule=data, verbose=False)
+    except RuntimeError:
+        return requested, {}
+    return requested, {name: float(value) for name, value in runner.callback_metrics.items()}
+
+
+@pytest.fixture
+def hard(tmp_path: Path) -> Path:
+    """Rollouts for which the second, third and fourth of six test records are hard."""
+    return write_rollouts(tmp_path / "hard", RECORDS)
+
+
+def test_an_interrupted_test_is_resumed(
+    tiny_base: Path, hard: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    all_requests, expected = evaluate(tiny_base, tmp_path / "whole", hard)
+    assert expected["test/accuracy"] == pytest.approx(0.5)
+    assert expected["test/hard_sample_accuracy"] == pytest.approx(2 / 3)
+    requested = []
+    with caplog.at_level(logging.INFO, "guardreasoner"):
+        for after in (3, 0, 4, 99):  # within a batch, at once, among the hard records, never
+            requests, metrics = evaluate(tiny_base, tmp_path / "out", hard, after)
+            assert (tmp_path / "out").exists() == bool(metrics) == (after == 99)
+            requested += requests
+    assert sorted(requested) == sorted(all_requests)  # each once
+    assert metrics == expected
+    assert outputs(tmp_path / "out") == outputs(tmp_path / "whole")
+    assert [line for line in caplog.messages if "resuming" in line] == [
+        "resuming: 3 of 6 records and 0 of 3 hard records are done",
+        "resuming: 3 of 6 records and 0 of 3 hard records are done",
+        "resuming: 6 of 6 records and 1 of 3 hard records are done",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hard", "out", "whole"]
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"limit_test_batches": 1}])
+def test_other_settings_start_from_scratch(
+    change: dict[str, Any], tiny_base: Path, hard: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluate(tiny_base, tmp_path / "out", hard, 3)
+    with caplog.at_level(logging.INFO, "guardreasoner"):
+        other = evaluate(tiny_base, tmp_path / "out", hard, **change)
+    assert other == evaluate(tiny_base, tmp_path / "fresh", hard, **change)
+    assert outputs(tmp_path / "out") == outputs(tmp_path / "fresh")
+    assert [line for line in caplog.messages if "unfinished run with other settings" in line]
+    requests, _ = evaluate(tiny_base, tmp_path / "out", hard)
+    assert len(requests) == 6 + 3 - 3  # the first run's answers are still there
