@@ -6,7 +6,7 @@ from itertools import count
 from reliability.part import Part, Trial, cases
 from reliability.suite import suite
 
-FLIPS = 68
+FLIPS = 92
 """Bits that the tests flip in one run."""
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.records import replacing_file, sync_folder
-from guardreasoner.workflow.manifest import content_hash
+from guardreasoner.workflow.manifest import content_hash, fingerprint
 
-_HASHES = "sha256"
+_HASHES, _DETAILS, _SEAL = "sha256", "details", "details_sha256"
 
 
 def seal(written: Path, path: Path, details: Mapping[str, Any] | None = None) -> None:
@@ -20,13 +20,14 @@ def seal(written: Path, path: Path, details: Mapping[str, Any] | None = None) ->
     Args:
         written: complete file in the same folder.
         path: final name.
-        details: what else to store in ``path.json``.
+        details: what else to store in ``path.json``, JSON-serialisable.
     """
     hashes = [content_hash(written)]
     if path.is_file():
         hashes.append(content_hash(path))
+    row = {_HASHES: hashes, _DETAILS: details or {}, _SEAL: fingerprint(details or {})}
     with replacing_file(beside(path)) as partial:
-        partial.write_text(json.dumps({_HASHES: hashes, **(details or {})}) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(row) + "\n", encoding="utf-8")
     written.replace(path)
     sync_folder(path.parent)
 
@@ -37,20 +38,28 @@ def beside(path: Path) -> Path:
 
 
 def details_of(path: Path) -> dict[str, Any]:
-    """Return what :func:`seal` stored beside a file, an empty dict if there is nothing that can be read."""
-    try:
-        row = json.loads(beside(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return row if isinstance(row, dict) else {}
+    """Return the details that :func:`seal` stored beside a file, an empty dict if they cannot be read."""
+    details = _read(path).get(_DETAILS)
+    return details if isinstance(details, dict) else {}
 
 
 def is_damaged(path: Path) -> bool:
-    """Return whether a file differs from its SHA-256, or its SHA-256 cannot be read; False if none was stored.
+    """Return whether a file or what is stored beside it has changed; False if nothing was stored beside it.
 
     Raises:
         InputError: the file cannot be read.
     """
     if not beside(path).exists():
         return False
-    return content_hash(path) not in details_of(path).get(_HASHES, [])
+    row = _read(path)
+    hashes = row.get(_HASHES)
+    is_listed = isinstance(hashes, list) and content_hash(path) in hashes
+    return not is_listed or row.get(_SEAL) != fingerprint(details_of(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        row = json.loads(beside(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return row if isinstance(row, dict) else {}

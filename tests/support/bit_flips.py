@@ -36,13 +36,13 @@ def unnoticed_flips(
         read: reads the artefact as the product does. It raises ``InputError`` if it finds damage, and returns True if
             it repaired the artefact with an equal result or logged what is damaged. Other errors are raised.
         count: number of flips.
-        seed: of the places.
+        seed: of the places; the environment variable BIT_FLIPS_SEED is added to it.
         ignored: names of files to leave alone.
     """
     found = sorted(artefact.rglob("*")) if artefact.is_dir() else [artefact]
     contents = {file: file.read_bytes() for file in found if file.is_file() and file.name not in ignored}
     files = [file for file, content in contents.items() if content]
-    places = random.Random(seed)
+    places = random.Random(seed + int(os.environ.get("BIT_FLIPS_SEED", "0")))
     unnoticed = []
     for number in range(count):
         file = places.choice(files)

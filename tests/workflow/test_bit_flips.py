@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from guardreasoner.generators.rollout_log import RolloutLog
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.lora import LoRA
-from guardreasoner.records import write_jsonl
+from guardreasoner.records import Rollout, write_jsonl
 from guardreasoner.sources.rollouts import read_rollout_folder
+from guardreasoner.tasks import GUARD_TASKS
+from guardreasoner.training.checkpoint_file import SealedCheckpointIO
 from guardreasoner.training.reference import Precomputed
 from guardreasoner.training.rsft import read_optimizer_state
 from guardreasoner.workflow.integrity import changed_files
@@ -128,3 +131,39 @@ def test_rollouts(tiny_rollouts: Path, tmp_path: Path, caplog: pytest.LogCapture
 
     assert unnoticed_flips(folder, read, 8) == []
     assert list(changed_files(folder)) == []
+
+
+def test_checkpoints(tmp_path: Path) -> None:
+    path = tmp_path / "step-000000002.ckpt"
+    state = {"state_dict": {"weight": torch.arange(12.0)}}
+    SealedCheckpointIO().save_checkpoint(state, path, {"log_sizes": {"events": 1234}})
+
+    def read() -> bool:
+        SealedCheckpointIO().load_checkpoint(path)
+        return False
+
+    assert unnoticed_flips(tmp_path, read, 12) == []
+    assert SealedCheckpointIO().load_checkpoint(path)["state_dict"]["weight"].tolist() == list(range(12))
+
+
+def test_rollout_logs(tmp_path: Path) -> None:
+    records = TinySource().records("train")[:8]
+
+    def opened() -> RolloutLog:
+        rollout_log = RolloutLog(tmp_path / "out", {"setting": "same"}, {"rollouts": 1})
+        rollout_log.prepare(records, GUARD_TASKS)
+        rollout_log.open(0, "cpu")
+        return rollout_log
+
+    def close(rollout_log: RolloutLog) -> set[str]:
+        done = rollout_log.done("rollouts")
+        rollout_log.close()
+        rollout_log.release()
+        return done
+
+    rollout_log = opened()
+    for record in records:
+        rollout_log.append("rollouts", [Rollout(record.id, "tiny", "f", 0, 0, "So.")], 0.0, 1)
+    assert close(rollout_log) == {record.id for record in records}
+    (shard,) = rollout_log.folder.glob("rollouts-*.jsonl")
+    assert unnoticed_flips(shard, lambda: close(opened()) < {record.id for record in records}, 12) == []
