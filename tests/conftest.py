@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ __all__ = ["chromium", "visit"]  # fixtures
 # The first example of a test may import torch, which takes seconds: no deadline per example.
 settings.register_profile("guardreasoner", deadline=None)
 settings.load_profile("guardreasoner")
+
+# A shell starts background commands with SIGINT ignored, which our commands respect.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

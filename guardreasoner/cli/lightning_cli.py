@@ -209,7 +209,7 @@ class GuardCLI(LightningCLI):
         for logger in config.logger if isinstance(config.logger, list) else [config.logger]:
             if not isinstance(logger, Namespace):
                 continue
-            if re.fullmatch(r"lightning\..*\.TensorBoardLogger", logger.class_path):
+            if not self.parse_only and re.fullmatch(r"lightning\..*\.TensorBoardLogger", logger.class_path):
                 logger.class_path = f"{LastingTensorBoardLogger.__module__}.{LastingTensorBoardLogger.__qualname__}"
             if self.config.output and logger.get("init_args.name") == _UNNAMED:
                 logger.init_args.name = f"{self.verb}/{Path(self.config.output).name}"

@@ -140,9 +140,9 @@ def _check_lightning(argv: Sequence[str]) -> None:
 
 
 def _check_base_model(argv: Sequence[str]) -> None:
-    from guardreasoner.cli.commands.base_model import check
+    from guardreasoner.cli.commands.base_model import check_argv
 
-    check(argv)
+    check_argv(argv)
 
 
 def _parse_own(argv: list[str]) -> Callable[[list[str]], int]:

@@ -86,10 +86,6 @@ def attach_adapter(network: Any, path: str, config: dict[str, Any], lora: LoRA |
 
     require_intact(path)
     require_same_adapter(path, config, lora)
-    if not (Path(path) / _WEIGHTS).is_file():
-        raise InputError(
-            f"{path}: no {_WEIGHTS} here", "adapters in other files, such as adapter_model.bin, are not read"
-        )
     saved = loading(path, lambda: load_file(Path(path) / _WEIGHTS))
     require_finite(path, saved.items())
     base_weights = {f"base_model.model.{name}" for name in network.state_dict()}
@@ -127,8 +123,8 @@ def require_plain_lora(path: str, config: Any) -> None:
     for name in ("megatron_config", "layer_replication"):
         if config.get(name):
             raise InputError(f"{where}: {name}: not supported")
-    if not Path(path, "adapter_model.safetensors").is_file():
-        raise InputError(f"{path}: no adapter_model.safetensors; pickled weights (adapter_model.bin) are never loaded")
+    if not Path(path, _WEIGHTS).is_file():
+        raise InputError(f"{path}: no {_WEIGHTS}; pickled weights (adapter_model.bin) are never loaded")
 
 
 def require_same_adapter(path: str, config: dict[str, Any], lora: LoRA | None) -> None:
@@ -140,10 +136,8 @@ def require_same_adapter(path: str, config: dict[str, Any], lora: LoRA | None) -
         lora: adapter options of the run, None if it sets none.
 
     Raises:
-        InputError: it is of an unsupported type, the rank or scale differs, or the base model has changed.
+        InputError: it acts on some tokens only, the rank or scale differs, or the base model has changed.
     """
-    if config.get("peft_type") != "LORA":
-        raise InputError(f"{path}: an adapter of type {config.get('peft_type')} is not supported, only LORA is")
     if config.get("alora_invocation_tokens"):
         raise InputError(f"{path}: an adapter that only acts after certain tokens (aLoRA) is not supported")
     if lora is not None and (lora.r, lora.alpha) != (config["r"], config["lora_alpha"]):

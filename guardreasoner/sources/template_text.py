@@ -23,7 +23,7 @@ _SHOWN = 40
 
 
 @dataclass(frozen=True, slots=True)
-class ChatTemplate:
+class KnownTemplate:
     """What a chat template writes around a user's message.
 
     Args:
@@ -38,26 +38,26 @@ class ChatTemplate:
 
 
 CHAT_TEMPLATES = (
-    ChatTemplate(
+    KnownTemplate(
         "Llama 3",
         r".*<\|start_header_id\|>user<\|end_header_id\|>\n\n",
         "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
     ),
-    ChatTemplate("ChatML", r".*<\|im_start\|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
-    ChatTemplate("ChatML", r".*<\|im_start\|>user\n", "<|im_end|>\n<|im_start|>assistant\n<think>\n"),
-    ChatTemplate("ChatML", r".*<\|im_start\|>user\n", "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"),
-    ChatTemplate("Gemma", r".*<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n"),
-    ChatTemplate("Phi", r".*<\|user\|>\n", "<|end|>\n<|assistant|>\n"),
-    ChatTemplate("Mistral", r".*\[INST\] ?", " [/INST]"),
-    ChatTemplate("Mistral", r".*\[INST\] ?", "[/INST]"),
-    ChatTemplate("Vicuna", r".*USER: ", " ASSISTANT:"),
-    ChatTemplate("Alpaca", r".*### Instruction:\n", "\n\n### Response:\n"),
+    KnownTemplate("ChatML", r".*<\|im_start\|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
+    KnownTemplate("ChatML", r".*<\|im_start\|>user\n", "<|im_end|>\n<|im_start|>assistant\n<think>\n"),
+    KnownTemplate("ChatML", r".*<\|im_start\|>user\n", "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"),
+    KnownTemplate("Gemma", r".*<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n"),
+    KnownTemplate("Phi", r".*<\|user\|>\n", "<|end|>\n<|assistant|>\n"),
+    KnownTemplate("Mistral", r".*\[INST\] ?", " [/INST]"),
+    KnownTemplate("Mistral", r".*\[INST\] ?", "[/INST]"),
+    KnownTemplate("Vicuna", r".*USER: ", " ASSISTANT:"),
+    KnownTemplate("Alpaca", r".*### Instruction:\n", "\n\n### Response:\n"),
     # The same without special tokens. Without the pattern of the start, their ends could be ends of responses.
-    ChatTemplate("Llama 3", r"(?:system\n\n.*?)?user\n\n", "assistant\n\n"),
-    ChatTemplate("ChatML", r"(?:system\n.*?\n)?user\n", "\nassistant\n"),
-    ChatTemplate("ChatML", r"(?:system\n.*?\n)?user\n", "\nassistant\n<think>\n"),
-    ChatTemplate("ChatML", r"(?:system\n.*?\n)?user\n", "\nassistant\n<think>\n\n</think>\n\n"),
-    ChatTemplate("Gemma", r"user\n", "\nmodel\n"),
+    KnownTemplate("Llama 3", r"(?:system\n\n.*?)?user\n\n", "assistant\n\n"),
+    KnownTemplate("ChatML", r"(?:system\n.*?\n)?user\n", "\nassistant\n"),
+    KnownTemplate("ChatML", r"(?:system\n.*?\n)?user\n", "\nassistant\n<think>\n"),
+    KnownTemplate("ChatML", r"(?:system\n.*?\n)?user\n", "\nassistant\n<think>\n\n</think>\n\n"),
+    KnownTemplate("Gemma", r"user\n", "\nmodel\n"),
 )
 """Templates that are recognised, with and without their special tokens."""
 
@@ -73,7 +73,7 @@ def strip_end_tokens(output: str) -> str:
     return output[: match.start()] if match else output
 
 
-def chat_template_around(prompts: Sequence[str], message_start: str) -> ChatTemplate | None:
+def chat_template_around(prompts: Sequence[str], message_start: str) -> KnownTemplate | None:
     """Return the chat template around every one of the prompts; None if there is none.
 
     Args:
@@ -90,7 +90,7 @@ def chat_template_around(prompts: Sequence[str], message_start: str) -> ChatTemp
     return None
 
 
-def without_template(prompt: str, template: ChatTemplate) -> str:
+def without_template(prompt: str, template: KnownTemplate) -> str:
     """Return a prompt without the end of its chat template, and with the blank line that templates trim."""
     return prompt.rstrip(" ").removesuffix(template.after).rstrip("\n") + "\n\n"
 

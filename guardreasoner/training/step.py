@@ -9,7 +9,6 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.optim import Optimizer
-from transformers import get_cosine_schedule_with_warmup
 
 from guardreasoner.errors import InputError
 from guardreasoner.model.batch import Batch, Step
@@ -87,6 +86,8 @@ def configure_optimizer(module: Any, optimizer: Callable[[Any], Optimizer], warm
         optimizer: function of the parameters.
         warmup: share of the steps with a linear increase at the start; 0 in the paper.
     """
+    from transformers import get_cosine_schedule_with_warmup  # imports peft, which takes a second
+
     configured = optimizer([p for p in module.parameters() if p.requires_grad])
     total = planned_steps(module.trainer)
     schedule = get_cosine_schedule_with_warmup(configured, int(warmup * total), total)

@@ -18,6 +18,9 @@ _MINIMUM = 16 << 20
 _WRITTEN = {"cache", "quarantine", "default_root_dir", "dirpath", "save_dir"}
 """Config keys of folders that a run writes to beside its output; so is ``folder`` of the reference."""
 
+_WRITTEN_BY_TEACHER = "model.init_args.folder"
+"""Config key of the folder of a teacher's answers, which is its output."""
+
 _OF_AN_ARTEFACT = {MANIFEST, "config.json", "adapter_config.json"}
 """Files that every artefact of this project or model folder has, at least one of them."""
 
@@ -88,7 +91,7 @@ def _never_replaced(command: Command, output: Path) -> str | None:
     if os.path.ismount(output):
         return "is a mount point, which cannot be replaced"
     for key, text in path_values(command.config):
-        for path in existing(text):
+        for path in existing(text) if key != _WRITTEN_BY_TEACHER else ():
             if Path(path).resolve().is_relative_to(place):
                 return f"is also read by this command ({key})"
     if other := next(_artefacts_below(output), None):

@@ -169,12 +169,13 @@ def _keep_words(node: yaml.Node) -> None:
             _keep_words(child)
         return
     for key, value in node.value:
-        if key.value in _WORDS:
+        name = key.value if isinstance(key, yaml.ScalarNode) else None
+        if name in _WORDS:
             _as_words(value)
-        elif key.value in _MAPS_TO_WORDS and isinstance(value, yaml.MappingNode):
+        elif name in _MAPS_TO_WORDS and isinstance(value, yaml.MappingNode):
             for _, inner in value.value:
                 _as_words(inner)
-        elif key.value != _COLUMNS:
+        elif name != _COLUMNS:
             _keep_words(value)
 
 

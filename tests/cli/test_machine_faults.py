@@ -21,7 +21,6 @@ QUICK = {
         "filled late: fit rsft TensorBoard",
         "filled late: mine output",
         "file size limit: mine",
-        "read-only late: rsft output",
     ),
     *("full standard output: rsft", "full standard output: score", "closed standard output: score"),
 }

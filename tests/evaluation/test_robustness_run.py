@@ -37,7 +37,7 @@ class Gullible(Generator):
             yield [Completion(request.record_id, 0, f"I see.\n\n{answer_block({'request': verdict}, GUARD_TASKS)}")]
 
 
-class Louder:
+class Shouting:
     """A user-defined family: upper case with exclamation marks.
 
     Args:
@@ -52,8 +52,8 @@ class Louder:
 
 
 def louder(record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
-    """``Louder`` as a function."""
-    return Louder(2)(record, rng, tasks)
+    """``Shouting`` as a function."""
+    return Shouting(2)(record, rng, tasks)
 
 
 def test_families_that_fool_the_guard_have_a_drop(tiny_base: Path, start: Callable[..., str]) -> None:
@@ -61,7 +61,7 @@ def test_families_that_fool_the_guard_have_a_drop(tiny_base: Path, start: Callab
         "data: {init_args: {attacks: {init_args: {share: 1.0, families: [\n"
         "  guardreasoner.evaluation.attacks.answer_block_in_prompt, guardreasoner.evaluation.attacks.spaced_text,\n"
         "  guardreasoner.evaluation.attacks.answer_block_in_response, tests.evaluation.test_robustness_run.louder,\n"
-        "  {class_path: tests.evaluation.test_robustness_run.Louder, init_args: {marks: 5}}]}}}}\n"
+        "  {class_path: tests.evaluation.test_robustness_run.Shouting, init_args: {marks: 5}}]}}}}\n"
     )
     output = start(
         *("test", "--config", "configs/robustness.yaml", "--config", "attacks.yaml", "--output", "predictions"),
@@ -73,7 +73,7 @@ def test_families_that_fool_the_guard_have_a_drop(tiny_base: Path, start: Callab
     assert f"answer_block_in_response has nothing to rewrite in {6 - answered} of 6 records" in output
     assert "robustness predictions" in output
     assert {path.name for path in Path("predictions").iterdir() if "@" in path.name} >= {
-        f"tiny-{half}@{name}" for half in ("even", "odd") for name in ("spaced_text", "louder", "Louder")
+        f"tiny-{half}@{name}" for half in ("even", "odd") for name in ("spaced_text", "louder", "Shouting")
     }
     start("robustness", "predictions", "--json", "drops.json")
     rows = json.loads(Path("drops.json").read_text())["families"]
@@ -83,7 +83,7 @@ def test_families_that_fool_the_guard_have_a_drop(tiny_base: Path, start: Callab
         "answer_block_in_response": 100,
         "spaced_text": 100,  # "b r e a k" is not the word "break"
         "louder": 0,
-        "Louder": 0,
+        "Shouting": 0,
     }
     assert rows_by_family["answer_block_in_prompt"]["turned"]["count"] == 3
     assert rows_by_family["answer_block_in_response"]["n"] == answered

@@ -191,20 +191,20 @@ def test_adapters_that_do_not_fit_their_base_are_refused(tiny_base: Path, tmp_pa
         load(folder)
     torch.save(weights, file.with_name("adapter_model.bin"))
     file.unlink()
-    with pytest.raises(InputError, match=r"no adapter_model\.safetensors here"):
+    with pytest.raises(InputError, match=r"no adapter_model\.safetensors"):
         load(folder)
 
 
 def test_other_kinds_of_adapters_are_refused(tiny_base: Path, tmp_path: Path) -> None:
     folder = make_adapter(tiny_base, tmp_path / "ia3", IA3Config, feedforward_modules=[])
-    with pytest.raises(InputError, match="type IA3 is not supported"):
+    with pytest.raises(InputError, match="IA3"):
         load(folder)
 
 
 @pytest.mark.parametrize(
     ("base", "message"),
     [
-        (None, "names no base model"),
+        (None, "base_model_name_or_path"),
         ("{adapter}", "is an adapter itself"),
         ("{tmp}/absent", "absent: cannot be loaded"),
     ],

@@ -107,13 +107,12 @@ def kill_once(
 
 def logged_lines(folder: Path) -> int:
     """Return the number of outputs in the logs of unfinished runs below a folder."""
-    count = 0
-    for path in folder.rglob(".*.partial/*-[0-9]*.jsonl"):
+    while True:
         try:
-            count += sum(line.startswith(b"{") for line in path.read_bytes().splitlines())
+            files = [path.read_bytes() for path in folder.rglob(".*.partial/*-[0-9]*.jsonl")]
         except FileNotFoundError:
-            continue  # the run has just ended
-    return count
+            continue  # a folder was renamed meanwhile
+        return sum(line.startswith(b"{") for file in files for line in file.splitlines())
 
 
 def outputs(folder: Path) -> dict[str, bytes]:

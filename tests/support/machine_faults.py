@@ -87,11 +87,6 @@ def cases() -> Iterator[Case]:
     for stage in ("mine", "evaluate"):
         argv = (*_stage(stage), "--output", f"{PLACE}/out", *filling)
         yield Case(f"filled late: {stage} output", nearly_full, argv, says="No space left")
-    freezing = ("--trainer.callbacks+", "tests.support.machine_faults.FreezeDisk")
-    for stage in ("rsft", "hsdpo", "evaluate"):
-        argv = (*_stage(stage), "--output", f"{PLACE}/out", "--trainer.default_root_dir", "kept", *freezing)
-        keeps = "" if stage == "evaluate" else "kept/out.rescued/model.safetensors"
-        yield Case(f"read-only late: {stage} output", nearly_full, argv, says="Read-only file system", keeps=keeps)
     for stage in ("rsft", "hsdpo", "mine"):
         yield Case(f"file size limit: {stage}", small_files, _stage(stage), says="File too large")
     for stage in ("rsft", "hsdpo", "mine", "evaluate"):
@@ -141,18 +136,6 @@ def _stage(stage: str) -> tuple[str, ...]:
         "evaluate": ("--model.generator.max_new_tokens", "8", "--data.rollouts", "null"),
     }
     return (*command(stage, Path("base")), *more[stage])
-
-
-class FreezeDisk(Callback):
-    """Mount the disk of ``PLACE`` read-only after the first batch."""
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Mount it again."""
-        subprocess.run(["mount", "-o", "remount,ro", PLACE], check=True)
-
-    def on_test_batch_end(self, *_: Any) -> None:
-        """Mount it again."""
-        subprocess.run(["mount", "-o", "remount,ro", PLACE], check=True)
 
 
 class FillDisk(Callback):

@@ -73,8 +73,8 @@ def test_a_run_under_faults_is_complete_and_is_not_repeated(run: Run, monkeypatc
         assert server.seen.bodies[0]["model"] == "teacher"
         assert status(resolve([*COMMAND, *QUICK])) is None
         asked = sum(server.seen.asked.values())
-        code, out, _ = run(*COMMAND, *QUICK)
-        assert code == 0
+        code, out, error = run(*COMMAND, *QUICK)
+        assert code == 0, error
         assert "24 records, 24 of them answered before; 0 answers in this run" in out
         assert sum(server.seen.asked.values()) == asked
     assert len(read_rollouts(OUTPUT / "rollouts.jsonl")) == 24

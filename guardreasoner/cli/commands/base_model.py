@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check(argv: Sequence[str]) -> None:
+def check_argv(argv: Sequence[str]) -> None:
     """Check the config of a command without reading data.
 
     Args:

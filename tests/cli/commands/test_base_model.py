@@ -104,7 +104,7 @@ def test_the_output_is_up_to_date(make: Make) -> None:
         ("data: {init_args: {source: {class_path: tests.support.tiny.Tidy}}}", "tests.support.tiny.Tidy"),
         (
             "data: {init_args: {source: {class_path: guardreasoner.sources.embedded.Embedded, init_args: {test: -1}}}}",
-            "test must be a number of records, 0 or more, got -1",
+            "source.init_args.test: expected a whole number of at least 0, got -1",
         ),
     ],
 )
