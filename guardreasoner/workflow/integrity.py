@@ -59,8 +59,9 @@ def require_unchanged(folder: str | Path, ignored_suffixes: Collection[str] = ()
         ignored_suffixes: suffixes of files to leave out, such as ``.md``.
 
     Raises:
-        InputError: a file is damaged, edited, missing, or cannot be read.
+        InputError: a file is damaged, edited, missing, or cannot be read, or the manifest itself is damaged.
     """
+    _require_readable_manifest(Path(folder))
     changed = next(_changed(Path(folder), ignored_suffixes), None)
     if changed is not None:
         raise InputError(
@@ -74,6 +75,20 @@ def warn_if_changed(artefact: str | Path) -> None:
     """Log a warning, once in a process, for each file of an artefact that differs from its manifest."""
     for changed in changed_files(artefact):
         _warn(str(changed))
+
+
+def _require_readable_manifest(path: Path) -> None:
+    """Require that a manifest of ours can be read; other tools may use the same file name for something else."""
+    for owner in (path, path.parent):
+        file = manifest_path(owner)
+        if not file.is_file() or Manifest.read(owner) is not None:
+            continue
+        text = file.read_text(encoding="utf-8", errors="replace")
+        if sum(f'"{name}":' in text for name in ("command", "fingerprint", "inputs", "versions", "origins")) >= 3:
+            raise InputError(
+                f"{file}: damaged, so the files that it describes cannot be checked",
+                "make the artefact again, or remove the file to use the artefact unchecked",
+            )
 
 
 @cache

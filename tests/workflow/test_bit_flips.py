@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from guardreasoner.errors import InputError
 from guardreasoner.generators.rollout_log import RolloutLog
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.lora import LoRA
@@ -46,6 +47,14 @@ def test_models(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> No
     folder = finished(request.getfixturevalue(kind), tmp_path / "model")
     assert unnoticed_flips(folder, loads(folder), 12, ignored=("manifest.json", "README.md")) == []
     load(folder)
+
+
+@pytest.mark.parametrize(("old", "new"), [('"inputs"', '"inpuls"'), ('"command": [', '"command": {'), ("}", "]")])
+def test_a_damaged_manifest_does_not_turn_the_check_off(old: str, new: str, tiny_base: Path, tmp_path: Path) -> None:
+    manifest = finished(tiny_base, tmp_path / "model") / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(old, new))
+    with pytest.raises(InputError, match=r"manifest\.json: damaged"):
+        load(tmp_path / "model")
 
 
 def test_tokenizer_and_prompt_format_are_checked_without_the_weights(tiny_base: Path, tmp_path: Path) -> None:
