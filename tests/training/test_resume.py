@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
+from guardreasoner.model.batch import Batch
+from guardreasoner.training.reference import FrozenCopy
 from tests.support.tiny import command
 
 Start = Callable[..., str]
@@ -123,21 +126,34 @@ def test_a_fresh_run_after_a_resumed_one_starts_at_margin_zero(
     assert losses("fresh") == losses("whole")
 
 
-def test_values_of_another_reference_are_refused(
-    tiny_base: Path, tiny_rollouts: Path, workplace: Path, start: Start, refused: Start
-) -> None:
-    from safetensors import safe_open
-    from safetensors.torch import save_file
+class Shifted(FrozenCopy):
+    """A reference that is not the R-SFT model."""
 
+    def sequence_logps(self, batch: Batch) -> torch.Tensor:
+        """Return the values of the R-SFT model with another one for the first completion."""
+        values = super().sequence_logps(batch)
+        return values + torch.nn.functional.one_hot(torch.tensor(0), len(values)) * 1e-2
+
+
+def test_a_reference_that_is_not_the_initial_policy_is_refused(
+    tiny_base: Path, tiny_rollouts: Path, workplace: Path, refused: Start
+) -> None:
+    argv = command("hsdpo", tiny_base, "--data.rollouts", f"[{tiny_rollouts}]")
+    assert "step 0: the margin is 0.01 nats" in refused(*argv, "--model.reference", f"{__name__}.Shifted")
+
+
+def test_edited_reference_values_are_computed_again(
+    tiny_base: Path, tiny_rollouts: Path, workplace: Path, start: Start
+) -> None:
     argv = command("hsdpo", tiny_base, "--data.rollouts", f"[{tiny_rollouts}]")
     start(*argv)
     (file,) = Path("logs/reference").glob("*.safetensors")
     with safe_open(file, "pt") as opened:
         metadata = opened.metadata()
     values = load_file(file)["logps"]
-    values[0] += 1
-    save_file({"logps": values}, file, metadata=metadata)
-    assert "step 0: the margin is" in refused(*argv, "--output", "again")
+    save_file({"logps": values + 1}, file, metadata=metadata)
+    assert "is damaged: the reference values are computed again" in start(*argv, "--output", "again")
+    assert torch.equal(load_file(file)["logps"], values)
 
 
 def test_a_checkpoint_of_another_model_is_refused(
