@@ -291,5 +291,7 @@ def _commit() -> tuple[str | None, bool]:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+    # Without the optional lock, which a killed `git status` would leave behind and which blocks every later commit.
+    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout.strip()
