@@ -78,7 +78,7 @@ def _attempt(trial: Trial, folder: Path, keep: Path | None) -> Outcome:
 
 def _commit() -> str:
     """Return the short commit, with "+" if the code differs from it."""
-    git = ["git", "-C", str(ROOT)]
+    git = ["git", "--no-optional-locks", "-C", str(ROOT)]
     head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     if head.returncode:
         return "unknown"
