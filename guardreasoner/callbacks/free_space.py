@@ -11,7 +11,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
+from guardreasoner.callbacks.fit_checkpoints import FitCheckpoints
 from guardreasoner.errors import InputError
+from guardreasoner.workflow.unfinished_fit import KEPT
 
 _STATE = 8
 """Bytes per trained weight of the state of Adam: two moments in float32."""
@@ -59,11 +61,13 @@ class FreeSpace(Callback):
         saved = trained if backbone.has_adapter else list(backbone.parameters())
         state = _STATE * sum(weight.numel() for weight in trained)
         yield self.output, _bytes(saved) + (state if self.with_optimizer else 0)
-        for callback in trainer.checkpoint_callbacks:
+        # A new checkpoint is complete before the one that it replaces is removed.
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ModelCheckpoint):
-                # A new checkpoint is complete before the one that it replaces is removed.
                 count = max(callback.save_top_k, 0) + bool(callback.save_last) + 1
                 yield Path(callback.dirpath or trainer.default_root_dir), count * (_bytes(trained) + state)
+            elif isinstance(callback, FitCheckpoints) and callback.unfinished is not None:
+                yield callback.unfinished.folder, (KEPT + 1) * (_bytes(trained) + state)
 
 
 def _bytes(weights: list[nn.Parameter]) -> int:

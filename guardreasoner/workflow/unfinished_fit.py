@@ -16,7 +16,7 @@ from guardreasoner.workflow.staleness import StageState, command_line, effective
 log = logging.getLogger("guardreasoner")
 
 _STARTED_WITH = "run.json"
-_KEPT = 2
+KEPT = 2
 """Checkpoints that are kept: the last one, and the one before it in case the last one is damaged."""
 _SHOWN = 3
 """Differences that an error message names."""
@@ -80,7 +80,7 @@ class UnfinishedFit:
 
     def remove_old_checkpoints(self) -> None:
         """Keep the last two checkpoints."""
-        for path in map(self.checkpoint, self.steps()[:-_KEPT]):
+        for path in map(self.checkpoint, self.steps()[:-KEPT]):
             path.unlink(missing_ok=True)
             beside(path).unlink(missing_ok=True)
 
