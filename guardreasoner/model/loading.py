@@ -122,6 +122,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def loading(path: str, load: Callable[[], Any]) -> Any:
     """Call ``load`` without progress bars; raise an ``InputError`` that names ``path`` if it fails."""
+    from huggingface_hub.errors import StrictDataclassError
     from huggingface_hub.utils.logging import set_verbosity_error as quiet_hub
     from safetensors import SafetensorError
     from transformers.utils.logging import disable_progress_bar, set_verbosity_error
@@ -131,7 +132,7 @@ def loading(path: str, load: Callable[[], Any]) -> Any:
     quiet_hub()  # it logs every attempt to reach the hub
     try:
         return load()
-    except (*_LOADING_ERRORS, SafetensorError) as error:
+    except (*_LOADING_ERRORS, SafetensorError, StrictDataclassError) as error:
         lines = (str(error).strip() or "damaged").splitlines()
         first = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
         raise InputError(f"{path}: cannot be loaded: {type(error).__name__}: {first}") from error

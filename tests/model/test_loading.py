@@ -268,3 +268,11 @@ def test_ids_without_an_embedding_are_refused(tiny_base: Path, tmp_path: Path) -
 def test_ids_that_no_prompt_holds_need_no_embedding(tiny_base: Path, tmp_path: Path) -> None:
     # Gemma 3's tokenizer has an image token that its text models have no embedding for.
     load(add_tokens(Path(shutil.copytree(tiny_base, tmp_path / "model")), end=False))
+
+
+def test_a_config_that_contradicts_itself_is_one_line(tiny_base: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_base, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_attention_heads": 32}))
+    with pytest.raises(InputError, match=r"model: cannot be loaded: .*not a multiple of the number of attention heads"):
+        load(folder)
