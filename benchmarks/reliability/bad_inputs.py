@@ -26,8 +26,11 @@ def _listed() -> Iterator[Trial]:
         write = partial(_write, files=case.files)
         run = partial(_refused, write=write, argv=case.argv, named=(case.named, case.value))
         yield Trial(f"config/{number:03d} {case.kind}", run)
-    for file in bad_files.cases():
-        yield Trial(f"file/{file.name}", partial(_refused, write=file.write, argv=file.argv, named=(file.place,)))
+    for number, file in enumerate(bad_files.cases()):
+        name = "".join(letter if letter.isprintable() else "?" for letter in file.name)
+        yield Trial(
+            f"file/{number:03d} {name}", partial(_refused, write=file.write, argv=file.argv, named=(file.place,))
+        )
     yield suite("tests/synthesis/test_odd_replies.py", len(odd_replies.cases()))
 
 

@@ -15,7 +15,7 @@ def refusal(folder: Path, argv: Sequence[str], parts: Sequence[str] = (), exit_c
     Args:
         folder: Working folder, which holds what the command needs.
         argv: Verb and flags.
-        parts: Texts that the line must contain.
+        parts: Texts that the message must contain, keys without ``init_args``.
         exit_code: The required exit code; None allows any but 0.
     """
     child = children.start(argv, folder, environment={"OPENAI_API_KEY": "unused", "HF_HUB_OFFLINE": "1"})
@@ -32,7 +32,8 @@ def refusal(folder: Path, argv: Sequence[str], parts: Sequence[str] = (), exit_c
     if [text.split(":")[0] for text in lines[errors[0] :]] not in (["error"], ["error", "hint"]):
         return f"more than one line and one hint: {line}"
     message = "\n".join(lines[errors[0] :])
-    if absent := [part for part in parts if part and part not in message]:
+    shown = "\n".join(lines).replace("init_args.", "")  # faulty rows have lines of their own before the error
+    if absent := [part for part in parts if part and part not in shown]:
         return f"{absent[0]!r} is not named: {message}"
     if _CONTROL.search(message):
         return f"control characters: {message!r}"
