@@ -145,6 +145,8 @@ class GuardCLI(LightningCLI):
         except ParserError as error:
             raise config_error(str(error), parser, argv) from error
         self.config.ckpt_path = local_checkpoint(self.config.ckpt_path)
+        if self.verb == "fit":
+            self.checkpoint_every = Interval.parse(self.config.checkpoint_every)
         check_values(self.config, argv)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -218,10 +220,8 @@ class GuardCLI(LightningCLI):
             # Lightning would also convert the numbers of a batch, such as weights and reference log-probabilities.
             (backbone.init_args if "init_args" in backbone else backbone).dtype = TRUE_HALF[config.precision]
             config.precision = None
-        if self.verb == "fit" and not self.parse_only:
-            self.checkpoint_every = Interval.parse(self.config.checkpoint_every)
-            if self.config.output and not config.fast_dev_run:
-                self._find_unfinished()
+        if self.verb == "fit" and not self.parse_only and self.config.output and not config.fast_dev_run:
+            self._find_unfinished()
 
     def _find_unfinished(self) -> None:
         """Continue an unfinished fit of the same output: from its last checkpoint, in its TensorBoard folder."""
@@ -236,7 +236,8 @@ class GuardCLI(LightningCLI):
         folder, logger = self.unfinished.log_folder(self.state), self.config.trainer.logger
         arguments: Any = logger.init_args if isinstance(logger, Namespace) else {}
         if folder and "version" in arguments and folder == Path(arguments.save_dir, arguments.name, folder.name):
-            arguments.version = folder.name
+            number = folder.name.removeprefix("version_")
+            arguments.version = int(number) if number.isdigit() else folder.name
             self.resumed_log = folder
 
     def instantiate_classes(self) -> None:
@@ -301,6 +302,8 @@ class GuardCLI(LightningCLI):
             self._report_metrics()
         if self.verb == "fit" and self.config.output and not self.config.trainer.fast_dev_run:
             self._export(self.config.output)
+            if not is_later_process():
+                log.info("written to %s after %s steps", self.config.output, f"{self.trainer.global_step:,}")
 
     def _begin_or_continue(self) -> None:
         """Say where a fit continues, and remove from its TensorBoard log what it will log again."""
@@ -311,6 +314,8 @@ class GuardCLI(LightningCLI):
         self.unfinished.begin(self.state, tensorboard_folder(self.trainer))  # before the log folder is made
         if self.resumed_from:
             log.info("continuing an unfinished fit from %s", self.resumed_from)
+        elif self.unfinished.output.exists():
+            log.info("%s exists; it is replaced when this fit is complete", self.unfinished.output)
 
     @property
     def _is_dry_run(self) -> bool:

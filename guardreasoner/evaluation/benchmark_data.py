@@ -65,7 +65,11 @@ class BenchmarkDataModule(LightningDataModule):
             ids = {record.id for record in self.records}
             rollouts = [rollout for rollout in read_rollouts_of(self.rollouts, self.source) if rollout.record_id in ids]
             if not rollouts:
-                raise InputError(f"data.rollouts: {', '.join(self.rollouts)}: no output for a {self.split} record")
+                named = ", ".join(self.rollouts) or "an empty list"
+                raise InputError(
+                    f"data.rollouts: {named}: no output for a {self.split} record",
+                    "set data.rollouts to null to test without hard records",
+                )
             assert self.trainer is not None
             tasks = prompt_tokenizer_of(self.trainer).format.tasks
             hard_ids = {pair.record.id for pair in mine(self.records, rollouts, tasks, Pairing()).pairs}

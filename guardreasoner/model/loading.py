@@ -133,6 +133,8 @@ def loading(path: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except (*_LOADING_ERRORS, SafetensorError, StrictDataclassError) as error:
+        if not Path(path).exists() and "connect" in str(error):
+            raise InputError(f"{path}: no such folder here, and the hub cannot be reached to load it") from error
         lines = (str(error).strip() or "damaged").splitlines()
         first = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
         raise InputError(f"{path}: cannot be loaded: {type(error).__name__}: {first}") from error

@@ -62,13 +62,20 @@ class Pipeline:
     launcher: Sequence[str] = LAUNCHER
 
     @classmethod
-    def load(cls, path: Path, overlays: Sequence[str] = (), launcher: Sequence[str] = LAUNCHER) -> "Pipeline":
+    def load(
+        cls,
+        path: Path,
+        overlays: Sequence[str] = (),
+        launcher: Sequence[str] = LAUNCHER,
+        recipe: Sequence[str] = (),
+    ) -> "Pipeline":
         """Read the stages of a pipeline file and find their dependencies.
 
         Args:
             path: YAML file with ``stages: {name: command line}``.
             overlays: config files to add to every stage that has config files.
             launcher: program and arguments that start the command line.
+            recipe: flags ``--recipe.KEY=VALUE`` to add to every stage that has config files.
 
         Raises:
             InputError: a config cannot be resolved, two stages have the same output, or the dependencies are cyclic.
@@ -76,7 +83,9 @@ class Pipeline:
         lines = load_yaml(path).get("stages")
         if not isinstance(lines, dict) or not all(isinstance(line, str) and line for line in lines.values()):
             raise InputError(f"{path}: expected `stages:` with a command line for each name")
-        stages = {str(name): resolve(_with_overlays(shlex.split(line), overlays)) for name, line in lines.items()}
+        stages = {
+            str(name): resolve(_with_overlays(shlex.split(line), overlays, recipe)) for name, line in lines.items()
+        }
         makers: dict[Path, str] = {}
         for name, stage in stages.items():
             if stage.output is None:
@@ -196,7 +205,8 @@ def prepare(
     if command.output is not None and _writes(command):
         restore_output(command.output)
     overlays = [file for file in config_files(argv)[1:] if "recipe" in load_yaml(file)]
-    graph = Pipeline.load(pipeline, overlays, launcher)
+    recipe = [f"--{name}={value}" for name, value in flags(argv) if name.startswith("recipe.") and value is not None]
+    graph = Pipeline.load(pipeline, overlays, launcher, recipe)
     keys = graph.needed_by(command)
     if command.config.get("auto_build", True):
         names = graph.upstream(keys, _made_by_others(graph, keys))
@@ -298,14 +308,15 @@ def _named(command: Command, makers: Mapping[Path, str]) -> dict[str, str]:
     return named
 
 
-def _with_overlays(argv: list[str], overlays: Sequence[str]) -> list[str]:
-    """Insert overlays after a command's config files and before its other flags, which still override them."""
+def _with_overlays(argv: list[str], overlays: Sequence[str], recipe: Sequence[str]) -> list[str]:
+    """Insert overlays and recipe flags after a command's config files, before its own flags, which override them."""
     files = config_files(argv)
     if not files:
         return argv
     last = max(index for index, word in enumerate(argv) if word in ("-c", "--config") or word.startswith("--config="))
     end = last + (1 if "=" in argv[last] else 2)
-    return [*argv[:end], *(word for file in overlays if file not in files for word in ("--config", file)), *argv[end:]]
+    added = [word for file in overlays if file not in files for word in ("--config", file)]
+    return [*argv[:end], *added, *recipe, *argv[end:]]
 
 
 def _wait(argv: Sequence[str]) -> int:

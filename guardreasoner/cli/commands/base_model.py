@@ -25,6 +25,10 @@ _NOT_ARGUMENTS = {"config", "auto_build", "overwrite", "allow_contamination", "o
 _PAD, _BEGIN, _END = "<pad>", "<begin>", "<end>"
 
 
+OVERRIDES = ("--recipe",)
+"""Flags that override keys of the config files."""
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
@@ -57,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
     parser = config_parser()
     show_log()
-    parsed = _parse(["base-model", *(word for path in args.config for word in ("--config", path))], parser)
+    parsed = _parse(["base-model", *args.argv], parser)
     try:
         config = parser.instantiate_classes(parsed)
     except ValueError as error:
