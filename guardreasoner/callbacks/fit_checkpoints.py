@@ -17,7 +17,7 @@ from guardreasoner.training.checkpoint_file import SealedCheckpointIO
 from guardreasoner.training.step import planned_steps
 from guardreasoner.workflow import stop_signals
 from guardreasoner.workflow.stop_signals import Stopped, TimeOver
-from guardreasoner.workflow.unfinished_fit import UnfinishedFit, log_sizes
+from guardreasoner.workflow.unfinished_fit import UnfinishedFit
 
 log = logging.getLogger("guardreasoner")
 
@@ -122,7 +122,7 @@ class FitCheckpoints(Callback):
         folder = tensorboard_folder(trainer)
         if folder and trainer.is_global_zero:
             trainer.logger.experiment.flush()
-        details = {"log_sizes": log_sizes(folder) if folder and trainer.is_global_zero else {}}
+        details = self.unfinished.details(folder) if trainer.is_global_zero else {}
         loop = trainer.fit_loop.epoch_loop
         # A resumed loop adds the step that it takes for unfinished: it expects checkpoints made within a step.
         loop._batches_that_stepped -= 1

@@ -51,7 +51,7 @@ from guardreasoner.workflow.rescue import write_or_rescue
 from guardreasoner.workflow.staleness import StageState
 from guardreasoner.workflow.stop_signals import is_later_process
 from guardreasoner.workflow.terminal import terminal_text
-from guardreasoner.workflow.unfinished_fit import UnfinishedFit, continue_log, sizes_at
+from guardreasoner.workflow.unfinished_fit import UnfinishedFit
 
 
 class ParserError(Exception):
@@ -103,9 +103,7 @@ class GuardCLI(LightningCLI):
         self.argv = (verb, *argv)
         self.parse_only = parse_only
         self.unfinished: UnfinishedFit | None = None
-        self.state: StageState | None = None
         self.resumed_from: Path | None = None
-        self.resumed_log: Path | None = None
         accept_old_names()
         # A config can name any class to import; Lightning would also read one from a URL.
         set_parsing_settings(config_read_mode_urls_enabled=False, config_read_mode_fsspec_enabled=False)
@@ -225,20 +223,18 @@ class GuardCLI(LightningCLI):
 
     def _find_unfinished(self) -> None:
         """Continue an unfinished fit of the same output: from its last checkpoint, in its TensorBoard folder."""
-        self.unfinished = UnfinishedFit(self.config.output)
-        self.state = StageState.of(resolve(self.argv))
-        if self.config.ckpt_path is not None:
-            return
-        checkpoint = self.unfinished.last_checkpoint(self.state)
-        # An absolute path, because Lightning downloads whatever starts with "http".
-        self.config.ckpt_path = os.path.abspath(checkpoint) if checkpoint else None
-        self.resumed_from = checkpoint
-        folder, logger = self.unfinished.log_folder(self.state), self.config.trainer.logger
+        self.unfinished = UnfinishedFit(self.config.output, StageState.of(resolve(self.argv)))
+        self.resumed_from = self.unfinished.last_checkpoint()
+        if self.resumed_from:
+            # An absolute path, because Lightning downloads whatever starts with "http".
+            self.config.ckpt_path = os.path.abspath(self.resumed_from)
+        folder, logger = self.unfinished.log_folder(), self.config.trainer.logger
         arguments: Any = logger.init_args if isinstance(logger, Namespace) else {}
-        if folder and "version" in arguments and folder == Path(arguments.save_dir, arguments.name, folder.name):
+        if folder and "version" in arguments:
+            place = Path(arguments.save_dir, arguments.name, folder.name).absolute()
             number = folder.name.removeprefix("version_")
-            arguments.version = int(number) if number.isdigit() else folder.name
-            self.resumed_log = folder
+            if folder == place:
+                arguments.version = int(number) if number.isdigit() else folder.name
 
     def instantiate_classes(self) -> None:
         """Instantiate data module, module and trainer."""
@@ -306,12 +302,10 @@ class GuardCLI(LightningCLI):
                 log.info("written to %s after %s steps", self.config.output, f"{self.trainer.global_step:,}")
 
     def _begin_or_continue(self) -> None:
-        """Say where a fit continues, and remove from its TensorBoard log what it will log again."""
-        if self.unfinished is None or self.state is None:
+        """Say where a fit continues or what it will replace, and remove what it will make again."""
+        if self.unfinished is None:
             return
-        if self.resumed_log is not None:
-            continue_log(self.resumed_log, sizes_at(self.resumed_from) if self.resumed_from else {})
-        self.unfinished.begin(self.state, tensorboard_folder(self.trainer))  # before the log folder is made
+        self.unfinished.begin(tensorboard_folder(self.trainer), self.resumed_from)  # before the log folder is made
         if self.resumed_from:
             log.info("continuing an unfinished fit from %s", self.resumed_from)
         elif self.unfinished.output.exists():

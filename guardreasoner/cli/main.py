@@ -96,7 +96,7 @@ def _run_stage(argv: list[str], run: Callable[[list[str]], int]) -> int:
     """Lock the output of a stage, build its inputs, run it, and write the manifest of its output."""
     from guardreasoner.workflow.output_lock import locked_output
     from guardreasoner.workflow.pipeline import checked_output, prepare
-    from guardreasoner.workflow.unfinished_fit import UnfinishedFit
+    from guardreasoner.workflow.unfinished_fit import discard_unfinished
 
     output = checked_output(argv)
     with locked_output(output) if output else nullcontext():
@@ -113,7 +113,7 @@ def _run_stage(argv: list[str], run: Callable[[list[str]], int]) -> int:
         elif state is not None:
             state.give_up()
         if output and argv[0] == "fit" and code == 0:
-            UnfinishedFit(output).discard()
+            discard_unfinished(output)
     return code
 
 

@@ -30,6 +30,7 @@ _NEVER_INPUTS = {
     "save_dir",
     "class_path",
 }
+_INSTALLED = {"guardreasoner", "lightning", "pytorch_lightning", "torch", "transformers", "peft"}
 _PATH_KEYS = {"rollouts", "pairs", "optimizer_state"}
 _FILE_KEYS = {"train", "validation", "test"}
 _PATH_WORDS = {"path", "file", "folder", "dir", "directory", "paths", "files", "folders", "dirs", "directories"}
@@ -184,6 +185,13 @@ def origins(command: Command) -> list[dict[str, Any]]:
         if re.search(r"\bbackbone\.(init_args\.)?path$", key) and not os.path.exists(text):
             result.append({"hub": text})
     return [origin for index, origin in enumerate(result) if origin not in result[:index]]
+
+
+def imported_code(config: Any) -> dict[str, str]:
+    """Return the hash of the code of each class and function that a config names outside of installed packages."""
+    paths = {text for text in _values(config) if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", text)}
+    own = (path for path in paths if path.partition(".")[0] not in _INSTALLED)
+    return {path: hashed for path in sorted(own) if (hashed := code_hash(path))}
 
 
 def path_values(config: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -2,24 +2,33 @@
 
 import json
 import logging
+import os
+import platform
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import replacing_file
+from guardreasoner.workflow.manifest import fingerprint
 from guardreasoner.workflow.redaction import without_secrets
 from guardreasoner.workflow.sealed_file import beside, details_of, is_damaged
-from guardreasoner.workflow.staleness import StageState, command_line, effective_config
+from guardreasoner.workflow.staleness import StageState, command_line, effective_config, imported_code
 
 log = logging.getLogger("guardreasoner")
 
-_STARTED_WITH = "run.json"
 KEPT = 2
 """Checkpoints that are kept: the last one, and the one before it in case the last one is damaged."""
+
+_STARTED_WITH = "run.json"
 _SHOWN = 3
 """Differences that an error message names."""
+
+_IDENTITY, _LOG_SIZES = "run", "log_sizes"
+"""What is stored beside a checkpoint: the fingerprint of the run, and the size of each event file."""
 
 
 class UnfinishedFit:
@@ -27,12 +36,15 @@ class UnfinishedFit:
 
     Args:
         output: folder that the fit writes in the end.
+        state: config and inputs of the fit.
     """
 
-    def __init__(self, output: str | Path) -> None:
-        output = Path(output)
-        self.output = output
-        self.folder = output.with_name(f".{output.name}.fit")
+    def __init__(self, output: str | Path, state: StageState) -> None:
+        self.output = Path(output)
+        self.folder = folder_beside(self.output)
+        self._state = state
+        self._identity = _identity(state)
+        self._former = _read(self.folder / _STARTED_WITH)
 
     def checkpoint(self, step: int) -> Path:
         """Return the path of the checkpoint after ``step`` optimizer steps."""
@@ -40,75 +52,90 @@ class UnfinishedFit:
 
     def steps(self) -> list[int]:
         """Return the number of steps after which each checkpoint was written, in order."""
-        return sorted(int(path.stem.removeprefix("step-")) for path in self.folder.glob("step-*.ckpt"))
+        matches = (re.fullmatch(r"step-(\d{9})\.ckpt", path.name) for path in self.folder.glob("step-*.ckpt"))
+        return sorted(int(match[1]) for match in matches if match)
 
-    def last_checkpoint(self, state: StageState) -> Path | None:
-        """Return the newest undamaged checkpoint, None if there is none; damaged ones are reported.
-
-        Args:
-            state: config and inputs of the fit that would continue from it.
+    def last_checkpoint(self) -> Path | None:
+        """Return the newest undamaged checkpoint of this fit, None if there is none; others are reported.
 
         Raises:
             InputError: the checkpoints were made with another config or other inputs.
         """
         steps = self.steps()
         if steps:
-            self._require_same(state)
+            self._require_same()
         for path in map(self.checkpoint, reversed(steps)):
-            if not is_damaged(path):
+            if not beside(path).exists() or is_damaged(path):
+                log.warning("%s is damaged: its SHA-256 is not the one in %s", path, beside(path).name)
+            elif details_of(path).get(_IDENTITY) != fingerprint(self._identity):
+                log.warning("%s belongs to another fit", path)
+            else:
                 return path
-            log.warning("%s is damaged: its SHA-256 is not the one in %s", path, beside(path).name)
+        if steps:
+            log.warning("%s: no checkpoint can be used; training starts from the beginning", self.output)
         return None
 
-    def begin(self, state: StageState, log_folder: Path | None) -> None:
-        """Store what the fit is started with.
+    def log_folder(self) -> Path | None:
+        """Return the TensorBoard folder of the former run of this fit, None if there is none."""
+        folder = self._former.get("log_folder")
+        return Path(folder) if isinstance(folder, str) and not self._differences() else None
+
+    def begin(self, log_folder: Path | None, resumed_from: Path | None) -> None:
+        """Store what the fit is started with, and remove checkpoints and logged values that it will make again.
 
         Args:
-            state: config and inputs of the fit.
-            log_folder: TensorBoard folder of the run, which a resumed run continues.
+            log_folder: TensorBoard folder of this run; that of the former run is continued.
+            resumed_from: checkpoint that the fit continues from, None if it starts from the beginning.
         """
-        row = {**_identity(state), "command": command_line(state.command)}
-        row["log_folder"] = str(log_folder) if log_folder else None
+        last = int(resumed_from.stem.removeprefix("step-")) if resumed_from else -1
+        for path in map(self.checkpoint, self.steps()):
+            if path > self.checkpoint(max(last, 0)) or last < 0:
+                _remove(path)
+        folder = Path(os.path.abspath(log_folder)) if log_folder else None
+        writers = self._former.get("writers") if folder and folder == self.log_folder() else None
+        writers = [*(writers if isinstance(writers, list) else []), [*_this_writer(), int(time.time())]]
+        if folder:
+            _continue_log(folder, writers[:-1], log_sizes_at(resumed_from) if resumed_from else {})
+        row = {**self._identity, "command": command_line(self._state.command), "writers": writers}
+        row["log_folder"] = str(folder) if folder else None
         with replacing_file(self.folder / _STARTED_WITH) as partial:
-            partial.write_text(json.dumps(row, indent=2, default=str) + "\n", encoding="utf-8")
+            partial.write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")
+        self._former = row
 
-    def log_folder(self, state: StageState) -> Path | None:
-        """Return the TensorBoard folder of a run with this config and these inputs, None if there is none."""
-        before = self._started_with()
-        folder = before.get("log_folder")
-        return Path(folder) if isinstance(folder, str) and not _all_differences(before, _identity(state)) else None
+    def details(self, log_folder: Path | None) -> dict[str, Any]:
+        """Return what to store beside a checkpoint.
+
+        Args:
+            log_folder: TensorBoard folder of this run, all of whose values are on the disk.
+        """
+        files = _own_event_files(log_folder, self._former["writers"]) if log_folder else []
+        return {_IDENTITY: fingerprint(self._identity), _LOG_SIZES: {path.name: path.stat().st_size for path in files}}
 
     def remove_old_checkpoints(self) -> None:
         """Keep the last two checkpoints."""
         for path in map(self.checkpoint, self.steps()[:-KEPT]):
-            path.unlink(missing_ok=True)
-            beside(path).unlink(missing_ok=True)
-
-    def discard(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+            _remove(path)
 
     def discard_if_empty(self) -> None:
         """Remove the folder if it holds no checkpoint."""
         if not self.steps():
-            self.discard()
+            shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _started_with(self) -> dict[str, Any]:
-        try:
-            row = json.loads((self.folder / _STARTED_WITH).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return row if isinstance(row, dict) and {"config", "inputs"} <= row.keys() else {}
+    def _differences(self) -> list[str]:
+        before, now = self._former, self._identity
+        return [
+            *_differing_values(before["config"], now["config"], ""),
+            *_differing_files(before["inputs"], now["inputs"]),
+            *_differing_files(before["code"], now["code"]),
+        ]
 
-    def _require_same(self, state: StageState) -> None:
-        before = self._started_with()
-        if not before:
+    def _require_same(self) -> None:
+        if not self._former:
             raise InputError(
                 f"{self.folder}: {_STARTED_WITH} is missing or damaged, so the checkpoints belong to an unknown config",
                 f"remove {self.folder} to train from the beginning",
             )
-        differing = _all_differences(before, _identity(state))
-        if differing:
+        if differing := self._differences():
             more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
             raise InputError(
                 f"{self.output}: an unfinished fit has other settings: {'; '.join(differing[:_SHOWN])}{more}",
@@ -116,62 +143,94 @@ class UnfinishedFit:
             )
 
 
-def continue_log(log_folder: Path, sizes: Mapping[str, int]) -> None:
-    """Cut the event files of a TensorBoard folder to what they held at a checkpoint.
-
-    What was logged after it is logged again by the resumed run.
-
-    Args:
-        log_folder: folder with the event files.
-        sizes: size in bytes of each event file at the checkpoint, by path relative to the folder; files that are not in
-            it are removed.
-    """
-    for path in event_files(log_folder):
-        size = sizes.get(path.relative_to(log_folder).as_posix())
-        if size is None:
-            path.unlink()
-        elif path.stat().st_size > size:
-            with path.open("r+b") as file:
-                file.truncate(size)
+def folder_beside(output: Path) -> Path:
+    """Return the folder of the unfinished fit of an output."""
+    return output.with_name(f".{output.name}.fit")
 
 
-def log_sizes(log_folder: Path) -> dict[str, int]:
-    """Return the size in bytes of each event file of a TensorBoard folder, by relative path."""
-    return {path.relative_to(log_folder).as_posix(): path.stat().st_size for path in event_files(log_folder)}
+def discard_unfinished(output: Path) -> None:
+    """Remove the folder of a fit whose output is complete."""
+    shutil.rmtree(folder_beside(output), ignore_errors=True)
 
 
-def event_files(log_folder: Path) -> list[Path]:
-    """Return the event files of a TensorBoard folder."""
-    return sorted(log_folder.rglob("events.out.tfevents.*"))
-
-
-def sizes_at(checkpoint: Path) -> dict[str, int]:
-    """Return the sizes of the event files that were stored beside a checkpoint."""
-    sizes = details_of(checkpoint).get("log_sizes")
+def log_sizes_at(checkpoint: Path) -> dict[str, int]:
+    """Return the size in bytes of each event file of the run when a checkpoint was written, by name."""
+    sizes = details_of(checkpoint).get(_LOG_SIZES)
     return sizes if isinstance(sizes, dict) else {}
 
 
+def _continue_log(folder: Path, writers: Collection[Any], sizes: Mapping[str, int]) -> None:
+    """Cut the event files of this fit to what they held at a checkpoint; those of other runs stay as they are.
+
+    What was logged after the checkpoint is logged again by the resumed run.
+    """
+    for path in _own_event_files(folder, writers):
+        size = sizes.get(path.name)
+        if size is None:
+            path.unlink()
+        elif path.stat().st_size > size:
+            os.truncate(path, size)
+
+
+def _own_event_files(folder: Path, writers: Collection[Any]) -> list[Path]:
+    """Return the event files that certain processes have written.
+
+    TensorBoard names a file ``events.out.tfevents.SECONDS.HOST.PROCESS.NUMBER``.
+
+    Args:
+        folder: TensorBoard folder of one run.
+        writers: [host, process, second from which on its files count] of each process.
+    """
+    own = []
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        match = re.fullmatch(r"events\.out\.tfevents\.(\d+)\.(.+)\.(\d+)\.\d+", path.name)
+        if match and any(
+            (match[2], int(match[3])) == (host, process) and int(match[1]) >= since for host, process, since in writers
+        ):
+            own.append(path)
+    return own
+
+
+def _this_writer() -> tuple[str, int]:
+    return platform.node(), os.getpid()
+
+
+def _remove(checkpoint: Path) -> None:
+    checkpoint.unlink(missing_ok=True)
+    beside(checkpoint).unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return what a fit was started with, an empty dict if the file is missing or damaged."""
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    is_valid = isinstance(row, dict) and all(isinstance(row.get(name), dict) for name in ("config", "inputs", "code"))
+    return row if is_valid else {}
+
+
 def _identity(state: StageState) -> dict[str, Any]:
+    """Return what determines the result of a fit, as it is read again from JSON."""
     config = without_secrets(effective_config(state.command.verb, state.command.config))
-    # Through JSON, as it is stored.
-    return json.loads(json.dumps({"config": config, "inputs": state.inputs}, default=str))
+    row = {"config": config, "inputs": state.inputs, "code": imported_code(state.command.config)}
+    identity: dict[str, Any] = json.loads(json.dumps(row, default=str))
+    return identity
 
 
-def _all_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [*_differences(before["config"], now["config"], ""), *_changed_inputs(before["inputs"], now["inputs"])]
-
-
-def _differences(before: Any, now: Any, key: str) -> Iterator[str]:
-    """Yield ``key: before, now`` for each value that differs."""
+def _differing_values(before: Any, now: Any, key: str) -> Iterator[str]:
+    """Yield a sentence for each value of a config that differs."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in [*before, *(name for name in now if name not in before)]:
-            yield from _differences(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
+            yield from _differing_values(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
     elif before != now:
         yield f"{key} was {_short(before)}, is {_short(now)}"
 
 
-def _changed_inputs(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    return [f"{path} changed" for path in sorted({*before, *now}) if before.get(path) != now.get(path)]
+def _differing_files(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            yield f"{name} " + ("has changed" if name in before and name in now else "is used by only one of them")
 
 
 def _short(value: Any) -> str:

@@ -12,9 +12,12 @@ from guardreasoner.callbacks import FitCheckpoints, FreeSpace, Interval
 from guardreasoner.errors import InputError
 from guardreasoner.model.backbone import LoRA
 from guardreasoner.training.rsft import RSFTModule
+from guardreasoner.workflow.config import Command
+from guardreasoner.workflow.staleness import StageState
 from guardreasoner.workflow.unfinished_fit import UnfinishedFit
 from tests.support.tiny import load, quiet_trainer
 
+NO_CONFIG = StageState(Command(("fit",), {}), "", {})
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -37,7 +40,7 @@ def test_the_free_space_must_hold_model_and_checkpoints(
     needed = trained * 4 + trained * 8 * with_optimizer + 2 * trained * 12 * checkpoints + 3 * trained * 12 * own
     callbacks: list[Callback] = [ModelCheckpoint(tmp_path / "kept")] if checkpoints else []
     if own:
-        callbacks.append(FitCheckpoints(UnfinishedFit(tmp_path / "made" / "model"), Interval(steps=1)))
+        callbacks.append(FitCheckpoints(UnfinishedFit(tmp_path / "made" / "model", NO_CONFIG), Interval(steps=1)))
     trainer = quiet_trainer(callbacks=callbacks, enable_checkpointing=checkpoints, default_root_dir=tmp_path)
     check = FreeSpace(str(tmp_path / "made" / "model"), with_optimizer)
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(1, 1, needed))

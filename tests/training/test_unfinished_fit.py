@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from guardreasoner.cli.main import main
 from guardreasoner.workflow.output_lock import locked_output
+from guardreasoner.workflow.sealed_file import beside
 from tests.support.event_files import scalars
 from tests.support.tiny import command
 
@@ -145,6 +146,93 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(argv: tuple
     last.write_bytes(data)
     assert main(list(argv)) == 143  # step 4 is repeated, and its signal
     assert f"continuing an unfinished fit from {last}" in start(*argv)
+
+
+@pytest.mark.parametrize("damage", ["its SHA-256 is missing", "it belongs to another fit"])
+def test_a_checkpoint_that_is_not_certain_is_not_used(damage: str, argv: tuple[str, ...], start: Start) -> None:
+    argv = (*argv, *with_callback("SignalAfter", step=4, number=int(signal.SIGTERM)), "--checkpoint_every", "2")
+    if damage == "it belongs to another fit":
+        assert main([*argv, "--seed_everything", "5"]) == 143
+        Path("made/.guard.fit").rename("foreign")
+    assert main(list(argv)) == 143
+    before, last = sorted(Path("made/.guard.fit").glob("*.ckpt"))
+    if damage == "it belongs to another fit":
+        for path in Path("foreign").glob(f"{last.name}*"):
+            shutil.copy(path, last.parent)
+    else:
+        beside(last).unlink()
+    Path("made/.guard.fit/step-000000004 (copy).ckpt").touch()
+    assert main(list(argv)) == 143
+    assert sorted(Path("made/.guard.fit").glob("step-?????????.ckpt")) == [before, last]
+
+
+def test_without_a_usable_checkpoint_the_fit_starts_from_the_beginning(argv: tuple[str, ...], start: Start) -> None:
+    callback = with_callback("SignalAfter", step=2, number=int(signal.SIGTERM))
+    assert main([*argv, *callback]) == 143
+    (checkpoint,) = Path("made/.guard.fit").glob("*.ckpt")
+    checkpoint.write_bytes(b"")
+    assert main([*argv, *callback]) == 143  # step 2 is repeated
+    assert "continuing" in start(*argv, *callback)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"config": 1, "inputs": 2, "code": {}}'])
+def test_checkpoints_of_an_unknown_config_are_refused(
+    content: str, argv: tuple[str, ...], refused: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    callback = with_callback("SignalAfter", step=2, number=int(signal.SIGTERM))
+    assert main([*argv, *callback]) == 143
+    Path("made/.guard.fit/run.json").write_text(content)
+    capsys.readouterr()
+    assert "run.json is missing or damaged" in refused(*argv, *callback)
+
+
+def test_an_edited_class_of_the_user_is_another_config(
+    argv: tuple[str, ...], refused: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("own_source.py").write_text("from tests.support.tiny import TinySource\n\nclass Own(TinySource):\n    pass\n")
+    monkeypatch.syspath_prepend(".")
+    callback = with_callback("SignalAfter", step=2, number=int(signal.SIGTERM))
+    argv = (*argv, *callback, "--data.source", "own_source.Own")
+    assert main(list(argv)) == 143
+    with Path("own_source.py").open("a") as file:
+        file.write("    edited = True\n")
+    capsys.readouterr()
+    assert "own_source.Own has changed" in refused(*argv)
+
+
+def test_a_checkpoint_of_the_users_choice_does_not_replace_an_unfinished_fit(
+    argv: tuple[str, ...], start: Start, refused: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    callback = with_callback("SignalAfter", step=4, number=int(signal.SIGTERM))
+    assert main([*argv, *callback, "--checkpoint_every", "2"]) == 143
+    chosen = shutil.copy("made/.guard.fit/step-000000004.ckpt", "chosen.ckpt")
+    capsys.readouterr()
+    assert "chosen.ckpt is used by only one of them" in refused(*argv, *callback, "--ckpt_path", chosen)
+    # A fit that starts from it continues from its own checkpoints.
+    other = (*argv, "--output", "other/guard", "--ckpt_path", chosen)
+    other += with_callback("SignalAfter", step=5, number=int(signal.SIGTERM))
+    assert main(list(other)) == 143
+    assert "continuing an unfinished fit from other/.guard.fit/step-000000006.ckpt" in start(*other)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_log_of_another_run_is_left_alone(killed: bool, argv: tuple[str, ...], start: Start) -> None:
+    argv = (*argv, "--trainer.logger.init_args.version", "0")
+    start(*argv)
+    folder = Path("logs/fit/guard/version_0")
+    (events,) = folder.glob("events.*")
+    first = folder / events.name.replace(f".{os.getpid()}.", ".1.")  # written by another process
+    content = events.rename(first).read_bytes()
+    callback = with_callback("SignalAfter", step=2, number=int(signal.SIGTERM))
+    assert main([*argv, *callback]) == 143
+    if killed:  # before its first checkpoint
+        for path in Path("made/.guard.fit").glob("*.ckpt"):
+            path.unlink()
+        assert main([*argv, *callback]) == 143
+    start(*argv, *callback)
+    assert first.read_bytes() == content
+    first.unlink()
+    assert [step for tag, step, _ in scalars(folder) if tag == "train/loss"] == list(range(STEPS))
 
 
 def test_a_damaged_checkpoint_is_not_loaded(
