@@ -135,7 +135,7 @@ def _logged_since(logs: Path, started: float) -> int:
 
 
 def _checkpoints(work: Path) -> list[Path]:
-    return [path for path in work.glob(f".{OUTPUT}*/**/*") if path.is_file()]
+    return list(work.glob(f".{OUTPUT}*/*.ckpt"))
 
 
 def _loss_differences(two: Sequence[tuple[int, float]], one: Sequence[tuple[int, float]]) -> list[str]:
