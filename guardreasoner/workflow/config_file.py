@@ -21,7 +21,7 @@ def config_name(given: str) -> str:
 
     The path may belong to the working folder or to the package; :func:`find_config` looks in both.
     """
-    if _is_readable(given):
+    if _is_readable(given) or ".." in Path(given).parts:  # a path, not a name
         return given
     for name in (given, f"{given}.yaml"):
         path = name if name.startswith("configs/") else f"configs/{name}"

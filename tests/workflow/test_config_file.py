@@ -36,6 +36,12 @@ def test_what_is_no_config(given: str) -> None:
         find_config(given)
 
 
+def test_a_path_is_not_looked_up_in_the_folder_of_configs() -> None:
+    Path("configs").symlink_to(SHIPPED.resolve())  # so that configs/../configs/hsdpo.yaml is a file
+    with pytest.raises(InputError, match="no such file"):
+        find_config("../configs/hsdpo")
+
+
 def test_a_command_names_configs_alike() -> None:
     argv = ["fit", "-c", "rsft", "--config=model/qlora", "--output", "rsft"]
     assert with_config_names(argv) == [
