@@ -159,10 +159,14 @@ def _changes(event: str, arguments: tuple[Any, ...], roots: tuple[str, ...]) -> 
 
 
 def _unreadable(work: Path, whole: Whole, had_model: bool) -> list[str]:
-    """Return what is wrong with the model at the output after a kill: none may be there, or a whole one."""
+    """Return what is wrong with the model at the output after a kill: none may be there, or a whole one.
+
+    An unfinished manifest may lie in it, which the second run replaces with the folder.
+    """
     output = work / OUTPUT
     if output.exists():
-        return [f"after the kill, {line}" for line in differences(files(output), files(whole.folder / OUTPUT))]
+        lines = differences(files(output), files(whole.folder / OUTPUT))
+        return [f"after the kill, {line}" for line in lines if not line.startswith(".manifest.json.")]
     hidden = [path for path in work.glob(f".{OUTPUT}*") if path.is_dir()]
     expected = files(whole.folder / OUTPUT)
     if had_model and not any(not differences(files(path), expected) for path in hidden):
