@@ -8,11 +8,12 @@ import re
 import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
-from guardreasoner.records import replacing_file
+from guardreasoner.records import replacing_file, temporary
 from guardreasoner.workflow.manifest import fingerprint
 from guardreasoner.workflow.redaction import without_secrets
 from guardreasoner.workflow.sealed_file import beside, details_of, is_damaged
@@ -149,8 +150,15 @@ def folder_beside(output: Path) -> Path:
 
 
 def discard_unfinished(output: Path) -> None:
-    """Remove the folder of a fit whose output is complete."""
-    shutil.rmtree(folder_beside(output), ignore_errors=True)
+    """Remove the folder of a fit whose output is complete.
+
+    It is renamed first: a folder that is half removed would be one with checkpoints of an unknown config. What a kill
+    leaves of it has a name that ``restore_output`` removes.
+    """
+    garbage = temporary(output, "new")
+    with suppress(FileNotFoundError):
+        folder_beside(output).rename(garbage)
+    shutil.rmtree(garbage, ignore_errors=True)
 
 
 def log_sizes_at(checkpoint: Path) -> dict[str, int]:

@@ -175,6 +175,23 @@ def test_without_a_usable_checkpoint_the_fit_starts_from_the_beginning(argv: tup
     assert "continuing" in start(*argv, *callback)
 
 
+def test_a_kill_while_the_folder_is_removed_leaves_nothing_that_stops_the_next_fit(
+    argv: tuple[str, ...], start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    callback = with_callback("SignalAfter", step=2, number=int(signal.SIGTERM))
+    assert main([*argv, *callback]) == 143
+    with monkeypatch.context() as patch:
+        patch.setattr("guardreasoner.workflow.unfinished_fit.shutil.rmtree", killed)
+        assert main([*argv, *callback]) == 130
+    assert len(list(Path("made").iterdir())) > 1
+    assert main([*argv, *callback]) == 143
+    start(*argv, *callback)
+    assert [path.name for path in Path("made").iterdir()] == ["guard"]
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"config": 1, "inputs": 2, "code": {}}'])
 def test_checkpoints_of_an_unknown_config_are_refused(
     content: str, argv: tuple[str, ...], refused: Start, capsys: pytest.CaptureFixture[str]
