@@ -151,8 +151,14 @@ def require_same_adapter(path: str, config: dict[str, Any], lora: LoRA | None) -
 
 
 def write_base(folder: Path) -> None:
-    """Write the absolute path of the base model into a saved adapter's config, so that it loads from any folder."""
+    """Write the absolute path of the base model into a saved adapter's config, so that it loads from any folder.
+
+    peft holds the names of the adapted layers in a set, whose order changes from process to process; they are sorted,
+    so that equal adapters have equal files.
+    """
     config = read_json(folder / "adapter_config.json") or {}
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"].sort()
     base = Path(config["base_model_name_or_path"])
     config["base_model_name_or_path"] = str(base.resolve()) if base.is_dir() else str(base)
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")

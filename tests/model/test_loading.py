@@ -276,3 +276,10 @@ def test_a_config_that_contradicts_itself_is_one_line(tiny_base: Path, tmp_path:
     (folder / "config.json").write_text(json.dumps(config | {"num_attention_heads": 32}))
     with pytest.raises(InputError, match=r"model: cannot be loaded: .*not a multiple of the number of attention heads"):
         load(folder)
+
+
+def test_equal_adapters_have_equal_configs(tiny_base: Path, tmp_path: Path) -> None:
+    names = ["v_proj", "q_proj", "up_proj", "o_proj", "k_proj", "gate_proj", "down_proj"]
+    load(tiny_base, lora=LoRA(r=2, target_modules=names)).save(tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["target_modules"] == sorted(names)
