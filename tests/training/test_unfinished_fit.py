@@ -1,5 +1,6 @@
 """A fit that is stopped or killed: what it leaves, what it says, and how the same command continues."""
 
+import errno
 import json
 import math
 import os
@@ -269,6 +270,20 @@ def test_a_damaged_checkpoint_is_not_loaded(
         message = refused(*argv, "--output", "other", "--ckpt_path", name)
         assert "ckpt_path: " in message
         assert name in message
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_stop_the_fit(
+    argv: tuple[str, ...], start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(state: Any, file: Any) -> None:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("guardreasoner.training.checkpoint_file.torch.save", full)
+    output = start(*argv, "--checkpoint_every", "3")
+    assert "step 3: no checkpoint: " in output
+    assert "No space left on device" in output
+    assert [path.name for path in Path("made").iterdir()] == ["guard"]
 
 
 def test_a_finished_fit_trains_anew_and_replaces_its_folder(argv: tuple[str, ...], start: Start) -> None:
