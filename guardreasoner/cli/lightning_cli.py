@@ -339,7 +339,9 @@ class GuardCLI(LightningCLI):
                 Path.home(),
                 Path(tempfile.gettempdir()),
             ]
-            write_or_rescue(output, self._write_model, others)
+            steps = self.unfinished.steps() if self.unfinished else []
+            last = self.unfinished.checkpoint(steps[-1]) if self.unfinished and steps else None
+            write_or_rescue(output, self._write_model, others, last)
 
     def _write_model(self, folder: Path) -> None:
         self.model.backbone.write(folder)

@@ -7,13 +7,16 @@ from guardreasoner.errors import MachineFault
 from guardreasoner.workflow.replacing import replacing_folder
 
 
-def write_or_rescue(output: str | Path, write: Callable[[Path], None], others: Iterable[Path]) -> None:
+def write_or_rescue(
+    output: str | Path, write: Callable[[Path], None], others: Iterable[Path], checkpoint: Path | None = None
+) -> None:
     """Write a folder; if that fails, write it to the first other place that works.
 
     Args:
         output: the folder to write.
         write: writes the content to the folder that it is given.
         others: folders in which to write it otherwise, in order.
+        checkpoint: last checkpoint of the fit, which is what remains if no place works.
 
     Raises:
         MachineFault: the folder could not be written; the message says where its content is now.
@@ -24,7 +27,8 @@ def write_or_rescue(output: str | Path, write: Callable[[Path], None], others: I
             write(folder)
     except OSError as error:
         place = _rescue(output.name, write, others)
-        where = f"the trained model is in {place}" if place else "nor could any other place; the trained model is lost"
+        remains = f"training can go on from {checkpoint}" if checkpoint else "the trained model is lost"
+        where = f"the trained model is in {place}" if place else f"nor could any other place; {remains}"
         raise MachineFault(
             f"{output}: cannot be written: {error.strerror}; {where}",
             f"move it: mv {place} {output}" if place else None,

@@ -29,6 +29,8 @@ def test_without_any_place_the_message_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(MachineFault, match="nor could any other place; the trained model is lost"):
         write_or_rescue(tmp_path / "file" / "out", write, [tmp_path / "file"])
+    with pytest.raises(MachineFault, match=r"nor could any other place; training can go on from last\.ckpt"):
+        write_or_rescue(tmp_path / "file" / "out", write, [tmp_path / "file"], Path("last.ckpt"))
 
 
 def test_an_error_of_the_program_is_not_rescued(tmp_path: Path) -> None:
