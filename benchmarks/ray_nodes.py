@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from guardreasoner.cli.lightning_cli import show_log
+from guardreasoner.cli.log_output import show_log
 from guardreasoner.errors import InputError
 from guardreasoner.generators import Completion, Generator, Request
 from guardreasoner.generators.local import LocalGenerator

@@ -4,9 +4,7 @@ import logging
 import math
 import os
 import re
-import sys
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,6 +32,7 @@ from guardreasoner.callbacks.tensorboard import LastingTensorBoardLogger, hide_w
 from guardreasoner.cli import LIGHTNING
 from guardreasoner.cli.checkpoint_path import local_checkpoint
 from guardreasoner.cli.config_checks import TRUE_HALF, check_flags, check_values
+from guardreasoner.cli.log_output import quiet_libraries
 from guardreasoner.cli.parse_errors import accept_old_names, config_error, find_input_error
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.attacks import origin
@@ -50,7 +49,6 @@ from guardreasoner.workflow.redaction import without_secrets
 from guardreasoner.workflow.rescue import write_or_rescue
 from guardreasoner.workflow.staleness import StageState
 from guardreasoner.workflow.stop_signals import is_later_process
-from guardreasoner.workflow.terminal import terminal_text
 from guardreasoner.workflow.unfinished_fit import UnfinishedFit
 
 
@@ -366,7 +364,7 @@ def check_config(argv: list[str]) -> None:
     Raises:
         InputError: a key or value is wrong.
     """
-    _quiet()
+    quiet_libraries()
     GuardCLI(argv[0], argv[1:], parse_only=True)
 
 
@@ -381,7 +379,7 @@ def instantiate_fit(argv: list[str]) -> tuple[LightningDataModule, Any, bool]:
     Raises:
         InputError: a key or value is wrong.
     """
-    _quiet()
+    quiet_libraries()
     cli = GuardCLI("fit", argv, parse_only=True)
     config = cli.config.clone()
     for name in ("logger", "callbacks", "plugins", "profiler"):
@@ -402,7 +400,7 @@ def run_lightning(argv: list[str]) -> None:
     Raises:
         InputError: a user error, such as a wrong key or a missing file.
     """
-    _quiet()
+    quiet_libraries()
     hide_writer_thread_errors()
     try:
         GuardCLI(argv[0], argv[1:]).run()
@@ -419,35 +417,3 @@ def _with_attached_numbers(argv: list[str]) -> list[str]:
         else:
             attached.append(word)
     return attached
-
-
-def _quiet() -> None:
-    """Show this project's log lines; hide library warnings that a user cannot act on."""
-    for name in ("pytorch.utilities.rank_zero", "pytorch.accelerators.cuda", "fabric.utilities.seed"):
-        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
-    for message in (
-        "does not have many workers",
-        "Total length of .DataLoader. across ranks is zero",
-        "LeafSpec",
-        "LightningCLI's args parameter",
-        "log_every_n_steps",
-        "overridden `transfer_batch",
-        "in eval mode at the start",
-    ):
-        warnings.filterwarnings("ignore", f".*{message}")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    show_log()
-
-
-class _TerminalFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return terminal_text(super().format(record))
-
-
-def show_log() -> None:
-    """Print this project's log lines to stdout."""
-    if not log.handlers:
-        handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(_TerminalFormatter("%(message)s"))
-        log.addHandler(handler)
-        log.setLevel(logging.INFO)

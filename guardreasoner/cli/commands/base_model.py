@@ -55,7 +55,7 @@ def check_argv(argv: Sequence[str]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Create the model folder that the merged config files describe."""
-    from guardreasoner.cli.lightning_cli import show_log
+    from guardreasoner.cli.log_output import show_log
     from guardreasoner.cli.parse_errors import find_input_error
     from guardreasoner.training.reasoning_data import ReasoningDataModule
 

@@ -1,0 +1,41 @@
+"""What a command prints of its log: this project's lines on stdout, and no warnings that a user cannot act on."""
+
+import logging
+import sys
+import warnings
+
+from guardreasoner.workflow.terminal import terminal_text
+
+log = logging.getLogger("guardreasoner")
+
+
+def quiet_libraries() -> None:
+    """Show this project's log lines; hide library warnings that a user cannot act on."""
+    for name in ("pytorch.utilities.rank_zero", "pytorch.accelerators.cuda", "fabric.utilities.seed"):
+        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
+    for message in (
+        "does not have many workers",
+        "Total length of .DataLoader. across ranks is zero",
+        "LeafSpec",
+        "LightningCLI's args parameter",
+        "log_every_n_steps",
+        "overridden `transfer_batch",
+        "in eval mode at the start",
+    ):
+        warnings.filterwarnings("ignore", f".*{message}")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    show_log()
+
+
+class _TerminalFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return terminal_text(super().format(record))
+
+
+def show_log() -> None:
+    """Print this project's log lines to stdout."""
+    if not log.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(_TerminalFormatter("%(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
