@@ -1,0 +1,101 @@
+"""Formats of guards: what a model is asked, what it answers, and how verdicts are read from the answer.
+
+GuardReasoner's own format is :class:`guardreasoner.prompts.PromptFormat`. Each other file of this package is the
+published format of another guard.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from guardreasoner.prompts import Part, Verdicts
+from guardreasoner.records import Record, Speed
+from guardreasoner.tasks import Task
+
+
+class GuardFormat(Protocol):
+    """Format of a guard, stored with its model so that training, mining and serving use the same."""
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """Tasks that an output answers."""
+        ...
+
+    @property
+    def speeds(self) -> tuple[Speed, ...]:
+        """Speeds that can be asked for, the default first; empty if that is not known."""
+        ...
+
+    @property
+    def end(self) -> str | None:
+        """Control token that ends an output; None: the tokenizer's end-of-sequence token."""
+        ...
+
+    def speed(self, wanted: Speed | None = None) -> Speed:
+        """Return the speed to ask for: the wanted one, or else the default.
+
+        Raises:
+            InputError: the format does not have the wanted speed.
+        """
+        ...
+
+    def parts(self, record: Record, speed: Speed = "reasoned") -> tuple[Part, ...]:
+        """Return the prompt of a record; texts of the record are plain.
+
+        Raises:
+            InputError: the format cannot ask about this record.
+        """
+        ...
+
+    def text(self, record: Record, speed: Speed = "reasoned") -> str:
+        """Return the prompt of a record as text."""
+        ...
+
+    def target(self, record: Record, speed: Speed = "reasoned") -> str:
+        """Return the output that training teaches for a record.
+
+        Raises:
+            InputError: the record lacks a label or the reasoning, or its reasoning contradicts a label.
+        """
+        ...
+
+    def output_parts(self, completion: str) -> tuple[Part, ...]:
+        """Return an output as the model writes it, with the control tokens in it."""
+        ...
+
+    def parse(self, completion: str) -> Verdicts:
+        """Return the verdicts of an output, None for each task without a clear one."""
+        ...
+
+    def reasoning(self, completion: str) -> str:
+        """Return the reasoning in an output; empty if there is none."""
+        ...
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the format as it is stored with a model."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """An output up to the answer of one task, with one of the labels as the answer.
+
+    Args:
+        task: name of the task.
+        label: the label that is answered.
+        text: the output up to and including the answer.
+        ends: whether the end token follows the answer.
+    """
+
+    task: str
+    label: str
+    text: str
+    ends: bool
+
+
+class ScoredFormat(Protocol):
+    """A format that says which texts stand for the labels, so that an engine can score them."""
+
+    def alternatives(self, completion: str) -> Sequence[Alternative]:
+        """Return an alternative for each label of each task that has a verdict in an output."""
+        ...
