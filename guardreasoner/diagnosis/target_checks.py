@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from guardreasoner.diagnosis.id_checks import Hit
-from guardreasoner.prompts import conversation, parse
+from guardreasoner.formats import GuardFormat
+from guardreasoner.formats.verdicts import read_verdicts
+from guardreasoner.prompts import conversation
 from guardreasoner.records import Record
 from guardreasoner.synthesis.prompt import STEP_PATTERN, faults, heading_pattern
 from guardreasoner.synthesis.trace import trace_of
@@ -14,16 +16,19 @@ _HEADING = heading_pattern(STEP_PATTERN)
 _MID_SENTENCE = re.compile(r"[\w,;(\-–—]\Z")
 
 
-def target_hits(record: Record, tasks: Sequence[Task], texts: Sequence[str]) -> Iterator[Hit]:
+def target_hits(
+    record: Record, tasks: Sequence[Task], texts: Sequence[str], format: GuardFormat | None = None
+) -> Iterator[Hit]:
     """Yield the hits for the target of one record.
 
     Args:
         record: The conversation with its labels and reasoning.
         tasks: The tasks of the prompt format.
         texts: The target decoded from its ids: one completion (R-SFT), or chosen and rejected (HS-DPO).
+        format: The format of the target; None: GuardReasoner's own.
     """
     gold = record.gold()
-    verdicts = parse(texts[0], tasks)
+    verdicts = read_verdicts(texts[0], tasks, format)
     right = [verdicts.get(name) == label for name, label in gold.items()]
     if not gold:
         yield "no label", ()
@@ -33,9 +38,11 @@ def target_hits(record: Record, tasks: Sequence[Task], texts: Sequence[str]) -> 
         partly_right = len(texts) > 1 and any(right)
         wrong = (name for name, label in gold.items() if verdicts.get(name) != label)
         yield ("chosen partly wrong" if partly_right else "target contradicts the label"), tuple(wrong)
-    if len(texts) > 1 and gold and all(parse(texts[1], tasks).get(name) == label for name, label in gold.items()):
-        yield "rejected is right", ()
-    reasons = [reason.partition(": ") for reason in faults(texts[0], record, tasks, steps=None)]
+    if len(texts) > 1 and gold:
+        rejected = read_verdicts(texts[1], tasks, format)
+        if all(rejected.get(name) == label for name, label in gold.items()):
+            yield "rejected is right", ()
+    reasons = [reason.partition(": ") for reason in faults(texts[0], record, tasks, steps=None, format=format)]
     if any(kind == "no reasoning" for kind, _, _ in reasons):
         yield "no reasoning", ()
     if phrases := tuple(phrase for kind, _, phrase in reasons if kind == "betrays the answer"):
@@ -44,7 +51,7 @@ def target_hits(record: Record, tasks: Sequence[Task], texts: Sequence[str]) -> 
     if trace and (trace.removed or trace.faults):
         yield "thinking or preamble", (*trace.removed, *trace.faults)
     reasoning = (record.reasoning or "").rstrip()
-    if len(texts) == 1 and _MID_SENTENCE.search(reasoning) and not any(parse(reasoning, tasks).values()):
+    if len(texts) == 1 and _MID_SENTENCE.search(reasoning) and not any(read_verdicts(reasoning, tasks, format).values()):
         yield "truncated reasoning", ()
 
 

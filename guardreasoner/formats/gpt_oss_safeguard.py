@@ -1,9 +1,10 @@
 """gpt-oss-safeguard: 1 or 0 to whether content violates a policy, in the final channel after an analysis.
 
-https://cookbook.openai.com/articles/gpt-oss-safeguard-guide: the policy is the developer's message, the content that of the
-user. The messages have the harmony form (https://cookbook.openai.com/articles/openai-harmony) as the openai-harmony library
-writes it. The guide leaves the form of the answer to the policy; the sentence that asks for 1 or 0 and the layout of a
-conversation of several messages are ours. An answer in the guide's JSON form, with the key ``violation``, is read too.
+https://cookbook.openai.com/articles/gpt-oss-safeguard-guide: the policy is the developer's message, the content that of
+the user. The messages have the harmony form (https://cookbook.openai.com/articles/openai-harmony) as the openai-harmony
+library writes it. The guide leaves the form of the answer to the policy; the sentence that asks for 1 or 0 and the
+layout of a conversation of several messages are ours. An answer in the guide's JSON form, with the key ``violation``,
+is read too.
 """
 
 import re

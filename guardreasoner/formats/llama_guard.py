@@ -1,12 +1,11 @@
 """Llama Guard 3 and 4: safe or unsafe, and the codes of the hazards on a second line.
 
-Prompt: the chat templates of the models, and
-https://www.llama.com/docs/model-cards-and-prompt-formats/llama-guard-3/ and
-https://www.llama.com/docs/model-cards-and-prompt-formats/llama-guard-4/. A template's last line ends with a space before
-the end of the turn, and the models write two line breaks before "safe". The category names are those of the prompt, which
-differ from the model card's ("Hate", not "hate"). Llama Guard 4's own list was not at hand: its prompt has the text of
-Llama Guard 3 with the tokens and the hazard names of its model card, so compare it with the tokenizer's template before
-you report numbers.
+Prompt: the chat templates of the models, and https://www.llama.com/docs/model-cards-and-prompt-formats/llama-guard-3/
+and https://www.llama.com/docs/model-cards-and-prompt-formats/llama-guard-4/. A template's last line ends with a space
+before the end of the turn, and the models write two line breaks before "safe". The category names are those of the
+prompt, which differ from the model card's ("Hate", not "hate"). Llama Guard 4's own list was not at hand: its prompt
+has the text of Llama Guard 3 with the tokens and the hazard names of its model card, so compare it with the tokenizer's
+template before you report numbers.
 """
 
 import re
@@ -34,7 +33,7 @@ class LlamaGuard3(PublishedFormat):
     Args:
         judges: whether the last message of the user or that of the assistant is judged; messages after it are left out.
         hazard: whether the hazard is a task too: the first code of the second line.
-        categories: how many categories the prompt lists: 14, as for 8B, or 13, without code interpreter abuse, as for 1B.
+        categories: number of categories in the prompt: 14, as for 8B, or 13 as for 1B, without code interpreter abuse.
 
     Raises:
         InputError: an option is unknown.
@@ -125,7 +124,7 @@ class LlamaGuard4(LlamaGuard3):
     Args:
         judges: whether the last message of the user or that of the assistant is judged; messages after it are left out.
         hazard: whether the hazard is a task too: the first code of the second line.
-        categories: how many categories the prompt lists: 14, as for 8B, or 13, without code interpreter abuse, as for 1B.
+        categories: number of categories in the prompt: 14, as for 8B, or 13 as for 1B, without code interpreter abuse.
     """
 
     end: ClassVar[str | None] = "<|eot|>"

@@ -1,8 +1,8 @@
 """The hazards S1 to S14 of Llama Guard, which follow MLCommons, and the categories of other guards in their terms.
 
-https://github.com/meta-llama/PurpleLlama/blob/main/Llama-Guard3/8B/MODEL_CARD.md: S1 to S13 are the hazards of MLCommons'
-taxonomy (arXiv 2503.05731), S14 is an addition for tool calls. The other guards publish no such table: the maps below are
-ours, each category to the hazard whose definition is nearest.
+https://github.com/meta-llama/PurpleLlama/blob/main/Llama-Guard3/8B/MODEL_CARD.md: S1 to S13 are the hazards of
+MLCommons' taxonomy (arXiv 2503.05731), S14 is an addition for tool calls. The other guards publish no such table: the
+maps below are ours, each category to the hazard whose definition is nearest.
 """
 
 from collections.abc import Mapping
@@ -59,7 +59,7 @@ HAZARD_OF_AEGIS: Mapping[str, str] = {
     "High Risk Gov Decision Making": "specialized advice",
     "Illegal Activity": "non-violent crimes",
 }
-"""Hazard by category of Aegis 1 and 2. Profanity, Needs Caution, Immoral/Unethical and Other have no hazard near them."""
+"""Hazard by category of Aegis 1 and 2. No hazard is near Profanity, Needs Caution, Immoral/Unethical and Other."""
 
 HAZARD_OF_QWEN3GUARD: Mapping[str, str] = {
     "None": NO_HAZARD,

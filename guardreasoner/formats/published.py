@@ -103,7 +103,7 @@ class PublishedFormat(ABC):
         return f"<think>\n{reasoning}\n</think>\n{answer}"
 
     def output_parts(self, completion: str) -> tuple[Part, ...]:
-        """Return an output as the model writes it: the tags of its think block are tokens where the tokenizer has them."""
+        """Return an output as the model writes it; tags of its think block are tokens where the tokenizer has them."""
         end = completion.rfind(_THOUGHT)
         start = completion.startswith(_THINK) * len(_THINK)
         if end < start:
@@ -218,8 +218,8 @@ class PublishedFormat(ABC):
 def think_block(completion: str) -> tuple[str, int]:
     """Return the reasoning that an output begins with, and where the answer after it begins.
 
-    The block ends at its last closing tag; its opening tag may be part of the prompt. If the block is not closed, all of
-    the output is reasoning.
+    The block ends at its last closing tag; its opening tag may be part of the prompt. If the block is not closed, all
+    of the output is reasoning.
     """
     start = len(completion) - len(completion.lstrip())
     opened = completion.startswith(_THINK, start)

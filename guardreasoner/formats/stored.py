@@ -5,6 +5,7 @@ A file may come from anybody, so it only names classes of this package; no other
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def format_from_json(stored: Any, where: str) -> PromptFormat | PublishedFormat:
     if not module.startswith(_PACKAGE):
         raise InputError(f"{where}: the format {name!r} is unknown", f"known are {', '.join(_known())}")
     cls: type[PublishedFormat] = getattr(import_module(module), name)
-    if not isinstance(options, Mapping) or not set(options) <= set(cls.__dataclass_fields__):  # type: ignore[attr-defined]
+    if not isinstance(options, Mapping) or not set(options) <= {field.name for field in fields(cls)}:  # type: ignore[arg-type]
         raise InputError(f"{where}: the options of the format {name} are invalid: {options!r}")
     try:
         return TypeAdapter(cls).validate_python(dict(options))

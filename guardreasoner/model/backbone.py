@@ -333,11 +333,10 @@ class Backbone(nn.Module):
                 f"{self.path}: model.backbone.tasks differ from the tasks that the model was trained for: {own}",
                 "define tasks once, in recipe.tasks, and train the model again after a change",
             )
-        if isinstance(given, PromptFormat) and isinstance(format, PromptFormat):
-            if given.date is None or format.date is None:
-                # each of them takes the date from the other
-                format = replace(format, date=format.date or given.date)
-                given = replace(given, date=format.date)
+        if isinstance(given, PromptFormat) and isinstance(format, PromptFormat) and None in (given.date, format.date):
+            # each of them takes the date from the other
+            format = replace(format, date=format.date or given.date)
+            given = replace(given, date=format.date)
         if given is not None and given != format:
             raise InputError(
                 f"{self.path}: model.backbone.format differs from the prompt format that the model was trained with",

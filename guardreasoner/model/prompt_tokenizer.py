@@ -112,10 +112,13 @@ class PromptTokenizer:
         texts = [self.content(record, speed) for record, speed in asked]
         return [[*self._before, *ids, *self._after] for ids in self._plain(texts)]
 
-    def control_ids(self, record: Record, speed: Speed | None = None) -> list[int]:
-        """Return the ids of the control tokens that a published format writes into a prompt, in order."""
-        parts = self._runs(self.format.parts(record, self._speed(speed)))
-        return [self._control(part) for part in parts if isinstance(part, Control)]
+    def prompt_controls(self, record: Record, speed: Speed | None = None) -> list[int]:
+        """Return the ids of the control tokens that the format itself writes into a prompt, in order."""
+        return self._controls_in(self.format.parts(record, self._speed(speed)))
+
+    def completion_controls(self, text: str) -> list[int]:
+        """Return the ids of the control tokens that the format itself writes into a completion, in order."""
+        return self._controls_in(self.format.output_parts(text))
 
     def completion(self, text: str) -> list[int]:
         """Return the ids of a completion with its end token."""
@@ -169,6 +172,9 @@ class PromptTokenizer:
         """Return the wanted speed, or the default: reasoned, or the first of a published format."""
         return wanted or (self.format.speed() if self.writes_controls else "reasoned")
 
+    def _controls_in(self, parts: Sequence[Part]) -> list[int]:
+        return [self._control(part) for part in self._runs(parts) if isinstance(part, Control)]
+
     def _encoded(self, sequences: Sequence[Sequence[Part]]) -> list[list[int]]:
         """Return the ids of sequences of parts; all texts are tokenized together."""
         runs = [self._runs(parts) for parts in sequences]
@@ -201,9 +207,9 @@ class PromptTokenizer:
         """
         if control.text not in self._controls:
             if not self._knows(control.text):
+                name = type(self.format).__name__
                 raise InputError(
-                    f"{self.tokenizer.name_or_path}: the tokenizer has no control token {control.text}, which prompts or "
-                    f"outputs in the format {type(self.format).__name__} have",
+                    f"{self.tokenizer.name_or_path}: no control token {control.text}, which the format {name} needs",
                     "model.backbone.format is the format of another model",
                 )
             self._controls[control.text] = self.tokenizer.convert_tokens_to_ids(control.text)

@@ -5,7 +5,8 @@ and the model's output. A chat template around the prompts and end tokens behind
 since other tools write them. A file may also be a JSON list of such rows. The released miner samples k outputs of each
 record into ``<Benchmark>/0/generated_predictions.jsonl`` to ``<Benchmark>/k-1/…``.
 
-Our rows add ``{"record_id", "labels"}``. A file ``hard_samples.jsonl`` beside it may hold k outputs for each hard
+Our rows add ``{"record_id", "labels"}`` and, where the prompt does not show them, ``{"messages", "policy", "language",
+"extra", "speed"}``. A file ``hard_samples.jsonl`` beside it may hold k outputs for each hard
 record, as rows ``{"record_id", "labels", "index", "seed", "predict"}``.
 """
 
@@ -17,8 +18,10 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, StrictInt, TypeAdapter, ValidationError
 
 from guardreasoner.errors import InputError
+from guardreasoner.formats import GuardFormat
+from guardreasoner.formats.stored import read_output_format
 from guardreasoner.prompts import conversation, instruction, parse
-from guardreasoner.records import FILE_FINGERPRINT, Record, Rollout, read_jsonl, require_unique_ids
+from guardreasoner.records import FILE_FINGERPRINT, Record, Rollout, Speed, messages_of, read_jsonl, require_unique_ids
 from guardreasoner.sources.rows import file_format, read_file_rows
 from guardreasoner.sources.template_text import (
     CHAT_TEMPLATES,
@@ -53,6 +56,7 @@ class Predictions:
         more_rollouts: further outputs of the records, from folders of k outputs.
         notes: sentences on what was removed or left out while reading.
         has_ids: whether the rows have record ids; otherwise an id is the benchmark with the row's index.
+        format: format of the outputs; None: GuardReasoner's own.
     """
 
     model: str
@@ -64,6 +68,7 @@ class Predictions:
     more_rollouts: list[Rollout] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     has_ids: bool = False
+    format: GuardFormat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,11 @@ class _PredictionRow:
     predict: str
     record_id: str | None = None
     labels: dict[str, str | None] | None = None
+    speed: Speed = "reasoned"
+    messages: list[dict[str, Any]] | None = None
+    policy: str | None = None
+    language: str | None = None
+    extra: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +110,12 @@ def holds_predictions(path: str | Path) -> bool:
 
 def predicted_tasks(path: Path) -> tuple[Task, ...]:
     """Return the tasks stored in a folder, or in the folder of a file; by default, those of GuardReasoner."""
-    folder = (path if path.is_dir() else path.parent).resolve()
-    above = (folder.parent.parent,) if _is_index(folder) else ()
-    return read_tasks(folder, folder.parent, *above)
+    return read_tasks(*_folders_of(path))
+
+
+def predicted_format(path: Path) -> GuardFormat | None:
+    """Return the format of the outputs in a folder, or in the folder of a file; None: GuardReasoner's own."""
+    return read_output_format(*_folders_of(path))
 
 
 def read_predictions(path: str | Path, tasks: Sequence[Task] | None = None) -> Predictions:
@@ -129,7 +142,7 @@ def read_predictions(path: str | Path, tasks: Sequence[Task] | None = None) -> P
     warn_if_changed(path)
     tasks = tuple(tasks or predicted_tasks(path))
     origins = [_Origin.of(file) for file in files]
-    predictions = Predictions(origins[0].model, tasks, [], [], [], [])
+    predictions = Predictions(origins[0].model, tasks, [], [], [], [], format=predicted_format(path))
     read = [_read_prediction_file(origin, predictions) for origin in origins]
     require_unique_ids(predictions.records, str(path))
     return replace(predictions, has_ids=any(read))
@@ -229,6 +242,13 @@ def _file_order(file: Path) -> tuple[str, int]:
     return (str(folder.parent), int(folder.name)) if _is_index(folder) else (str(folder), 0)
 
 
+def _folders_of(path: Path) -> tuple[Path, ...]:
+    """Return the folders that may say the tasks and the format of the outputs at a path."""
+    folder = (path if path.is_dir() else path.parent).resolve()
+    above = (folder.parent.parent,) if _is_index(folder) else ()
+    return (folder, folder.parent, *above)
+
+
 def _is_index(folder: Path) -> bool:
     """Return whether a folder is named like one of k outputs: 0, 1, 2 …"""
     return folder.name.isdecimal() and folder.name.isascii() and len(folder.name) < 6
@@ -252,12 +272,15 @@ def _read_prediction_file(origin: _Origin, predictions: Predictions) -> bool:
     known = {record.id: record for record in predictions.records} if origin.index is not None else {}
     found: set[str] = set()
     for index, (where, row) in enumerate(rows):
-        prompt, response = split_prompt(row.prompt, predictions.tasks, where)
+        conversation = _conversation(row, predictions.tasks, where)
         record_id = f"{origin.benchmark}/{index:05d}" if row.record_id is None else row.record_id
-        labels = gold_labels(row.label, response, predictions.tasks, where) if row.labels is None else row.labels
+        labels = row.labels
+        if labels is None:
+            labels = gold_labels(row.label, conversation.response, predictions.tasks, where)
         _require_labels(labels, predictions.tasks, where)
-        record = Record(record_id, prompt, response, labels, source=origin.benchmark)
-        rollout = Rollout(record_id, predictions.model, origin.fingerprint, origin.index or 0, 0, row.predict)
+        record = replace(conversation, id=record_id, labels=labels, source=origin.benchmark)
+        index_among, model = origin.index or 0, predictions.model
+        rollout = Rollout(record_id, model, origin.fingerprint, index_among, 0, row.predict, row.speed)
         if record_id not in known:
             predictions.records.append(record)
             predictions.rollouts.append(rollout)
@@ -275,6 +298,14 @@ def _read_prediction_file(origin: _Origin, predictions: Predictions) -> bool:
     if origin.file.name == PREDICTIONS and hard_samples.exists():
         _read_hard_samples(hard_samples, origin.benchmark, predictions)
     return any(row.record_id is not None for _, row in rows)
+
+
+def _conversation(row: _PredictionRow, tasks: Sequence[Task], where: str) -> Record:
+    """Return what a row says about the conversation: its messages or, without them, the texts in the prompt."""
+    given: dict[str, Any] = {"policy": row.policy, "language": row.language, "extra": row.extra}
+    if row.messages is None:
+        return Record("", *split_prompt(row.prompt, tasks, where), **given)
+    return Record("", messages=messages_of(row.messages, f"{where}: messages"), **given)
 
 
 def _prediction_rows(file: Path) -> Iterator[tuple[str, _PredictionRow]]:

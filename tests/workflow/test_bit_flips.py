@@ -160,7 +160,7 @@ def test_rollout_logs(tmp_path: Path) -> None:
 
     def opened() -> RolloutLog:
         rollout_log = RolloutLog(tmp_path / "out", {"setting": "same"}, {"rollouts": 1})
-        rollout_log.prepare(records, GUARD_TASKS)
+        rollout_log.prepare(records, PromptFormat())
         rollout_log.open(0, "cpu")
         return rollout_log
 

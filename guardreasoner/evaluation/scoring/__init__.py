@@ -26,6 +26,7 @@ from guardreasoner.evaluation.scoring.metrics import (
     ResampledScores,
     resample_scores,
 )
+from guardreasoner.formats import GuardFormat
 from guardreasoner.records import Record, Rollout
 from guardreasoner.tasks import Task
 
@@ -104,6 +105,7 @@ def score(
     hard_answers: Iterable[Rollout] = (),
     resamples: int = RESAMPLES,
     seed: int = 0,
+    format: GuardFormat | None = None,
 ) -> ModelScore:
     """Score one model's answers, one for each record; a record's ``source`` is its benchmark.
 
@@ -119,14 +121,15 @@ def score(
         hard_answers: any number of outputs for each hard record.
         resamples: number of bootstrap resamples; 0 for no intervals.
         seed: seed of the bootstrap.
+        format: format of the outputs; None: GuardReasoner's own.
 
     Raises:
         InputError: if there are no records, if a record has no or an unknown gold label, if a record has no answer or
             two answers, or if an answer belongs to an unknown record.
     """
-    labels = collect_labels(model, records, answers, tasks, PARSER_BY_MODE[mode])
+    labels = collect_labels(model, records, answers, tasks, PARSER_BY_MODE[mode], format)
     (scores,) = resample_scores([labels], tasks, mode, resamples, seed)
-    votes = hard_votes(hard_records, hard_answers, tasks, mode)
+    votes = hard_votes(hard_records, hard_answers, tasks, mode, format)
     hard = hard_score([votes], *resample_hard_accuracy([votes], resamples, seed)) if votes else None
     return model_score(model, [labels], scores, tasks, hard)
 
