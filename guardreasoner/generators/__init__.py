@@ -73,6 +73,9 @@ class ScoreRequest:
         text: the prompt as text, for servers that accept no ids.
         continuation_texts: the text of each continuation, for servers that accept no ids. A continuation that ends with
             a special token has that token's text at its end.
+
+    Raises:
+        InputError: the prompt has no tokens.
     """
 
     record_id: str
@@ -80,6 +83,10 @@ class ScoreRequest:
     continuations: tuple[tuple[int, ...], ...]
     text: str = ""
     continuation_texts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            raise InputError(f"record {self.record_id}: the prompt has no tokens, so nothing can be predicted from it")
 
 
 @dataclass(frozen=True, slots=True)

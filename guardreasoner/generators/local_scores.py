@@ -5,7 +5,6 @@ from typing import TypeVar
 
 import torch
 
-from guardreasoner.errors import InputError
 from guardreasoner.generators import ScoreRequest, Scores
 from guardreasoner.generators.parallel import chunks, parallel_map
 from guardreasoner.model.backbone import Backbone
@@ -33,12 +32,9 @@ def score_packed(backbone: Backbone, requests: Iterable[ScoreRequest], workers: 
         backbone: a loaded model that supports packed rows.
         requests: the requests.
         workers: rows computed in parallel, as in :func:`~guardreasoner.generators.parallel.parallel_map`.
-
-    Raises:
-        InputError: a prompt has no tokens.
     """
     device = next(backbone.parameters()).device
-    for window in chunks(map(_checked, requests), lambda first: _WINDOW):
+    for window in chunks(requests, lambda first: _WINDOW):
         prefix_length = common_prefix_length([request.prompt for request in window])
         trees = [CompletionTree(request.prompt[prefix_length:], request.continuations) for request in window]
         with torch.inference_mode():
@@ -60,11 +56,8 @@ def score_plain(backbone: Backbone, requests: Iterable[ScoreRequest], workers: i
         backbone: a loaded model.
         requests: the requests.
         workers: batches computed in parallel, as in :func:`~guardreasoner.generators.parallel.parallel_map`.
-
-    Raises:
-        InputError: a prompt has no tokens.
     """
-    for window in chunks(map(_checked, requests), lambda first: _WINDOW):
+    for window in chunks(requests, lambda first: _WINDOW):
         rows = [Example(r.record_id, r.prompt, (ids,)) for r in window for ids in r.continuations]
 
         def score(indices: Sequence[int]) -> list[float]:
@@ -74,12 +67,6 @@ def score_plain(backbone: Backbone, requests: Iterable[ScoreRequest], workers: i
         logps = iter(_in_order(batches, parallel_map(score, batches, backbone, workers)))
         for request in window:
             yield Scores(request.record_id, tuple(next(logps) for _ in request.continuations))
-
-
-def _checked(request: ScoreRequest) -> ScoreRequest:
-    if not request.prompt:
-        raise InputError(f"record {request.record_id}: the prompt has no tokens, so nothing can be predicted from it")
-    return request
 
 
 def _batches(sizes: Sequence[int], padded: bool) -> list[list[int]]:
