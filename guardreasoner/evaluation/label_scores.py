@@ -123,7 +123,7 @@ def _softmax(scores: Mapping[str, float]) -> dict[str, float] | None:
     return {label: weight / total for label, weight in weights.items()} if math.isfinite(total) else None
 
 
-def _common_length(sequences: Sequence[Sequence[int]]) -> int:
+def _common_length(sequences: Sequence[list[int]]) -> int:
     """Return how many tokens all sequences begin with; each keeps a last token of its own."""
     first, last = min(sequences), max(sequences)  # in sorted order all others lie between these
     most = min(map(len, sequences)) - 1
