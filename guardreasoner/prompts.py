@@ -118,6 +118,10 @@ class PromptFormat:
         options = {"direct_line": stored.get("direct_line", DIRECT_LINE), "speeds": tuple(stored.get("speeds", ()))}
         return cls(tasks, stored["opening"], stored["chat_template"], stored.get("date"), **options)
 
+    def has(self, speed: Speed) -> bool:
+        """Return whether outputs of a speed exist in the format, whatever a model was trained for: both do."""
+        return True
+
     def speed(self, wanted: Speed | None = None) -> Speed:
         """Return the speed to ask for: the wanted one, or else the model's default.
 

@@ -10,9 +10,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from guardreasoner.callbacks.logged_answers import LoggedAnswers
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.guard_module import ResumableModule
+from guardreasoner.formats import GuardFormat
 from guardreasoner.formats.stored import OUTPUT_FORMAT, write_output_format
 from guardreasoner.generators.progress import record_total
-from guardreasoner.prompts import answer_block
+from guardreasoner.prompts import PromptFormat, answer_block
 from guardreasoner.records import Answer, Record, write_jsonl
 from guardreasoner.tasks import TASKS_FILE
 from guardreasoner.workflow.manifest import MANIFEST, content_hash
@@ -193,11 +194,12 @@ class PredictionWriter(Callback):
         def prediction(answer: Answer) -> dict[str, Any]:
             record = answer.record
             return {
-                "prompt": prompt_tokenizer.text(record),
+                "prompt": prompt_tokenizer.text(record, answer.rollout.speed),
                 "label": answer_block(record.labels, prompt_tokenizer.format.tasks),
                 "predict": answer.rollout.completion,
                 "record_id": record.id,
                 "labels": record.gold(),
+                **_optional_fields(answer, prompt_tokenizer.format),
             }
 
         def sample(answer: Answer) -> dict[str, Any]:
@@ -225,6 +227,18 @@ class PredictionWriter(Callback):
             self._logged.log.close()
             self._logged.log.remove()
             module.sink = self._logged = None
+
+
+def _optional_fields(answer: Answer, format: GuardFormat) -> dict[str, Any]:
+    """Return the fields of a prediction that the prompt does not show, as far as they have values.
+
+    From the prompt of another format, the messages cannot be read back.
+    """
+    row = answer.record.as_json()
+    if not isinstance(format, PromptFormat):
+        row["messages"] = [message.as_json() for message in answer.record.messages]
+    fields: dict[str, Any] = {name: row[name] for name in ("messages", "policy", "language", "extra") if name in row}
+    return fields if answer.rollout.speed == "reasoned" else {**fields, "speed": answer.rollout.speed}
 
 
 def _require_all(written: int, records: int, k: int) -> None:

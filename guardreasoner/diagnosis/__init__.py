@@ -124,10 +124,10 @@ class DiagnosisBuilder:
             self._check_pending()
 
     def add_unusable(self, record: Record, error: InputError) -> None:
-        """Count a record without a target: it has no reasoning, or reasoning that contradicts its label."""
+        """Count a record without a target: its reasoning contradicts its label."""
         self._seen += 1
         self._checked += 1
-        self._hit("target contradicts the label" if record.reasoning else "no reasoning", record.id)
+        self._hit("target contradicts the label", record.id)
 
     def build(self) -> Diagnosis:
         """Return the diagnosis of all items added so far."""
@@ -162,24 +162,23 @@ class DiagnosisBuilder:
         """Check the pending items; items that the fit drops are only counted."""
         items = [(item, split) for item, split in self._pending if self._is_used(item)]
         self._pending = []
-        texts = [self.prompt_tokenizer.content(item.record) for item, _ in items]
+        texts = [self.prompt_tokenizer.content(item.record, item.speed) for item, _ in items]
         completions, examples = [i.completions for i, _ in items], [i.example for i, _ in items]
-        writes_controls = self.prompt_tokenizer.writes_controls
-        controls = [self.prompt_tokenizer.prompt_controls(i.record) for i, _ in items] if writes_controls else []
+        tokenizer, writes_controls = self.prompt_tokenizer, self.prompt_tokenizer.writes_controls
+        controls = [tokenizer.prompt_controls(i.record, i.speed) for i, _ in items] if writes_controls else []
         results = self._id_check.hits(texts, completions, examples, controls)
         for (item, split), text, (decoded, id_hits) in zip(items, texts, results, strict=True):
             self._checked += 1
             self._checked_by_split[split] += 1
-            for name, details in (*id_hits, *target_hits(item.record, self._tasks, decoded, format=self.prompt_tokenizer.format)):
+            target = target_hits(item.record, self._tasks, decoded, item.speed, tokenizer.format)
+            for name, details in (*id_hits, *target):
                 self._hit(name, item.record.id, *details)
             if self._joined < _MAX_JOINED:
                 self._joined += 1
                 if self.prompt_tokenizer.chat_template is not None:
                     if difference := self._id_check.difference_to_server(item.record, item.example):
                         self._hit("chat server would differ", item.record.id, difference)
-                elif not writes_controls and self._id_check.differs_if_joined(
-                    text, item.completions[0], item.example
-                ):
+                elif not writes_controls and self._id_check.differs_if_joined(text, item.completions[0], item.example):
                     self._hit("joint tokenization differs", item.record.id)
             self._check_record(item.record, split)
 

@@ -107,7 +107,7 @@ class IdCheck:
         return first_difference(self.prompt_tokenizer.tokenizer, example.prompt, ids)
 
     def _prompt_body(self, example: Example, bos_count: int) -> Sequence[int]:
-        """Return the ids of the prompt's text, without the frame and without BOS tokens; all if a format writes them."""
+        """Return the ids of the prompt's text, without the frame and BOS tokens; all if the format writes them."""
         if self.prompt_tokenizer.writes_controls:
             return example.prompt
         before, after = self.prompt_tokenizer.frame

@@ -7,7 +7,7 @@ from guardreasoner.diagnosis.id_checks import Hit
 from guardreasoner.formats import GuardFormat
 from guardreasoner.formats.verdicts import read_verdicts
 from guardreasoner.prompts import conversation
-from guardreasoner.records import Record
+from guardreasoner.records import Record, Speed
 from guardreasoner.synthesis.prompt import STEP_PATTERN, faults, heading_pattern
 from guardreasoner.synthesis.trace import trace_of
 from guardreasoner.tasks import Task
@@ -17,7 +17,11 @@ _MID_SENTENCE = re.compile(r"[\w,;(\-–—]\Z")
 
 
 def target_hits(
-    record: Record, tasks: Sequence[Task], texts: Sequence[str], format: GuardFormat | None = None
+    record: Record,
+    tasks: Sequence[Task],
+    texts: Sequence[str],
+    speed: Speed = "reasoned",
+    format: GuardFormat | None = None,
 ) -> Iterator[Hit]:
     """Yield the hits for the target of one record.
 
@@ -25,6 +29,7 @@ def target_hits(
         record: The conversation with its labels and reasoning.
         tasks: The tasks of the prompt format.
         texts: The target decoded from its ids: one completion (R-SFT), or chosen and rejected (HS-DPO).
+        speed: Whether the target should have reasoning.
         format: The format of the target; None: GuardReasoner's own.
     """
     gold = record.gold()
@@ -42,16 +47,21 @@ def target_hits(
         rejected = read_verdicts(texts[1], tasks, format)
         if all(rejected.get(name) == label for name, label in gold.items()):
             yield "rejected is right", ()
+    if speed == "direct":
+        if len(texts) == 1 and not record.reasoning:
+            yield "no reasoning", ()
+        return
     reasons = [reason.partition(": ") for reason in faults(texts[0], record, tasks, steps=None, format=format)]
     if any(kind == "no reasoning" for kind, _, _ in reasons):
-        yield "no reasoning", ()
+        yield "empty reasoning", ()
     if phrases := tuple(phrase for kind, _, phrase in reasons if kind == "betrays the answer"):
         yield "answer betrayed", phrases
     trace = trace_of(texts[0], conversation(record), _HEADING) if len(texts) == 1 else None
     if trace and (trace.removed or trace.faults):
         yield "thinking or preamble", (*trace.removed, *trace.faults)
     reasoning = (record.reasoning or "").rstrip()
-    if len(texts) == 1 and _MID_SENTENCE.search(reasoning) and not any(read_verdicts(reasoning, tasks, format).values()):
+    unfinished = len(texts) == 1 and _MID_SENTENCE.search(reasoning) is not None
+    if unfinished and not any(read_verdicts(reasoning, tasks, format).values()):
         yield "truncated reasoning", ()
 
 

@@ -31,6 +31,10 @@ class GuardFormat(Protocol):
         """Control token that ends an output; None: the tokenizer's end-of-sequence token."""
         ...
 
+    def has(self, speed: Speed) -> bool:
+        """Return whether outputs of a speed exist in the format, whatever a model was trained for."""
+        ...
+
     def speed(self, wanted: Speed | None = None) -> Speed:
         """Return the speed to ask for: the wanted one, or else the default.
 

@@ -61,6 +61,10 @@ class PublishedFormat(ABC):
         """Name of the format, for messages."""
         return type(self).__name__
 
+    def has(self, speed: Speed) -> bool:
+        """Return whether outputs of a speed exist in the format."""
+        return speed in self.speeds
+
     def speed(self, wanted: Speed | None = None) -> Speed:
         """Return the speed to ask for: the wanted one, or else the default.
 
@@ -84,7 +88,9 @@ class PublishedFormat(ABC):
         Raises:
             InputError: the record lacks a label or the reasoning, or its reasoning contradicts a label.
         """
-        if self.speed(speed) == "direct":
+        if not self.has(speed):
+            raise InputError(f"record {record.id}: {self.name} has no {speed} answers to train")
+        if speed == "direct":
             return self.answer(record)
         if not record.reasoning:
             raise InputError(f"record {record.id}: no reasoning, which a reasoned answer of {self.name} has")

@@ -4,7 +4,7 @@ A file may come from anybody, so it only names classes of this package; no other
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
@@ -72,14 +72,32 @@ def read_output_format(*folders: Path) -> GuardFormat | None:
     Raises:
         InputError: the file is not JSON, or its format is unknown or invalid.
     """
+    stored = stored_output_format(*folders)
+    return None if stored is None else format_from_json(stored, str(_output_file(folders)))
+
+
+def stored_output_format(*folders: Path) -> dict[str, Any] | None:
+    """Return the stored form of the format that :func:`read_output_format` returns, without importing its class.
+
+    Raises:
+        InputError: the file is not JSON, or does not name a class.
+    """
+    path = _output_file(folders)
+    if path is None:
+        return None
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
+    except ValueError as error:
+        raise InputError(f"{path}: not a format: {error}") from None
+    if not isinstance(stored, dict) or not isinstance(stored.get("class"), str):
+        raise InputError(f"{path}: not a format: expected an object that names a class")
+    return stored
+
+
+def _output_file(folders: Sequence[Path]) -> Path | None:
     for folder in folders:
-        path = folder / OUTPUT_FORMAT
-        if path.is_file():
-            try:
-                stored = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
-            except ValueError as error:
-                raise InputError(f"{path}: not a format: {error}") from None
-            return format_from_json(stored, str(path))
+        if (folder / OUTPUT_FORMAT).is_file():
+            return folder / OUTPUT_FORMAT
         if (folder / TASKS_FILE).is_file():
             return None
     return None

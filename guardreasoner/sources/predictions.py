@@ -19,7 +19,7 @@ from pydantic import ConfigDict, StrictInt, TypeAdapter, ValidationError
 
 from guardreasoner.errors import InputError
 from guardreasoner.formats import GuardFormat
-from guardreasoner.formats.stored import read_output_format
+from guardreasoner.formats.stored import read_output_format, stored_output_format
 from guardreasoner.prompts import conversation, instruction, parse
 from guardreasoner.records import FILE_FINGERPRINT, Record, Rollout, Speed, messages_of, read_jsonl, require_unique_ids
 from guardreasoner.sources.rows import file_format, read_file_rows
@@ -111,6 +111,11 @@ def holds_predictions(path: str | Path) -> bool:
 def predicted_tasks(path: Path) -> tuple[Task, ...]:
     """Return the tasks stored in a folder, or in the folder of a file; by default, those of GuardReasoner."""
     return read_tasks(*_folders_of(path))
+
+
+def stored_format(path: Path) -> dict[str, Any] | None:
+    """Return the stored format of the outputs at a path without loading it; None: GuardReasoner's own."""
+    return stored_output_format(*_folders_of(path))
 
 
 def predicted_format(path: Path) -> GuardFormat | None:

@@ -5,6 +5,7 @@ sampling: ``{"seconds": 81.5, "device": "cuda", "devices": 1, "tokens": 40312, "
 wall time multiplied by the number of devices.
 """
 
+import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,16 @@ from guardreasoner.errors import InputError
 from guardreasoner.formats import GuardFormat
 from guardreasoner.formats.verdicts import JudgedRecords
 from guardreasoner.mining.findings import SamplingCost
+from guardreasoner.prompts import PromptFormat
 from guardreasoner.records import Record, Rollout, Split, read_records, read_rollouts
 from guardreasoner.sources import ExcludesContaminated, Source
-from guardreasoner.sources.predictions import holds_predictions, predicted_format, predicted_tasks, read_predictions
+from guardreasoner.sources.predictions import (
+    holds_predictions,
+    predicted_format,
+    predicted_tasks,
+    read_predictions,
+    stored_format,
+)
 from guardreasoner.sources.validation import validation_message
 from guardreasoner.tasks import Task
 from guardreasoner.workflow.integrity import warn_if_changed
@@ -118,6 +126,23 @@ def rollout_format(paths: Iterable[str | Path]) -> GuardFormat | None:
         if format != formats[first]:
             raise InputError(f"{path}: the outputs have another format than those of {first}")
     return formats[first]
+
+
+def require_output_format(paths: Iterable[str | Path], format: GuardFormat) -> None:
+    """Require that outputs have the format of the model that learns from them.
+
+    Raises:
+        InputError: a folder holds outputs in another format.
+    """
+    wanted = None if isinstance(format, PromptFormat) else json.loads(json.dumps(format.as_json()))
+    for path in paths:
+        found = stored_format(Path(path))
+        if found != wanted:
+            names = ["GuardReasoner's" if one is None else one["class"] for one in (found, wanted)]
+            differ = f"is {names[0]}, but the model's is {names[1]}"
+            if names[0] == names[1]:
+                differ = f"{names[0]} has other options than the model's"
+            raise InputError(f"{path}: the format of these outputs {differ}")
 
 
 def read_costs(paths: Iterable[str | Path]) -> list[SamplingCost]:

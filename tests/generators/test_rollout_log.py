@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from guardreasoner.errors import InputError
 from guardreasoner.generators.rollout_log import COST, RolloutLog
+from guardreasoner.prompts import PromptFormat
 from guardreasoner.records import Record, Rollout, read_rollouts
-from guardreasoner.tasks import GUARD_TASKS
 
 K = 3
 RECORDS = [Record(f"r{number}", f"prompt {number}", labels={"request": "harmful"}) for number in range(8)]
