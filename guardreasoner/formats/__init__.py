@@ -4,13 +4,32 @@ GuardReasoner's own format is :class:`guardreasoner.prompts.PromptFormat`. Each 
 published format of another guard.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from guardreasoner.prompts import Part, Verdicts
 from guardreasoner.records import Record, Speed
 from guardreasoner.tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A text that a guard could have written, up to the answer of one task.
+
+    The answer is followed by the key of the next task, or by the end token. So a label that begins like another one
+    ("harmful" and "harmful intent") has a text that does not begin like the other's.
+
+    Args:
+        task: name of the task.
+        label: the label that is answered.
+        text: the completion up to and including the label and, unless it ends there, the key of the next task.
+        ends: whether the end token follows the text.
+    """
+
+    task: str
+    label: str
+    text: str
+    ends: bool
 
 
 class GuardFormat(Protocol):
@@ -77,29 +96,4 @@ class GuardFormat(Protocol):
 
     def as_json(self) -> dict[str, Any]:
         """Return the format as it is stored with a model."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Alternative:
-    """An output up to the answer of one task, with one of the labels as the answer.
-
-    Args:
-        task: name of the task.
-        label: the label that is answered.
-        text: the output up to and including the answer.
-        ends: whether the end token follows the answer.
-    """
-
-    task: str
-    label: str
-    text: str
-    ends: bool
-
-
-class ScoredFormat(Protocol):
-    """A format that says which texts stand for the labels, so that an engine can score them."""
-
-    def alternatives(self, completion: str) -> Sequence[Alternative]:
-        """Return an alternative for each label of each task that has a verdict in an output."""
         ...

@@ -347,20 +347,26 @@ class Backbone(nn.Module):
             format = replace(format, date=format.date or given.date)
             given = replace(given, date=format.date)
         if given is not None and given != format:
-            raise InputError(
-                f"{self.path}: model.backbone.format differs from the prompt format that the model was trained with",
-                f"leave it out to use the format in {Path(self.path) / FORMAT_FILE}",
-            )
+            raise self._other_format()
         return format
+
+    def _other_format(self) -> InputError:
+        return InputError(
+            f"{self.path}: model.backbone.format differs from the prompt format that the model was trained with",
+            f"leave it out to use the format in {Path(self.path) / FORMAT_FILE}",
+        )
 
     def _given_again(self, stored: Mapping[str, Any]) -> PublishedFormat:
         """Return the format of the config for a model that was trained with a class of the user's own.
 
         Raises:
-            InputError: the config does not name that class; it is not imported because a file names it.
+            InputError: the config does not name that class, or has other options; a class is not imported because a
+                file names it.
         """
         name = stored["class"]
         if isinstance(self._format, PublishedFormat) and self._format.as_json()["class"] == name:
+            if json.loads(json.dumps(self._format.as_json())) != stored:
+                raise self._other_format()
             return self._format
         raise InputError(
             f"{self.path}: the model was trained with the format {name}, which is not part of guardreasoner",
