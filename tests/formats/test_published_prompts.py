@@ -64,11 +64,8 @@ LLAMA_GUARD_3_1B = r"""
 
 
 def rendered(template: str, messages: Any) -> str:
-    """Return what a chat template writes; the role that a loop sets is that of its last message."""
-    rows = [message.as_json() for message in messages]
-    role = "Agent" if rows[-1]["role"] == "assistant" else "User"
-    text = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(template)
-    return text.render(messages=rows).replace("ONLY THE LAST Agent", f"ONLY THE LAST {role}")
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(template).render(messages=[message.as_json() for message in messages])
 
 
 @pytest.mark.parametrize("record", [BOMB, TURNS], ids=lambda record: record.id)
