@@ -81,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
     predictions = read_predictions(args.run)
     _require_validation(args, made)
     model = None if args.out and not args.model and not _is_folder(made.model) else _model_folder(args, made)
+    if model is not None:
+        _require_made_by(model, args.run, made)
     task = _task(args.task, predictions.tasks)
     kind = args.score or _only_kind(predictions, task)
     records = [record for record in predictions.records if origin(record) is None]
@@ -104,7 +106,11 @@ def run(args: argparse.Namespace) -> int:
 
     for line in calibration_lines(calibration, scores):
         show_line(line)
-    for note in [*_notes(made, len(predictions.records) - len(records)), *predictions.notes]:
+    attacked = len(predictions.records) - len(records)
+    notes = [f"{attacked:,} attacked records are left out"] if attacked else []
+    if model is not None and made.model_hash is None:
+        notes.append(f"no manifest says which model made the predictions: that it is {model} was not checked")
+    for note in [*notes, *predictions.notes]:
         show_line(f"note: {note}")
     if args.out:
         content = {"calibration": {task.name: calibration.as_json()}}
@@ -112,6 +118,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         assert model is not None
         with locked_output(model):
+            _require_made_by(model, args.run, made)  # a fit may have replaced it meanwhile
             write_calibration(model / GUARD_FILE, task.name, calibration.as_json())
         show_line(f"written: {model / GUARD_FILE}")
     return 0
@@ -145,15 +152,17 @@ def _model_folder(args: argparse.Namespace, made: PredictionOrigin) -> Path:
             f"{named}: no such model folder, which the calibration would be written to",
             "--model FOLDER names another one, --out FILE writes to a file",
         )
-    folder = Path(named)
-    require_unchanged(folder / GUARD_FILE)
-    if made.model_hash is not None and content_hash(folder) != made.model_hash:
+    return Path(named)
+
+
+def _require_made_by(model: Path, run: str, made: PredictionOrigin) -> None:
+    require_unchanged(model / GUARD_FILE)
+    if made.model_hash is not None and content_hash(model) != made.model_hash:
         raise InputError(
-            f"{args.run}: made by another model than {folder} holds now: expected content "
-            f"{made.model_hash[:16]}, found {content_hash(folder)[:16]}",
+            f"{run}: made by another model than {model} holds now: expected content "
+            f"{made.model_hash[:16]}, found {content_hash(model)[:16]}",
             "run test on the validation split again",
         )
-    return folder
 
 
 def _task(name: str, tasks: Sequence[Task]) -> Task:
@@ -175,13 +184,6 @@ def _only_kind(predictions: Predictions, task: Task) -> str:
     if len(kinds) > 1:
         raise InputError(f"calibrate: several kinds of score: {', '.join(kinds)}", "choose one: --score KIND")
     return kinds[0]
-
-
-def _notes(made: PredictionOrigin, attacked: int) -> list[str]:
-    notes = [f"{attacked:,} attacked records are left out"] if attacked else []
-    if made.model_hash is None:
-        notes.append("no manifest says which model made the predictions: that it is this one was not checked")
-    return notes
 
 
 def _rate(text: str) -> float:

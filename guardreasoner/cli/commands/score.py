@@ -8,6 +8,7 @@ from typing import get_args
 
 from guardreasoner.cli.options import add_files, add_resampling, require_files, write
 from guardreasoner.errors import InputError
+from guardreasoner.evaluation.attacks import origin
 from guardreasoner.evaluation.calibrated import CalibratedScore, calibrated_scores
 from guardreasoner.evaluation.calibration_file import calibrations_of, stored_calibrations
 from guardreasoner.evaluation.comparison.alignment import describe_missing, differing_ids, missing_records
@@ -166,7 +167,8 @@ def _calibrated(model: NamedPredictions, args: argparse.Namespace) -> list[Calib
         task = next((task for task in read.tasks if task.name == calibration.task), None)
         if task is None or not any(task.name in row for row in read.scores.get(calibration.score, {}).values()):
             raise InputError(f"{path}: no {calibration.score} score for {calibration.task}, which is calibrated")
-        rows += calibrated_scores(read.records, read.scores, task, calibration, args.resamples, args.seed)
+        records = [record for record in read.records if origin(record) is None]  # attacked ones have another rate
+        rows += calibrated_scores(records, read.scores, task, calibration, args.resamples, args.seed)
     return rows
 
 

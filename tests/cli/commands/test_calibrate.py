@@ -9,6 +9,7 @@ from guardreasoner.cli.main import main
 from guardreasoner.evaluation.calibration_file import stored_calibrations
 from guardreasoner.workflow.integrity import changed_files
 from guardreasoner.workflow.manifest import Manifest, content_hash
+from guardreasoner.workflow.output_lock import locked_output
 from tests.support.output_files import predictions
 from tests.support.scored_predictions import model_folder, random_scores, record_test, scored_predictions
 
@@ -176,6 +177,30 @@ def test_another_model_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], problem: str) -> None:
     make_run("val")
     assert problem in failure(capsys, "calibrate", "val", *flags)
+
+
+def test_a_model_that_another_command_writes_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("val")
+    before = Path("m/guard.json").read_bytes()
+    with locked_output("m"):
+        assert "m" in failure(capsys, "calibrate", "val", *FLAGS)
+    assert Path("m/guard.json").read_bytes() == before
+
+
+def test_attacked_records_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("val")
+    scored_predictions(Path("val"), "UU", {"direct": [1.0, 1.0]}, benchmark="held-out@base64_text")
+    file = Path("val/held-out@base64_text/generated_predictions.jsonl")
+    file.write_text(
+        file.read_text()
+        .replace('"record_id": "0"', '"record_id": "0@base64_text"')
+        .replace('"record_id": "1"', '"record_id": "1@base64_text"')
+    )
+    record_test(Path("val"), Path("m"), "validation")
+    assert main(["calibrate", "val", *FLAGS]) == 0
+    shown = capsys.readouterr().out
+    assert "400 validation records" in shown
+    assert "note: 2 attacked records are left out" in shown
 
 
 def test_scores_are_chosen_by_kind(capsys: pytest.CaptureFixture[str]) -> None:
