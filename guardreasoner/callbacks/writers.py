@@ -158,8 +158,9 @@ class PredictionWriter(Callback):
             identity,
             data.records,
             module.backbone.prompt_tokenizer.format,
-            {"generated_predictions": 1, "hard_samples": module.k},
-            {"records": len(data.records), "hard records": len(data.hard)},
+            {"generated_predictions": 1, "hard_samples": module.k} | ({"votes": module.votes} if module.votes else {}),
+            {"records": len(data.records), "hard records": len(data.hard)}
+            | ({"records with votes": len(data.records)} if module.votes else {}),
         )
         self._logged.open(module.device.type, keep=True)
         module.sink = self._logged
@@ -238,7 +239,9 @@ def _optional_fields(answer: Answer, format: GuardFormat) -> dict[str, Any]:
     if not isinstance(format, PromptFormat):
         row["messages"] = [message.as_json() for message in answer.record.messages]
     fields: dict[str, Any] = {name: row[name] for name in ("messages", "policy", "language", "extra") if name in row}
-    return fields if answer.rollout.speed == "reasoned" else {**fields, "speed": answer.rollout.speed}
+    if answer.rollout.speed != "reasoned":
+        fields["speed"] = answer.rollout.speed
+    return {**fields, "scores": answer.scores} if any(answer.scores.values()) else fields
 
 
 def _require_all(written: int, records: int, k: int) -> None:
