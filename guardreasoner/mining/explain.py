@@ -80,6 +80,7 @@ class Explanation:
         pairs: the pairs of the record.
         tasks: names of the tasks.
         pairing: the options.
+        format: format of the outputs; None: GuardReasoner's own.
     """
 
     record: Record
@@ -88,6 +89,7 @@ class Explanation:
     pairs: tuple[Pair, ...]
     tasks: tuple[str, ...]
     pairing: Pairing
+    format: GuardFormat | None = None
 
 
 def explain(
@@ -141,6 +143,7 @@ def explain(
         tuple(pair for pair in result.pairs if pair.record.id == id_),
         tuple(task.name for task in tasks),
         pairing,
+        format,
     )
 
 

@@ -31,7 +31,8 @@ def explanation_lines(explanation: Explanation, verbose: bool = False, notes: Se
         yield from _text("response ", record.response, verbose)
     yield "gold     " + ", ".join(f"{task}: {label}" for task, label in record.gold().items())
     yield ""
-    yield f"outputs  {len(explanation.outputs)}; a verdict is read from {_PARSERS[pairing.parser]}"
+    read = _PARSERS[pairing.parser] if explanation.format is None else type(explanation.format).__name__ + "'s answer"
+    yield f"outputs  {len(explanation.outputs)}; a verdict is read from {read}"
     for output in explanation.outputs:
         yield f"  {_rollout_name(output.rollout)}: {_verdicts(output, explanation.tasks)} -> {output.vote}"
         yield from _text("    ", output.rollout.completion, verbose)

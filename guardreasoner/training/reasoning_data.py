@@ -12,10 +12,12 @@ from typing import Any, get_args
 from torch.utils.data import DataLoader
 
 from guardreasoner.errors import InputError
+from guardreasoner.formats.verdicts import read_reasoning
 from guardreasoner.model.batch import Example
+from guardreasoner.prompts import PromptFormat
 from guardreasoner.records import Record, Speed, Split
 from guardreasoner.sources import Source
-from guardreasoner.sources.rollouts import read_rollouts_of
+from guardreasoner.sources.rollouts import read_rollouts_of, rollout_format, rollout_tasks
 from guardreasoner.sources.splits import unit_interval_hash
 from guardreasoner.synthesis.prompt import faults
 from guardreasoner.tasks import Task
@@ -125,11 +127,17 @@ class ReasoningDataModule(TrainingDataModule):
             yield from records
             return
         by_id = {record.id: record for record in records}
+        written = rollout_format(self.rollouts)
+        same = isinstance(self.format, PromptFormat | None) if written is None else written == self.format
+        answered = tasks if same else rollout_tasks(self.rollouts)
         traces: dict[str, list[str]] = {}
-        for rollout in read_rollouts_of(self.rollouts, self.source, tasks):
-            record = by_id.get(rollout.record_id)
-            if record is not None and not faults(rollout.completion, record, tasks, steps=None, format=self.format):
-                traces.setdefault(record.id, []).append(rollout.completion)
+        for rollout in read_rollouts_of(self.rollouts, self.source, answered):
+            record, text = by_id.get(rollout.record_id), rollout.completion
+            if record is None or not record.gold().keys() <= {task.name for task in answered}:
+                continue
+            if not faults(text, record, answered, steps=None, format=written):
+                # the answer of an output in another format is written anew
+                traces.setdefault(record.id, []).append(text if same else read_reasoning(text, answered, written))
         if not traces and split == "train":
             raise InputError(f"data.rollouts: no output of a {split} record in {', '.join(self.rollouts)} is correct")
         if by_id:

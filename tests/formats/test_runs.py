@@ -1,6 +1,7 @@
 """Guards in other formats through the real commands: fit, mine, pairs, HS-DPO, test, score."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from guardreasoner import LlamaGuard3
+from guardreasoner import LlamaGuard3, NemotronContentSafetyReasoning
+from guardreasoner.model.backbone import Backbone
 from guardreasoner.records import read_jsonl, read_rollouts, write_jsonl
+from guardreasoner.training.reasoning_data import ReasoningDataModule
 from tests.support.guard_models import LLAMA_GUARD_TOKENS, QWEN_TOKENS, make_guard_model
-from tests.support.tiny import TinySource, command
+from tests.support.tiny import TinySource, command, write_rollouts
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
@@ -95,3 +98,16 @@ def test_doctor_finds_no_fault_of_ids_in_a_published_format(tiny_base: Path, sta
     assert "published prompt of Qwen3GuardGen" in output
     diagnosis = json.loads(Path("doctor.json").read_text())
     assert {one["name"] for one in diagnosis["findings"] if one["severity"] == "fault" and one["count"]} == set()
+
+
+def test_reasoning_in_the_form_of_guardreasoner_is_learned_in_that_of_the_model(tiny_base: Path) -> None:
+    format = NemotronContentSafetyReasoning()
+    base = make_guard_model(tiny_base, Path("hub"), ("<bos>", "<start_of_turn>", "<end_of_turn>"), "<end_of_turn>")
+    data = ReasoningDataModule(TinySource(), rollouts=[str(write_rollouts(Path("a"), TinySource().records("train")))])
+    data.prepare_inspection(Backbone(str(base), format=format).prompt_tokenizer)
+    items = list(data.items("train"))
+    assert len(items) > 8
+    for item in items:
+        verdicts = {name: label for name, label in format.parse(item.completions[0]).items() if label is not None}
+        assert verdicts == item.record.gold()
+        assert re.fullmatch(rf"<think>\n\d So it is a {item.record.id}\.\n</think>\n.*", item.completions[0], re.DOTALL)
