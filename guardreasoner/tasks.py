@@ -21,11 +21,12 @@ class Task:
         key: text before the colon in the answer block, such as "Request".
         question: text of the task in the instruction, after "Task N: ".
         labels: the possible verdicts in a fixed order; at least two, distinct ignoring case.
-        positive: the label whose F1 is reported first; default: the first label.
+        positive: the label whose F1 is reported first; default: the first label, or the last if they are ordered.
+        ordered: whether the labels run from the harmless end to the most harmful one; ``positive`` is then the last.
 
     Raises:
-        InputError: a name, key or label could not be parsed from an answer block, or ``positive`` is not among the
-            labels.
+        InputError: a name, key or label could not be parsed from an answer block, ``positive`` is not among the
+            labels, or it is not the last of ordered labels.
     """
 
     name: str
@@ -33,10 +34,11 @@ class Task:
     question: str
     labels: tuple[str, ...]
     positive: str = ""
+    ordered: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))
-        object.__setattr__(self, "positive", self.positive or (self.labels or ("",))[0])
+        object.__setattr__(self, "positive", self.positive or (self.labels or ("",))[-1 if self.ordered else 0])
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
             raise InputError(f"task {self.name!r}: name must be a lower-case word (letters, digits, _)")
         for what, texts in (("key", (self.key,)), ("label", self.labels)):
@@ -48,6 +50,8 @@ class Task:
             raise InputError(f"task {self.name}: labels must be at least two distinct words, got {self.labels}")
         if self.positive not in self.labels:
             raise InputError(f"task {self.name}: positive label {self.positive!r} is not among {self.labels}")
+        if self.ordered and self.positive != self.labels[-1]:
+            raise InputError(f"task {self.name}: positive must be the last of ordered labels, got {self.positive!r}")
 
 
 GUARD_TASKS: tuple[Task, ...] = (

@@ -8,7 +8,16 @@ from guardreasoner.evaluation.comparison import ALL_RIGHT, Comparison, Differenc
 from guardreasoner.evaluation.comparison.criteria import Criterion
 from guardreasoner.evaluation.comparison.published import MODELS, PAPER, ROWS, Published
 from guardreasoner.evaluation.scoring import ModelScore
-from guardreasoner.report.score_tables import estimate_as_json, model_as_json, model_table
+from guardreasoner.report.score_tables import (
+    ONE_SIDED_NOTE,
+    READINGS_NOTE,
+    estimate_as_json,
+    flat,
+    headline_cell,
+    model_as_json,
+    model_table,
+    one_sided,
+)
 from guardreasoner.report.table import UNDEFINED, Cell, Table, estimate_cell
 
 _HARD = "hard records"
@@ -95,6 +104,11 @@ def comparison_notes(
         f"Differences: second run minus first on the same records, in percentage points ({comparison.mode}).",
         "Gained: records that the first run has wrong and the second right; lost: the opposite.",
     ]
+    models = list(comparison.scores.values())
+    if any(row.readings for model in models for row in model.averages):
+        notes.append(READINGS_NOTE)
+    if any(one_sided(row) for model in models for row in flat((*model.benchmarks, *model.averages))):
+        notes.append(ONE_SIDED_NOTE)
     if several_seeds:
         counts = ", ".join(f"{name} {count}" for name, count in seeds.items())
         notes.append(f"Seeds: {counts}. A run is the mean of its seeds; a record is right if most seeds have it right.")
@@ -184,7 +198,8 @@ def p_value(value: float | None) -> str:
 
 def _difference_rows(pair: Pairwise) -> list[Difference]:
     several = len(pair.benchmarks) > len(pair.averages)
-    return [*pair.benchmarks, *(pair.averages if several else ())]
+    rows = [*pair.benchmarks, *(pair.averages if several else ())]
+    return [part for row in rows for part in (row, *row.readings.values())]
 
 
 def _difference_cells(row: Difference, first_f1: str, second_f1: str, show_left_out: bool) -> list[Cell]:
@@ -200,8 +215,8 @@ def _difference_cells(row: Difference, first_f1: str, second_f1: str, show_left_
 
 def _f1_text(model: ModelScore, difference: Difference) -> str:
     key = difference.benchmark, difference.task
-    rows = (*model.benchmarks, *model.averages)
-    return estimate_cell(next(row.positive_f1 for row in rows if (row.benchmark, row.task) == key)).text
+    rows = flat((*model.benchmarks, *model.averages))
+    return headline_cell(next(row for row in rows if (row.benchmark, row.task) == key)).text
 
 
 def _pair_as_json(pair: Pairwise) -> dict[str, Any]:
@@ -216,9 +231,11 @@ def _pair_as_json(pair: Pairwise) -> dict[str, Any]:
 
 
 def _difference_as_json(row: Difference) -> dict[str, Any]:
+    binary = {name: _difference_as_json(reading) for name, reading in row.readings.items()}
     return {
         **{"benchmark": row.benchmark, "task": row.task, "n": row.n},
         **estimate_as_json("f1", row.f1),
         **estimate_as_json("accuracy", row.accuracy),
         **asdict(row.flips),
+        **({"readings": binary} if binary else {}),
     }

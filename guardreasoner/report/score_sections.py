@@ -19,7 +19,14 @@ from guardreasoner.report.comparison_tables import (
 from guardreasoner.report.flip_examples import flip_examples
 from guardreasoner.report.reasoning_table import REASONING_NOTES, reasoning_table
 from guardreasoner.report.score_plots import confusion_plots, f1_plots, hard_plots
-from guardreasoner.report.score_tables import class_f1, confusion_tables, hard_table, model_table
+from guardreasoner.report.score_tables import (
+    READINGS_NOTE,
+    class_f1,
+    confusion_tables,
+    hard_table,
+    model_table,
+    reading_f1,
+)
 from guardreasoner.report.section import Section, section_plots
 from guardreasoner.report.table import Cell, Table, estimate_cell
 
@@ -67,9 +74,14 @@ def f1_section(comparison: Comparison) -> Section:
         for average in models[0].averages
         for label in average.f1
     ]
+    for average in models[0].averages:
+        for reading, row in average.readings.items():
+            f1 = (estimate_cell(reading_f1(model, average.task, reading)) for model in models)
+            rows.append([Cell(row.task), Cell(row.positive), *f1])
     table = Table("F1 per class, in percent", ("task", "class", *comparison.scores), rows, text_columns=2)
     lines = () if plots else ("No F1: no record has a gold label.",)
-    return Section("f1", "F1 per class", lines, plots, (table,) if rows else ())
+    notes = (READINGS_NOTE,) if any(average.readings for average in models[0].averages) else ()
+    return Section("f1", "F1 per class", lines, plots, (table,) if rows else (), notes)
 
 
 def confusion_section(comparison: Comparison, seeds: Mapping[str, int]) -> Section:

@@ -6,7 +6,7 @@ the same records; the seeds of a run, if there are several, are resampled as wel
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
@@ -19,6 +19,7 @@ from guardreasoner.evaluation.scoring import AVERAGE, ModelScore, TaskScore, mod
 from guardreasoner.evaluation.scoring.hard_samples import hard_score, hard_votes, resample_hard_accuracy
 from guardreasoner.evaluation.scoring.labels import PARSER_BY_MODE, Mode, collect_labels
 from guardreasoner.evaluation.scoring.metrics import ACCURACY, Array, ResampledScores, positive_f1, resample_scores
+from guardreasoner.evaluation.scoring.readings import Reading, binary_labels, binary_task
 from guardreasoner.tasks import Task
 
 ALL_RIGHT = "all right"
@@ -49,6 +50,7 @@ class Difference:
         f1: difference in F1 of the positive label; for ``ALL_RIGHT``, in its unweighted mean over tasks.
         accuracy: difference in accuracy.
         flips: number of records that flip.
+        readings: if the labels are ordered, the differences of the binary scores by reading.
     """
 
     benchmark: str
@@ -57,6 +59,7 @@ class Difference:
     f1: Estimate
     accuracy: Estimate
     flips: Flips
+    readings: Mapping[Reading, "Difference"] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +112,8 @@ class Comparison:
     def between(self, first: str, second: str) -> Pairwise:
         """Return the second run minus the first; raise ``KeyError`` for an unknown run."""
         before, after, scores = self.resampled[first], self.resampled[second], self.scores[first]
-        benchmarks = [
-            self._difference(first, second, row, before.benchmarks[key], after.benchmarks[key])
-            for row in scores.benchmarks
-            for key in [(row.benchmark, row.task)]
-        ]
-        averages = [
-            self._difference(first, second, row, before.averages[row.task], after.averages[row.task])
-            for row in scores.averages
-        ]
+        benchmarks = [self._difference(first, second, row) for row in scores.benchmarks]
+        averages = [self._difference(first, second, row) for row in scores.averages]
         f1 = estimate(after.overall(self.tasks) - before.overall(self.tasks))
         flips = count_flips(self.labels[first], self.labels[second], None, self.mode)
         accuracy = estimate(after.accuracy - before.accuracy)
@@ -139,16 +135,31 @@ class Comparison:
             start = end
         raise KeyError(run)
 
-    def _difference(self, first: str, second: str, row: TaskScore, before: Array, after: Array) -> Difference:
+    def _difference(self, first: str, second: str, row: TaskScore) -> Difference:
         column = next(index for index, task in enumerate(self.tasks) if task.name == row.task)
-        change = after - before
-        first_labels, second_labels = (
-            [seeds for seeds in self.labels[name] if row.benchmark in (AVERAGE, seeds[0].benchmark)]
-            for name in (first, second)
+        task = self.tasks[column]
+        labels = [self._labels_of(name, row.benchmark) for name in (first, second)]
+        binary = {}
+        for reading, scores in row.readings.items():
+            mapped = [
+                [[binary_labels(seed, column, task, reading) for seed in seeds] for seeds in run] for run in labels
+            ]
+            flips = count_flips(*mapped, column, self.mode)
+            binary[reading] = self._changes(first, second, scores, binary_task(task), flips)
+        flips = count_flips(*labels, column, self.mode)
+        return replace(self._changes(first, second, row, task, flips), readings=binary)
+
+    def _changes(self, first: str, second: str, row: TaskScore, task: Task, flips: Flips) -> Difference:
+        before, after = (
+            scores.averages[row.task] if row.benchmark == AVERAGE else scores.benchmarks[row.benchmark, row.task]
+            for scores in (self.resampled[first], self.resampled[second])
         )
-        flips = count_flips(first_labels, second_labels, column, self.mode)
-        f1, accuracy = estimate(positive_f1(change, self.tasks[column])), estimate(change[:, ACCURACY])
+        change = after - before
+        f1, accuracy = estimate(positive_f1(change, task)), estimate(change[:, ACCURACY])
         return Difference(row.benchmark, row.task, row.n, f1, accuracy, flips)
+
+    def _labels_of(self, run: str, benchmark: str) -> list[SeedLabels]:
+        return [seeds for seeds in self.labels[run] if benchmark in (AVERAGE, seeds[0].benchmark)]
 
 
 def compare(
