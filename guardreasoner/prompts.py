@@ -2,18 +2,28 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import date as calendar_date
 from typing import Any
 
 from guardreasoner.errors import InputError
-from guardreasoner.records import Record
+from guardreasoner.records import Record, Speed
 from guardreasoner.tasks import GUARD_TASKS, NO_VERDICT, Task, require_distinct
 
 Verdicts = Mapping[str, str | None]
 """Verdict by task name; None if the text has no clear verdict for the task."""
 
 Parser = Callable[[str, Sequence[Task]], Verdicts]
+
+
+REASONED_LINE = "You must think step by step. Keep consistency between the reasoning and the Answers."
+"""Last line of the paper's instruction."""
+
+DIRECT_LINE = "Answer at once, without reasoning."
+"""Last line of the instruction if the verdicts are wanted alone."""
+
+LAYOUT = "turns-1"
+"""Name of the layout of policies and conversations, stored with a model; see :func:`conversation`."""
 
 
 @dataclass(frozen=True)
@@ -25,21 +35,25 @@ class PromptFormat:
         opening: instruction at the start of the prompt; None: the paper's.
         chat_template: whether to wrap the prompt as a user message in the tokenizer's chat template; the released
             models use the raw text.
+        direct_line: last line of the instruction if the verdicts are wanted at once, without reasoning.
         date: date, as YYYY-MM-DD, that a chat template writes instead of today's, so that prompts are the same on every
             day; None: 2024-07-26.
 
     Raises:
-        InputError: the date is no date, or two tasks have one name or key.
+        InputError: the date is no date, two tasks have one name or key, or ``direct_line`` is empty or not one line.
     """
 
     tasks: tuple[Task, ...] = ()
     opening: str | None = None
     chat_template: bool = False
     date: str | None = field(default=None, repr=False)  # not in the key of cached ids, which has the ids of the frame
+    direct_line: str = field(default=DIRECT_LINE, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks) or GUARD_TASKS)
         require_distinct(self.tasks)
+        if len(self.direct_line.splitlines()) != 1 or not self.direct_line.strip():
+            raise InputError(f"format.direct_line: found {self.direct_line!r}, expected one line of text")
         if self.date is not None:
             try:
                 object.__setattr__(self, "date", calendar_date.fromisoformat(self.date).isoformat())
@@ -48,49 +62,101 @@ class PromptFormat:
 
     def as_json(self) -> dict[str, Any]:
         """Return the format as it is stored with a model; the date only where a chat template may write it."""
-        stored = asdict(self)
-        if not self.chat_template:
-            del stored["date"]
-        return stored
+        stored = {
+            "tasks": [task.as_json() for task in self.tasks],
+            "opening": self.opening,
+            "chat_template": self.chat_template,
+            "direct_line": self.direct_line,
+            "layout": LAYOUT,
+        }
+        return stored | ({"date": self.date} if self.chat_template else {})
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "PromptFormat":
-        """Return a stored format."""
-        tasks = tuple(Task(**task) for task in stored["tasks"])
-        return cls(tasks, stored["opening"], stored["chat_template"], stored.get("date"))
+        """Return a stored format.
+
+        Raises:
+            InputError: the prompts of the model have a layout that this version does not know.
+        """
+        if (layout := stored.get("layout", LAYOUT)) != LAYOUT:
+            raise InputError(f"format.layout: found {layout!r}, expected {LAYOUT!r}", "update guardreasoner")
+        tasks = tuple(map(Task.from_json, stored["tasks"]))
+        direct_line = stored.get("direct_line", DIRECT_LINE)
+        return cls(tasks, stored["opening"], stored["chat_template"], stored.get("date"), direct_line=direct_line)
+
+    def text(self, record: Record, speed: Speed = "reasoned") -> str:
+        """Return the prompt text of a record."""
+        return render(record, self.tasks, self.opening, self.direct_line if speed == "direct" else None)
+
+    def target(self, record: Record, speed: Speed = "reasoned") -> str:
+        """Return the text that R-SFT trains: reasoning and answer block, or the answer block alone.
+
+        Raises:
+            InputError: the record has no reasoning, or it contradicts a gold label, although it is to be reasoned.
+        """
+        return target(record, self.tasks) if speed == "reasoned" else answer_block(record.labels, self.tasks)
+
+    def parse(self, completion: str) -> Verdicts:
+        """Return the verdicts of an output."""
+        return parse(completion, self.tasks)
 
 
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-def instruction(tasks: Sequence[Task]) -> str:
+def instruction(tasks: Sequence[Task], last_line: str = REASONED_LINE) -> str:
     """Return the task description at the start of every prompt; for ``GUARD_TASKS`` it is exactly the released one."""
     count = _NUMBERS[len(tasks)] if len(tasks) < len(_NUMBERS) else str(len(tasks))
     questions = "\n".join(f"Task {number}: {task.question}" for number, task in enumerate(tasks, start=1))
+    if any(task.uses_policy for task in tasks):
+        given = "a policy, and a conversation between a human user and an AI assistant"
+    else:
+        given = "a request from a human user and a response from an AI assistant"
     return (
         "You are a classifier for analyzing interactions between humans and AI. \n\n"
-        "Given a request from a human user and a response from an AI assistant, "
-        f"finish {count} task{'s' if len(tasks) > 1 else ''}.\n\n"
+        f"Given {given}, finish {count} task{'s' if len(tasks) > 1 else ''}.\n\n"
         f"{questions}\n\n"
-        "You must think step by step. Keep consistency between the reasoning and the Answers.\n"
+        f"{last_line}\n"
     )
 
 
 def conversation(record: Record) -> str:
-    """Return the texts of user and assistant in the released layout, with "None" for a missing response."""
-    response = NO_VERDICT if record.response is None else record.response
-    return f"Human user:\n{record.prompt}\n\nAI assistant:\n{response}\n\n"
+    """Return the texts of the conversation.
+
+    One turn without a policy has the released layout: the texts of user and assistant as they are, with "None" for a
+    missing response. Otherwise each message stands below a line with its author, a call of a tool below the message
+    that makes it, and a line of a text that looks like such a line gets a backslash in front.
+    """
+    if record.is_one_turn and record.policy is None:
+        response = NO_VERDICT if record.response is None else record.response
+        return f"Human user:\n{record.prompt}\n\nAI assistant:\n{response}\n\n"
+    parts = []
+    for message in record.messages:
+        if message.content or not message.tool_calls:
+            parts.append(f"{_AUTHORS[message.role]}:\n{_escaped(message.content)}\n\n")
+        parts += [f"Tool call:\n{_escaped(call.name)} {_escaped(call.arguments)}\n\n" for call in message.tool_calls]
+    if record.messages[-1].role != "assistant":
+        parts.append(f"AI assistant:\n{NO_VERDICT}\n\n")
+    return "".join(parts)
 
 
-def render(record: Record, tasks: Sequence[Task], opening: str | None = None) -> str:
-    """Return the prompt text: instruction and conversation.
+def render(record: Record, tasks: Sequence[Task], opening: str | None = None, direct_line: str | None = None) -> str:
+    """Return the prompt text: instruction, policy if there is one, and conversation.
 
     Args:
         record: the conversation to classify.
         tasks: tasks of the instruction.
         opening: instruction to use instead of the paper's; may be empty.
+        direct_line: last line of the instruction, which asks for the verdicts alone; None asks for reasoning.
     """
-    return f"{instruction(tasks) if opening is None else opening}\n{conversation(record)}"
+    if opening is None:
+        start = instruction(tasks, direct_line or REASONED_LINE)
+    elif direct_line is None:
+        start = opening
+    else:
+        start = f"{opening}{'' if not opening or opening.endswith(chr(10)) else chr(10)}{direct_line}\n"
+    policy = "" if record.policy is None else f"Policy:\n{_escaped(record.policy)}\n\n"
+    return f"{start}\n{policy}{conversation(record)}"
 
 
 def answer_block(labels: Mapping[str, str | None], tasks: Sequence[Task]) -> str:
@@ -169,6 +235,19 @@ def parse_released(completion: str, tasks: Sequence[Task]) -> Verdicts:
 
 
 PARSERS: dict[str, Parser] = {"final-block": parse, "released": parse_released}
+
+
+_AUTHORS = {"system": "System", "user": "Human user", "assistant": "AI assistant", "tool": "Tool result"}
+_LINE_START = re.compile(
+    r"(^|[\r\v\f\x1c-\x1e\x85\u2028\u2029])"
+    r"(?=[^\S\n]*\\*(?:System|Human user|AI assistant|Tool call|Tool result|Policy):)",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def _escaped(text: str) -> str:
+    """Return a text in which no line looks like the start of another part of the prompt."""
+    return _LINE_START.sub(r"\1\\", text)
 
 
 _HEADER = re.compile(r"(?:#+\s*)?answers?\s*:?", re.IGNORECASE)

@@ -3,6 +3,7 @@
 import codecs
 import fcntl
 import glob
+import hashlib
 import json
 import logging
 import os
@@ -10,10 +11,10 @@ import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol, runtime_checkable
+from typing import IO, Any, Literal, Protocol, get_args, runtime_checkable
 
 from guardreasoner.errors import InputError, machine_error, unique_keys
 
@@ -25,29 +26,174 @@ MAX_ROW = 16 * 2**20
 """Most bytes of one row of a file: a compressed file of a few kilobytes may hold a line of gigabytes."""
 
 
+Role = Literal["system", "user", "assistant", "tool"]
+
+Speed = Literal["reasoned", "direct"]
+"""Whether a guard writes its reasoning before the verdicts, or the verdicts alone."""
+
+
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool by the assistant.
+
+    Args:
+        name: name of the tool.
+        arguments: the arguments as JSON text, as the assistant wrote them.
+    """
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation.
+
+    Args:
+        role: who wrote it.
+        content: its text; may be empty if there are tool calls.
+        tool_calls: calls of tools; only the assistant's messages have any.
+    """
+
+    role: Role
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the message in the form of OpenAI's API."""
+        calls = [{"type": "function", "function": {"name": c.name, "arguments": c.arguments}} for c in self.tool_calls]
+        return {"role": self.role, "content": self.content, **({"tool_calls": calls} if calls else {})}
+
+
+@dataclass(frozen=True, slots=True, init=False)
 class Record:
     """One conversation to classify.
 
+    A conversation of one turn can be given as ``prompt`` and ``response``. Beside ``messages``, as in
+    ``dataclasses.replace(record, prompt=text)``, they replace the texts of the last turn.
+
     Args:
         id: identifier, unique within a run; it does not change when records are added.
-        prompt: text of the human user.
-        response: text of the AI assistant; None if there is none.
+        prompt: text of the user.
+        response: text of the assistant; None if there is none, or beside ``messages``, if it stays.
         labels: gold label by task name; a task that is absent or None has no gold label.
         reasoning: reasoning that leads to the verdicts, with or without an answer block; None if there is none.
         source: data set, or part of one, that the record comes from.
+        messages: the messages in order.
+        policy: rules that the conversation is judged by; None if there are none.
+        language: language of the conversation as an ISO 639 code; None if it is unknown.
+        extra: further columns by name, for scores by slice.
+
+    Raises:
+        TypeError: neither ``prompt`` nor ``messages`` is given.
     """
 
     id: str
-    prompt: str
-    response: str | None = None
-    labels: Mapping[str, str | None] = field(default_factory=dict)
-    reasoning: str | None = None
-    source: str = ""
+    messages: tuple[Message, ...]
+    labels: Mapping[str, str | None]
+    reasoning: str | None
+    source: str
+    policy: str | None
+    language: str | None
+    extra: Mapping[str, str]
+
+    def __init__(
+        self,
+        id: str,
+        prompt: str | None = None,
+        response: str | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        reasoning: str | None = None,
+        source: str = "",
+        *,
+        messages: Iterable[Message] | None = None,
+        policy: str | None = None,
+        language: str | None = None,
+        extra: Mapping[str, str] | None = None,
+    ) -> None:
+        if messages is None:
+            if prompt is None:
+                raise TypeError("a Record needs a prompt or messages")
+            messages = (Message("user", prompt),)
+        elif prompt is not None:
+            messages = _with_prompt(tuple(messages), prompt)
+        if response is not None:
+            messages = _with_response(tuple(messages), response)
+        values = (id, tuple(messages), {} if labels is None else labels, reasoning, source, policy, language)
+        for name, value in zip(_names(Record), (*values, {} if extra is None else extra), strict=True):
+            object.__setattr__(self, name, value)
+
+    @property
+    def prompt(self) -> str:
+        """Text of the last message of the user; empty if there is none."""
+        return next((message.content for message in reversed(self.messages) if message.role == "user"), "")
+
+    @property
+    def response(self) -> str | None:
+        """Text of the last message if the assistant wrote it; else None."""
+        last = self.messages[-1] if self.messages else None
+        return last.content if last is not None and last.role == "assistant" else None
+
+    @property
+    def is_one_turn(self) -> bool:
+        """Whether the conversation is a message of the user, with or without an answer, and nothing else."""
+        roles = [message.role for message in self.messages]
+        return roles in (["user"], ["user", "assistant"]) and not any(m.tool_calls for m in self.messages)
 
     def gold(self) -> dict[str, str]:
         """Return the gold labels that are not None, by task name."""
         return {task: label for task, label in self.labels.items() if label is not None}
+
+    def with_texts(self, prompt: str | None = None, response: str | None = None) -> "Record":
+        """Return the record with other texts in its last turn; None leaves a text as it is."""
+        messages = self.messages if prompt is None else _with_prompt(self.messages, prompt)
+        return replace(self, messages=messages if response is None else _with_response(messages, response))
+
+    def content_key(self) -> str:
+        """Return a hash of the messages and the policy, the identity of what is judged."""
+        content = [self.policy, *(message.as_json() for message in self.messages)]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def context(self) -> str:
+        """Return the text that the response answers: the prompt or, after more turns, all messages before it.
+
+        Contamination and splits compare it, so that conversations that differ in the response alone stay together.
+        """
+        if self.is_one_turn:
+            return self.prompt
+        before = self.messages[:-1] if self.response is not None and len(self.messages) > 1 else self.messages
+        return "\n".join(message.content for message in before)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the row of a JSONL file: ``prompt`` and ``response`` if there is one turn, else ``messages``."""
+        if self.is_one_turn:
+            texts: dict[str, Any] = {"prompt": self.prompt, "response": self.response}
+        else:
+            texts = {"messages": [message.as_json() for message in self.messages]}
+        rest = {"policy": self.policy, "language": self.language, "extra": dict(self.extra) or None}
+        return {
+            "id": self.id,
+            **texts,
+            "labels": self.labels,
+            "reasoning": self.reasoning,
+            "source": self.source,
+            **{name: value for name, value in rest.items() if value is not None},
+        }
+
+
+def _with_prompt(messages: tuple[Message, ...], prompt: str) -> tuple[Message, ...]:
+    """Return the messages with another text in the last message of the user."""
+    last = max((index for index, message in enumerate(messages) if message.role == "user"), default=None)
+    if last is None:
+        return (*messages, Message("user", prompt))
+    return (*messages[:last], replace(messages[last], content=prompt), *messages[last + 1 :])
+
+
+def _with_response(messages: tuple[Message, ...], response: str) -> tuple[Message, ...]:
+    """Return the messages with another text in the assistant's last message, or with that message."""
+    if messages and messages[-1].role == "assistant":
+        return (*messages[:-1], replace(messages[-1], content=response))
+    return (*messages, Message("assistant", response))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +208,7 @@ class Rollout:
         index: index of the output among the k outputs, from 0.
         seed: seed of the run that sampled it.
         completion: generated text without special tokens.
+        speed: whether the model was asked to reason first.
     """
 
     record_id: str
@@ -70,6 +217,14 @@ class Rollout:
     index: int
     seed: int
     completion: str
+    speed: Speed = "reasoned"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the row of a JSONL file, with the speed only if it is not the default."""
+        row = {name: getattr(self, name) for name in _names(Rollout)}
+        if self.speed == "reasoned":
+            del row["speed"]
+        return row
 
 
 FILE_FINGERPRINT = "file:"
@@ -222,7 +377,7 @@ def read_records(path: str | Path) -> list[Record]:
     Raises:
         InputError: a field is missing, unknown or of the wrong type, an id occurs twice, or the file has no record.
     """
-    records = [_build(Record, row, f"{path}:{number}") for number, row in read_jsonl(path)]
+    records = [record_of(row, f"{path}:{number}") for number, row in read_jsonl(path)]
     if not records:
         raise InputError(f"{path}: the file has no record")
     require_unique_ids(records, str(path))
@@ -377,21 +532,40 @@ def _is_abandoned(path: Path) -> bool:
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("id", "prompt", "source", "record_id", "model", "fingerprint", "completion"), (str,)),
-    **dict.fromkeys(("response", "reasoning"), (str, type(None))),
+    **dict.fromkeys(("id", "prompt", "source", "record_id", "model", "fingerprint", "completion", "speed"), (str,)),
+    **dict.fromkeys(("response", "reasoning", "policy", "language"), (str, type(None))),
     **dict.fromkeys(("index", "seed"), (int,)),
-    "labels": (dict,),
+    **dict.fromkeys(("labels", "extra"), (dict,)),
+    "messages": (list,),
 }
+_RECORD_FIELDS = (
+    "id",
+    "prompt",
+    "response",
+    "labels",
+    "reasoning",
+    "source",
+    "messages",
+    "policy",
+    "language",
+    "extra",
+)
 
 
 def _build(cls: type, row: Mapping[str, Any], where: str) -> Any:
-    known = _names(cls)
+    known = _RECORD_FIELDS if cls is Record else _names(cls)
     for name, value in row.items():
         if name not in known:
             raise InputError(f"{where}: unknown field {name!r}; a {cls.__name__} has {', '.join(sorted(known))}")
         if type(value) not in _TYPES[name]:  # not isinstance, for which a bool is an int
             allowed = " or ".join("null" if t is type(None) else t.__name__ for t in _TYPES[name])
             raise InputError(f"{where}: {name}: expected {allowed}, found {type(value).__name__}")
+    if (speed := row.get("speed")) is not None and speed not in get_args(Speed):
+        raise InputError(f"{where}: speed: found {speed!r}, expected {' or '.join(get_args(Speed))}")
+    if "messages" in row:
+        if texts := [name for name in ("prompt", "response") if name in row]:
+            raise InputError(f"{where}: found messages and {texts[0]}, expected one of them")
+        row = {**row, "messages": messages_of(row["messages"], f"{where}: messages")}
     try:
         return cls(**row)
     except TypeError:
@@ -400,9 +574,47 @@ def _build(cls: type, row: Mapping[str, Any], where: str) -> Any:
         raise InputError(f"{where}: missing field {absent[0]!r}") from None
 
 
+def record_of(row: Any, where: str) -> Record:
+    """Return the record that :meth:`Record.as_json` wrote.
+
+    Raises:
+        InputError: the row has another form; ``where`` is the start of the message.
+    """
+    if not isinstance(row, Mapping):
+        raise InputError(f"{where}: expected an object, found {type(row).__name__}")
+    record: Record = _build(Record, row, where)
+    return record
+
+
+def messages_of(rows: Sequence[Any], where: str) -> tuple[Message, ...]:
+    """Return the messages that :meth:`Message.as_json` wrote.
+
+    Raises:
+        InputError: a message has another form; ``where`` is the start of the message.
+    """
+    messages = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            calls = tuple(
+                ToolCall(call["function"]["name"], call["function"]["arguments"]) for call in row.get("tool_calls", ())
+            )
+            message = Message(row["role"], row["content"], calls)
+        except (KeyError, TypeError, AttributeError):
+            raise InputError(f"{where}: message {number}: expected an object with role and content") from None
+        texts = (message.content, *(text for call in calls for text in (call.name, call.arguments)))
+        if message.role not in get_args(Role) or not all(isinstance(text, str) for text in texts):
+            raise InputError(f"{where}: message {number}: expected a role ({', '.join(get_args(Role))}) and a text")
+        messages.append(message)
+    if not messages:
+        raise InputError(f"{where}: found no message, expected at least one")
+    return tuple(messages)
+
+
 def _as_dict(value: Any) -> dict[str, Any]:
     if isinstance(value, Mapping):
         return dict(value)
+    if isinstance(value, Record | Rollout):
+        return value.as_json()
     kind: type = type(value)
     if not is_dataclass(kind):
         raise TypeError(f"{kind.__name__} is not JSON serializable")

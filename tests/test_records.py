@@ -1,14 +1,25 @@
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from guardreasoner.errors import InputError
-from guardreasoner.records import Record, Rollout, read_jsonl, read_records, read_rollouts, write_jsonl
-from guardreasoner.tasks import read_tasks
+from guardreasoner.records import (
+    Message,
+    Record,
+    Rollout,
+    ToolCall,
+    read_jsonl,
+    read_records,
+    read_rollouts,
+    write_jsonl,
+)
+from guardreasoner.tasks import GUARD_TASKS, Task, read_tasks
 
 RECORD = Record("a", "Hello?", None, {"request": "unharmful", "response": None}, None, "greetings")
 ROLLOUT = Rollout("a", "m", "f00d", 0, 1, "Answers:\nRequest: unharmful")
@@ -151,3 +162,94 @@ def test_a_key_that_occurs_twice_is_an_error(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match=r"tasks.json: .*'name' occurs twice"):
         read_tasks(tmp_path)
+
+
+CALL = Message("assistant", "", (ToolCall("refund", '{"order": 7}'),))
+
+texts = st.text(st.characters(exclude_categories=("Cs",)))
+messages = st.one_of(
+    st.builds(Message, st.sampled_from(("system", "user", "tool")), texts),
+    st.builds(Message, st.just("assistant"), texts, st.lists(st.builds(ToolCall, texts, texts), max_size=2).map(tuple)),
+)
+
+
+@given(st.lists(messages, min_size=1, max_size=6), st.none() | texts)
+def test_a_conversation_survives_its_file(said: list[Message], policy: str | None) -> None:
+    record = Record("a", messages=said, policy=policy, language="de", extra={"team": "north"})
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "records.jsonl"
+        write_jsonl(path, [record])
+        assert read_records(path) == [record]
+
+
+def test_one_turn_is_prompt_and_response() -> None:
+    record = Record("a", "Hello", "Hi")
+    assert record.messages == (Message("user", "Hello"), Message("assistant", "Hi"))
+    assert (record.prompt, record.response, record.context()) == ("Hello", "Hi", "Hello")
+    assert record == Record("a", messages=record.messages)
+    assert list(record.as_json()) == ["id", "prompt", "response", "labels", "reasoning", "source"]
+
+
+def test_the_last_turn_of_a_conversation() -> None:
+    said = [Message("user", "Refund me"), CALL, Message("tool", "done"), Message("assistant", "Refunded")]
+    record = Record("a", messages=said)
+    assert (record.prompt, record.response) == ("Refund me", "Refunded")
+    assert record.context() == "Refund me\n\ndone"
+    assert Record("a", messages=said[:3]).response is None
+    assert not record.is_one_turn
+    assert not Record("a", messages=said[:2]).is_one_turn
+
+
+def test_texts_of_the_last_turn_are_replaced() -> None:
+    said = [Message("user", "a"), Message("assistant", "b"), Message("user", "c"), Message("assistant", "d")]
+    record = Record("a", messages=said)
+    expected = Record("a", messages=[*said[:2], Message("user", "x"), Message("assistant", "y")])
+    assert record.with_texts("x", "y") == replace(record, prompt="x", response="y") == expected
+    assert Record("a", "p").with_texts(response="r") == Record("a", "p", "r")
+
+
+def test_the_content_key_has_messages_and_policy_and_nothing_else() -> None:
+    record = Record("a", "Hello", "Hi")
+    assert record.content_key() == Record("b", "Hello", "Hi", {"request": "harmful"}, source="s").content_key()
+    others = [
+        Record("a", "Hello"),
+        Record("a", "Hello", "Hi", policy="1. Be kind."),
+        Record("a", messages=[Message("user", "Hello"), Message("tool", "Hi")]),
+    ]
+    assert len({record.content_key(), *(other.content_key() for other in others)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ({"id": "a", "messages": []}, "messages: found no message"),
+        ({"id": "a", "messages": "hello"}, "messages: expected list, found str"),
+        ({"id": "a", "messages": [{"role": "user"}]}, "messages: message 1: expected an object with role and content"),
+        ({"id": "a", "messages": [{"role": "king", "content": ""}]}, "messages: message 1: expected a role"),
+        ({"id": "a", "messages": [{"role": "user", "content": 7}]}, "messages: message 1: expected a role"),
+        ({"id": "a", "messages": [{"role": "user", "content": "a"}], "prompt": "a"}, "found messages and prompt"),
+    ],
+)
+def test_a_faulty_conversation_is_reported(tmp_path: Path, row: dict[str, object], what: str) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    with pytest.raises(InputError, match=f"{path}:1: {what}"):
+        read_records(path)
+
+
+def test_the_speed_of_a_rollout_round_trips(tmp_path: Path) -> None:
+    rollouts = [Rollout("a", "m", "f", index, 0, "text", speed) for index, speed in enumerate(("reasoned", "direct"))]
+    write_jsonl(tmp_path / "rollouts.jsonl", rollouts)
+    assert read_rollouts(tmp_path / "rollouts.jsonl") == rollouts
+    rows = [row for _, row in read_jsonl(tmp_path / "rollouts.jsonl")]
+    assert "speed" not in rows[0]
+    (tmp_path / "rollouts.jsonl").write_text(json.dumps({**rows[0], "speed": "fast"}) + "\n")
+    with pytest.raises(InputError, match=r"rollouts\.jsonl:1: speed: found 'fast', expected reasoned or direct"):
+        read_rollouts(tmp_path / "rollouts.jsonl")
+
+
+def test_tasks_stored_without_what_they_judge_are_read(tmp_path: Path) -> None:
+    stored = [{key: value for key, value in task.as_json().items() if key != "judges"} for task in GUARD_TASKS]
+    own = {"name": "tone", "key": "Tone", "question": "judge it.", "labels": ["rude", "kind"], "positive": "rude"}
+    (tmp_path / "tasks.json").write_text(json.dumps([*stored, own]))
+    assert read_tasks(tmp_path) == (*GUARD_TASKS, Task("tone", "Tone", "judge it.", ("rude", "kind")))

@@ -5,7 +5,6 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import asdict
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -50,8 +49,8 @@ class LoggedAnswers:
     ) -> None:
         identity = {
             **identity,
-            "tasks": [asdict(task) for task in tasks],
-            "records": [asdict(record) for record in records],
+            "tasks": [task.as_json() for task in tasks],
+            "records": [record.as_json() for record in records],
         }
         self.log = RolloutLog(folder, identity, parts)
         self.records = records

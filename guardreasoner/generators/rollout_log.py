@@ -136,7 +136,7 @@ class RolloutLog:
             seconds: wall time of sampling them.
             tokens: tokens of the rollouts.
         """
-        lines = [json.dumps(asdict(rollout), ensure_ascii=False).encode() + b"\n" for rollout in rollouts]
+        lines = [json.dumps(rollout.as_json(), ensure_ascii=False).encode() + b"\n" for rollout in rollouts]
         if lines:
             group = b"".join(lines)
             write_all(self._files[part], group + _end_line(hashlib.sha256(group)))

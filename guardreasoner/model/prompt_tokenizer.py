@@ -7,8 +7,8 @@ from typing import Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.model.chat_template import DEFAULT_DATE, ChatTemplate
-from guardreasoner.prompts import PromptFormat, render
-from guardreasoner.records import Record
+from guardreasoner.prompts import PromptFormat
+from guardreasoner.records import Record, Speed
 
 _SHOWN = 8
 """Tokens shown of each of two sequences that differ."""
@@ -28,7 +28,6 @@ class PromptTokenizer:
     Raises:
         InputError: the tokenizer has no end-of-sequence token, or no chat template that accepts a user message
             alone although the format needs one.
-            none that accepts a user message alone.
     """
 
     def __init__(self, tokenizer: Any, format: PromptFormat) -> None:
@@ -65,17 +64,17 @@ class PromptTokenizer:
         pad = self.tokenizer.pad_token_id
         return self.end if pad is None else pad
 
-    def text(self, record: Record) -> str:
+    def text(self, record: Record, speed: Speed = "reasoned") -> str:
         """Return the prompt as text, without the chat template; with one, it is the text of the user's message."""
-        return render(record, self.format.tasks, self.format.opening)
+        return self.format.text(record, speed)
 
-    def content(self, record: Record) -> str:
+    def content(self, record: Record, speed: Speed = "reasoned") -> str:
         """Return the prompt as text between the ids of the frame: as the chat template writes it, if there is one.
 
         Raises:
             InputError: the chat template refuses the text.
         """
-        text = self.text(record)
+        text = self.text(record, speed)
         if self.chat_template is None:
             return text
         try:
@@ -83,13 +82,22 @@ class PromptTokenizer:
         except InputError as error:
             raise InputError(f"record {record.id}: {error}", error.hint) from None
 
-    def prompt(self, record: Record) -> list[int]:
+    def prompt(self, record: Record, speed: Speed = "reasoned") -> list[int]:
         """Return the ids of a prompt, including start-of-sequence and template tokens."""
-        return self.prompts([record])[0]
+        return self.prompts([record], [speed])[0]
 
-    def prompts(self, records: Sequence[Record]) -> list[list[int]]:
-        """Return the ids of many prompts; a batch is tokenized in parallel."""
-        return [[*self._before, *ids, *self._after] for ids in self._plain([self.content(r) for r in records])]
+    def prompts(self, records: Sequence[Record], speeds: Sequence[Speed] | None = None) -> list[list[int]]:
+        """Return the ids of many prompts; a batch is tokenized in parallel.
+
+        Args:
+            records: the conversations.
+            speeds: the speed that each prompt asks for; None: all are reasoned.
+        """
+        if speeds is None:
+            texts = [self.content(record) for record in records]
+        else:
+            texts = [self.content(record, speed) for record, speed in zip(records, speeds, strict=True)]
+        return [[*self._before, *ids, *self._after] for ids in self._plain(texts)]
 
     def completion(self, text: str) -> list[int]:
         """Return the ids of a completion with its end token."""

@@ -10,15 +10,15 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, InstanceOf, ValidationError, create_model
 
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import parse
-from guardreasoner.records import FILE_FINGERPRINT, Pair, Record, Rollout
+from guardreasoner.records import FILE_FINGERPRINT, Pair, Record, Rollout, record_of
 from guardreasoner.sources.conversations import LeftOut, Turn, read_messages, read_turn
 from guardreasoner.sources.predictions import split_prompt
 from guardreasoner.sources.row_parser import describe_value
@@ -31,7 +31,10 @@ from guardreasoner.workflow.manifest import content_hash
 log = logging.getLogger("guardreasoner")
 
 _MAX_LISTED = 1000
-_PAIRS = TypeAdapter(Pair)
+_pair_fields: dict[str, Any] = {
+    f.name: (InstanceOf[Record] if f.name == "record" else f.type, ...) for f in fields(Pair)
+}
+_PairFields = create_model("_PairFields", __config__=ConfigDict(extra="forbid"), **_pair_fields)
 _LAYOUT = "Human user:\n"
 
 
@@ -270,7 +273,10 @@ class _PairReader:
 def _own_pair(values: Mapping[str, Any]) -> Pair:
     """Return a pair as ``pairs`` writes it."""
     try:
-        pair = _PAIRS.validate_python(values)
+        record = record_of(values["record"], "record")
+        pair = Pair(**dict(_PairFields.model_validate({**values, "record": record})))
+    except InputError as error:
+        raise ValueError(str(error)) from None
     except ValidationError as error:
         raise ValueError(validation_message(error)) from None
     if not math.isfinite(pair.weight) or pair.weight <= 0:

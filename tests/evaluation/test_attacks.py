@@ -52,7 +52,7 @@ def test_attack_is_deterministic_and_keeps_labels(record: Record, family: Family
     assert (result.response is None) == (record.response is None)
     name = family_name(family)
     unattacked = replace(record, id=f"{record.id}@{name}", source=f"@{name}")
-    assert replace(result, prompt=record.prompt, response=record.response) == unattacked
+    assert result.with_texts(record.prompt, record.response) == unattacked
     assert origin(result) == (record.id, name)
 
 
@@ -93,7 +93,7 @@ INVERSES: dict[Family, Callable[[str], str]] = {
 @given(records, st.sampled_from(list(INVERSES)))
 def test_obfuscation_can_be_inverted(record: Record, family: Family) -> None:
     prompt = "".join(c for c in record.prompt if not 0xE0000 <= ord(c) <= 0xE007F)
-    result = attack_record(replace(record, prompt=prompt), family)
+    result = attack_record(record.with_texts(prompt=prompt), family)
     assert (prompt if result is None else INVERSES[family](result.prompt)) == prompt
 
 
@@ -202,7 +202,7 @@ class Shout:
         self.marks = marks
 
     def __call__(self, record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
-        return replace(record, prompt=record.prompt.upper() + "!" * self.marks, labels={}, id="other")
+        return replace(record.with_texts(prompt=record.prompt.upper() + "!" * self.marks), labels={}, id="other")
 
 
 def test_user_defined_family_changes_only_texts() -> None:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -48,7 +47,7 @@ class Shouting:
         self.marks = marks
 
     def __call__(self, record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
-        return replace(record, prompt=record.prompt.upper() + "!" * self.marks)
+        return record.with_texts(prompt=record.prompt.upper() + "!" * self.marks)
 
 
 def louder(record: Record, rng: Random, tasks: Sequence[Task]) -> Record:

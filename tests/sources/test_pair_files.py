@@ -107,7 +107,12 @@ def test_our_own_pairs() -> None:
             {"chosen": [*USER, SAID], "rejected": [DENIED]},
             "prompt: the messages before the outputs differ, expected one",
         ),
-        ({"record": {}}, "missing field 'id'; missing field 'record.id'; missing field 'record.prompt'"),
+        ({"record": {}}, "record: missing field 'id'"),
+        ({"record": {"id": "a", "prompt": 1}}, "record: prompt: expected str, found int"),
+        (
+            {"record": {"id": "a", "prompt": "b"}},
+            "missing field 'id'; missing field 'chosen'; missing field 'rejected'",
+        ),
         ([], "found a list, expected a JSON object"),
     ],
 )

@@ -136,13 +136,12 @@ def attack_record(record: Record, family: Family, tasks: Sequence[Task] = GUARD_
     """
     name = family_name(family)
     rewritten = family(record, Random(f"{seed}/{record.id}/{name}"), tasks)
-    if (rewritten.prompt, rewritten.response) == (record.prompt, record.response):
+    if rewritten.messages == record.messages:
         return None
     return replace(
         record,
         id=f"{record.id}{_SEPARATOR}{name}",
-        prompt=rewritten.prompt,
-        response=rewritten.response,
+        messages=rewritten.messages,
         source=f"{record.source}{_SEPARATOR}{name}",
     )
 

@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Sequence
-from dataclasses import replace
 from random import Random
 
 from guardreasoner.records import Record
@@ -25,38 +24,38 @@ _CYRILLIC = dict(zip("aceijopsxyABCEHIKMOPTXY", "асеіјорѕхуАВСЕН�
 
 def reversed_text(record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
     """Write the user's text backwards, character by character."""
-    return replace(record, prompt=BACKWARDS + record.prompt[::-1])
+    return record.with_texts(prompt=BACKWARDS + record.prompt[::-1])
 
 
 def spaced_text(record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
     """Put a space between all characters of the user's text."""
-    return replace(record, prompt=" ".join(record.prompt))
+    return record.with_texts(prompt=" ".join(record.prompt))
 
 
 def base64_text(record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
     """Write the user's text in base64."""
-    return replace(record, prompt=ENCODED + base64.b64encode(record.prompt.encode("utf-8")).decode("ascii"))
+    return record.with_texts(prompt=ENCODED + base64.b64encode(record.prompt.encode("utf-8")).decode("ascii"))
 
 
 def leetspeak(record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
     """Replace the letters a, e, i, o, s and t by digits."""
-    return replace(record, prompt=record.prompt.translate(_LEET))
+    return record.with_texts(prompt=record.prompt.translate(_LEET))
 
 
 def homoglyphs(record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
     """Replace about half of the Latin letters that have a Cyrillic look-alike."""
     letters = (_CYRILLIC.get(c, c) if rng.random() < 0.5 else c for c in record.prompt)
-    return replace(record, prompt="".join(letters))
+    return record.with_texts(prompt="".join(letters))
 
 
 def zero_width(record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
     """Put a zero-width character after each character of the user's text."""
-    return replace(record, prompt="".join(c + rng.choice(INVISIBLE) for c in record.prompt))
+    return record.with_texts(prompt="".join(c + rng.choice(INVISIBLE) for c in record.prompt))
 
 
 def tag_characters(record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
     """Write the user's text in the Unicode tags block; non-ASCII characters have no tag and stay."""
-    return replace(record, prompt=TAGGED + in_tags(record.prompt))
+    return record.with_texts(prompt=TAGGED + in_tags(record.prompt))
 
 
 def in_tags(text: str) -> str:

@@ -1,7 +1,6 @@
 """Padding: the same request inside a long unrelated text, or followed by a meaningless suffix."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from random import Random
 
 from guardreasoner.records import Record
@@ -40,9 +39,9 @@ def long_padding(record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
     sentences = [rng.choice(_PADDING) for _ in range(_SENTENCES)]
     split = rng.randrange(1, _SENTENCES)
     parts = (" ".join(sentences[:split]), record.prompt, " ".join(sentences[split:]))
-    return replace(record, prompt="\n\n".join(parts))
+    return record.with_texts(prompt="\n\n".join(parts))
 
 
 def adversarial_suffix(record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
     """Append one of a few fixed suffixes of odd characters and words to the user's text."""
-    return replace(record, prompt=record.prompt + rng.choice(_SUFFIXES))
+    return record.with_texts(prompt=record.prompt + rng.choice(_SUFFIXES))
