@@ -384,16 +384,6 @@ def read_records(path: str | Path) -> list[Record]:
     return records
 
 
-def record_of(row: Mapping[str, Any], where: str) -> Record:
-    """Return the record of a JSON object, in the form in which records are written.
-
-    Raises:
-        InputError: a field is missing, unknown or of the wrong type; the message starts with ``where``.
-    """
-    record: Record = _build(Record, row, where)
-    return record
-
-
 def read_rollouts(path: str | Path) -> list[Rollout]:
     """Read rollouts from JSONL. An incomplete last line is skipped with a warning.
 
