@@ -1,11 +1,12 @@
 """The HTML page that compares runs (``report``): whether the last is better, with all details, in one file."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from guardreasoner.evaluation.comparison import Comparison
 from guardreasoner.evaluation.comparison.criteria import Criterion
+from guardreasoner.evaluation.scoring.slices import SliceScore
 from guardreasoner.report.comparison_summary import summarize_comparison
 from guardreasoner.report.comparison_tables import comparison_notes, left_out_notes
 from guardreasoner.report.lineage_sections import curves_section, lineage_section, mining_section
@@ -17,11 +18,13 @@ from guardreasoner.report.score_sections import (
     f1_section,
     flips_section,
     hard_section,
+    over_refusal_section,
     pairs_section,
     published_section,
     ratings_section,
     reasoning_section,
     scores_section,
+    slices_section,
 )
 from guardreasoner.report.table import Table
 
@@ -42,6 +45,7 @@ class PageInputs:
         rollouts: Folders of rollouts, instead of those of the lineage.
         ratings: Tables of human ratings; may be empty.
         rating_notes: Explanations of the ratings.
+        slices: Scores by slice of each run; may be empty.
     """
 
     runs: Mapping[str, Sequence[str]]
@@ -55,6 +59,7 @@ class PageInputs:
     rollouts: Sequence[Path] = ()
     ratings: Sequence[Table] = ()
     rating_notes: Sequence[str] = ()
+    slices: Mapping[str, Sequence[SliceScore]] = field(default_factory=dict)
 
 
 def comparison_page(comparison: Comparison, criteria: Sequence[Criterion], inputs: PageInputs) -> str:
@@ -86,6 +91,8 @@ def comparison_page(comparison: Comparison, criteria: Sequence[Criterion], input
             f1_section(comparison),
             confusion_section(comparison, seeds),
             hard_section(comparison, pairs),
+            *([over_refusal_section(comparison, pairs)] if comparison.over_refusal else []),
+            *([slices_section(inputs.slices)] if inputs.slices else []),
             pairs_section(comparison, pairs, comparison_notes(comparison, pairs, seeds, inputs.resamples)),
             curves_section(run_lineage, inputs.logs),
             mining_section(run_lineage, inputs.rollouts),

@@ -18,6 +18,12 @@ from guardreasoner.report.score_tables import (
     model_table,
     one_sided,
 )
+from guardreasoner.report.slice_tables import (
+    OVER_REFUSAL_NOTE,
+    over_refusal_as_json,
+    over_refusal_differences,
+    over_refusal_table,
+)
 from guardreasoner.report.table import UNDEFINED, Cell, Table, estimate_cell
 
 _HARD = "hard records"
@@ -35,6 +41,8 @@ def comparison_tables(
     """
     tables = [model_table({comparison.mode: list(comparison.scores.values())}, comparison.tasks)]
     tables += [pair_table(comparison, pair) for pair in pairs]
+    if comparison.over_refusal:
+        tables += [over_refusal_table(comparison.over_refusal), over_refusal_differences(pairs)]
     if published := published_rows(comparison):
         tables.append(published_table(comparison, published))
     if criteria:
@@ -52,7 +60,8 @@ def criteria_table(criteria: Sequence[Criterion]) -> Table:
         ]
         for criterion in criteria
     ]
-    return Table("Criteria of the two-stage plan", ("criterion", "verdict", "value"), rows, text_columns=3)
+    title = "Criteria of the two-stage plan" if all(criterion.of_plan for criterion in criteria) else "Criteria"
+    return Table(title, ("criterion", "verdict", "value"), rows, text_columns=3)
 
 
 def pair_table(comparison: Comparison, pair: Pairwise) -> Table:
@@ -125,6 +134,8 @@ def comparison_notes(
         )
     if several_seeds:
         notes.append("No p for runs with several seeds: the answers of a run's seeds to a record are not independent.")
+    if comparison.over_refusal:
+        notes.append(OVER_REFUSAL_NOTE)
     if published_rows(comparison):
         notes.append(f"Paper: {PAPER}, tables 2, 5 and 8, F1 as the released script counts (score --mode released).")
     return notes + left_out_notes(comparison)
@@ -154,12 +165,16 @@ def comparison_as_json(
         criteria: Checked criteria of the plan; may be empty.
         files: Paths of the predictions by run.
     """
+    refusal = {name: {"over_refusal": over_refusal_as_json(one)} for name, one in comparison.over_refusal.items()}
     return {
         "mode": comparison.mode,
         "records": next(iter(comparison.scores.values())).records,
         "left_out": dict(comparison.aligned.left_out),
         "hard_left_out": dict(comparison.aligned.hard_left_out),
-        "runs": {name: {"files": list(files[name]), **model_as_json(run)} for name, run in comparison.scores.items()},
+        "runs": {
+            name: {"files": list(files[name]), **model_as_json(run), **refusal.get(name, {})}
+            for name, run in comparison.scores.items()
+        },
         "pairs": [_pair_as_json(pair) for pair in pairs],
         "published": [
             {
@@ -220,6 +235,7 @@ def _f1_text(model: ModelScore, difference: Difference) -> str:
 
 
 def _pair_as_json(pair: Pairwise) -> dict[str, Any]:
+    refusal = {task: estimate_as_json("rate", change) for task, change in pair.over_refusal.items()}
     return {
         "first": pair.first,
         "second": pair.second,
@@ -227,6 +243,7 @@ def _pair_as_json(pair: Pairwise) -> dict[str, Any]:
         "average": [_difference_as_json(row) for row in pair.averages],
         "all_right": _difference_as_json(pair.records),
         **estimate_as_json("hard", pair.hard),
+        **({"over_refusal": refusal} if refusal else {}),
     }
 
 

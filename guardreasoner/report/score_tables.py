@@ -192,7 +192,7 @@ def one_sided(row: TaskScore) -> bool:
 def headline_cell(row: TaskScore | None) -> Cell:
     """Return the F1 of the positive class; the false-positive rate, marked as such, if no record is of that class."""
     if row is None or not one_sided(row):
-        return estimate_cell(row and row.positive_f1)
+        return estimate_cell(row.positive_f1 if row else None)
     rate = estimate_cell(row.false_positive_rate)
     return Cell(f"FPR {rate.text}", rate.below)
 

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, StrictInt, TypeAdapter, ValidationError
 
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import conversation, instruction, parse
-from guardreasoner.records import FILE_FINGERPRINT, Record, Rollout, read_jsonl, require_unique_ids
+from guardreasoner.records import FILE_FINGERPRINT, Record, Rollout, messages_of, read_jsonl, require_unique_ids
 from guardreasoner.sources.rows import file_format, read_file_rows
 from guardreasoner.sources.template_text import (
     CHAT_TEMPLATES,
@@ -75,6 +75,10 @@ class _PredictionRow:
     predict: str
     record_id: str | None = None
     labels: dict[str, str | None] | None = None
+    messages: list[dict[str, Any]] | None = None
+    policy: str | None = None
+    language: str | None = None
+    extra: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +261,9 @@ def _read_prediction_file(origin: _Origin, predictions: Predictions) -> bool:
         labels = gold_labels(row.label, response, predictions.tasks, where) if row.labels is None else row.labels
         _require_labels(labels, predictions.tasks, where)
         record = Record(record_id, prompt, response, labels, source=origin.benchmark)
+        if row.messages is not None:
+            record = replace(record, messages=messages_of(row.messages, f"{where}: messages"))
+        record = replace(record, policy=row.policy, language=row.language, extra=row.extra or {})
         rollout = Rollout(record_id, predictions.model, origin.fingerprint, origin.index or 0, 0, row.predict)
         if record_id not in known:
             predictions.records.append(record)

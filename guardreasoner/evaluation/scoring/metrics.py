@@ -94,6 +94,25 @@ def resample_scores(
     ]
 
 
+def mean_over_seeds(seeds: Sequence[ResampledScores], weights: Array) -> ResampledScores:
+    """Return the mean of the scores of several training seeds, weighted by (1 + resamples, seeds)."""
+    first = seeds[0]
+    return ResampledScores(
+        {key: weighted_mean([scores.benchmarks[key] for scores in seeds], weights) for key in first.benchmarks},
+        {key: weighted_mean([scores.averages[key] for scores in seeds], weights) for key in first.averages},
+        weighted_mean([scores.accuracy for scores in seeds], weights),
+    )
+
+
+def weighted_mean(values: Sequence[Array], weights: Array) -> Array:
+    """Return the mean over seeds of arrays (1 + resamples, ...), weighted by (1 + resamples, seeds)."""
+    total = np.zeros_like(values[0])
+    for value, weight in zip(values, weights.T, strict=True):
+        weight = weight.reshape(-1, *[1] * (value.ndim - 1))
+        total += np.where(weight > 0, weight * value, 0)  # NaN of a seed that was not drawn must not spread
+    return total
+
+
 def classification_scores(counts: Array, task: Task) -> Array:
     """Return accuracy, recall and false-positive rate of the positive label, and the F1 of each label.
 
