@@ -256,14 +256,15 @@ def _read_prediction_file(origin: _Origin, predictions: Predictions) -> bool:
     known = {record.id: record for record in predictions.records} if origin.index is not None else {}
     found: set[str] = set()
     for index, (where, row) in enumerate(rows):
-        prompt, response = split_prompt(row.prompt, predictions.tasks, where)
-        record_id = f"{origin.benchmark}/{index:05d}" if row.record_id is None else row.record_id
-        labels = gold_labels(row.label, response, predictions.tasks, where) if row.labels is None else row.labels
-        _require_labels(labels, predictions.tasks, where)
-        record = Record(record_id, prompt, response, labels, source=origin.benchmark)
         if row.messages is not None:
-            record = replace(record, messages=messages_of(row.messages, f"{where}: messages"))
-        record = replace(record, policy=row.policy, language=row.language, extra=row.extra or {})
+            record = Record("", messages=messages_of(row.messages, f"{where}: messages"))
+        else:
+            record = Record("", *split_prompt(row.prompt, predictions.tasks, where))
+        record_id = f"{origin.benchmark}/{index:05d}" if row.record_id is None else row.record_id
+        labels = gold_labels(row.label, record.response, predictions.tasks, where) if row.labels is None else row.labels
+        _require_labels(labels, predictions.tasks, where)
+        own = {"policy": row.policy, "language": row.language, "extra": row.extra or {}}
+        record = replace(record, id=record_id, labels=labels, source=origin.benchmark, **own)
         rollout = Rollout(record_id, predictions.model, origin.fingerprint, origin.index or 0, 0, row.predict)
         if record_id not in known:
             predictions.records.append(record)

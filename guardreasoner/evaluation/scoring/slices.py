@@ -62,7 +62,7 @@ def score_slices(
         InputError: no record has a value in a column, or it has too many values.
     """
     scores: dict[str, list[SliceScore]] = {name: [] for name in runs}
-    for column in columns:
+    for column in dict.fromkeys(columns):
         groups = _groups(records, column)
         pools = {f"{column}={value}": ids for value, ids in groups.items()}
         found = score_pools(list(runs.values()), pools, tasks, mode, resamples, seed)
