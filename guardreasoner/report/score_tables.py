@@ -7,7 +7,7 @@ from typing import Any
 from guardreasoner.evaluation.intervals import Estimate
 from guardreasoner.evaluation.scoring import AVERAGE, ModelScore, TaskScore
 from guardreasoner.evaluation.scoring.labels import Mode
-from guardreasoner.evaluation.scoring.readings import Reading, readings
+from guardreasoner.evaluation.scoring.readings import Reading, readings_of
 from guardreasoner.report.table import UNDEFINED, Cell, Table, estimate_cell
 from guardreasoner.tasks import Task
 
@@ -62,7 +62,7 @@ def model_table(scores: Scores, tasks: Sequence[Task]) -> Table:
         for label in task.labels
         if any((f1 := class_f1(model, task.name, label)) and f1.value is not None for model in all_models)
     ]
-    binary = [(task.name, reading) for task in tasks for reading in readings(task)]
+    binary = [(task.name, reading) for task in tasks for reading in readings_of(task)]
     hard = any(model.hard for model in all_models)
     rows = []
     for index in range(len(next(iter(scores.values())))):

@@ -26,7 +26,7 @@ from guardreasoner.evaluation.scoring.metrics import (
     ResampledScores,
     resample_scores,
 )
-from guardreasoner.evaluation.scoring.readings import Reading, binary_task, reading_name, readings
+from guardreasoner.evaluation.scoring.readings import Reading, binary_task, reading_name, readings_of
 from guardreasoner.records import Record, Rollout
 from guardreasoner.tasks import Task
 
@@ -181,7 +181,7 @@ def model_score(
 def _with_readings(benchmark: str, task: Task, values: Mapping[str, Array], n: int, unparsed: int) -> TaskScore:
     binary = {
         reading: _task_score(benchmark, name, binary_task(task), values[name], n, unparsed)
-        for reading in readings(task)
+        for reading in readings_of(task)
         for name in [reading_name(task.name, reading)]
     }
     return replace(_task_score(benchmark, task.name, task, values[task.name], n, unparsed), readings=binary)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from guardreasoner.evaluation.intervals import generator_for, resampled_sums
 from guardreasoner.evaluation.scoring.labels import NO_LABEL, BenchmarkLabels, Mode, confusion_cells
-from guardreasoner.evaluation.scoring.readings import binary_counts, binary_task, reading_name, readings
+from guardreasoner.evaluation.scoring.readings import binary_counts, binary_task, reading_name, readings_of
 from guardreasoner.tasks import Task
 
 ACCURACY, RECALL, FALSE_POSITIVE_RATE, F1 = range(4)
@@ -79,7 +79,7 @@ def resample_scores(
                 start += size * (size + 1)
                 if (benchmark_models[0].gold[:, column] != NO_LABEL).any():
                     tables = {task.name: (cells, task)}
-                    for reading in readings(task):
+                    for reading in readings_of(task):
                         tables[reading_name(task.name, reading)] = binary_counts(cells, reading), binary_task(task)
                     for key, (counts, scored) in tables.items():
                         weights[name, key] = counts.sum(axis=(1, 2))

@@ -10,7 +10,7 @@ from guardreasoner.evaluation.scoring import TaskScore
 from guardreasoner.evaluation.scoring.labels import NO_LABEL, BenchmarkLabels, Mode
 from guardreasoner.evaluation.scoring.metrics import FALSE_POSITIVE_RATE, Array
 from guardreasoner.evaluation.scoring.pools import RunLabels, score_pools
-from guardreasoner.evaluation.scoring.readings import reading_name, readings
+from guardreasoner.evaluation.scoring.readings import reading_name, readings_of
 from guardreasoner.records import Record
 from guardreasoner.sources.lookalikes import is_lookalike
 from guardreasoner.tasks import Task
@@ -61,7 +61,7 @@ def over_refusal(
     found = []
     for run in scored:
         rows = [next(row for row in pool.rows if row.task == task.name) for pool in run]
-        names = [reading_name(task.name, reading) for reading in readings(task)] or [task.name]
+        names = [reading_name(task.name, reading) for reading in readings_of(task)] or [task.name]
         found.append(
             OverRefusal(tuple(rows), {name: run[-1].resampled[name][:, FALSE_POSITIVE_RATE] for name in names})
         )

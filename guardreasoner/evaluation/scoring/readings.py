@@ -21,7 +21,7 @@ from guardreasoner.tasks import Task
 Reading = Literal["strict", "loose"]
 
 
-def readings(task: Task) -> tuple[Reading, ...]:
+def readings_of(task: Task) -> tuple[Reading, ...]:
     """Return the readings of a task; none unless its labels are ordered and one is in the middle."""
     return get_args(Reading) if task.ordered and len(task.labels) > 2 else ()
 
