@@ -192,11 +192,12 @@ class PredictionWriter(Callback):
         def prediction(answer: Answer) -> dict[str, Any]:
             record = answer.record
             return {
-                "prompt": prompt_tokenizer.text(record),
+                "prompt": prompt_tokenizer.text(record, answer.rollout.speed),
                 "label": answer_block(record.labels, prompt_tokenizer.format.tasks),
                 "predict": answer.rollout.completion,
                 "record_id": record.id,
                 "labels": record.gold(),
+                **_optional_fields(answer),
             }
 
         def sample(answer: Answer) -> dict[str, Any]:
@@ -224,6 +225,13 @@ class PredictionWriter(Callback):
             self._logged.log.close()
             self._logged.log.remove()
             module.sink = self._logged = None
+
+
+def _optional_fields(answer: Answer) -> dict[str, Any]:
+    """Return the fields of a prediction that the prompt does not show, as far as they have values."""
+    row = answer.record.as_json()
+    fields: dict[str, Any] = {name: row[name] for name in ("messages", "policy", "language", "extra") if name in row}
+    return fields if answer.rollout.speed == "reasoned" else {**fields, "speed": answer.rollout.speed}
 
 
 def _require_all(written: int, records: int, k: int) -> None:

@@ -16,7 +16,7 @@ from guardreasoner.generators import Completion, Generator, Request
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.prompts import parse
-from guardreasoner.records import Answer, Record, Rollout
+from guardreasoner.records import Answer, Record, Rollout, Speed
 from guardreasoner.tasks import Task
 from guardreasoner.workflow import stop_signals
 from guardreasoner.workflow.ranges import Count, Seed
@@ -82,6 +82,7 @@ class GuardModule(LightningModule):
         generator: factory of the sampling engine, called with the backbone.
         greedy: factory of the engine that answers benchmarks, called with the backbone.
         k: number of outputs for each record, where several are sampled.
+        speed: whether the model is asked to reason first; None: the speed that it was trained for, reasoned if both.
         seed: seed of the outputs.
         metric: factory of the metric that counts verdicts during a test, called with the tasks.
 
@@ -96,6 +97,7 @@ class GuardModule(LightningModule):
         greedy: Callable[[Backbone], Generator] = lambda backbone: LocalGenerator(backbone, temperature=0.0),
         k: Count = 4,
         seed: Seed = 0,
+        speed: Speed | None = None,
         metric: Callable[[Sequence[Task]], Metric] = VerdictF1,
     ) -> None:
         super().__init__()
@@ -106,9 +108,19 @@ class GuardModule(LightningModule):
         self.greedy = greedy(backbone)
         self.k = k
         self.seed = seed
+        self.wanted_speed = speed
         self.metric = metric
         self.sink: AnswerSink | None = None
         self._groups = 0
+
+    @property
+    def speed(self) -> Speed:
+        """Speed that the model is asked for.
+
+        Raises:
+            InputError: the model was not trained for it.
+        """
+        return self.backbone.prompt_tokenizer.format.speed(self.wanted_speed)
 
     def setup(self, stage: str) -> None:
         """Create the metric; the tasks of the model are known only now."""
@@ -135,6 +147,7 @@ class GuardModule(LightningModule):
             "model": self.backbone.name,
             "fingerprint": self._fingerprint(engine),
             "asked": self.backbone.prompt_tokenizer.identity(),
+            "speed": self.speed,
             "k": self.k,
             "seed": self.seed,
             "engine": f"{type(engine).__module__}.{type(engine).__qualname__}",
@@ -207,9 +220,10 @@ class GuardModule(LightningModule):
         """Yield answers as the engine returns them, all k of a record together, with the number of generated tokens."""
         prompt_tokenizer, fingerprint = self.backbone.prompt_tokenizer, self._fingerprint(engine)
         record_by_id = {record.id: record for record in records}
+        speed, seeds = self.speed, (self.seed,) * k
         requests = (
-            Request(record.id, tuple(prompt_tokenizer.prompt(record)), prompt_tokenizer.text(record), (self.seed,) * k)
-            for record in records
+            Request(r.id, tuple(prompt_tokenizer.prompt(r, speed)), prompt_tokenizer.text(r, speed), seeds)
+            for r in records
         )
         answered = 0
         parts = engine.generate_groups(requests)
@@ -230,7 +244,7 @@ class GuardModule(LightningModule):
     def _answer(self, record: Record, completion: Completion, fingerprint: str) -> Answer:
         # a lone surrogate is legal in a server's JSON but cannot be written to a file
         text = completion.text.encode("utf-8", "replace").decode()
-        rollout = Rollout(record.id, self.backbone.name, fingerprint, completion.index, self.seed, text)
+        rollout = Rollout(record.id, self.backbone.name, fingerprint, completion.index, self.seed, text, self.speed)
         return self._parsed(record, rollout)
 
     def _parsed(self, record: Record, rollout: Rollout) -> Answer:
