@@ -229,9 +229,12 @@ class PredictionWriter(Callback):
 
 
 def _optional_fields(answer: Answer) -> dict[str, Any]:
-    """Return the fields of a prediction that the prompt does not show, as far as they have values."""
-    row = answer.record.as_json()
-    fields: dict[str, Any] = {name: row[name] for name in ("messages", "policy", "language", "extra") if name in row}
+    """Return the fields of a prediction that cannot be read from its prompt, as far as they have values."""
+    record = answer.record
+    row = record.as_json()
+    fields: dict[str, Any] = {name: row[name] for name in ("policy", "language", "extra") if name in row}
+    if record.policy is not None or not record.is_one_turn:
+        fields["messages"] = [message.as_json() for message in record.messages]
     if answer.rollout.speed != "reasoned":
         fields["speed"] = answer.rollout.speed
     return {**fields, "scores": answer.scores} if any(answer.scores.values()) else fields

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, StrictFloat, StrictInt, TypeAdapter, Validation
 
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import conversation, instruction, parse
-from guardreasoner.records import FILE_FINGERPRINT, Record, Rollout, read_jsonl, require_unique_ids
+from guardreasoner.records import FILE_FINGERPRINT, Record, Rollout, messages_of, read_jsonl, require_unique_ids
 from guardreasoner.sources.label_scores import LabelScores, ScoresByKind, require_label_scores, scores_by_kind
 from guardreasoner.sources.rows import file_format, read_file_rows
 from guardreasoner.sources.template_text import (
@@ -264,13 +264,26 @@ def _read_prediction_file(origin: _Origin, predictions: Predictions, scores: dic
     known = {record.id: record for record in predictions.records} if origin.index is not None else {}
     found: set[str] = set()
     for index, (where, row) in enumerate(rows):
-        prompt, response = split_prompt(row.prompt, predictions.tasks, where)
+        if row.messages is not None:
+            record = Record("", messages=messages_of(row.messages, f"{where}: messages"))
+        else:
+            record = Record("", *split_prompt(row.prompt, predictions.tasks, where))
         record_id = f"{origin.benchmark}/{index:05d}" if row.record_id is None else row.record_id
-        labels = gold_labels(row.label, response, predictions.tasks, where) if row.labels is None else row.labels
+        labels = gold_labels(row.label, record.response, predictions.tasks, where) if row.labels is None else row.labels
         _require_labels(labels, predictions.tasks, where)
         require_label_scores(row.scores or {}, predictions.tasks, where)
-        record = Record(record_id, prompt, response, labels, source=origin.benchmark)
-        rollout = Rollout(record_id, predictions.model, origin.fingerprint, origin.index or 0, 0, row.predict)
+        record = replace(
+            record,
+            id=record_id,
+            labels=labels,
+            source=origin.benchmark,
+            policy=row.policy,
+            language=row.language,
+            extra=row.extra or {},
+        )
+        rollout = Rollout(
+            record_id, predictions.model, origin.fingerprint, origin.index or 0, 0, row.predict, row.speed or "reasoned"
+        )
         if record_id not in known:
             predictions.records.append(record)
             predictions.rollouts.append(rollout)

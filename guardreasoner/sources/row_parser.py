@@ -21,6 +21,7 @@ from pydantic import (
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record
 from guardreasoner.sources.conversations import LeftOut, Turn, read_turn
+from guardreasoner.sources.slices import SLICES
 from guardreasoner.tasks import Task
 
 _TEXT = Annotated[str, Field(pattern=r"\S")]
@@ -40,6 +41,8 @@ _TYPES: dict[str, Any] = {
 _ID = "id"
 _NO_COLUMN = object()
 _LABEL_FIELD = "label_"
+_LANGUAGE = "language"
+_EXTRA_FIELD = "extra_"
 _LABELS = "labels"
 
 
@@ -58,6 +61,8 @@ class Columns:
         source: column of the data set's name; None: "source" if the row has it, else the name of the file.
         messages: column of a conversation as a list of messages (``role`` and ``content``, or ``from`` and ``value``),
             instead of ``prompt``; None: a list in the column of the prompt is read in the same way.
+        language: column of the conversation's language, such as "en"; None: the language is unknown.
+        extra: further columns by which scores can be split; a null or empty cell is no value.
     """
 
     prompt: str = "prompt"
@@ -68,6 +73,12 @@ class Columns:
     id: str | None = _ID
     source: str | None = None
     messages: str | None = None
+    language: str | None = None
+    extra: Sequence[str] = ()
+
+
+_SLICE_VALUE = Annotated[str | None, BeforeValidator(lambda cell: _slice_value(cell))]
+_MAX_SLICE_VALUE = 100
 
 
 class RowParser:
@@ -95,6 +106,10 @@ class RowParser:
                     raise InputError(
                         f"columns.label_map.{name}: {value!r} is mapped to {label!r}, allowed are {allowed}"
                     )
+        for name in columns.extra:
+            if name in SLICES or columns.extra.count(name) > 1:
+                reason = "is known of every record" if name in SLICES else "is given twice"
+                raise InputError(f"columns.extra: {name!r} {reason}")
         self.system_messages = 0
         """Rows so far whose system message was left out."""
         self._prompt = columns.messages or columns.prompt
@@ -121,6 +136,12 @@ class RowParser:
                 type_,
                 Field(... if columns.labels else None, validation_alias=_alias(column)),
             )
+        slices = {_LANGUAGE: columns.language} if columns.language else {}
+        slices |= {_EXTRA_FIELD + name: name for name in columns.extra}
+        for name, column in slices.items():
+            fields[name] = (_SLICE_VALUE, Field(validation_alias=_alias(column)))
+            mapped[name.replace(_EXTRA_FIELD, "extra.")] = column
+        self._extra = tuple(columns.extra)
         self._known_labels = () if columns.labels else tuple(known)
         self.mapped: dict[str, tuple[str, ...]] = {key: (column,) for key, column in mapped.items()}
         """Columns that a file must have, by config key; one of them is enough."""
@@ -180,6 +201,8 @@ class RowParser:
             labels=labels,
             reasoning=values["reasoning"],
             source=values["source"] or default_source,
+            language=values.get(_LANGUAGE),
+            extra={name: value for name in self._extra if (value := values[_EXTRA_FIELD + name]) is not None},
         )
 
     def _turn(self, row: Mapping[str, Any]) -> Turn | LeftOut | list[str]:
@@ -253,6 +276,16 @@ def text_forms(value: Any) -> tuple[str, ...]:
     if isinstance(value, float) and value.is_integer():
         return (str(value), str(int(value)))
     return (str(value),) if isinstance(value, str | int | float | date) else ()
+
+
+def _slice_value(value: Any) -> str | None:
+    """Return the text of a cell by which scores are split; None if it is null or empty."""
+    text = text_forms(value)[0].strip() if isinstance(value, str | int | float | date | None) else value
+    if not isinstance(text, str):
+        raise ValueError(f"found {describe_value(value)}, expected text or a number")
+    if not text.isprintable() or len(text) > _MAX_SLICE_VALUE:
+        raise ValueError(f"found {describe_value(value)}, expected at most {_MAX_SLICE_VALUE} printable characters")
+    return text or None
 
 
 def _label(label_by_text: Mapping[str, str], allowed: str, value: Any) -> str | None:
