@@ -133,7 +133,9 @@ def score_of(continuation: Continuation, output: Output) -> float:
     """
     tokens, logps = len(continuation.ids), output.token_logps or ()
     if len(logps) <= 1:
-        raise InputError(f"record {continuation.record_id}: the server returned no log-probabilities of it", _NO_LOGPS)
+        raise InputError(
+            f"record {continuation.record_id}: the server returned no log-probabilities of the prompt", _NO_LOGPS
+        )
     if not tokens <= len(logps) <= tokens + 1:
         raise InputError(
             f"record {continuation.record_id}: the server returned log-probabilities of {len(logps):,} tokens, but "

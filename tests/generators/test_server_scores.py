@@ -55,7 +55,7 @@ REQUESTS = [
 @pytest.mark.parametrize("settings", [{"chat": False}, {"chat": True}, {"send_ids": False}])
 def test_scores_are_those_of_the_model_on_the_server(tiny_base: Path, settings: dict[str, Any]) -> None:
     backbone = load(tiny_base)
-    requests = label_requests(backbone, 3)
+    requests = label_requests(backbone, 2)
     as_text = settings.get("send_ids") is False
     if as_text:  # the tokenizer begins no text with a special token
         requests = [replace(request, prompt=request.prompt[1:]) for request in requests]
