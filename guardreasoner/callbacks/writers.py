@@ -156,8 +156,9 @@ class PredictionWriter(Callback):
             identity,
             data.records,
             module.backbone.prompt_tokenizer.format.tasks,
-            {"generated_predictions": 1, "hard_samples": module.k},
-            {"records": len(data.records), "hard records": len(data.hard)},
+            {"generated_predictions": 1, "hard_samples": module.k} | ({"votes": module.votes} if module.votes else {}),
+            {"records": len(data.records), "hard records": len(data.hard)}
+            | ({"records with votes": len(data.records)} if module.votes else {}),
         )
         self._logged.open(module.device.type, keep=True)
         module.sink = self._logged
@@ -192,11 +193,12 @@ class PredictionWriter(Callback):
         def prediction(answer: Answer) -> dict[str, Any]:
             record = answer.record
             return {
-                "prompt": prompt_tokenizer.text(record),
+                "prompt": prompt_tokenizer.text(record, answer.rollout.speed),
                 "label": answer_block(record.labels, prompt_tokenizer.format.tasks),
                 "predict": answer.rollout.completion,
                 "record_id": record.id,
                 "labels": record.gold(),
+                **_optional_fields(answer),
             }
 
         def sample(answer: Answer) -> dict[str, Any]:
@@ -224,6 +226,15 @@ class PredictionWriter(Callback):
             self._logged.log.close()
             self._logged.log.remove()
             module.sink = self._logged = None
+
+
+def _optional_fields(answer: Answer) -> dict[str, Any]:
+    """Return the fields of a prediction that the prompt does not show, as far as they have values."""
+    row = answer.record.as_json()
+    fields: dict[str, Any] = {name: row[name] for name in ("messages", "policy", "language", "extra") if name in row}
+    if answer.rollout.speed != "reasoned":
+        fields["speed"] = answer.rollout.speed
+    return {**fields, "scores": answer.scores} if any(answer.scores.values()) else fields
 
 
 def _require_all(written: int, records: int, k: int) -> None:

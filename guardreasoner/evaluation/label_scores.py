@@ -6,13 +6,16 @@ answer block with its own verdicts up to that task, then the label. An engine sc
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from guardreasoner.generators import ScoreRequest
+from guardreasoner.errors import InputError
+from guardreasoner.generators import Generator, ScoreRequest
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
 from guardreasoner.prompts import answer_block, parse, reasoning_of
+from guardreasoner.records import Answer
 from guardreasoner.tasks import Task
 
 Probabilities = Mapping[str, Mapping[str, float]]
@@ -63,6 +66,56 @@ def alternatives(completion: str, tasks: Sequence[Task]) -> list[Alternative]:
             text = "\n".join([*own_lines[:number], f"{task.key}: {label}", *rest])
             found.append(Alternative(task.name, label, text, ends))
     return found
+
+
+def label_scores(
+    answers: Sequence[Answer], engine: Generator, prompt_tokenizer: PromptTokenizer
+) -> list[Probabilities]:
+    """Return the probabilities of the labels of each answer; tasks without a verdict have none.
+
+    Args:
+        answers: answers of the model.
+        engine: engine that scores the alternatives.
+        prompt_tokenizer: tokenizer of the model.
+
+    Raises:
+        InputError: the engine cannot score, or does not return one score for each alternative.
+    """
+    tasks = prompt_tokenizer.format.tasks
+    all_alternatives = [alternatives(answer.rollout.completion, tasks) for answer in answers]
+    asked = [number for number, some in enumerate(all_alternatives) if some]
+
+    def requests() -> Iterator[ScoreRequest]:
+        for number in asked:
+            record, speed = answers[number].record, answers[number].rollout.speed
+            prompt, text = prompt_tokenizer.prompt(record, speed), prompt_tokenizer.text(record, speed)
+            yield score_request(record.id, prompt, text, all_alternatives[number], prompt_tokenizer)
+
+    found: list[Probabilities] = [{} for _ in answers]
+    scored = engine.score(requests())
+    for number in asked:
+        scores = next(scored, None)
+        if scores is None or (scores.record_id, len(scores.logps)) != (
+            answers[number].record.id,
+            len(all_alternatives[number]),
+        ):
+            raise InputError(f"{type(engine).__name__} returned other scores than were requested")
+        found[number] = probabilities(all_alternatives[number], scores.logps)
+    return found
+
+
+def vote_shares(verdicts: Sequence[Mapping[str, str | None]]) -> Probabilities:
+    """Return the share of outputs with each verdict, by task and label; shares of unparsed outputs are missing.
+
+    Args:
+        verdicts: verdicts of the outputs for one record.
+    """
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for output in verdicts:
+        for task, label in output.items():
+            if label is not None:
+                counts[task][label] += 1
+    return {task: {label: n / len(verdicts) for label, n in labels.items()} for task, labels in counts.items()}
 
 
 def score_request(

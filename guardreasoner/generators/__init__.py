@@ -166,6 +166,9 @@ class Generator(ABC):
             "LocalGenerator, PlainGenerator, VLLMGenerator and ServerGenerator can, also in the actors of RayGenerator",
         )
 
+    scores_by_default = True
+    """Whether a test scores labels with this engine unless it is told otherwise."""
+
     @property
     def can_score(self) -> bool:
         """Whether the engine implements :meth:`score`."""

@@ -87,6 +87,7 @@ class ServerGenerator(Generator):
     """
 
     needs_weights = False
+    scores_by_default = False  # many servers return no log-probabilities of a prompt, and each record is a request more
 
     def __init__(
         self,

@@ -5,20 +5,23 @@ and the model's output. A chat template around the prompts and end tokens behind
 since other tools write them. A file may also be a JSON list of such rows. The released miner samples k outputs of each
 record into ``<Benchmark>/0/generated_predictions.jsonl`` to ``<Benchmark>/k-1/…``.
 
-Our rows add ``{"record_id", "labels"}``. A file ``hard_samples.jsonl`` beside it may hold k outputs for each hard
-record, as rows ``{"record_id", "labels", "index", "seed", "predict"}``.
+Our rows add ``{"record_id", "labels"}`` and, where they are known, ``{"scores", "speed", "messages", "policy",
+"language", "extra"}``; ``scores`` holds probabilities of labels (:mod:`guardreasoner.sources.label_scores`). A file
+``hard_samples.jsonl`` beside it may hold k outputs for each hard record, as rows ``{"record_id", "labels", "index",
+"seed", "predict"}``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import ConfigDict, StrictInt, TypeAdapter, ValidationError
+from pydantic import ConfigDict, StrictFloat, StrictInt, TypeAdapter, ValidationError
 
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import conversation, instruction, parse
 from guardreasoner.records import FILE_FINGERPRINT, Record, Rollout, read_jsonl, require_unique_ids
+from guardreasoner.sources.label_scores import LabelScores, ScoresByKind, require_label_scores, scores_by_kind
 from guardreasoner.sources.rows import file_format, read_file_rows
 from guardreasoner.sources.template_text import (
     CHAT_TEMPLATES,
@@ -53,6 +56,7 @@ class Predictions:
         more_rollouts: further outputs of the records, from folders of k outputs.
         notes: sentences on what was removed or left out while reading.
         has_ids: whether the rows have record ids; otherwise an id is the benchmark with the row's index.
+        scores: probabilities of the labels of records, of those rows that have them.
     """
 
     model: str
@@ -64,6 +68,7 @@ class Predictions:
     more_rollouts: list[Rollout] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     has_ids: bool = False
+    scores: ScoresByKind = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,12 @@ class _PredictionRow:
     predict: str
     record_id: str | None = None
     labels: dict[str, str | None] | None = None
+    scores: dict[str, dict[str, dict[str, StrictFloat]]] | None = None
+    speed: Literal["reasoned", "direct"] | None = None
+    messages: list[dict[str, Any]] | None = None
+    policy: str | None = None
+    language: str | None = None
+    extra: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +141,10 @@ def read_predictions(path: str | Path, tasks: Sequence[Task] | None = None) -> P
     tasks = tuple(tasks or predicted_tasks(path))
     origins = [_Origin.of(file) for file in files]
     predictions = Predictions(origins[0].model, tasks, [], [], [], [])
-    read = [_read_prediction_file(origin, predictions) for origin in origins]
+    scores: dict[str, LabelScores] = {}
+    read = [_read_prediction_file(origin, predictions, scores) for origin in origins]
     require_unique_ids(predictions.records, str(path))
-    return replace(predictions, has_ids=any(read))
+    return replace(predictions, has_ids=any(read), scores=scores_by_kind(scores.items()))
 
 
 def split_prompt(text: str, tasks: Sequence[Task], where: str) -> tuple[str, str | None]:
@@ -244,8 +256,8 @@ def _outputs_fingerprint(folder: Path) -> str:
     return FILE_FINGERPRINT + fingerprint([content_hash(file) for file in files])[:16]
 
 
-def _read_prediction_file(origin: _Origin, predictions: Predictions) -> bool:
-    """Add the rows of a file, and of the hard samples beside it; return whether the rows have record ids."""
+def _read_prediction_file(origin: _Origin, predictions: Predictions, scores: dict[str, LabelScores]) -> bool:
+    """Add the rows of a file with their scores, and the hard samples beside it; return whether the rows have ids."""
     rows = _rows_of_other_tools(origin.file, list(_prediction_rows(origin.file)), predictions)
     if not rows:
         raise InputError(f"{origin.file}: the file has no predictions")
@@ -256,11 +268,14 @@ def _read_prediction_file(origin: _Origin, predictions: Predictions) -> bool:
         record_id = f"{origin.benchmark}/{index:05d}" if row.record_id is None else row.record_id
         labels = gold_labels(row.label, response, predictions.tasks, where) if row.labels is None else row.labels
         _require_labels(labels, predictions.tasks, where)
+        require_label_scores(row.scores or {}, predictions.tasks, where)
         record = Record(record_id, prompt, response, labels, source=origin.benchmark)
         rollout = Rollout(record_id, predictions.model, origin.fingerprint, origin.index or 0, 0, row.predict)
         if record_id not in known:
             predictions.records.append(record)
             predictions.rollouts.append(rollout)
+            if row.scores:
+                scores[record_id] = row.scores
             continue
         if record != known[record_id]:
             raise InputError(
