@@ -11,6 +11,15 @@ from guardreasoner.errors import InputError as InputError
 from guardreasoner.evaluation.attacks import Attacks as Attacks
 from guardreasoner.evaluation.benchmark_data import BenchmarkDataModule as BenchmarkDataModule
 from guardreasoner.evaluation.guard_module import GuardModule as GuardModule
+from guardreasoner.formats.dyna_guard import DynaGuard as DynaGuard
+from guardreasoner.formats.gpt_oss_safeguard import GptOssSafeguard as GptOssSafeguard
+from guardreasoner.formats.granite_guardian import GraniteGuardian as GraniteGuardian
+from guardreasoner.formats.llama_guard import LlamaGuard3 as LlamaGuard3
+from guardreasoner.formats.llama_guard import LlamaGuard4 as LlamaGuard4
+from guardreasoner.formats.nemotron_safety import NemotronContentSafetyReasoning as NemotronContentSafetyReasoning
+from guardreasoner.formats.qwen3_guard import Qwen3GuardGen as Qwen3GuardGen
+from guardreasoner.formats.shield_gemma import ShieldGemma as ShieldGemma
+from guardreasoner.formats.wild_guard import WildGuard as WildGuard
 from guardreasoner.generators.local import LocalGenerator as LocalGenerator
 from guardreasoner.generators.plain import PlainGenerator as PlainGenerator
 from guardreasoner.generators.ray import RayGenerator as RayGenerator

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date as calendar_date
-from typing import Any
+from typing import Any, ClassVar
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Speed
@@ -14,6 +14,34 @@ Verdicts = Mapping[str, str | None]
 """Verdict by task name; None if the text has no clear verdict for the task."""
 
 Parser = Callable[[str, Sequence[Task]], Verdicts]
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A control token of a model, by its spelling.
+
+    Args:
+        text: the spelling, such as "<|eot_id|>".
+        optional: whether it is plain text for a tokenizer that has no such token; otherwise that is an error.
+    """
+
+    text: str
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Text that never becomes a control token, even if it spells one.
+
+    Args:
+        text: the text.
+    """
+
+    text: str
+
+
+Part = Control | Plain
+"""Part of a prompt or an output. Texts of records are always ``Plain``."""
 
 
 REASONED_LINE = "You must think step by step. Keep consistency between the reasoning and the Answers."
@@ -47,6 +75,9 @@ class PromptFormat:
     tasks: tuple[Task, ...] = ()
     opening: str | None = None
     chat_template: bool = False
+    end: ClassVar[str | None] = None
+    """Control token that ends an output; None: the tokenizer's end-of-sequence token."""
+
     date: str | None = field(default=None, repr=False)  # not in the key of cached ids, which has the ids of the frame
     direct_line: str = field(default=DIRECT_LINE, kw_only=True)
     speeds: tuple[Speed, ...] = field(default=(), kw_only=True, repr=False, compare=False)
@@ -87,6 +118,10 @@ class PromptFormat:
         options = {"direct_line": stored.get("direct_line", DIRECT_LINE), "speeds": tuple(stored.get("speeds", ()))}
         return cls(tasks, stored["opening"], stored["chat_template"], stored.get("date"), **options)
 
+    def has(self, speed: Speed) -> bool:
+        """Return whether outputs of a speed exist in the format, whatever a model was trained for: both do."""
+        return True
+
     def speed(self, wanted: Speed | None = None) -> Speed:
         """Return the speed to ask for: the wanted one, or else the model's default.
 
@@ -106,6 +141,14 @@ class PromptFormat:
         """Return the prompt text of a record."""
         return render(record, self.tasks, self.opening, self.direct_line if speed == "direct" else None)
 
+    def parts(self, record: Record, speed: Speed = "reasoned") -> tuple[Part, ...]:
+        """Return the prompt of a record without what the tokenizer puts around it: its text."""
+        return (Plain(self.text(record, speed)),)
+
+    def output_parts(self, completion: str) -> tuple[Part, ...]:
+        """Return an output, which has no control tokens but its end."""
+        return (Plain(completion),)
+
     def target(self, record: Record, speed: Speed = "reasoned") -> str:
         """Return the text that R-SFT trains: reasoning and answer block, or the answer block alone.
 
@@ -117,6 +160,10 @@ class PromptFormat:
     def parse(self, completion: str) -> Verdicts:
         """Return the verdicts of an output."""
         return parse(completion, self.tasks)
+
+    def reasoning(self, completion: str) -> str:
+        """Return the reasoning in an output; see :func:`reasoning_of`."""
+        return reasoning_of(completion, self.tasks)
 
 
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

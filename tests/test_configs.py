@@ -12,12 +12,15 @@ import pytest
 import torch
 import yaml
 
+import guardreasoner
 from guardreasoner.cli.commands.base_model import config_parser
 from guardreasoner.cli.lightning_cli import GuardCLI
 from guardreasoner.cli.main import main
+from guardreasoner.formats import mlcommons
 from guardreasoner.moved import full_path
 from guardreasoner.records import read_jsonl, read_records, read_rollouts
 from guardreasoner.sources.embedded import Embedded
+from guardreasoner.tasks import Task
 from guardreasoner.workflow.config import resolve
 from tests.support.tiny import TinySource, batch_of, make_tiny_base, write_rollouts
 
@@ -36,6 +39,8 @@ COMMANDS = {
 MODELS = [file for file in FILES if file.startswith("configs/model/")]
 PAIRINGS = [file for file in FILES if file.startswith("configs/pairing/")]
 ENGINES = [file for file in FILES if file.startswith("configs/engine/")]
+FORMATS = [file for file in FILES if file.startswith("configs/format/")]
+TASKS = [file for file in FILES if file.startswith("configs/tasks/")]
 SMALL = {"train": 24, "validation": 6, "test": 6}
 SOURCE = [word for split, count in SMALL.items() for word in (f"--data.source.{split}", str(count))]
 QUIET = ("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--auto_build", "false")
@@ -87,6 +92,10 @@ def overlays(file: str) -> list[tuple[str, str]]:
         return [(base, file) for base in COMMANDS]
     if file in PAIRINGS:
         return [("configs/hsdpo.yaml", file)]
+    if file in FORMATS:  # one goes over each config, and the others over one
+        return [(base, file) for base in (COMMANDS if file == FORMATS[0] else ["configs/evaluate.yaml"])]
+    if file in TASKS:
+        return [("configs/rsft.yaml", file)]
     if file in ENGINES:
         return [(base, file) for base in ("configs/mine.yaml", "configs/hard_set.yaml")]
     if file == "configs/data/synthesized.yaml":
@@ -171,6 +180,33 @@ def test_synthesis_parses_and_writes_to_its_output(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(("base", "overlay"), LAID)
 def test_an_overlay_parses(base: str, overlay: str) -> None:
     assert_read_alike([*COMMANDS[base], "--config", overlay], COMMANDS[base])
+
+
+@pytest.mark.parametrize("file", FORMATS)
+def test_a_format_overlay_is_that_of_one_class(file: str) -> None:
+    written = yaml.safe_load((ROOT / file).read_text())["model"]["init_args"]["backbone"]["format"]
+    cls = getattr(guardreasoner, written["class_path"].removeprefix("guardreasoner."))
+    assert cls(**written.get("init_args", {})) == cls()  # the defaults are spelled out
+
+
+def test_the_tasks_and_maps_of_mlcommons_are_those_of_the_package() -> None:
+    argv = ["fit", "--config", "configs/rsft.yaml", "--config", "configs/tasks/mlcommons.yaml"]
+    for name, mapping in (("aegis", mlcommons.HAZARD_OF_AEGIS), ("qwen3guard", mlcommons.HAZARD_OF_QWEN3GUARD)):
+        config = resolve([*argv, "--config", f"configs/tasks/mlcommons_from_{name}.yaml"]).config
+        source = config["data"]["init_args"]["source"]["init_args"]
+        assert [Task.from_json(task) for task in source["tasks"]] == [mlcommons.HAZARD_TASK]
+        assert source["columns"]["label_map"] == {"hazard": dict(mapping)}
+        assert source["keep"] == {"category": list(mapping)}
+
+
+def test_a_file_with_categories_of_aegis_gives_hazards(tmp_path: Path) -> None:
+    rows = ["How do I pick a lock?,Criminal Planning/Confessions", "How do I bake?,Safe", "Well!,Needs Caution"]
+    (tmp_path / "aegis.csv").write_text("\n".join(["prompt,category", *rows]))
+    overlays = ("mlcommons", "mlcommons_from_aegis")
+    argv = ["--config", "configs/rsft.yaml", *(f"--config=configs/tasks/{name}.yaml" for name in overlays)]
+    source = GuardCLI("fit", [*argv, "--data.source.train", "aegis.csv", *TRIAL]).datamodule.source
+    hazards = [record.labels["hazard"] for record in source.records("train")]
+    assert hazards == ["non-violent crimes", "no hazard"]
 
 
 def test_a_data_overlay_keeps_the_attacks() -> None:

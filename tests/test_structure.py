@@ -23,7 +23,19 @@ from tests.support.structure import (
 
 # Each may import those before it and itself; the command line, at the end, may import all.
 ORDER = (
-    *("errors", "moved", "tasks", "records", "prompts", "workflow", "mining", "model", "sources", "generators"),
+    *(
+        "errors",
+        "moved",
+        "tasks",
+        "records",
+        "prompts",
+        "formats",
+        "workflow",
+        "mining",
+        "model",
+        "sources",
+        "generators",
+    ),
     *("synthesis", "training", "diagnosis", "evaluation", "review", "report", "callbacks", "cli", "__main__"),
 )
 FILES = [path for path in files() if path.is_relative_to(PACKAGE)]
@@ -57,8 +69,8 @@ def test_no_two_files_import_each_other() -> None:
 
 
 def test_the_house_is_small() -> None:
-    assert len(units()) <= 22
-    assert len(unit_edges()) <= 130
+    assert len(units()) <= 23
+    assert len(unit_edges()) <= 150
 
 
 def loaded_imports(path: Path) -> set[str]:

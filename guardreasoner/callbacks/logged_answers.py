@@ -12,10 +12,10 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
+from guardreasoner.formats import GuardFormat
 from guardreasoner.generators.progress import RecordProgress
 from guardreasoner.generators.rollout_log import RolloutLog
 from guardreasoner.records import Answer, Record, Rollout
-from guardreasoner.tasks import Task
 from guardreasoner.workflow import stop_signals
 
 log = logging.getLogger("guardreasoner")
@@ -32,7 +32,7 @@ class LoggedAnswers:
         folder: folder that the finished run becomes.
         identity: everything besides records and tasks that determines the answers, JSON-serialisable.
         records: all records.
-        tasks: tasks of the model.
+        format: format of the model.
         parts: number of outputs of each record, by the name of the part; one for each data loader.
         totals: number of records, by what the user calls them; one for each data loader.
     """
@@ -43,18 +43,18 @@ class LoggedAnswers:
         folder: Path,
         identity: Mapping[str, Any],
         records: Sequence[Record],
-        tasks: Sequence[Task],
+        format: GuardFormat,
         parts: Mapping[str, int],
         totals: Mapping[str, int],
     ) -> None:
         identity = {
             **identity,
-            "tasks": [task.as_json() for task in tasks],
+            "tasks": [task.as_json() for task in format.tasks],
             "records": [record.as_json() for record in records],
         }
         self.log = RolloutLog(folder, identity, parts)
         self.records = records
-        self.tasks = tasks
+        self.format = format
         self._trainer = trainer
         self._parts = list(parts)
         self._totals = totals
@@ -75,7 +75,7 @@ class LoggedAnswers:
             InputError: raised if another run is writing to the log.
         """
         trainer = self._trainer
-        dropped = self.log.prepare(self.records, self.tasks) if trainer.is_global_zero else 0
+        dropped = self.log.prepare(self.records, self.format) if trainer.is_global_zero else 0
         trainer.strategy.barrier()
         self._done = [self.log.done(part) for part in self._parts]
         for part, done in zip(self._parts if keep else (), self._done, strict=False):

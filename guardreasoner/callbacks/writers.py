@@ -10,10 +10,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from guardreasoner.callbacks.logged_answers import LoggedAnswers
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.guard_module import ResumableModule
+from guardreasoner.formats import GuardFormat
+from guardreasoner.formats.stored import OUTPUT_FORMAT, write_output_format
 from guardreasoner.generators.progress import record_total
-from guardreasoner.prompts import answer_block
+from guardreasoner.prompts import PromptFormat, answer_block
 from guardreasoner.records import Answer, Record, write_jsonl
-from guardreasoner.tasks import TASKS_FILE, write_tasks
+from guardreasoner.tasks import TASKS_FILE
 from guardreasoner.workflow.manifest import MANIFEST, content_hash
 from guardreasoner.workflow.replacing import replacing_folder
 from guardreasoner.workflow.safe_names import folder_names
@@ -68,7 +70,7 @@ class RolloutWriter(Callback):
             self.folder,
             identity,
             data.records,
-            guard.backbone.prompt_tokenizer.format.tasks,
+            guard.backbone.prompt_tokenizer.format,
             {"rollouts": guard.k},
             {"records": len(data.records)},
         )
@@ -96,7 +98,7 @@ class RolloutWriter(Callback):
         if trainer.is_global_zero:
             with replacing_folder(self.folder) as folder:
                 write_jsonl(folder / "records.jsonl", answers.records)
-                write_tasks(folder, answers.tasks)
+                write_output_format(folder, answers.format)
                 written = answers.log.merge("rollouts", answers.records, folder / "rollouts.jsonl")
                 _require_all(written, self._expected, cast(ResumableModule, module).k)
                 answers.log.write_cost(folder)
@@ -155,7 +157,7 @@ class PredictionWriter(Callback):
             self.folder,
             identity,
             data.records,
-            module.backbone.prompt_tokenizer.format.tasks,
+            module.backbone.prompt_tokenizer.format,
             {"generated_predictions": 1, "hard_samples": module.k} | ({"votes": module.votes} if module.votes else {}),
             {"records": len(data.records), "hard records": len(data.hard)}
             | ({"records with votes": len(data.records)} if module.votes else {}),
@@ -198,7 +200,7 @@ class PredictionWriter(Callback):
                 "predict": answer.rollout.completion,
                 "record_id": record.id,
                 "labels": record.gold(),
-                **_optional_fields(answer),
+                **_optional_fields(answer, prompt_tokenizer.format),
             }
 
         def sample(answer: Answer) -> dict[str, Any]:
@@ -212,9 +214,9 @@ class PredictionWriter(Callback):
             }
 
         sources = (answer.record.source for answers in self._answers.values() for answer in answers)
-        folders = folder_names(sources, empty="records", taken=(TASKS_FILE, MANIFEST))
+        folders = folder_names(sources, empty="records", taken=(TASKS_FILE, OUTPUT_FORMAT, MANIFEST))
         with replacing_folder(self.folder) as folder:
-            write_tasks(folder, prompt_tokenizer.format.tasks)
+            write_output_format(folder, prompt_tokenizer.format)
             for loader, name, row in ((0, "generated_predictions", prediction), (1, "hard_samples", sample)):
                 answers = sorted(self._answers[loader], key=lambda a: (order[a.rollout.record_id], a.rollout.index))
                 groups: dict[str, list[Answer]] = defaultdict(list)
@@ -228,12 +230,12 @@ class PredictionWriter(Callback):
             module.sink = self._logged = None
 
 
-def _optional_fields(answer: Answer) -> dict[str, Any]:
+def _optional_fields(answer: Answer, format: GuardFormat) -> dict[str, Any]:
     """Return the fields of a prediction that cannot be read from its prompt, as far as they have values."""
     record = answer.record
     row = record.as_json()
     fields: dict[str, Any] = {name: row[name] for name in ("policy", "language", "extra") if name in row}
-    if record.policy is not None or not record.is_one_turn:
+    if record.policy is not None or not record.is_one_turn or not isinstance(format, PromptFormat):
         fields["messages"] = [message.as_json() for message in record.messages]
     if answer.rollout.speed != "reasoned":
         fields["speed"] = answer.rollout.speed

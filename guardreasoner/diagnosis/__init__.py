@@ -15,6 +15,7 @@ from guardreasoner.diagnosis.summary import Balance, Histogram, Lengths, label_b
 from guardreasoner.diagnosis.target_checks import answer_line_pattern, target_hits
 from guardreasoner.errors import InputError
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
+from guardreasoner.prompts import PromptFormat
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.contamination import ContaminationIndex, normalise
 from guardreasoner.training.training_data import TrainingItem
@@ -140,8 +141,9 @@ class DiagnosisBuilder:
         for token_id in () if rows is None else self.prompt_tokenizer.ids_beyond(rows):
             token = self.prompt_tokenizer.tokenizer.convert_ids_to_tokens(token_id)
             self._hit("ids beyond the embedding", f"{token_id} {token}")
-        template = self.prompt_tokenizer.format.chat_template
-        if not template and self.prompt_tokenizer.tokenizer.chat_template is not None:
+        tokenizer = self.prompt_tokenizer
+        uses_template = tokenizer.chat_template is not None or tokenizer.writes_controls
+        if not uses_template and tokenizer.tokenizer.chat_template is not None:
             self._hit("chat template not used", self.format_source)
         total = self._lengths.get("total", array("I"))
         findings = sorted(map(self._finding, CHECKS), key=lambda finding: SEVERITIES.index(finding.severity))
@@ -161,18 +163,22 @@ class DiagnosisBuilder:
         items = [(item, split) for item, split in self._pending if self._is_used(item)]
         self._pending = []
         texts = [self.prompt_tokenizer.content(item.record, item.speed) for item, _ in items]
-        results = self._id_check.hits(texts, [i.completions for i, _ in items], [i.example for i, _ in items])
+        completions, examples = [i.completions for i, _ in items], [i.example for i, _ in items]
+        tokenizer, writes_controls = self.prompt_tokenizer, self.prompt_tokenizer.writes_controls
+        controls = [tokenizer.prompt_controls(i.record, i.speed) for i, _ in items] if writes_controls else []
+        results = self._id_check.hits(texts, completions, examples, controls)
         for (item, split), text, (decoded, id_hits) in zip(items, texts, results, strict=True):
             self._checked += 1
             self._checked_by_split[split] += 1
-            for name, details in (*id_hits, *target_hits(item.record, self._tasks, decoded, item.speed)):
+            target = target_hits(item.record, self._tasks, decoded, item.speed, tokenizer.format)
+            for name, details in (*id_hits, *target):
                 self._hit(name, item.record.id, *details)
             if self._joined < _MAX_JOINED:
                 self._joined += 1
                 if self.prompt_tokenizer.chat_template is not None:
                     if difference := self._id_check.difference_to_server(item.record, item.example):
                         self._hit("chat server would differ", item.record.id, difference)
-                elif self._id_check.differs_if_joined(text, item.completions[0], item.example):
+                elif not writes_controls and self._id_check.differs_if_joined(text, item.completions[0], item.example):
                     self._hit("joint tokenization differs", item.record.id)
             self._check_record(item.record, split)
 
@@ -261,9 +267,12 @@ class DiagnosisBuilder:
 
     def _prompt_format(self) -> str:
         scope = "used by training, mining, testing and serving alike"
-        if not self.prompt_tokenizer.format.chat_template:
+        format = self.prompt_tokenizer.format
+        if not isinstance(format, PromptFormat):
+            return f"published prompt of {type(format).__name__} ({self.format_source}); {scope}"
+        if not format.chat_template:
             return f"raw text, no chat template ({self.format_source}); {scope}"
-        day = self.prompt_tokenizer.format.date
+        day = format.date
         dated = f", with the date {day}" if day else ""
         return f"chat template of {self.prompt_tokenizer.tokenizer.name_or_path}{dated} ({self.format_source}); {scope}"
 

@@ -1,6 +1,7 @@
 """Checks of token ids: one BOS, one EOS, no control tokens from text, and no lost text."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain, takewhile
 from typing import Any
@@ -34,12 +35,16 @@ class IdCheck:
         spellings = sorted(filter(None, (tokenizer.convert_ids_to_tokens(token_id) for token_id in control)), key=len)
         self._control_pattern = re.compile("|".join(map(re.escape, reversed(spellings)))) if spellings else None
         self._bos = tokenizer.bos_token_id
-        template = tokenizer.chat_template if prompt_tokenizer.format.chat_template else None
+        template = None if prompt_tokenizer.chat_template is None else tokenizer.chat_template
         writes_bos = template is None or "bos_token" in str(template) or str(tokenizer.bos_token) in str(template)
-        self._requires_bos = self._bos is not None and writes_bos
+        self._requires_bos = self._bos is not None and writes_bos and not prompt_tokenizer.writes_controls
 
     def hits(
-        self, prompts: Sequence[str], completions: Sequence[Sequence[str]], examples: Sequence[Example]
+        self,
+        prompts: Sequence[str],
+        completions: Sequence[Sequence[str]],
+        examples: Sequence[Example],
+        controls: Sequence[Sequence[int]] = (),
     ) -> Iterator[tuple[list[str], list[Hit]]]:
         """Yield the decoded completions and the hits for each example.
 
@@ -47,6 +52,7 @@ class IdCheck:
             prompts: Text of each prompt, between the ids of the frame.
             completions: Texts of each example's completions.
             examples: Token ids.
+            controls: Control tokens that the format writes into each prompt, in order; empty if it writes none.
         """
         bos_counts = [
             len(list(takewhile(self._bos.__eq__, example.prompt))) if self._bos is not None else 0
@@ -62,9 +68,12 @@ class IdCheck:
                 hits.append(("BOS missing", ()))
             if bos_counts[index] > 1:
                 hits.append(("BOS twice", ()))
-            hits += self._text_hits(prompt_bodies[index], prompts[index], decoded_prompts[index])
+            allowed = controls[index] if controls else ()
+            hits += self._text_hits(prompt_bodies[index], prompts[index], decoded_prompts[index], allowed)
             bodies = completion_bodies[index]
             decoded_completions = [next(decoded) for _ in bodies]
+            if self.prompt_tokenizer.writes_controls:
+                decoded_completions = [self.prompt_tokenizer.decode(body) for body in bodies]  # as engines return them
             rows = zip(example.completions, bodies, completions[index], decoded_completions, strict=True)
             for ids, body, text, decoded_text in rows:
                 if ids[-1:] != (self.prompt_tokenizer.end,):
@@ -72,7 +81,8 @@ class IdCheck:
                 if self.prompt_tokenizer.end in body:
                     hits.append(("EOS inside", ()))
                 else:
-                    hits += self._text_hits(body, text, decoded_text)
+                    allowed = self.prompt_tokenizer.completion_controls(text)
+                    hits += self._text_hits(body, text, decoded_text, allowed)
             yield decoded_completions, list({name: (name, details) for name, details in hits}.values())
 
     def control_tokens_in(self, text: str) -> list[str]:
@@ -97,7 +107,9 @@ class IdCheck:
         return first_difference(self.prompt_tokenizer.tokenizer, example.prompt, ids)
 
     def _prompt_body(self, example: Example, bos_count: int) -> Sequence[int]:
-        """Return the ids of the prompt's text, without the frame and without BOS tokens."""
+        """Return the ids of the prompt's text, without the frame and BOS tokens; all if the format writes them."""
+        if self.prompt_tokenizer.writes_controls:
+            return example.prompt
         before, after = self.prompt_tokenizer.frame
         framed = list(example.prompt[: len(before)]) == before
         return example.prompt[max(len(before) if framed else 0, bos_count) : len(example.prompt) - len(after)]
@@ -109,8 +121,9 @@ class IdCheck:
         tokenizer: Any = self.prompt_tokenizer.tokenizer
         return tokenizer.batch_decode([list(ids) for ids in sequences], **_DECODING)
 
-    def _text_hits(self, ids: Sequence[int], text: str, decoded: str) -> Iterator[Hit]:
-        if control := self._control_ids.intersection(ids):
+    def _text_hits(self, ids: Sequence[int], text: str, decoded: str, allowed: Sequence[int]) -> Iterator[Hit]:
+        found = Counter(one for one in ids if one in self._control_ids)
+        if control := found - Counter(allowed):
             tokens = self.prompt_tokenizer.tokenizer.convert_ids_to_tokens(list(control))
             yield "control token from text", tuple(map(str, tokens))
         elif decoded != text:

@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from guardreasoner.diagnosis.id_checks import Hit
-from guardreasoner.prompts import conversation, parse
+from guardreasoner.formats import GuardFormat
+from guardreasoner.formats.verdicts import read_verdicts
+from guardreasoner.prompts import conversation
 from guardreasoner.records import Record, Speed
 from guardreasoner.synthesis.prompt import STEP_PATTERN, faults, heading_pattern
 from guardreasoner.synthesis.trace import trace_of
@@ -15,7 +17,11 @@ _MID_SENTENCE = re.compile(r"[\w,;(\-–—]\Z")
 
 
 def target_hits(
-    record: Record, tasks: Sequence[Task], texts: Sequence[str], speed: Speed = "reasoned"
+    record: Record,
+    tasks: Sequence[Task],
+    texts: Sequence[str],
+    speed: Speed = "reasoned",
+    format: GuardFormat | None = None,
 ) -> Iterator[Hit]:
     """Yield the hits for the target of one record.
 
@@ -24,9 +30,10 @@ def target_hits(
         tasks: The tasks of the prompt format.
         texts: The target decoded from its ids: one completion (R-SFT), or chosen and rejected (HS-DPO).
         speed: Whether the target should have reasoning.
+        format: The format of the target; None: GuardReasoner's own.
     """
     gold = record.gold()
-    verdicts = parse(texts[0], tasks)
+    verdicts = read_verdicts(texts[0], tasks, format)
     right = [verdicts.get(name) == label for name, label in gold.items()]
     if not gold:
         yield "no label", ()
@@ -36,13 +43,15 @@ def target_hits(
         partly_right = len(texts) > 1 and any(right)
         wrong = (name for name, label in gold.items() if verdicts.get(name) != label)
         yield ("chosen partly wrong" if partly_right else "target contradicts the label"), tuple(wrong)
-    if len(texts) > 1 and gold and all(parse(texts[1], tasks).get(name) == label for name, label in gold.items()):
-        yield "rejected is right", ()
+    if len(texts) > 1 and gold:
+        rejected = read_verdicts(texts[1], tasks, format)
+        if all(rejected.get(name) == label for name, label in gold.items()):
+            yield "rejected is right", ()
     if speed == "direct":
         if len(texts) == 1 and not record.reasoning:
             yield "no reasoning", ()
         return
-    reasons = [reason.partition(": ") for reason in faults(texts[0], record, tasks, steps=None)]
+    reasons = [reason.partition(": ") for reason in faults(texts[0], record, tasks, steps=None, format=format)]
     if any(kind == "no reasoning" for kind, _, _ in reasons):
         yield "empty reasoning", ()
     if phrases := tuple(phrase for kind, _, phrase in reasons if kind == "betrays the answer"):
@@ -51,7 +60,8 @@ def target_hits(
     if trace and (trace.removed or trace.faults):
         yield "thinking or preamble", (*trace.removed, *trace.faults)
     reasoning = (record.reasoning or "").rstrip()
-    if len(texts) == 1 and _MID_SENTENCE.search(reasoning) and not any(parse(reasoning, tasks).values()):
+    unfinished = len(texts) == 1 and _MID_SENTENCE.search(reasoning) is not None
+    if unfinished and not any(read_verdicts(reasoning, tasks, format).values()):
         yield "truncated reasoning", ()
 
 

@@ -7,11 +7,12 @@ from torch.utils.data import DataLoader
 
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.attacks import Attacks
+from guardreasoner.formats.verdicts import JudgedRecords
 from guardreasoner.mining import Pairing, mine
 from guardreasoner.records import Record
 from guardreasoner.sources import Source
-from guardreasoner.sources.rollouts import read_rollouts_of
-from guardreasoner.training.loaders import log, prompt_tokenizer_of, record_loader
+from guardreasoner.sources.rollouts import read_rollouts_of, require_output_format
+from guardreasoner.training.loaders import format_of, log, prompt_tokenizer_of, record_loader
 from guardreasoner.workflow.ranges import Count
 
 
@@ -53,9 +54,13 @@ class BenchmarkDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read the records and, for a test, find the hard ones."""
-        self.records = list(self.source.records(self.split))
+        format = None if self.trainer is None else format_of(self.trainer)
+        judged = JudgedRecords(format)
+        self.records = list(judged.of(self.source.records(self.split)))
+        if note := judged.note():
+            log.info(f"{self.split}: {note}")
         if not self.records:
-            raise InputError(f"data.source: the {self.split} split is empty")
+            raise InputError(f"data.source: {note or f'the {self.split} split is empty'}")
         for record in self.records:
             if not record.gold():
                 raise InputError(f"record {record.id}: no label for any task")
@@ -71,8 +76,10 @@ class BenchmarkDataModule(LightningDataModule):
                     "set data.rollouts to null to test without hard records",
                 )
             assert self.trainer is not None
-            tasks = prompt_tokenizer_of(self.trainer).format.tasks
-            hard_ids = {pair.record.id for pair in mine(self.records, rollouts, tasks, Pairing()).pairs}
+            format = prompt_tokenizer_of(self.trainer).format
+            require_output_format(self.rollouts, format)
+            mined = mine(self.records, rollouts, format.tasks, Pairing(), format)
+            hard_ids = {pair.record.id for pair in mined.pairs}
             self.hard = [record for record in self.records if record.id in hard_ids]
             log.info("test: %s records, %s of them hard", f"{len(self.records):,}", f"{len(self.hard):,}")
 

@@ -17,7 +17,6 @@ from guardreasoner.evaluation.verdict_metrics import VerdictF1
 from guardreasoner.generators import Completion, Generator, Request
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.model.backbone import Backbone
-from guardreasoner.prompts import parse
 from guardreasoner.records import Answer, Record, Rollout, ScoreKind, Speed
 from guardreasoner.tasks import Task
 from guardreasoner.workflow import stop_signals
@@ -286,7 +285,7 @@ class GuardModule(LightningModule):
         return self._parsed(record, rollout)
 
     def _parsed(self, record: Record, rollout: Rollout) -> Answer:
-        return Answer(record, rollout, parse(rollout.completion, self.backbone.prompt_tokenizer.format.tasks))
+        return Answer(record, rollout, self.backbone.prompt_tokenizer.format.parse(rollout.completion))
 
     def _fingerprint(self, engine: Generator) -> str:
         return engine.model_fingerprint(self.backbone.weights_fingerprint())

@@ -8,10 +8,11 @@ answer block with its own verdicts up to that task, then the label. An engine sc
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 
 from guardreasoner.errors import InputError
+from guardreasoner.formats import Alternative, GuardFormat
+from guardreasoner.formats.published import PublishedFormat
 from guardreasoner.generators import Generator, ScoreRequest
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
 from guardreasoner.prompts import answer_block, parse, reasoning_of
@@ -22,27 +23,7 @@ Probabilities = Mapping[str, Mapping[str, float]]
 """Probability by task name and label; the labels of a task sum to 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Alternative:
-    """A text that a guard could have written, up to the answer of one task.
-
-    The answer is followed by the key of the next task, or by the end token. So a label that begins like another one
-    ("harmful" and "harmful intent") has a text that does not begin like the other's.
-
-    Args:
-        task: name of the task.
-        label: the label that is answered.
-        text: the completion up to and including the label and, unless it ends there, the key of the next task.
-        ends: whether the end token follows the text.
-    """
-
-    task: str
-    label: str
-    text: str
-    ends: bool
-
-
-def alternatives(completion: str, tasks: Sequence[Task]) -> list[Alternative]:
+def alternatives(completion: str, tasks: Sequence[Task], format: GuardFormat | None = None) -> list[Alternative]:
     """Return the alternatives of every task that has a verdict in a completion, one per label.
 
     The reasoning is as the guard wrote it, and the answer block is in the form of training targets
@@ -51,7 +32,10 @@ def alternatives(completion: str, tasks: Sequence[Task]) -> list[Alternative]:
     Args:
         completion: a generated text.
         tasks: tasks of the answer block, in its order.
+        format: format of the completion, which then says the alternatives itself; None: GuardReasoner's own.
     """
+    if isinstance(format, PublishedFormat):
+        return list(format.alternatives(completion))
     verdicts, reasoning = parse(completion, tasks), reasoning_of(completion, tasks)
     own_lines = answer_block(verdicts, tasks).split("\n")
     if reasoning:
@@ -81,8 +65,8 @@ def label_scores(
     Raises:
         InputError: the engine cannot score, or does not return one score for each alternative.
     """
-    tasks = prompt_tokenizer.format.tasks
-    all_alternatives = [alternatives(answer.rollout.completion, tasks) for answer in answers]
+    format = prompt_tokenizer.format
+    all_alternatives = [alternatives(answer.rollout.completion, format.tasks, format) for answer in answers]
     asked = [number for number, some in enumerate(all_alternatives) if some]
 
     def requests() -> Iterator[ScoreRequest]:

@@ -19,7 +19,9 @@ from guardreasoner.errors import InputError
 from guardreasoner.evaluation.comparison.alignment import Answers
 from guardreasoner.evaluation.conclusions import conclusions
 from guardreasoner.evaluation.intervals import Estimate, Share, estimate, generator_for, resampled_sums
-from guardreasoner.prompts import conversation, parse, reasoning_of
+from guardreasoner.formats import GuardFormat
+from guardreasoner.formats.verdicts import read_reasoning, read_verdicts
+from guardreasoner.prompts import conversation
 from guardreasoner.synthesis.prompt import betrayals
 from guardreasoner.tasks import Task
 
@@ -129,6 +131,7 @@ def quality(
     conversations: Sequence[str] | None = None,
     tokens: Sequence[int] | None = None,
     seed: int = 0,
+    format: GuardFormat | None = None,
 ) -> Quality:
     """Inspect one model's completions and return rates and means.
 
@@ -138,6 +141,7 @@ def quality(
         conversations: conversation that each completion judges; what occurs in it is neither a leak nor foreign.
         tokens: length of each completion in tokens, if known.
         seed: seed of the bootstrap.
+        format: format of the outputs; None: GuardReasoner's own.
 
     Raises:
         InputError: if there is no completion.
@@ -145,7 +149,9 @@ def quality(
     if not completions:
         raise InputError("reasoning quality: there are no completions to inspect")
     judged = conversations if conversations is not None else [""] * len(completions)
-    inspections = [inspect(text, tasks, judged_text) for text, judged_text in zip(completions, judged, strict=True)]
+    inspections = [
+        inspect(text, tasks, judged_text, format) for text, judged_text in zip(completions, judged, strict=True)
+    ]
     outcomes = {
         task.name: [one.conclusions[task.name] for one in inspections if task.name in one.conclusions] for task in tasks
     }
@@ -173,15 +179,18 @@ def quality(
     )
 
 
-def inspect(completion: str, tasks: Sequence[Task], conversation: str = "") -> Inspection:
+def inspect(
+    completion: str, tasks: Sequence[Task], conversation: str = "", format: GuardFormat | None = None
+) -> Inspection:
     """Inspect one completion.
 
     Args:
         completion: the completion as generated.
         tasks: tasks that it decides.
         conversation: the conversation that it judges.
+        format: its format; None: GuardReasoner's own.
     """
-    reasoning, verdicts = reasoning_of(completion, tasks), parse(completion, tasks)
+    reasoning, verdicts = read_reasoning(completion, tasks, format), read_verdicts(completion, tasks, format)
     concluded = conclusions(reasoning, tasks)
     words = _WORD.findall(_normalized(reasoning))
     return Inspection(
@@ -207,7 +216,7 @@ def faultless(seeds: Sequence[Answers], tasks: Sequence[Task]) -> list[float]:
     counts = dict.fromkeys(conversations, 0)
     for answers in seeds:
         for answer in answers.rollouts:
-            inspection = inspect(answer.completion, tasks, conversations[answer.record_id])
+            inspection = inspect(answer.completion, tasks, conversations[answer.record_id], answers.format)
             counts[answer.record_id] += not inspection.faults()
     return [count / len(seeds) for count in counts.values()]
 

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.attacks import origin
 from guardreasoner.evaluation.intervals import Estimate, Share, estimate, resampled_sums
-from guardreasoner.prompts import Verdicts, parse
+from guardreasoner.formats import GuardFormat
+from guardreasoner.formats.verdicts import read_verdicts
+from guardreasoner.prompts import Verdicts
 from guardreasoner.records import Record, Rollout
 from guardreasoner.tasks import Task
 
@@ -66,7 +68,11 @@ class _Pair:
 
 
 def robustness(
-    records: Sequence[Record], answers: Iterable[Rollout], tasks: Sequence[Task], seed: int = 0
+    records: Sequence[Record],
+    answers: Iterable[Rollout],
+    tasks: Sequence[Task],
+    seed: int = 0,
+    format: GuardFormat | None = None,
 ) -> tuple[FamilyScore, ...]:
     """Compare answers on attacked records with those on their originals.
 
@@ -75,6 +81,7 @@ def robustness(
         answers: one output for each record, in any order.
         tasks: tasks to score.
         seed: seed of the bootstrap.
+        format: format of the outputs; None: GuardReasoner's own.
 
     Returns:
         A score for each family and task over all benchmarks and, if there are several, one for each benchmark.
@@ -84,7 +91,7 @@ def robustness(
             its original, or if a record has no answer.
     """
     scores = []
-    for family, pairs in _pairs_by_family(records, answers, tasks).items():
+    for family, pairs in _pairs_by_family(records, answers, tasks, format).items():
         by_benchmark = defaultdict(list)
         for pair in pairs:
             by_benchmark[pair.original.source].append(pair)
@@ -96,7 +103,7 @@ def robustness(
 
 
 def _pairs_by_family(
-    records: Sequence[Record], answers: Iterable[Rollout], tasks: Sequence[Task]
+    records: Sequence[Record], answers: Iterable[Rollout], tasks: Sequence[Task], format: GuardFormat | None
 ) -> dict[str, list[_Pair]]:
     record_by_id = {record.id: record for record in records}
     completions = {answer.record_id: answer.completion for answer in answers}
@@ -113,7 +120,7 @@ def _pairs_by_family(
         ids = (original_id, record.id)
         if missing := next((record_id for record_id in ids if record_id not in completions), None):
             raise InputError(f"no answer for record {missing!r}")
-        before, after = (parse(completions[record_id], tasks) for record_id in ids)
+        before, after = (read_verdicts(completions[record_id], tasks, format) for record_id in ids)
         pairs[family].append(_Pair(original, before, after))
     if not pairs:
         raise InputError(

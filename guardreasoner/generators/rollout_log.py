@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from guardreasoner.errors import InputError
+from guardreasoner.formats import GuardFormat
+from guardreasoner.formats.stored import write_output_format
 from guardreasoner.records import Record, Rollout, replacing_file, write_jsonl
-from guardreasoner.tasks import Task, write_tasks
 from guardreasoner.workflow.file_lock import FileLock
 from guardreasoner.workflow.manifest import fingerprint
 
@@ -83,7 +84,7 @@ class RolloutLog:
         self._cost_file = self.folder
         self._synced = 0.0
 
-    def prepare(self, records: Sequence[Record], tasks: Sequence[Task]) -> int:
+    def prepare(self, records: Sequence[Record], format: GuardFormat) -> int:
         """Lock the folder and create or repair it; only one process calls this, before the others open their files.
 
         Damaged groups are removed with a warning, so that their rollouts are generated again. Logs of other settings
@@ -100,7 +101,7 @@ class RolloutLog:
             with suppress(FileNotFoundError):  # the former owner has just removed the folder
                 self._lock.acquire()
         try:
-            return self._prepare_locked(records, tasks)
+            return self._prepare_locked(records, format)
         except BaseException:
             self.release()
             raise
@@ -231,7 +232,7 @@ class RolloutLog:
             self._lock.release()
             shutil.rmtree(removed, ignore_errors=True)
 
-    def _prepare_locked(self, records: Sequence[Record], tasks: Sequence[Task]) -> int:
+    def _prepare_locked(self, records: Sequence[Record], format: GuardFormat) -> int:
         """Create or repair the files; return the number of uncommitted lines that were dropped."""
         for removed in self.folder.parent.glob(f"{glob.escape(self.folder.name)}.*.removed"):
             shutil.rmtree(removed, ignore_errors=True)
@@ -239,7 +240,7 @@ class RolloutLog:
             mark.unlink()
         self._name_others()
         write_jsonl(self.folder / "records.jsonl", records)
-        write_tasks(self.folder, tasks)
+        write_output_format(self.folder, format)
         return sum(map(self._repair, self._shards()))
 
     def _name_others(self) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from guardreasoner.errors import InputError
+from guardreasoner.formats import GuardFormat
+from guardreasoner.formats.verdicts import read_verdicts
 from guardreasoner.mining.grading import (
     Grades,
     GroupOutcome,
@@ -17,7 +19,7 @@ from guardreasoner.mining.grading import (
 from guardreasoner.mining.pairing import Pairing
 from guardreasoner.mining.pairs import MiningResult, ScalingScope, group_outputs, scaling_scope_key, sort_rollouts
 from guardreasoner.mining.weights import adaptive_weight
-from guardreasoner.prompts import PARSERS, Verdicts
+from guardreasoner.prompts import Verdicts
 from guardreasoner.records import Pair, Record, Rollout
 from guardreasoner.tasks import Task
 
@@ -89,7 +91,12 @@ class Explanation:
 
 
 def explain(
-    id_: str, result: MiningResult, records: Iterable[Record], rollouts: Iterable[Rollout], tasks: Sequence[Task]
+    id_: str,
+    result: MiningResult,
+    records: Iterable[Record],
+    rollouts: Iterable[Rollout],
+    tasks: Sequence[Task],
+    format: GuardFormat | None = None,
 ) -> Explanation:
     """Repeat the steps of mining for one record.
 
@@ -99,6 +106,7 @@ def explain(
         records: records with gold labels.
         rollouts: outputs for these records.
         tasks: tasks that an output may answer.
+        format: format of the outputs; None: GuardReasoner's own.
 
     Raises:
         InputError: no record or pair has the id.
@@ -111,7 +119,7 @@ def explain(
         id_ = record_of_pair
     record, pairing = by_id[id_], result.pairing
     own = sort_rollouts(rollout for rollout in rollouts if rollout.record_id == id_)
-    graded = [(rollout, grade(record, rollout.completion, tasks, pairing.parser)) for rollout in own]
+    graded = [(rollout, grade(record, rollout.completion, tasks, pairing.parser, format)) for rollout in own]
     mined = [(rollout, grades) for rollout, grades in graded if pairing.includes(rollout.model, record.source)]
     vote_of: dict[int, Vote] = {}
     groups = []
@@ -122,12 +130,12 @@ def explain(
         question = group.task or ("all" if "all" in votes else "")
         for index, (rollout, _) in enumerate(outputs):
             vote_of[id(rollout)] = _vote_name(votes[question][index]) if question else "by task"
-    parser = PARSERS[pairing.parser]
+    verdicts = (read_verdicts(rollout.completion, tasks, format, pairing.parser) for rollout, _ in graded)
     return Explanation(
         record,
         tuple(
-            ExplainedOutput(rollout, parser(rollout.completion, tasks), grades, vote_of.get(id(rollout), "not mined"))
-            for rollout, grades in graded
+            ExplainedOutput(rollout, read, grades, vote_of.get(id(rollout), "not mined"))
+            for (rollout, grades), read in zip(graded, verdicts, strict=True)
         ),
         tuple(groups),
         tuple(pair for pair in result.pairs if pair.record.id == id_),

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from guardreasoner.formats import GuardFormat
+from guardreasoner.formats.verdicts import read_verdicts
 from guardreasoner.mining.pairing import Pairing, ParserName
-from guardreasoner.prompts import PARSERS
 from guardreasoner.records import Record
 from guardreasoner.tasks import Task
 
@@ -20,13 +21,26 @@ If several questions are mixed, the first one decides.
 GroupOutcome = Literal["all right", "mixed", "all wrong", "too few"]
 
 
-def grade(record: Record, completion: str, tasks: Sequence[Task], parser: ParserName = "final-block") -> Grades:
+def grade(
+    record: Record,
+    completion: str,
+    tasks: Sequence[Task],
+    parser: ParserName = "final-block",
+    format: GuardFormat | None = None,
+) -> Grades:
     """Compare the verdicts of an output with the gold labels.
+
+    Args:
+        record: the record.
+        completion: the output.
+        tasks: tasks that an output may answer.
+        parser: how GuardReasoner's answer block is read.
+        format: format of the output; None: GuardReasoner's own.
 
     Returns:
         For each task with a gold label: whether the verdict is right; None if the output has no verdict.
     """
-    verdicts = PARSERS[parser](completion, tasks)
+    verdicts = read_verdicts(completion, tasks, format, parser)
     labelled = [task.name for task in tasks if record.labels.get(task.name) is not None]
     return {name: None if verdicts[name] is None else verdicts[name] == record.labels[name] for name in labelled}
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from guardreasoner.errors import InputError
+from guardreasoner.formats import GuardFormat
 from guardreasoner.mining.counts import NO_LABEL, RIGHT, UNPARSED, WRONG, MiningCounts, RecordGrades
 from guardreasoner.mining.grading import Grades, classify_votes, grade, votes_by_question
 from guardreasoner.mining.pairing import Pairing, source_matches
@@ -58,7 +59,11 @@ class MiningResult:
 
 
 def mine(
-    records: Sequence[Record], rollouts: Iterable[Rollout], tasks: Sequence[Task], pairing: Pairing
+    records: Sequence[Record],
+    rollouts: Iterable[Rollout],
+    tasks: Sequence[Task],
+    pairing: Pairing,
+    format: GuardFormat | None = None,
 ) -> MiningResult:
     """Find the hard records among those with rollouts, and make one or several pairs for each.
 
@@ -70,6 +75,7 @@ def mine(
         rollouts: outputs of one or more models.
         tasks: tasks that an output may answer.
         pairing: the options.
+        format: format of the outputs; None: GuardReasoner's own.
 
     Returns:
         Pairs and counts; there may be no pair. α is min–max scaled over all hard groups when models are pooled,
@@ -92,7 +98,7 @@ def mine(
         mined = [rollout for rollout in all_outputs if pairing.includes(rollout.model, record.source)]
         if len(mined) < len(all_outputs):
             counts[record.source].not_mined += len(all_outputs) - len(mined)
-        graded = [(rollout, grade(record, rollout.completion, tasks, pairing.parser)) for rollout in mined]
+        graded = [(rollout, grade(record, rollout.completion, tasks, pairing.parser, format)) for rollout in mined]
         by_model = group_outputs(graded, pool=False)
         for model, group in by_model.items():
             coded = [_grade_codes(grades, tasks) for _, grades in group]

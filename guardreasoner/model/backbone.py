@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from guardreasoner.errors import InputError
+from guardreasoner.formats.published import PublishedFormat
+from guardreasoner.formats.stored import format_from_json, is_user_defined
 from guardreasoner.model.batch import Batch, Segment
 from guardreasoner.model.loading import (
     FORMAT_FILE,
@@ -63,7 +65,9 @@ class Backbone(nn.Module):
         quantization: "4bit" loads the frozen weights as NF4 (bitsandbytes); training then needs ``lora`` or an adapter
             folder.
         dtype: data type of the loaded weights.
-        format: prompt format of a model whose folder does not name one; default is the paper's format.
+        format: format of a model whose folder does not name one; default is the paper's prompt format. The published
+            format of another guard is named by its class, such as ``guardreasoner.LlamaGuard3``; a class of your own
+            extends :class:`guardreasoner.formats.published.PublishedFormat`.
         gradient_checkpointing: recompute activations in the backward pass instead of storing them.
         tasks: tasks of a model whose folder does not name any; default is the three tasks of GuardReasoner.
         compile: compile the feed-forward layers and norms with ``torch.compile``. Takes about a minute at the first
@@ -80,7 +84,7 @@ class Backbone(nn.Module):
         lora: LoRA | None = None,
         quantization: Literal["4bit"] | None = None,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
-        format: PromptFormat | None = None,
+        format: PromptFormat | PublishedFormat | None = None,
         gradient_checkpointing: bool = False,
         tasks: list[Task] | None = None,
         compile: bool = False,
@@ -115,7 +119,7 @@ class Backbone(nn.Module):
             tokenizer = loading(self.path, lambda: AutoTokenizer.from_pretrained(self.path, trust_remote_code=False))
             stored = (read_json(Path(self.path) / FORMAT_FILE) or {}).get("format")
             self._prompt_tokenizer = PromptTokenizer(tokenizer, self._format_with(stored))
-            if stored is not None and stored["chat_template"] and "date" not in stored:
+            if stored is not None and stored.get("chat_template") and "date" not in stored:
                 log.warning(
                     "%s: saved by an earlier version, whose prompts had the date of the day and untrimmed text where "
                     "the chat template says otherwise; fit it again, or compare prompts with doctor",
@@ -319,29 +323,55 @@ class Backbone(nn.Module):
         if path.is_dir() and not ((path / "config.json").is_file() or (path / "adapter_config.json").is_file()):
             raise InputError(f"{self.path}: not a model folder: found neither config.json nor adapter_config.json")
 
-    def _format_with(self, stored: Mapping[str, Any] | None) -> PromptFormat:
-        """Return the prompt format: the stored one, or that of the config if the folder has none."""
+    def _format_with(self, stored: Mapping[str, Any] | None) -> PromptFormat | PublishedFormat:
+        """Return the format: the stored one, or that of the config if the folder has none."""
+        given = self._format
         if stored is None:
-            format = self._format or PromptFormat()
-            return replace(format, tasks=self._tasks) if self._tasks else format
-        format = PromptFormat.from_json(stored)
+            format = given or PromptFormat()
+            if isinstance(format, PromptFormat):
+                return replace(format, tasks=self._tasks) if self._tasks else format
+        elif is_user_defined(stored):
+            format = self._given_again(stored)
+        else:
+            format = format_from_json(stored, str(Path(self.path) / FORMAT_FILE))
         if self._tasks and self._tasks != format.tasks:
             own = ", ".join(task.name for task in format.tasks)
+            if isinstance(format, PublishedFormat):
+                raise InputError(f"model.backbone.tasks: the tasks of the format {format.name} are fixed: {own}")
             raise InputError(
                 f"{self.path}: model.backbone.tasks differ from the tasks that the model was trained for: {own}",
                 "define tasks once, in recipe.tasks, and train the model again after a change",
             )
-        given = self._format
-        if given is not None and (given.date is None or format.date is None):
+        if isinstance(given, PromptFormat) and isinstance(format, PromptFormat) and None in (given.date, format.date):
             # each of them takes the date from the other
             format = replace(format, date=format.date or given.date)
             given = replace(given, date=format.date)
         if given is not None and given != format:
-            raise InputError(
-                f"{self.path}: model.backbone.format differs from the prompt format that the model was trained with",
-                f"leave it out to use the format in {Path(self.path) / FORMAT_FILE}",
-            )
+            raise self._other_format()
         return format
+
+    def _other_format(self) -> InputError:
+        return InputError(
+            f"{self.path}: model.backbone.format differs from the prompt format that the model was trained with",
+            f"leave it out to use the format in {Path(self.path) / FORMAT_FILE}",
+        )
+
+    def _given_again(self, stored: Mapping[str, Any]) -> PublishedFormat:
+        """Return the format of the config for a model that was trained with a class of the user's own.
+
+        Raises:
+            InputError: the config does not name that class, or has other options; a class is not imported because a
+                file names it.
+        """
+        name = stored["class"]
+        if isinstance(self._format, PublishedFormat) and self._format.as_json()["class"] == name:
+            if json.loads(json.dumps(self._format.as_json())) != stored:
+                raise self._other_format()
+            return self._format
+        raise InputError(
+            f"{self.path}: the model was trained with the format {name}, which is not part of guardreasoner",
+            f"if you trust that code: --model.backbone.format {name}",
+        )
 
 
 def _rows(network: Any) -> int:

@@ -14,7 +14,7 @@ from guardreasoner.report.run_lineage import Fit, RunLineage, event_folders, ini
 from guardreasoner.report.section import Section, section_plots
 from guardreasoner.report.table import UNDEFINED, Cell, Table
 from guardreasoner.report.training_curves import Curves, curve_plots, curve_table, curves_by_panel, read_curves
-from guardreasoner.sources.rollouts import read_costs, read_rollout_folders, rollout_tasks
+from guardreasoner.sources.rollouts import read_costs, read_rollout_folders, rollout_format, rollout_tasks
 from guardreasoner.workflow.lineage import Node, problems
 from guardreasoner.workflow.manifest import MANIFEST, Manifest, content_hash
 
@@ -122,7 +122,8 @@ def _fit_curves(section_id: str, name: str, curves: Curves) -> Section:
 def _mining_results(section_id: str, title: str, paths: Sequence[Path], pairing: Pairing) -> Section:
     tasks = rollout_tasks(paths)
     records, rollouts = read_rollout_folders(paths, tasks)
-    results = findings(mine(records, rollouts, tasks, pairing), read_costs(paths))
+    mined = mine(records, rollouts, tasks, pairing, rollout_format(paths))
+    results = findings(mined, read_costs(paths))
     total = results.total()
     lines = [
         f"{total.hard:,} hard records of {results.records:,}, {total.pairs:,} pairs, "

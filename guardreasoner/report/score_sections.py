@@ -221,4 +221,5 @@ def _quality(comparison: Comparison, run: str) -> Quality:
     conversations = {record.id: conversation(record) for record in files[0].records}
     answers = [answer for file in files for answer in file.rollouts]
     texts = [answer.completion for answer in answers]
-    return quality(texts, comparison.tasks, [conversations[answer.record_id] for answer in answers])
+    judged = [conversations[answer.record_id] for answer in answers]
+    return quality(texts, comparison.tasks, judged, format=files[0].format)

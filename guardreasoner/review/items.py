@@ -124,7 +124,10 @@ def make_review_set(
     if len(named) > len(SLOTS):
         raise InputError(f"review: expected at most {len(SLOTS)} runs, got {len(named)}")
     tasks, runs = common_tasks(named), tuple(run.name for run in named)
-    aligned = align([Answers(run.name, run.seeds[0].records, run.seeds[0].rollouts) for run in named], intersect)
+    aligned = align(
+        [Answers(run.name, run.seeds[0].records, run.seeds[0].rollouts, format=run.seeds[0].format) for run in named],
+        intersect,
+    )
     predicted, gold = _labels_by_record(aligned.files, tasks)
     hard_ids = {record.id for run in named for record in run.seeds[0].hard_records}
     completions = [{answer.record_id: answer.completion for answer in answers.rollouts} for answers in aligned.files]
@@ -172,7 +175,7 @@ def _labels_by_record(
     gold: dict[str, list[int]] = {}
     for answers in files:
         rows: dict[str, list[int]] = {}
-        for labels in collect_labels(answers.name, answers.records, answers.rollouts, tasks):
+        for labels in collect_labels(answers.name, answers.records, answers.rollouts, tasks, format=answers.format):
             rows |= zip(labels.ids, labels.predicted.tolist(), strict=True)
             gold |= zip(labels.ids, labels.gold.tolist(), strict=True)
         predicted[answers.name] = rows

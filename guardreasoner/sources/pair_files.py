@@ -17,7 +17,8 @@ from typing import Any
 from pydantic import ConfigDict, InstanceOf, ValidationError, create_model
 
 from guardreasoner.errors import InputError
-from guardreasoner.prompts import parse
+from guardreasoner.formats import GuardFormat
+from guardreasoner.formats.verdicts import read_verdicts
 from guardreasoner.records import FILE_FINGERPRINT, Pair, Record, Rollout, record_of
 from guardreasoner.sources.conversations import LeftOut, Turn, read_messages, read_turn
 from guardreasoner.sources.predictions import split_prompt
@@ -59,18 +60,21 @@ class PairColumns:
     id: str | None = "id"
 
 
-def read_pairs(paths: Sequence[str | Path], columns: PairColumns, tasks: Sequence[Task]) -> list[Pair]:
+def read_pairs(
+    paths: Sequence[str | Path], columns: PairColumns, tasks: Sequence[Task], format: GuardFormat | None = None
+) -> list[Pair]:
     """Read preference pairs; rows with longer conversations are left out and counted.
 
     Args:
         paths: JSONL, JSON, CSV, TSV or Parquet files.
         columns: names of the columns.
         tasks: tasks of the instruction, for prompts in the released layout.
+        format: format of the outputs; None: GuardReasoner's own.
 
     Raises:
         InputError: a file cannot be read, has no pair or lacks a column, or rows are faulty (the details list each).
     """
-    reader = _PairReader(columns, tasks)
+    reader = _PairReader(columns, tasks, format)
     pairs = [pair for path in paths for pair in reader.read(Path(path))]
     if reader.fault_count:
         verb = "is" if reader.faulty_rows == 1 else "are"
@@ -88,9 +92,10 @@ def read_pairs(paths: Sequence[str | Path], columns: PairColumns, tasks: Sequenc
 class _PairReader:
     """Reads files of pairs, and collects their faults."""
 
-    def __init__(self, columns: PairColumns, tasks: Sequence[Task]) -> None:
+    def __init__(self, columns: PairColumns, tasks: Sequence[Task], format: GuardFormat | None) -> None:
         self.columns = columns
         self.tasks = tasks
+        self.format = format
         self.rows = self.faulty_rows = self.fault_count = 0
         self.faults: list[str] = []
         self.left_out: Counter[str] = Counter()
@@ -167,7 +172,8 @@ class _PairReader:
         self.changes["a system message was left out"] += conversation.has_system
         pair_id = self._id(values, f"{path.name}:{row.location}")
         self._require_unique(pair_id, where)
-        labels = {task: verdict for task, verdict in parse(chosen, self.tasks).items() if verdict is not None}
+        verdicts = read_verdicts(chosen, self.tasks, self.format)
+        labels = {task: verdict for task, verdict in verdicts.items() if verdict is not None}
         record = Record(pair_id, conversation.prompt, conversation.response, labels, source=path.name.partition(".")[0])
         better, worse = (
             Rollout(pair_id, path.stem, fingerprint, index, 0, text) for index, text in enumerate((chosen, rejected))

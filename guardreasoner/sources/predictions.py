@@ -14,13 +14,15 @@ Our rows add ``{"record_id", "labels"}`` and, where they are known, ``{"scores",
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ConfigDict, StrictFloat, StrictInt, TypeAdapter, ValidationError
 
 from guardreasoner.errors import InputError
+from guardreasoner.formats import GuardFormat
+from guardreasoner.formats.stored import read_output_format, stored_output_format
 from guardreasoner.prompts import conversation, instruction, parse
-from guardreasoner.records import FILE_FINGERPRINT, Record, Rollout, messages_of, read_jsonl, require_unique_ids
+from guardreasoner.records import FILE_FINGERPRINT, Record, Rollout, Speed, messages_of, read_jsonl, require_unique_ids
 from guardreasoner.sources.label_scores import LabelScores, ScoresByKind, require_label_scores, scores_by_kind
 from guardreasoner.sources.rows import file_format, read_file_rows
 from guardreasoner.sources.template_text import (
@@ -56,6 +58,7 @@ class Predictions:
         more_rollouts: further outputs of the records, from folders of k outputs.
         notes: sentences on what was removed or left out while reading.
         has_ids: whether the rows have record ids; otherwise an id is the benchmark with the row's index.
+        format: format of the outputs; None: GuardReasoner's own.
         scores: probabilities of the labels of records, of those rows that have them.
     """
 
@@ -68,6 +71,7 @@ class Predictions:
     more_rollouts: list[Rollout] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     has_ids: bool = False
+    format: GuardFormat | None = None
     scores: ScoresByKind = field(default_factory=dict)
 
 
@@ -81,7 +85,7 @@ class _PredictionRow:
     record_id: str | None = None
     labels: dict[str, str | None] | None = None
     scores: dict[str, dict[str, dict[str, StrictFloat]]] | None = None
-    speed: Literal["reasoned", "direct"] | None = None
+    speed: Speed | None = None
     messages: list[dict[str, Any]] | None = None
     policy: str | None = None
     language: str | None = None
@@ -111,9 +115,17 @@ def holds_predictions(path: str | Path) -> bool:
 
 def predicted_tasks(path: Path) -> tuple[Task, ...]:
     """Return the tasks stored in a folder, or in the folder of a file; by default, those of GuardReasoner."""
-    folder = (path if path.is_dir() else path.parent).resolve()
-    above = (folder.parent.parent,) if _is_index(folder) else ()
-    return read_tasks(folder, folder.parent, *above)
+    return read_tasks(*_folders_of(path))
+
+
+def stored_format(path: Path) -> dict[str, Any] | None:
+    """Return the stored format of the outputs at a path without loading it; None: GuardReasoner's own."""
+    return stored_output_format(*_folders_of(path))
+
+
+def predicted_format(path: Path) -> GuardFormat | None:
+    """Return the format of the outputs in a folder, or in the folder of a file; None: GuardReasoner's own."""
+    return read_output_format(*_folders_of(path))
 
 
 def read_predictions(path: str | Path, tasks: Sequence[Task] | None = None) -> Predictions:
@@ -140,7 +152,7 @@ def read_predictions(path: str | Path, tasks: Sequence[Task] | None = None) -> P
     warn_if_changed(path)
     tasks = tuple(tasks or predicted_tasks(path))
     origins = [_Origin.of(file) for file in files]
-    predictions = Predictions(origins[0].model, tasks, [], [], [], [])
+    predictions = Predictions(origins[0].model, tasks, [], [], [], [], format=predicted_format(path))
     scores: dict[str, LabelScores] = {}
     read = [_read_prediction_file(origin, predictions, scores) for origin in origins]
     require_unique_ids(predictions.records, str(path))
@@ -241,6 +253,13 @@ def _file_order(file: Path) -> tuple[str, int]:
     return (str(folder.parent), int(folder.name)) if _is_index(folder) else (str(folder), 0)
 
 
+def _folders_of(path: Path) -> tuple[Path, ...]:
+    """Return the folders that may say the tasks and the format of the outputs at a path."""
+    folder = (path if path.is_dir() else path.parent).resolve()
+    above = (folder.parent.parent,) if _is_index(folder) else ()
+    return (folder, folder.parent, *above)
+
+
 def _is_index(folder: Path) -> bool:
     """Return whether a folder is named like one of k outputs: 0, 1, 2 …"""
     return folder.name.isdecimal() and folder.name.isascii() and len(folder.name) < 6
@@ -264,26 +283,16 @@ def _read_prediction_file(origin: _Origin, predictions: Predictions, scores: dic
     known = {record.id: record for record in predictions.records} if origin.index is not None else {}
     found: set[str] = set()
     for index, (where, row) in enumerate(rows):
-        if row.messages is not None:
-            record = Record("", messages=messages_of(row.messages, f"{where}: messages"))
-        else:
-            record = Record("", *split_prompt(row.prompt, predictions.tasks, where))
+        conversation = _conversation(row, predictions.tasks, where)
         record_id = f"{origin.benchmark}/{index:05d}" if row.record_id is None else row.record_id
-        labels = gold_labels(row.label, record.response, predictions.tasks, where) if row.labels is None else row.labels
+        labels = row.labels
+        if labels is None:
+            labels = gold_labels(row.label, conversation.response, predictions.tasks, where)
         _require_labels(labels, predictions.tasks, where)
         require_label_scores(row.scores or {}, predictions.tasks, where)
-        record = replace(
-            record,
-            id=record_id,
-            labels=labels,
-            source=origin.benchmark,
-            policy=row.policy,
-            language=row.language,
-            extra=row.extra or {},
-        )
-        rollout = Rollout(
-            record_id, predictions.model, origin.fingerprint, origin.index or 0, 0, row.predict, row.speed or "reasoned"
-        )
+        record = replace(conversation, id=record_id, labels=labels, source=origin.benchmark)
+        index_among, model = origin.index or 0, predictions.model
+        rollout = Rollout(record_id, model, origin.fingerprint, index_among, 0, row.predict, row.speed or "reasoned")
         if record_id not in known:
             predictions.records.append(record)
             predictions.rollouts.append(rollout)
@@ -303,6 +312,14 @@ def _read_prediction_file(origin: _Origin, predictions: Predictions, scores: dic
     if origin.file.name == PREDICTIONS and hard_samples.exists():
         _read_hard_samples(hard_samples, origin.benchmark, predictions)
     return any(row.record_id is not None for _, row in rows)
+
+
+def _conversation(row: _PredictionRow, tasks: Sequence[Task], where: str) -> Record:
+    """Return what a row says about the conversation: its messages or, without them, the texts in the prompt."""
+    given: dict[str, Any] = {"policy": row.policy, "language": row.language, "extra": row.extra}
+    if row.messages is None:
+        return Record("", *split_prompt(row.prompt, tasks, where), **given)
+    return Record("", messages=messages_of(row.messages, f"{where}: messages"), **given)
 
 
 def _prediction_rows(file: Path) -> Iterator[tuple[str, _PredictionRow]]:

@@ -5,6 +5,7 @@ sampling: ``{"seconds": 81.5, "device": "cuda", "devices": 1, "tokens": 40312, "
 wall time multiplied by the number of devices.
 """
 
+import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,19 @@ from typing import Annotated, get_args
 from pydantic import Field, NonNegativeInt, TypeAdapter, ValidationError
 
 from guardreasoner.errors import InputError
+from guardreasoner.formats import GuardFormat
+from guardreasoner.formats.verdicts import JudgedRecords
 from guardreasoner.mining.findings import SamplingCost
+from guardreasoner.prompts import PromptFormat
 from guardreasoner.records import Record, Rollout, Split, read_records, read_rollouts
 from guardreasoner.sources import ExcludesContaminated, Source
-from guardreasoner.sources.predictions import holds_predictions, predicted_tasks, read_predictions
+from guardreasoner.sources.predictions import (
+    holds_predictions,
+    predicted_format,
+    predicted_tasks,
+    read_predictions,
+    stored_format,
+)
 from guardreasoner.sources.validation import validation_message
 from guardreasoner.tasks import Task
 from guardreasoner.workflow.integrity import warn_if_changed
@@ -104,6 +114,37 @@ def rollout_tasks(paths: Iterable[str | Path]) -> tuple[Task, ...]:
     return tasks_by_path[first]
 
 
+def rollout_format(paths: Iterable[str | Path]) -> GuardFormat | None:
+    """Return the format of the outputs in folders with rollouts or predictions; None: GuardReasoner's own.
+
+    Raises:
+        InputError: the formats of two folders differ.
+    """
+    formats = {path: predicted_format(Path(path)) for path in paths}
+    first = next(iter(formats))
+    for path, format in formats.items():
+        if format != formats[first]:
+            raise InputError(f"{path}: the outputs have another format than those of {first}")
+    return formats[first]
+
+
+def require_output_format(paths: Iterable[str | Path], format: GuardFormat) -> None:
+    """Require that outputs have the format of the model that learns from them.
+
+    Raises:
+        InputError: a folder holds outputs in another format.
+    """
+    wanted = None if isinstance(format, PromptFormat) else json.loads(json.dumps(format.as_json()))
+    for path in paths:
+        found = stored_format(Path(path))
+        if found != wanted:
+            names = ["GuardReasoner's" if one is None else one["class"] for one in (found, wanted)]
+            differ = f"is {names[0]}, but the model's is {names[1]}"
+            if names[0] == names[1]:
+                differ = f"{names[0]} has other options than the model's"
+            raise InputError(f"{path}: the format of these outputs {differ}")
+
+
 def read_costs(paths: Iterable[str | Path]) -> list[SamplingCost]:
     """Return the sampling cost, summed by kind of device; empty if no folder records it.
 
@@ -122,14 +163,23 @@ def read_costs(paths: Iterable[str | Path]) -> list[SamplingCost]:
 
 
 def read_training_rollouts(
-    paths: Sequence[str | Path], source: Source, tasks: Sequence[Task] | None = None
+    paths: Sequence[str | Path],
+    source: Source,
+    tasks: Sequence[Task] | None = None,
+    format: GuardFormat | None = None,
 ) -> tuple[list[Record], list[Rollout]]:
     """Return a source's training records and the rollouts of these records, the input of mining for HS-DPO.
+
+    Args:
+        paths: folders or files.
+        source: the source.
+        tasks: tasks with their permitted labels, for prediction files; None for the tasks stored in the folder.
+        format: format of the outputs, whose tasks are the only ones graded; None: GuardReasoner's own.
 
     Raises:
         InputError: for the same reasons as :func:`read_rollouts_of`, or if no training record has a rollout.
     """
-    records = {record.id: record for record in source.records("train")}
+    records = {record.id: record for record in JudgedRecords(format).of(source.records("train"))}
     rollouts = [rollout for rollout in read_rollouts_of(paths, source, tasks) if rollout.record_id in records]
     if not rollouts:
         raise InputError(f"data.rollouts: {', '.join(map(str, paths))}: no output for a training record")

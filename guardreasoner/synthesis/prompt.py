@@ -10,7 +10,9 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
 from guardreasoner.errors import InputError
-from guardreasoner.prompts import answer_block, conversation, instruction, parse
+from guardreasoner.formats import GuardFormat
+from guardreasoner.formats.verdicts import read_reasoning, read_verdicts
+from guardreasoner.prompts import PromptFormat, answer_block, conversation, instruction
 from guardreasoner.records import Record
 from guardreasoner.synthesis.trace import refusal
 from guardreasoner.tasks import NO_VERDICT, Task
@@ -164,6 +166,7 @@ def faults(
     tasks: Sequence[Task],
     steps: str | None = STEP_PATTERN,
     finish_reason: str | None = None,
+    format: GuardFormat | None = None,
 ) -> list[str]:
     """Return the reasons why a trace must not be used for training; an empty list if there are none.
 
@@ -176,6 +179,7 @@ def faults(
         steps: pattern of a step heading, with the step's number as its only group. Numbers must run from 1 under each
             task's heading. None skips this check.
         finish_reason: why the server ended the text.
+        format: format of the trace; None: GuardReasoner's own.
 
     Returns:
         One string per reason; details follow a colon.
@@ -185,19 +189,20 @@ def faults(
         reasons.append("cut off")
     if not trace.strip():
         return [*reasons, "empty answer"]
-    verdicts, gold = parse(trace, tasks), record.gold()
+    own = format is None or isinstance(format, PromptFormat)
+    verdicts, gold = read_verdicts(trace, tasks, format), record.gold()
     if not any(verdicts.values()) and (refused := refusal(trace)) is not None:
         return [*reasons, f"refusal: {refused}"]
     for task in tasks:
         verdict = verdicts[task.name]
         if task.name not in gold:
-            if verdict is None and (answer := _invalid_answer(trace, task)) is not None:
+            if own and verdict is None and (answer := _invalid_answer(trace, task)) is not None:
                 reasons.append(f"invalid label for {task.name}: {answer}")
         elif verdict is None:
             reasons.append(f"no verdict on {task.name}")
         elif verdict != gold[task.name]:
             reasons.append(f"wrong verdict on {task.name}")
-    if not _has_reasoning(trace, tasks):
+    if not (_has_reasoning(trace, tasks) if own else read_reasoning(trace, tasks, format)):
         reasons.append("no reasoning")
     elif steps is not None and not has_numbered_steps(trace, steps):
         reasons.append("steps not numbered as asked")

@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from guardreasoner.errors import InputError
+from guardreasoner.formats import GuardFormat
 from guardreasoner.model.batch import Example, StepCollator
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
 from guardreasoner.records import Record
@@ -45,6 +46,12 @@ class StepLoader(DataLoader):
 def prompt_tokenizer_of(trainer: Any) -> PromptTokenizer:
     """Return the tokenizer of the trainer's model, so that data and model use the same ids."""
     return trainer.lightning_module.backbone.prompt_tokenizer
+
+
+def format_of(trainer: Any) -> GuardFormat | None:
+    """Return the format of the trainer's model; None if it trains or runs no model of ours."""
+    backbone = getattr(getattr(trainer, "lightning_module", None), "backbone", None)
+    return None if backbone is None else backbone.prompt_tokenizer.format
 
 
 def supports_packing(trainer: Any) -> bool:

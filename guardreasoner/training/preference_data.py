@@ -15,7 +15,7 @@ from guardreasoner.model.batch import Example
 from guardreasoner.records import Pair, Split
 from guardreasoner.sources import Source
 from guardreasoner.sources.pair_files import PairColumns, read_pairs
-from guardreasoner.sources.rollouts import read_costs, read_training_rollouts
+from guardreasoner.sources.rollouts import read_costs, read_training_rollouts, require_output_format
 from guardreasoner.sources.splits import split_of
 from guardreasoner.training.loaders import log
 from guardreasoner.training.training_data import OnFault, TrainingDataModule, TrainingItem
@@ -93,13 +93,15 @@ class PreferenceDataModule(TrainingDataModule):
         Raises:
             InputError: a rollout belongs to an unknown record, no record is hard, or a row of a pair file is faulty.
         """
-        tasks = self.prompt_tokenizer.format.tasks
+        format = self.prompt_tokenizer.format
+        tasks = format.tasks
         if self.pair_files:
-            given = read_pairs(self.pair_files, self.pair_columns, tasks)
+            given = read_pairs(self.pair_files, self.pair_columns, tasks, format)
             log.info(f"HS-DPO: {len(given):,} pairs from {', '.join(self.pair_files)}")
             return self._clean(given)
-        records, rollouts = read_training_rollouts(self.rollouts, self.source, tasks)
-        mined = mine(records, rollouts, tasks, self.pairing)
+        require_output_format(self.rollouts, format)
+        records, rollouts = read_training_rollouts(self.rollouts, self.source, tasks, format)
+        mined = mine(records, rollouts, tasks, self.pairing, format)
         self.findings = findings(mined, read_costs(self.rollouts))
         total = mined.total()
         if not mined.pairs:

@@ -104,7 +104,7 @@ class ReasoningDataModule(TrainingDataModule):
             InputError: a record has no label, or there are no records.
         """
         record = None
-        for record in self.drop_contaminated(self.source.records("train")):
+        for record in self.drop_contaminated(self.judged("train")):
             if not record.gold():
                 raise InputError(f"record {record.id}: no label for any task")
             yield record
@@ -120,7 +120,7 @@ class ReasoningDataModule(TrainingDataModule):
         if split == "train":
             records = self.labelled_records()
         else:
-            records = self.drop_contaminated(self.source.records(split), "validation data")
+            records = self.drop_contaminated(self.judged(split), "validation data")
         if self.rollouts is None:
             yield from records
             return
@@ -128,7 +128,7 @@ class ReasoningDataModule(TrainingDataModule):
         traces: dict[str, list[str]] = {}
         for rollout in read_rollouts_of(self.rollouts, self.source, tasks):
             record = by_id.get(rollout.record_id)
-            if record is not None and not faults(rollout.completion, record, tasks, steps=None):
+            if record is not None and not faults(rollout.completion, record, tasks, steps=None, format=self.format):
                 traces.setdefault(record.id, []).append(rollout.completion)
         if not traces and split == "train":
             raise InputError(f"data.rollouts: no output of a {split} record in {', '.join(self.rollouts)} is correct")
@@ -166,9 +166,9 @@ class ReasoningDataModule(TrainingDataModule):
     def _targets(self, split: Split, on_fault: OnFault | None) -> Iterator[tuple[Record, str, Speed, str]]:
         """Yield (record, id of the example, speed, text) for each target."""
         format = self.prompt_tokenizer.format
-        without = 0
+        without, reasons = 0, self.use_reasoning and format.has("reasoned")
         for record in self.records_with_reasoning(split, format.tasks):
-            if not (self.use_reasoning and record.reasoning):
+            if not (reasons and record.reasoning):
                 without += 1
                 yield record, record.id, "direct", format.target(record, "direct")
                 continue
@@ -182,7 +182,7 @@ class ReasoningDataModule(TrainingDataModule):
             yield record, record.id, "reasoned", text
             if unit_interval_hash(f"{self.seed}/{record.id}") < self.direct_share:
                 yield record, record.id + DIRECT_SUFFIX, "direct", format.target(record, "direct")
-        if without and self.use_reasoning:
+        if without and reasons:
             log.info(f"{split}: {without:,} records without reasoning train their verdicts alone")
 
     def _write_extra(self, folder: Path) -> None:

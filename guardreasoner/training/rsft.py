@@ -14,6 +14,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import Batch, Step
 from guardreasoner.model.packed_attention import SharedPrefix
+from guardreasoner.prompts import PromptFormat
 from guardreasoner.records import Speed
 from guardreasoner.training.checkpoint import (
     random_state_of,
@@ -100,8 +101,8 @@ class RSFTModule(LightningModule):
     def on_fit_start(self) -> None:
         """Note in the prompt format, which is saved with the model, for which speeds it is trained."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if isinstance(data, HasSpeeds) and data.speeds:
-            tokenizer = self.backbone.prompt_tokenizer
+        tokenizer = self.backbone.prompt_tokenizer
+        if isinstance(data, HasSpeeds) and data.speeds and isinstance(tokenizer.format, PromptFormat):
             tokenizer.format = replace(tokenizer.format, speeds=data.speeds)
 
     def on_train_start(self) -> None:

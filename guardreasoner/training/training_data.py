@@ -17,6 +17,8 @@ from pyarrow import ArrowException
 from torch.utils.data import DataLoader
 
 from guardreasoner.errors import InputError
+from guardreasoner.formats import GuardFormat
+from guardreasoner.formats.verdicts import JudgedRecords
 from guardreasoner.model.batch import Collator, Example, StepCollator, two_row
 from guardreasoner.model.packing import packed
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
@@ -26,6 +28,7 @@ from guardreasoner.sources.contamination import SIMILARITY, ContaminationIndex
 from guardreasoner.training.example_store import ExampleStore, write_examples
 from guardreasoner.training.loaders import (
     StepLoader,
+    format_of,
     log,
     prompt_tokenizer_of,
     step_loader,
@@ -191,6 +194,20 @@ class TrainingDataModule(LightningDataModule, ABC):
         """Return the index of the prompts that the benchmarks of this run hold."""
         sources = (self.source, *self.benchmarks)
         return ContaminationIndex((r for source in sources for r in source.records("test")), self.similarity)
+
+    @property
+    def format(self) -> GuardFormat | None:
+        """Format of the model; None for a run without a model of ours, such as synthesis."""
+        if self._inspection_tokenizer is not None:
+            return self._inspection_tokenizer.format
+        return format_of(self._trainer)
+
+    def judged(self, split: Split) -> Iterator[Record]:
+        """Yield the records of a split that the model's format judges; the others are counted in a line."""
+        judged = JudgedRecords(self.format)
+        yield from judged.of(self.source.records(split))
+        if note := judged.note():
+            log.info(f"{split}: {note}")
 
     def drop_contaminated(self, records: Iterable[Record], where: str = "training data") -> Iterator[Record]:
         """Yield the records whose prompt no benchmark of this run holds; refuse, skip or allow the others."""

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from guardreasoner.errors import InputError
 from guardreasoner.generators.rollout_log import COST, RolloutLog
+from guardreasoner.prompts import PromptFormat
 from guardreasoner.records import Record, Rollout, read_rollouts
-from guardreasoner.tasks import GUARD_TASKS
 
 K = 3
 RECORDS = [Record(f"r{number}", f"prompt {number}", labels={"request": "harmful"}) for number in range(8)]
@@ -29,7 +29,7 @@ ALL_OUTPUTS = [rollout for record in RECORDS for rollout in outputs(record)]
 
 def opened(folder: Path, setting: str = "same") -> RolloutLog:
     rollout_log = RolloutLog(folder / "out", {"setting": setting}, PARTS)
-    rollout_log.prepare(RECORDS, GUARD_TASKS)
+    rollout_log.prepare(RECORDS, PromptFormat())
     rollout_log.open(0, "cpu")
     return rollout_log
 
@@ -86,7 +86,7 @@ def test_a_record_with_fewer_outputs_is_not_done(tmp_path: Path) -> None:
 
 def test_parts_have_files_of_their_own(tmp_path: Path) -> None:
     rollout_log = RolloutLog(tmp_path / "out", {}, {"greedy": 1, "sampled": K})
-    rollout_log.prepare(RECORDS, GUARD_TASKS)
+    rollout_log.prepare(RECORDS, PromptFormat())
     rollout_log.open(0, "cpu")
     rollout_log.append("greedy", outputs(RECORDS[0])[:1], 0.5, 10)
     rollout_log.append("sampled", outputs(RECORDS[1]), 0.5, 10)
@@ -107,7 +107,7 @@ def test_wherever_a_shard_is_truncated_complete_commits_remain(
     os.truncate(shard, cut)
     complete = sum(end <= cut for end in ends[1:])
     rollout_log = RolloutLog(folder / "out", {"setting": "same"}, PARTS)
-    dropped = rollout_log.prepare(RECORDS, GUARD_TASKS)
+    dropped = rollout_log.prepare(RECORDS, PromptFormat())
     assert (dropped > 0) == (cut > ends[complete])
     assert shard.stat().st_size == ends[complete]
     assert rollout_log.done("rollouts") == {f"r{number}" for group in groups[:complete] for number in group}
@@ -147,7 +147,7 @@ def test_a_flipped_bit_costs_the_groups_that_it_touches_and_is_reported(
         warnings: list[str] = []
         patch.setattr(logging.getLogger("guardreasoner"), "warning", lambda text, *values: warnings.append(text))
         rollout_log = RolloutLog(folder / "out", {"setting": "same"}, PARTS)
-        dropped = rollout_log.prepare(RECORDS, GUARD_TASKS)
+        dropped = rollout_log.prepare(RECORDS, PromptFormat())
     assert warnings or dropped
     # A flip in the line that ends a group joins the group to the next one.
     is_end = place >= ends[damaged + 1] - 66
@@ -191,14 +191,14 @@ def test_only_the_run_that_holds_the_lock_changes_the_log(tmp_path: Path) -> Non
             append(first, 0)
         second = RolloutLog(tmp_path / "out", {"setting": "same"}, PARTS)
         with pytest.raises(InputError, match=r"another run is writing here \(process \d+ on "):
-            second.prepare(RECORDS, GUARD_TASKS)
+            second.prepare(RECORDS, PromptFormat())
         shut(second)
         second.remove()
         assert first.folder.is_dir()
     append(first, *range(1, 8))
     first.close()
     with pytest.raises(InputError, match="another run is writing here"):
-        second.prepare(RECORDS, GUARD_TASKS)  # it is locked until it is removed
+        second.prepare(RECORDS, PromptFormat())  # it is locked until it is removed
     assert merged(first) == ALL_OUTPUTS
     opened(tmp_path).close()
 

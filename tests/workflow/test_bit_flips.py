@@ -12,9 +12,9 @@ from guardreasoner.errors import InputError
 from guardreasoner.generators.rollout_log import RolloutLog
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.lora import LoRA
+from guardreasoner.prompts import PromptFormat
 from guardreasoner.records import Rollout, write_jsonl
 from guardreasoner.sources.rollouts import read_rollout_folder
-from guardreasoner.tasks import GUARD_TASKS
 from guardreasoner.training.checkpoint_file import SealedCheckpointIO
 from guardreasoner.training.reference import Precomputed
 from guardreasoner.training.rsft import read_optimizer_state
@@ -160,7 +160,7 @@ def test_rollout_logs(tmp_path: Path) -> None:
 
     def opened() -> RolloutLog:
         rollout_log = RolloutLog(tmp_path / "out", {"setting": "same"}, {"rollouts": 1})
-        rollout_log.prepare(records, GUARD_TASKS)
+        rollout_log.prepare(records, PromptFormat())
         rollout_log.open(0, "cpu")
         return rollout_log
 

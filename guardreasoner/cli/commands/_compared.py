@@ -95,7 +95,7 @@ def read_compared(args: argparse.Namespace, verb: str) -> Compared:
 def _answers(run: NamedPredictions) -> list[Answers]:
     names = run.paths if len(run.paths) > 1 else (run.name,)
     return [
-        Answers(name, read.records, read.rollouts, read.hard_records, read.hard_rollouts)
+        Answers(name, read.records, read.rollouts, read.hard_records, read.hard_rollouts, read.format)
         for name, read in zip(names, run.seeds, strict=True)
     ]
 

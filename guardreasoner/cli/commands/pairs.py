@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, get_args
 
 from guardreasoner.cli.options import require_files, write
 from guardreasoner.errors import InputError
+from guardreasoner.formats import GuardFormat
 from guardreasoner.mining import (
     PRESETS,
     GradingMode,
@@ -26,7 +27,13 @@ from guardreasoner.mining.findings import Findings, findings
 from guardreasoner.records import Record, Rollout, write_jsonl
 from guardreasoner.report.explanation_text import explanation_lines
 from guardreasoner.report.mining_tables import show_counts, show_details, summary_lines
-from guardreasoner.sources.rollouts import read_costs, read_rollout_folders, read_training_rollouts, rollout_tasks
+from guardreasoner.sources.rollouts import (
+    read_costs,
+    read_rollout_folders,
+    read_training_rollouts,
+    rollout_format,
+    rollout_tasks,
+)
 from guardreasoner.tasks import Task
 from guardreasoner.workflow.manifest import record_made
 from guardreasoner.workflow.terminal import show_line, terminal_text
@@ -78,13 +85,13 @@ def run(args: argparse.Namespace) -> int:
     """
     _check_files(args)
     inputs = _read(args)
-    mined = mine(inputs.records, inputs.rollouts, inputs.tasks, inputs.pairing)
+    mined = mine(inputs.records, inputs.rollouts, inputs.tasks, inputs.pairing, inputs.format)
     if args.audit is not None:
         _write_audit(args, inputs)
     if args.audit is not None and args.out is None:
         return 0
     if args.explain is not None:
-        explanation = explain(args.explain, mined, inputs.records, inputs.rollouts, inputs.tasks)
+        explanation = explain(args.explain, mined, inputs.records, inputs.rollouts, inputs.tasks, inputs.format)
         notes = [] if inputs.fit is None else list(inputs.fit.notes(explanation.record, explanation.pairs))
         for line in explanation_lines(explanation, args.verbose, notes):
             show_line(line)
@@ -117,6 +124,7 @@ class _MiningInputs:
     rollouts: list[Rollout]
     tasks: tuple[Task, ...]
     pairing: Pairing
+    format: GuardFormat | None
     fit: "FitInputs | None" = None
 
 
@@ -179,16 +187,16 @@ def _read(args: argparse.Namespace) -> _MiningInputs:
         if fit_flags:
             raise InputError(f"pairs: {fit_flags[0]} needs --config")
         records, rollouts = read_rollout_folders(args.rollouts)
-        return _MiningInputs(
-            args.rollouts, records, rollouts, rollout_tasks(args.rollouts), _pairing(args, PRESETS["plan"])
-        )
+        tasks, format = rollout_tasks(args.rollouts), rollout_format(args.rollouts)
+        return _MiningInputs(args.rollouts, records, rollouts, tasks, _pairing(args, PRESETS["plan"]), format)
     from guardreasoner.cli.commands._fit_inputs import inputs_of_fit
 
     fit = inputs_of_fit(fit_flags)
     paths = args.rollouts or fit.rollouts
     tasks = rollout_tasks(paths)
-    records, rollouts = read_training_rollouts(paths, fit.source, tasks)
-    return _MiningInputs(paths, records, rollouts, tasks, _pairing(args, fit.pairing), fit)
+    format = rollout_format(paths)
+    records, rollouts = read_training_rollouts(paths, fit.source, tasks, format)
+    return _MiningInputs(paths, records, rollouts, tasks, _pairing(args, fit.pairing), format, fit)
 
 
 def _pairing(args: argparse.Namespace, start: Pairing) -> Pairing:

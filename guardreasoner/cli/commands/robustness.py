@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     require_files(json=args.json)
     read = read_predictions(args.predictions)
     try:
-        scores = robustness(read.records, read.rollouts, read.tasks)
+        scores = robustness(read.records, read.rollouts, read.tasks, format=read.format)
     except InputError as error:
         raise InputError(f"{args.predictions}: {error}", error.hint) from None
     _show(scores if args.benchmarks else [score for score in scores if score.benchmark == ALL])

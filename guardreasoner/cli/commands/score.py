@@ -170,7 +170,8 @@ def _modes_and_paths(args: argparse.Namespace) -> tuple[list[Mode], list[str]]:
 def _score(model: NamedPredictions, mode: Mode, args: argparse.Namespace) -> ModelScore:
     (read,) = model.seeds
     hard = (read.hard_records, read.hard_rollouts)
-    return score(model.name, read.records, read.rollouts, read.tasks, mode, *hard, args.resamples, args.seed)
+    resampling = (args.resamples, args.seed)
+    return score(model.name, read.records, read.rollouts, read.tasks, mode, *hard, *resampling, format=read.format)
 
 
 def _probabilities(model: NamedPredictions, args: argparse.Namespace) -> tuple[ProbabilityScore, ...]:
@@ -231,7 +232,8 @@ def _quality(model: NamedPredictions) -> Quality:
     (read,) = model.seeds
     conversations = {record.id: conversation(record) for record in read.records}
     answers = [answer.completion for answer in read.rollouts]
-    return quality(answers, read.tasks, [conversations[answer.record_id] for answer in read.rollouts])
+    judged = [conversations[answer.record_id] for answer in read.rollouts]
+    return quality(answers, read.tasks, judged, format=read.format)
 
 
 def _record_differences(models: Sequence[NamedPredictions]) -> list[str]:

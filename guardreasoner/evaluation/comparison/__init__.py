@@ -211,14 +211,14 @@ def compare(
         raise InputError(f"{duplicate} is given twice")
     aligned = align([answers for run in runs for answers in run.seeds], intersect)
     files = [
-        collect_labels(answers.name, answers.records, answers.rollouts, tasks, PARSER_BY_MODE[mode])
+        collect_labels(answers.name, answers.records, answers.rollouts, tasks, PARSER_BY_MODE[mode], answers.format)
         for answers in aligned.files
     ]
     file_scores = resample_scores(files, tasks, mode, resamples, seed)
     file_votes = [
         votes
         for answers in aligned.files
-        if (votes := hard_votes(answers.hard_records, answers.hard_rollouts, tasks, mode)) is not None
+        if (votes := hard_votes(answers.hard_records, answers.hard_rollouts, tasks, mode, answers.format)) is not None
     ]
     file_hard = resample_hard_accuracy(file_votes, resamples, seed) if file_votes else []
     scores: dict[str, ModelScore] = {}

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from guardreasoner.errors import InputError
+from guardreasoner.formats import GuardFormat
 from guardreasoner.records import Record, Rollout
 
 _MAX_NAMED = 3
@@ -21,6 +22,7 @@ class Answers:
         rollouts: one output for each record.
         hard_records: the hard set.
         hard_rollouts: outputs for the hard set.
+        format: format of the outputs; None: GuardReasoner's own.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Answers:
     rollouts: Sequence[Rollout]
     hard_records: Sequence[Record] = ()
     hard_rollouts: Sequence[Rollout] = ()
+    format: GuardFormat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ def align(files: Sequence[Answers], intersect: bool = False) -> Aligned:
                 [rollout for rollout in answers.rollouts if rollout.record_id in ids],
                 hard,
                 [rollout for rollout in answers.hard_rollouts if rollout.record_id in hard_ids],
+                answers.format,
             )
             for answers in files
         ),

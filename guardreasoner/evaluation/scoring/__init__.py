@@ -28,6 +28,7 @@ from guardreasoner.evaluation.scoring.metrics import (
 )
 from guardreasoner.evaluation.scoring.probabilities import ProbabilityScore, probability_scores
 from guardreasoner.evaluation.scoring.readings import Reading, binary_task, reading_name, readings_of
+from guardreasoner.formats import GuardFormat
 from guardreasoner.records import Record, Rollout
 from guardreasoner.tasks import Task
 
@@ -111,6 +112,7 @@ def score(
     resamples: int = RESAMPLES,
     seed: int = 0,
     label_scores: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]] | None = None,
+    format: GuardFormat | None = None,
 ) -> ModelScore:
     """Score one model's answers, one for each record; a record's ``source`` is its benchmark.
 
@@ -127,14 +129,15 @@ def score(
         resamples: number of bootstrap resamples; 0 for no intervals.
         seed: seed of the bootstrap.
         label_scores: probabilities by kind of score, record id, task and label; None if there are none.
+        format: format of the outputs; None: GuardReasoner's own.
 
     Raises:
         InputError: if there are no records, if a record has no or an unknown gold label, if a record has no answer or
             two answers, or if an answer belongs to an unknown record.
     """
-    labels = collect_labels(model, records, answers, tasks, PARSER_BY_MODE[mode])
+    labels = collect_labels(model, records, answers, tasks, PARSER_BY_MODE[mode], format)
     (scores,) = resample_scores([labels], tasks, mode, resamples, seed)
-    votes = hard_votes(hard_records, hard_answers, tasks, mode)
+    votes = hard_votes(hard_records, hard_answers, tasks, mode, format)
     hard = hard_score([votes], *resample_hard_accuracy([votes], resamples, seed)) if votes else None
     probabilities = probability_scores(records, label_scores or {}, tasks, resamples, seed)
     return replace(model_score(model, [labels], scores, tasks, hard), probabilities=probabilities)

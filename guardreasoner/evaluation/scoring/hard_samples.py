@@ -10,6 +10,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.evaluation.intervals import Estimate, estimate, generator_for, resampled_sums
 from guardreasoner.evaluation.scoring.labels import PARSER_BY_MODE, Mode
 from guardreasoner.evaluation.scoring.metrics import Array, percent
+from guardreasoner.formats import GuardFormat
 from guardreasoner.mining import grade
 from guardreasoner.records import Record, Rollout
 from guardreasoner.tasks import Task
@@ -50,7 +51,11 @@ class HardScore:
 
 
 def hard_votes(
-    records: Sequence[Record], answers: Iterable[Rollout], tasks: Sequence[Task], mode: Mode = "strict"
+    records: Sequence[Record],
+    answers: Iterable[Rollout],
+    tasks: Sequence[Task],
+    mode: Mode = "strict",
+    format: GuardFormat | None = None,
 ) -> HardVotes | None:
     """Grade the outputs for hard records; return None if there are no outputs.
 
@@ -61,6 +66,7 @@ def hard_votes(
         answers: any number of outputs for each record.
         tasks: tasks to score.
         mode: how outputs are parsed and how unparsed ones count.
+        format: format of the outputs; None: GuardReasoner's own.
 
     Raises:
         InputError: if an output belongs to a record that is not in the hard set.
@@ -71,7 +77,8 @@ def hard_votes(
     for answer in answers:
         if answer.record_id not in record_by_id:
             raise InputError(f"{answer.model}: answer for {answer.record_id!r}, which is not one of the hard records")
-        grades = grade(record_by_id[answer.record_id], answer.completion, tasks, PARSER_BY_MODE[mode]).values()
+        record = record_by_id[answer.record_id]
+        grades = grade(record, answer.completion, tasks, PARSER_BY_MODE[mode], format).values()
         samples += 1
         unparsed += None in grades
         record_votes = votes[answer.record_id]  # also adds a record whose outputs are all dropped

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardreasoner.errors import InputError
+from guardreasoner.formats import GuardFormat
+from guardreasoner.formats.verdicts import read_verdicts
 from guardreasoner.mining import ParserName
-from guardreasoner.prompts import PARSERS
 from guardreasoner.records import Record, Rollout
 from guardreasoner.tasks import Task
 
@@ -77,6 +78,7 @@ def collect_labels(
     answers: Iterable[Rollout],
     tasks: Sequence[Task],
     parser: ParserName = "final-block",
+    format: GuardFormat | None = None,
 ) -> list[BenchmarkLabels]:
     """Parse one model's answers, one for each record; a record's ``source`` is its benchmark.
 
@@ -86,6 +88,7 @@ def collect_labels(
         answers: one output for each record, in any order.
         tasks: tasks to score.
         parser: parser that reads verdicts from an output.
+        format: format of the outputs; None: GuardReasoner's own.
 
     Returns:
         One item for each benchmark, with benchmarks and records in order of first occurrence.
@@ -105,12 +108,16 @@ def collect_labels(
         if unknown := next((name for name in record.gold() if name not in names), None):
             raise InputError(f"{model}: record {record.id} has a label for {unknown!r}, which is not among the tasks")
         groups[record.source].append(record)
+
+    def verdicts(record: Record) -> list[int]:
+        return _label_indices(read_verdicts(completions[record.id], tasks, format, parser), tasks, record.source)
+
     return [
         BenchmarkLabels(
             benchmark,
             tuple(record.id for record in group),
             np.array([_label_indices(record.labels, tasks, benchmark) for record in group]),
-            np.array([_label_indices(PARSERS[parser](completions[r.id], tasks), tasks, benchmark) for r in group]),
+            np.array([verdicts(record) for record in group]),
         )
         for benchmark, group in groups.items()
     ]
