@@ -5,9 +5,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from guardreasoner.formats import GuardFormat
+from guardreasoner.formats.verdicts import read_verdicts
 from guardreasoner.mining.pairing import ParserName
 from guardreasoner.mining.pairs import sort_rollouts
-from guardreasoner.prompts import PARSERS
+from guardreasoner.prompts import Verdicts
 from guardreasoner.records import Record, Rollout
 from guardreasoner.tasks import Task
 
@@ -65,6 +67,7 @@ def doubted_labels(
     rollouts: Iterable[Rollout],
     tasks: Sequence[Task],
     parser: ParserName = "final-block",
+    format: GuardFormat | None = None,
 ) -> list[DoubtedLabel]:
     """Return the doubted labels: most outputs first, then most models, then highest agreement.
 
@@ -74,20 +77,23 @@ def doubted_labels(
         records: records with gold labels.
         rollouts: any number of outputs of any number of models for each record.
         tasks: tasks that the outputs answer.
-        parser: parser that reads verdicts from an output.
+        parser: how GuardReasoner's answer block is read.
+        format: format of the outputs; None: GuardReasoner's own.
     """
     outputs: dict[str, list[Rollout]] = defaultdict(list)
     for rollout in rollouts:
         outputs[rollout.record_id].append(rollout)
-    found = [doubted for record in records for doubted in _doubted(record, outputs[record.id], tasks, parser)]
+    found = list[DoubtedLabel]()
+    for record in records:
+        sorted_outputs = sort_rollouts(outputs[record.id])
+        verdicts = [read_verdicts(output.completion, tasks, format, parser) for output in sorted_outputs]
+        found += _doubted(record, sorted_outputs, verdicts, tasks)
     return sorted(found, key=lambda one: (-one.outputs, -len(one.models), -one.agreement))
 
 
 def _doubted(
-    record: Record, rollouts: Sequence[Rollout], tasks: Sequence[Task], parser: ParserName
+    record: Record, rollouts: Sequence[Rollout], parsed: Sequence[Verdicts], tasks: Sequence[Task]
 ) -> Iterator[DoubtedLabel]:
-    rollouts = sort_rollouts(rollouts)
-    parsed = [PARSERS[parser](rollout.completion, tasks) for rollout in rollouts]
     for task in tasks:
         label = record.labels.get(task.name)
         verdicts = [verdict for one in parsed if (verdict := one[task.name]) is not None]

@@ -219,7 +219,7 @@ def _sources_by_model(assignments: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _write_audit(args: argparse.Namespace, inputs: _MiningInputs) -> None:
-    doubted = doubted_labels(inputs.records, inputs.rollouts, inputs.tasks, inputs.pairing.parser)
+    doubted = doubted_labels(inputs.records, inputs.rollouts, inputs.tasks, inputs.pairing.parser, inputs.format)
     try:
         write_jsonl(args.audit, (one.line() for one in doubted))
     except OSError as error:

@@ -213,7 +213,7 @@ class _Parts:
 
 def _parts(model: NamedPredictions, mode: Mode, args: argparse.Namespace) -> _Parts:
     (read,) = model.seeds
-    run = [collect_labels(model.name, read.records, read.rollouts, read.tasks, PARSER_BY_MODE[mode])]
+    run = [collect_labels(model.name, read.records, read.rollouts, read.tasks, PARSER_BY_MODE[mode], read.format)]
     options = (read.tasks, mode, args.resamples, args.seed)
     refusal = over_refusal([run], read.records, *options)
     by_name: dict[str, list[list[BenchmarkLabels]]] = {model.name: run}
