@@ -13,6 +13,7 @@ from guardreasoner.evaluation.guard_module import ResumableModule
 from guardreasoner.generators.progress import record_total
 from guardreasoner.prompts import answer_block
 from guardreasoner.records import Answer, Record, write_jsonl
+from guardreasoner.sources.predictions import content_fields
 from guardreasoner.tasks import TASKS_FILE, write_tasks
 from guardreasoner.workflow.manifest import MANIFEST, content_hash
 from guardreasoner.workflow.replacing import replacing_folder
@@ -190,13 +191,15 @@ class PredictionWriter(Callback):
         prompt_tokenizer = module.backbone.prompt_tokenizer
 
         def prediction(answer: Answer) -> dict[str, Any]:
-            record = answer.record
+            record, rollout = answer.record, answer.rollout
             return {
-                "prompt": prompt_tokenizer.text(record),
+                "prompt": prompt_tokenizer.text(record, rollout.speed),
                 "label": answer_block(record.labels, prompt_tokenizer.format.tasks),
-                "predict": answer.rollout.completion,
+                "predict": rollout.completion,
                 "record_id": record.id,
                 "labels": record.gold(),
+                **content_fields(record),
+                **({} if rollout.speed == "reasoned" else {"speed": rollout.speed}),
             }
 
         def sample(answer: Answer) -> dict[str, Any]:

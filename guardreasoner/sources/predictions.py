@@ -5,8 +5,9 @@ and the model's output. A chat template around the prompts and end tokens behind
 since other tools write them. A file may also be a JSON list of such rows. The released miner samples k outputs of each
 record into ``<Benchmark>/0/generated_predictions.jsonl`` to ``<Benchmark>/k-1/…``.
 
-Our rows add ``{"record_id", "labels"}``. A file ``hard_samples.jsonl`` beside it may hold k outputs for each hard
-record, as rows ``{"record_id", "labels", "index", "seed", "predict"}``.
+Our rows add ``{"record_id", "labels"}``; ``{"messages", "policy", "language", "extra"}``, if the text of the prompt
+does not say it all; and ``{"speed"}``, if the model was asked to answer at once. A file ``hard_samples.jsonl`` beside
+it may hold k outputs for each hard record, as rows ``{"record_id", "labels", "index", "seed", "predict"}``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,16 @@ from pydantic import ConfigDict, StrictInt, TypeAdapter, ValidationError
 
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import conversation, instruction, parse
-from guardreasoner.records import FILE_FINGERPRINT, Record, Rollout, read_jsonl, require_unique_ids
+from guardreasoner.records import (
+    FILE_FINGERPRINT,
+    Message,
+    Record,
+    Rollout,
+    Speed,
+    messages_of,
+    read_jsonl,
+    require_unique_ids,
+)
 from guardreasoner.sources.rows import file_format, read_file_rows
 from guardreasoner.sources.template_text import (
     CHAT_TEMPLATES,
@@ -75,6 +85,11 @@ class _PredictionRow:
     predict: str
     record_id: str | None = None
     labels: dict[str, str | None] | None = None
+    messages: list[Any] | None = None
+    policy: str | None = None
+    language: str | None = None
+    extra: dict[str, str] | None = None
+    speed: Speed = "reasoned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +148,14 @@ def read_predictions(path: str | Path, tasks: Sequence[Task] | None = None) -> P
     read = [_read_prediction_file(origin, predictions) for origin in origins]
     require_unique_ids(predictions.records, str(path))
     return replace(predictions, has_ids=any(read))
+
+
+def content_fields(record: Record) -> dict[str, Any]:
+    """Return the fields of a row that hold what cannot be read back from the text of its prompt."""
+    fields = {name: value for name, value in record.as_json().items() if name in ("policy", "language", "extra")}
+    if record.is_one_turn and record.policy is None:
+        return fields
+    return {"messages": [message.as_json() for message in record.messages], **fields}
 
 
 def split_prompt(text: str, tasks: Sequence[Task], where: str) -> tuple[str, str | None]:
@@ -252,12 +275,11 @@ def _read_prediction_file(origin: _Origin, predictions: Predictions) -> bool:
     known = {record.id: record for record in predictions.records} if origin.index is not None else {}
     found: set[str] = set()
     for index, (where, row) in enumerate(rows):
-        prompt, response = split_prompt(row.prompt, predictions.tasks, where)
         record_id = f"{origin.benchmark}/{index:05d}" if row.record_id is None else row.record_id
-        labels = gold_labels(row.label, response, predictions.tasks, where) if row.labels is None else row.labels
-        _require_labels(labels, predictions.tasks, where)
-        record = Record(record_id, prompt, response, labels, source=origin.benchmark)
-        rollout = Rollout(record_id, predictions.model, origin.fingerprint, origin.index or 0, 0, row.predict)
+        record = _record(row, record_id, origin.benchmark, predictions.tasks, where)
+        rollout = Rollout(
+            record_id, predictions.model, origin.fingerprint, origin.index or 0, 0, row.predict, row.speed
+        )
         if record_id not in known:
             predictions.records.append(record)
             predictions.rollouts.append(rollout)
@@ -275,6 +297,27 @@ def _read_prediction_file(origin: _Origin, predictions: Predictions) -> bool:
     if origin.file.name == PREDICTIONS and hard_samples.exists():
         _read_hard_samples(hard_samples, origin.benchmark, predictions)
     return any(row.record_id is not None for _, row in rows)
+
+
+def _record(row: _PredictionRow, record_id: str, benchmark: str, tasks: Sequence[Task], where: str) -> Record:
+    """Return the record of a row; its messages are those in the row or, for one turn, in the text of the prompt."""
+    messages: tuple[Message, ...]
+    if row.messages is not None:
+        messages = messages_of(row.messages, f"{where}: messages")
+    else:
+        messages = Record("", *split_prompt(row.prompt, tasks, where)).messages
+    response = messages[-1].content if messages[-1].role == "assistant" else None
+    labels = gold_labels(row.label, response, tasks, where) if row.labels is None else row.labels
+    _require_labels(labels, tasks, where)
+    return Record(
+        record_id,
+        labels=labels,
+        source=benchmark,
+        messages=messages,
+        policy=row.policy,
+        language=row.language,
+        extra=row.extra,
+    )
 
 
 def _prediction_rows(file: Path) -> Iterator[tuple[str, _PredictionRow]]:

@@ -123,7 +123,7 @@ class PreferenceDataModule(TrainingDataModule):
         """Yield the pairs of a split, which a hash of the normalised prompt determines."""
         tokenizer = self.prompt_tokenizer
         for pair in self.pairs:
-            if split_of(pair.record.prompt, self.validation_share) == split:
+            if split_of(pair.record.context(), self.validation_share) == split:
                 texts = (pair.chosen.completion, pair.rejected.completion)
                 prompt = tuple(tokenizer.prompt(pair.record))
                 completions = tuple(map(tuple, tokenizer.completions(texts)))
