@@ -84,7 +84,7 @@ OVERLAY = """
 recipe:
   checkpoints: checkpoints/long
   logs: logs/long
-  max_length: 8192
+  max_length: 4096
   tasks:
     - name: call
       key: Call
@@ -112,7 +112,7 @@ def test_a_thousand_conversations_of_forty_turns(workplace: Path) -> None:
     write_conversations(Path("agents.jsonl"), 1000, turns=40)
     write_policies(Path("policies.json"))
     overlay = ("--config", "long.yaml")
-    assert main(["base-model", "--config", "configs/base.yaml", *overlay, "--max_length", "8192"]) == 0
+    assert main(["base-model", "--config", "configs/base.yaml", *overlay]) == 0
     start = time.process_time()
     assert main(["doctor", "--config", "configs/rsft.yaml", *overlay, "--json", "doctor.json"]) == 0
     assert time.process_time() - start < 300
