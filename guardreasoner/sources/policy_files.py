@@ -1,6 +1,6 @@
 """Read policies: a file that maps ids to texts, a folder with a text file for each policy, or a single text."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +99,7 @@ def _entries(path: Path) -> Iterator[tuple[str, Any, Any]]:
         raise InputError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: found {type(content).__name__}, expected a mapping of ids to texts")
-    yield from _items(path, content.items())
-
-
-def _items(path: Path, items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str, Any, Any]]:
-    for name, text in items:
+    for name, text in content.items():
         yield f"{path}: {name}", name, text
 
 

@@ -250,16 +250,15 @@ class RowParser:
         if self._columns.messages is not None:
             return self._columns.messages
         prompt = _cell(row, self._prompt)
-        if isinstance(prompt, list) and prompt and isinstance(prompt[0], dict):
-            return self._prompt
-        if self._columns.prompt is not None:
-            return None
-        given = next((column for column in _MESSAGES if row.get(column) is not None), None)
-        if given is not None and prompt is not _NO_COLUMN and prompt is not None:
-            raise ValueError(
-                f"{given}: found beside {self._prompt}, expected one of them; data.source.columns names the one to use"
-            )
-        return given
+        if self._columns.prompt is None:
+            given = next((column for column in _MESSAGES if row.get(column) is not None), None)
+            if given is not None and prompt is not _NO_COLUMN and prompt is not None:
+                which = "expected one of them; data.source.columns names the one to use"
+                raise ValueError(f"{given}: found beside {self._prompt}, {which}")
+            if given is not None:
+                return given
+        is_list = isinstance(prompt, list) and prompt and isinstance(prompt[0], dict)
+        return self._prompt if is_list else None
 
     def _messages(self, row: Mapping[str, Any], column: str) -> tuple[Message, ...]:
         """Return the messages in a column; raise ``ValueError`` with the fault."""
@@ -345,7 +344,7 @@ def _cell(row: Mapping[str, Any], column: str) -> Any:
 def _extra(row: Mapping[str, Any], column: str) -> str | None:
     """Return a cell as text; raise ``ValueError`` if it is a list or an object."""
     value = _cell(row, column)
-    if value is _NO_COLUMN or value is None:
+    if value is _NO_COLUMN or value is None or value != value:  # NaN stands for a missing value in Parquet
         return None
     if isinstance(value, bool):
         return str(value).lower()
