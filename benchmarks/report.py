@@ -25,7 +25,8 @@ instruction that all prompts share once per step, but the work counts it once pe
 the use of the processor, most of all in R-SFT. The time to compute the reference is not part of the speed; it is
 shown beside it. The number of settings and steps searched differs between results and is in their JSON. Sampling is
 compared in the same way: equal greedy texts first, the fastest settings of the other side searched, loading not
-counted.
+counted. `python benchmarks/scoring.py` compares scores of labels with full logits in the same way; its result is not
+stored.
 """
 SECTIONS: dict[str, Any] = {
     "hsdpo": training,

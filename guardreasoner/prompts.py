@@ -35,6 +35,7 @@ class PromptFormat:
         opening: instruction at the start of the prompt; None: the paper's.
         chat_template: whether to wrap the prompt as a user message in the tokenizer's chat template; the released
             models use the raw text.
+        speeds: speeds that the model was trained for, the default first; empty if that is not known.
         direct_line: last line of the instruction if the verdicts are wanted at once, without reasoning.
         date: date, as YYYY-MM-DD, that a chat template writes instead of today's, so that prompts are the same on every
             day; None: 2024-07-26.
@@ -48,6 +49,7 @@ class PromptFormat:
     chat_template: bool = False
     date: str | None = field(default=None, repr=False)  # not in the key of cached ids, which has the ids of the frame
     direct_line: str = field(default=DIRECT_LINE, kw_only=True)
+    speeds: tuple[Speed, ...] = field(default=(), kw_only=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks) or GUARD_TASKS)
@@ -68,6 +70,7 @@ class PromptFormat:
             "chat_template": self.chat_template,
             "direct_line": self.direct_line,
             "layout": LAYOUT,
+            "speeds": list(self.speeds),
         }
         return stored | ({"date": self.date} if self.chat_template else {})
 
@@ -81,8 +84,23 @@ class PromptFormat:
         if (layout := stored.get("layout", LAYOUT)) != LAYOUT:
             raise InputError(f"format.layout: found {layout!r}, expected {LAYOUT!r}", "update guardreasoner")
         tasks = tuple(map(Task.from_json, stored["tasks"]))
-        direct_line = stored.get("direct_line", DIRECT_LINE)
-        return cls(tasks, stored["opening"], stored["chat_template"], stored.get("date"), direct_line=direct_line)
+        options = {"direct_line": stored.get("direct_line", DIRECT_LINE), "speeds": tuple(stored.get("speeds", ()))}
+        return cls(tasks, stored["opening"], stored["chat_template"], stored.get("date"), **options)
+
+    def speed(self, wanted: Speed | None = None) -> Speed:
+        """Return the speed to ask for: the wanted one, or else the model's default.
+
+        Raises:
+            InputError: the model was not trained for the wanted speed.
+        """
+        if wanted is None:
+            return next(iter(self.speeds), "reasoned")
+        if self.speeds and wanted not in self.speeds:
+            raise InputError(
+                f"model.speed: {wanted}, but the model was trained for {' and '.join(self.speeds)} answers alone",
+                "recipe.direct_share above 0 trains both" if wanted == "direct" else None,
+            )
+        return wanted
 
     def text(self, record: Record, speed: Speed = "reasoned") -> str:
         """Return the prompt text of a record."""

@@ -11,7 +11,7 @@ import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol, get_args, runtime_checkable
@@ -30,6 +30,10 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 Speed = Literal["reasoned", "direct"]
 """Whether a guard writes its reasoning before the verdicts, or the verdicts alone."""
+
+
+ScoreKind = Literal["direct", "reasoned", "votes"]
+"""Where the probability of a label comes from: an answer of this speed, or the share of sampled outputs with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,11 +288,13 @@ class Answer:
         record: the conversation.
         rollout: the output.
         verdicts: label by task name; None if the output has no clear verdict.
+        scores: probability by kind of score, task and label; the kinds are those of :data:`ScoreKind`.
     """
 
     record: Record
     rollout: Rollout
     verdicts: Mapping[str, str | None]
+    scores: Mapping[ScoreKind, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
 
     def to(self, device: object, **_: object) -> "Answer":
         """Return itself: the trainer moves predictions to a device, which fails for frozen dataclasses without this."""

@@ -1,4 +1,4 @@
-"""Jobs of the measuring processes: training steps, sampling, or a whole fit."""
+"""Jobs of the measuring processes: training steps, sampling, scoring, or a whole fit."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -90,6 +90,34 @@ class Sampling:
     def module(self) -> str:
         """Module that runs the job."""
         return "peers.generation"
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Scoring the continuations of every prompt.
+
+    Args:
+        side: "packed" or "rows" for our engines, or "logits" for padded rows with full logits.
+        model: Model folder.
+        requests: JSON file of prompts and continuations as token ids.
+        at_once: Rows per batch of "logits".
+        dtype: "fp32" or "bf16".
+        device: "cpu" or "cuda".
+        threads: Number of torch threads.
+    """
+
+    side: str
+    model: str
+    requests: str
+    at_once: int = 8
+    dtype: str = "fp32"
+    device: str = "cpu"
+    threads: int = 2
+
+    @property
+    def module(self) -> str:
+        """Module that runs the job."""
+        return "peers.continuations"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 
 from reliability import children
-from reliability.fits import FITS, OUTPUT, ROOT, Findings, Fit, Inputs, differences, lay_out, summary, written
+from reliability.fits import FITS, OUTPUT, ROOT, Findings, Fit, Inputs, differences, files, lay_out, summary, written
 from reliability.part import Outcome, Part, Trial
 
 TOLERANCE = 1e-4
@@ -57,11 +57,18 @@ class TwoProcessWholes:
             self._known[fit.name] = self._run(fit)
         return self._known[fit.name]
 
+    def output_of(self, fit: Fit) -> Path:
+        """Return the folder of the model that the uninterrupted two-process fit wrote."""
+        return self._folder(fit, 2) / OUTPUT
+
+    def _folder(self, fit: Fit, processes: int) -> Path:
+        return self.folder / f"{fit.name}-{processes}"
+
     def _run(self, fit: Fit) -> tuple[Findings, float, list[str]]:
         found: dict[int, Findings] = {}
         seconds = 0.0
         for processes, flags in ((1, ()), (2, _TWO)):
-            work = lay_out(self.folder / f"{fit.name}-{processes}")
+            work = lay_out(self._folder(fit, processes))
             run = _start([*fit.argv(self.inputs), *flags], work)
             _wait_for_training(run, work)
             started = time.monotonic()
@@ -86,6 +93,8 @@ def kill_both(folder: Path, fit: Fit, wholes: TwoProcessWholes, seed: int) -> Ou
     os.killpg(run.pid, signal.SIGKILL)
     if (code := run.wait()) != -signal.SIGKILL:
         return Outcome(0, None if code == 0 else f"the fit ended with {code}: {children.last_line(_log(work))}")
+    if (work / OUTPUT).exists():  # it had finished; the same command would train anew
+        return Outcome(1, summary(differences(files(work / OUTPUT), files(wholes.output_of(fit)))))
     started = time.time()
     run = _start(argv, work)
     if code := run.wait():

@@ -41,7 +41,11 @@ class SampleTexts(Callback):
         if not (self.count and records and trainer.is_global_zero) or trainer.fast_dev_run:
             return
         prompt_tokenizer = module.backbone.prompt_tokenizer
-        requests = [Request(r.id, tuple(prompt_tokenizer.prompt(r)), prompt_tokenizer.text(r), (0,)) for r in records]
+        speed = prompt_tokenizer.format.speed()
+        requests = [
+            Request(r.id, tuple(prompt_tokenizer.prompt(r, speed)), prompt_tokenizer.text(r, speed), (0,))
+            for r in records
+        ]
         generator = LocalGenerator(module.backbone, self.max_new_tokens, temperature=0.0)
         for record, completion in zip(records, generator.generate(requests), strict=True):
             _write(trainer, record, completion.text, trainer.global_step)

@@ -157,8 +157,9 @@ class PredictionWriter(Callback):
             identity,
             data.records,
             module.backbone.prompt_tokenizer.format.tasks,
-            {"generated_predictions": 1, "hard_samples": module.k},
-            {"records": len(data.records), "hard records": len(data.hard)},
+            {"generated_predictions": 1, "hard_samples": module.k} | ({"votes": module.votes} if module.votes else {}),
+            {"records": len(data.records), "hard records": len(data.hard)}
+            | ({"records with votes": len(data.records)} if module.votes else {}),
         )
         self._logged.open(module.device.type, keep=True)
         module.sink = self._logged
@@ -198,8 +199,7 @@ class PredictionWriter(Callback):
                 "predict": rollout.completion,
                 "record_id": record.id,
                 "labels": record.gold(),
-                **content_fields(record),
-                **({} if rollout.speed == "reasoned" else {"speed": rollout.speed}),
+                **_optional_fields(answer),
             }
 
         def sample(answer: Answer) -> dict[str, Any]:
@@ -227,6 +227,14 @@ class PredictionWriter(Callback):
             self._logged.log.close()
             self._logged.log.remove()
             module.sink = self._logged = None
+
+
+def _optional_fields(answer: Answer) -> dict[str, Any]:
+    """Return the fields of a prediction that the prompt does not show, as far as they have values."""
+    fields = content_fields(answer.record)
+    if answer.rollout.speed != "reasoned":
+        fields["speed"] = answer.rollout.speed
+    return {**fields, "scores": answer.scores} if any(answer.scores.values()) else fields
 
 
 def _require_all(written: int, records: int, k: int) -> None:

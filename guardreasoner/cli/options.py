@@ -56,10 +56,11 @@ def write(path: Path, text: str) -> None:
     show_line(f"written: {path}")
 
 
+_CALIBRATION = r"""\{\n "calibration": """
 _PAGE, _PAIRS = r"<!doctype html>[^{]*<meta name=\"color-scheme\"", r"""\{("id": "[^\n]*", )?"record": \{"""
 _STARTS = {
     "html": _PAGE,
-    "out": f"{_PAGE}|{_PAIRS}",
+    "out": f"{_PAGE}|{_PAIRS}|{_CALIBRATION}",
     "json": r"""\{\n "(?!format")""",
     "latex": r"% \\usepackage\{booktabs\}",
     "flips": r"""\{"first": """,

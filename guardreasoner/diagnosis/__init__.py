@@ -123,10 +123,10 @@ class DiagnosisBuilder:
             self._check_pending()
 
     def add_unusable(self, record: Record, error: InputError) -> None:
-        """Count a record without a target: it has no reasoning, or reasoning that contradicts its label."""
+        """Count a record without a target: its reasoning contradicts its label."""
         self._seen += 1
         self._checked += 1
-        self._hit("target contradicts the label" if record.reasoning else "no reasoning", record.id)
+        self._hit("target contradicts the label", record.id)
 
     def build(self) -> Diagnosis:
         """Return the diagnosis of all items added so far."""
@@ -160,12 +160,12 @@ class DiagnosisBuilder:
         """Check the pending items; items that the fit drops are only counted."""
         items = [(item, split) for item, split in self._pending if self._is_used(item)]
         self._pending = []
-        texts = [self.prompt_tokenizer.content(item.record) for item, _ in items]
+        texts = [self.prompt_tokenizer.content(item.record, item.speed) for item, _ in items]
         results = self._id_check.hits(texts, [i.completions for i, _ in items], [i.example for i, _ in items])
         for (item, split), text, (decoded, id_hits) in zip(items, texts, results, strict=True):
             self._checked += 1
             self._checked_by_split[split] += 1
-            for name, details in (*id_hits, *target_hits(item.record, self._tasks, decoded)):
+            for name, details in (*id_hits, *target_hits(item.record, self._tasks, decoded, item.speed)):
                 self._hit(name, item.record.id, *details)
             if self._joined < _MAX_JOINED:
                 self._joined += 1

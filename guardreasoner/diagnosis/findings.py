@@ -108,7 +108,8 @@ CHECKS: dict[str, Check] = {
         "warning", "the chosen output matches one gold label and misses another (pairs graded on one task)"
     ),
     "rejected is right": Check("fault", "the rejected output matches every label: the pair penalises a right output"),
-    "no reasoning": Check("fault", "no reasoning: fit will refuse these rows"),
+    "empty reasoning": Check("fault", "the prompt asks for reasoning, and the target is an answer block alone"),
+    "no reasoning": Check("note", "no reasoning: the record trains its verdicts alone (direct)"),
     "answer betrayed": Check("fault", "the reasoning says that the answer was given, which is never so at test time"),
     "thinking or preamble": Check(
         "warning",

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from guardreasoner.diagnosis.id_checks import Hit
 from guardreasoner.prompts import conversation, parse
-from guardreasoner.records import Record
+from guardreasoner.records import Record, Speed
 from guardreasoner.synthesis.prompt import STEP_PATTERN, faults, heading_pattern
 from guardreasoner.synthesis.trace import trace_of
 from guardreasoner.tasks import Task
@@ -14,13 +14,16 @@ _HEADING = heading_pattern(STEP_PATTERN)
 _MID_SENTENCE = re.compile(r"[\w,;(\-–—]\Z")
 
 
-def target_hits(record: Record, tasks: Sequence[Task], texts: Sequence[str]) -> Iterator[Hit]:
+def target_hits(
+    record: Record, tasks: Sequence[Task], texts: Sequence[str], speed: Speed = "reasoned"
+) -> Iterator[Hit]:
     """Yield the hits for the target of one record.
 
     Args:
         record: The conversation with its labels and reasoning.
         tasks: The tasks of the prompt format.
         texts: The target decoded from its ids: one completion (R-SFT), or chosen and rejected (HS-DPO).
+        speed: Whether the target should have reasoning.
     """
     gold = record.gold()
     verdicts = parse(texts[0], tasks)
@@ -35,9 +38,13 @@ def target_hits(record: Record, tasks: Sequence[Task], texts: Sequence[str]) -> 
         yield ("chosen partly wrong" if partly_right else "target contradicts the label"), tuple(wrong)
     if len(texts) > 1 and gold and all(parse(texts[1], tasks).get(name) == label for name, label in gold.items()):
         yield "rejected is right", ()
+    if speed == "direct":
+        if len(texts) == 1 and not record.reasoning:
+            yield "no reasoning", ()
+        return
     reasons = [reason.partition(": ") for reason in faults(texts[0], record, tasks, steps=None)]
     if any(kind == "no reasoning" for kind, _, _ in reasons):
-        yield "no reasoning", ()
+        yield "empty reasoning", ()
     if phrases := tuple(phrase for kind, _, phrase in reasons if kind == "betrays the answer"):
         yield "answer betrayed", phrases
     trace = trace_of(texts[0], conversation(record), _HEADING) if len(texts) == 1 else None

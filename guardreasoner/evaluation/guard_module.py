@@ -1,7 +1,8 @@
 """Lightning module of a trained guard: samples rollouts (``predict``) and is tested on benchmarks (``test``)."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from types import GeneratorType
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,21 +12,26 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torchmetrics import Metric
 
 from guardreasoner.errors import InputError
+from guardreasoner.evaluation.label_scores import Probabilities, label_scores, vote_shares
 from guardreasoner.evaluation.verdict_metrics import VerdictF1
 from guardreasoner.generators import Completion, Generator, Request
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.prompts import parse
-from guardreasoner.records import Answer, Record, Rollout
+from guardreasoner.records import Answer, Record, Rollout, ScoreKind, Speed
 from guardreasoner.tasks import Task
 from guardreasoner.workflow import stop_signals
-from guardreasoner.workflow.ranges import Count, Seed
+from guardreasoner.workflow.ranges import Count, CountOrZero, Seed
+
+VOTES = 2
+"""Number that a sink knows the outputs by that vote, after those of the two data loaders."""
 
 
 class AnswerSink(Protocol):
     """Stores answers while they are generated, so that an interrupted run can be resumed.
 
-    ``loader`` is the index of the data loader: in a test, 1 for the hard records, else 0.
+    ``loader`` is the index of the data loader: in a test, 1 for the hard records, else 0; ``VOTES`` for the outputs
+    that vote.
     """
 
     def done(self, loader: int) -> Set[str]:
@@ -54,12 +60,14 @@ class ResumableModule(Protocol):
         backbone: the model.
         greedy: the engine that answers benchmarks.
         k: number of sampled outputs for each record.
+        votes: number of sampled outputs that vote on each record of a test.
         sink: stores the answers; set by a callback.
     """
 
     backbone: Backbone
     greedy: Generator
     k: int
+    votes: int
     sink: AnswerSink | None
 
     def decides(self, engine: Generator | None = None) -> dict[str, Any]:
@@ -82,7 +90,11 @@ class GuardModule(LightningModule):
         generator: factory of the sampling engine, called with the backbone.
         greedy: factory of the engine that answers benchmarks, called with the backbone.
         k: number of outputs for each record, where several are sampled.
+        speed: whether the model is asked to reason first; None: the speed that it was trained for, reasoned if both.
         seed: seed of the outputs.
+        scores: whether a test adds the probability of each label, computed from the log-probabilities of the answer's
+            alternatives; None: if the engine can, except on a server.
+        votes: number of sampled outputs of each tested record whose shares of verdicts are added as a score.
         metric: factory of the metric that counts verdicts during a test, called with the tasks.
 
     Raises:
@@ -96,6 +108,9 @@ class GuardModule(LightningModule):
         greedy: Callable[[Backbone], Generator] = lambda backbone: LocalGenerator(backbone, temperature=0.0),
         k: Count = 4,
         seed: Seed = 0,
+        speed: Speed | None = None,
+        scores: bool | None = None,
+        votes: CountOrZero = 0,
         metric: Callable[[Sequence[Task]], Metric] = VerdictF1,
     ) -> None:
         super().__init__()
@@ -106,9 +121,21 @@ class GuardModule(LightningModule):
         self.greedy = greedy(backbone)
         self.k = k
         self.seed = seed
+        self.wanted_speed = speed
+        self.scores = self.greedy.can_score and self.greedy.scores_by_default if scores is None else scores
+        self.votes = votes
         self.metric = metric
         self.sink: AnswerSink | None = None
         self._groups = 0
+
+    @property
+    def speed(self) -> Speed:
+        """Speed that the model is asked for.
+
+        Raises:
+            InputError: the model was not trained for it.
+        """
+        return self.backbone.prompt_tokenizer.format.speed(self.wanted_speed)
 
     def setup(self, stage: str) -> None:
         """Create the metric; the tasks of the model are known only now."""
@@ -135,6 +162,7 @@ class GuardModule(LightningModule):
             "model": self.backbone.name,
             "fingerprint": self._fingerprint(engine),
             "asked": self.backbone.prompt_tokenizer.identity(),
+            "speed": self.speed,
             "k": self.k,
             "seed": self.seed,
             "engine": f"{type(engine).__module__}.{type(engine).__qualname__}",
@@ -158,18 +186,41 @@ class GuardModule(LightningModule):
         """
         engine, k = (self.generator, self.k) if dataloader_idx == 1 else (self.greedy, 1)
         answers = self._answers(dataloader_idx, self._missing(records, dataloader_idx), engine, k)
-        if self.sink is not None:
-            stored = ((r, self.sink.stored(dataloader_idx, r.id)) for r in records)
-            answers += [self._parsed(record, rollout) for record, rollouts in stored for rollout in rollouts]
+        answers += self._stored(records, dataloader_idx)
         order = {record.id: position for position, record in enumerate(records)}
         answers.sort(key=lambda answer: (order[answer.record.id], answer.rollout.index))
         if dataloader_idx != 1:
             self.verdicts.update([a.verdicts for a in answers], [a.record.labels for a in answers])
+            answers = self._with_scores(answers)
         return answers
 
     def on_test_epoch_end(self) -> None:
         """Log the values of the metric."""
         self.log_dict({f"test/{name}": value for name, value in self.verdicts.compute().items()})
+
+    def _with_scores(self, answers: list[Answer]) -> list[Answer]:
+        """Return greedy answers with the scores that the run asks for."""
+        scores: dict[str, dict[ScoreKind, Probabilities]] = defaultdict(dict)
+        if self.scores:
+            scored = label_scores(answers, self.greedy, self.backbone.prompt_tokenizer)
+            for answer, labels in zip(answers, scored, strict=True):
+                scores[answer.record.id][answer.rollout.speed] = labels
+        if self.votes:
+            records = [answer.record for answer in answers]
+            voting = self._answers(VOTES, self._missing(records, VOTES), self.generator, self.votes)
+            ballots: dict[str, list[Mapping[str, str | None]]] = defaultdict(list)
+            for vote in [*voting, *self._stored(records, VOTES)]:
+                ballots[vote.record.id].append(vote.verdicts)
+            for record in records:
+                scores[record.id]["votes"] = vote_shares(ballots[record.id])
+        return [replace(answer, scores=scores[answer.record.id]) for answer in answers]
+
+    def _stored(self, records: Sequence[Record], loader: int) -> list[Answer]:
+        """Return the answers that the sink has stored in an earlier run."""
+        if self.sink is None:
+            return []
+        stored = ((record, self.sink.stored(loader, record.id)) for record in records)
+        return [self._parsed(record, rollout) for record, rollouts in stored for rollout in rollouts]
 
     def _missing(self, records: Sequence[Record], loader: int) -> list[Record]:
         """Return the records that the sink has no answers of."""
@@ -207,9 +258,10 @@ class GuardModule(LightningModule):
         """Yield answers as the engine returns them, all k of a record together, with the number of generated tokens."""
         prompt_tokenizer, fingerprint = self.backbone.prompt_tokenizer, self._fingerprint(engine)
         record_by_id = {record.id: record for record in records}
+        speed, seeds = self.speed, (self.seed,) * k
         requests = (
-            Request(record.id, tuple(prompt_tokenizer.prompt(record)), prompt_tokenizer.text(record), (self.seed,) * k)
-            for record in records
+            Request(r.id, tuple(prompt_tokenizer.prompt(r, speed)), prompt_tokenizer.text(r, speed), seeds)
+            for r in records
         )
         answered = 0
         parts = engine.generate_groups(requests)
@@ -230,7 +282,7 @@ class GuardModule(LightningModule):
     def _answer(self, record: Record, completion: Completion, fingerprint: str) -> Answer:
         # a lone surrogate is legal in a server's JSON but cannot be written to a file
         text = completion.text.encode("utf-8", "replace").decode()
-        rollout = Rollout(record.id, self.backbone.name, fingerprint, completion.index, self.seed, text)
+        rollout = Rollout(record.id, self.backbone.name, fingerprint, completion.index, self.seed, text, self.speed)
         return self._parsed(record, rollout)
 
     def _parsed(self, record: Record, rollout: Rollout) -> Answer:

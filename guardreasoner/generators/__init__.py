@@ -62,8 +62,49 @@ class Completion:
     problem: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """A request for the log-probabilities of several continuations of one prompt.
+
+    Args:
+        record_id: identifies the record.
+        prompt: the prompt as token ids; at least one.
+        continuations: token ids of each continuation.
+        text: the prompt as text, for servers that accept no ids.
+        continuation_texts: the text of each continuation, for servers that accept no ids. A continuation that ends with
+            a special token has that token's text at its end.
+
+    Raises:
+        InputError: the prompt has no tokens.
+    """
+
+    record_id: str
+    prompt: tuple[int, ...]
+    continuations: tuple[tuple[int, ...], ...]
+    text: str = ""
+    continuation_texts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            raise InputError(f"record {self.record_id}: the prompt has no tokens, so nothing can be predicted from it")
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Log-probabilities of the continuations of one request.
+
+    Args:
+        record_id: record id of the request.
+        logps: for each continuation, the sum of the log-probabilities of its tokens, each given the prompt and the
+            tokens before it, in nats; 0 for a continuation without tokens.
+    """
+
+    record_id: str
+    logps: tuple[float, ...]
+
+
 class Generator(ABC):
-    """Generates completions. A subclass implements ``generate_groups``.
+    """Generates completions. A subclass implements ``generate_groups``, and ``score`` if it can.
 
     Raises:
         InputError: raised if the engine's class overrides ``generate``, which was the interface of earlier versions.
@@ -111,6 +152,27 @@ class Generator(ABC):
         """Yield the completions of all requests one by one."""
         for group in self.generate_groups(requests):
             yield from group
+
+    def score(self, requests: Iterable[ScoreRequest]) -> Iterator[Scores]:
+        """Yield the scores of each request, in the order of the requests.
+
+        The scores of a request do not depend on the other requests, except through rounding.
+
+        Raises:
+            InputError: the engine cannot score continuations.
+        """
+        raise InputError(
+            f"{type(self).__name__} cannot score continuations",
+            "LocalGenerator, PlainGenerator, VLLMGenerator and ServerGenerator can, also in the actors of RayGenerator",
+        )
+
+    scores_by_default = True
+    """Whether a test scores labels with this engine unless it is told otherwise."""
+
+    @property
+    def can_score(self) -> bool:
+        """Whether the engine implements :meth:`score`."""
+        return type(self).score is not Generator.score
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from guardreasoner.errors import InputError
-from guardreasoner.generators import Completion, Generator, Request
+from guardreasoner.generators import Completion, Generator, Request, ScoreRequest, Scores
 from guardreasoner.generators.decode_cache import DecodeCache
+from guardreasoner.generators.local_scores import score_packed
 from guardreasoner.generators.parallel import chunks, parallel_map
 from guardreasoner.generators.plain import PlainGenerator
 from guardreasoner.generators.token_sampler import TokenSampler, draws, end_tokens
@@ -99,6 +100,15 @@ class LocalGenerator(Generator):
         self._end_tokens = end_tokens(self.backbone)
         request_chunks = list(chunks(requests, lambda first: self._chunk_size(len(first.seeds))))
         yield from parallel_map(self._generate_chunk, request_chunks, self.backbone, self.workers)
+
+    def score(self, requests: Iterable[ScoreRequest]) -> Iterator[Scores]:
+        """Yield the scores of each request, in order; what prompts or continuations share is computed once."""
+        self.backbone.load()
+        self.backbone.eval()
+        if self.backbone.supports_packing:
+            yield from score_packed(self.backbone, requests, self.workers)
+        else:
+            yield from self._plain.score(requests)
 
     def group_size(self, outputs: int) -> int:
         """Return the number of requests in a chunk."""

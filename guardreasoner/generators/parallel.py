@@ -3,14 +3,17 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import TypeVar
 
 import torch
 
-from guardreasoner.generators import Completion, Request
 from guardreasoner.model.backbone import Backbone
 
+AnyRequest = TypeVar("AnyRequest")
+Results = TypeVar("Results")
 
-def chunks(requests: Iterable[Request], size: Callable[[Request], int]) -> Iterator[list[Request]]:
+
+def chunks(requests: Iterable[AnyRequest], size: Callable[[AnyRequest], int]) -> Iterator[list[AnyRequest]]:
     """Yield consecutive requests in chunks.
 
     Args:
@@ -23,15 +26,15 @@ def chunks(requests: Iterable[Request], size: Callable[[Request], int]) -> Itera
 
 
 def parallel_map(
-    work: Callable[[Sequence[Request]], list[Completion]],
-    chunks: Sequence[Sequence[Request]],
+    work: Callable[[Sequence[AnyRequest]], Results],
+    chunks: Sequence[Sequence[AnyRequest]],
     backbone: Backbone,
     workers: int | None,
-) -> Iterator[list[Completion]]:
-    """Yield the completions of each chunk, in the order of the chunks.
+) -> Iterator[Results]:
+    """Yield the results of each chunk, in the order of the chunks.
 
     Args:
-        work: returns the completions of a chunk.
+        work: returns the results of a chunk.
         chunks: chunks of requests.
         backbone: the model; its device decides the default number of workers.
         workers: chunks processed in parallel, each on one thread. None: torch's number of threads on a CPU, where a

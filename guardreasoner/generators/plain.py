@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from guardreasoner.errors import InputError
-from guardreasoner.generators import Completion, Generator, Request
+from guardreasoner.generators import Completion, Generator, Request, ScoreRequest, Scores
+from guardreasoner.generators.local_scores import score_plain
 from guardreasoner.generators.parallel import chunks, parallel_map
 from guardreasoner.generators.reserved_cache import reserved_cache
 from guardreasoner.generators.token_sampler import TokenSampler, draws, end_tokens
@@ -68,6 +69,12 @@ class PlainGenerator(Generator):
         self._end_tokens = end_tokens(self.backbone)
         batches = list(chunks(requests, lambda first: self.group_size(len(first.seeds))))
         yield from parallel_map(self._generate_batch, batches, self.backbone, self.workers)
+
+    def score(self, requests: Iterable[ScoreRequest]) -> Iterator[Scores]:
+        """Yield the scores of each request, in order; each continuation is computed in a row with its prompt."""
+        self.backbone.load()
+        self.backbone.eval()
+        yield from score_plain(self.backbone, requests, self.workers)
 
     def group_size(self, outputs: int) -> int:
         """Return the number of requests in a batch."""

@@ -6,10 +6,11 @@ import pickle
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from operator import methodcaller
 from typing import Any
 
 from guardreasoner.errors import InputError
-from guardreasoner.generators import Completion, Generator, Request
+from guardreasoner.generators import Completion, Generator, Request, ScoreRequest, Scores
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.generators.parallel import chunks
 from guardreasoner.generators.ray_actor import ChunkError, EngineActor
@@ -120,14 +121,38 @@ class RayGenerator(Generator):
             InputError: raised if Ray is not installed, the cluster cannot be reached, the engine fails in an actor, or
                 no chunk finishes within the timeout.
         """
-        remaining = list(chunks(requests, lambda first: self.chunk))
+        yield from self._results(list(chunks(requests, lambda first: self.chunk)), "generate")
+
+    def score(self, requests: Iterable[ScoreRequest]) -> Iterator[Scores]:
+        """Yield the scores of each request, in order; each chunk is computed by the engine of an actor.
+
+        Raises:
+            InputError: as by :meth:`generate_groups`, or if the engine cannot score continuations.
+        """
+        if not self.can_score:
+            self.engine.score(())  # says so
+        for group in self._results(list(chunks(requests, lambda first: self.chunk)), "score"):
+            yield from group
+
+    @property
+    def can_score(self) -> bool:
+        """Whether the engine in the actors can score continuations."""
+        return self.engine.can_score
+
+    def _results(self, remaining: list[Any], method: str) -> Iterator[list[Any]]:
+        """Yield what a method of the actors' engines returns for each chunk of requests, in order.
+
+        Args:
+            remaining: chunks; each is removed when its results have been used.
+            method: name of a method of :class:`~guardreasoner.generators.Generator` that takes requests.
+        """
         if not remaining:
             return
         ray = _connect(self.address)
         actor_arguments = self._actor_arguments(ray)
         while remaining:
             try:
-                for group in self._run_pipeline(ray, remaining, actor_arguments):
+                for group in self._run_pipeline(ray, remaining, method, actor_arguments):
                     yield group
                     del remaining[0]
             except NodeLost:
@@ -139,11 +164,11 @@ class RayGenerator(Generator):
                     )
 
     def _run_pipeline(
-        self, ray: Any, request_chunks: Sequence[Sequence[Request]], actor_arguments: Mapping[str, Any]
-    ) -> Iterator[list[Completion]]:
-        """Yield the completions of the chunks in order, until all are done or a node is lost."""
+        self, ray: Any, request_chunks: Sequence[Sequence[Any]], method: str, actor_arguments: Mapping[str, Any]
+    ) -> Iterator[list[Any]]:
+        """Yield the results of the chunks in order, until all are done or a node is lost."""
         try:
-            for row in self._pipeline_rows(ray, request_chunks, actor_arguments):
+            for row in self._pipeline_rows(ray, request_chunks, method, actor_arguments):
                 outcome = pickle.loads(row["outcome"])
                 if isinstance(outcome, ChunkError):
                     raise InputError(outcome.message, outcome.hint) from RuntimeError(outcome.traceback)
@@ -162,10 +187,10 @@ class RayGenerator(Generator):
             ) from error
 
     def _pipeline_rows(
-        self, ray: Any, request_chunks: Sequence[Sequence[Request]], actor_arguments: Mapping[str, Any]
+        self, ray: Any, request_chunks: Sequence[Sequence[Any]], method: str, actor_arguments: Mapping[str, Any]
     ) -> Iterator[dict[str, Any]]:
         """Yield the actors' output row of each chunk, in order."""
-        rows = [{"requests": pickle.dumps(list(chunk))} for chunk in request_chunks]
+        rows = [{"call": pickle.dumps(methodcaller(method, list(chunk)))} for chunk in request_chunks]
         with ray.data.DataContext.current(self._context(ray)):
             # one row per block, because an actor is given one block at a time
             outputs = ray.data.from_items(rows, override_num_blocks=len(rows)).map(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from guardreasoner.errors import InputError
-from guardreasoner.generators import Completion, Generator, Request
+from guardreasoner.generators import Generator
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +58,19 @@ class EngineActor:
         self._engine: Generator | None = None
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, bytes]:
-        """Return the pickled completions of a chunk, or its pickled ``ChunkError``, under the key ``outcome``.
+        """Return the pickled results of a chunk, or its pickled ``ChunkError``, under the key ``outcome``.
 
         Args:
-            row: holds the chunk, a pickled list of requests, under the key ``requests``.
+            row: holds, under the key ``call``, a pickled function that takes the engine and returns its results for the
+                requests of the chunk.
         """
-        outcome: Sequence[Completion] | ChunkError
+        outcome: Sequence[Any] | ChunkError
         try:
             # Ray sets the number of threads by its own rules, and the number of threads changes how sums are rounded
             torch.set_num_threads(self.threads)
             if self._engine is None:
                 self._engine = self._load_engine()
-            requests: list[Request] = pickle.loads(row["requests"])
-            outcome = list(self._engine.generate(requests))
+            outcome = list(pickle.loads(row["call"])(self._engine))
         except Exception as error:
             outcome = ChunkError.from_exception(error)
         return {"outcome": pickle.dumps(outcome)}

@@ -6,18 +6,18 @@ import os
 import queue
 import threading
 from collections import abc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import openai
 from aiolimiter import AsyncLimiter
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
 
 from guardreasoner.errors import InputError
-from guardreasoner.generators import Completion, Generator, Request
+from guardreasoner.generators import Completion, Generator, Request, ScoreRequest, Scores
 from guardreasoner.generators.retries import (
     Failure,
     RetryWait,
@@ -27,6 +27,13 @@ from guardreasoner.generators.retries import (
     is_transient,
 )
 from guardreasoner.generators.server_reply import Output, ServerReply, read_reply
+from guardreasoner.generators.server_scores import (
+    Continuation,
+    ContinuationScore,
+    ScoresInOrder,
+    score_arguments,
+    score_of,
+)
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.prompt_tokenizer import first_difference
 from guardreasoner.workflow import stop_signals
@@ -39,6 +46,9 @@ _LOOK_UP = 0.5
 
 Reply = Completion | Failure
 """What became of one requested output."""
+
+Sent = TypeVar("Sent", Request, Continuation)
+Received = TypeVar("Received", Reply, ContinuationScore)
 
 log = logging.getLogger("guardreasoner")
 
@@ -77,6 +87,7 @@ class ServerGenerator(Generator):
     """
 
     needs_weights = False
+    scores_by_default = False  # many servers return no log-probabilities of a prompt, and each record is a request more
 
     def __init__(
         self,
@@ -160,7 +171,7 @@ class ServerGenerator(Generator):
         """
         remaining = map(self._checked, requests)
         failures: list[Failure] = []
-        for replies in self._exchange(lambda: next(remaining, None), split_allowed=False):
+        for replies in self._exchange(lambda: next(remaining, None), _Connection.complete, split_allowed=False):
             failed = [reply for reply in map(_as_failure, replies) if reply]
             failures += failed
             if not failed:
@@ -170,6 +181,32 @@ class ServerGenerator(Generator):
             raise InputError(
                 f"{self.base_url}: {len(failures)} outputs failed; the first, of {first.record_id}: {first.reason}",
                 _SPLIT_HINT if first.reason == _SPLIT else None,
+            )
+
+    def score(self, requests: Iterable[ScoreRequest]) -> Iterator[Scores]:
+        """Yield the scores of each request, in order, from the log-probabilities that the server returns of prompts.
+
+        Each continuation is sent to the completions endpoint after its prompt, also if ``chat`` is set: as ids, or as
+        text if ``send_ids`` is False.
+
+        Raises:
+            InputError: as by :meth:`ask`; also if the server returns no log-probabilities of the prompt or would see
+                other ids than those to score, and at the end if requests failed.
+        """
+        scores = ScoresInOrder(requests)
+        remaining = map(self._checked_continuation, scores.continuations())
+        failures: list[Failure] = []
+        for replies in self._exchange(lambda: next(remaining, None), _Connection.score, split_allowed=True):
+            for reply in replies:
+                failures += [reply.failure] if reply.failure else []
+                yield from scores.add(reply)
+        yield from scores.complete()
+        if failures:
+            first = failures[0]
+            raise InputError(
+                f"{self.base_url}: {len(failures)} continuations were not scored; the first, of {first.record_id}: "
+                f"{first.reason}",
+                "scores need a completions endpoint that returns log-probabilities of the prompt (echo and logprobs)",
             )
 
     def ask(self, next_request: Callable[[], Request | None]) -> abc.Generator[Reply, None, None]:
@@ -183,7 +220,7 @@ class ServerGenerator(Generator):
             InputError: raised if the key is missing or wrong, the server cannot be reached, the model is unknown, the
                 account has no credit, or ``give_up_after`` outputs in a row fail or have a problem.
         """
-        for replies in self._exchange(next_request, split_allowed=True):
+        for replies in self._exchange(next_request, _Connection.complete, split_allowed=True):
             yield from replies
 
     def request_arguments(self, request: Request, start: int, count: int) -> dict[str, Any]:
@@ -200,6 +237,14 @@ class ServerGenerator(Generator):
             arguments["n"] = count
         if self.extra_body:
             arguments["extra_body"] = self.extra_body
+        return arguments
+
+    def score_arguments(self, continuation: Continuation) -> dict[str, Any]:
+        """Return the client's arguments for the score of a continuation."""
+        arguments = {"model": self.model, **score_arguments(continuation, self.send_ids)}
+        own = {*arguments, "max_completion_tokens", "n"}
+        if extra_body := {name: value for name, value in self.extra_body.items() if name not in own}:
+            arguments["extra_body"] = extra_body
         return arguments
 
     def _checked(self, request: Request) -> Request:
@@ -223,11 +268,37 @@ class ServerGenerator(Generator):
             hint,
         )
 
-    def _exchange(self, next_request: Callable[[], Request | None], split_allowed: bool) -> Iterator[list[Reply]]:
+    def _checked_continuation(self, continuation: Continuation) -> Continuation:
+        """Return a continuation; raise ``InputError`` if the server would make other ids of its text.
+
+        A token of the text may reach from the prompt into the continuation, for example.
+        """
+        if self.send_ids:
+            return continuation
+        hint = "set generator.send_ids: true, so that the server gets the ids themselves"
+        if self._backbone is None:
+            raise InputError("generator: scores of texts need the backbone, whose tokenizer checks them", hint)
+        tokenizer = self._backbone.prompt_tokenizer.tokenizer
+        ids = tokenizer(continuation.text)["input_ids"]
+        if tuple(ids) == continuation.ids:
+            return continuation
+        raise InputError(
+            f"record {continuation.record_id}: the server would see other tokens than those to score: "
+            f"{first_difference(tokenizer, ids, continuation.ids)}",
+            hint,
+        )
+
+    def _exchange(
+        self,
+        next_request: Callable[[], Sent | None],
+        answer: "Callable[[_Connection, Sent], Coroutine[Any, Any, list[Received]]]",
+        split_allowed: bool,
+    ) -> Iterator[list[Received]]:
         """Yield all replies to a request together, as requests finish.
 
         Args:
             next_request: returns the next request, or None.
+            answer: sends a request and returns its replies.
             split_allowed: whether the server may return the thinking apart from the text.
         """
         request = next_request()
@@ -245,12 +316,12 @@ class ServerGenerator(Generator):
             connection.check_reachable()
             while True:
                 while request is not None:
-                    connection.send(request)
+                    connection.start(answer(connection, request))
                     in_flight += 1
                     request = next_request() if in_flight < self.concurrency else None
                 if not in_flight:
                     return
-                replies = connection.receive()
+                replies: list[Received] = connection.receive()
                 gave_up: str | None = None
                 for failure in map(_as_failure, replies):
                     failed_in_a_row = failed_in_a_row + 1 if failure else 0
@@ -273,10 +344,12 @@ _SPLIT = "the server splits the thinking from the text"
 _SPLIT_HINT = "start the server without a reasoning parser: an output must be the text that the model wrote"
 
 
-def _as_failure(reply: Reply) -> Failure | None:
+def _as_failure(reply: Reply | ContinuationScore) -> Failure | None:
     """Return the failure that a reply is or amounts to; None if it is usable."""
     if isinstance(reply, Failure):
         return reply
+    if isinstance(reply, ContinuationScore):
+        return reply.failure
     return Failure(reply.record_id, reply.index, reply.problem) if reply.problem else None
 
 
@@ -294,7 +367,7 @@ class _Connection:
         self.split_allowed = split_allowed
         self.model_names = {generator.model}
         """Names under which the server has answered."""
-        self.finished: queue.SimpleQueue[Future[list[Reply]]] = queue.SimpleQueue()
+        self.finished: queue.SimpleQueue[Future[list[Any]]] = queue.SimpleQueue()
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, name="server-requests", daemon=True)
         self.thread.start()
@@ -325,12 +398,12 @@ class _Connection:
             if isinstance(error, openai.AuthenticationError) and (fatal := fatal_error(error, self.generator)):
                 raise fatal from None
 
-    def send(self, request: Request) -> None:
-        """Start a request."""
-        future = asyncio.run_coroutine_threadsafe(self._replies(request), self.loop)
+    def start(self, answer: Coroutine[Any, Any, list[Any]]) -> None:
+        """Start a coroutine that sends a request and returns its replies."""
+        future = asyncio.run_coroutine_threadsafe(answer, self.loop)
         future.add_done_callback(self.finished.put)
 
-    def receive(self) -> list[Reply]:
+    def receive(self) -> list[Any]:
         """Wait until a request has finished; return its replies.
 
         Raises:
@@ -358,41 +431,64 @@ class _Connection:
             self.loop.call_soon_threadsafe(self.loop.stop)
             self.thread.join(timeout=5)
 
-    async def _replies(self, request: Request) -> list[Reply]:
+    async def complete(self, request: Request) -> list[Reply]:
         """Send a request until it has all its outputs or its attempts are used up; return one reply per output."""
-        generator = self.generator
         completions: list[Completion] = []
+
+        async def send() -> None:
+            while len(completions) < len(request.seeds):
+                received = await self._complete_once(request, len(completions))
+                if not received:
+                    raise UnusableReply("the reply holds no output")
+                completions.extend(replace(one, text=without_keys(one.text)) for one in received)
+
+        error = await self._attempt(send)
+        missing = range(len(completions), len(request.seeds))
+        return [*completions, *(Failure(request.record_id, index, error or "") for index in missing)]
+
+    async def score(self, continuation: Continuation) -> list[ContinuationScore]:
+        """Send a continuation until its reply has arrived or its attempts are used up; return one score."""
+        scores: list[ContinuationScore] = []
+
+        async def send() -> None:
+            scores.append(await self._score_once(continuation))
+
+        if error := await self._attempt(send):
+            failure = Failure(continuation.record_id, continuation.index, error)
+            scores.append(ContinuationScore(continuation, None, failure))
+        return scores
+
+    async def _attempt(self, send: Callable[[], Awaitable[None]]) -> str | None:
+        """Call ``send`` until it succeeds or the attempts are used up.
+
+        Returns:
+            None, or the last error in one line.
+
+        Raises:
+            InputError: every other request would fail in the same way.
+        """
         try:
             async for attempt in AsyncRetrying(
-                stop=stop_after_attempt(generator.attempts),
-                wait=RetryWait(generator.pause),
+                stop=stop_after_attempt(self.generator.attempts),
+                wait=RetryWait(self.generator.pause),
                 retry=retry_if_exception(is_transient),
                 reraise=True,
             ):
                 with attempt:
-                    while len(completions) < len(request.seeds):
-                        received = await self._send_once(request, len(completions))
-                        if not received:
-                            raise UnusableReply("the reply holds no output")
-                        completions += [replace(one, text=without_keys(one.text)) for one in received]
+                    await send()
+        except InputError:
+            raise
         except Exception as error:
-            if fatal := fatal_error(error, generator):
+            if fatal := fatal_error(error, self.generator):
                 raise fatal from None
-            missing = range(len(completions), len(request.seeds))
-            return [*completions, *(Failure(request.record_id, index, error_line(error)) for index in missing)]
-        return list(completions)
+            return error_line(error)
+        return None
 
-    async def _send_once(self, request: Request, start: int) -> list[Completion]:
+    async def _complete_once(self, request: Request, start: int) -> list[Completion]:
         """Send one HTTP request for the outputs from index ``start`` on; return those that the reply holds."""
         count = min(len(request.seeds) - start, self.generator.choices_per_request)
-        arguments = self.generator.request_arguments(request, start, count)
-        if self.limiter is not None:
-            await self.limiter.acquire()
-        endpoint: Any = self.client.chat.completions if self.generator.chat else self.client.completions
-        # the client's own timeout restarts with every piece of the reply
-        async with asyncio.timeout(self.generator.timeout):
-            response = await endpoint.with_raw_response.create(**arguments)
-        reply = read_reply(response.content, self.generator.chat)
+        chat = self.generator.chat
+        reply = await self._post(self.generator.request_arguments(request, start, count), chat)
         wrong_model = self._wrong_model(reply)
         return [
             Completion(
@@ -405,6 +501,23 @@ class _Connection:
             )
             for offset, output in enumerate(reply.outputs[:count])
         ]
+
+    async def _score_once(self, continuation: Continuation) -> ContinuationScore:
+        """Send one HTTP request for the score of a continuation; return the score."""
+        reply = await self._post(self.generator.score_arguments(continuation), chat=False)
+        if problem := self._wrong_model(reply) or self._problem(reply.outputs[0]):
+            return ContinuationScore(continuation, None, Failure(continuation.record_id, continuation.index, problem))
+        return ContinuationScore(continuation, score_of(continuation, reply.outputs[0]))
+
+    async def _post(self, arguments: dict[str, Any], chat: bool) -> ServerReply:
+        """Send one HTTP request to the chat or the completions endpoint."""
+        if self.limiter is not None:
+            await self.limiter.acquire()
+        endpoint: Any = self.client.chat.completions if chat else self.client.completions
+        # the client's own timeout restarts with every piece of the reply
+        async with asyncio.timeout(self.generator.timeout):
+            response = await endpoint.with_raw_response.create(**arguments)
+        return read_reply(response.content, chat)
 
     def _problem(self, output: Output) -> str | None:
         split = output.thinking and not self.split_allowed

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from guardreasoner.generators.retries import ErrorReply, UnusableReply
@@ -30,12 +30,15 @@ class Output:
         finish_reason: why generation ended, as the server says; None if unknown.
         problem: why the text is not an output of the model, such as "tool call"; details follow a colon. None if it is.
         thinking: whether the server returned thinking apart from the text.
+        token_logps: log-probability of each token of the text in nats, None for a token without one; None if the reply
+            of the completions endpoint has none.
     """
 
     text: str
     finish_reason: str | None = None
     problem: str | None = None
     thinking: bool = False
+    token_logps: tuple[float | None, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,11 @@ def read_reply(body: bytes, chat: bool) -> ServerReply:
         if not isinstance(choice, dict):
             raise UnusableReply("the reply does not follow the OpenAI protocol: a choice is not an object")
         _raise_error(choice)
-        outputs.append(_chat_output(choice) if chat else _output(choice, choice.get("text"), False))
+        if chat:
+            outputs.append(_chat_output(choice))
+        else:
+            output = _output(choice, choice.get("text"), False)
+            outputs.append(replace(output, token_logps=_token_logps(choice.get("logprobs"))))
     model = reply.get("model")
     usage = reply.get("usage")
     usage = usage if isinstance(usage, dict) else {}
@@ -159,6 +166,13 @@ def _text(content: Any) -> tuple[str | None, bool, str | None]:
         else:
             texts.append(text)
     return "".join(texts) if texts else None, thinking, None
+
+
+def _token_logps(logprobs: Any) -> tuple[float | None, ...] | None:
+    values = logprobs.get("token_logprobs") if isinstance(logprobs, dict) else None
+    if not isinstance(values, list):
+        return None
+    return tuple(float(v) if isinstance(v, float | int) and not isinstance(v, bool) else None for v in values)
 
 
 def _count(value: Any) -> int | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
-from guardreasoner.generators import Completion, Generator, Request
+from guardreasoner.generators import Completion, Generator, Request, ScoreRequest, Scores
 from guardreasoner.generators.parallel import chunks
 from guardreasoner.generators.token_sampler import TokenSampler
 from guardreasoner.model.backbone import Backbone
@@ -95,11 +95,20 @@ class VLLMGenerator(Generator):
         for chunk in chunks(requests, lambda first: self.chunk):
             yield self._generate_chunk(chunk)
 
+    def score(self, requests: Iterable[ScoreRequest]) -> Iterator[Scores]:
+        """Yield the scores of each request, in order, from the log-probabilities that vLLM computes of prompt tokens.
+
+        vLLM reads no cached prefix for them, so each continuation costs a pass over its prompt.
+
+        Raises:
+            InputError: vLLM is not installed, cannot run this model or these prompts, or returns no log-probabilities.
+        """
+        for chunk in chunks(requests, lambda first: self.chunk):
+            yield from self._score_chunk(chunk)
+
     def _generate_chunk(self, chunk: Sequence[Request]) -> list[Completion]:
         vllm = _import_vllm()
-        if self._started is None:
-            self._started = self._start(vllm)
-        llm, adapter, ends = self._started
+        _, _, ends = self._engine(vllm)
         outputs = [(request, index) for request in chunk for index in range(len(request.seeds))]
         # vLLM takes one seed per prompt, not one per output, so the prompt is passed once per output; prefix caching
         # still computes it once
@@ -115,13 +124,7 @@ class VLLMGenerator(Generator):
             )
             for request, index in outputs
         ]
-        try:
-            results = llm.generate(prompts, sampling, use_tqdm=False, lora_request=adapter)
-        except Exception as error:
-            raise InputError(
-                f"vLLM failed on the chunk that starts at record {chunk[0].record_id}: {_error_line(error)}",
-                "model.generator.engine takes its arguments, such as max_model_len and gpu_memory_utilization",
-            ) from error
+        results = self._run(vllm, prompts, sampling, chunk[0].record_id)
         return [
             self._completion(request, index, result.outputs[0], ends)
             for (request, index), result in zip(outputs, results, strict=True)
@@ -131,6 +134,43 @@ class VLLMGenerator(Generator):
         tokens = list(takewhile(lambda token: token not in ends, output.token_ids))
         text = self.backbone.prompt_tokenizer.decode(tokens)
         return Completion(request.record_id, index, text, output.finish_reason, completion_tokens=len(tokens))
+
+    def _score_chunk(self, chunk: Sequence[ScoreRequest]) -> Iterator[Scores]:
+        vllm = _import_vllm()
+        prompts = [
+            {"prompt_token_ids": [*request.prompt, *ids]} for request in chunk for ids in request.continuations if ids
+        ]
+        # vLLM generates at least one token, which is not used
+        sampling = vllm.SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=1, seed=0, detokenize=False)
+        results = iter(self._run(vllm, prompts, [sampling] * len(prompts), chunk[0].record_id) if prompts else ())
+        for request in chunk:
+            logps = (_summed_logps(request, ids, next(results)) if ids else 0.0 for ids in request.continuations)
+            yield Scores(request.record_id, tuple(logps))
+
+    def _run(self, vllm: Any, prompts: Sequence[Any], sampling: Sequence[Any], first: str) -> Sequence[Any]:
+        """Return vLLM's result for each prompt.
+
+        Args:
+            vllm: the module.
+            prompts: one for each result.
+            sampling: parameters of each prompt.
+            first: record id of the first prompt.
+        """
+        llm, adapter, _ = self._engine(vllm)
+        try:
+            results: Sequence[Any] = llm.generate(prompts, sampling, use_tqdm=False, lora_request=adapter)
+        except Exception as error:
+            raise InputError(
+                f"vLLM failed on the chunk that starts at record {first}: {_error_line(error)}",
+                "model.generator.engine takes its arguments, such as max_model_len and gpu_memory_utilization",
+            ) from error
+        return results
+
+    def _engine(self, vllm: Any) -> tuple[Any, Any, frozenset[int]]:
+        """Return what :meth:`_start` returned the first time."""
+        if self._started is None:
+            self._started = self._start(vllm)
+        return self._started
 
     def _start(self, vllm: Any) -> tuple[Any, Any, frozenset[int]]:
         """Return the engine, the LoRA request (None without an adapter), and the tokens that end a text."""
@@ -162,6 +202,26 @@ class VLLMGenerator(Generator):
                 "model.generator.engine takes its arguments, such as max_model_len and gpu_memory_utilization",
             ) from error
         return llm, adapter, frozenset([prompt_tokenizer.end, *_model_end_tokens(base)])
+
+
+def _summed_logps(request: ScoreRequest, continuation: Sequence[int], result: Any) -> float:
+    """Return the summed log-probability of a continuation.
+
+    Args:
+        request: the request, whose prompt precedes the continuation.
+        continuation: token ids.
+        result: vLLM's result; for each token but the first, ``prompt_logprobs`` has the log-probabilities of that token
+            and of others by id.
+    """
+    start, by_token = len(request.prompt), result.prompt_logprobs or ()
+    if len(by_token) != start + len(continuation) or any(
+        token not in (candidates or ()) for token, candidates in zip(continuation, by_token[start:], strict=True)
+    ):
+        raise InputError(
+            f"record {request.record_id}: vLLM returned no log-probabilities of some prompt tokens",
+            "vLLM may return none for a cached prefix: set generator.engine.enable_prefix_caching: false",
+        )
+    return sum(candidates[token].logprob for token, candidates in zip(continuation, by_token[start:], strict=True))
 
 
 def _import_vllm() -> Any:

@@ -11,7 +11,7 @@ from guardreasoner.mining.grading import Grades, classify_votes, grade, votes_by
 from guardreasoner.mining.pairing import Pairing, source_matches
 from guardreasoner.mining.selection import HardGroup
 from guardreasoner.mining.weights import adaptive_weight
-from guardreasoner.records import FILE_FINGERPRINT, Pair, Record, Rollout, require_unique_ids
+from guardreasoner.records import FILE_FINGERPRINT, Pair, Record, Rollout, Speed, require_unique_ids
 from guardreasoner.tasks import Task
 
 _GradedRollout = tuple[Rollout, Grades]
@@ -157,10 +157,11 @@ def scaling_scope_key(model: str, record: Record, pairing: Pairing) -> tuple[str
 def _rollouts_by_record(
     records: Sequence[Record], rollouts: Iterable[Rollout]
 ) -> tuple[dict[str, list[Rollout]], set[str]]:
-    """Return the rollouts by record id, and the names of the models."""
+    """Return the rollouts by record id, and the names of the models; refuse rollouts of two speeds."""
     require_unique_ids(records, "records")
     by_record: dict[str, list[Rollout]] = {record.id: [] for record in records}
     fingerprints: dict[str, str] = {}
+    speeds: dict[Speed, Rollout] = {}
     for rollout in rollouts:
         if rollout.record_id not in by_record:
             detail = f"{rollout.model} answered {rollout.record_id!r}, which is not among the {len(by_record)} records"
@@ -172,6 +173,14 @@ def _rollouts_by_record(
             raise _shared_name_error(rollout, known)
         fingerprints[rollout.model] = known or fingerprint
         by_record[rollout.record_id].append(rollout)
+        speeds.setdefault(rollout.speed, rollout)
+    if len(speeds) > 1:
+        reasoned, direct = speeds["reasoned"], speeds["direct"]
+        raise InputError(
+            f"rollouts of two speeds: {reasoned.model} reasoned about {reasoned.record_id!r}, and {direct.model} "
+            f"answered {direct.record_id!r} at once",
+            "their prompts differ, so mine them separately",
+        )
     return by_record, set(fingerprints)
 
 

@@ -196,8 +196,7 @@ class Backbone(nn.Module):
             context = PackedContext(batch.segments, prefix or self.encode_prefix(batch.prefix_ids))
             hidden = self.packed_hidden(batch.input_ids, batch.position_ids, context)
             hidden = hidden[torch.searchsorted(context.predict_positions(hidden.device), batch.predictors)]
-        logps: Tensor = self.network.get_output_embeddings()(hidden, batch.targets)
-        return logps
+        return self.target_logps(hidden, batch.targets)
 
     def encode_prefix(self, ids: Tensor | None) -> SharedPrefix | None:
         """Compute the keys and values of a shared prefix; return None if there is none.
@@ -245,6 +244,16 @@ class Backbone(nn.Module):
         """Apply the output layer to (N, H) hidden states; return (N, V)."""
         logits: Tensor = self.network.get_output_embeddings()(hidden)
         return logits
+
+    def target_logps(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Return the log-probability of each target, (N,) in nats, without materializing all logits.
+
+        Args:
+            hidden: (N, H) last hidden state at the position before each target.
+            targets: (N,) int64 token ids.
+        """
+        logps: Tensor = self.network.get_output_embeddings()(hidden, targets)
+        return logps
 
     def _hidden(
         self, ids: Tensor, positions: Tensor, context: Context | None = None, mask: Tensor | None = None

@@ -8,10 +8,11 @@ from pickle import UnpicklingError
 from typing import Any
 
 from guardreasoner.errors import InputError, unique_keys
+from guardreasoner.workflow.guard_file import GUARD_FILE
 from guardreasoner.workflow.integrity import require_unchanged
 from guardreasoner.workflow.manifest import file_hash, fingerprint
 
-FORMAT_FILE = "guard.json"
+FORMAT_FILE = GUARD_FILE
 """File beside the weights that holds the prompt format and the fingerprint of an adapter's base model."""
 
 _NOT_LOADED = (".md", ".pt")  # README.md, and optimizer.pt, which is checked by its reader

@@ -1,13 +1,16 @@
 """Packed rows: many completions in one row without padding, with the shared parts of their prompts computed once.
 
-A row consists of segments: each prompt, and each completion, whose parent is its prompt. A token attends to its parent
-segments and to its own segment up to itself. The prefix that all prompts of a step share (the instruction) is not in
+A row consists of segments: each prompt, and each completion, whose parent is its prompt. To score many completions of a
+prompt, segments form a tree instead (:class:`CompletionTree`). A token attends to its parent segments and to its own
+segment up to itself. The prefix that all prompts of a step share (the instruction) is not in
 the row: it is encoded once per step, and every segment attends to it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from guardreasoner.model.batch import (
     Batch,
@@ -17,6 +20,75 @@ from guardreasoner.model.batch import (
     completion_order,
     per_completion,
 )
+
+_Group = list[tuple[tuple[int, ...], int]]
+"""Token ids with the number of the completion that they belong to."""
+
+
+class CompletionTree:
+    """A prompt and its completions as a tree of token runs, in which a prefix that completions share occurs once.
+
+    The last token of a completion is left out of the tree, since nothing is predicted from it.
+
+    Args:
+        prompt: token ids after the shared prefix; at least one.
+        completions: token ids of each completion.
+    """
+
+    def __init__(self, prompt: tuple[int, ...], completions: Sequence[tuple[int, ...]]) -> None:
+        self.prompt_length = len(prompt)
+        self.completions = tuple(completions)
+        self.runs: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+        """Token ids of each run, and the indices of the runs before it; the first run begins with the prompt."""
+        self.paths: list[tuple[int, ...]] = [()] * len(self.completions)
+        """The indices of the runs of each completion; empty for a completion without tokens."""
+        inputs = sorted((prompt + ids[:-1], number) for number, ids in enumerate(self.completions) if ids)
+        pending: list[tuple[_Group, int, tuple[int, ...]]] = [(inputs, 0, ())] if inputs else []
+        while pending:
+            group, start, path = pending.pop()
+            first, last = group[0][0], group[-1][0]  # in sorted order all others lie between these
+            end = _first_difference(first, last, start)
+            self.runs.append((first[start:end], path))
+            path = (*path, len(self.runs) - 1)
+            branches: dict[int, _Group] = {}
+            for ids, number in group:
+                if len(ids) == end:
+                    self.paths[number] = path
+                else:
+                    branches.setdefault(ids[end], []).append((ids, number))
+            pending += [(branch, end, path) for branch in branches.values()]
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in the tree."""
+        return sum(len(ids) for ids, _ in self.runs)
+
+
+@dataclass(frozen=True)
+class PackedTrees:
+    """A row with the trees of many prompts.
+
+    Each completion token that is predicted from the same tokens as another one, and equals it, is computed once.
+
+    Args:
+        input_ids: (1, T) int64.
+        position_ids: (1, T) int64.
+        segments: spans of the row.
+        predictors: (N,) int64, the position in the row that precedes each target.
+        targets: (N,) int64, distinct completion tokens.
+        target: (M,) int64, the index among the N targets of each completion token, completion after completion.
+        sequence: (M,) int64, the completion that each completion token belongs to, from 0 to B - 1.
+        sequences: number of completions, B.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    segments: tuple[Segment, ...]
+    predictors: Tensor
+    targets: Tensor
+    target: Tensor
+    sequence: Tensor
+    sequences: int
 
 
 class _Row:
@@ -78,3 +150,48 @@ def packed(examples: Sequence[Example], padding: int, prefix_length: int | None 
         prefix_ids=torch.tensor(examples[0].prompt[:prefix_length], dtype=torch.int64),
         **per_completion(examples, order),
     )
+
+
+def packed_trees(trees: Sequence[CompletionTree], prefix_length: int, device: torch.device) -> PackedTrees:
+    """Put trees into one row, in order.
+
+    Args:
+        trees: at least one with a completion that has tokens.
+        prefix_length: tokens of the shared prefix that precedes every prompt.
+        device: where the tensors are allocated.
+    """
+    row = _Row(prefix_length)
+    indices: dict[tuple[int, int], int] = {}  # by predictor and target
+    target: list[int] = []
+    lengths = []
+    for tree in trees:
+        first = len(row.segments)
+        for ids, path in tree.runs:
+            parents = tuple(first + index for index in path)
+            row.add(ids, parents, num_predict=len(ids) if path else len(ids) - tree.prompt_length + 1)
+        for completion, path in zip(tree.completions, tree.paths, strict=True):
+            positions = _positions(row.segments[first + index] for index in path)
+            keys = zip(positions[tree.prompt_length - 1 :], completion, strict=True)
+            target += [indices.setdefault(key, len(indices)) for key in keys]
+            lengths.append(len(completion))
+    predictors, targets = zip(*indices, strict=True)
+    return PackedTrees(
+        input_ids=torch.tensor([row.ids], device=device),
+        position_ids=torch.tensor([row.positions], device=device),
+        segments=tuple(row.segments),
+        predictors=torch.tensor(predictors, device=device),
+        targets=torch.tensor(targets, device=device),
+        target=torch.tensor(target, device=device),
+        sequence=torch.repeat_interleave(torch.tensor(lengths)).to(device),
+        sequences=len(lengths),
+    )
+
+
+def _first_difference(ids: Sequence[int], others: Sequence[int], start: int) -> int:
+    """Return the first index from ``start`` on at which two sequences differ, or the length of the shorter one."""
+    end = min(len(ids), len(others))
+    return next((index for index in range(start, end) if ids[index] != others[index]), end)
+
+
+def _positions(segments: Iterator[Segment]) -> list[int]:
+    return [position for segment in segments for position in range(segment.start, segment.end)]

@@ -1,11 +1,12 @@
 """The HTML page that compares runs (``report``): whether the last is better, with all details, in one file."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from guardreasoner.evaluation.comparison import Comparison
 from guardreasoner.evaluation.comparison.criteria import Criterion
+from guardreasoner.evaluation.scoring.probabilities import ProbabilityScore
 from guardreasoner.report.comparison_summary import summarize_comparison
 from guardreasoner.report.comparison_tables import comparison_notes, left_out_notes
 from guardreasoner.report.lineage_sections import curves_section, lineage_section, mining_section
@@ -18,6 +19,7 @@ from guardreasoner.report.score_sections import (
     flips_section,
     hard_section,
     pairs_section,
+    probabilities_section,
     published_section,
     ratings_section,
     reasoning_section,
@@ -42,6 +44,7 @@ class PageInputs:
         rollouts: Folders of rollouts, instead of those of the lineage.
         ratings: Tables of human ratings; may be empty.
         rating_notes: Explanations of the ratings.
+        probabilities: Quality of the probabilities by run, or by file of a run with several training seeds.
     """
 
     runs: Mapping[str, Sequence[str]]
@@ -55,6 +58,7 @@ class PageInputs:
     rollouts: Sequence[Path] = ()
     ratings: Sequence[Table] = ()
     rating_notes: Sequence[str] = ()
+    probabilities: Mapping[str, Sequence[ProbabilityScore]] = field(default_factory=dict)
 
 
 def comparison_page(comparison: Comparison, criteria: Sequence[Criterion], inputs: PageInputs) -> str:
@@ -85,6 +89,7 @@ def comparison_page(comparison: Comparison, criteria: Sequence[Criterion], input
             scores_section(comparison, pairs),
             f1_section(comparison),
             confusion_section(comparison, seeds),
+            probabilities_section(inputs.probabilities, inputs.resamples),
             hard_section(comparison, pairs),
             pairs_section(comparison, pairs, comparison_notes(comparison, pairs, seeds, inputs.resamples)),
             curves_section(run_lineage, inputs.logs),

@@ -63,7 +63,8 @@ def _details(node: Node) -> list[str]:
         dirty = " dirty" if manifest.dirty else ""
         commit = f"commit {manifest.commit[:_COMMIT_LENGTH]}{dirty}" if manifest.commit else ""
         seeds = ", ".join(f"{key} {value}" for key, value in node.seeds().items())
-        parts = (" ".join(manifest.command[:1]), manifest.created, commit, seeds)
+        calibrations = (f"calibrated {task} {row.get('created', '')}" for task, row in node.calibrations.items())
+        parts = (" ".join(manifest.command[:1]), manifest.created, commit, seeds, *calibrations)
         return [part for part in parts if part]
     if node.state == "missing":
         return []

@@ -10,6 +10,7 @@ from guardreasoner.evaluation.intervals import Estimate
 from guardreasoner.evaluation.scoring import ModelScore
 from guardreasoner.evaluation.scoring.labels import Confusion
 from guardreasoner.report.plot import Plot, label_rows, shorten
+from guardreasoner.report.probability_plots import probability_plots
 from guardreasoner.tasks import Task
 
 UNDEFINED_BAR = "undefined"
@@ -27,13 +28,14 @@ _Bar = tuple[str, Estimate | None, int]
 
 
 def score_plots(models: Sequence[ModelScore], tasks: Sequence[Task]) -> list[Plot]:
-    """Return all score plots: :func:`f1_plots`, :func:`confusion_plots` and :func:`hard_plots`.
+    """Return all score plots: F1, confusion matrices, hard records and, where there are any, probabilities.
 
     Args:
         models: Scores of models with distinct names; only the first eight have distinct colours.
         tasks: The tasks that were answered.
     """
-    return [*f1_plots(models, tasks), *confusion_plots(models, tasks), *hard_plots(models)]
+    probabilities = probability_plots({model.model: model.probabilities for model in models if model.probabilities})
+    return [*f1_plots(models, tasks), *confusion_plots(models, tasks), *hard_plots(models), *probabilities]
 
 
 def f1_plots(models: Sequence[ModelScore], tasks: Sequence[Task]) -> list[Plot]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from guardreasoner.evaluation.comparison import Comparison, Pairwise
 from guardreasoner.evaluation.comparison.criteria import Criterion
 from guardreasoner.evaluation.reasoning_quality import Quality, quality
+from guardreasoner.evaluation.scoring.probabilities import ProbabilityScore
 from guardreasoner.prompts import conversation
 from guardreasoner.report.comparison_tables import (
     criteria_table,
@@ -17,6 +18,8 @@ from guardreasoner.report.comparison_tables import (
     published_table,
 )
 from guardreasoner.report.flip_examples import flip_examples
+from guardreasoner.report.probability_plots import probability_plots
+from guardreasoner.report.probability_tables import probability_notes, probability_table
 from guardreasoner.report.reasoning_table import REASONING_NOTES, reasoning_table
 from guardreasoner.report.score_plots import confusion_plots, f1_plots, hard_plots
 from guardreasoner.report.score_tables import class_f1, confusion_tables, hard_table, model_table
@@ -98,6 +101,22 @@ def hard_section(comparison: Comparison, pairs: Sequence[Pairwise]) -> Section:
     line = "Share of sampled outputs with every verdict right, on records whose outputs were mixed during mining."
     plots = section_plots("hard", hard_plots(models))
     return Section("hard", "Hard records", (line,), plots, (hard_table(models), differences))
+
+
+def probabilities_section(probabilities: Mapping[str, Sequence[ProbabilityScore]], resamples: int) -> Section:
+    """Return how well the probabilities of each run rank and how well they are calibrated.
+
+    Args:
+        probabilities: Quality of the probabilities by run; empty without probabilities.
+        resamples: Number of bootstrap resamples.
+    """
+    title = "Scores as probabilities"
+    if not probabilities:
+        return Section("probabilities", title, ("No run has probabilities of labels in its predictions.",))
+    plots = section_plots("probabilities", probability_plots(probabilities))
+    tables = tuple(probability_table(f"Scores as probabilities: {name}", rows) for name, rows in probabilities.items())
+    notes = tuple(probability_notes([row for rows in probabilities.values() for row in rows], resamples))
+    return Section("probabilities", title, (), plots, tables, notes=notes)
 
 
 def criteria_section(criteria: Sequence[Criterion]) -> Section:

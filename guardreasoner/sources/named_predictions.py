@@ -164,6 +164,7 @@ def _renamed(run: Predictions, ids: Mapping[object, str], source: str) -> Predic
         records=[replace(record, id=new[record.id], source=source) for record in run.records],
         rollouts=rollouts(run.rollouts),
         more_rollouts=rollouts(run.more_rollouts),
+        scores={kind: {new.get(name, name): row for name, row in rows.items()} for kind, rows in run.scores.items()},
     )
 
 

@@ -5,17 +5,18 @@ and the model's output. A chat template around the prompts and end tokens behind
 since other tools write them. A file may also be a JSON list of such rows. The released miner samples k outputs of each
 record into ``<Benchmark>/0/generated_predictions.jsonl`` to ``<Benchmark>/k-1/…``.
 
-Our rows add ``{"record_id", "labels"}``; ``{"messages", "policy", "language", "extra"}``, if the text of the prompt
-does not say it all; and ``{"speed"}``, if the model was asked to answer at once. A file ``hard_samples.jsonl`` beside
-it may hold k outputs for each hard record, as rows ``{"record_id", "labels", "index", "seed", "predict"}``.
+Our rows add ``{"record_id", "labels"}`` and, where they are known, ``{"scores", "speed", "messages", "policy",
+"language", "extra"}``; ``scores`` holds probabilities of labels (:mod:`guardreasoner.sources.label_scores`). A file
+``hard_samples.jsonl`` beside it may hold k outputs for each hard record, as rows ``{"record_id", "labels", "index",
+"seed", "predict"}``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import ConfigDict, StrictInt, TypeAdapter, ValidationError
+from pydantic import ConfigDict, StrictFloat, StrictInt, TypeAdapter, ValidationError
 
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import conversation, instruction, parse
@@ -24,11 +25,11 @@ from guardreasoner.records import (
     Message,
     Record,
     Rollout,
-    Speed,
     messages_of,
     read_jsonl,
     require_unique_ids,
 )
+from guardreasoner.sources.label_scores import LabelScores, ScoresByKind, require_label_scores, scores_by_kind
 from guardreasoner.sources.rows import file_format, read_file_rows
 from guardreasoner.sources.template_text import (
     CHAT_TEMPLATES,
@@ -63,6 +64,7 @@ class Predictions:
         more_rollouts: further outputs of the records, from folders of k outputs.
         notes: sentences on what was removed or left out while reading.
         has_ids: whether the rows have record ids; otherwise an id is the benchmark with the row's index.
+        scores: probabilities of the labels of records, of those rows that have them.
     """
 
     model: str
@@ -74,6 +76,7 @@ class Predictions:
     more_rollouts: list[Rollout] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     has_ids: bool = False
+    scores: ScoresByKind = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +88,12 @@ class _PredictionRow:
     predict: str
     record_id: str | None = None
     labels: dict[str, str | None] | None = None
-    messages: list[Any] | None = None
+    scores: dict[str, dict[str, dict[str, StrictFloat]]] | None = None
+    speed: Literal["reasoned", "direct"] | None = None
+    messages: list[dict[str, Any]] | None = None
     policy: str | None = None
     language: str | None = None
     extra: dict[str, str] | None = None
-    speed: Speed = "reasoned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +149,10 @@ def read_predictions(path: str | Path, tasks: Sequence[Task] | None = None) -> P
     tasks = tuple(tasks or predicted_tasks(path))
     origins = [_Origin.of(file) for file in files]
     predictions = Predictions(origins[0].model, tasks, [], [], [], [])
-    read = [_read_prediction_file(origin, predictions) for origin in origins]
+    scores: dict[str, LabelScores] = {}
+    read = [_read_prediction_file(origin, predictions, scores) for origin in origins]
     require_unique_ids(predictions.records, str(path))
-    return replace(predictions, has_ids=any(read))
+    return replace(predictions, has_ids=any(read), scores=scores_by_kind(scores.items()))
 
 
 def content_fields(record: Record) -> dict[str, Any]:
@@ -267,8 +272,8 @@ def _outputs_fingerprint(folder: Path) -> str:
     return FILE_FINGERPRINT + fingerprint([content_hash(file) for file in files])[:16]
 
 
-def _read_prediction_file(origin: _Origin, predictions: Predictions) -> bool:
-    """Add the rows of a file, and of the hard samples beside it; return whether the rows have record ids."""
+def _read_prediction_file(origin: _Origin, predictions: Predictions, scores: dict[str, LabelScores]) -> bool:
+    """Add the rows of a file with their scores, and the hard samples beside it; return whether the rows have ids."""
     rows = _rows_of_other_tools(origin.file, list(_prediction_rows(origin.file)), predictions)
     if not rows:
         raise InputError(f"{origin.file}: the file has no predictions")
@@ -277,12 +282,15 @@ def _read_prediction_file(origin: _Origin, predictions: Predictions) -> bool:
     for index, (where, row) in enumerate(rows):
         record_id = f"{origin.benchmark}/{index:05d}" if row.record_id is None else row.record_id
         record = _record(row, record_id, origin.benchmark, predictions.tasks, where)
+        require_label_scores(row.scores or {}, predictions.tasks, where)
         rollout = Rollout(
-            record_id, predictions.model, origin.fingerprint, origin.index or 0, 0, row.predict, row.speed
+            record_id, predictions.model, origin.fingerprint, origin.index or 0, 0, row.predict, row.speed or "reasoned"
         )
         if record_id not in known:
             predictions.records.append(record)
             predictions.rollouts.append(rollout)
+            if row.scores:
+                scores[record_id] = row.scores
             continue
         if record != known[record_id]:
             raise InputError(

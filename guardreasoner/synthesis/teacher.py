@@ -70,6 +70,7 @@ class TeacherModule(LightningModule):
         template: template of the teacher's prompt, see :func:`guardreasoner.synthesis.prompt.compile_template`.
         folder: output folder.
         tasks: tasks of the guard; None is GuardReasoner's three tasks.
+        ask_all: ask for the reasoning of records that have reasoning, too; False leaves them out.
         ask_again: how often a record is asked again after its trace was refused.
         steps: pattern of a step heading, with the step's number as its only group; None skips the check of steps.
         seed: seed of the first answer to each record; each further answer has the next seed.
@@ -89,6 +90,7 @@ class TeacherModule(LightningModule):
         template: str,
         folder: str | None,
         tasks: Sequence[Task] | None = None,
+        ask_all: bool = False,
         ask_again: CountOrZero = 2,
         steps: str | None = STEP_PATTERN,
         seed: Seed = 0,
@@ -108,7 +110,14 @@ class TeacherModule(LightningModule):
         self.folder = Path(folder)
         self.answer_log = AnswerLog(self.folder / ANSWER_LOG)
         self.requests = TeacherRequests(
-            generator, compile_template(template, self.tasks), self.answer_log, self.tasks, ask_again, steps, seed
+            generator,
+            compile_template(template, self.tasks),
+            self.answer_log,
+            self.tasks,
+            ask_all,
+            ask_again,
+            steps,
+            seed,
         )
         self.prices = prices or Prices()
         self.characters_per_token = characters_per_token
@@ -151,7 +160,7 @@ class TeacherModule(LightningModule):
     def predict_step(self, records: list[Record], index: int) -> list[Any]:
         """Queue a chunk of records and process replies until all requests of the chunk are answered or in flight."""
         try:
-            for record in records:
+            for record in self.requests.lacking(records):
                 self._add(record)
             while self._queue:
                 self._process(next(self._replies))
@@ -172,8 +181,9 @@ class TeacherModule(LightningModule):
         """Write accepted traces and refused records, and log a summary.
 
         Raises:
-            InputError: raised if no trace was accepted.
+            InputError: raised if every record has reasoning, or no trace was accepted.
         """
+        self.requests.require_any()
         accepted = [pending for pending in self._pending.values() if pending.accepted is not None]
         write_jsonl(self.folder / "refused.jsonl", self._refused())
         self._log_summary()
@@ -264,6 +274,8 @@ class TeacherModule(LightningModule):
 
     def _log_summary(self) -> None:
         counts = self._counts
+        for line in self.requests.own_lines():
+            log.info("%s", line)
         records = f"{len(self._pending):,} records, {counts['before']:,} of them answered before"
         log.info("%s: %s; %s answers in this run", self.folder, records, f"{counts['answers']:,}")
         log.info("%s", ", ".join(f"{outcome} {counts[outcome]:,}" for outcome in ("kept", "refused", "failed")))
@@ -310,7 +322,7 @@ class CostEstimator(LightningModule):
 
     def predict_step(self, records: list[Record], index: int) -> list[Any]:
         """Count the records of a chunk and the characters of their prompts."""
-        for record in records:
+        for record in self.requests.lacking(records):
             pending = self.requests.pending(record)
             if self.requests.is_settled(pending):
                 self.answered += 1
@@ -320,7 +332,12 @@ class CostEstimator(LightningModule):
         return []
 
     def on_predict_end(self) -> None:
-        """Log the estimate."""
+        """Log the estimate.
+
+        Raises:
+            InputError: raised if every record has reasoning.
+        """
+        self.requests.require_any()
         for line in self.lines():
             log.info("%s", line)
 
@@ -337,6 +354,7 @@ class CostEstimator(LightningModule):
             basis = f"assuming {per_token:g} characters per token and {per_answer:g} tokens per answer"
         prompt_tokens, output_tokens = self.characters / per_token, self.to_ask * per_answer
         lines = [
+            *self.requests.own_lines(),
             f"{self.to_ask:,} records to ask {generator.model}, {self.answered:,} already answered",
             f"about {prompt_tokens:,.0f} prompt tokens and {output_tokens:,.0f} output tokens, {basis}",
         ]

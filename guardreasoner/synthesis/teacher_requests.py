@@ -1,9 +1,10 @@
 """What a teacher has been asked about each record, and what is still to be asked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from guardreasoner.errors import InputError
 from guardreasoner.generators import Completion, Request
 from guardreasoner.generators.server import ServerGenerator
 from guardreasoner.prompts import conversation
@@ -44,6 +45,7 @@ class TeacherRequests:
         prompt: renders the teacher's prompt for a record.
         answer_log: log of all answers.
         tasks: tasks of the guard.
+        ask_all: whether records that have reasoning are asked about too.
         ask_again: how often a record is asked again after its trace was refused.
         steps: pattern of a step heading; None skips the check of steps.
         seed: seed of the first answer to each record; each further answer has the next seed.
@@ -55,6 +57,7 @@ class TeacherRequests:
         prompt: PromptRenderer,
         answer_log: AnswerLog,
         tasks: Sequence[Task],
+        ask_all: bool,
         ask_again: int,
         steps: str | None,
         seed: int,
@@ -63,10 +66,35 @@ class TeacherRequests:
         self.prompt = prompt
         self.answer_log = answer_log
         self.tasks = tasks
+        self.ask_all = ask_all
         self.ask_again = ask_again
         self.steps = steps
         self.heading = heading_pattern(steps)
         self.seed = seed
+        self.lacking_count = self.own_count = 0
+
+    def lacking(self, records: Iterable[Record]) -> Iterator[Record]:
+        """Yield the records that lack reasoning, and count the others; with ``ask_all``, yield all."""
+        for record in records:
+            if record.reasoning and not self.ask_all:
+                self.own_count += 1
+            else:
+                self.lacking_count += 1
+                yield record
+
+    def require_any(self) -> None:
+        """Raise ``InputError`` if every record had reasoning."""
+        if self.own_count and not self.lacking_count:
+            raise InputError(
+                f"data.source: all {self.own_count:,} records have reasoning, so none is asked about",
+                "model.ask_all: true asks for new reasoning",
+            )
+
+    def own_lines(self) -> list[str]:
+        """Return a line with the number of records that are not asked about, if there are any."""
+        if not self.own_count:
+            return []
+        return [f"{self.own_count:,} records have reasoning and are not asked about (model.ask_all: true asks)"]
 
     def pending(self, record: Record) -> PendingRecord:
         """Return the state of a record, from its logged answers and the current checks."""

@@ -125,10 +125,11 @@ class PreferenceDataModule(TrainingDataModule):
         for pair in self.pairs:
             if split_of(pair.record.context(), self.validation_share) == split:
                 texts = (pair.chosen.completion, pair.rejected.completion)
-                prompt = tuple(tokenizer.prompt(pair.record))
+                speed = pair.chosen.speed
+                prompt = tuple(tokenizer.prompt(pair.record, speed))
                 completions = tuple(map(tuple, tokenizer.completions(texts)))
                 weights = (pair.weight, pair.weight)
-                yield TrainingItem(pair.record, texts, Example(pair.id, prompt, completions, weights))
+                yield TrainingItem(pair.record, texts, Example(pair.id, prompt, completions, weights), speed)
 
     def _clean(self, pairs: Sequence[Pair]) -> list[Pair]:
         """Return the pairs whose prompt no benchmark of this run holds."""

@@ -1,38 +1,54 @@
-"""Data of stage 1: records with the reasoning that leads to their labels."""
+"""Data of stage 1: records with the reasoning that leads to their labels, or with the labels alone."""
 
+import json
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 from torch.utils.data import DataLoader
 
 from guardreasoner.errors import InputError
 from guardreasoner.model.batch import Example
-from guardreasoner.prompts import target
-from guardreasoner.records import Record, Split
+from guardreasoner.records import Record, Speed, Split
 from guardreasoner.sources import Source
 from guardreasoner.sources.rollouts import read_rollouts_of
+from guardreasoner.sources.splits import unit_interval_hash
 from guardreasoner.synthesis.prompt import faults
 from guardreasoner.tasks import Task
 from guardreasoner.training.loaders import log, record_loader
 from guardreasoner.training.training_data import OnFault, TrainingDataModule, TrainingItem
 from guardreasoner.workflow.manifest import content_hash
-from guardreasoner.workflow.ranges import Count, CountOrZero
+from guardreasoner.workflow.ranges import Count, CountOrZero, Share
 
 _CHUNK = 1024
-"""Records that are tokenized together."""
+"""Targets that are tokenized together."""
+
+_SPEEDS = "speeds.json"
+
+DIRECT_SUFFIX = "#direct"
+"""Suffix of the id of an example whose record also has a reasoned target."""
 
 
 class ReasoningDataModule(TrainingDataModule):
-    """Records to reason about: with reasoning for ``fit``, without for ``predict`` (mining, synthesis).
+    """Labelled records for ``fit``, and for ``predict`` (mining, synthesis).
+
+    The target of a record is its reasoning and the verdicts, or, without reasoning, the verdicts alone ("direct"). A
+    share of the records with reasoning has both targets, so that one model learns both speeds.
 
     Args:
         source: data source; its test split counts as a benchmark of this run.
         rollouts: folders of rollouts whose correct outputs are the reasoning to learn, one per record, chosen by
             ``seed``. Outputs without reasoning, or that reveal that the answer was given, count as wrong. None uses
             the reasoning of the records themselves.
+        keep_own: with ``rollouts``, let records that none of them is right about keep their own reasoning, instead of
+            leaving them out.
+        use_reasoning: False trains the verdicts of all records alone.
+        direct_share: share of the records with reasoning that have a direct target in addition, chosen by a hash of the
+            id.
         batch_size: records per optimizer step, over all processes.
         epochs: epochs of the whole schedule. The trainer's own ``max_epochs`` stays 1.
         start_epoch: first epoch of this run, above 0 if it continues a finished run.
@@ -48,6 +64,9 @@ class ReasoningDataModule(TrainingDataModule):
         self,
         source: Source,
         rollouts: list[str] | None = None,
+        keep_own: bool = False,
+        use_reasoning: bool = True,
+        direct_share: Share = 0.0,
         batch_size: Count = 384,
         epochs: Count = 3,
         start_epoch: CountOrZero = 0,
@@ -56,6 +75,11 @@ class ReasoningDataModule(TrainingDataModule):
     ) -> None:
         super().__init__(source, batch_size=batch_size, epochs=epochs, **options)
         self.rollouts = rollouts
+        self.keep_own = keep_own
+        self.use_reasoning = use_reasoning
+        self.direct_share = direct_share
+        self.speeds: tuple[Speed, ...] = ()
+        """Speeds of the training targets, known after setup."""
         self.start_epoch = start_epoch
         self.chunk_size = chunk_size
         self.records: list[Record] = []
@@ -109,37 +133,63 @@ class ReasoningDataModule(TrainingDataModule):
         if not traces and split == "train":
             raise InputError(f"data.rollouts: no output of a {split} record in {', '.join(self.rollouts)} is correct")
         if by_id:
-            log.info(f"{split}: {len(traces)} of {len(by_id)} records have a correct trace, the others are left out")
+            others = "keep their own reasoning" if self.keep_own else "are left out"
+            log.info(f"{split}: {len(traces)} of {len(by_id)} records have a correct trace, the others {others}")
         for record_id, record in by_id.items():
             if record_id in traces:
                 chosen = random.Random(f"{self.seed}/{record_id}").choice(traces[record_id])
                 yield replace(record, reasoning=chosen)
+            elif self.keep_own:
+                yield record
 
     def fingerprint_parts(self) -> list[object]:
-        """Return the content of the rollouts."""
-        return [content_hash(path) for path in self.rollouts or ()]
+        """Return the content of the rollouts, and the options that choose the targets."""
+        files = [content_hash(path) for path in self.rollouts or ()]
+        return [*files, self.keep_own, self.use_reasoning, self.direct_share]
 
     def items(self, split: Split, on_fault: OnFault | None = None) -> Iterator[TrainingItem]:
-        """Yield each record with its target, the trace and the answer block."""
+        """Yield each record with its targets: reasoned, direct, or one item for each."""
         tokenizer = self.prompt_tokenizer
-        tasks = tokenizer.format.tasks
-        targets = _targets(self.records_with_reasoning(split, tasks), tasks, on_fault)
+        counts = Counter[Speed]()
+        targets = self._targets(split, on_fault)
         while chunk := list(islice(targets, _CHUNK)):
-            prompts = tokenizer.prompts([record for record, _ in chunk])
-            completions = tokenizer.completions([text for _, text in chunk])
-            for (record, text), prompt, completion in zip(chunk, prompts, completions, strict=True):
-                yield TrainingItem(record, (text,), Example(record.id, tuple(prompt), (tuple(completion),)))
+            prompts = tokenizer.prompts([record for record, _, _, _ in chunk], [speed for _, _, speed, _ in chunk])
+            completions = tokenizer.completions([text for _, _, _, text in chunk])
+            for (record, name, speed, text), prompt, completion in zip(chunk, prompts, completions, strict=True):
+                counts[speed] += 1
+                yield TrainingItem(record, (text,), Example(name, tuple(prompt), (tuple(completion),)), speed)
+        if counts["direct"]:
+            log.info(f"{split}: {counts['reasoned']:,} reasoned and {counts['direct']:,} direct targets")
+        if split == "train":
+            self.speeds = tuple(speed for speed in get_args(Speed) if counts[speed])
 
+    def _targets(self, split: Split, on_fault: OnFault | None) -> Iterator[tuple[Record, str, Speed, str]]:
+        """Yield (record, id of the example, speed, text) for each target."""
+        format = self.prompt_tokenizer.format
+        without = 0
+        for record in self.records_with_reasoning(split, format.tasks):
+            if not (self.use_reasoning and record.reasoning):
+                without += 1
+                yield record, record.id, "direct", format.target(record, "direct")
+                continue
+            try:
+                text = format.target(record)
+            except InputError as error:
+                if on_fault is None:
+                    raise
+                on_fault(record, error)
+                continue
+            yield record, record.id, "reasoned", text
+            if unit_interval_hash(f"{self.seed}/{record.id}") < self.direct_share:
+                yield record, record.id + DIRECT_SUFFIX, "direct", format.target(record, "direct")
+        if without and self.use_reasoning:
+            log.info(f"{split}: {without:,} records without reasoning train their verdicts alone")
 
-def _targets(
-    records: Iterator[Record], tasks: Sequence[Task], on_fault: OnFault | None
-) -> Iterator[tuple[Record, str]]:
-    for record in records:
-        try:
-            text = target(record, tasks)
-        except InputError as error:
-            if on_fault is None:
-                raise
-            on_fault(record, error)
-        else:
-            yield record, text
+    def _write_extra(self, folder: Path) -> None:
+        (folder / _SPEEDS).write_text(json.dumps(self.speeds), encoding="utf-8")
+
+    def _read_extra(self, folder: Path) -> None:
+        speeds = json.loads((folder / _SPEEDS).read_text(encoding="utf-8"))
+        if not isinstance(speeds, list) or not set(speeds) <= set(get_args(Speed)):
+            raise ValueError(f"{folder / _SPEEDS}: expected a list of speeds")
+        self.speeds = tuple(speeds)

@@ -1,7 +1,8 @@
 """Stage 1, R-SFT: learn to write the reasoning and then the verdicts (arXiv 2501.18492, section 3.2)."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,6 +14,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import Batch, Step
 from guardreasoner.model.packed_attention import SharedPrefix
+from guardreasoner.records import Speed
 from guardreasoner.training.checkpoint import (
     random_state_of,
     require_trained_weights,
@@ -24,6 +26,13 @@ from guardreasoner.training.saved_state import load_state
 from guardreasoner.training.step import configure_optimizer, take_step
 from guardreasoner.workflow.integrity import require_unchanged
 from guardreasoner.workflow.ranges import CountOrZero, NotNegative, Share
+
+
+@runtime_checkable
+class HasSpeeds(Protocol):
+    """Training data that know the speeds of their targets."""
+
+    speeds: tuple[Speed, ...]
 
 
 class RSFTModule(LightningModule):
@@ -87,6 +96,13 @@ class RSFTModule(LightningModule):
             saved = read_optimizer_state(self.optimizer_state)
             optimizer.load_state_dict({"state": saved["state"], "param_groups": optimizer.state_dict()["param_groups"]})
         return configured
+
+    def on_fit_start(self) -> None:
+        """Note in the prompt format, which is saved with the model, for which speeds it is trained."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, HasSpeeds) and data.speeds:
+            tokenizer = self.backbone.prompt_tokenizer
+            tokenizer.format = replace(tokenizer.format, speeds=data.speeds)
 
     def on_train_start(self) -> None:
         """Return to training mode, because Lightning keeps the evaluation mode of a validation before training."""

@@ -20,7 +20,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.model.batch import Collator, Example, StepCollator, two_row
 from guardreasoner.model.packing import packed
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
-from guardreasoner.records import Record, Split
+from guardreasoner.records import Record, Speed, Split
 from guardreasoner.sources import Identified, Source
 from guardreasoner.sources.contamination import SIMILARITY, ContaminationIndex
 from guardreasoner.training.example_store import ExampleStore, write_examples
@@ -52,11 +52,13 @@ class TrainingItem:
         record: the conversation with its labels.
         completions: target texts: one in R-SFT, chosen and rejected in HS-DPO.
         example: the same as token ids.
+        speed: whether the prompt asks for reasoning.
     """
 
     record: Record
     completions: tuple[str, ...]
     example: Example
+    speed: Speed = "reasoned"
 
 
 class TrainingDataModule(LightningDataModule, ABC):

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from guardreasoner.errors import InputError
-from guardreasoner.workflow.manifest import Manifest, file_hash, manifest_path
+from guardreasoner.workflow.manifest import Manifest, described_hash, manifest_path
 
 log = logging.getLogger("guardreasoner")
 
@@ -99,7 +99,7 @@ def _warn(message: str) -> None:
 def _changed(path: Path, ignored_suffixes: Collection[str]) -> Iterator[ChangedFile]:
     for file, expected, manifest in _recorded(path):
         if file.suffix not in ignored_suffixes:
-            found = file_hash(file) if file.is_file() else None
+            found = described_hash(file) if file.is_file() else None
             if found != expected:
                 yield ChangedFile(file, manifest, expected, found)
 

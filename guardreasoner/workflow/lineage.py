@@ -3,12 +3,14 @@
 import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from guardreasoner.errors import InputError
 from guardreasoner.moved import current_path
+from guardreasoner.workflow.guard_file import GUARD_FILE, read_calibrations
 from guardreasoner.workflow.manifest import MANIFEST, Manifest, code_hash, content_hash, manifest_path
 from guardreasoner.workflow.staleness import full
 
@@ -32,7 +34,9 @@ class Node:
         manifest: manifest of an artefact.
         arguments: ``init_args`` of a class.
         shown_above: whether the same artefact, with its inputs, occurs earlier in the output.
-        inputs: the inputs it was made from; for a file inside an artefact, that artefact.
+        inputs: the inputs it was made from, then the predictions that it was calibrated on; for a file inside an
+            artefact, that artefact.
+        calibrations: stored calibrations of a model by task.
     """
 
     path: str
@@ -44,6 +48,7 @@ class Node:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     shown_above: bool = False
     inputs: tuple["Node", ...] = ()
+    calibrations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def walk(self) -> Iterator["Node"]:
         """Yield this node and all nodes below it."""
@@ -136,11 +141,19 @@ def _node(path: Path, recorded: str | None, bases: Sequence[Path], seen: set[Pat
     seen.add(real)  # before its inputs, so that a cycle ends
     folder = ran_in(path, manifest)
     bases = list(dict.fromkeys([*bases[:1], *([folder] if folder else []), *bases[1:]]))
+    calibrations = _calibrations(path)
     inputs = (
         *(_input(name, hashed, bases, seen) for name, hashed in manifest.inputs.items()),
         *(_origin(origin) for origin in manifest.origins),
+        *(_input(str(row.get("run")), str(row.get("data")), bases, seen) for row in calibrations.values()),
     )
-    return Node(_shown(path), "artefact", state, recorded, current, manifest, inputs=inputs)
+    return Node(_shown(path), "artefact", state, recorded, current, manifest, inputs=inputs, calibrations=calibrations)
+
+
+def _calibrations(path: Path) -> dict[str, dict[str, Any]]:
+    with suppress(InputError):  # a damaged file is shown as changed
+        return read_calibrations(path / GUARD_FILE)
+    return {}
 
 
 def _input(name: str, recorded: str, bases: Sequence[Path], seen: set[Path]) -> Node:

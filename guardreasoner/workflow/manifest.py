@@ -18,6 +18,7 @@ from typing import Any
 from guardreasoner.errors import InputError
 from guardreasoner.moved import current_argv, ignore
 from guardreasoner.records import replacing_file
+from guardreasoner.workflow.guard_file import GUARD_FILE, without_calibrations
 from guardreasoner.workflow.redaction import command_without_secrets, without_secrets
 
 MANIFEST = "manifest.json"
@@ -48,7 +49,7 @@ def content_hash(path: str | Path) -> str:
 
 
 def file_hashes(folder: str | Path) -> dict[str, str]:
-    """Return the SHA-256 (hex) of each file below a folder by relative path, sorted; manifests are left out.
+    """Return the hash of each file below a folder (:func:`described_hash`) by relative path; manifests are left out.
 
     Raises:
         InputError: a file cannot be read.
@@ -58,8 +59,18 @@ def file_hashes(folder: str | Path) -> dict[str, str]:
     named = sorted((file.relative_to(folder).as_posix(), file) for file in files)
     named = [(name, file) for name, file in named if file.name != MANIFEST and not name.endswith(f".{MANIFEST}")]
     with ThreadPoolExecutor() as threads:  # a model has several files of some GB; hashing releases the GIL
-        hashes = threads.map(file_hash, [file for _, file in named])
+        hashes = threads.map(described_hash, [file for _, file in named])
         return dict(zip([name for name, _ in named], hashes, strict=True))
+
+
+def described_hash(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file of an artefact; calibrations in ``guard.json``, added later, are left out.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    hashed = file_hash(path)
+    return hashed if path.name != GUARD_FILE else hashlib.sha256(without_calibrations(path.read_bytes())).hexdigest()
 
 
 def file_hash(path: Path) -> str:

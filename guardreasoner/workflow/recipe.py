@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from guardreasoner.records import Speed
 from guardreasoner.tasks import Task
-from guardreasoner.workflow.ranges import Count, NotNegative, Positive, PositiveShare
+from guardreasoner.workflow.ranges import Count, NotNegative, Positive, PositiveShare, Share
 
 
 @dataclass
@@ -26,6 +27,9 @@ class Recipe:
         max_length: maximum length of prompt plus completion, in tokens.
         skip_too_long: skip and count longer records or pairs instead of raising an error.
         skip_contaminated: skip and count training records whose prompt is in a benchmark instead of raising an error.
+        direct_share: share of the records with reasoning that R-SFT trains to answer at once too.
+        speed: whether mining and tests ask for reasoning; None: the speed that the model was trained for, reasoned if
+            both.
         max_new_tokens: maximum length of a generated output, in tokens.
         temperature: sampling temperature.
         top_p: nucleus sampling threshold.
@@ -47,6 +51,8 @@ class Recipe:
     max_length: Count = 2048
     skip_too_long: bool = False
     skip_contaminated: bool = False
+    direct_share: Share = 0.0
+    speed: Speed | None = None
     max_new_tokens: Count = 2048
     temperature: NotNegative = 1.0
     top_p: PositiveShare = 0.95

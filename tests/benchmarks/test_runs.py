@@ -52,7 +52,17 @@ def test_mining_quick(shared_data: Path, tmp_path: Path) -> None:
     assert result["ratios"][0]["median"] > 0
 
 
-@pytest.mark.parametrize("argv", [("mining_vs_transformers.py",), ("growth.py", "--overhead")])
+def test_scoring_quick(shared_data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "scoring.json"
+    flags = ("--predictions", str(shared_data / "predictions"), "--records", "2", "--json", str(path))
+    process = run("scoring.py", *QUICK, *flags)
+    assert process.returncode == 0, process.stderr
+    result = json.loads(path.read_text())
+    assert max(result["differences"].values()) < 1e-4
+    assert [row["runs"] for row in result["rows"]] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("argv", [("mining_vs_transformers.py",), ("scoring.py",), ("growth.py", "--overhead")])
 def test_missing_predictions_are_one_error_line(argv: tuple[str, ...], tmp_path: Path) -> None:
     process = run(argv[0], *argv[1:], *QUICK, "--predictions", str(tmp_path))
     assert process.returncode == 1

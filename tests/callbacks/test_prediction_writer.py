@@ -10,9 +10,11 @@ import pytest
 from guardreasoner.callbacks import HardSampleAccuracy, PredictionWriter
 from guardreasoner.evaluation.benchmark_data import BenchmarkDataModule
 from guardreasoner.evaluation.guard_module import GuardModule
-from guardreasoner.generators import Completion, Request
+from guardreasoner.generators import Completion, Request, ScoreRequest, Scores
+from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.model.backbone import Backbone
-from guardreasoner.records import Record
+from guardreasoner.records import Record, read_jsonl
+from guardreasoner.sources.predictions import PREDICTIONS
 from tests.support.kill_once import outputs
 from tests.support.tiny import Scripted, TinySource, answer, quiet_trainer, write_rollouts
 
@@ -103,3 +105,63 @@ def test_other_settings_start_from_scratch(
     assert [line for line in caplog.messages if "unfinished run with other settings" in line]
     requests, _ = evaluate(tiny_base, tmp_path / "out", hard)
     assert len(requests) == 6 + 3 - 3  # the first run's answers are still there
+
+
+class Scoring(Failing):
+    """An engine with scripted outputs, whose labels a real model scores.
+
+    Args:
+        backbone: the model.
+        requested: as for :class:`Failing`.
+        after: as for :class:`Failing`.
+        say: as for :class:`Failing`.
+    """
+
+    def __init__(self, backbone: Backbone, requested: list[str], after: int, say: Callable[[Record, int], str]) -> None:
+        super().__init__(requested, after, say)
+        self.local = LocalGenerator(backbone, 1)
+
+    def score(self, requests: Iterable[ScoreRequest]) -> Iterator[Scores]:
+        """Yield the scores of the model."""
+        return self.local.score(requests)
+
+
+def said(record: Record, index: int) -> str:
+    """Return a right output, a wrong one for every third index, and none for the second record."""
+    return "Hm." if record == RECORDS[1] else answer(record, index % 3 < 2)
+
+
+def scored(base: Path, folder: Path, after: int = 99) -> bool:
+    """Test with scores and three votes a record until the engines fail; return whether they did not."""
+    requested: list[str] = []
+    backbone = Backbone(str(base))
+    engine = Scoring(backbone, requested, after, said)
+    module = GuardModule(backbone, lambda _: engine, lambda _: engine, k=2, votes=3)
+    runner = quiet_trainer(callbacks=[PredictionWriter(str(folder))])
+    try:
+        runner.test(module, datamodule=BenchmarkDataModule(TinySource(), chunk_size=4), verbose=False)
+    except RuntimeError:
+        return False
+    return True
+
+
+def test_scores_of_labels_are_written(tiny_base: Path, tmp_path: Path) -> None:
+    assert scored(tiny_base, tmp_path / "made")
+    rows = {row["record_id"]: row for path in (tmp_path / "made").rglob(PREDICTIONS) for _, row in read_jsonl(path)}
+    assert "scores" not in rows[RECORDS[1].id]
+    for record in (RECORDS[0], *RECORDS[2:]):
+        scores = rows[record.id]["scores"]
+        assert set(scores) == {"reasoned", "votes"}
+        gold = record.gold()
+        assert set(scores["reasoned"]) == set(gold)
+        for task, labels in scores["reasoned"].items():
+            assert sum(labels.values()) == pytest.approx(1)
+            assert scores["votes"][task][gold[task]] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("after", [3, 9, 11])
+def test_an_interrupted_test_ends_with_the_same_scores(tiny_base: Path, tmp_path: Path, after: int) -> None:
+    assert scored(tiny_base, tmp_path / "whole")
+    assert not scored(tiny_base, tmp_path / "made", after)
+    assert scored(tiny_base, tmp_path / "made")
+    assert outputs(tmp_path / "made") == outputs(tmp_path / "whole")

@@ -101,7 +101,7 @@ BLOCK = answer_block(FIRST.labels, GUARD_TASKS)
 ONE_RECORD: dict[str, tuple[Record, tuple[str, ...]]] = {
     "unparsable target": (FIRST, ("It is fine.",)),
     "target contradicts the label": (FIRST, (answer(FIRST, False),)),
-    "no reasoning": (FIRST, (BLOCK,)),
+    "empty reasoning": (FIRST, (BLOCK,)),
     "answer betrayed": (FIRST, (f"It is fine, as the ground truth says.\n\n{BLOCK}",)),
     "no label": (replace(FIRST, labels={}), ()),
     "truncated reasoning": (replace(FIRST, reasoning="The user wants to mend a"), ()),
@@ -329,9 +329,15 @@ def test_records_without_a_target_are_found(prompt_tokenizer: PromptTokenizer) -
     builder = DiagnosisBuilder(prompt_tokenizer, "here", 4096, False, ContaminationIndex(()))
     for item, split in clean_items(prompt_tokenizer):
         builder.add(item, split)
-    builder.add_unusable(replace(FIRST, id="silent", reasoning=None), InputError("no reasoning"))
+    silent = replace(FIRST, id="silent", reasoning=None, messages=(Message("user", "How do I mend a chair?"),))
+    block = answer_block(silent.labels, GUARD_TASKS)
+    ids = prompt_tokenizer.prompt(silent, "direct"), prompt_tokenizer.completion(block)
+    example = Example("silent", tuple(ids[0]), (tuple(ids[1]),))
+    builder.add(TrainingItem(silent, (block,), example, "direct"), "train")
     builder.add_unusable(replace(FIRST, id="wrong"), InputError("its reasoning answers otherwise"))
-    assert hits_of(builder.build()) == {"target contradicts the label": ("wrong",), "no reasoning": ("silent",)}
+    diagnosis = builder.build()
+    assert hits_of(diagnosis) == {"target contradicts the label": ("wrong",), "no reasoning": ("silent",)}
+    assert diagnosis.faults == 1
 
 
 @given(st.text(max_size=80), st.text(max_size=40))

@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ import torch
 from guardreasoner.cli.lightning_cli import GuardCLI
 from guardreasoner.cli.main import main
 from guardreasoner.errors import InputError
-from guardreasoner.generators import Completion, Request
+from guardreasoner.generators import Completion, Request, ScoreRequest
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.generators.ray import RayGenerator
 from guardreasoner.generators.ray_actor import EngineActor
@@ -26,7 +27,8 @@ from guardreasoner.generators.ray_watch import actor_room
 from guardreasoner.model.backbone import Backbone
 from tests.support.ray_engines import CHUNK, GATE_DEADLINE, NEW, FailingGenerator, GatedGenerator
 from tests.support.sampling import record_requests
-from tests.support.tiny import command, load
+from tests.support.scoring import label_requests
+from tests.support.tiny import Scripted, command, load
 
 ROOT = Path(__file__).parents[2]
 MISSING = "Ray is not installed (pip install 'guardreasoner[ray]')"
@@ -97,8 +99,8 @@ def local_actor(generator: RayGenerator) -> EngineActor:
     return EngineActor(**generator._actor_arguments(ray))
 
 
-def outcome(actor: EngineActor, requests: list[Request]) -> Any:
-    return pickle.loads(actor({"requests": pickle.dumps(requests)})["outcome"])
+def outcome(actor: EngineActor, requests: Sequence[Request | ScoreRequest], method: str = "generate") -> Any:
+    return pickle.loads(actor({"call": pickle.dumps(methodcaller(method, requests))})["outcome"])
 
 
 @pytest.fixture
@@ -119,6 +121,20 @@ def test_an_actor_receives_no_weights_and_generates_what_its_engine_does(tiny_ba
     assert len(actor.content) < 4000
     assert outcome(actor, requests) == [c for group in local_groups(tiny_base, requests) for c in group]
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("threads")
+def test_an_actor_scores_what_its_engine_does(tiny_base: Path) -> None:
+    backbone = load(tiny_base)
+    generator, requests = RayGenerator(backbone), label_requests(backbone, 3)
+    assert generator.can_score
+    assert outcome(local_actor(generator), requests, "score") == list(LocalGenerator(backbone).score(requests))
+
+
+def test_an_engine_that_cannot_score_is_reported_before_actors_start(tiny_base: Path) -> None:
+    generator = RayGenerator(Backbone(str(tiny_base)), lambda backbone: Scripted([], lambda record, index: ""))
+    with pytest.raises(InputError, match="Scripted cannot score continuations"):
+        next(generator.score([ScoreRequest("a", (5,), ((6,),))]))
 
 
 @pytest.mark.usefixtures("threads", "workplace")

@@ -81,6 +81,7 @@ def test_answers_of_a_real_server_are_logged_and_refused(
     monkeypatch.setenv("OPENAI_API_KEY", "any")
     Path("configs").symlink_to(ROOT / "configs")
     argv = ["predict", "--config", "configs/synthesize.yaml", "--data.source", "tests.support.tiny.TinySource"]
+    argv += ["--model.ask_all", "true"]
     argv += ["--data.source.train", "6", "--model.ask_again", "1", "--model.template", TEMPLATE]
     argv += ["--model.generator.max_tokens", "16", "--model.generator.concurrency", "2"]
     monkeypatch.setattr(sys, "argv", ["guardreasoner", *argv])

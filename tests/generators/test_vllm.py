@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from guardreasoner.errors import InputError
-from guardreasoner.generators import Generator, Request
+from guardreasoner.generators import Generator, Request, ScoreRequest
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.generators.vllm import VLLMGenerator
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.lora import LoRA
 from tests.support.fake_vllm import LLM, install, model_folder
 from tests.support.sampling import record_requests, texts_by_key
+from tests.support.scoring import label_requests
 from tests.support.tiny import load
 
 NEW = 12
@@ -102,6 +103,37 @@ def test_an_adapter_with_another_rank_is_refused(tiny_adapter: Path, engines: li
     backbone = Backbone(str(tiny_adapter), lora=LoRA(r=4))
     with pytest.raises(InputError, match="the adapter has r 2 and alpha 4"):
         list(VLLMGenerator(backbone, NEW).generate(requests(tiny_adapter, 1)))
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_scores_are_those_of_the_local_engine(
+    tiny_base: Path, tiny_adapter: Path, adapted: bool, engines: list[LLM]
+) -> None:
+    backbone = load(tiny_adapter if adapted else tiny_base)
+    scored = [*label_requests(backbone, 2), ScoreRequest("empty", (5, 6), ((), (7,))), ScoreRequest("none", (5,), ())]
+    found = list(generator(Path(backbone.path), chunk=1).score(iter(scored)))
+    for scores, expected in zip(found, LocalGenerator(backbone).score(scored), strict=True):
+        assert scores.record_id == expected.record_id
+        assert scores.logps == pytest.approx(expected.logps, abs=1e-4)
+    (llm,) = engines
+    assert llm.calls == [4, 4, 1]
+
+
+def test_missing_log_probabilities_of_a_cached_prefix_are_refused(tiny_base: Path, engines: list[LLM]) -> None:
+    vllm = generator(tiny_base)
+    request = ScoreRequest("r1", tuple(range(5, 25)), ((7, 8), (7, 9)))
+    assert len(list(vllm.score([request]))) == 1
+    engines[0].cached = 16  # of the prompt, which nobody asks for
+    assert len(list(vllm.score([request]))) == 1
+    engines[0].cached = 21
+    with pytest.raises(InputError, match="record r1: vLLM returned no log-probabilities") as caught:
+        list(vllm.score([request]))
+    assert "enable_prefix_caching: false" in (caught.value.hint or "")
+
+
+def test_errors_of_vllm_while_scoring_become_one_line(tiny_base: Path, engines: list[LLM]) -> None:
+    with pytest.raises(InputError, match=r"vLLM failed on .* record r1: ValueError: .*maximum of 5"):
+        list(generator(tiny_base, engine={"max_model_len": 5}).score([ScoreRequest("r1", (5,) * 9, ((7,),))]))
 
 
 @pytest.mark.parametrize(
@@ -192,3 +224,6 @@ def test_the_real_vllm(wide_base: Path, real_vllm: dict[str, Any]) -> None:
     assert [len(group) for group in groups] == [8, 4]
     assert {c.finish_reason for group in groups for c in group} <= {"stop", "length"}
     assert len({c.text for group in groups for c in group}) > 6
+    scored = label_requests(backbone, 3)
+    for scores, expected in zip(greedy.score(scored), LocalGenerator(backbone).score(scored), strict=True):
+        assert scores.logps == pytest.approx(expected.logps, abs=0.05)

@@ -25,9 +25,10 @@ from tests.support.report_runs import (
 )
 
 SECTIONS = (
-    *("Scores", "F1 per class", "Confusion matrices", "Hard records", "Differences by benchmark and task"),
-    *("Training curves", "Mining results", "Criteria of the plan", "Reasoning quality by rules"),
-    *("Human ratings of the reasoning", "Flipped records", "Comparison with the paper", "Data and lineage"),
+    *("Scores", "F1 per class", "Confusion matrices", "Scores as probabilities", "Hard records"),
+    *("Differences by benchmark and task", "Training curves", "Mining results", "Criteria of the plan"),
+    *("Reasoning quality by rules", "Human ratings of the reasoning", "Flipped records", "Comparison with the paper"),
+    "Data and lineage",
 )
 
 
@@ -92,6 +93,7 @@ def test_sections_without_data_say_what_is_missing() -> None:
     text = text_of(page)
     for expected in (
         "Not all runs have outputs on hard records",
+        "No run has probabilities of labels in its predictions.",
         "No curves: the manifests name no fit of these runs; give event files with --logs DIR.",
         "No mining: the manifests name no rollouts of these runs; give some with --rollouts PATH.",
         "Not checked: assign runs to roles with --criteria rsft=NAME longer=NAME hsdpo=NAME.",

@@ -30,6 +30,8 @@ an error code), or None."""
 Say = Callable[[str, int], str]
 """Takes a prompt and how often it was *answered* before; returns a text."""
 
+TokenLogps = Callable[[str | list[int]], list[float | None]]
+
 
 def trace(prompt: str, times: int = 0) -> str:
     """Return a valid trace for the verdicts that a prompt lists, one per line; the other verdicts are None."""
@@ -87,6 +89,8 @@ class FakeServer:
         key: the only API key that is accepted; None accepts every key.
         log_bodies: whether request bodies and times are logged; long runs do without.
         echo: whether errors, answers and headers repeat the Authorization header of the request.
+        token_logps: takes the prompt as it was sent, text or ids, and returns the ``token_logprobs`` of a reply that
+            echoes it; None if the server returns none.
     """
 
     def __init__(
@@ -100,10 +104,12 @@ class FakeServer:
         key: str | None = None,
         log_bodies: bool = True,
         echo: bool = False,
+        token_logps: TokenLogps | None = None,
     ) -> None:
         self.script, self.say, self.latency, self.fill = script, say, latency, fill
         self.retry_after, self.hold, self.key, self.log_bodies = retry_after, hold, key, log_bodies
         self.echo = echo
+        self.token_logps = token_logps
         self.seen = Seen()
         self._in_flight = 0
         self._filled = asyncio.Event()
@@ -153,7 +159,7 @@ class FakeServer:
         writer: asyncio.StreamWriter,
     ) -> None:
         chat = path.endswith("/chat/completions")
-        prompt = body["messages"][0]["content"] if chat else body["prompt"]
+        prompt = sent = body["messages"][0]["content"] if chat else body["prompt"]
         if isinstance(prompt, list):  # token ids
             prompt = " ".join(map(str, prompt))
         seen, times = self.seen, self.seen.asked[prompt]
@@ -193,6 +199,8 @@ class FakeServer:
             return
         count = body.get("n", 1)
         choices = [self._choice(chat, prompt, number) for number in range(count - (fault == "fewer"))]
+        if body.get("echo"):
+            choices[0]["logprobs"] = self.token_logps and {"token_logprobs": self.token_logps(sent)}
         if self.echo:
             for choice in choices:
                 text = choice["message"] if chat else choice

@@ -29,6 +29,7 @@ class SamplingParams:
     seed: int | None = None
     stop_token_ids: Sequence[int] = ()
     detokenize: bool = True
+    prompt_logprobs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,21 @@ class Output:
     finish_reason: str = "length"
 
 
+@dataclass(frozen=True)
+class Logprob:
+    """The log-probability of a token at one position."""
+
+    logprob: float
+    rank: int | None = None
+    decoded_token: str | None = None
+
+
 @dataclass
 class RequestOutput:
-    """The outputs of one prompt."""
+    """The outputs of one prompt, and for each of its tokens but the first the log-probabilities of some tokens."""
 
     outputs: list[Output]
+    prompt_logprobs: list[dict[int, Logprob] | None] | None = None
 
 
 class LLM:
@@ -69,6 +80,9 @@ class LLM:
         self.max_model_len = max_model_len
         self.network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        self.adapted: dict[str, Any] = {}
+        self.cached = 0
+        """Tokens of each prompt that count as cached, for which no log-probabilities are returned."""
         self.calls: list[int] = []
         """Number of prompts in each call of ``generate``."""
         self.instances.append(self)
@@ -87,12 +101,32 @@ class LLM:
         network = self.network
         if lora_request is not None:
             assert self.arguments["enable_lora"]
-            network = PeftModel.from_pretrained(network, lora_request.lora_path)
+            if lora_request.lora_path not in self.adapted:
+                self.adapted[lora_request.lora_path] = PeftModel.from_pretrained(network, lora_request.lora_path)
+            network = self.adapted[lora_request.lora_path]
         self.calls.append(len(prompts))
         return [
-            RequestOutput([self._output(network, prompt["prompt_token_ids"], params)])
+            RequestOutput(
+                [self._output(network, prompt["prompt_token_ids"], params)],
+                self._prompt_logprobs(network, prompt["prompt_token_ids"], params.prompt_logprobs),
+            )
             for prompt, params in zip(prompts, sampling_params, strict=True)
         ]
+
+    def _prompt_logprobs(
+        self, network: Any, prompt: list[int], most: int | None
+    ) -> list[dict[int, Logprob] | None] | None:
+        """Return, for each position, the token itself and the ``most`` likeliest ones; None if ``most`` is None."""
+        if most is None:
+            return None
+        logps = network(torch.tensor([prompt])).logits[0].log_softmax(-1)
+        kept: list[dict[int, Logprob] | None] = [None]
+        for row, token in zip(logps, prompt[1:], strict=False):
+            ids = {token, *row.topk(most).indices.tolist()}
+            kept.append({one: Logprob(float(row[one])) for one in ids})
+        if self.cached:  # early versions
+            kept[: self.cached] = [None] * self.cached
+        return kept
 
     def _output(self, network: Any, prompt: list[int], params: SamplingParams) -> Output:
         if self.max_model_len is not None and len(prompt) > self.max_model_len:

@@ -422,8 +422,15 @@ def _texts() -> Iterator[Case]:
 
     def teacher(template: str, folder: Path) -> list[str]:
         text = template.replace("CANARY", str(canary(folder)))
-        options = ["--model.template", text, "--data.source", "tests.support.tiny.TinySource", "--dry_run"]
-        return ["predict", "--config", "configs/synthesize.yaml", "--auto_build", "false", *options]
+        options = [
+            "--model.template",
+            text,
+            "--data.source",
+            "tests.support.tiny.TinySource",
+            "--model.ask_all",
+            "true",
+        ]
+        return ["predict", "--config", "configs/synthesize.yaml", "--auto_build", "false", *options, "--dry_run"]
 
     for name, tag in _TAGS.items():
         yield Case(f"YAML: {name}", partial(config, tag))

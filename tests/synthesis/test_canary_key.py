@@ -28,7 +28,7 @@ def synthesis(server: FakeServer, *more: str) -> list[str]:
         *("predict", "--config", "configs/synthesize.yaml", "--auto_build", "false", "--output", "traces"),
         *("--data.source", "tests.support.tiny.TinySource", "--model.generator.key_variable", "MY_SERVER"),
         *("--model.generator.base_url", address, "--model.generator.attempts", "2", "--model.generator.pause", "0.01"),
-        *("--model.ask_again", "0", *options, *(word for word in more if word != "login")),
+        *("--model.ask_all", "true", "--model.ask_again", "0", *options, *(word for word in more if word != "login")),
     ]
 
 

@@ -22,7 +22,10 @@ from tests.support.fake_server import QUICK_FAULTS, FakeServer, random_faults
 ROOT = Path(__file__).parents[2]
 OUTPUT = Path("logs/traces/teacher")
 ANSWER_LOG = OUTPUT / "answers.jsonl"
-COMMAND = ("predict", "--config", "configs/synthesize.yaml", "--data.source", "tests.support.tiny.TinySource")
+COMMAND = (
+    *("predict", "--config", "configs/synthesize.yaml", "--data.source", "tests.support.tiny.TinySource"),
+    *("--model.ask_all", "true"),
+)
 QUICK = ("--model.generator.pause", "0.01", "--model.generator.concurrency", "4")
 Run = Callable[..., tuple[int, str, str]]
 

@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 def teacher(base_url: str, folder: Path, **changes: Any) -> TeacherModule:
     settings = {"concurrency": 4, "timeout": 60.0, "pause": 0.01, "attempts": 3, **changes.pop("server", {})}
     generator = ServerGenerator(base_url=base_url, model=settings.pop("model", "fake-teacher"), **settings)
-    return TeacherModule(generator, changes.pop("template", TEMPLATE), str(folder), **changes)
+    return TeacherModule(generator, changes.pop("template", TEMPLATE), str(folder), **{"ask_all": True, **changes})
 
 
 def run(module: TeacherModule | Any, chunk: int = 5) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import pytest
 from guardreasoner.errors import InputError
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import Example
-from guardreasoner.prompts import target
-from guardreasoner.records import Rollout, write_jsonl
+from guardreasoner.prompts import answer_block, target
+from guardreasoner.records import Record, Rollout, Speed, Split, write_jsonl
 from guardreasoner.tasks import GUARD_TASKS
-from guardreasoner.training.reasoning_data import ReasoningDataModule
+from guardreasoner.training.reasoning_data import DIRECT_SUFFIX, ReasoningDataModule
 from guardreasoner.training.rsft import RSFTModule
 from tests.support.tiny import K, TinySource, answer, quiet_trainer, write_rollouts, wrong_outputs
 
@@ -163,3 +164,72 @@ def test_what_is_too_long_is_refused_or_left_out_and_counted(tiny_base: Path, ca
     assert f"train records: {longer} of 24 are longer than {limit} tokens, left out" in caplog.messages
     with pytest.raises(InputError, match="all 24 are longer"):
         prepared(tiny_base, max_length=lengths[0] - 1, skip_too_long=True)
+
+
+class WithoutReasoning(TinySource):
+    """Records of which every second one has no reasoning."""
+
+    def records(self, split: Split) -> list[Record]:
+        """Return the records of a split."""
+        return [r if n % 2 else replace(r, reasoning=None) for n, r in enumerate(super().records(split))]
+
+
+def direct_target(record: Record) -> str:
+    return answer_block(record.labels, GUARD_TASKS)
+
+
+def test_a_record_without_reasoning_trains_its_verdicts_alone(
+    tiny_base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "guardreasoner"):
+        data = prepared(tiny_base, source=WithoutReasoning())
+    tokenizer = Backbone(str(tiny_base)).prompt_tokenizer
+    records = {record.id: record for record in WithoutReasoning().records("train")}
+    for example in data.train:
+        record = records[example.id]
+        speed: Speed = "reasoned" if record.reasoning else "direct"
+        text = target(record, GUARD_TASKS) if record.reasoning else direct_target(record)
+        assert list(example.prompt) == tokenizer.prompt(record, speed)
+        assert list(example.completions[0]) == tokenizer.completion(text)
+    assert data.speeds == ("reasoned", "direct")
+    assert "train: 12 records without reasoning train their verdicts alone" in caplog.messages
+    assert "train: 12 reasoned and 12 direct targets" in caplog.messages
+
+
+def test_a_share_of_the_records_trains_both_speeds(tiny_base: Path) -> None:
+    plain = prepared(tiny_base)
+    half = prepared(tiny_base, direct_share=0.5)
+    all_ = prepared(tiny_base, direct_share=1.0)
+    ids = [example.id for example in half.train]
+    direct = [name for name in ids if name.endswith(DIRECT_SUFFIX)]
+    assert 6 <= len(direct) <= 18
+    assert [name for name in ids if name not in direct] == [example.id for example in plain.train]
+    assert len(all_.train) == 48
+    assert set(ids) < {example.id for example in all_.train}
+    assert (plain.speeds, half.speeds) == (("reasoned",), ("reasoned", "direct"))
+
+
+def test_labels_alone(tiny_base: Path) -> None:
+    data = prepared(tiny_base, use_reasoning=False)
+    tokenizer = Backbone(str(tiny_base)).prompt_tokenizer
+    assert [list(e.completions[0]) for e in data.train] == [tokenizer.completion(direct_target(r)) for r in TRAIN]
+    assert data.speeds == ("direct",)
+
+
+def test_records_without_a_trace_keep_their_own_reasoning(tmp_path: Path, tiny_base: Path) -> None:
+    write_jsonl(tmp_path / "records.jsonl", TRAIN[:1])
+    write_jsonl(tmp_path / "rollouts.jsonl", [Rollout(TRAIN[0].id, "m", "f", 0, 0, answer(TRAIN[0], True))])
+    data = prepared(tiny_base, rollouts=[str(tmp_path)], keep_own=True)
+    tokenizer = Backbone(str(tiny_base)).prompt_tokenizer
+    learned = [tokenizer.decode(example.completions[0]) for example in data.train]
+    assert learned == [answer(TRAIN[0], True), *(target(record, GUARD_TASKS) for record in TRAIN[1:])]
+
+
+def test_cached_targets_keep_their_speeds(tmp_path: Path, tiny_base: Path) -> None:
+    class Named(TinySource):
+        def identity(self) -> object:
+            return "tiny"
+
+    first, second = (prepared(tiny_base, source=Named(), direct_share=1.0, cache=str(tmp_path)) for _ in range(2))
+    assert first.speeds == second.speeds == ("reasoned", "direct")
+    assert len(list(tmp_path.glob("[0-9a-f]*"))) == 1

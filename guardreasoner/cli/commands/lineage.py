@@ -84,6 +84,11 @@ def _as_json(node: Node) -> dict[str, Any]:
             "seeds": node.seeds(),
             "allow_contamination": made.allow_contamination,
         }
+    if node.calibrations:
+        row["calibrations"] = {
+            task: {key: stored.get(key) for key in ("command", "created", "run", "data")}
+            for task, stored in node.calibrations.items()
+        }
     if node.kind == "code":
         row["init_args"] = dict(node.arguments)
     return {**row, "inputs": [_as_json(inner) for inner in node.inputs]}

@@ -8,6 +8,7 @@ from pathlib import Path
 from guardreasoner.cli.commands._compared import Compared, add_runs, read_compared
 from guardreasoner.cli.options import require_files, write
 from guardreasoner.errors import InputError
+from guardreasoner.evaluation.scoring.probabilities import ProbabilityScore, probability_scores
 from guardreasoner.report.rating_tables import rating_notes, rating_tables
 from guardreasoner.review.rating_summary import Summary, summarise
 from guardreasoner.review.ratings import read_ratings, text_hashes_of
@@ -89,9 +90,22 @@ def run(args: argparse.Namespace) -> int:
         args.rollouts,
         rating_tables(ratings) if ratings else (),
         rating_notes(ratings) if ratings else (),
+        _probabilities(compared, args),
     )
     write(args.out, comparison_page(compared.comparison, compared.criteria, inputs))
     return 0
+
+
+def _probabilities(compared: Compared, args: argparse.Namespace) -> dict[str, tuple[ProbabilityScore, ...]]:
+    """Return the quality of the probabilities of each run, or of each file of a run with several seeds."""
+    probabilities = {}
+    for run in compared.named:
+        files = compared.comparison.files_of(run.name)
+        for path, read, answers in zip(run.paths, run.seeds, files, strict=True):
+            name = run.name if len(files) == 1 else f"{run.name}, {path}"
+            if rows := probability_scores(answers.records, read.scores, read.tasks, args.resamples, args.seed):
+                probabilities[name] = rows
+    return probabilities
 
 
 def _rating_summary(compared: Compared, args: argparse.Namespace) -> Summary:

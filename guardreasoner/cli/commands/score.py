@@ -8,11 +8,17 @@ from typing import get_args
 
 from guardreasoner.cli.options import add_files, add_resampling, require_files, write
 from guardreasoner.errors import InputError
+from guardreasoner.evaluation.attacks import origin
+from guardreasoner.evaluation.calibrated import CalibratedScore, calibrated_scores
+from guardreasoner.evaluation.calibration_file import calibrations_of, stored_calibrations
 from guardreasoner.evaluation.comparison.alignment import describe_missing, differing_ids, missing_records
 from guardreasoner.evaluation.reasoning_quality import Quality, quality
 from guardreasoner.evaluation.scoring import ModelScore, score
 from guardreasoner.evaluation.scoring.labels import Mode
+from guardreasoner.evaluation.scoring.probabilities import ProbabilityScore, probability_scores
 from guardreasoner.prompts import conversation
+from guardreasoner.report.calibration_tables import calibrated_as_json, calibrated_notes, calibrated_table
+from guardreasoner.report.probability_tables import probabilities_as_json, probability_notes, probability_table
 from guardreasoner.report.score_tables import score_notes, score_tables, scores_as_json
 from guardreasoner.report.table import latex_document
 from guardreasoner.sources.named_predictions import (
@@ -59,6 +65,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also print statistics of the reasoning: conclusions, length, loops, leaks",
     )
+    parser.add_argument(
+        "--calibrated",
+        action="store_true",
+        help="also score at the thresholds that calibrate stored with the model of each run, and count the bands",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="PATH",
+        help="the same with the calibration of this model folder, or of a file that calibrate --out wrote",
+    )
     add_resampling(parser)
     add_files(parser)
 
@@ -79,6 +96,12 @@ def run(args: argparse.Namespace) -> int:
     notes = check_against_benchmarks(models, args.benchmarks) if args.benchmarks else []
     scores = {mode: [_score(model, mode, args) for model in models] for mode in modes}
     tables, meanings = score_tables(scores, tasks), score_notes(scores, args.resamples)
+    probabilities = {model.name: rows for model in models if (rows := _probabilities(model, args))}
+    tables += [probability_table(f"{name}: scores as probabilities", rows) for name, rows in probabilities.items()]
+    meanings += probability_notes([row for rows in probabilities.values() for row in rows], args.resamples)
+    calibrated = {model.name: _calibrated(model, args) for model in models} if _asks_calibrated(args) else {}
+    tables += [calibrated_table(f"{name}: at the calibrated threshold", rows) for name, rows in calibrated.items()]
+    meanings += calibrated_notes([row for rows in calibrated.values() for row in rows])
 
     console = stdout_console(120)
     for table in tables:
@@ -95,6 +118,10 @@ def run(args: argparse.Namespace) -> int:
         show_line(f"note: {note}")
     if args.json:
         content = scores_as_json(scores, args.resamples, args.seed)
+        if probabilities:
+            content["probabilities"] = {name: probabilities_as_json(rows) for name, rows in probabilities.items()}
+        if calibrated:
+            content["calibrated"] = {name: calibrated_as_json(rows) for name, rows in calibrated.items()}
         if reasoning:
             content["reasoning"] = {name: measured.as_json() for name, measured in reasoning.items()}
         write(args.json, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -120,6 +147,29 @@ def _score(model: NamedPredictions, mode: Mode, args: argparse.Namespace) -> Mod
     (read,) = model.seeds
     hard = (read.hard_records, read.hard_rollouts)
     return score(model.name, read.records, read.rollouts, read.tasks, mode, *hard, args.resamples, args.seed)
+
+
+def _probabilities(model: NamedPredictions, args: argparse.Namespace) -> tuple[ProbabilityScore, ...]:
+    (read,) = model.seeds
+    return probability_scores(read.records, read.scores, read.tasks, args.resamples, args.seed)
+
+
+def _asks_calibrated(args: argparse.Namespace) -> bool:
+    return bool(args.calibrated or args.calibration)
+
+
+def _calibrated(model: NamedPredictions, args: argparse.Namespace) -> list[CalibratedScore]:
+    """Score one model at the thresholds of its calibrations."""
+    (read,), (path,) = model.seeds, model.paths
+    calibrations = stored_calibrations(args.calibration) if args.calibration else calibrations_of(path)
+    rows: list[CalibratedScore] = []
+    for calibration in calibrations:
+        task = next((task for task in read.tasks if task.name == calibration.task), None)
+        if task is None or not any(task.name in row for row in read.scores.get(calibration.score, {}).values()):
+            raise InputError(f"{path}: no {calibration.score} score for {calibration.task}, which is calibrated")
+        records = [record for record in read.records if origin(record) is None]  # attacked ones have another rate
+        rows += calibrated_scores(records, read.scores, task, calibration, args.resamples, args.seed)
+    return rows
 
 
 def _quality(model: NamedPredictions) -> Quality:

@@ -4,7 +4,7 @@ This package imports no torch, so that scoring a file starts fast.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from guardreasoner.evaluation.intervals import RESAMPLES, Estimate, estimate
 from guardreasoner.evaluation.scoring.hard_samples import HardScore, hard_score, hard_votes, resample_hard_accuracy
@@ -26,6 +26,7 @@ from guardreasoner.evaluation.scoring.metrics import (
     ResampledScores,
     resample_scores,
 )
+from guardreasoner.evaluation.scoring.probabilities import ProbabilityScore, probability_scores
 from guardreasoner.records import Record, Rollout
 from guardreasoner.tasks import Task
 
@@ -81,6 +82,7 @@ class ModelScore:
         overall: unweighted mean over tasks of the average F1 of the positive label (as in table 10 of the paper).
         hard: score on the hard records; None if there are no outputs for them.
         confusions: confusion matrix of each task, summed over benchmarks and over the files of several seeds.
+        probabilities: quality of the probabilities by task, kind of score and benchmark; empty without probabilities.
     """
 
     model: str
@@ -92,6 +94,7 @@ class ModelScore:
     overall: Estimate
     hard: HardScore | None
     confusions: tuple[Confusion, ...] = ()
+    probabilities: tuple[ProbabilityScore, ...] = ()
 
 
 def score(
@@ -104,6 +107,7 @@ def score(
     hard_answers: Iterable[Rollout] = (),
     resamples: int = RESAMPLES,
     seed: int = 0,
+    label_scores: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]] | None = None,
 ) -> ModelScore:
     """Score one model's answers, one for each record; a record's ``source`` is its benchmark.
 
@@ -119,6 +123,7 @@ def score(
         hard_answers: any number of outputs for each hard record.
         resamples: number of bootstrap resamples; 0 for no intervals.
         seed: seed of the bootstrap.
+        label_scores: probabilities by kind of score, record id, task and label; None if there are none.
 
     Raises:
         InputError: if there are no records, if a record has no or an unknown gold label, if a record has no answer or
@@ -128,7 +133,8 @@ def score(
     (scores,) = resample_scores([labels], tasks, mode, resamples, seed)
     votes = hard_votes(hard_records, hard_answers, tasks, mode)
     hard = hard_score([votes], *resample_hard_accuracy([votes], resamples, seed)) if votes else None
-    return model_score(model, [labels], scores, tasks, hard)
+    probabilities = probability_scores(records, label_scores or {}, tasks, resamples, seed)
+    return replace(model_score(model, [labels], scores, tasks, hard), probabilities=probabilities)
 
 
 def model_score(

@@ -17,6 +17,7 @@ from guardreasoner.sources.named_predictions import read_named_predictions
 from tests.support.output_files import predictions
 from tests.support.pages import Reader
 from tests.support.report_runs import lay_out_chain, write_events
+from tests.support.scored_predictions import random_scores, scored_predictions
 
 FEW = ("--resamples", "100")
 
@@ -51,6 +52,21 @@ def test_seeds_of_one_run_and_other_names(runs: list[str], start: Callable[..., 
     assert "Seeds: a 1, b 2." in shown
     assert "third: no manifest found." in shown
     assert "The answers of a run's seeds are added up." in shown
+
+
+def test_probabilities_of_shared_records_are_plotted(start: Callable[..., str]) -> None:
+    gold, scores = random_scores(120, 0)
+    one = scored_predictions(Path("one"), gold, {"direct": scores, "votes": scores})
+    two = scored_predictions(Path("two"), gold[:100], {"direct": scores[:100]})
+    start("report", str(one), str(two), *FEW, "--intersect")
+    shown = text("logs/report.html")
+    for words in (
+        "Scores as probabilities: one",
+        "ROC curves: request",
+        "Reliability: request",
+        "request direct 100 0",
+    ):
+        assert words in shown, words
 
 
 def test_curves_rollouts_and_examples_can_be_named(runs: list[str], start: Callable[..., str]) -> None:

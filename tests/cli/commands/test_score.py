@@ -7,6 +7,7 @@ import pytest
 
 from guardreasoner.cli.main import main
 from tests.support.output_files import predictions
+from tests.support.scored_predictions import random_scores, scored_predictions
 
 
 def test_models_are_rows_of_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,6 +100,33 @@ def test_the_tables_as_latex(tmp_path: Path) -> None:
     text = out.read_text()
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
     assert r"a\_b \& c & 50.00 {\scriptsize (" in text
+
+
+def test_probabilities_are_scored_by_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gold, scores = random_scores(150, 0)
+    kinds = {"direct": scores, "votes": [None, *(round(4 * (score or 0)) / 4 for score in scores[1:])]}
+    folder = scored_predictions(tmp_path / "m", gold, kinds)
+    out = tmp_path / "scores.json"
+    assert main(["score", str(folder), "--mode", "all", "--json", str(out)]) == 0
+    shown = capsys.readouterr().out
+    table = shown.partition("m: scores as probabilities")[2].splitlines()
+    assert [line.split()[2:5] for line in table if line.startswith("held-out")] == [
+        ["direct", "150", "0"],
+        ["votes", "150", "1"],
+    ]
+    assert "ECE: expected calibration error, 15 equal-width bins" in shown
+    assert max(map(len, shown.splitlines())) <= 120
+    content = json.loads(out.read_text())["probabilities"]["m"]["held-out"]["request"]
+    assert set(content) == {"direct", "votes"}
+    low, high = content["direct"]["auroc_interval"]
+    assert 80 < low < content["direct"]["auroc"] < high < 100
+    assert content["votes"]["unscored"] == 1
+    assert content["direct"]["recall_at_fpr_0.01"] is None  # fewer than 100 negative records
+    assert content["direct"]["recall_at_fpr_0.05"] > 0
+    plain = predictions(tmp_path / "plain", "HH UU")
+    assert main(["score", str(plain), "--json", str(out)]) == 0
+    assert "as probabilities" not in capsys.readouterr().out
+    assert set(json.loads(out.read_text())) == {"mode", "resamples", "seed", "models"}
 
 
 def test_rows_that_repeat_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

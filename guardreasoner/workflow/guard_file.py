@@ -1,0 +1,69 @@
+"""The file ``guard.json`` of a model folder: its prompt format and, added after training, its calibrations."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from guardreasoner.errors import InputError, unique_keys
+from guardreasoner.records import replacing_file
+
+GUARD_FILE = "guard.json"
+_CALIBRATION = "calibration"
+
+
+def without_calibrations(data: bytes) -> bytes:
+    """Return the content of a ``guard.json`` as the stage that made the model wrote it.
+
+    A calibration changes neither the model nor its outputs, so it must not make the manifest of the model differ, nor
+    anything that was made from the model out of date. Content that is not a JSON object is returned unchanged.
+    """
+    try:
+        content = json.loads(data, object_pairs_hook=unique_keys)
+    except (ValueError, RecursionError):
+        return data
+    if not isinstance(content, dict) or _CALIBRATION not in content:
+        return data
+    return _text({key: value for key, value in content.items() if key != _CALIBRATION}).encode()
+
+
+def read_calibrations(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the calibrations stored in a ``guard.json`` by task; empty if there are none, or no file.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    calibrations = _read(path).get(_CALIBRATION, {})
+    if not isinstance(calibrations, dict) or not all(isinstance(row, dict) for row in calibrations.values()):
+        raise InputError(f"{path}: {_CALIBRATION}: expected a mapping of tasks to calibrations")
+    return calibrations
+
+
+def write_calibration(path: Path, task: str, calibration: Mapping[str, Any]) -> None:
+    """Store the calibration of a task in a ``guard.json``, in place of an earlier one; other tasks keep theirs.
+
+    The file is replaced in one step. Its manifest stays as it is: see :func:`without_calibrations`.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    stored = {**read_calibrations(path), task: dict(calibration)}
+    with replacing_file(path) as partial:
+        partial.write_text(_text({**_read(path), _CALIBRATION: stored}), encoding="utf-8")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    return content
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    """Return the content in the layout in which models are saved, so that equal contents are equal files."""
+    return json.dumps(content, indent=1) + "\n"

@@ -1,0 +1,63 @@
+"""What the manifest of a prediction folder says about the test that wrote it: the split and the model."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from guardreasoner.moved import current_path
+from guardreasoner.workflow.lineage import ran_in
+from guardreasoner.workflow.manifest import Manifest
+from guardreasoner.workflow.staleness import full, path_values
+
+_DATA_MODULE = "BenchmarkDataModule"
+_DEFAULT_SPLIT = "test"
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionOrigin:
+    """Split and model of predictions.
+
+    Args:
+        split: split of the records; None if no manifest says it.
+        model: folder of the model, or its hub id; None if no manifest names one.
+        model_hash: content hash of the model's folder when the predictions were made; None if it is not recorded.
+    """
+
+    split: str | None = None
+    model: str | None = None
+    model_hash: str | None = None
+
+
+def prediction_origin(path: str | Path) -> PredictionOrigin:
+    """Return what the manifest of predictions says; all fields are None if there is no manifest of a test.
+
+    Args:
+        path: a prediction folder, one of its benchmarks, or a file in it.
+    """
+    folder = full(path)
+    for owner in (folder, *folder.parents[:2]):
+        manifest = Manifest.read(owner)
+        if manifest is not None and manifest.command[:1] == ["test"] and manifest.config:
+            return _origin(owner, manifest, manifest.config)
+    return PredictionOrigin()
+
+
+def _origin(folder: Path, manifest: Manifest, config: dict[str, Any]) -> PredictionOrigin:
+    data = config.get("data")
+    data = data if isinstance(data, dict) else {}
+    arguments = data.get("init_args")
+    named = str(arguments["split"]) if isinstance(arguments, dict) and "split" in arguments else None
+    is_ours = current_path(str(data.get("class_path", ""))).rpartition(".")[2] == _DATA_MODULE
+    split = named or (_DEFAULT_SPLIT if is_ours else None)
+    if config.get("ckpt_path"):
+        return PredictionOrigin(split)  # the weights were those of a checkpoint
+    paths = (text for key, text in path_values(config.get("model")) if re.search(r"backbone\.(init_args\.)?path$", key))
+    model = next(paths, None)
+    if model is None:
+        return PredictionOrigin(split)
+    bases = [Path.cwd(), *([base] if (base := ran_in(folder, manifest)) else [])]
+    found = next((base / model for base in bases if (base / model).is_dir()), None)
+    shown = model if found is None else os.path.relpath(found) if not os.path.isabs(model) else model
+    return PredictionOrigin(split, shown, manifest.inputs.get(model))

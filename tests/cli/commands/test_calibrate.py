@@ -1,0 +1,239 @@
+"""``calibrate`` from validation predictions to the model folder, and ``score --calibrated`` with what it stored."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from guardreasoner.cli.main import main
+from guardreasoner.evaluation.calibration_file import stored_calibrations
+from guardreasoner.workflow.integrity import changed_files
+from guardreasoner.workflow.manifest import Manifest, content_hash
+from guardreasoner.workflow.output_lock import locked_output
+from tests.support.output_files import predictions
+from tests.support.scored_predictions import model_folder, random_scores, record_test, scored_predictions
+
+FLAGS = ("--task", "request", "--fpr", "0.05")
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def make_run(name: str, split: str | None = "validation", n: int = 400, seed: int = 0) -> Path:
+    """Write predictions with direct scores by the model "m"."""
+    if not Path("m").exists():
+        model_folder(Path("m"))
+    gold, scores = random_scores(n, seed)
+    folder = scored_predictions(Path(name), gold, {"direct": scores})
+    record_test(folder, Path("m"), split)
+    return folder
+
+
+def failure(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """Run a command that must fail with one line and at most one hint; return both."""
+    before = content_hash("m") if Path("m").exists() else ""
+    capsys.readouterr()
+    assert main(list(argv)) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) <= 2
+    assert not Path("m").exists() or content_hash("m") == before
+    return error
+
+
+def test_a_calibration_is_stored_with_the_model(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("val")
+    before = content_hash("m")
+    assert main(["calibrate", "val", *FLAGS]) == 0
+    shown = capsys.readouterr().out
+    for text in ("wanted 5 %", "expected", "95 % interval", "recall", "review: score from", "written: m/guard.json"):
+        assert text in shown
+    stored = json.loads(Path("m/guard.json").read_text())
+    assert stored["format"] == {"opening": None}
+    row = stored["calibration"]["request"]
+    assert {"score", "curve", "threshold", "fpr", "expected", "interval", "bands", "data", "records"} <= set(row)
+    assert (row["score"], row["curve"]["kind"], row["fpr"], row["records"]) == ("direct", "platt", 0.05, 400)
+    assert row["data"] == content_hash("val")
+    assert row["command"] == ["calibrate", "val", *FLAGS]
+    assert row["expected"] <= 0.05
+    # the model is the same one: no warning, and nothing that was made from it is out of date
+    assert list(changed_files("m")) == []
+    assert content_hash("m") == before == Manifest.read("m").content  # type: ignore[union-attr]
+    assert main(["calibrate", "val", "--task", "request", "--fpr", "0.1", "--curve", "isotonic"]) == 0
+    (calibration,) = stored_calibrations(Path("m"))
+    assert calibration.false_positive_rate == 0.1
+
+
+def test_lineage_shows_the_calibration(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("val")
+    assert main(["calibrate", "val", *FLAGS]) == 0
+    capsys.readouterr()
+    assert main(["lineage", "m"]) == 0
+    model, run, *_ = capsys.readouterr().out.splitlines()
+    assert "calibrated request 20" in model
+    assert "val  unchanged" in run
+    assert main(["lineage", "m", "--json"]) == 0
+    (tree,) = json.loads(capsys.readouterr().out)["trees"]
+    assert tree["calibrations"]["request"]["command"] == ["calibrate", "val", *FLAGS]
+    assert tree["calibrations"]["request"]["data"] == content_hash("val")
+    (Path("val") / "held-out" / "generated_predictions.jsonl").write_text("")
+    assert main(["lineage", "m"]) == 1
+    assert "val  changed by hand" in capsys.readouterr().out
+
+
+def test_a_test_is_scored_at_the_calibrated_threshold(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("val", n=600)
+    make_run("test", "test", n=600, seed=1)
+    assert main(["calibrate", "val", *FLAGS]) == 0
+    capsys.readouterr()
+    assert main(["score", "test", "--json", "a.json"]) == 0
+    plain = capsys.readouterr().out
+    assert main(["score", "test", "--calibrated", "--json", "b.json"]) == 0
+    shown = capsys.readouterr().out
+    assert "test: at the calibrated threshold" in shown
+    assert plain.splitlines()[:10] == shown.splitlines()[:10]
+    content = json.loads(Path("b.json").read_text())
+    row = content.pop("calibrated")["test"]["held-out"]["request"]
+    assert content == json.loads(Path("a.json").read_text())
+    low, high = row["expected_false_positive_rate_interval"]
+    assert low <= row["false_positive_rate"] <= high
+    assert low < 5 < high
+    assert sum(row["bands"].values()) == pytest.approx(100)
+    assert row["bands"]["unparsed"] == 0
+    assert row["bands_of_positives"]["pass"] < 10
+    # by hand
+    gold, scores = random_scores(600, 1)
+    (calibration,) = stored_calibrations(Path("m"))
+    blocked = [label for label, score in zip(gold, scores, strict=True) if calibration.band(score) == "block"]
+    assert row["recall"] == pytest.approx(100 * blocked.count("H") / gold.count("H"))
+    assert row["false_positive_rate"] == pytest.approx(100 * blocked.count("U") / gold.count("U"))
+    assert row["f1"] == pytest.approx(200 * blocked.count("H") / (gold.count("H") + len(blocked)))
+
+
+def test_other_records_are_noted(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("val", n=600)
+    gold, scores = random_scores(300, 1)
+    shifted = scored_predictions(Path("test"), gold, {"direct": [min(1.0, score + 0.4) for score in scores if score]})
+    record_test(shifted, Path("m"), "test")
+    assert main(["calibrate", "val", *FLAGS]) == 0
+    assert main(["score", "test", "--calibrated"]) == 0
+    assert "is outside of the expected interval" in " ".join(capsys.readouterr().out.split())
+
+
+def test_unscored_records_are_unparsed_and_never_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("val")
+    gold, scores = random_scores(300, 1)
+    missing = [None if number % 3 == 0 else score for number, score in enumerate(scores)]
+    record_test(scored_predictions(Path("test"), gold, {"direct": missing}), Path("m"), "test")
+    assert main(["calibrate", "val", *FLAGS]) == 0
+    assert main(["score", "test", "--calibrated", "--json", "s.json"]) == 0
+    row = json.loads(Path("s.json").read_text())["calibrated"]["test"]["held-out"]["request"]
+    assert row["bands"]["unparsed"] == pytest.approx(100 / 3)
+    assert row["false_positive_rate"] > 25
+
+
+def test_what_must_not_choose_a_threshold_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, split in (("test", "test"), ("default", None)):
+        make_run(name, split)
+        assert "predictions on the test split" in failure(capsys, "calibrate", name, *FLAGS)
+        assert "predictions on the test split" in failure(capsys, "calibrate", name, *FLAGS, "--split", "validation")
+    scored_predictions(Path("other"), *random_pair(400))
+    assert "--split validation" in failure(capsys, "calibrate", "other", *FLAGS, "--model", "m")
+    assert "--model FOLDER" in failure(capsys, "calibrate", "other", *FLAGS, "--split", "validation")
+    assert main(["calibrate", "other", *FLAGS, "--split", "validation", "--model", "m"]) == 0
+    assert "was not checked" in capsys.readouterr().out
+
+
+def test_another_model_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("val")
+    make_run("test", "test")
+    model_folder(Path("n"))
+    assert main(["calibrate", "val", *FLAGS, "--model", "n"]) == 0  # equal files: a copy
+    (Path("n") / "model.safetensors").write_bytes(b"other")
+    assert "made by another model than n" in failure(capsys, "calibrate", "val", *FLAGS, "--model", "n")
+    assert main(["calibrate", "val", *FLAGS]) == 0
+    guard = Path("m/guard.json")
+    guard.write_text(guard.read_text().replace('"threshold": 0.', '"threshold": 0.1'))
+    assert "calibration of request: damaged" in failure(capsys, "score", "test", "--calibrated")
+    (Path("m") / "model.safetensors").write_bytes(b"third")
+    assert "made by another model than m" in failure(capsys, "score", "test", "--calibrated")
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (("--task", "request", "--fpr", "0.001"), "at least 999 are needed, found 2"),
+        (("--task", "request", "--fpr", "0.05", "--miss-rate", "0.001"), "positive records: at least 999 are needed"),
+        (("--task", "mood", "--fpr", "0.05"), "unknown task, expected one of request, completion, response"),
+        (("--task", "response", "--fpr", "0.05"), "no prediction has scores for response"),
+        (("--task", "request", "--fpr", "0.05", "--score", "votes"), "no record has a votes score"),
+        (("--task", "request", "--fpr", "1.5"), "between 0 and 1"),
+        (("--task", "request", "--fpr", "nan"), "between 0 and 1"),
+        (("--task", "request"), "--fpr"),
+        (("--task", "request", "--fpr", "0.05", "--model", "absent"), "absent: no such model folder"),
+    ],
+)
+def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], problem: str) -> None:
+    make_run("val")
+    assert problem in failure(capsys, "calibrate", "val", *flags)
+
+
+def test_a_model_that_another_command_writes_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("val")
+    before = Path("m/guard.json").read_bytes()
+    with locked_output("m"):
+        assert "m" in failure(capsys, "calibrate", "val", *FLAGS)
+    assert Path("m/guard.json").read_bytes() == before
+
+
+def test_attacked_records_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("val")
+    scored_predictions(Path("val"), "UU", {"direct": [1.0, 1.0]}, benchmark="held-out@base64_text")
+    file = Path("val/held-out@base64_text/generated_predictions.jsonl")
+    file.write_text(
+        file.read_text()
+        .replace('"record_id": "0"', '"record_id": "0@base64_text"')
+        .replace('"record_id": "1"', '"record_id": "1@base64_text"')
+    )
+    record_test(Path("val"), Path("m"), "validation")
+    assert main(["calibrate", "val", *FLAGS]) == 0
+    shown = capsys.readouterr().out
+    assert "400 validation records" in shown
+    assert "note: 2 attacked records are left out" in shown
+
+
+def test_scores_are_chosen_by_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    gold, scores = random_scores(400, 0)
+    votes = [round(4 * (score or 0)) / 4 for score in scores]
+    model_folder(Path("m"))
+    record_test(scored_predictions(Path("val"), gold, {"direct": scores, "votes": votes}), Path("m"), "validation")
+    assert "--score KIND" in failure(capsys, "calibrate", "val", *FLAGS)
+    assert main(["calibrate", "val", "--task", "request", "--fpr", "0.2", "--score", "votes"]) == 0
+    assert "score votes" in capsys.readouterr().out
+    constant = scored_predictions(Path("constant"), gold, {"direct": [0.5] * 400})
+    record_test(constant, Path("m"), "validation")
+    assert "the same direct score, 0.5" in failure(capsys, "calibrate", "constant", *FLAGS)
+
+
+def test_a_calibration_can_be_a_file_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("val")
+    make_run("test", "test", seed=1)
+    before = Path("m/guard.json").read_bytes()
+    for _ in range(2):  # its own file is replaced
+        assert main(["calibrate", "val", *FLAGS, "--out", "c.json"]) == 0
+    assert Path("m/guard.json").read_bytes() == before
+    assert "no calibration" in failure(capsys, "score", "test", "--calibrated")
+    assert main(["score", "test", "--calibration", "c.json"]) == 0
+    assert "test: at the calibrated threshold" in capsys.readouterr().out
+    Path("mine.json").write_text("{}")
+    assert "would be replaced" in failure(capsys, "calibrate", "val", *FLAGS, "--out", "mine.json")
+    predictions(Path("plain"), "HH UU")
+    assert "no direct score for request" in failure(capsys, "score", "plain", "--calibration", "c.json")
+    assert "no manifest names its model" in failure(capsys, "score", "plain", "--calibrated")
+
+
+def random_pair(n: int) -> tuple[str, dict[str, list[float | None]]]:
+    """Return gold labels, and direct scores."""
+    gold, scores = random_scores(n, 0)
+    return gold, {"direct": scores}
