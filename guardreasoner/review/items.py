@@ -38,7 +38,7 @@ class ReviewItem:
     Args:
         number: position of the record on the page, from 1.
         record: conversation and gold labels.
-        conversation_hash: hash of prompt and response.
+        conversation_hash: hash of the conversation and its policy.
         answers: answers in the order of the page.
         hard: whether the record is in the hard set of at least one run.
         flipped: whether, on some task, one run is right and another wrong.

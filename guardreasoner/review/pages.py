@@ -11,6 +11,7 @@ from guardreasoner import __version__
 from guardreasoner.review.items import ReviewItem
 from guardreasoner.review.ratings import RUBRIC, TIE, Rating
 from guardreasoner.review.session import FLAGS, MAX_NOTE_LENGTH, ItemFilter, Session
+from guardreasoner.workflow.shown_parts import shown_parts
 from guardreasoner.workflow.visible_text import visible_text
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def review_page(session: Session, item_filter: ItemFilter, item: ReviewItem | No
             message=state.message,
             saved_key=state.saved_key,
             item=item,
+            parts=shown_parts(item.record, shorten=False) if item else [],
             key=item.key if item else "",
             latest=latest,
             given=_form_values(item, latest) if item and latest else {},

@@ -91,7 +91,7 @@ class Rating:
         id: id of the line in the ratings file.
         record_id: id of the record.
         benchmark: source of the record.
-        conversation: hash of prompt and response.
+        conversation: hash of the conversation and its policy, see :func:`conversation_hash`.
         answers: rated answers by slot, in the order of the page.
         better: slot of the better answer, ``TIE``, or None if the rater did not choose; for a label, one of
             ``DECISIONS``, or None.
@@ -195,8 +195,10 @@ def text_hashes_of(runs: Mapping[str, Answers]) -> dict[str, dict[str, str]]:
 
 
 def conversation_hash(record: Record) -> str:
-    """Return the hash of a record's prompt and response."""
-    return text_hash([record.prompt, record.response])
+    """Return the hash of prompt and response or, if there is more to judge, of all messages and the policy."""
+    if record.is_one_turn and record.policy is None:
+        return text_hash([record.prompt, record.response])
+    return text_hash(record.content_key())
 
 
 def text_hash(value: object) -> str:
