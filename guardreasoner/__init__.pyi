@@ -41,13 +41,16 @@ from guardreasoner.sources.embedded import Embedded as Embedded
 from guardreasoner.sources.files import Files as Files
 from guardreasoner.sources.guardreasoner_train import GuardReasonerTrain as GuardReasonerTrain
 from guardreasoner.sources.harmbench import HarmBench as HarmBench
+from guardreasoner.sources.language import DetectLanguage as DetectLanguage
 from guardreasoner.sources.openai_moderation import OpenAIModeration as OpenAIModeration
+from guardreasoner.sources.or_bench import ORBench as ORBench
 from guardreasoner.sources.released import Released as Released
 from guardreasoner.sources.safe_rlhf import SafeRLHF as SafeRLHF
 from guardreasoner.sources.simple_safety_tests import SimpleSafetyTests as SimpleSafetyTests
 from guardreasoner.sources.toxicchat import ToxicChat as ToxicChat
 from guardreasoner.sources.wildguard import WildGuardMix as WildGuardMix
 from guardreasoner.sources.xstest import XSTestResponse as XSTestResponse
+from guardreasoner.sources.xstest_prompts import XSTestPrompts as XSTestPrompts
 from guardreasoner.synthesis.teacher import TeacherModule as TeacherModule
 from guardreasoner.tasks import Task as Task
 from guardreasoner.training.hsdpo import HSDPOModule as HSDPOModule

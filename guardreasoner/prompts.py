@@ -195,14 +195,10 @@ def conversation(record: Record) -> str:
     if record.is_one_turn and record.policy is None:
         response = NO_VERDICT if record.response is None else record.response
         return f"Human user:\n{record.prompt}\n\nAI assistant:\n{response}\n\n"
-    parts = []
-    for message in record.messages:
-        if message.content or not message.tool_calls:
-            parts.append(f"{_AUTHORS[message.role]}:\n{_escaped(message.content)}\n\n")
-        parts += [f"Tool call:\n{_escaped(call.name)} {_escaped(call.arguments)}\n\n" for call in message.tool_calls]
+    texts = [f"{_AUTHORS[author]}:\n{_escaped(text)}\n\n" for author, text in record.parts()]
     if record.messages[-1].role != "assistant":
-        parts.append(f"AI assistant:\n{NO_VERDICT}\n\n")
-    return "".join(parts)
+        texts.append(f"AI assistant:\n{NO_VERDICT}\n\n")
+    return "".join(texts)
 
 
 def render(record: Record, tasks: Sequence[Task], opening: str | None = None, direct_line: str | None = None) -> str:
@@ -302,10 +298,20 @@ def parse_released(completion: str, tasks: Sequence[Task]) -> Verdicts:
 PARSERS: dict[str, Parser] = {"final-block": parse, "released": parse_released}
 
 
-_AUTHORS = {"system": "System", "user": "Human user", "assistant": "AI assistant", "tool": "Tool result"}
+_AUTHORS = {
+    "system": "System",
+    "user": "Human user",
+    "assistant": "AI assistant",
+    "tool call": "Tool call",
+    "tool": "Tool result",
+}
+_BREAKS = r"\r\v\f\x1c-\x1e\x85\u2028\u2029"
+"""Characters besides the line feed that some programs show as the end of a line."""
+
 _LINE_START = re.compile(
-    r"(^|[\r\v\f\x1c-\x1e\x85\u2028\u2029])"
-    r"(?=[^\S\n]*\\*(?:System|Human user|AI assistant|Tool call|Tool result|Policy):)",
+    rf"(^|[{_BREAKS}])"
+    # the space before a name holds no break, or each break of a long run of them would search the rest of the run
+    rf"(?=[^\S\n{_BREAKS}]*\\*(?:System|Human user|AI assistant|Tool call|Tool result|Policy):)",
     re.IGNORECASE | re.MULTILINE,
 )
 

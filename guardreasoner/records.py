@@ -161,12 +161,30 @@ class Record:
     def context(self) -> str:
         """Return the text that the response answers: the prompt or, after more turns, all messages before it.
 
-        Contamination and splits compare it, so that conversations that differ in the response alone stay together.
+        Contamination and splits compare it, so that conversations that differ in the response or in system messages
+        alone stay together.
         """
         if self.is_one_turn:
             return self.prompt
         before = self.messages[:-1] if self.response is not None and len(self.messages) > 1 else self.messages
-        return "\n".join(message.content for message in before)
+        return "\n".join(message.content for message in before if message.role != "system")
+
+    def parts(self) -> list[tuple[str, str]]:
+        """Return author and text of each part of the conversation, in order.
+
+        The author is the role of a message or, for a call of a tool, "tool call". A message without text that calls
+        tools has no part of its own.
+        """
+        parts: list[tuple[str, str]] = []
+        for message in self.messages:
+            if message.content or not message.tool_calls:
+                parts.append((message.role, message.content))
+            parts += [("tool call", f"{call.name} {call.arguments}") for call in message.tool_calls]
+        return parts
+
+    def texts(self) -> list[str]:
+        """Return the policy, if there is one, and the text of each part of the conversation."""
+        return [*([] if self.policy is None else [self.policy]), *(text for _, text in self.parts())]
 
     def as_json(self) -> dict[str, Any]:
         """Return the row of a JSONL file: ``prompt`` and ``response`` if there is one turn, else ``messages``."""

@@ -8,9 +8,10 @@ import pytest
 from guardreasoner.diagnosis.target_checks import answer_line_pattern, target_hits
 from guardreasoner.evaluation.reasoning_quality import inspect
 from guardreasoner.generators.server_reply import read_reply
-from guardreasoner.prompts import parse, parse_released, reasoning_of
-from guardreasoner.records import Record
+from guardreasoner.prompts import conversation, parse, parse_released, reasoning_of
+from guardreasoner.records import Message, Record
 from guardreasoner.sources.contamination import normalise
+from guardreasoner.sources.conversations import read_messages
 from guardreasoner.synthesis.prompt import STEP_PATTERN, betrayals, faults, heading_pattern
 from guardreasoner.synthesis.trace import trace_of
 from guardreasoner.tasks import GUARD_TASKS
@@ -69,6 +70,7 @@ REPEATED = (
         "given ",
         "correct answer ",
     ),
+    *("<tool_call>", "<tool_call>{}</tool_call>", "Policy:", "\r "),
     *("key=", "token ", "a_key_", "://", "://a:b", "\u200b", "e\u0301", "here is the ", "I'm very ", "sure "),
 )
 ENCLOSED = (
@@ -94,6 +96,8 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "answer_line": lambda text: ANSWER_LINE.search(text),
     "inspect": lambda text: inspect(text, GUARD_TASKS, text),
     "normalise": normalise,
+    "conversation": lambda text: conversation(Record("r", messages=[Message("system", text), Message("user", text)])),
+    "read_messages": lambda text: read_messages([{"from": "human", "value": "How?"}, {"from": "gpt", "value": text}]),
     "redaction": lambda text: [command_without_secrets([text]), without_secrets({"text": text, "other_key": text})],
 }
 

@@ -14,8 +14,11 @@ from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.records import Record
 from guardreasoner.report.plot import shorten
 from guardreasoner.workflow.ranges import Count, CountOrZero
+from guardreasoner.workflow.shown_parts import shown_parts
 
 _MAX_CHARACTERS = 8_000
+_MAX_CHARACTERS_OF_MESSAGE = 1_000
+"""The same for a message of a longer conversation."""
 _WIDTH = 110
 
 
@@ -69,14 +72,16 @@ def _write(trainer: Any, record: Record, output: str, step: int) -> None:
 def _as_code_block(record: Record, output: str) -> str:
     """Return record and output as an indented code block, the only Markdown that TensorBoard shows verbatim."""
     gold = ", ".join(f"{task} {label}" for task, label in record.gold().items())
-    parts = {"Prompt": record.prompt, "Response": record.response, "Gold labels": gold, "Output": output}
-    text = "\n\n".join(f"{name}:\n{_truncate(part)}" for name, part in parts.items() if part is not None)
+    limit = _MAX_CHARACTERS if record.is_one_turn else _MAX_CHARACTERS_OF_MESSAGE
+    parts = [f"{name.capitalize()}:\n{_truncate(part, limit)}" for name, part in shown_parts(record)]
+    parts += [f"Gold labels:\n{gold}", f"Output:\n{_truncate(output, _MAX_CHARACTERS)}"]
+    text = "\n\n".join(parts)
     return "\n".join(f"    {line}" for line in _wrapped_lines(text))
 
 
-def _truncate(text: str) -> str:
-    hidden = f"\n… {len(text) - _MAX_CHARACTERS:,} more characters" if len(text) > _MAX_CHARACTERS else ""
-    return text[:_MAX_CHARACTERS] + hidden
+def _truncate(text: str, limit: int) -> str:
+    hidden = f"\n… {len(text) - limit:,} more characters" if len(text) > limit else ""
+    return text[:limit] + hidden
 
 
 def _wrapped_lines(text: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from guardreasoner.evaluation.intervals import RESAMPLES
 from guardreasoner.evaluation.scoring import score
 from guardreasoner.records import Answer
 from guardreasoner.report.score_plots import score_plots
+from guardreasoner.sources.label_scores import scores_by_kind
 from guardreasoner.workflow.ranges import CountOrZero, Seed
 
 log = logging.getLogger("guardreasoner")
@@ -19,6 +20,8 @@ log = logging.getLogger("guardreasoner")
 
 class ScorePlots(Callback):
     """Show the images ``test/f1``, ``test/confusion-…`` and ``test/hard``, with the numbers that ``score`` prints.
+
+    Answers with scores add ``test/roc-…`` and ``test/reliability-…``.
 
     The plots are made after the predictions are written, so that an error in a plot cannot lose the predictions.
     Attacked records are left out; ``robustness`` compares those.
@@ -75,5 +78,6 @@ class ScorePlots(Callback):
             hard_answers=[answer.rollout for answer in hard],
             resamples=self.resamples,
             seed=self.seed,
+            label_scores=scores_by_kind((answer.record.id, answer.scores) for answer in answers),
         )
         write_plots(trainer, "test", score_plots([model_score], tasks))

@@ -15,6 +15,7 @@ from guardreasoner.formats.stored import OUTPUT_FORMAT, write_output_format
 from guardreasoner.generators.progress import record_total
 from guardreasoner.prompts import PromptFormat, answer_block
 from guardreasoner.records import Answer, Record, write_jsonl
+from guardreasoner.sources.predictions import content_fields
 from guardreasoner.tasks import TASKS_FILE
 from guardreasoner.workflow.manifest import MANIFEST, content_hash
 from guardreasoner.workflow.replacing import replacing_folder
@@ -193,11 +194,11 @@ class PredictionWriter(Callback):
         prompt_tokenizer = module.backbone.prompt_tokenizer
 
         def prediction(answer: Answer) -> dict[str, Any]:
-            record = answer.record
+            record, rollout = answer.record, answer.rollout
             return {
-                "prompt": prompt_tokenizer.text(record, answer.rollout.speed),
+                "prompt": prompt_tokenizer.text(record, rollout.speed),
                 "label": answer_block(record.labels, prompt_tokenizer.format.tasks),
-                "predict": answer.rollout.completion,
+                "predict": rollout.completion,
                 "record_id": record.id,
                 "labels": record.gold(),
                 **_optional_fields(answer, prompt_tokenizer.format),
@@ -231,14 +232,10 @@ class PredictionWriter(Callback):
 
 
 def _optional_fields(answer: Answer, format: GuardFormat) -> dict[str, Any]:
-    """Return the fields of a prediction that the prompt does not show, as far as they have values.
-
-    From the prompt of another format, the messages cannot be read back.
-    """
-    row = answer.record.as_json()
+    """Return the fields of a prediction that cannot be read from its prompt, as far as they have values."""
+    fields = content_fields(answer.record)
     if not isinstance(format, PromptFormat):
-        row["messages"] = [message.as_json() for message in answer.record.messages]
-    fields: dict[str, Any] = {name: row[name] for name in ("messages", "policy", "language", "extra") if name in row}
+        fields["messages"] = [message.as_json() for message in answer.record.messages]
     if answer.rollout.speed != "reasoned":
         fields["speed"] = answer.rollout.speed
     return {**fields, "scores": answer.scores} if any(answer.scores.values()) else fields

@@ -63,6 +63,7 @@ _STARTS = {
     "out": f"{_PAGE}|{_PAIRS}|{_CALIBRATION}",
     "json": r"""\{\n "(?!format")""",
     "latex": r"% \\usepackage\{booktabs\}",
+    "audit": r"""\{"record_id": "[^\n]*", "task": """,
     "flips": r"""\{"first": """,
 }
 """How a file that an option writes starts, as a regular expression; other files of users and tools start otherwise."""

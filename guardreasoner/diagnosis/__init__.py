@@ -209,7 +209,7 @@ class DiagnosisBuilder:
         if (split, record.id) == self._previous:
             return  # another pair of the same record
         self._previous = split, record.id
-        texts = [record.prompt, *([] if record.response is None else [record.response])]
+        texts = record.texts()
         if tokens := [token for text in texts for token in self._id_check.control_tokens_in(text)]:
             self._hit("contains a control token", record.id, *dict.fromkeys(tokens))
         if any(self._answer_line.search(text) for text in texts):
@@ -218,11 +218,11 @@ class DiagnosisBuilder:
         if split == "train":
             for task in self._tasks:
                 self._labels[record.source or "(no source)"][task.name][gold.get(task.name)] += 1
-        prompt = normalise(record.prompt)
-        if _hash(prompt) in self._prompts["validation" if split == "train" else "train"]:
+        prompt = _hash(normalise(record.context()))
+        if prompt in self._prompts["validation" if split == "train" else "train"]:
             self._hit("prompt in both splits", record.id)
-        self._prompts[split].add(_hash(prompt))
-        conversation = _hash(f"{prompt}\0{'' if record.response is None else '=' + normalise(record.response)}")
+        self._prompts[split].add(prompt)
+        conversation = _hash(_normalised_content(record))
         known = self._conversations.get(conversation)
         if known is not None:
             known_split, known_gold = known
@@ -278,6 +278,15 @@ class DiagnosisBuilder:
 
     def _hit(self, name: str, record_id: str, *details: str) -> None:
         self._hit_counters[name].add(re.sub(r"\s+", " ", record_id), *details)
+
+
+def _normalised_content(record: Record) -> str:
+    """Return a text that two records share if their normalised messages and policies are the same."""
+    response = "" if record.response is None else f"={normalise(record.response)}"
+    if record.is_one_turn and record.policy is None:
+        return f"{normalise(record.prompt)}\0{response}"
+    policy = "" if record.policy is None else normalise(record.policy)
+    return "\0".join([policy, *(f"{author}={normalise(text)}" for author, text in record.parts())])
 
 
 def _hash(text: str) -> int:

@@ -8,6 +8,7 @@ answer block with its own verdicts up to that task, then the label. An engine sc
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 
 from guardreasoner.errors import InputError
 from guardreasoner.formats import Alternative, GuardFormat
@@ -123,7 +124,8 @@ def score_request(
     texts = [alternative.text for alternative in alternatives]
     with_end = prompt_tokenizer.completions(texts)
     ids = [one if other.ends else one[:-1] for one, other in zip(with_end, alternatives, strict=True)]
-    shared = ids[0][: _common_length(ids)]
+    columns = zip(*(one[:-1] for one in ids), strict=False)  # each keeps a last token of its own
+    shared = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
     shared_text = prompt_tokenizer.decode(shared)
     if not all(one.startswith(shared_text) for one in texts):
         shared, shared_text = [], ""  # the text of these tokens depends on what follows them
@@ -158,10 +160,3 @@ def _softmax(scores: Mapping[str, float]) -> dict[str, float] | None:
     weights = {label: math.exp(logp - most) for label, logp in scores.items()}
     total = sum(weights.values())
     return {label: weight / total for label, weight in weights.items()} if math.isfinite(total) else None
-
-
-def _common_length(sequences: Sequence[list[int]]) -> int:
-    """Return how many tokens all sequences begin with; each keeps a last token of its own."""
-    first, last = min(sequences), max(sequences)  # in sorted order all others lie between these
-    most = min(map(len, sequences)) - 1
-    return next((index for index in range(most) if first[index] != last[index]), most)

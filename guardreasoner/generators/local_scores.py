@@ -1,6 +1,7 @@
 """Log-probabilities of given continuations with the model in this process: packed trees, or plain rows."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -39,11 +40,8 @@ def score_packed(backbone: Backbone, requests: Iterable[ScoreRequest], workers: 
         trees = [CompletionTree(request.prompt[prefix_length:], request.continuations) for request in window]
         with torch.inference_mode():
             prefix = backbone.encode_prefix(torch.tensor(window[0].prompt[:prefix_length], device=device).long())
-
-        def score(indices: Sequence[int]) -> list[list[float]]:
-            return _score_trees(backbone, [trees[index] for index in indices], prefix)  # noqa: B023
-
         batches = _batches([tree.tokens for tree in trees], padded=False)
+        score = partial(_score_trees, backbone, trees, prefix)
         logps = _in_order(batches, parallel_map(score, batches, backbone, workers))
         for request, values in zip(window, logps, strict=True):
             yield Scores(request.record_id, tuple(values))
@@ -59,11 +57,8 @@ def score_plain(backbone: Backbone, requests: Iterable[ScoreRequest], workers: i
     """
     for window in chunks(requests, lambda first: _WINDOW):
         rows = [Example(r.record_id, r.prompt, (ids,)) for r in window for ids in r.continuations]
-
-        def score(indices: Sequence[int]) -> list[float]:
-            return _score_rows(backbone, [rows[index] for index in indices])  # noqa: B023
-
         batches = _batches([row.length for row in rows], padded=True)
+        score = partial(_score_rows, backbone, rows)
         logps = iter(_in_order(batches, parallel_map(score, batches, backbone, workers)))
         for request in window:
             yield Scores(request.record_id, tuple(next(logps) for _ in request.continuations))
@@ -99,23 +94,27 @@ def _in_order(batches: Sequence[Sequence[int]], results: Iterable[Sequence[Resul
 
 
 @torch.inference_mode()
-def _score_trees(backbone: Backbone, trees: Sequence[CompletionTree], prefix: SharedPrefix | None) -> list[list[float]]:
-    """Return the summed log-probabilities of each tree's completions."""
-    if not any(tree.runs for tree in trees):
-        return [[0.0] * len(tree.completions) for tree in trees]
+def _score_trees(
+    backbone: Backbone, trees: Sequence[CompletionTree], prefix: SharedPrefix | None, indices: Sequence[int]
+) -> list[list[float]]:
+    """Return the summed log-probabilities of the completions of the trees at ``indices``, computed in one row."""
+    batch = [trees[index] for index in indices]
+    if not any(tree.runs for tree in batch):
+        return [[0.0] * len(tree.completions) for tree in batch]
     device = next(backbone.parameters()).device
-    row = packed_trees(trees, prefix.length if prefix else 0, device)
+    row = packed_trees(batch, prefix.length if prefix else 0, device)
     context = PackedContext(row.segments, prefix)
     hidden = backbone.packed_hidden(row.input_ids, row.position_ids, context)
     hidden = hidden[torch.searchsorted(context.predict_positions(device), row.predictors)]
     token_logps = backbone.target_logps(hidden, row.targets).double()
     logps = iter(sequence_logps(token_logps[row.target], row.sequence, row.sequences).tolist())
-    return [[next(logps) for _ in tree.completions] for tree in trees]
+    return [[next(logps) for _ in tree.completions] for tree in batch]
 
 
 @torch.inference_mode()
-def _score_rows(backbone: Backbone, rows: Sequence[Example]) -> list[float]:
-    """Return the summed log-probability of each row's completion."""
-    batch = two_row(rows, backbone.prompt_tokenizer.padding).to(next(backbone.parameters()).device)
+def _score_rows(backbone: Backbone, rows: Sequence[Example], indices: Sequence[int]) -> list[float]:
+    """Return the summed log-probability of the completion of each row at ``indices``, computed in one batch."""
+    batch = two_row([rows[index] for index in indices], backbone.prompt_tokenizer.padding)
+    batch = batch.to(next(backbone.parameters()).device)
     logps: list[float] = sequence_logps(backbone(batch).double(), batch.sequence, batch.sequences).tolist()
     return logps

@@ -191,23 +191,14 @@ class ServerGenerator(Generator):
 
         Raises:
             InputError: as by :meth:`ask`; also if the server returns no log-probabilities of the prompt or would see
-                other ids than those to score, and at the end if requests failed.
+                other ids than those to score, or at the first request that failed.
         """
         scores = ScoresInOrder(requests)
         remaining = map(self._checked_continuation, scores.continuations())
-        failures: list[Failure] = []
         for replies in self._exchange(lambda: next(remaining, None), _Connection.score, split_allowed=True):
             for reply in replies:
-                failures += [reply.failure] if reply.failure else []
                 yield from scores.add(reply)
         yield from scores.complete()
-        if failures:
-            first = failures[0]
-            raise InputError(
-                f"{self.base_url}: {len(failures)} continuations were not scored; the first, of {first.record_id}: "
-                f"{first.reason}",
-                "scores need a completions endpoint that returns log-probabilities of the prompt (echo and logprobs)",
-            )
 
     def ask(self, next_request: Callable[[], Request | None]) -> abc.Generator[Reply, None, None]:
         """Yield completions and failures as requests finish; a completion may have a problem.

@@ -22,11 +22,13 @@ class _Scoring:
         request: the request.
         logps: the score of each continuation, None if it is not known.
         missing: number of continuations without a reply.
+        failure: why a continuation could not be scored; None if there is none.
     """
 
     request: ScoreRequest
     logps: list[float | None] = field(init=False)
     missing: int = field(init=False)
+    failure: Failure | None = None
 
     def __post_init__(self) -> None:
         self.logps = [None if ids else 0.0 for ids in self.request.continuations]
@@ -103,19 +105,27 @@ class ScoresInOrder:
             yield from [Continuation(scoring, index) for index, logp in enumerate(scoring.logps) if logp is None]
 
     def add(self, score: ContinuationScore) -> Iterator[Scores]:
-        """Add the score of a continuation; yield the scores of the requests that are next and have all replies."""
+        """Add the score of a continuation; yield as :meth:`complete` does."""
         scoring = score.continuation.scoring
         scoring.logps[score.continuation.index] = score.logp
+        scoring.failure = scoring.failure or score.failure
         scoring.missing -= 1
         yield from self.complete()
 
     def complete(self) -> Iterator[Scores]:
-        """Yield the scores of the requests that are next and have all replies; one without some score is left out."""
+        """Yield the scores of the requests that are next and have all replies.
+
+        Raises:
+            InputError: the next request failed.
+        """
         while self._open and not self._open[0].missing:
             scoring = self._open.popleft()
-            logps = tuple(logp for logp in scoring.logps if logp is not None)
-            if len(logps) == len(scoring.logps):
-                yield Scores(scoring.request.record_id, logps)
+            if scoring.failure is not None:
+                raise InputError(
+                    f"record {scoring.request.record_id}: a continuation was not scored: {scoring.failure.reason}",
+                    _NO_LOGPS,
+                )
+            yield Scores(scoring.request.record_id, tuple(logp for logp in scoring.logps if logp is not None))
 
 
 def score_arguments(continuation: Continuation, send_ids: bool) -> dict[str, Any]:
@@ -133,7 +143,9 @@ def score_of(continuation: Continuation, output: Output) -> float:
     """
     tokens, logps = len(continuation.ids), output.token_logps or ()
     if len(logps) <= 1:
-        raise InputError(f"record {continuation.record_id}: the server returned no log-probabilities of it", _NO_LOGPS)
+        raise InputError(
+            f"record {continuation.record_id}: the server returned no log-probabilities of the prompt", _NO_LOGPS
+        )
     if not tokens <= len(logps) <= tokens + 1:
         raise InputError(
             f"record {continuation.record_id}: the server returned log-probabilities of {len(logps):,} tokens, but "

@@ -43,7 +43,7 @@ class VLLMGenerator(Generator):
         temperature: sampling temperature; 0 is greedy decoding.
         top_p: nucleus sampling threshold; 1 samples from the full distribution.
         chunk: requests passed to vLLM in one call, whose outputs are returned as one group. The GPU is idle for a
-            moment at the end of each chunk.
+            moment at the end of each chunk. Scores: about as many continuations.
         engine: further arguments of ``vllm.LLM``, such as ``gpu_memory_utilization``, ``tensor_parallel_size`` and
             ``max_model_len``.
 
@@ -103,7 +103,7 @@ class VLLMGenerator(Generator):
         Raises:
             InputError: vLLM is not installed, cannot run this model or these prompts, or returns no log-probabilities.
         """
-        for chunk in chunks(requests, lambda first: self.chunk):
+        for chunk in chunks(requests, lambda first: max(1, self.chunk // max(1, len(first.continuations)))):
             yield from self._score_chunk(chunk)
 
     def _generate_chunk(self, chunk: Sequence[Request]) -> list[Completion]:

@@ -2,12 +2,13 @@
 
 A row consists of segments: each prompt, and each completion, whose parent is its prompt. To score many completions of a
 prompt, segments form a tree instead (:class:`CompletionTree`). A token attends to its parent segments and to its own
-segment up to itself. The prefix that all prompts of a step share (the instruction) is not in
-the row: it is encoded once per step, and every segment attends to it.
+segment up to itself. The prefix that all prompts of a step share (the instruction) is not in the row: it is encoded
+once per step, and every segment attends to it.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -47,7 +48,8 @@ class CompletionTree:
         while pending:
             group, start, path = pending.pop()
             first, last = group[0][0], group[-1][0]  # in sorted order all others lie between these
-            end = _first_difference(first, last, start)
+            pairs = zip(first[start:], last[start:], strict=False)
+            end = start + sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
             self.runs.append((first[start:end], path))
             path = (*path, len(self.runs) - 1)
             branches: dict[int, _Group] = {}
@@ -185,12 +187,6 @@ def packed_trees(trees: Sequence[CompletionTree], prefix_length: int, device: to
         sequence=torch.repeat_interleave(torch.tensor(lengths)).to(device),
         sequences=len(lengths),
     )
-
-
-def _first_difference(ids: Sequence[int], others: Sequence[int], start: int) -> int:
-    """Return the first index from ``start`` on at which two sequences differ, or the length of the shorter one."""
-    end = min(len(ids), len(others))
-    return next((index for index in range(start, end) if ids[index] != others[index]), end)
 
 
 def _positions(segments: Iterator[Segment]) -> list[int]:

@@ -24,14 +24,14 @@ def calibration_lines(calibration: Calibration, scores: Array) -> list[str]:
     bands = band_shares([calibration.band(float(score)) for score in scores])
     shares = ", ".join(f"{band} {share.percent:.1f} %" for band, share in bands.items())
     review = (
-        f"review: score from {calibration.review:.6g} on"
+        f"review: score from {calibration.review:.10g} on"
         if calibration.review < calibration.block
         else "review: none, since the thresholds of block and pass cross"
     )
     return [
         f"{calibration.task}, score {calibration.score}: {calibration.records:,} validation records, "
         f"{n:,} negative and {details['positives']:,} positive, {details['unscored']:,} without a score",
-        f"block: score above {np.nextafter(calibration.block, 0):.6g}, a probability of "
+        f"block: score above {np.nextafter(calibration.block, 0):.10g}, a probability above "
         f"{calibration.probability(calibration.block):.3f} ({calibration.curve.as_json()['kind']})",
         f"  false-positive rate on new records: wanted {_percent(calibration.false_positive_rate)}, "
         f"expected {_percent(calibration.expected)}",

@@ -7,6 +7,7 @@ from pathlib import Path
 from guardreasoner.evaluation.comparison import Comparison
 from guardreasoner.evaluation.comparison.criteria import Criterion
 from guardreasoner.evaluation.scoring.probabilities import ProbabilityScore
+from guardreasoner.evaluation.scoring.slices import SliceScore
 from guardreasoner.report.comparison_summary import summarize_comparison
 from guardreasoner.report.comparison_tables import comparison_notes, left_out_notes
 from guardreasoner.report.lineage_sections import curves_section, lineage_section, mining_section
@@ -18,12 +19,14 @@ from guardreasoner.report.score_sections import (
     f1_section,
     flips_section,
     hard_section,
+    over_refusal_section,
     pairs_section,
     probabilities_section,
     published_section,
     ratings_section,
     reasoning_section,
     scores_section,
+    slices_section,
 )
 from guardreasoner.report.table import Table
 
@@ -45,6 +48,7 @@ class PageInputs:
         ratings: Tables of human ratings; may be empty.
         rating_notes: Explanations of the ratings.
         probabilities: Quality of the probabilities by run, or by file of a run with several training seeds.
+        slices: Scores by slice of each run; may be empty.
     """
 
     runs: Mapping[str, Sequence[str]]
@@ -59,6 +63,7 @@ class PageInputs:
     ratings: Sequence[Table] = ()
     rating_notes: Sequence[str] = ()
     probabilities: Mapping[str, Sequence[ProbabilityScore]] = field(default_factory=dict)
+    slices: Mapping[str, Sequence[SliceScore]] = field(default_factory=dict)
 
 
 def comparison_page(comparison: Comparison, criteria: Sequence[Criterion], inputs: PageInputs) -> str:
@@ -91,6 +96,8 @@ def comparison_page(comparison: Comparison, criteria: Sequence[Criterion], input
             confusion_section(comparison, seeds),
             probabilities_section(inputs.probabilities, inputs.resamples),
             hard_section(comparison, pairs),
+            *([over_refusal_section(comparison, pairs)] if comparison.over_refusal else []),
+            *([slices_section(inputs.slices)] if inputs.slices else []),
             pairs_section(comparison, pairs, comparison_notes(comparison, pairs, seeds, inputs.resamples)),
             curves_section(run_lineage, inputs.logs),
             mining_section(run_lineage, inputs.rollouts),

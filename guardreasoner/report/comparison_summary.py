@@ -55,7 +55,8 @@ def summarize_comparison(comparison: Comparison, criteria: Sequence[Criterion] =
     if criteria:
         counts = Counter(criterion.verdict for criterion in criteria)
         parts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("met", "not met", "not decidable"))
-        details.append(f"Criteria of the two-stage plan: {parts}.")
+        of_plan = all(criterion.of_plan for criterion in criteria)
+        details.append(f"Criteria{' of the two-stage plan' if of_plan else ''}: {parts}.")
     return ComparisonSummary(tone, _headline(first_name, last_name, change, tone), tuple(details))
 
 

@@ -8,7 +8,22 @@ from guardreasoner.evaluation.comparison import ALL_RIGHT, Comparison, Differenc
 from guardreasoner.evaluation.comparison.criteria import Criterion
 from guardreasoner.evaluation.comparison.published import MODELS, PAPER, ROWS, Published
 from guardreasoner.evaluation.scoring import ModelScore
-from guardreasoner.report.score_tables import estimate_as_json, model_as_json, model_table
+from guardreasoner.report.score_tables import (
+    ONE_SIDED_NOTE,
+    READINGS_NOTE,
+    estimate_as_json,
+    flat,
+    headline_cell,
+    model_as_json,
+    model_table,
+    one_sided,
+)
+from guardreasoner.report.slice_tables import (
+    OVER_REFUSAL_NOTE,
+    over_refusal_as_json,
+    over_refusal_differences,
+    over_refusal_table,
+)
 from guardreasoner.report.table import UNDEFINED, Cell, Table, estimate_cell
 
 _HARD = "hard records"
@@ -26,6 +41,8 @@ def comparison_tables(
     """
     tables = [model_table({comparison.mode: list(comparison.scores.values())}, comparison.tasks)]
     tables += [pair_table(comparison, pair) for pair in pairs]
+    if comparison.over_refusal:
+        tables += [over_refusal_table(comparison.over_refusal), over_refusal_differences(pairs)]
     if published := published_rows(comparison):
         tables.append(published_table(comparison, published))
     if criteria:
@@ -43,7 +60,8 @@ def criteria_table(criteria: Sequence[Criterion]) -> Table:
         ]
         for criterion in criteria
     ]
-    return Table("Criteria of the two-stage plan", ("criterion", "verdict", "value"), rows, text_columns=3)
+    title = "Criteria of the two-stage plan" if all(criterion.of_plan for criterion in criteria) else "Criteria"
+    return Table(title, ("criterion", "verdict", "value"), rows, text_columns=3)
 
 
 def pair_table(comparison: Comparison, pair: Pairwise) -> Table:
@@ -95,6 +113,11 @@ def comparison_notes(
         f"Differences: second run minus first on the same records, in percentage points ({comparison.mode}).",
         "Gained: records that the first run has wrong and the second right; lost: the opposite.",
     ]
+    models = list(comparison.scores.values())
+    if any(row.readings for model in models for row in model.averages):
+        notes.append(READINGS_NOTE)
+    if any(one_sided(row) for model in models for row in flat((*model.benchmarks, *model.averages))):
+        notes.append(ONE_SIDED_NOTE)
     if several_seeds:
         counts = ", ".join(f"{name} {count}" for name, count in seeds.items())
         notes.append(f"Seeds: {counts}. A run is the mean of its seeds; a record is right if most seeds have it right.")
@@ -111,6 +134,8 @@ def comparison_notes(
         )
     if several_seeds:
         notes.append("No p for runs with several seeds: the answers of a run's seeds to a record are not independent.")
+    if comparison.over_refusal:
+        notes.append(OVER_REFUSAL_NOTE)
     if published_rows(comparison):
         notes.append(f"Paper: {PAPER}, tables 2, 5 and 8, F1 as the released script counts (score --mode released).")
     return notes + left_out_notes(comparison)
@@ -140,12 +165,16 @@ def comparison_as_json(
         criteria: Checked criteria of the plan; may be empty.
         files: Paths of the predictions by run.
     """
+    refusal = {name: {"over_refusal": over_refusal_as_json(one)} for name, one in comparison.over_refusal.items()}
     return {
         "mode": comparison.mode,
         "records": next(iter(comparison.scores.values())).records,
         "left_out": dict(comparison.aligned.left_out),
         "hard_left_out": dict(comparison.aligned.hard_left_out),
-        "runs": {name: {"files": list(files[name]), **model_as_json(run)} for name, run in comparison.scores.items()},
+        "runs": {
+            name: {"files": list(files[name]), **model_as_json(run), **refusal.get(name, {})}
+            for name, run in comparison.scores.items()
+        },
         "pairs": [_pair_as_json(pair) for pair in pairs],
         "published": [
             {
@@ -184,7 +213,8 @@ def p_value(value: float | None) -> str:
 
 def _difference_rows(pair: Pairwise) -> list[Difference]:
     several = len(pair.benchmarks) > len(pair.averages)
-    return [*pair.benchmarks, *(pair.averages if several else ())]
+    rows = [*pair.benchmarks, *(pair.averages if several else ())]
+    return [part for row in rows for part in (row, *row.readings.values())]
 
 
 def _difference_cells(row: Difference, first_f1: str, second_f1: str, show_left_out: bool) -> list[Cell]:
@@ -200,11 +230,12 @@ def _difference_cells(row: Difference, first_f1: str, second_f1: str, show_left_
 
 def _f1_text(model: ModelScore, difference: Difference) -> str:
     key = difference.benchmark, difference.task
-    rows = (*model.benchmarks, *model.averages)
-    return estimate_cell(next(row.positive_f1 for row in rows if (row.benchmark, row.task) == key)).text
+    rows = flat((*model.benchmarks, *model.averages))
+    return headline_cell(next(row for row in rows if (row.benchmark, row.task) == key)).text
 
 
 def _pair_as_json(pair: Pairwise) -> dict[str, Any]:
+    refusal = {task: estimate_as_json("rate", change) for task, change in pair.over_refusal.items()}
     return {
         "first": pair.first,
         "second": pair.second,
@@ -212,13 +243,16 @@ def _pair_as_json(pair: Pairwise) -> dict[str, Any]:
         "average": [_difference_as_json(row) for row in pair.averages],
         "all_right": _difference_as_json(pair.records),
         **estimate_as_json("hard", pair.hard),
+        **({"over_refusal": refusal} if refusal else {}),
     }
 
 
 def _difference_as_json(row: Difference) -> dict[str, Any]:
+    binary = {name: _difference_as_json(reading) for name, reading in row.readings.items()}
     return {
         **{"benchmark": row.benchmark, "task": row.task, "n": row.n},
         **estimate_as_json("f1", row.f1),
         **estimate_as_json("accuracy", row.accuracy),
         **asdict(row.flips),
+        **({"readings": binary} if binary else {}),
     }

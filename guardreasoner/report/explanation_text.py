@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from guardreasoner.mining.explain import ExplainedGroup, ExplainedOutput, Explanation
 from guardreasoner.mining.pairing import Pairing
 from guardreasoner.records import Rollout
+from guardreasoner.workflow.shown_parts import shown_parts
 from guardreasoner.workflow.visible_text import visible_line
 
 _HEAD, _TAIL = 70, 40
@@ -26,9 +27,8 @@ def explanation_lines(explanation: Explanation, verbose: bool = False, notes: Se
     """
     record, pairing = explanation.record, explanation.pairing
     yield f"record   {visible_line(record.id)}" + (f" of source {visible_line(record.source)}" if record.source else "")
-    yield from _text("prompt   ", record.prompt, verbose)
-    if record.response is not None:
-        yield from _text("response ", record.response, verbose)
+    for name, text in shown_parts(record, shorten=not verbose):
+        yield from _text(f"{name:<8} ", text, verbose)
     yield "gold     " + ", ".join(f"{task}: {label}" for task, label in record.gold().items())
     yield ""
     read = _PARSERS[pairing.parser] if explanation.format is None else type(explanation.format).__name__ + "'s answer"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from guardreasoner.evaluation.comparison import Comparison
 from guardreasoner.evaluation.comparison.flips import Flip
+from guardreasoner.workflow.shown_parts import shown_parts
 
 # Characters kept from the beginning and the end of a long text.
 _ID_SIZE = (60, 20)
@@ -56,16 +57,14 @@ class FlippedRecord:
         record_id: Id of the record.
         benchmark: Benchmark of the record.
         gold: Gold labels of the tasks that flipped.
-        prompt: The prompt.
-        response: The response; None if there is none.
+        parts: Name and text of the policy, if there is one, and of each part of the conversation.
         answers: Answers of the first and the second run.
     """
 
     record_id: Excerpt
     benchmark: str
     gold: str
-    prompt: Excerpt
-    response: Excerpt | None
+    parts: tuple[tuple[str, Excerpt], ...]
     answers: tuple[RunAnswer, RunAnswer]
 
 
@@ -153,11 +152,10 @@ def _sample(
             seed_name = files[run][index].name if len(files[run]) > 1 else ""
             output = excerpt(outputs[run, index][record_id], _OUTPUT_SIZE)
             answers.append(RunAnswer(run, _verdicts(flips, run), right, seed_name, output))
-        response = None if record.response is None else excerpt(record.response, _PROMPT_SIZE)
         gold = ", ".join(f"{flip.task}: {flip.gold}" for flip in flips)
         short_id = excerpt(record_id, _ID_SIZE)
-        prompt = excerpt(record.prompt, _PROMPT_SIZE)
-        shown.append(FlippedRecord(short_id, record.source, gold, prompt, response, (answers[0], answers[1])))
+        parts = tuple((name.capitalize(), excerpt(text, _PROMPT_SIZE)) for name, text in shown_parts(record))
+        shown.append(FlippedRecord(short_id, record.source, gold, parts, (answers[0], answers[1])))
     return FlipExamples(*runs, gained, len(flips_by_record), tuple(shown))
 
 

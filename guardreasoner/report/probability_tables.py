@@ -18,12 +18,13 @@ from guardreasoner.report.table import UNDEFINED, Cell, Table, estimate_cell
 def probability_table(title: str, probabilities: Sequence[ProbabilityScore]) -> Table:
     """Return the quality of one model's probabilities, one row per benchmark, task and kind of score."""
     headings = (
-        *("benchmark", "task", "score", "n", "un-\nscored", "AUROC", "AUPRC", "ECE", "Brier"),
+        *("benchmark", "task", "score", "n", "AUROC", "AUPRC", "ECE", "Brier"),
         *(f"recall at\n{100 * rate:g} % FPR" for rate in RATES),
     )
     rows = [
         [
-            *(Cell(text) for text in (row.benchmark, row.task, row.kind, f"{row.n:,}", f"{row.unscored:,}")),
+            *(Cell(text) for text in (row.benchmark, row.task, row.kind)),
+            Cell(f"{row.n:,}", f"{row.unscored:,}" if row.unscored else ""),
             *(estimate_cell(value) for value in (row.auroc, row.auprc, row.calibration_error, row.brier)),
             *(estimate_cell(row.recall_at[rate]) for rate in RATES),
         ]
@@ -39,8 +40,8 @@ def probability_notes(probabilities: Iterable[ProbabilityScore], resamples: int)
         return []
     notes = [
         "Scores are probabilities of the positive label, direct, after the reasoning, or as a share of votes; "
-        "in percent. Unscored: no score; counted as the worst case, 1 where the label is negative and 0 where it is "
-        "positive.",
+        "in percent. Below n: records without a score, which count as the worst case: 1 where the label is negative, 0 "
+        "where it is positive.",
         f"ECE: expected calibration error, {BINS} equal-width bins. Recall at x % FPR: of the best threshold with at "
         "most that false-positive rate, not interpolated; equal scores stay together.",
     ]

@@ -9,16 +9,17 @@ from guardreasoner.report.comparison_tables import p_value
 from guardreasoner.report.score_tables import estimate_as_json
 from guardreasoner.report.table import UNDEFINED, Cell, Table, estimate_cell
 from guardreasoner.review.rating_summary import BETTER, Summary
-from guardreasoner.review.ratings import RUBRIC
+from guardreasoner.review.ratings import DECISIONS, RUBRIC
 
 _QUESTIONS = {**{item.key: item.name for item in RUBRIC}, BETTER: "which is better"}
 
 
 def rating_tables(summary: Summary) -> list[Table]:
     """Return the tables of a rating summary; none if nothing is rated."""
+    labels = [_decisions(summary)] if summary.decisions else []
     if not summary.records:
-        return []
-    tables = [_raters(summary), _rubric(summary)]
+        return labels
+    tables = [*labels, _raters(summary), _rubric(summary)]
     if summary.wins:
         tables.append(_wins(summary))
     if summary.agreement:
@@ -29,7 +30,7 @@ def rating_tables(summary: Summary) -> list[Table]:
 def rating_notes(summary: Summary) -> list[str]:
     """Return notes that explain the numbers and count the ratings left out."""
     if not summary.records:
-        return ["No ratings.", *_left_out(summary)]
+        return [*([] if summary.decisions else ["No ratings."]), *_left_out(summary)]
     notes = [
         "Blind human ratings, in percent, with 95 % Wilson intervals over records. A record with several raters counts "
         "once, with their mean. n: records; for agreement, the answers or records that both raters judged.",
@@ -55,6 +56,7 @@ def summary_as_json(summary: Summary) -> dict[str, Any]:
         "replaced": summary.replaced,
         "other_texts": summary.other_texts,
         "torn": summary.torn,
+        **({"label_decisions": _decisions_as_json(summary)} if summary.decisions else {}),
         "rubric": {
             run: {
                 item: {
@@ -81,6 +83,13 @@ def summary_as_json(summary: Summary) -> dict[str, Any]:
     }
 
 
+def _decisions_as_json(summary: Summary) -> dict[str, dict[str, int]]:
+    return {
+        rater: {decision or "skipped": count for decision, count in counts.items()}
+        for rater, counts in summary.decisions.items()
+    }
+
+
 def _raters(summary: Summary) -> Table:
     names = sorted({*summary.raters, *summary.skipped})
     rows = [
@@ -88,6 +97,15 @@ def _raters(summary: Summary) -> Table:
         for name in names
     ]
     return Table("Raters", ("rater", "rated", "skipped"), rows)
+
+
+def _decisions(summary: Summary) -> Table:
+    rows = [
+        [Cell(rater), *(Cell(f"{counts.get(decision, 0):,}") for decision in (*DECISIONS, None))]
+        for rater, counts in summary.decisions.items()
+    ]
+    headings = ("rater", "label\nis right", "models\nare right", "unclear", "skipped")
+    return Table("Labels that all models contradict", headings, rows)
 
 
 def _rubric(summary: Summary) -> Table:

@@ -9,6 +9,7 @@ from guardreasoner.evaluation.comparison import Comparison, Pairwise
 from guardreasoner.evaluation.comparison.criteria import Criterion
 from guardreasoner.evaluation.reasoning_quality import Quality, quality
 from guardreasoner.evaluation.scoring.probabilities import ProbabilityScore
+from guardreasoner.evaluation.scoring.slices import SliceScore
 from guardreasoner.prompts import conversation
 from guardreasoner.report.comparison_tables import (
     criteria_table,
@@ -22,8 +23,22 @@ from guardreasoner.report.probability_plots import probability_plots
 from guardreasoner.report.probability_tables import probability_notes, probability_table
 from guardreasoner.report.reasoning_table import REASONING_NOTES, reasoning_table
 from guardreasoner.report.score_plots import confusion_plots, f1_plots, hard_plots
-from guardreasoner.report.score_tables import class_f1, confusion_tables, hard_table, model_table
+from guardreasoner.report.score_tables import (
+    READINGS_NOTE,
+    class_f1,
+    confusion_tables,
+    hard_table,
+    model_table,
+    reading_f1,
+)
 from guardreasoner.report.section import Section, section_plots
+from guardreasoner.report.slice_tables import (
+    OVER_REFUSAL_NOTE,
+    SLICES_NOTE,
+    over_refusal_differences,
+    over_refusal_table,
+    slice_tables,
+)
 from guardreasoner.report.table import Cell, Table, estimate_cell
 
 
@@ -70,9 +85,14 @@ def f1_section(comparison: Comparison) -> Section:
         for average in models[0].averages
         for label in average.f1
     ]
+    for average in models[0].averages:
+        for reading, row in average.readings.items():
+            f1 = (estimate_cell(reading_f1(model, average.task, reading)) for model in models)
+            rows.append([Cell(row.task), Cell(row.positive), *f1])
     table = Table("F1 per class, in percent", ("task", "class", *comparison.scores), rows, text_columns=2)
     lines = () if plots else ("No F1: no record has a gold label.",)
-    return Section("f1", "F1 per class", lines, plots, (table,) if rows else ())
+    notes = (READINGS_NOTE,) if any(average.readings for average in models[0].averages) else ()
+    return Section("f1", "F1 per class", lines, plots, (table,) if rows else (), notes=notes)
 
 
 def confusion_section(comparison: Comparison, seeds: Mapping[str, int]) -> Section:
@@ -119,9 +139,24 @@ def probabilities_section(probabilities: Mapping[str, Sequence[ProbabilityScore]
     return Section("probabilities", title, (), plots, tables, notes=notes)
 
 
+def over_refusal_section(comparison: Comparison, pairs: Sequence[Pairwise]) -> Section:
+    """Return the false-positive rate on harmless look-alikes and the differences of each pair of runs."""
+    tables = (over_refusal_table(comparison.over_refusal), over_refusal_differences(pairs))
+    return Section("over-refusal", "Over-refusal", tables=tables, notes=(OVER_REFUSAL_NOTE,))
+
+
+def slices_section(slices: Mapping[str, Sequence[SliceScore]]) -> Section:
+    """Return the scores of all runs by slice.
+
+    Args:
+        slices: Scores by slice of each run.
+    """
+    return Section("slices", "Scores by slice", tables=tuple(slice_tables(slices)), notes=(SLICES_NOTE,))
+
+
 def criteria_section(criteria: Sequence[Criterion]) -> Section:
     """Return the criteria of the plan and whether the runs meet them."""
-    title = "Criteria of the plan"
+    title = "Criteria of the plan" if all(criterion.of_plan for criterion in criteria) else "Criteria"
     if not criteria:
         line = "Not checked: assign runs to roles with --criteria rsft=NAME longer=NAME hsdpo=NAME."
         return Section("criteria", title, (line,))

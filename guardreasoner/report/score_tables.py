@@ -1,12 +1,13 @@
 """Scores as tables, notes and JSON."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from guardreasoner.evaluation.intervals import Estimate
 from guardreasoner.evaluation.scoring import AVERAGE, ModelScore, TaskScore
 from guardreasoner.evaluation.scoring.labels import Mode
+from guardreasoner.evaluation.scoring.readings import Reading, readings_of
 from guardreasoner.report.table import UNDEFINED, Cell, Table, estimate_cell
 from guardreasoner.tasks import Task
 
@@ -14,6 +15,11 @@ Scores = Mapping[Mode, Sequence[ModelScore]]
 """Scores of the same models in each scoring mode."""
 
 _MAX_COLUMNS = 6  # number columns that fit into a terminal of 120 characters
+READINGS_NOTE = (
+    "Behind the name of a task with ordered labels: (strict) counts every label but the first as positive, (loose) "
+    "only the last. This is independent of the mode."
+)
+ONE_SIDED_NOTE = "FPR: the false-positive rate, in place of F1 where no record is of the positive class."
 _UNPARSED_RULES: Mapping[Mode, str] = {
     "strict": "one wrong answer",
     "drop": "left out",
@@ -45,7 +51,10 @@ def score_tables(scores: Scores, tasks: Sequence[Task]) -> list[Table]:
 
 
 def model_table(scores: Scores, tasks: Sequence[Task]) -> Table:
-    """Return a table with one row per model and mode: accuracy, F1 per class, unparsed answers, hard records."""
+    """Return a table with one row per model and mode: accuracy, F1 per class, unparsed answers, hard records.
+
+    A task with ordered labels also has a column for the F1 of each reading.
+    """
     all_models = [model for models in scores.values() for model in models]
     classes = [
         (task.name, label)
@@ -53,6 +62,7 @@ def model_table(scores: Scores, tasks: Sequence[Task]) -> Table:
         for label in task.labels
         if any((f1 := class_f1(model, task.name, label)) and f1.value is not None for model in all_models)
     ]
+    binary = [(task.name, reading) for task in tasks for reading in readings_of(task)]
     hard = any(model.hard for model in all_models)
     rows = []
     for index in range(len(next(iter(scores.values())))):
@@ -60,9 +70,11 @@ def model_table(scores: Scores, tasks: Sequence[Task]) -> Table:
             model = models[index]
             cells = [Cell(model.model, mode if len(scores) > 1 else ""), estimate_cell(model.accuracy)]
             cells += [estimate_cell(class_f1(model, task, label)) for task, label in classes]
+            cells += [estimate_cell(reading_f1(model, task, reading)) for task, reading in binary]
             cells.append(Cell(str(model.unparsed)))
             rows.append([*cells, *([estimate_cell(model.hard.accuracy if model.hard else None)] if hard else [])])
-    headings = ["\nmodel", "all\nright", *(f"{task}\n{label}" for task, label in classes), "\nunparsed"]
+    f1_headings = [f"{task}\n{label}" for task, label in classes] + [f"{task}\n({reading})" for task, reading in binary]
+    headings = ["\nmodel", "all\nright", *f1_headings, "\nunparsed"]
     return Table("", (*headings, *(["hard\nrecords"] if hard else [])), rows)
 
 
@@ -99,8 +111,8 @@ def hard_table(models: Sequence[ModelScore]) -> Table:
 def score_notes(scores: Scores, resamples: int) -> list[str]:
     """Return notes that explain the numbers in the score tables."""
     models = [model for models in scores.values() for model in models]
-    estimates = [row.positive_f1 for model in models for row in model.benchmarks]
-    estimates += [f1 for model in models for row in model.averages for f1 in row.f1.values()]
+    estimates = [row.positive_f1 for model in models for row in flat(model.benchmarks)]
+    estimates += [f1 for model in models for row in flat(model.averages) for f1 in row.f1.values()]
     if len(models) == 1:  # only then do the tables show all scores by benchmark
         rows = list(_rows(models[0]))
         estimates += [score for row in rows for score in (row.accuracy, row.recall, row.false_positive_rate)]
@@ -111,6 +123,10 @@ def score_notes(scores: Scores, resamples: int) -> list[str]:
     if len({row.benchmark for model in models for row in model.benchmarks}) > 1:
         mean = "the mean over benchmarks, weighted by their records; over tasks, the plain mean of those"
         notes.append(f"F1 of several benchmarks: {mean}.")
+    if any(row.readings for model in models for row in model.averages):
+        notes.append(READINGS_NOTE)
+    if len(models) > 1 and any(one_sided(row) for model in models for row in _rows(model)):
+        notes.append(ONE_SIDED_NOTE)
     if hard := next((model.hard for model in models if model.hard), None):
         outputs = f"{hard.samples / hard.records:g} outputs each"
         notes.append(f"Hard records: share of outputs with every verdict right, {hard.records} records, {outputs}.")
@@ -161,9 +177,35 @@ def estimate_as_json(name: str, estimate: Estimate | None) -> dict[str, Any]:
     return {name: estimate.value, f"{name}_interval": interval}
 
 
+def flat(rows: Iterable[TaskScore]) -> Iterator[TaskScore]:
+    """Yield each row, then its readings."""
+    for row in rows:
+        yield row
+        yield from row.readings.values()
+
+
+def one_sided(row: TaskScore) -> bool:
+    """Return whether no record is of the positive class, so that a false-positive rate is all there is."""
+    return row.positive_f1.value is None and row.false_positive_rate.value is not None
+
+
+def headline_cell(row: TaskScore | None) -> Cell:
+    """Return the F1 of the positive class; the false-positive rate, marked as such, if no record is of that class."""
+    if row is None or not one_sided(row):
+        return estimate_cell(row.positive_f1 if row else None)
+    rate = estimate_cell(row.false_positive_rate)
+    return Cell(f"FPR {rate.text}", rate.below)
+
+
 def class_f1(model: ModelScore, task: str, label: str) -> Estimate | None:
     """Return a model's F1 of one class over all benchmarks; None if the task has no gold labels."""
     return next((average.f1[label] for average in model.averages if average.task == task), None)
+
+
+def reading_f1(model: ModelScore, task: str, reading: Reading) -> Estimate | None:
+    """Return a model's F1 of a reading's positive class over all benchmarks; None if the task has no gold labels."""
+    averages = (row for row in model.averages if row.task == task)
+    return next((row.readings[reading].positive_f1 for row in averages), None)
 
 
 def _benchmark_table(model: ModelScore) -> Table:
@@ -181,16 +223,16 @@ def _benchmark_table(model: ModelScore) -> Table:
 
 
 def _f1_table(columns: Sequence[tuple[ModelScore, Mode]], show_modes: bool) -> Table:
-    keys = {(row.benchmark, row.task): row.n for model, _ in columns for row in model.benchmarks}
-    keys |= {(row.benchmark, row.task): row.n for model, _ in columns for row in model.averages}
+    keys = {(row.benchmark, row.task): row.n for model, _ in columns for row in flat(model.benchmarks)}
+    keys |= {(row.benchmark, row.task): row.n for model, _ in columns for row in flat(model.averages)}
     headings = [f"{model.model}\n{mode}" if show_modes else model.model for model, mode in columns]
-    scores = [{(row.benchmark, row.task): row.positive_f1 for row in _rows(model)} for model, _ in columns]
+    scores = [{(row.benchmark, row.task): row for row in _rows(model)} for model, _ in columns]
     rows = [
         [
             Cell(benchmark),
             Cell(task),
             Cell(str(n)),
-            *(estimate_cell(by_key.get((benchmark, task))) for by_key in scores),
+            *(headline_cell(by_key.get((benchmark, task))) for by_key in scores),
         ]
         for (benchmark, task), n in keys.items()
     ]
@@ -200,12 +242,13 @@ def _f1_table(columns: Sequence[tuple[ModelScore, Mode]], show_modes: bool) -> T
 
 
 def _rows(model: ModelScore) -> Iterator[TaskScore]:
-    yield from model.benchmarks
-    yield from model.averages
+    yield from flat(model.benchmarks)
+    yield from flat(model.averages)
 
 
 def _row_as_json(row: TaskScore) -> dict[str, Any]:
     per_class = {label: estimate_as_json("f1", f1) for label, f1 in row.f1.items()}
+    binary = {name: _row_as_json(reading) for name, reading in row.readings.items()}
     return {
         "n": row.n,
         **estimate_as_json("f1", row.positive_f1),
@@ -215,4 +258,5 @@ def _row_as_json(row: TaskScore) -> dict[str, Any]:
         "unparsed": row.unparsed,
         "f1_per_class": {label: values["f1"] for label, values in per_class.items()},
         "f1_per_class_interval": {label: values["f1_interval"] for label, values in per_class.items()},
+        **({"readings": binary} if binary else {}),
     }

@@ -7,7 +7,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.evaluation.comparison.alignment import Answers, align
 from guardreasoner.evaluation.scoring.labels import NO_LABEL, collect_labels, label_name
 from guardreasoner.records import Record
-from guardreasoner.review.ratings import SLOTS, conversation_hash, text_hash
+from guardreasoner.review.ratings import DECISIONS, SLOTS, TIE, LabelQuestion, conversation_hash, text_hash
 from guardreasoner.sources.named_predictions import NamedPredictions, common_tasks
 from guardreasoner.tasks import Task
 
@@ -38,25 +38,43 @@ class ReviewItem:
     Args:
         number: position of the record on the page, from 1.
         record: conversation and gold labels.
-        conversation_hash: hash of prompt and response.
+        conversation_hash: hash of the conversation and its policy.
         answers: answers in the order of the page.
         hard: whether the record is in the hard set of at least one run.
         flipped: whether, on some task, one run is right and another wrong.
         wrong: whether some answer is wrong or unparsed on a task with a gold label.
         unparsed: whether some answer has no verdict for a task with a gold label.
+        question: the label to decide on; None if the answers are to be rated.
+        evidence: which outputs contradict that label, in words.
     """
 
     number: int
     record: Record
     conversation_hash: str
     answers: tuple[ShownAnswer, ...]
-    hard: bool
-    flipped: bool
-    wrong: bool
-    unparsed: bool
+    hard: bool = False
+    flipped: bool = False
+    wrong: bool = False
+    unparsed: bool = False
+    question: LabelQuestion | None = None
+    evidence: str = ""
+
+    @property
+    def subject(self) -> tuple[str, str]:
+        """What a rating of the item is about, in the form of ``Rating.subject``."""
+        return self.record.id, self.question.task if self.question else ""
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Values that the rater chooses from, besides the marks of each answer."""
+        if self.question is not None:
+            return DECISIONS
+        return (*(answer.slot for answer in self.answers), TIE) if len(self.answers) > 1 else ()
 
     def text_hashes(self) -> dict[str, str]:
         """Return, by run, the hashes of the conversation and the answer, in the form of ``Rating.text_hashes``."""
+        if self.question is not None:
+            return self.question.text_hashes(self.conversation_hash)
         return {answer.run: f"{self.conversation_hash}/{answer.text_hash}" for answer in self.answers}
 
     @property
@@ -67,7 +85,7 @@ class ReviewItem:
 
 @dataclass(frozen=True, slots=True)
 class ReviewSet:
-    """Records to rate, in a random order that depends only on seed and record id.
+    """Records to rate, in a random order that depends only on seed and record id; or labels to decide on, as ranked.
 
     Args:
         tasks: tasks of the runs.

@@ -1,6 +1,6 @@
 """Render the review page as HTML. All data is escaped, and the names of the runs never reach the template."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
@@ -11,6 +11,7 @@ from guardreasoner import __version__
 from guardreasoner.review.items import ReviewItem
 from guardreasoner.review.ratings import RUBRIC, TIE, Rating
 from guardreasoner.review.session import FLAGS, MAX_NOTE_LENGTH, ItemFilter, Session
+from guardreasoner.workflow.shown_parts import shown_parts
 from guardreasoner.workflow.visible_text import visible_text
 
 if TYPE_CHECKING:
@@ -23,6 +24,14 @@ _FLAG_MEANINGS = {
     "unparsed": "at least one answer has no verdict",
     "unrated": "neither rated nor skipped",
 }
+
+
+_DECISION_WORDS = {
+    "label": "the label is right: {label}",
+    "models": "the models are right: {verdict}",
+    "unclear": "unclear",
+}
+_DECISION_KEYS = {"label": "l", "models": "m", "unclear": "c"}  # u is undo
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +63,7 @@ def review_page(session: Session, item_filter: ItemFilter, item: ReviewItem | No
     matching = session.matching(item_filter)
     numbers = [match.number for match in matching]
     rated, skipped = session.counts()
-    answers = item.answers if item else ()
     latest = session.latest(item) if item else None
-    several = len(session.review_set.runs) > 1
     previous = item and next((match for match in reversed(matching) if match.number < item.number), None)
     following = item and next((match for match in matching if match.number > item.number), None)
     return (
@@ -70,12 +77,13 @@ def review_page(session: Session, item_filter: ItemFilter, item: ReviewItem | No
             message=state.message,
             saved_key=state.saved_key,
             item=item,
+            parts=shown_parts(item.record, shorten=False) if item else [],
             key=item.key if item else "",
             latest=latest,
             given=_form_values(item, latest) if item and latest else {},
             tasks=session.review_set.tasks,
-            rubric=RUBRIC,
-            choices=[*((one.slot, f"{one.slot} is better") for one in answers), (TIE, "tie")] if several else [],
+            rubric=() if item and item.question else RUBRIC,
+            choices=_choices(item) if item else [],
             identical=_identical_answers(item) if item else [],
             max_note_length=MAX_NOTE_LENGTH,
             total=len(session.review_set.items),
@@ -100,6 +108,14 @@ def query_string(item_filter: ItemFilter, item: ReviewItem | None) -> str:
     return urlencode(parts | ({"at": str(item.number)} if item else {}))
 
 
+def _choices(item: ReviewItem) -> list[tuple[str, str, str]]:
+    """Return value, words and key of each choice."""
+    if item.question is None:
+        return [(value, value if value == TIE else f"{value} is better", value[0].lower()) for value in item.choices]
+    words = {name: text.format(**asdict(item.question)) for name, text in _DECISION_WORDS.items()}
+    return [(value, words[value], _DECISION_KEYS[value]) for value in item.choices]
+
+
 def _identical_answers(item: ReviewItem) -> list[str]:
     """Return the slots of answers with the same text, e.g. "A and C"."""
     slots: dict[str, list[str]] = {}
@@ -118,7 +134,8 @@ def _form_values(item: ReviewItem, latest: Rating) -> dict[str, str]:
         if mark is not None
     }
     if latest.better is not None:
-        values["better"] = TIE if latest.better == TIE else slots[latest.answers[latest.better].run]
+        is_slot = latest.better in latest.answers
+        values["better"] = slots[latest.answers[latest.better].run] if is_slot else latest.better
     return values
 
 

@@ -1,11 +1,11 @@
-"""Summarise the ratings of several raters: rates by run, preferences between runs, agreement of raters. numpy only.
+"""Summarise the ratings of several raters: rates by run, preferences between runs, agreement, label decisions.
 
 Every record counts once, however many raters it has: the rate of an answer is the mean over its raters, and a run is
 better on a record if more raters prefer it. Intervals are 95 %: Wilson's over records for rates; for agreement and
 kappa, a bootstrap over records, with all answers of a record drawn together.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -97,6 +97,7 @@ class Summary:
         replaced: number of ratings that a later one replaces.
         other_texts: number of ratings left out because their texts are not the requested or last rated ones.
         torn: number of files whose last line was cut off.
+        decisions: by rater, number of labels by decision; a skipped label has the decision None.
     """
 
     raters: Mapping[str, int]
@@ -110,6 +111,7 @@ class Summary:
     replaced: int
     other_texts: int
     torn: int
+    decisions: Mapping[str, Mapping[str | None, int]]
 
 
 Judgements = dict[str, dict[tuple[str, object], object]]
@@ -128,7 +130,9 @@ def summarise(
         resamples: number of bootstrap resamples for the intervals of agreement; 0 for none.
         seed: seed of the bootstrap.
     """
-    latest = ratings.latest()
+    active = [rating for rating in ratings.active if rating.question is None]
+    latest = Ratings(tuple(active)).latest()
+    decisions = [rating for rating in ratings.latest() if rating.question is not None]
     expected = texts if texts is not None else _last_rated_texts(latest)
     counted = [rating for rating in latest if _has_texts(rating, expected.get(rating.record_id, {}))]
     rated = [rating for rating in counted if not rating.skipped]
@@ -144,9 +148,13 @@ def summarise(
         wins=tuple(win for pair in combinations(names, 2) if (win := _preference(rated, *pair)) is not None),
         agreement=_agreements({**judgements, BETTER: _choices(rated)}, resamples, seed),
         retracted=ratings.retracted,
-        replaced=len(ratings.active) - len(latest),
+        replaced=len(ratings.active) - len(latest) - len(decisions),
         other_texts=len(latest) - len(counted),
         torn=ratings.torn,
+        decisions={
+            rater: Counter(one.better for one in decisions if one.rater == rater)
+            for rater in dict.fromkeys(one.rater for one in decisions)
+        },
     )
 
 

@@ -1,4 +1,4 @@
-"""Ratings of reasoning by people: the lines of a ratings file, and how they are read.
+"""Ratings of reasoning, and decisions on labels, by people: the lines of a ratings file, and how they are read.
 
 A file is only ever appended to. A later rating of the same record replaces an earlier one. A retraction cancels a line,
 so that the earlier rating counts again.
@@ -45,6 +45,28 @@ TIE = "tie"
 SLOTS = "ABCDE"
 """Letters that stand for the runs on the page, so that the rating is blind."""
 
+DECISIONS = ("label", "models", "unclear")
+"""Who is right if all models contradict a gold label."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelQuestion:
+    """The question who is right: a gold label, or all models, which contradict it.
+
+    Args:
+        task: name of the task.
+        label: the gold label.
+        verdict: the verdict of the models.
+    """
+
+    task: str
+    label: str
+    verdict: str
+
+    def text_hashes(self, conversation: str) -> dict[str, str]:
+        """Return, by task, the hashes of the conversation and the question: a decision is on no text of a model."""
+        return {self.task: f"{conversation}/{text_hash([self.label, self.verdict])}"}
+
 
 @dataclass(frozen=True, slots=True)
 class RatedAnswer:
@@ -63,19 +85,21 @@ class RatedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """One rater's rating of the answers to a record, or the decision to skip it.
+    """One rater's rating of the answers to a record, or decision on its label, or the decision to skip it.
 
     Args:
         id: id of the line in the ratings file.
         record_id: id of the record.
         benchmark: source of the record.
-        conversation: hash of prompt and response.
+        conversation: hash of the conversation and its policy, see :func:`conversation_hash`.
         answers: rated answers by slot, in the order of the page.
-        better: slot of the better answer, ``TIE``, or None if the rater did not choose.
+        better: slot of the better answer, ``TIE``, or None if the rater did not choose; for a label, one of
+            ``DECISIONS``, or None.
         note: free text; may be empty.
         rater: name of the rater.
         time: ISO 8601 time with time zone.
         skipped: whether the rater skipped the record.
+        question: the label to decide on; None for a rating of answers.
     """
 
     id: str
@@ -88,9 +112,17 @@ class Rating:
     rater: str
     time: str
     skipped: bool = False
+    question: LabelQuestion | None = None
+
+    @property
+    def subject(self) -> tuple[str, str]:
+        """Record id and, for a label, its task: what a later rating of the same rater replaces."""
+        return self.record_id, self.question.task if self.question else ""
 
     def text_hashes(self) -> dict[str, str]:
-        """Return, by run, the hashes of the conversation and the answer as "conversation/answer"."""
+        """Return, by run, "conversation/answer" as hashes; for a label, the hashes of :class:`LabelQuestion`."""
+        if self.question is not None:
+            return self.question.text_hashes(self.conversation)
         return {answer.run: f"{self.conversation}/{answer.text}" for answer in self.answers.values()}
 
     def line(self) -> dict[str, Any]:
@@ -98,6 +130,13 @@ class Rating:
         answers = {
             slot: {"run": answer.run, "text": answer.text, **answer.marks} for slot, answer in self.answers.items()
         }
+        if self.question is not None:
+            return {
+                **{"kind": "label", "id": self.id, "record_id": self.record_id, "benchmark": self.benchmark},
+                **{"task": self.question.task, "label": self.question.label, "verdict": self.question.verdict},
+                **{"decision": self.better, "conversation": self.conversation, "answers": answers},
+                **{"note": self.note, "rater": self.rater, "time": self.time},
+            }
         return {
             **{"kind": "skip" if self.skipped else "rating", "id": self.id, "record_id": self.record_id},
             **{"benchmark": self.benchmark, "conversation": self.conversation, "answers": answers},
@@ -122,9 +161,9 @@ class Ratings:
 
     def latest(self) -> list[Rating]:
         """Return the last rating or skip for each rater, record and set of runs."""
-        last: dict[tuple[str, str, frozenset[str]], Rating] = {}
+        last: dict[tuple[str, tuple[str, str], frozenset[str]], Rating] = {}
         for rating in self.active:
-            key = (rating.rater, rating.record_id, frozenset(rating.text_hashes()))
+            key = (rating.rater, rating.subject, frozenset(rating.text_hashes()))
             last.pop(key, None)  # so that the order is that of the last ratings
             last[key] = rating
         return list(last.values())
@@ -156,8 +195,10 @@ def text_hashes_of(runs: Mapping[str, Answers]) -> dict[str, dict[str, str]]:
 
 
 def conversation_hash(record: Record) -> str:
-    """Return the hash of a record's prompt and response."""
-    return text_hash([record.prompt, record.response])
+    """Return the hash of prompt and response or, if there is more to judge, of all messages and the policy."""
+    if record.is_one_turn and record.policy is None:
+        return text_hash([record.prompt, record.response])
+    return text_hash(record.content_key())
 
 
 def text_hash(value: object) -> str:
@@ -185,7 +226,7 @@ def read_ratings(paths: Sequence[str | Path]) -> Ratings:
                 del active[row["of"]]
                 retracted.add(row["of"])
                 continue
-            rating = _parse_rating(row, where)
+            rating = _parse_decision(row, where) if row.get("kind") == "label" else _parse_rating(row, where)
             if rating.id in active or rating.id in retracted:
                 raise InputError(f"{where}: id: {rating.id!r} occurs twice", "was a file given twice?")
             active[rating.id] = rating
@@ -196,10 +237,15 @@ def read_ratings(paths: Sequence[str | Path]) -> Ratings:
 
 
 _TEXT = (str,)
+_RATING_TEXTS = ("id", "record_id", "benchmark", "conversation", "note", "rater", "time")
 _RETRACTION_FIELDS: dict[str, tuple[type, ...]] = dict.fromkeys(("kind", "id", "of", "rater", "time"), _TEXT)
 _RATING_FIELDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("kind", "id", "record_id", "benchmark", "conversation", "note", "rater", "time"), _TEXT),
+    **dict.fromkeys(("kind", *_RATING_TEXTS), _TEXT),
     **{"answers": (dict,), "better": (str, type(None))},
+}
+_DECISION_FIELDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("kind", *_RATING_TEXTS, "task", "label", "verdict"), _TEXT),
+    **{"answers": (dict,), "decision": (str, type(None))},
 }
 _ANSWER_FIELDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("run", "text"), _TEXT),
@@ -207,27 +253,42 @@ _ANSWER_FIELDS: dict[str, tuple[type, ...]] = {
 }
 
 
+def _parse_decision(row: Mapping[str, Any], where: str) -> Rating:
+    _require_fields(row, _DECISION_FIELDS, where)
+    if row["decision"] not in (None, *DECISIONS):
+        raise InputError(f"{where}: decision: {row['decision']!r} is not one of {', '.join(DECISIONS)}")
+    texts = {name: row[name] for name in _RATING_TEXTS}
+    question = LabelQuestion(row["task"], row["label"], row["verdict"])
+    answers = _parse_answers(row, {"run": _TEXT, "text": _TEXT}, where)
+    return Rating(answers=answers, better=row["decision"], skipped=row["decision"] is None, question=question, **texts)
+
+
 def _parse_rating(row: Mapping[str, Any], where: str) -> Rating:
     if row.get("kind") not in ("rating", "skip"):
-        raise InputError(f"{where}: kind: expected rating, skip or retraction, found {row.get('kind')!r}")
+        raise InputError(f"{where}: kind: expected rating, label, skip or retraction, found {row.get('kind')!r}")
     _require_fields(row, _RATING_FIELDS, where)
+    answers = _parse_answers(row, _ANSWER_FIELDS, where)
+    if row["better"] not in (None, TIE, *answers) or (row["better"] and len(answers) < 2):
+        raise InputError(f"{where}: better: {row['better']!r} is not one of the answers")
+    texts = {name: row[name] for name in _RATING_TEXTS}
+    return Rating(answers=answers, better=row["better"], skipped=row["kind"] == "skip", **texts)
+
+
+def _parse_answers(row: Mapping[str, Any], fields: Mapping[str, Sequence[type]], where: str) -> dict[str, RatedAnswer]:
     answers: dict[str, RatedAnswer] = {}
     for slot, answer in row["answers"].items():
         if slot not in tuple(SLOTS):
             raise InputError(f"{where}: answers: expected one of {', '.join(SLOTS)}, found {slot!r}")
         if not isinstance(answer, dict):
             raise InputError(f"{where}: answers: {slot}: expected a JSON object, found {type(answer).__name__}")
-        _require_fields(answer, _ANSWER_FIELDS, f"{where}: answers: {slot}")
-        marks = {question.key: answer[question.key] for question in RUBRIC}
+        _require_fields(answer, fields, f"{where}: answers: {slot}")
+        marks = {question.key: answer[question.key] for question in RUBRIC if question.key in fields}
         answers[slot] = RatedAnswer(answer["run"], answer["text"], marks)
     if not answers:
         raise InputError(f"{where}: answers: expected at least one answer")
     if len({answer.run for answer in answers.values()}) < len(answers):
         raise InputError(f"{where}: answers: a run occurs twice")
-    if row["better"] not in (None, TIE, *answers) or (row["better"] and len(answers) < 2):
-        raise InputError(f"{where}: better: {row['better']!r} is not one of the answers")
-    texts = {name: row[name] for name in ("id", "record_id", "benchmark", "conversation", "note", "rater", "time")}
-    return Rating(answers=answers, better=row["better"], skipped=row["kind"] == "skip", **texts)
+    return answers
 
 
 def _require_fields(row: Mapping[str, Any], fields: Mapping[str, Sequence[type]], where: str) -> None:

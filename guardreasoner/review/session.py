@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from guardreasoner.review.items import ReviewItem, ReviewSet
-from guardreasoner.review.ratings import RUBRIC, TIE, RatedAnswer, Rating, retraction
+from guardreasoner.review.ratings import RUBRIC, RatedAnswer, Rating, retraction
 from guardreasoner.review.ratings_file import RatingsFile
 
 MAX_NOTE_LENGTH = 10_000
@@ -64,18 +64,18 @@ class Session:
         self.rater = rater
         self.written = self.written_skips = 0
         self.undone = 0
-        self._item_by_id = {item.record.id: item for item in review_set.items}
+        self._items = {item.subject: item for item in review_set.items}
         by_rater = [rating for rating in file.ratings.active if rating.rater == rater]
         sampled = [rating for rating in by_rater if rating.record_id not in review_set.not_sampled]
         self._active = [rating for rating in sampled if self._has_same_texts(rating)]
         self.by_other_raters = len(file.ratings.active) - len(by_rater)
         self.not_sampled = len(by_rater) - len(sampled)
         self.other_texts = len(sampled) - len(self._active)
-        self._latest = {rating.record_id: rating for rating in self._active}
+        self._latest = {rating.subject: rating for rating in self._active}
 
     def latest(self, item: ReviewItem) -> Rating | None:
         """Return the last rating or skip of an item that was not retracted."""
-        return self._latest.get(item.record.id)
+        return self._latest.get(item.subject)
 
     def counts(self) -> tuple[int, int]:
         """Return the number of rated items and of skipped items."""
@@ -92,7 +92,7 @@ class Session:
         Args:
             item: the item.
             marks: yes, no or no mark, by slot and question.
-            better: slot of the better answer, ``TIE``, or None.
+            better: one of the item's choices, or None.
             note: free text; may be empty.
 
         Raises:
@@ -103,7 +103,7 @@ class Session:
         questions = {question.key for question in RUBRIC}
         if set(marks) - set(slots) or any(set(answer_marks) - questions for answer_marks in marks.values()):
             raise ValueError("unknown answer or question")
-        if better is not None and (len(slots) < 2 or better not in (*slots, TIE)):
+        if better is not None and better not in item.choices:
             raise ValueError("better: not one of the answers")
         if len(note) > MAX_NOTE_LENGTH:
             raise ValueError(f"the note is longer than {MAX_NOTE_LENGTH:,} characters")
@@ -126,39 +126,40 @@ class Session:
         last = self._active[-1]
         self.file.append(retraction(last, uuid4().hex, _now()))
         self._active.pop()
-        self._latest = {rating.record_id: rating for rating in self._active}
+        self._latest = {rating.subject: rating for rating in self._active}
         self.undone += 1
-        return self._item_by_id[last.record_id]
+        return self._items[last.subject]
 
     def _matches(self, item: ReviewItem, item_filter: ItemFilter) -> bool:
         if item_filter.benchmark and item.record.source != item_filter.benchmark:
             return False
-        if item_filter.unrated and item.record.id in self._latest:
+        if item_filter.unrated and item.subject in self._latest:
             return False
         return all(getattr(item, flag) for flag in FLAGS[:-1] if getattr(item_filter, flag))
 
     def _has_same_texts(self, rating: Rating) -> bool:
-        item = self._item_by_id.get(rating.record_id)
+        item = self._items.get(rating.subject)
         return item is not None and item.text_hashes() == rating.text_hashes()
 
     def _new_rating(
         self, item: ReviewItem, marks: Marks, better: str | None, note: str, skipped: bool = False
     ) -> Rating:
+        questions = () if item.question else RUBRIC
         answers = {
             answer.slot: RatedAnswer(
                 answer.run,
                 answer.text_hash,
-                {question.key: marks.get(answer.slot, {}).get(question.key) for question in RUBRIC},
+                {question.key: marks.get(answer.slot, {}).get(question.key) for question in questions},
             )
             for answer in item.answers
         }
         ids = (uuid4().hex, item.record.id, item.record.source, item.conversation_hash)
-        return Rating(*ids, answers, better, note, self.rater, _now(), skipped)
+        return Rating(*ids, answers, better, note, self.rater, _now(), skipped, item.question)
 
     def _write(self, rating: Rating) -> None:
         self.file.append(rating.line())
         self._active.append(rating)
-        self._latest[rating.record_id] = rating
+        self._latest[rating.subject] = rating
         self.written += 1
         self.written_skips += rating.skipped
 

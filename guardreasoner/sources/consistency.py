@@ -46,7 +46,7 @@ class ConsistencyCheck:
         packed = self._pack(path, location)
         faults = self._label_faults(record, packed)
         if self.disjoint_splits:
-            prompt = hash(normalise(record.prompt))
+            prompt = hash(normalise(record.context()))
             if split == "train":
                 self._training_prompts.setdefault(prompt, packed)
             elif split in self.disjoint_splits and prompt in self._training_prompts:
@@ -61,7 +61,7 @@ class ConsistencyCheck:
         if labels == len(self._label_sets):
             self._label_sets.append(gold)
         entry = labels << _LOCATION_BITS | packed
-        conversation = (record.prompt, record.response)
+        conversation = record.content_key()
         first = self._conversations.setdefault(hash(conversation), entry)
         if first >> _LOCATION_BITS == labels:
             return []
@@ -70,7 +70,7 @@ class ConsistencyCheck:
             earlier = first
             if task not in self._label_sets[earlier >> _LOCATION_BITS]:
                 # The first row of this conversation has no label for the task, but a later one may have.
-                earlier = self._conversations.setdefault(hash((*conversation, task)), entry)
+                earlier = self._conversations.setdefault(hash((conversation, task)), entry)
             expected = self._label_sets[earlier >> _LOCATION_BITS][task]
             if label != expected:
                 faults.append(

@@ -1,6 +1,11 @@
-"""Normalise prompts, and find training records whose prompt also occurs in a benchmark."""
+"""Normalise prompts, and find training records whose prompt also occurs in a benchmark.
+
+Of a conversation of more than one turn, all before the response but system messages counts as a prompt, and so does
+each message of the user of at least five words: a shorter one, such as "yes, please", occurs in many conversations.
+"""
 
 import logging
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +19,11 @@ log = logging.getLogger("guardreasoner")
 
 SIMILARITY = 0.85
 """Default similarity from which two prompts count as near-duplicates."""
+
+_WORDS = 5
+"""Words from which a message of the user in a longer conversation counts as a prompt."""
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
+"""Characters of scripts without spaces between words; two count as a word."""
 
 _NAMED, _LISTED = 10, 1000
 """Largest numbers of record ids in a message and in the details of an error."""
@@ -61,6 +71,18 @@ class ContaminationMatch:
         return f"record {self.record}: {relation} {self.benchmark}"
 
 
+def prompts_of(record: Record) -> list[str]:
+    """Return the texts of a record that count as prompts, normalised and distinct, in time linear in its turns."""
+    texts = [record.context()]
+    if not record.is_one_turn:
+        texts += [m.content for m in record.messages if m.role == "user" and _is_long(m.content)]
+    return list(dict.fromkeys(map(normalise, texts)))
+
+
+def _is_long(text: str) -> bool:
+    return len(text.split()) + len(_UNSPACED.findall(text)) // 2 >= _WORDS
+
+
 class ContaminationIndex:
     """An index of benchmark prompts that finds equal prompts (after normalisation) and near-duplicates.
 
@@ -81,7 +103,8 @@ class ContaminationIndex:
         self.similarity = similarity
         self._ids: dict[str, str] = {}
         for record in benchmarks:
-            self._ids.setdefault(normalise(record.prompt), record.id)
+            for prompt in prompts_of(record):
+                self._ids.setdefault(prompt, record.id)
 
     @cached_property
     def _shingle_index(self) -> ShingleIndex:
@@ -89,14 +112,16 @@ class ContaminationIndex:
 
     def match(self, record: Record) -> ContaminationMatch | None:
         """Return the benchmark record with the same or the most similar prompt; None if there is no match."""
-        prompt = normalise(record.prompt)
-        if (equal := self._ids.get(prompt)) is not None:
+        prompts = prompts_of(record)
+        equal = next((self._ids[prompt] for prompt in prompts if prompt in self._ids), None)
+        if equal is not None:
             return ContaminationMatch(record.id, equal, 1.0)
         if self.similarity == 1 or not self._ids:
             return None
-        if (found := self._shingle_index.most_similar(prompt)) is None:
+        found = [match for prompt in prompts if (match := self._shingle_index.most_similar(prompt)) is not None]
+        if not found:
             return None
-        similarity, similar = found
+        similarity, similar = max(found)
         return ContaminationMatch(record.id, self._ids[similar], similarity)
 
     def filter(

@@ -9,7 +9,7 @@ import glob
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.consistency import ConsistencyCheck
 from guardreasoner.sources.conversations import LeftOut
+from guardreasoner.sources.policy_files import read_policies, read_policy
 from guardreasoner.sources.quarantine import write_quarantine
 from guardreasoner.sources.row_parser import Columns, RowParser, display_value, text_forms
 from guardreasoner.sources.rows import Row, read_file_rows
@@ -24,13 +25,12 @@ from guardreasoner.sources.splits import require_shares, split_of
 from guardreasoner.tasks import GUARD_TASKS, Task
 from guardreasoner.workflow.integrity import warn_if_changed
 from guardreasoner.workflow.manifest import content_hash
-from guardreasoner.workflow.ranges import ShareBelowOne
+from guardreasoner.workflow.ranges import Count, ShareBelowOne
 
 log = logging.getLogger("guardreasoner")
 
 _MAX_LISTED = 1000
 """Largest number of faults listed in an error; the quarantine lists all."""
-_CONVERSATIONS = frozenset({"messages", "conversations", "conversation"})
 
 
 class Files:
@@ -45,9 +45,13 @@ class Files:
         tasks: tasks that the labels belong to; None for the three tasks of GuardReasoner.
         keep: for each column, the values of the rows to use; other rows are skipped and counted.
         validation_share: share of the distinct prompts in ``train`` for the validation split, assigned by a hash of the
-            normalised prompt.
+            normalised prompt or, in a conversation of more turns, of all before the response.
         test_share: share of the distinct prompts in ``train`` for the test split.
         quarantine: folder to which faulty rows are written unchanged; None: a faulty row ends the run.
+        policies: file or folder with the policies that ``columns.policy_id`` names, see
+            :func:`guardreasoner.sources.policy_files.read_policies`.
+        policy: policy of the records whose rows have none, as text or as the path of a ``.txt`` or ``.md`` file.
+        max_turns: most messages of the user in a conversation; longer ones are left out and counted. None: no limit.
 
     Raises:
         InputError: an argument is invalid. Files are read only when records are requested.
@@ -64,6 +68,9 @@ class Files:
         validation_share: ShareBelowOne = 0.0,
         test_share: ShareBelowOne = 0.0,
         quarantine: str | None = None,
+        policies: str | None = None,
+        policy: str | None = None,
+        max_turns: Count | None = None,
     ) -> None:
         self.patterns: dict[Split, list[str]] = {
             "train": [train] if isinstance(train, str) else list(train),
@@ -86,7 +93,11 @@ class Files:
         self.validation_share = validation_share
         self.test_share = test_share
         self.quarantine = quarantine
-        self._parser = RowParser(columns, self.tasks)
+        self._uses_policy = any(task.uses_policy for task in self.tasks)
+        self.policies = policies
+        self.policy = policy
+        self.max_turns = max_turns
+        RowParser(columns, self.tasks, None if policies is None else {})  # checks the names of columns and labels
         self._files_by_split: dict[Split, list[tuple[Path, str]]] | None = None
         self._faulty: frozenset[tuple[str, str]] | None = None
         self._sharing_ids: set[Path] = set()
@@ -113,15 +124,23 @@ class Files:
                         yield record
 
     def identity(self) -> object:
-        """Return the arguments and the content hash of every file."""
+        """Return the arguments and the content hash of every file, with the policies."""
         files = [(name, content_hash(path)) for split in self._files().values() for path, name in split]
         arguments = [self.patterns, self.columns, self.tasks, self.keep, self.validation_share, self.test_share]
-        return [*map(repr, arguments), self.quarantine, files]
+        policies = [self._parser.policies, self._parser.policy, self.max_turns]
+        return [*map(repr, arguments), self.quarantine, files, *(policies if any(policies) else [])]
+
+    @cached_property
+    def _parser(self) -> RowParser:
+        """The parser of rows, with the policies, which are read when it is first used."""
+        policies = None if self.policies is None else read_policies(self.policies)
+        policy = None if self.policy is None else read_policy(self.policy, "data.source.policy")
+        return RowParser(self.columns, self.tasks, policies, policy, self.max_turns)
 
     def _split_of(self, file_split: Split, record: Record) -> Split:
         if file_split != "train" or not (self.validation_share or self.test_share):
             return file_split
-        return split_of(record.prompt, self.validation_share, self.test_share)
+        return split_of(record.context(), self.validation_share, self.test_share)
 
     def _files(self) -> dict[Split, list[tuple[Path, str]]]:
         """Return the files of each split with the prefix of their record ids: file name if unique, otherwise path."""
@@ -181,8 +200,11 @@ class Files:
                 log.info("%d of %d rows skipped: %s", result.skipped, result.count, self._keep_condition())
             for reason, number in result.left_out.items():
                 log.info("%d of %d rows left out: %s", number, result.count, reason)
-            if result.system_messages:
-                log.info("the system messages of %d rows are not part of their records", result.system_messages)
+            if result.unused_policies:
+                log.warning(
+                    "%d of %d rows have a policy, which no task uses; it is part of their prompts",
+                    *(result.unused_policies, result.count),
+                )
             if self._sharing_ids:
                 log.info("%d files share ids: the name of the file is part of each id", len(self._sharing_ids))
             self._faulty = frozenset(result.faulty)
@@ -194,11 +216,9 @@ class Files:
         consistency = ConsistencyCheck(
             frozenset({"validation"}) if splits["train"] and splits["validation"] else frozenset()
         )
-        self._parser.system_messages = 0
         for split, files in splits.items():
             for path, name in files:
                 self._check_file(path, name, split, consistency, result)
-        result.system_messages = self._parser.system_messages
         return result
 
     def _check_file(
@@ -226,21 +246,21 @@ class Files:
             if isinstance(record, Record):
                 faults += self._id_faults(record, path, split, row.location, consistency, result)
                 faults += consistency.faults(record, split, path, row.location)
+                result.unused_policies += record.policy is not None and not self._uses_policy
             if faults:
                 result.add(path, name, row, faults)
             used += not faults
         result.count += read
         if not read:
             raise InputError(f"{path}: the file has no rows")
+        # rows may lack the further columns, but a name that no row has is misspelt
+        missing_keys = [key for key in absent if not used or key.startswith("extra.")]
+        if missing_keys and columns:
+            key, names = missing_keys[0], absent[missing_keys[0]]
+            what = f"no column {names[0]!r}" if len(names) == 1 else f"none of the columns {', '.join(names)}"
+            raise InputError(f"data.source.columns.{key}: {path} has {what}; there are {', '.join(map(repr, columns))}")
         if used:
             return
-        if absent and columns:
-            key, names = next(iter(absent.items()))
-            what = f"no column {names[0]!r}" if len(names) == 1 else f"none of the columns {', '.join(names)}"
-            raise InputError(
-                f"data.source.columns.{key}: {path} has {what}; there are {', '.join(map(repr, columns))}",
-                None if _CONVERSATIONS.isdisjoint(columns) else "data.source.columns.messages names a list of messages",
-            )
         if self.keep and path not in result.faulty_columns and not left_out:
             missing = next((column for column in self.keep if column not in columns), None)
             hint = f"no column {missing!r}; there are {', '.join(map(repr, columns))}" if missing else None
@@ -300,7 +320,7 @@ class _CheckResult:
 
     def __init__(self, keep_all: bool) -> None:
         self.keep_all = keep_all
-        self.count = self.skipped = self.faulty_rows = self.fault_count = self.system_messages = 0
+        self.count = self.skipped = self.faulty_rows = self.fault_count = self.unused_policies = 0
         self.left_out: Counter[str] = Counter()
         self.sharing_ids: set[Path] = set()
         self.faults: list[str] = []

@@ -154,7 +154,7 @@ def drop_unusable(records: Iterable[Record | None], name: str, reason: str) -> I
 def select_training_split(records: Iterable[Record], split: Split, validation_share: float) -> Iterator[Record]:
     """Yield the training or the validation records of a training set, assigned by a hash of the prompt."""
     if validation_share > 0:
-        yield from (record for record in records if split_of(record.prompt, validation_share) == split)
+        yield from (record for record in records if split_of(record.context(), validation_share) == split)
     elif split == "train":
         yield from records
 

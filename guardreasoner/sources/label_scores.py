@@ -3,14 +3,11 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, get_args
+from typing import Any, get_args
 
 from guardreasoner.errors import InputError
+from guardreasoner.records import ScoreKind
 from guardreasoner.tasks import Task
-
-ScoreKind = Literal["direct", "reasoned", "votes"]
-"""``direct``: from the log-probabilities of the answer without reasoning; ``reasoned``: the same after the output's own
-reasoning; ``votes``: share of sampled outputs."""
 
 SCORE_KINDS: tuple[ScoreKind, ...] = get_args(ScoreKind)
 
@@ -56,7 +53,7 @@ def require_label_scores(scores: LabelScores, tasks: Sequence[Task], where: str)
                 raise InputError(f"{place}: expected a sum of {expected}, found {total:.4g}")
 
 
-def scores_by_kind(rows: Iterable[tuple[str, LabelScores]]) -> ScoresByKind:
+def scores_by_kind(rows: Iterable[tuple[str, Mapping[Any, Mapping[str, Mapping[str, float]]]]]) -> ScoresByKind:
     """Return the scores of records, given as (record id, scores), by kind; a kind that no record has is absent."""
     by_kind: dict[str, dict[str, Mapping[str, Mapping[str, float]]]] = defaultdict(dict)
     for record_id, scores in rows:

@@ -170,9 +170,9 @@ def _renamed(run: Predictions, ids: Mapping[object, str], source: str) -> Predic
 
 def _repeat_counts(records: Sequence[Record]) -> str:
     """Return the number of rows per benchmark that repeat a conversation, as text; empty if there are none."""
-    occurrences = Counter((record.source, record.prompt, record.response) for record in records)
+    occurrences = Counter((record.source, record.content_key()) for record in records)
     counts: Counter[str] = Counter()
-    for (source, _, _), count in occurrences.items():
+    for (source, _), count in occurrences.items():
         counts[source] += count - 1
     return ", ".join(f"{source} {count}" for source, count in counts.items() if count)
 
@@ -188,5 +188,5 @@ def _require_same_tasks(named: Sequence[NamedPredictions], verb: str) -> None:
                 )
 
 
-def _content(record: Record) -> tuple[str, str | None, frozenset[tuple[str, str]]]:
-    return record.prompt, record.response, frozenset(record.gold().items())
+def _content(record: Record) -> tuple[str, frozenset[tuple[str, str]]]:
+    return record.content_key(), frozenset(record.gold().items())

@@ -19,8 +19,8 @@ from pydantic import ConfigDict, InstanceOf, ValidationError, create_model
 from guardreasoner.errors import InputError
 from guardreasoner.formats import GuardFormat
 from guardreasoner.formats.verdicts import read_verdicts
-from guardreasoner.records import FILE_FINGERPRINT, Pair, Record, Rollout, record_of
-from guardreasoner.sources.conversations import LeftOut, Turn, read_messages, read_turn
+from guardreasoner.records import FILE_FINGERPRINT, Message, Pair, Record, Rollout, record_of
+from guardreasoner.sources.conversations import read_list, read_messages, require_unicode
 from guardreasoner.sources.predictions import split_prompt
 from guardreasoner.sources.row_parser import describe_value
 from guardreasoner.sources.rows import Row, read_file_rows
@@ -50,6 +50,7 @@ class PairColumns:
         rejected: column of the other output.
         weight: column of the pair's weight, a positive number; None: "weight" if the row has it, else 1.
         id: column of the pair's id; the default is used if the row has it. None, or a row without it: file and line.
+        policy: column of the policy that the conversation is judged by; None: no column.
     """
 
     prompt: str = "prompt"
@@ -58,12 +59,13 @@ class PairColumns:
     rejected: str = "rejected"
     weight: str | None = None
     id: str | None = "id"
+    policy: str | None = None
 
 
 def read_pairs(
     paths: Sequence[str | Path], columns: PairColumns, tasks: Sequence[Task], format: GuardFormat | None = None
 ) -> list[Pair]:
-    """Read preference pairs; rows with longer conversations are left out and counted.
+    """Read preference pairs.
 
     Args:
         paths: JSONL, JSON, CSV, TSV or Parquet files.
@@ -82,8 +84,6 @@ def read_pairs(
             f"data.pairs: {reader.faulty_rows} of {reader.rows} rows {verb} faulty, nothing was started",
             details=reader.faults,
         )
-    for reason, number in reader.left_out.items():
-        log.info("data.pairs: %d of %d rows left out: %s", number, reader.rows, reason)
     for what, number in (+reader.changes).items():
         log.info("data.pairs: %s of %d rows", what, number)
     return pairs
@@ -98,7 +98,6 @@ class _PairReader:
         self.format = format
         self.rows = self.faulty_rows = self.fault_count = 0
         self.faults: list[str] = []
-        self.left_out: Counter[str] = Counter()
         self.changes: Counter[str] = Counter()
         self._ids: dict[str, str] = {}
 
@@ -109,7 +108,7 @@ class _PairReader:
             InputError: the file cannot be read, has no row that can be used, or lacks a column.
         """
         fingerprint = ""
-        used = read = faulty = 0
+        read = 0
         seen: dict[str, None] = {}
         for row in read_file_rows(path):
             fingerprint = fingerprint or FILE_FINGERPRINT + content_hash(path)[:16]
@@ -120,19 +119,12 @@ class _PairReader:
             try:
                 pair = self._pair(row, where, path, fingerprint)
             except ValueError as error:
-                faulty += 1
                 self._add_fault(f"{where}: {error}")
                 continue
-            if isinstance(pair, LeftOut):
-                self.left_out[pair.reason] += 1
-                continue
-            used += 1
             yield pair
         if not read:
             raise InputError(f"{path}: the file has no rows")
         self._require_columns(path, seen)
-        if not used and not faulty:
-            raise InputError(f"{path}: none of {read} rows can be used: {', '.join(self.left_out)}")
 
     def _add_fault(self, fault: str) -> None:
         self.faulty_rows += 1
@@ -146,14 +138,14 @@ class _PairReader:
         """Raise ``InputError`` if no row of a file has a column that pairs need, or that the config names."""
         if not seen or "record" in seen:
             return
-        for key in ("chosen", "rejected", "response", "weight", "id"):
+        for key in ("chosen", "rejected", "response", "weight", "id", "policy"):
             column = getattr(self.columns, key)
             if column is not None and column not in seen and (key, column) != ("id", "id"):
                 raise InputError(
                     f"data.pair_columns.{key}: {path} has no column {column!r}; there are {', '.join(map(repr, seen))}"
                 )
 
-    def _pair(self, row: Row, where: str, path: Path, fingerprint: str) -> Pair | LeftOut:
+    def _pair(self, row: Row, where: str, path: Path, fingerprint: str) -> Pair:
         """Convert a row; raise ``ValueError`` with its fault."""
         if row.values is None:
             raise ValueError(row.fault)
@@ -164,35 +156,33 @@ class _PairReader:
             return pair
         chosen, before_chosen = self._output(values, self.columns.chosen)
         rejected, before_rejected = self._output(values, self.columns.rejected)
-        conversation = self._conversation(values, before_chosen, before_rejected)
-        if isinstance(conversation, LeftOut):
-            return conversation
+        messages = self._conversation(values, before_chosen, before_rejected)
         if chosen == rejected:
             raise ValueError(f"{self.columns.rejected}: is the same text as {self.columns.chosen}")
-        self.changes["a system message was left out"] += conversation.has_system
         pair_id = self._id(values, f"{path.name}:{row.location}")
         self._require_unique(pair_id, where)
         verdicts = read_verdicts(chosen, self.tasks, self.format)
         labels = {task: verdict for task, verdict in verdicts.items() if verdict is not None}
-        record = Record(pair_id, conversation.prompt, conversation.response, labels, source=path.name.partition(".")[0])
+        source = path.name.partition(".")[0]
+        policy = self._policy(values)
+        record = Record(pair_id, labels=labels, source=source, messages=messages, policy=policy)
         better, worse = (
             Rollout(pair_id, path.stem, fingerprint, index, 0, text) for index, text in enumerate((chosen, rejected))
         )
         return Pair(pair_id, record, better, worse, "all", "given", 0, self._weight(values), (True, False))
 
-    def _output(self, values: Mapping[str, Any], column: str) -> tuple[str, list[dict[str, str]]]:
+    def _output(self, values: Mapping[str, Any], column: str) -> tuple[str, tuple[Message, ...]]:
         """Return an output, and the messages before it."""
         value = values.get(column)
-        before: list[dict[str, str]] = []
+        before: tuple[Message, ...] = ()
         if isinstance(value, list | dict):
             try:
-                messages = read_messages([value] if isinstance(value, dict) else value)
+                *before_output, output_message = read_list([value] if isinstance(value, dict) else value)
             except ValueError as error:
                 raise ValueError(f"{column}: {error}") from None
-            role, text = messages[-1]
-            if role != "assistant":
-                raise ValueError(f"{column}: the last message is of the {role}, expected the assistant")
-            before = [{"role": role, "content": content} for role, content in messages[:-1]]
+            if output_message.role != "assistant":
+                raise ValueError(f"{column}: the last message is of the {output_message.role}, expected the assistant")
+            before, text = tuple(before_output), output_message.content
         elif isinstance(value, str):
             text = value
         elif column not in values:
@@ -203,11 +193,11 @@ class _PairReader:
         self.changes["an end token was removed behind outputs"] += output != text
         if not output.strip():
             raise ValueError(f"{column}: found an empty text, expected text")
-        return _unicode(output, column), before
+        return require_unicode(output, column), before
 
     def _conversation(
-        self, values: Mapping[str, Any], before_chosen: list[dict[str, str]], before_rejected: list[dict[str, str]]
-    ) -> Turn | LeftOut:
+        self, values: Mapping[str, Any], before_chosen: tuple[Message, ...], before_rejected: tuple[Message, ...]
+    ) -> tuple[Message, ...]:
         column = self.columns.prompt
         value = values.get(column)
         if value is None and isinstance(values.get("input"), str):
@@ -215,41 +205,48 @@ class _PairReader:
         if value is None and before_chosen:
             if before_chosen != before_rejected:
                 raise ValueError(f"{column}: the messages before the outputs differ, expected one conversation")
-            value = before_chosen
+            value = [message.as_json() for message in before_chosen]
         if isinstance(value, list):
             try:
-                turn = read_turn(value)
+                messages = read_messages(value)
             except ValueError as error:
                 raise ValueError(f"{column}: {error}") from None
-            if isinstance(turn, LeftOut):
-                return turn
         elif isinstance(value, str) and value.strip():
-            turn = Turn(value, None)
+            messages = (Message("user", require_unicode(value, column)),)
         elif value is None and column not in values:
             raise ValueError(f"{column}: this column is missing; there are {', '.join(map(repr, values)) or 'none'}")
         else:
             raise ValueError(f"{column}: found {describe_value(value)}, expected text or a list of messages")
-        response = values.get(self.columns.response or "response")
+        name = self.columns.response or "response"
+        response = values.get(name)
         if response is not None:
-            if not isinstance(response, str) or turn.response is not None:
+            if not isinstance(response, str) or messages[-1].role == "assistant":
                 found = "a second response" if isinstance(response, str) else describe_value(response)
-                raise ValueError(f"{self.columns.response or 'response'}: found {found}, expected text")
-            turn = Turn(turn.prompt, response, turn.has_system)
-        elif turn.response is None and _LAYOUT in turn.prompt:
-            turn = self._split(turn, column)
-        if not turn.prompt.strip():
-            raise ValueError(f"{column}: found an empty text, expected text")
-        _unicode(turn.prompt + (turn.response or ""), column)
-        return turn
+                raise ValueError(f"{name}: found {found}, expected text")
+            return (*messages, Message("assistant", require_unicode(response, name)))
+        if len(messages) == 1 and _LAYOUT in messages[0].content:
+            return self._split(messages, column)
+        return messages
 
-    def _split(self, turn: Turn, column: str) -> Turn:
-        """Return the conversation in a full prompt of the released layout; the turn itself if it has another layout."""
+    def _split(self, messages: tuple[Message, ...], column: str) -> tuple[Message, ...]:
+        """Return the conversation in a full prompt of the released layout; the messages if it has another layout."""
         try:
-            prompt, response = split_prompt(turn.prompt.rstrip("\n") + "\n\n", self.tasks, column)
+            prompt, response = split_prompt(messages[0].content.rstrip("\n") + "\n\n", self.tasks, column)
         except InputError:
-            return turn
+            return messages
+        if not prompt.strip():
+            raise ValueError(f"{column}: found an empty text, expected text")
         self.changes["the released layout was split into prompt and response"] += 1
-        return Turn(prompt, response, turn.has_system)
+        return Record("", prompt, response).messages
+
+    def _policy(self, values: Mapping[str, Any]) -> str | None:
+        column = self.columns.policy
+        value = None if column is None else values.get(column)
+        if column is None or value is None:
+            return None
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f"{column}: found {describe_value(value)}, expected text")
+        return require_unicode(value.strip(), column)
 
     def _weight(self, values: Mapping[str, Any]) -> float:
         column = self.columns.weight or "weight"
@@ -296,13 +293,3 @@ def _number(value: Any) -> float | None:
         return float(value) if isinstance(value, int | float | str) else None
     except (ValueError, OverflowError):
         return None
-
-
-def _unicode(text: str, column: str) -> str:
-    """Return a text; raise ``ValueError`` if it holds a lone surrogate, which no tokenizer accepts."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        code = f"U+{ord(text[error.start]):04X}"
-        raise ValueError(f"{column}: found a lone surrogate ({code}) at character {error.start + 1}") from None
-    return text

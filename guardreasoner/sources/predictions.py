@@ -22,7 +22,16 @@ from guardreasoner.errors import InputError
 from guardreasoner.formats import GuardFormat
 from guardreasoner.formats.stored import read_output_format, stored_output_format
 from guardreasoner.prompts import conversation, instruction, parse
-from guardreasoner.records import FILE_FINGERPRINT, Record, Rollout, Speed, messages_of, read_jsonl, require_unique_ids
+from guardreasoner.records import (
+    FILE_FINGERPRINT,
+    Message,
+    Record,
+    Rollout,
+    Speed,
+    messages_of,
+    read_jsonl,
+    require_unique_ids,
+)
 from guardreasoner.sources.label_scores import LabelScores, ScoresByKind, require_label_scores, scores_by_kind
 from guardreasoner.sources.rows import file_format, read_file_rows
 from guardreasoner.sources.template_text import (
@@ -159,6 +168,14 @@ def read_predictions(path: str | Path, tasks: Sequence[Task] | None = None) -> P
     return replace(predictions, has_ids=any(read), scores=scores_by_kind(scores.items()))
 
 
+def content_fields(record: Record) -> dict[str, Any]:
+    """Return the fields of a row that hold what cannot be read back from the text of its prompt."""
+    fields = {name: value for name, value in record.as_json().items() if name in ("policy", "language", "extra")}
+    if record.is_one_turn and record.policy is None:
+        return fields
+    return {"messages": [message.as_json() for message in record.messages], **fields}
+
+
 def split_prompt(text: str, tasks: Sequence[Task], where: str) -> tuple[str, str | None]:
     """Split a rendered prompt text into prompt and response; the response is None if its text is "None".
 
@@ -283,16 +300,12 @@ def _read_prediction_file(origin: _Origin, predictions: Predictions, scores: dic
     known = {record.id: record for record in predictions.records} if origin.index is not None else {}
     found: set[str] = set()
     for index, (where, row) in enumerate(rows):
-        conversation = _conversation(row, predictions.tasks, where)
         record_id = f"{origin.benchmark}/{index:05d}" if row.record_id is None else row.record_id
-        labels = row.labels
-        if labels is None:
-            labels = gold_labels(row.label, conversation.response, predictions.tasks, where)
-        _require_labels(labels, predictions.tasks, where)
+        record = _record(row, record_id, origin.benchmark, predictions.tasks, where)
         require_label_scores(row.scores or {}, predictions.tasks, where)
-        record = replace(conversation, id=record_id, labels=labels, source=origin.benchmark)
-        index_among, model = origin.index or 0, predictions.model
-        rollout = Rollout(record_id, model, origin.fingerprint, index_among, 0, row.predict, row.speed or "reasoned")
+        rollout = Rollout(
+            record_id, predictions.model, origin.fingerprint, origin.index or 0, 0, row.predict, row.speed or "reasoned"
+        )
         if record_id not in known:
             predictions.records.append(record)
             predictions.rollouts.append(rollout)
@@ -314,12 +327,25 @@ def _read_prediction_file(origin: _Origin, predictions: Predictions, scores: dic
     return any(row.record_id is not None for _, row in rows)
 
 
-def _conversation(row: _PredictionRow, tasks: Sequence[Task], where: str) -> Record:
-    """Return what a row says about the conversation: its messages or, without them, the texts in the prompt."""
-    given: dict[str, Any] = {"policy": row.policy, "language": row.language, "extra": row.extra}
-    if row.messages is None:
-        return Record("", *split_prompt(row.prompt, tasks, where), **given)
-    return Record("", messages=messages_of(row.messages, f"{where}: messages"), **given)
+def _record(row: _PredictionRow, record_id: str, benchmark: str, tasks: Sequence[Task], where: str) -> Record:
+    """Return the record of a row; its messages are those in the row or, for one turn, in the text of the prompt."""
+    messages: tuple[Message, ...]
+    if row.messages is not None:
+        messages = messages_of(row.messages, f"{where}: messages")
+    else:
+        messages = Record("", *split_prompt(row.prompt, tasks, where)).messages
+    response = messages[-1].content if messages[-1].role == "assistant" else None
+    labels = gold_labels(row.label, response, tasks, where) if row.labels is None else row.labels
+    _require_labels(labels, tasks, where)
+    return Record(
+        record_id,
+        labels=labels,
+        source=benchmark,
+        messages=messages,
+        policy=row.policy,
+        language=row.language,
+        extra=row.extra,
+    )
 
 
 def _prediction_rows(file: Path) -> Iterator[tuple[str, _PredictionRow]]:

@@ -116,7 +116,7 @@ class Released:
         excluded_ids = set(self.excluded_ids)
         for record in self._train_records:
             if record.id not in excluded_ids:
-                splits[split_of(record.prompt, self.validation_share)].append(record)
+                splits[split_of(record.context(), self.validation_share)].append(record)
         log.info(
             "released data: %d of %d records skipped because their prompt is also in %s",
             *(len(self.excluded_ids), len(self._train_records), ", ".join(self.test)),

@@ -89,7 +89,7 @@ def read_rollout_folders(
             known = records.setdefault(record.id, record)
             seen_in.setdefault(record.id, path)
             for difference, differs in (
-                ("is another conversation", (known.prompt, known.response) != (record.prompt, record.response)),
+                ("is another conversation", known.content_key() != record.content_key()),
                 ("has other labels", known.gold() != record.gold()),
             ):
                 if differs:
@@ -202,7 +202,7 @@ def read_rollouts_of(paths: Iterable[str | Path], source: Source, tasks: Sequenc
         if record.id in excluded_ids:
             continue
         known = source_records.get(record.id)
-        if known is None or (known.prompt, known.response) != (record.prompt, record.response):
+        if known is None or known.content_key() != record.content_key():
             fault = "is no record of data.source" if known is None else "is another conversation in data.source"
             raise InputError(
                 f"{', '.join(map(str, paths))}: these rollouts belong to other records: {record.id!r} {fault}", _HINT

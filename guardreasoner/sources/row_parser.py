@@ -1,6 +1,7 @@
 """Convert rows of user files to records; each fault names the column, what was found and what is allowed."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time
@@ -19,8 +20,9 @@ from pydantic import (
 )
 
 from guardreasoner.errors import InputError
-from guardreasoner.records import Record
-from guardreasoner.sources.conversations import LeftOut, Turn, read_turn
+from guardreasoner.records import Message, Record
+from guardreasoner.sources.conversations import LeftOut, read_messages, require_unicode, turns
+from guardreasoner.sources.slices import SLICES
 from guardreasoner.tasks import Task
 
 _TEXT = Annotated[str, Field(pattern=r"\S")]
@@ -37,6 +39,11 @@ _TYPES: dict[str, Any] = {
     "source": Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=512)],
 }
 """Optional columns."""
+_MESSAGES = ("messages", "conversations", "conversation")
+"""Columns that hold a conversation as a list of messages in rows without a prompt."""
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]+)*")
+_MAX_EXTRA = 100
+"""Most characters of a cell by which scores are split."""
 _ID = "id"
 _NO_COLUMN = object()
 _LABEL_FIELD = "label_"
@@ -48,7 +55,7 @@ class Columns:
     """Names of the columns of a file.
 
     Args:
-        prompt: column of the user's text.
+        prompt: column of the user's text; None: "prompt", if the row has it.
         response: column of the assistant's text; None: "response", if the row has it.
         labels: column of each task's label; unless a column has that exact name, a dot selects a field of an object. If
             empty, "labels.request" and so on.
@@ -56,11 +63,17 @@ class Columns:
         reasoning: column of the reasoning trace; None: "reasoning", if the row has it.
         id: column of the record's id; the default is used if the row has it. None, or a row without it: file and line.
         source: column of the data set's name; None: "source" if the row has it, else the name of the file.
-        messages: column of a conversation as a list of messages (``role`` and ``content``, or ``from`` and ``value``),
-            instead of ``prompt``; None: a list in the column of the prompt is read in the same way.
+        messages: column of a conversation as a list of messages (``role`` and ``content``, or ``from`` and ``value``)
+            or as its JSON text, instead of ``prompt``; None: in rows without a prompt, "messages", "conversations" or
+            "conversation". A list in the column of the prompt is read in the same way.
+        policy: column of the policy's text; None: "policy" if a task uses a policy and the row has it.
+        policy_id: column of the policy's id in the file of policies; None: "policy_id" if there is such a file and the
+            row has the column.
+        language: column of the language, an ISO 639 code such as ``en`` or ``pt-BR``; None: no column.
+        extra: further columns that the records keep, for scores by slice.
     """
 
-    prompt: str = "prompt"
+    prompt: str | None = None
     response: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     label_map: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)
@@ -68,6 +81,10 @@ class Columns:
     id: str | None = _ID
     source: str | None = None
     messages: str | None = None
+    policy: str | None = None
+    policy_id: str | None = None
+    language: str | None = None
+    extra: Sequence[str] = ()
 
 
 class RowParser:
@@ -76,12 +93,23 @@ class RowParser:
     Args:
         columns: names of the columns.
         tasks: tasks with their permitted labels.
+        policies: text of each policy by id; None if there is no file of policies.
+        policy: policy of the records whose rows have none.
+        max_turns: most messages of the user in a conversation; longer ones are left out. None: no limit.
 
     Raises:
-        InputError: ``columns`` names an unknown task, or maps a value to a label that its task does not have.
+        InputError: ``columns`` names an unknown task, maps a value to a label that its task does not have, names both a
+            prompt and messages, or names ids of policies although there are no policies.
     """
 
-    def __init__(self, columns: Columns, tasks: Sequence[Task]) -> None:
+    def __init__(
+        self,
+        columns: Columns,
+        tasks: Sequence[Task],
+        policies: Mapping[str, str] | None = None,
+        policy: str | None = None,
+        max_turns: int | None = None,
+    ) -> None:
         self.tasks = tuple(tasks)
         known = {task.name: task for task in tasks}
         for key, mapping in (("labels", columns.labels), ("label_map", columns.label_map)):
@@ -95,20 +123,42 @@ class RowParser:
                     raise InputError(
                         f"columns.label_map.{name}: {value!r} is mapped to {label!r}, allowed are {allowed}"
                     )
-        self.system_messages = 0
-        """Rows so far whose system message was left out."""
-        self._prompt = columns.messages or columns.prompt
+        for name in columns.extra:
+            if name in SLICES or list(columns.extra).count(name) > 1:
+                reason = "is known of every record" if name in SLICES else "is given twice"
+                raise InputError(f"columns.extra: {name!r} {reason}")
+        if columns.prompt is not None and columns.messages is not None:
+            raise InputError("columns: found prompt and messages, expected one of them")
+        if columns.policy_id is not None and policies is None:
+            raise InputError("columns.policy_id: there are no policies", "data.source.policies names their file")
+        self.policies = policies
+        self.policy = policy
+        self.max_turns = max_turns
+        self._columns = columns
+        self._prompt = columns.prompt or "prompt"
         self._response = columns.response or "response"
-        self._expects_messages = columns.messages is not None
         self._has_id = columns.id is not None
-        fields: dict[str, Any] = {"prompt": (_TEXT, Field(validation_alias=_alias(self._prompt)))}
-        mapped = {"messages" if columns.messages else "prompt": self._prompt}
+        uses_policy = any(task.uses_policy for task in tasks)
+        self._policy = columns.policy or ("policy" if uses_policy else None)
+        self._policy_id = columns.policy_id or ("policy_id" if policies is not None else None)
+        fields: dict[str, Any] = {}
+        mapped = {"messages": columns.messages} if columns.messages else {"prompt": self._prompt}
         for name in _TYPES:
             column = getattr(columns, name)
             is_default = column is None or (name == "id" and column == _ID)
             mapped |= {} if is_default else {name: column}
             default = None if is_default else ...
             fields[name] = (_TYPES[name] | None, Field(default, validation_alias=_alias(column or name)))
+        for name, column, type_ in (
+            ("policy", self._policy, _TEXT | None),
+            ("language", columns.language, Annotated[str | None, BeforeValidator(_language)]),
+        ):
+            if column is not None:
+                default = None if getattr(columns, name) is None else ...
+                fields[name] = (type_, Field(default, validation_alias=_alias(column)))
+        named = {name: getattr(columns, name) for name in ("policy", "policy_id", "language")}
+        mapped |= {name: column for name, column in named.items() if column is not None}
+        mapped |= {f"extra.{column}": column for column in columns.extra}
         labels = dict(columns.labels) or {name: f"{_LABELS}.{name}" for name in known}
         for name, column in labels.items():
             mapping = columns.label_map.get(name, {})
@@ -116,21 +166,26 @@ class RowParser:
             label_by_text |= {form: label for value, label in mapping.items() for form in text_forms(value)}
             # Mapped values come first in messages, since they are what the file contains; labels are allowed too.
             allowed = ", ".join(dict.fromkeys([*map(display_value, mapping), *known[name].labels]))
-            type_ = Annotated[str | None, BeforeValidator(partial(_label, label_by_text, allowed))]
+            label_type = Annotated[str | None, BeforeValidator(partial(_label, label_by_text, allowed))]
             fields[_LABEL_FIELD + name] = (
-                type_,
+                label_type,
                 Field(... if columns.labels else None, validation_alias=_alias(column)),
             )
         self._known_labels = () if columns.labels else tuple(known)
         self.mapped: dict[str, tuple[str, ...]] = {key: (column,) for key, column in mapped.items()}
         """Columns that a file must have, by config key; one of them is enough."""
+        if columns.prompt is None and columns.messages is None:
+            self.mapped["prompt"] = (self._prompt, *_MESSAGES)
         if columns.labels:
             self.mapped |= {f"labels.{name}": (column,) for name, column in labels.items()}
         else:
             self.mapped["labels"] = (_LABELS, *labels.values())
         self.labelled = tuple(labels)
         self.label_columns = tuple(labels.values())
-        self._model: type[BaseModel] = create_model("Row", __config__=ConfigDict(strict=True), **fields)
+        strict = ConfigDict(strict=True)
+        self._rest: type[BaseModel] = create_model("Rest", __config__=strict, **fields)
+        prompt: Any = (_TEXT, Field(validation_alias=_alias(self._prompt)))
+        self._row: type[BaseModel] = create_model("Row", __config__=strict, prompt=prompt, **fields)
 
     def has_column(self, row: Mapping[str, Any], column: str) -> bool:
         """Return whether a row has a column, or the field of an object that a name with dots selects."""
@@ -155,45 +210,108 @@ class RowParser:
                 return [f"{_LABELS}: found {describe_value(given)}, expected an object with a label by task"]
             if unknown := [name for name in given if name not in self._known_labels]:
                 return [f"{_LABELS}: found {describe_value(unknown[0])}, allowed are {', '.join(self._known_labels)}"]
-        value = row.get(self._prompt)
-        if self._expects_messages or (isinstance(value, list) and value and isinstance(value[0], dict)):
-            turn = self._turn(row)
-            if not isinstance(turn, Turn):
-                return turn
-            self.system_messages += turn.has_system
-            row = {**row, self._prompt: turn.prompt}
-            if turn.response is not None:
-                row[self._response] = turn.response
+        column, messages = self._prompt, tuple[Message, ...]()
         try:
-            valid = self._model.model_validate(row)
+            if (found := self._messages_column(row)) is not None:
+                column, messages = found, self._messages(row, found)
+            policy = self._policy_of_id(row)
+            extra = {column: text for column in self._columns.extra if (text := _extra(row, column)) is not None}
+        except ValueError as error:
+            return [str(error)]
+        try:
+            valid = (self._rest if messages else self._row).model_validate(row)
         except ValidationError as error:
             return [_fault(fault, row) for fault in error.errors(include_url=False)]
         values = dict(valid)
         labels = {name: values[_LABEL_FIELD + name] for name in self.labelled}
         if not any(labels.values()):
             return [f"{', '.join(self.label_columns)}: found no label, expected one for at least one task"]
+        if policy is not None and values.get("policy") is not None:
+            return [f"{self._policy_id}: the row has a policy in {self._policy} too, expected only one"]
+        policy = policy or values.get("policy") or self.policy
         own_id = values["id"] if self._has_id else None
-        return Record(
+        record = Record(
             id=f"{id_prefix}{own_id}" if own_id else default_id,
-            prompt=values["prompt"],
+            prompt=None if messages else values["prompt"],
             response=values["response"],
             labels=labels,
             reasoning=values["reasoning"],
             source=values["source"] or default_source,
+            messages=messages or None,
+            policy=None if policy is None else policy.strip(),
+            language=values.get("language"),
+            extra=extra,
         )
+        if faults := self._judged_faults(record, column):
+            return faults
+        if self.max_turns is not None and turns(record.messages) > self.max_turns:
+            return LeftOut(f"a conversation of more than {self.max_turns} turn{'s' if self.max_turns > 1 else ''}")
+        return record
 
-    def _turn(self, row: Mapping[str, Any]) -> Turn | LeftOut | list[str]:
-        value = _cell(row, self._prompt)
+    def _messages_column(self, row: Mapping[str, Any]) -> str | None:
+        """Return the column that holds the row's messages; None if the row has a prompt instead, or neither.
+
+        Raises:
+            ValueError: the row has both a prompt and messages, and the config does not say which to use.
+        """
+        if self._columns.messages is not None:
+            return self._columns.messages
+        prompt = _cell(row, self._prompt)
+        if self._columns.prompt is None:
+            given = next((column for column in _MESSAGES if row.get(column) is not None), None)
+            if given is not None and prompt is not _NO_COLUMN and prompt is not None:
+                which = "expected one of them; data.source.columns names the one to use"
+                raise ValueError(f"{given}: found beside {self._prompt}, {which}")
+            if given is not None:
+                return given
+        is_list = isinstance(prompt, list) and prompt and isinstance(prompt[0], dict)
+        return self._prompt if is_list else None
+
+    def _messages(self, row: Mapping[str, Any], column: str) -> tuple[Message, ...]:
+        """Return the messages in a column; raise ``ValueError`` with the fault."""
+        value = _cell(row, column)
         if value is _NO_COLUMN:
-            return [f"{self._prompt}: this column is missing; there are {', '.join(map(repr, row)) or 'none'}"]
+            raise ValueError(_missing(column, row))
         try:
-            turn = read_turn(value)
+            messages = read_messages(value)
         except ValueError as error:
             found = "" if isinstance(value, list) and value else f"found {describe_value(value)}, "
-            return [f"{self._prompt}: {found}{error}"]
-        if isinstance(turn, Turn) and turn.response is not None and row.get(self._response) is not None:
-            return [f"{self._response}: the messages hold a response too, expected only one"]
-        return turn
+            raise ValueError(f"{column}: {found}{error}") from None
+        if messages[-1].role == "assistant" and row.get(self._response) is not None:
+            raise ValueError(f"{self._response}: the messages hold a response too, expected only one")
+        return messages
+
+    def _policy_of_id(self, row: Mapping[str, Any]) -> str | None:
+        """Return the policy that the row names by its id; raise ``ValueError`` if there is none with this id."""
+        if self.policies is None or self._policy_id is None:
+            return None
+        value = _cell(row, self._policy_id)
+        if value is _NO_COLUMN and self._columns.policy_id is not None:
+            raise ValueError(_missing(self._policy_id, row))
+        if value is _NO_COLUMN or value is None:
+            return None
+        policy = next((self.policies[form] for form in text_forms(value) if form in self.policies), None)
+        if policy is None:
+            raise ValueError(f"{self._policy_id}: found {describe_value(value)}, expected the id of a policy")
+        return policy
+
+    def _judged_faults(self, record: Record, column: str) -> list[str]:
+        """Return a fault for each label that is about a part which the conversation lacks."""
+        faults = []
+        for task in self.tasks:
+            if record.labels.get(task.name) is None:
+                continue
+            label = f"the label of {task.name} is about"
+            if task.judges == "last_assistant" and record.response is None:
+                end = f"{column}: ends with a message of the {record.messages[-1].role}"
+                found = f"{self._response}: found none" if len(record.messages) == 1 else end
+                faults.append(f"{found}, expected a response of the assistant, which {label}")
+            elif task.judges == "tool_call" and not any(message.tool_calls for message in record.messages):
+                faults.append(f"{column}: found no tool call, expected one, which {label}")
+            if task.uses_policy and record.policy is None:
+                found = f"{self._policy or 'policy'}: found none"
+                faults.append(f"{found}, expected a policy, which {label}")
+        return faults
 
 
 def describe_value(value: Any) -> str:
@@ -228,6 +346,21 @@ def _cell(row: Mapping[str, Any], column: str) -> Any:
             return _NO_COLUMN
         value = value[part]
     return value
+
+
+def _extra(row: Mapping[str, Any], column: str) -> str | None:
+    """Return a cell as text; None if it is missing, null or empty; raise ``ValueError`` if it is no name on one line."""
+    value = _cell(row, column)
+    if value is _NO_COLUMN or value is None or value != value:  # NaN stands for a missing value in Parquet
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, str | int | float | date | time):
+        raise ValueError(f"{column}: found {describe_value(value)}, expected text, a number or true or false")
+    text = require_unicode(str(value), column).strip()
+    if not text.isprintable() or len(text) > _MAX_EXTRA:
+        raise ValueError(f"{column}: found {describe_value(value)}, expected at most {_MAX_EXTRA} printable characters")
+    return text or None
 
 
 def _alias(column: str) -> Any:
@@ -265,12 +398,25 @@ def _label(label_by_text: Mapping[str, str], allowed: str, value: Any) -> str | 
     raise ValueError(f"found {describe_value(value)}, allowed are {allowed}")
 
 
+def _language(value: Any) -> str | None:
+    """Return the language code in a cell; None if the cell is null or empty."""
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or not _LANGUAGE.fullmatch(value.strip()):
+        raise ValueError(f"found {describe_value(value)}, expected a language code such as en or pt-BR")
+    return value.strip()
+
+
+def _missing(column: str, row: Mapping[str, Any]) -> str:
+    return f"{column}: this column is missing; there are {', '.join(map(repr, row)) or 'none'}"
+
+
 def _fault(error: Any, row: Mapping[str, Any]) -> str:
     """Convert an error of pydantic to a fault."""
     column = ".".join(str(part) for part in error["loc"])
     value, kind = error["input"], error["type"]
     if kind == "missing":
-        return f"{column}: this column is missing; there are {', '.join(map(repr, row)) or 'none'}"
+        return _missing(column, row)
     if kind == "value_error":
         return f"{column}: {error['ctx']['error']}"
     if kind == "string_unicode" or (isinstance(value, str) and (_lone_surrogate(value) is not None)):

@@ -17,7 +17,7 @@ def split_of(prompt: str, validation_share: float, test_share: float = 0.0) -> S
     """Return the split of all records with this prompt, whatever its case, spacing or response.
 
     Args:
-        prompt: the user's text.
+        prompt: the user's text or, of a conversation of more turns, all before the response (``Record.context``).
         validation_share: share of the distinct prompts in the validation split.
         test_share: share of the distinct prompts in the test split.
     """

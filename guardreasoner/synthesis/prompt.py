@@ -60,7 +60,7 @@ _BETRAYALS = re.compile(
 )
 
 _TEMPLATE_NAMES = (
-    *("instruction", "tasks", "record", "prompt", "response", "conversation"),
+    *("instruction", "tasks", "record", "prompt", "response", "messages", "policy", "conversation"),
     *("labels", "known", "unknown", "answers"),
 )
 
@@ -70,8 +70,9 @@ def compile_template(template: str, tasks: Sequence[Task]) -> PromptRenderer:
 
     Args:
         template: Jinja template, rendered in a sandbox. It may use ``instruction``, ``tasks``, ``record``, ``prompt``,
-            ``response``, ``conversation``, ``labels`` (gold labels by task name), ``known`` and ``unknown`` (tasks with
-            and without a gold label) and ``answers`` (answer block with the gold labels). Other names are an error.
+            ``response``, ``messages``, ``policy`` (None if there is none), ``conversation`` (all messages as the guard
+            sees them), ``labels`` (gold labels by task name), ``known`` and ``unknown`` (tasks with and without a gold
+            label) and ``answers`` (answer block with the gold labels). Other names are an error.
         tasks: tasks of the guard.
 
     Raises:
@@ -89,6 +90,8 @@ def compile_template(template: str, tasks: Sequence[Task]) -> PromptRenderer:
             "record": record,
             "prompt": record.prompt,
             "response": record.response,
+            "messages": record.messages,
+            "policy": record.policy,
             "conversation": conversation(record),
             "labels": gold,
             "known": [task for task in tasks if task.name in gold],
@@ -206,7 +209,8 @@ def faults(
         reasons.append("no reasoning")
     elif steps is not None and not has_numbered_steps(trace, steps):
         reasons.append("steps not numbered as asked")
-    reasons += [f"betrays the answer: {phrase}" for phrase in betrayals(trace, conversation(record))]
+    quotable = "\n".join(filter(None, (record.policy, conversation(record))))
+    reasons += [f"betrays the answer: {phrase}" for phrase in betrayals(trace, quotable)]
     return reasons
 
 

@@ -101,6 +101,6 @@ def record_loader(records: Sequence[Record], chunk: int) -> DataLoader:
         records: records to load.
         chunk: records per chunk.
     """
-    ordered = sorted(records, key=lambda record: -len(record.prompt) - len(record.response or ""))
+    ordered = sorted(records, key=lambda record: -sum(map(len, record.texts())))
     chunks = [ordered[start : start + chunk] for start in range(0, len(ordered), chunk)]
     return DataLoader(dataset=chunks, batch_size=1, collate_fn=itemgetter(0))  # type: ignore[arg-type]

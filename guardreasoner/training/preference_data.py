@@ -125,7 +125,7 @@ class PreferenceDataModule(TrainingDataModule):
         """Yield the pairs of a split, which a hash of the normalised prompt determines."""
         tokenizer = self.prompt_tokenizer
         for pair in self.pairs:
-            if split_of(pair.record.prompt, self.validation_share) == split:
+            if split_of(pair.record.context(), self.validation_share) == split:
                 texts = (pair.chosen.completion, pair.rejected.completion)
                 speed = pair.chosen.speed
                 prompt = tuple(tokenizer.prompt(pair.record, speed))

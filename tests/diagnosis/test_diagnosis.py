@@ -244,12 +244,16 @@ def test_conversations_are_compared_ignoring_case(prompt_tokenizer: PromptTokeni
     other = replace(again, id="other", labels=dict(FIRST.labels) | {"request": "harmful"})
     fewer = replace(again, id="fewer", labels={"request": FIRST.labels["request"]})
     answered = replace(again, id="answered", response="Something else.")
+    judged = replace(other, id="judged", policy="Be good.")
+    longer = replace(other, id="longer", messages=[Message("system", "Be good."), *other.messages])
     items = clean_items(prompt_tokenizer)
     for record, expected in (
         (again, {"duplicate": ("again",)}),
         (fewer, {"duplicate": ("fewer",)}),
         (other, {"contradicting labels": ("other",)}),
         (answered, {}),
+        (judged, {}),
+        (longer, {}),
     ):
         assert (
             hits_of(diagnose(prompt_tokenizer, [*items, (training_item(prompt_tokenizer, record), "train")]))
@@ -257,6 +261,11 @@ def test_conversations_are_compared_ignoring_case(prompt_tokenizer: PromptTokeni
         )
     leaked = [*items, (training_item(prompt_tokenizer, answered), "validation")]
     assert hits_of(diagnose(prompt_tokenizer, leaked)) == {"prompt in both splits": ("answered",)}  # type: ignore[arg-type]
+    items = [*clean_items(prompt_tokenizer), (training_item(prompt_tokenizer, longer), "train")]
+    shouted = replace(longer, id="shouted", messages=[Message(m.role, m.content.upper()) for m in longer.messages])
+    assert hits_of(diagnose(prompt_tokenizer, [*items, (training_item(prompt_tokenizer, shouted), "train")])) == {
+        "duplicate": ("shouted",)
+    }
 
 
 def test_benchmark_prompts_are_found(prompt_tokenizer: PromptTokenizer) -> None:

@@ -55,7 +55,7 @@ REQUESTS = [
 @pytest.mark.parametrize("settings", [{"chat": False}, {"chat": True}, {"send_ids": False}])
 def test_scores_are_those_of_the_model_on_the_server(tiny_base: Path, settings: dict[str, Any]) -> None:
     backbone = load(tiny_base)
-    requests = label_requests(backbone, 3)
+    requests = label_requests(backbone, 2)
     as_text = settings.get("send_ids") is False
     if as_text:  # the tokenizer begins no text with a special token
         requests = [replace(request, prompt=request.prompt[1:]) for request in requests]
@@ -97,14 +97,15 @@ def test_under_faults_every_score_arrives_once_and_in_order() -> None:
     assert server.seen.most == 4
 
 
-def test_requests_that_fail_are_counted_and_the_others_are_scored() -> None:
-    requests = [*REQUESTS[:2], ScoreRequest("e", (1, 2, 3, 4), ((5,),))]
+def test_scores_end_before_the_first_request_that_fails() -> None:
+    requests = [ScoreRequest(f"r{n}", (n, 2, 3, 4), ((5,),)) for n in range(20)]
     found: list[Scores] = []
-    with FakeServer(lambda prompt, times: "400" if prompt[0] == "5" else None, token_logps=numbers(5)) as server:
+    with FakeServer(lambda prompt, times: "400" if prompt[0] == "7" else None, token_logps=numbers(5)) as server:
         scores = generator(server.base_url).score(requests)
-        with pytest.raises(InputError, match="2 continuations were not scored; the first, of a: 400 scripted 400"):
+        with pytest.raises(InputError, match="record r7: a continuation was not scored: 400 scripted 400") as caught:
             found.extend(scores)
-    assert [one.record_id for one in found] == ["b", "e"]
+    assert [one.record_id for one in found] == [f"r{n}" for n in range(7)]
+    assert "echo" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Explanations agree with the mining result, and show record texts safely."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from guardreasoner.errors import InputError
 from guardreasoner.mining import Pairing, mine
 from guardreasoner.mining.explain import Explanation, explain
-from guardreasoner.records import Record, Rollout
+from guardreasoner.records import Message, Record, Rollout, ToolCall
 from guardreasoner.report.explanation_text import explanation_lines
 from guardreasoner.tasks import GUARD_TASKS
 from tests.support.scripted import (
@@ -158,3 +159,10 @@ def test_texts_are_shortened_and_control_characters_are_replaced() -> None:
     assert len(prompt) < 130
     assert " … " in prompt
     assert "long " * 60 in "\n".join(explanation_lines(explanation, verbose=True)).replace("\n", " ") + " "
+
+
+def test_all_turns_and_the_policy_are_listed() -> None:
+    turns = [Message("user", "How?"), Message("assistant", "", (ToolCall("tide", "{}"),)), Message("tool", "3\nm")]
+    record = replace(make_record("r"), messages=turns, policy="Be good.")
+    text = explanation_text("r", [record], make_outputs("r", [R, W]))
+    assert "policy   Be good.\nuser     How?\ntool call tide {}\ntool     3 m\ngold" in text

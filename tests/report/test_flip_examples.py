@@ -12,7 +12,7 @@ def test_gained_and_lost_records_are_shown() -> None:
     assert (gained.gained, gained.total, lost.gained, lost.total) == (True, 1, False, 1)
     (example,) = gained.shown
     assert (example.record_id.head, example.benchmark, example.gold) == ("0", "b", "request: harmful")
-    assert (example.prompt.head, example.response) == ("prompt 0", Excerpt("answer"))
+    assert example.parts == (("Prompt", Excerpt("prompt 0")), ("Response", Excerpt("answer")))
     first, second = example.answers
     assert (first.run, first.verdicts, first.right, first.seed) == ("a", "request: unharmful", False, "")
     assert (second.run, second.verdicts, second.right) == ("b", "request: harmful", True)

@@ -12,8 +12,10 @@ from urllib.parse import urlencode
 import pytest
 from starlette.testclient import TestClient
 
+from guardreasoner.records import Message, Record, ToolCall
 from guardreasoner.review.app import make_app
 from guardreasoner.review.session import Session
+from guardreasoner.sources.predictions import content_fields
 from tests.support.pages import EVIL, Reader
 from tests.support.review_runs import FIRST, SECOND, open_session, two_runs, write_run
 
@@ -231,6 +233,20 @@ def test_texts_are_escaped(tmp_path: Path, text: str) -> None:
             r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", reader.text
         )
     assert plain.count("<script") == 1
+
+
+def test_all_turns_and_the_policy_are_shown_as_text(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", "H")
+    path = folder / "home" / "generated_predictions.jsonl"
+    call = ToolCall(EVIL, json.dumps({"text": EVIL}))
+    messages = [Message("user", EVIL), Message("assistant", EVIL, (call,)), Message("tool", EVIL)]
+    record = Record("r", messages=messages, policy=EVIL)
+    path.write_text(json.dumps(json.loads(path.read_text()) | content_fields(record)) + "\n")
+    page = TestClient(make_app(open_session(tmp_path, [str(folder)])), base_url=HOST).get("/").text
+    reader = Reader(page)
+    assert (reader.tags.count("script"), reader.handlers) == (1, [])
+    assert reader.text.count(EVIL) == 5
+    assert re.findall("<h3 id=.part-[0-9].>(.*)</h3>", page) == ["Policy", "User", "Assistant", "Tool call", "Tool"]
 
 
 def test_one_megabyte_of_text(tmp_path: Path) -> None:

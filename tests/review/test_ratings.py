@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from guardreasoner.errors import InputError
-from guardreasoner.review.ratings import Ratings, read_ratings, retraction
+from guardreasoner.records import Message, Record
+from guardreasoner.review.ratings import Ratings, conversation_hash, read_ratings, retraction
 from tests.support.ratings import rating, write_ratings
 
 
@@ -51,7 +52,7 @@ def test_cut_off_last_line_is_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "thought"}, "kind: expected rating, skip or retraction, found 'thought'"),
+        ({"kind": "thought"}, "kind: expected rating, label, skip or retraction, found 'thought'"),
         ({"note": None}, "note: expected str, found NoneType"),
         ({"rater": ...}, "missing field 'rater'"),
         ({"extra": 1}, "unknown field 'extra'"),
@@ -90,3 +91,11 @@ def test_inconsistent_answers_are_refused(tmp_path: Path) -> None:
         read_ratings([write_ratings(tmp_path / "x.jsonl", line)])
     with pytest.raises(InputError, match="no such file"):
         read_ratings([tmp_path / "absent"])
+
+
+def test_a_conversation_and_its_policy_have_a_hash() -> None:
+    one_turn = Record("r", "How?", "So.")
+    assert conversation_hash(one_turn) == "34c4931a1e308e9b"  # as stored in ratings files
+    longer = Record("r", messages=[*one_turn.messages, Message("user", "And?")])
+    records = (one_turn, longer, replace(one_turn, policy="Be good."), replace(longer, policy="Be good."))
+    assert len({conversation_hash(record) for record in records}) == 4

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardreasoner.errors import InputError
-from guardreasoner.records import Record
+from guardreasoner.records import Message, Record
 from guardreasoner.sources.contamination import ContaminationIndex, normalise
 
 
@@ -127,3 +127,37 @@ def test_similarity_is_exact(data: st.DataObject) -> None:
         assert jaccard >= 0.85
     else:
         assert jaccard < 0.85
+
+
+LATER = Record(
+    "bench/3", messages=[Message("user", "Good day."), Message("assistant", "Good day."), Message("user", "And dogs?")]
+)
+
+
+def turns(*texts: str, system: str | None = None) -> list[Message]:
+    before = [] if system is None else [Message("system", system)]
+    return before + [Message("assistant" if number % 2 else "user", text) for number, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize(
+    ("messages", "benchmark"),
+    [
+        (turns("Hi.", "Hello.", "Yes?", "No.", f" {BENCHMARK[0].prompt.upper()}", "So."), "bench/1"),
+        (turns("Good day.", "Good\u200b day.", "AND dogs?", "Yes."), "bench/3"),
+        (turns("Good day.", "Good day.", "And dogs?", system="Be brief."), "bench/3"),
+        (turns("Tell me about tides.", "So.", "More?"), None),  # four words in the middle of a conversation
+        (turns("Tell me about tides.", "So.", system="Be brief."), "bench/2"),
+        (turns("Good day.", "Good day.", "And cats?"), None),
+        (turns("Hi.", "Hello.", "And dogs?"), None),
+    ],
+)
+def test_conversations_match_as_a_whole_and_by_longer_messages(messages: list[Message], benchmark: str | None) -> None:
+    match = ContaminationIndex([*BENCHMARK, LATER]).match(Record("r", messages=messages))
+    assert (None if match is None else (match.benchmark, match.similarity)) == (benchmark and (benchmark, 1.0))
+
+
+def test_a_message_of_a_benchmark_conversation_is_found_as_a_prompt() -> None:
+    english, chinese = "Why do cats sleep so much?", "怎么做一个很大的木头箱子？"
+    index = ContaminationIndex([Record("bench/4", messages=turns("Hi.", "Hello.", english, "So.", chinese))])
+    for prompt, is_found in ((english, True), (chinese, True), ("Hi.", False)):
+        assert (index.match(Record("r", prompt)) is not None) is is_found

@@ -96,7 +96,8 @@ def test_text_is_read_unchanged(file_format: str) -> None:
 @pytest.mark.parametrize("file_format", ["jsonl", "csv", "parquet"])
 def test_a_line_of_ten_megabytes(file_format: str) -> None:
     text = "Hello? <end> é " * 700_000
-    rows = [{"id": "a", "prompt": text, "labels": LABELS}, {"id": "b", "prompt": "Short?", "labels": LABELS}]
+    labels = {"request": "harmful"}
+    rows = [{"id": "a", "prompt": text, "labels": labels}, {"id": "b", "prompt": "Short?", "labels": labels}]
     assert [record.prompt for record in Files(train=write(file_format, rows)).records("train")] == [text, "Short?"]
 
 

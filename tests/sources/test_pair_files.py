@@ -85,7 +85,7 @@ def test_our_own_pairs() -> None:
         ({**GOOD, "prompt": None}, "prompt: found null, expected text or a list of messages"),
         ({**GOOD, "prompt": " "}, "prompt: found an empty text, expected text or a list of messages"),
         ({**GOOD, "prompt": 3}, "prompt: found a number (3), expected text or a list of messages"),
-        ({**GOOD, "prompt": [{}]}, "prompt: message 1: found the role 'None', expected system, user or assistant"),
+        ({**GOOD, "prompt": [{}]}, "prompt: message 1: found the role 'None', expected system, user, assistant or"),
         ({**GOOD, "chosen": None}, "chosen: found null, expected text or a list of messages"),
         ({**GOOD, "chosen": ""}, "chosen: found an empty text, expected text"),
         ({**GOOD, "chosen": "</s>"}, "chosen: found an empty text, expected text"),
@@ -143,11 +143,15 @@ def test_a_wrong_mapping_is_one_fault(columns: dict[str, str], message: str) -> 
     assert caught.value.details == ()
 
 
-def test_longer_conversations_are_left_out_and_counted(caplog: pytest.LogCaptureFixture) -> None:
-    longer = {**GOOD, "prompt": [*USER, SAID, *USER]}
+def test_longer_conversations_and_policies(caplog: pytest.LogCaptureFixture) -> None:
+    system = {"role": "system", "content": "Be good."}
+    longer = {**GOOD, "prompt": [system, *USER, SAID, *USER], "rules": " Be brief. "}
     with caplog.at_level(logging.INFO, "guardreasoner"):
-        assert len(read(GOOD, longer, {**GOOD, "prompt": LAYOUT})) == 2
-    assert "data.pairs: 1 of 3 rows left out: a conversation of more than one turn" in caplog.messages
+        first, second, _ = read(GOOD, longer, {**GOOD, "prompt": LAYOUT, "rules": None}, policy="rules")
+    assert (first.record.is_one_turn, first.record.policy) == (True, None)
+    assert [message.role for message in second.record.messages] == ["system", "user", "assistant", "user"]
+    assert second.record.policy == "Be brief."
     assert "data.pairs: the released layout was split into prompt and response of 1 rows" in caplog.messages
-    with pytest.raises(InputError, match=r"a\.jsonl: none of 1 rows can be used: a conversation of more than one turn"):
-        read(longer)
+    with pytest.raises(InputError) as caught:
+        read({**GOOD, "rules": " "}, policy="rules")
+    assert caught.value.details == ("a.jsonl:1: rules: found an empty text, expected text",)

@@ -1,4 +1,6 @@
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,8 @@ from hypothesis import strategies as st
 
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import answer_block, render
-from guardreasoner.records import Record
-from guardreasoner.sources.predictions import gold_labels, read_predictions, split_prompt
+from guardreasoner.records import Message, Record, ToolCall
+from guardreasoner.sources.predictions import content_fields, gold_labels, read_predictions, split_prompt
 from guardreasoner.tasks import GUARD_TASKS
 
 HELLO = Record("", "Hello?")
@@ -253,3 +255,54 @@ def test_numbered_folders_hold_the_outputs_of_one_run(tmp_path: Path) -> None:
     write(benchmark / "1" / "generated_predictions.jsonl", row(Record("", "Bye?")))
     with pytest.raises(InputError, match=r"Wild/1/generated_predictions.jsonl:1: another record than row 1"):
         read_predictions(benchmark)
+
+
+CONVERSATION = Record(
+    "a",
+    messages=[
+        Message("user", "Human user:\nHow?"),
+        Message("assistant", "", (ToolCall("tide", '{"day": 1}'),)),
+        Message("tool", "3 m"),
+        Message("assistant", "3 m."),
+    ],
+    labels={"response": "unharmful"},
+    source="Set",
+    policy="Be good.",
+    language="en",
+    extra={"region": "x"},
+)
+
+
+ONE_TURN = Record("b", "How?", "So.", {"request": "harmful"}, source="Set", policy="Be good.")
+
+
+@pytest.mark.parametrize("record", [CONVERSATION, replace(CONVERSATION, policy=None), ONE_TURN])
+def test_conversations_and_policies_come_back(record: Record, tmp_path: Path) -> None:
+    label = answer_block(record.labels, GUARD_TASKS)
+    values = row(record, label, record_id=record.id, labels=record.gold(), speed="direct")
+    values |= content_fields(record)
+    predictions = read_predictions(write(tmp_path / "Set" / "generated_predictions.jsonl", values))
+    assert predictions.records == [record]
+    assert predictions.rollouts[0].speed == "direct"
+
+
+def test_a_row_of_one_turn_holds_its_content_once() -> None:
+    assert content_fields(Record("a", "How?", "So.")) == {}
+    assert content_fields(Record("a", "How?", "So.", language="en")) == {"language": "en"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"messages": []}, ":1: messages: found no message"),
+        ({"messages": [{"role": "user"}]}, ":1: messages: message 1: expected an object with role and content"),
+        ({"messages": "How?"}, ":1: messages: "),
+        ({"speed": "fast"}, ":1: speed: "),
+        ({"extra": {"a": 1}}, ":1: extra"),
+        ({"policy": 1}, ":1: policy: "),
+    ],
+)
+def test_a_faulty_conversation_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", row() | change)
+    with pytest.raises(InputError, match=re.escape(f"{path}{message}")):
+        read_predictions(path)

@@ -187,7 +187,7 @@ def _parquet_files() -> Iterator[BadFile]:
         "a.parquet", _parquet({"prompt": [1, 2], "labels.request": ["harmful"] * 2}), "a.parquet: all rows are faulty"
     )
     yield _own("a.parquet", _parquet({"prompt": pa.array([], pa.string())}), "a.parquet: the file has no rows")
-    yield _own("a.parquet", _parquet({"text": ["a"]}), "columns.prompt: a.parquet has no column 'prompt'")
+    yield _own("a.parquet", _parquet({"text": ["a"]}), "columns.prompt: a.parquet has none of the columns")
 
 
 def _parquet(columns: Mapping[str, Any]) -> bytes:
@@ -250,7 +250,7 @@ def _pairs() -> Iterator[BadFile]:
         "p.jsonl", PAIR + PAIR.replace("{", '{"weight": 1e999, ', 1), "p.jsonl:2: weight: found an infinite"
     )
     yield _pair_file("p.jsonl", PAIR.replace("{", '{"id": "x", ', 1) * 2, "p.jsonl:2: id: found 'x'")
-    yield _pair_file("p.jsonl", PAIR + '{"record": {"id": 1}}\n', "p.jsonl:2: missing field 'id'")
+    yield _pair_file("p.jsonl", PAIR + '{"record": {"id": 1}}\n', "p.jsonl:2: record: id: expected str")
     yield _pair_file("p.jsonl", PAIR + "{\n", "p.jsonl:2: not valid JSON")
     yield _pair_file("p.jsonl", "", "p.jsonl: the file has no rows")
     yield _pair_file("p.jsonl", '{"a": 1}\n' * 9, "data.pair_columns.chosen: p.jsonl has no column 'chosen'")

@@ -1,15 +1,17 @@
 """The teacher's prompt, and the checks of its traces."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import target
-from guardreasoner.records import Record
+from guardreasoner.records import Message, Record
 from guardreasoner.sources.embedded import Embedded
 from guardreasoner.synthesis.prompt import (
     betrayals,
@@ -155,6 +157,17 @@ def test_a_template_may_use_all_documented_names() -> None:
     both = compile_template("{{ instruction }}{{ conversation }}", GUARD_TASKS)(RECORD)
     assert "finish three tasks" in both
     assert "AI assistant:\nUse glue." in both
+
+
+def test_the_default_template_shows_all_turns_and_the_policy() -> None:
+    config = yaml.safe_load((Path(__file__).parents[2] / "configs" / "synthesize.yaml").read_text())
+    render = compile_template(config["model"]["init_args"]["template"], GUARD_TASKS)
+    assert "policy" not in render(RECORD)
+    longer = replace(RECORD, messages=[*RECORD.messages, Message("user", "And then?")], policy="Be good.")
+    shown = render(longer)
+    assert "<policy>\nBe good.\n</policy>" in shown
+    assert "AI assistant:\nUse glue.\n\nHuman user:\nAnd then?" in shown
+    assert compile_template("{{ policy }} {{ messages | length }}", GUARD_TASKS)(longer) == "Be good. 3"
 
 
 def test_template_syntax_in_a_record_is_not_rendered() -> None:

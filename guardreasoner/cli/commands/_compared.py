@@ -10,6 +10,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.evaluation.comparison import Comparison, Run, compare
 from guardreasoner.evaluation.comparison.alignment import Answers
 from guardreasoner.evaluation.comparison.criteria import DEMO, ROLES, Criterion, check_criteria
+from guardreasoner.evaluation.comparison.requirements import check_requirement
 from guardreasoner.evaluation.reasoning_quality import faultless
 from guardreasoner.evaluation.scoring.labels import Mode
 from guardreasoner.sources.named_predictions import (
@@ -27,7 +28,7 @@ class Compared:
     Args:
         named: the runs with their paths.
         comparison: the comparison of the runs.
-        criteria: the checked criteria; empty unless requested.
+        criteria: the checked criteria of the plan, then requirements of one's own; empty unless requested.
     """
 
     named: tuple[NamedPredictions, ...]
@@ -63,6 +64,14 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
         + "; ".join(f"{role}: {what}" for role, what in ROLES.items())
         + " (not needed for runs named as in the demo)",
     )
+    parser.add_argument(
+        "--require",
+        nargs="+",
+        default=[],
+        metavar="'RUN: FIGURE >= N'",
+        help="check requirements of your own, as criteria: accuracy, over-refusal, f1 TASK, recall TASK or fpr TASK, "
+        "in percent, >= or <= a number",
+    )
     add_resampling(parser)
 
 
@@ -79,7 +88,8 @@ def read_compared(args: argparse.Namespace, verb: str) -> Compared:
     named = match_by_content(read_named_predictions(args.runs, verb, seeds=True))
     runs = [Run(run.name, tuple(_answers(run))) for run in named]
     comparison = compare(runs, common_tasks(named), args.mode, args.intersect, args.resamples, args.seed)
-    return Compared(tuple(named), comparison, tuple(_criteria(comparison, args, verb)))
+    required = [check_requirement(text, comparison) for text in args.require]
+    return Compared(tuple(named), comparison, (*_criteria(comparison, args, verb), *required))
 
 
 def _answers(run: NamedPredictions) -> list[Answers]:

@@ -49,7 +49,7 @@ class FitInputs:
                 return
             what = "refuses it without --allow_contamination" if match.similarity == 1 else "warns about it"
             yield f"the fit {what}: {reason}"
-        held_out = split_of(record.prompt, self.validation_share) == "validation"
+        held_out = split_of(record.context(), self.validation_share) == "validation"
         yield "the fit uses it for validation" if held_out else "the fit trains on it"
 
 

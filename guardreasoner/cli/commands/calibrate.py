@@ -13,7 +13,7 @@ from guardreasoner.cli.options import require_files, write
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.attacks import origin
 from guardreasoner.evaluation.calibration_fit import CURVE_KINDS, Wanted, choose_calibration
-from guardreasoner.evaluation.scoring.decisions import OrderedRule, is_ordered
+from guardreasoner.evaluation.scoring.decisions import OrderedRule
 from guardreasoner.evaluation.scoring.probabilities import joined, scored_records
 from guardreasoner.report.calibration_tables import calibration_lines
 from guardreasoner.sources.label_scores import SCORE_KINDS
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         Wanted(args.fpr, args.miss_rate, args.curve),
         task=task.name,
         score=kind,
-        ordered=args.ordered if is_ordered(task) else None,
+        ordered=args.ordered if task.ordered else None,
         data=content_hash(args.run),
         details={
             "run": args.run,
@@ -179,7 +179,7 @@ def _only_kind(predictions: Predictions, task: Task) -> str:
     if not kinds:
         raise InputError(
             f"no prediction has scores for {task.name}, which a threshold is chosen on",
-            "test writes them with --model.scores",
+            "test writes them with --model.scores true",
         )
     if len(kinds) > 1:
         raise InputError(f"calibrate: several kinds of score: {', '.join(kinds)}", "choose one: --score KIND")

@@ -1,4 +1,4 @@
-"""``pairs``: mine hard records from rollout files and write their preference pairs."""
+"""``pairs``: mine hard records from rollout files and write their preference pairs; audit their labels."""
 
 import argparse
 import shlex
@@ -21,6 +21,7 @@ from guardreasoner.mining import (
     UnparsablePolicy,
     mine,
 )
+from guardreasoner.mining.audit import doubted_labels
 from guardreasoner.mining.explain import explain
 from guardreasoner.mining.findings import Findings, findings
 from guardreasoner.records import Record, Rollout, write_jsonl
@@ -40,7 +41,7 @@ from guardreasoner.workflow.terminal import show_line, terminal_text
 if TYPE_CHECKING:
     from guardreasoner.cli.commands._fit_inputs import FitInputs
 
-HELP = "mine hard records from rollouts and write their weighted preference pairs"
+HELP = "mine hard records from rollouts and write their weighted preference pairs; list doubtful labels"
 
 OVERRIDES = ("--data", "--recipe", "--model", "--trainer", "--output", "--seed_everything", "--allow_contamination")
 """Flags of ``fit``, also dotted ones, that may follow ``--config``."""
@@ -71,13 +72,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Mine, print the counts and write the pairs; or explain the pairs of one record.
+    """Mine, print the counts and write the pairs; list doubtful labels; or explain the pairs of one record.
 
     Args:
         args: the arguments that :func:`configure` declares, and ``argv``: all flags, including those for ``--config``.
 
     Returns:
-        0, or 1 if no record is hard; no pair is written then.
+        0, or 1 if pairs were requested and no record is hard; no pair is written then.
 
     Raises:
         InputError: an option is wrong, or a file is missing or invalid.
@@ -85,6 +86,10 @@ def run(args: argparse.Namespace) -> int:
     _check_files(args)
     inputs = _read(args)
     mined = mine(inputs.records, inputs.rollouts, inputs.tasks, inputs.pairing, inputs.format)
+    if args.audit is not None:
+        _write_audit(args, inputs)
+    if args.audit is not None and args.out is None:
+        return 0
     if args.explain is not None:
         explanation = explain(args.explain, mined, inputs.records, inputs.rollouts, inputs.tasks, inputs.format)
         notes = [] if inputs.fit is None else list(inputs.fit.notes(explanation.record, explanation.pairs))
@@ -136,6 +141,13 @@ def _add_own(parser: argparse.ArgumentParser) -> None:
         "--explain", metavar="RECORD_ID", help="only explain, step by step, how the pairs of this record were chosen"
     )
     parser.add_argument("--verbose", action="store_true", help="with --explain: print complete texts")
+    parser.add_argument(
+        "--audit",
+        type=Path,
+        metavar="FILE",
+        help="write the gold labels that every output contradicts with the same verdict, as JSONL; review --audit FILE "
+        "shows them",
+    )
     parser.add_argument("--details", action="store_true", help="also print votes, weights and agreement of the models")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a self-contained page with plots")
     parser.add_argument("--preset", choices=tuple(PRESETS), help="defaults of the options below (default plan)")
@@ -160,11 +172,11 @@ def _add_own(parser: argparse.ArgumentParser) -> None:
 def _check_files(args: argparse.Namespace) -> None:
     if not (args.rollouts or args.config):
         raise InputError("pairs: required: --rollouts or --config", "python -m guardreasoner pairs --help lists both")
-    if args.explain is None and args.out is None:
-        raise InputError("pairs: required: --out", "or --explain RECORD_ID, which writes nothing")
-    if args.explain is not None and (args.out or args.html or args.details):
-        raise InputError("pairs: --explain cannot be combined with --out, --html or --details")
-    require_files(out=args.out, html=args.html)
+    if args.explain is not None and (args.out or args.html or args.details or args.audit):
+        raise InputError("pairs: --explain cannot be combined with --out, --html, --details or --audit")
+    if args.explain is None and args.out is None and (args.audit is None or args.html or args.details):
+        raise InputError("pairs: required: --out", "or --explain RECORD_ID, which writes nothing, or --audit FILE")
+    require_files(out=args.out, html=args.html, audit=args.audit)
 
 
 def _read(args: argparse.Namespace) -> _MiningInputs:
@@ -204,6 +216,21 @@ def _sources_by_model(assignments: Iterable[str]) -> dict[str, list[str]]:
             raise InputError(f"pairs: --sources_by_model {assignment}: expected MODEL=SOURCE,SOURCE or MODEL=")
         sources_by_model.setdefault(model, []).extend(source for source in sources.split(",") if source)
     return sources_by_model
+
+
+def _write_audit(args: argparse.Namespace, inputs: _MiningInputs) -> None:
+    doubted = doubted_labels(inputs.records, inputs.rollouts, inputs.tasks, inputs.pairing.parser, inputs.format)
+    try:
+        write_jsonl(args.audit, (one.line() for one in doubted))
+    except OSError as error:
+        raise InputError(f"{args.audit}: cannot be written: {error.strerror}") from None
+    record_made(args.audit, ["pairs", *args.argv], {"parser": inputs.pairing.parser}, inputs.paths)
+    labels = sum(len(record.gold()) for record in inputs.records)
+    records = len({one.record.id for one in doubted})
+    counts = f"{len(doubted):,} of {labels:,} gold labels, on {records:,} of {len(inputs.records):,} records"
+    show_line(f"every output gives the same other verdict: {counts}; written: {args.audit}")
+    if doubted:
+        show_line(f"to judge them: review --audit {args.audit}")
 
 
 def _write_pairs(path: Path, mined: MiningResult) -> None:

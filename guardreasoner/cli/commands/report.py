@@ -6,9 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from guardreasoner.cli.commands._compared import Compared, add_runs, read_compared
+from guardreasoner.cli.commands._slices import add_slices, with_languages
 from guardreasoner.cli.options import require_files, write
 from guardreasoner.errors import InputError
+from guardreasoner.evaluation.comparison import run_labels
 from guardreasoner.evaluation.scoring.probabilities import ProbabilityScore, probability_scores
+from guardreasoner.evaluation.scoring.slices import SliceScore, score_slices
 from guardreasoner.report.rating_tables import rating_notes, rating_tables
 from guardreasoner.review.rating_summary import Summary, summarise
 from guardreasoner.review.ratings import read_ratings, text_hashes_of
@@ -22,6 +25,7 @@ _EXAMPLES = 5
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_runs(parser)
+    add_slices(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -91,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
         rating_tables(ratings) if ratings else (),
         rating_notes(ratings) if ratings else (),
         _probabilities(compared, args),
+        _slices(compared, args) if args.by else {},
     )
     write(args.out, comparison_page(compared.comparison, compared.criteria, inputs))
     return 0
@@ -106,6 +111,13 @@ def _probabilities(compared: Compared, args: argparse.Namespace) -> dict[str, tu
             if rows := probability_scores(answers.records, read.scores, read.tasks, args.resamples, args.seed):
                 probabilities[name] = rows
     return probabilities
+
+
+def _slices(compared: Compared, args: argparse.Namespace) -> dict[str, list[SliceScore]]:
+    comparison = compared.comparison
+    runs = {name: run_labels(labels) for name, labels in comparison.labels.items()}
+    records = with_languages(comparison.aligned.files[0].records, args)
+    return score_slices(runs, records, args.by, comparison.tasks, comparison.mode, args.resamples, args.seed)
 
 
 def _rating_summary(compared: Compared, args: argparse.Namespace) -> Summary:

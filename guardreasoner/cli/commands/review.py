@@ -1,4 +1,4 @@
-"""``review``: serve a local page for rating reasoning blind, and summarise the ratings."""
+"""``review``: serve a local page for rating reasoning blind or judging labels, and summarise the ratings."""
 
 import argparse
 import getpass
@@ -10,6 +10,7 @@ from pathlib import Path
 from guardreasoner.cli.options import require_files, write
 from guardreasoner.errors import InputError
 from guardreasoner.report.rating_tables import rating_notes, rating_tables, summary_as_json
+from guardreasoner.review.audit import read_audit
 from guardreasoner.review.items import ReviewSet, make_review_set
 from guardreasoner.review.rating_summary import summarise
 from guardreasoner.review.ratings import read_ratings
@@ -22,14 +23,22 @@ from guardreasoner.workflow.terminal import show_line, stdout_console
 HELP = "rate the reasoning of runs by hand, blind, on a local page; --summary summarises ratings"
 
 _RATINGS = Path("logs/ratings")
-_ONLY_FOR_RATING = ("sample", "ratings", "rater", "port")
+_ONLY_FOR_RATING = ("audit", "sample", "ratings", "rater", "port")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("runs", nargs="*", metavar="[NAME=]PATH", help="predictions, as for score; one to five runs")
+    parser.add_argument(
+        "--audit",
+        type=Path,
+        metavar="FILE",
+        help="instead of runs: a file of pairs --audit; decide for each label whether it is right or the models are",
+    )
     parser.add_argument("--intersect", action="store_true", help="rate only the records that all runs have")
-    parser.add_argument("--sample", type=int, metavar="N", help="rate a random sample of N records")
+    parser.add_argument(
+        "--sample", type=int, metavar="N", help="rate a random sample of N records; of an audit, the first N"
+    )
     parser.add_argument(
         "--seed",
         type=int,
@@ -71,8 +80,12 @@ def run(args: argparse.Namespace) -> int:
         return _print_summary(args)
     if args.json:
         raise InputError("review: --json needs --summary")
-    if not args.runs:
-        raise InputError("review: required: a run", "review [NAME=]PATH …, or review --summary FILE …")
+    if args.audit and (args.runs or args.intersect):
+        raise InputError("review: --audit cannot be combined with runs or --intersect")
+    if not (args.runs or args.audit):
+        raise InputError(
+            "review: required: a run", "review [NAME=]PATH …, review --audit FILE, or review --summary FILE …"
+        )
     return _rate(args)
 
 
@@ -82,8 +95,11 @@ def _rate(args: argparse.Namespace) -> int:
         raise InputError(f"review: --sample: expected a whole number from 1, got {args.sample}")
     if args.port is not None and not 0 <= args.port < 1 << 16:
         raise InputError(f"review: --port: expected a number from 0 to 65535, got {args.port}")
-    named = match_by_content(read_named_predictions(args.runs, "review"))
-    review_set = make_review_set(named, rater, args.intersect, args.sample, args.seed)
+    named = match_by_content(read_named_predictions(args.runs, "review")) if args.runs else []
+    if args.audit:
+        review_set = read_audit(args.audit, args.sample)
+    else:
+        review_set = make_review_set(named, rater, args.intersect, args.sample, args.seed)
     with bind(args.port or 0) as bound:
         file = RatingsFile(path)
         try:
@@ -136,10 +152,7 @@ def _rater_and_file(rater: str | None, path: Path | None) -> tuple[str, Path]:
 def _overview(review_set: ReviewSet, session: Session) -> list[str]:
     """Return lines that count the records to rate, and what of the runs and of the ratings file is left out."""
     rated, skipped = session.counts()
-    lines = [
-        f"{_count(len(review_set.items), 'record')} of {_count(len(review_set.runs), 'run')}; "
-        f"{session.rater} has rated {rated:,} and skipped {skipped:,}"
-    ]
+    lines = [f"{_what(review_set)}; {session.rater} has rated {rated:,} and skipped {skipped:,}"]
     if review_set.not_sampled:
         lines.append(f"not in the sample (--sample): {_count(len(review_set.not_sampled), 'record')}")
     if any(review_set.left_out.values()):
@@ -153,6 +166,13 @@ def _overview(review_set: ReviewSet, session: Session) -> list[str]:
         "on changed texts or other runs, not counted here": session.other_texts,
     }
     return lines + [f"in the file: {_count(count, 'line')} {what}" for what, count in file.items() if count]
+
+
+def _what(review_set: ReviewSet) -> str:
+    items = len(review_set.items)
+    if not review_set.runs:
+        return f"{_count(items, 'label')} that all models contradict"
+    return f"{_count(items, 'record')} of {_count(len(review_set.runs), 'run')}"
 
 
 def _undone(session: Session) -> str:

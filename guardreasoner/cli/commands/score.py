@@ -1,11 +1,13 @@
-"""``score``: compute F1, accuracy and hard-sample accuracy from prediction files, one table row per model."""
+"""``score``: compute F1, accuracy, over-refusal and scores by slice from prediction files, one row per model."""
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
+from guardreasoner.cli.commands._slices import add_slices, with_languages
 from guardreasoner.cli.options import add_files, add_resampling, require_files, write
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.attacks import origin
@@ -14,13 +16,23 @@ from guardreasoner.evaluation.calibration_file import calibrations_of, stored_ca
 from guardreasoner.evaluation.comparison.alignment import describe_missing, differing_ids, missing_records
 from guardreasoner.evaluation.reasoning_quality import Quality, quality
 from guardreasoner.evaluation.scoring import ModelScore, score
-from guardreasoner.evaluation.scoring.labels import Mode
+from guardreasoner.evaluation.scoring.labels import PARSER_BY_MODE, BenchmarkLabels, Mode, collect_labels
+from guardreasoner.evaluation.scoring.over_refusal import OverRefusal, over_refusal
 from guardreasoner.evaluation.scoring.probabilities import ProbabilityScore, probability_scores
+from guardreasoner.evaluation.scoring.slices import SliceScore, score_slices
 from guardreasoner.prompts import conversation
 from guardreasoner.report.calibration_tables import calibrated_as_json, calibrated_notes, calibrated_table
 from guardreasoner.report.probability_tables import probabilities_as_json, probability_notes, probability_table
 from guardreasoner.report.score_tables import score_notes, score_tables, scores_as_json
-from guardreasoner.report.table import latex_document
+from guardreasoner.report.slice_tables import (
+    OVER_REFUSAL_NOTE,
+    SLICES_NOTE,
+    over_refusal_as_json,
+    over_refusal_table,
+    slice_tables,
+    slices_as_json,
+)
+from guardreasoner.report.table import Table, latex_document
 from guardreasoner.sources.named_predictions import (
     NamedPredictions,
     check_against_benchmarks,
@@ -76,6 +88,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="the same with the calibration of this model folder, or of a file that calibrate --out wrote",
     )
+    add_slices(parser)
     add_resampling(parser)
     add_files(parser)
 
@@ -102,6 +115,10 @@ def run(args: argparse.Namespace) -> int:
     calibrated = {model.name: _calibrated(model, args) for model in models} if _asks_calibrated(args) else {}
     tables += [calibrated_table(f"{name}: at the calibrated threshold", rows) for name, rows in calibrated.items()]
     meanings += calibrated_notes([row for rows in calibrated.values() for row in rows])
+    parts = {mode: {model.name: _parts(model, mode, args) for model in models} for mode in modes}
+    tables += [table for mode in modes for table in _part_tables(parts[mode], mode if len(modes) > 1 else "")]
+    meanings += [OVER_REFUSAL_NOTE] if any(part.over_refusal for part in parts[modes[0]].values()) else []
+    meanings += [SLICES_NOTE] if args.by else []
 
     console = stdout_console(120)
     for table in tables:
@@ -122,6 +139,10 @@ def run(args: argparse.Namespace) -> int:
             content["probabilities"] = {name: probabilities_as_json(rows) for name, rows in probabilities.items()}
         if calibrated:
             content["calibrated"] = {name: calibrated_as_json(rows) for name, rows in calibrated.items()}
+        for mode in modes:
+            by_model = content["models"] if len(modes) == 1 else content["modes"][mode]["models"]
+            for name, part in parts[mode].items():
+                by_model[name] |= part.as_json()
         if reasoning:
             content["reasoning"] = {name: measured.as_json() for name, measured in reasoning.items()}
         write(args.json, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -139,7 +160,10 @@ def _modes_and_paths(args: argparse.Namespace) -> tuple[list[Mode], list[str]]:
     modes = _MODES if _ALL in values[:count] else tuple(mode for mode in _MODES if mode in values[:count])
     paths = [*args.predictions, *values[count:]]
     if not paths:
-        raise InputError("score: required: [NAME=]PATH", "python -m guardreasoner score --help lists the options")
+        hint = (
+            "name the predictions before --by" if args.by else "python -m guardreasoner score --help lists the options"
+        )
+        raise InputError("score: required: [NAME=]PATH", hint)
     return list(modes), paths
 
 
@@ -171,6 +195,37 @@ def _calibrated(model: NamedPredictions, args: argparse.Namespace) -> list[Calib
         records = [record for record in read.records if origin(record) is None]  # attacked ones have another rate
         rows += calibrated_scores(records, read.scores, task, calibration, args.resamples, args.seed)
     return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Scores of one model on parts of its records."""
+
+    over_refusal: OverRefusal | None
+    slices: Sequence[SliceScore]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            **({"over_refusal": over_refusal_as_json(self.over_refusal)} if self.over_refusal else {}),
+            **({"slices": slices_as_json(self.slices)} if self.slices else {}),
+        }
+
+
+def _parts(model: NamedPredictions, mode: Mode, args: argparse.Namespace) -> _Parts:
+    (read,) = model.seeds
+    run = [collect_labels(model.name, read.records, read.rollouts, read.tasks, PARSER_BY_MODE[mode], read.format)]
+    options = (read.tasks, mode, args.resamples, args.seed)
+    refusal = over_refusal([run], read.records, *options)
+    by_name: dict[str, list[list[BenchmarkLabels]]] = {model.name: run}
+    slices = score_slices(by_name, with_languages(read.records, args), args.by, *options)
+    return _Parts(refusal[0] if refusal else None, slices[model.name])
+
+
+def _part_tables(parts: Mapping[str, _Parts], mode: str) -> list[Table]:
+    refusal = {name: part.over_refusal for name, part in parts.items() if part.over_refusal}
+    tables = [over_refusal_table(refusal)] if refusal else []
+    tables += slice_tables({name: part.slices for name, part in parts.items()})
+    return [replace(table, title=f"{table.title} ({mode})") if mode else table for table in tables]
 
 
 def _quality(model: NamedPredictions) -> Quality:

@@ -6,10 +6,8 @@ the same records; the seeds of a run, if there are several, are resampled as wel
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import combinations
-
-import numpy as np
 
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.comparison.alignment import Aligned, Answers, align
@@ -17,8 +15,18 @@ from guardreasoner.evaluation.comparison.flips import Flip, Flips, SeedLabels, c
 from guardreasoner.evaluation.intervals import RESAMPLES, Estimate, estimate, generator_for, resampled_seeds
 from guardreasoner.evaluation.scoring import AVERAGE, ModelScore, TaskScore, model_score
 from guardreasoner.evaluation.scoring.hard_samples import hard_score, hard_votes, resample_hard_accuracy
-from guardreasoner.evaluation.scoring.labels import PARSER_BY_MODE, Mode, collect_labels
-from guardreasoner.evaluation.scoring.metrics import ACCURACY, Array, ResampledScores, positive_f1, resample_scores
+from guardreasoner.evaluation.scoring.labels import PARSER_BY_MODE, BenchmarkLabels, Mode, collect_labels
+from guardreasoner.evaluation.scoring.metrics import (
+    ACCURACY,
+    Array,
+    ResampledScores,
+    mean_over_seeds,
+    positive_f1,
+    resample_scores,
+    weighted_mean,
+)
+from guardreasoner.evaluation.scoring.over_refusal import OverRefusal, over_refusal
+from guardreasoner.evaluation.scoring.readings import Reading, binary_labels, binary_task
 from guardreasoner.tasks import Task
 
 ALL_RIGHT = "all right"
@@ -49,6 +57,7 @@ class Difference:
         f1: difference in F1 of the positive label; for ``ALL_RIGHT``, in its unweighted mean over tasks.
         accuracy: difference in accuracy.
         flips: number of records that flip.
+        readings: if the labels are ordered, the differences of the binary scores by reading.
     """
 
     benchmark: str
@@ -57,6 +66,7 @@ class Difference:
     f1: Estimate
     accuracy: Estimate
     flips: Flips
+    readings: Mapping[Reading, "Difference"] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +80,7 @@ class Pairwise:
         averages: differences by task, averaged over benchmarks.
         records: difference over all tasks and records.
         hard: difference in hard-sample accuracy; None if a file has no outputs on hard records.
+        over_refusal: difference in the false-positive rate on look-alikes, by task or reading; empty if there are none.
     """
 
     first: str
@@ -78,6 +89,7 @@ class Pairwise:
     averages: tuple[Difference, ...]
     records: Difference
     hard: Estimate | None
+    over_refusal: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +104,7 @@ class Comparison:
         resampled: resampled scores by run, averaged over its seeds.
         hard: hard-sample accuracy by run, (1 + resamples,); empty if a file has no outputs on hard records.
         labels: by run, labels by benchmark and seed.
+        over_refusal: over-refusal by run; empty if there are no look-alikes.
     """
 
     tasks: tuple[Task, ...]
@@ -101,6 +114,7 @@ class Comparison:
     resampled: Mapping[str, ResampledScores]
     hard: Mapping[str, Array]
     labels: Mapping[str, Sequence[SeedLabels]]
+    over_refusal: Mapping[str, OverRefusal] = field(default_factory=dict)
 
     def pairs(self) -> list[Pairwise]:
         """Return the differences of all pairs of runs, in the order in which the runs were given."""
@@ -109,21 +123,16 @@ class Comparison:
     def between(self, first: str, second: str) -> Pairwise:
         """Return the second run minus the first; raise ``KeyError`` for an unknown run."""
         before, after, scores = self.resampled[first], self.resampled[second], self.scores[first]
-        benchmarks = [
-            self._difference(first, second, row, before.benchmarks[key], after.benchmarks[key])
-            for row in scores.benchmarks
-            for key in [(row.benchmark, row.task)]
-        ]
-        averages = [
-            self._difference(first, second, row, before.averages[row.task], after.averages[row.task])
-            for row in scores.averages
-        ]
+        benchmarks = [self._difference(first, second, row) for row in scores.benchmarks]
+        averages = [self._difference(first, second, row) for row in scores.averages]
         f1 = estimate(after.overall(self.tasks) - before.overall(self.tasks))
         flips = count_flips(self.labels[first], self.labels[second], None, self.mode)
         accuracy = estimate(after.accuracy - before.accuracy)
         records = Difference(AVERAGE, ALL_RIGHT, scores.records, f1, accuracy, flips)
         hard = estimate(self.hard[second] - self.hard[first]) if self.hard else None
-        return Pairwise(first, second, tuple(benchmarks), tuple(averages), records, hard)
+        return Pairwise(
+            first, second, tuple(benchmarks), tuple(averages), records, hard, self._refusal_changes(first, second)
+        )
 
     def flips(self, first: str, second: str) -> Iterator[Flip]:
         """Yield each task of each record that one of two runs has right and the other wrong."""
@@ -139,16 +148,38 @@ class Comparison:
             start = end
         raise KeyError(run)
 
-    def _difference(self, first: str, second: str, row: TaskScore, before: Array, after: Array) -> Difference:
+    def _refusal_changes(self, first: str, second: str) -> dict[str, Estimate]:
+        if not self.over_refusal:
+            return {}
+        before, after = self.over_refusal[first].resampled, self.over_refusal[second].resampled
+        return {name: estimate(after[name] - before[name]) for name in before}
+
+    def _difference(self, first: str, second: str, row: TaskScore) -> Difference:
         column = next(index for index, task in enumerate(self.tasks) if task.name == row.task)
-        change = after - before
-        first_labels, second_labels = (
-            [seeds for seeds in self.labels[name] if row.benchmark in (AVERAGE, seeds[0].benchmark)]
-            for name in (first, second)
+        task = self.tasks[column]
+        before, after = (self._labels_of(name, row.benchmark) for name in (first, second))
+        binary = {}
+        for reading, scores in row.readings.items():
+            old, new = (
+                [[binary_labels(seed, column, task, reading) for seed in seeds] for seeds in run]
+                for run in (before, after)
+            )
+            flips = count_flips(old, new, column, self.mode)
+            binary[reading] = self._changes(first, second, scores, binary_task(task), flips)
+        flips = count_flips(before, after, column, self.mode)
+        return replace(self._changes(first, second, row, task, flips), readings=binary)
+
+    def _changes(self, first: str, second: str, row: TaskScore, task: Task, flips: Flips) -> Difference:
+        before, after = (
+            scores.averages[row.task] if row.benchmark == AVERAGE else scores.benchmarks[row.benchmark, row.task]
+            for scores in (self.resampled[first], self.resampled[second])
         )
-        flips = count_flips(first_labels, second_labels, column, self.mode)
-        f1, accuracy = estimate(positive_f1(change, self.tasks[column])), estimate(change[:, ACCURACY])
+        change = after - before
+        f1, accuracy = estimate(positive_f1(change, task)), estimate(change[:, ACCURACY])
         return Difference(row.benchmark, row.task, row.n, f1, accuracy, flips)
+
+    def _labels_of(self, run: str, benchmark: str) -> list[SeedLabels]:
+        return [seeds for seeds in self.labels[run] if benchmark in (AVERAGE, seeds[0].benchmark)]
 
 
 def compare(
@@ -199,28 +230,19 @@ def compare(
         start, end = end, end + len(run.seeds)
         run_files = slice(start, end)
         weights = resampled_seeds(len(run.seeds), resamples, generator_for(seed, f"seeds of {run.name}"))
-        resampled[run.name] = _mean_scores(file_scores[run_files], weights)
+        resampled[run.name] = mean_over_seeds(file_scores[run_files], weights)
         labels[run.name] = list(zip(*files[run_files], strict=True))
         if file_votes:
-            hard[run.name] = _weighted_mean(file_hard[run_files], weights)
+            hard[run.name] = weighted_mean(file_hard[run_files], weights)
         run_hard = hard_score(file_votes[run_files], hard[run.name]) if file_votes else None
         scores[run.name] = model_score(run.name, files[run_files], resampled[run.name], tasks, run_hard)
-    return Comparison(tuple(tasks), mode, scores, aligned, resampled, hard, labels)
-
-
-def _mean_scores(seeds: Sequence[ResampledScores], weights: Array) -> ResampledScores:
-    first = seeds[0]
-    return ResampledScores(
-        {key: _weighted_mean([scores.benchmarks[key] for scores in seeds], weights) for key in first.benchmarks},
-        {key: _weighted_mean([scores.averages[key] for scores in seeds], weights) for key in first.averages},
-        _weighted_mean([scores.accuracy for scores in seeds], weights),
+    refusal = over_refusal(
+        [run_labels(labels[run.name]) for run in runs], aligned.files[0].records, tasks, mode, resamples, seed
     )
+    by_run = {run.name: found for run, found in zip(runs, refusal, strict=True)} if refusal else {}
+    return Comparison(tuple(tasks), mode, scores, aligned, resampled, hard, labels, by_run)
 
 
-def _weighted_mean(values: Sequence[Array], weights: Array) -> Array:
-    """Return the mean over seeds of arrays (1 + resamples, ...), weighted by (1 + resamples, seeds)."""
-    total = np.zeros_like(values[0])
-    for value, weight in zip(values, weights.T, strict=True):
-        weight = weight.reshape(-1, *[1] * (value.ndim - 1))
-        total += np.where(weight > 0, weight * value, 0)  # NaN of a seed that was not drawn must not spread
-    return total
+def run_labels(labels: Sequence[SeedLabels]) -> list[Sequence[BenchmarkLabels]]:
+    """Return labels by seed and benchmark, from those by benchmark and seed."""
+    return list(zip(*labels, strict=True))

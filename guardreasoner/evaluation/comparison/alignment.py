@@ -130,7 +130,7 @@ def _shared(what: str, sets: Mapping[str, Sequence[Record]], intersect: bool) ->
 
 def _differ(first: Record, second: Record) -> bool:
     # A file of hard samples holds no conversation: it is compared only where both records have one.
-    conversations = [(record.prompt, record.response) for record in (first, second) if record.prompt]
+    conversations = [record.content_key() for record in (first, second) if record.prompt]
     return len(set(conversations)) > 1 or first.gold() != second.gold() or first.source != second.source
 
 

@@ -4,7 +4,7 @@ This package imports no torch, so that scoring a file starts fast.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from guardreasoner.evaluation.intervals import RESAMPLES, Estimate, estimate
 from guardreasoner.evaluation.scoring.hard_samples import HardScore, hard_score, hard_votes, resample_hard_accuracy
@@ -27,6 +27,7 @@ from guardreasoner.evaluation.scoring.metrics import (
     resample_scores,
 )
 from guardreasoner.evaluation.scoring.probabilities import ProbabilityScore, probability_scores
+from guardreasoner.evaluation.scoring.readings import Reading, binary_task, reading_name, readings_of
 from guardreasoner.formats import GuardFormat
 from guardreasoner.records import Record, Rollout
 from guardreasoner.tasks import Task
@@ -49,6 +50,7 @@ class TaskScore:
         f1: F1 by label; undefined for a label that no record has.
         recall: share of positive records with a positive verdict.
         false_positive_rate: share of the other records with a positive verdict.
+        readings: if the labels are ordered, the binary scores by reading.
     """
 
     benchmark: str
@@ -60,6 +62,7 @@ class TaskScore:
     f1: Mapping[str, Estimate]
     recall: Estimate
     false_positive_rate: Estimate
+    readings: Mapping[Reading, "TaskScore"] = field(default_factory=dict)
 
     @property
     def positive_f1(self) -> Estimate:
@@ -161,16 +164,16 @@ def model_score(
     for benchmark_files in zip(*files, strict=True):
         benchmark = benchmark_files[0].benchmark
         for column, task in enumerate(tasks):
-            values = scores.benchmarks.get((benchmark, task.name))
-            if values is not None:
+            if (benchmark, task.name) in scores.benchmarks:
                 n = _count_labelled(benchmark_files[0], column)
                 unparsed = sum(_count_unparsed(labels, column) for labels in benchmark_files)
-                benchmarks.append(_task_score(benchmark, task, values, n, unparsed))
+                by_name = {key: array for (name, key), array in scores.benchmarks.items() if name == benchmark}
+                benchmarks.append(_with_readings(benchmark, task, by_name, n, unparsed))
     averages = []
     for task in tasks:
         if rows := [row for row in benchmarks if row.task == task.name]:
             n, unparsed = sum(row.n for row in rows), sum(row.unparsed for row in rows)
-            averages.append(_task_score(AVERAGE, task, scores.averages[task.name], n, unparsed))
+            averages.append(_with_readings(AVERAGE, task, scores.averages, n, unparsed))
     return ModelScore(
         model=model,
         records=sum(len(labels.ids) for labels in files[0]),
@@ -184,10 +187,19 @@ def model_score(
     )
 
 
-def _task_score(benchmark: str, task: Task, values: Array, n: int, unparsed: int) -> TaskScore:
+def _with_readings(benchmark: str, task: Task, values: Mapping[str, Array], n: int, unparsed: int) -> TaskScore:
+    binary = {
+        reading: _task_score(benchmark, name, binary_task(task), values[name], n, unparsed)
+        for reading in readings_of(task)
+        for name in [reading_name(task.name, reading)]
+    }
+    return replace(_task_score(benchmark, task.name, task, values[task.name], n, unparsed), readings=binary)
+
+
+def _task_score(benchmark: str, name: str, task: Task, values: Array, n: int, unparsed: int) -> TaskScore:
     return TaskScore(
         benchmark=benchmark,
-        task=task.name,
+        task=name,
         positive=task.positive,
         n=n,
         unparsed=unparsed,

@@ -17,7 +17,7 @@ def positive_labels(task: Task, rule: OrderedRule = "strict") -> tuple[str, ...]
     The labels of an ordered task run from the harmless end to the harmful one: ``strict`` takes all but the first,
     ``loose`` the last. Any other task has one positive label.
     """
-    if is_ordered(task):
+    if task.ordered:
         return task.labels[1:] if rule == "strict" else task.labels[-1:]
     return (task.positive,)
 
@@ -38,8 +38,3 @@ def positive_probability(
     if not probabilities or sum(probabilities.values()) <= _MOST_PARSED:
         return None
     return min(1.0, sum(probabilities.get(label, 0.0) for label in positive_labels(task, rule)))
-
-
-def is_ordered(task: Task) -> bool:
-    """Return whether the labels of a task are ordered."""
-    return bool(getattr(task, "ordered", False))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from guardreasoner.evaluation.intervals import generator_for, resampled_sums
 from guardreasoner.evaluation.scoring.labels import NO_LABEL, BenchmarkLabels, Mode, confusion_cells
+from guardreasoner.evaluation.scoring.readings import binary_counts, binary_task, reading_name, readings_of
 from guardreasoner.tasks import Task
 
 ACCURACY, RECALL, FALSE_POSITIVE_RATE, F1 = range(4)
@@ -27,7 +28,8 @@ class ResampledScores:
     """One model's scores in percent, as observed (index 0) and in each resample; NaN where undefined.
 
     Args:
-        benchmarks: by (benchmark, task), (1 + resamples, 3 + L) with the columns of :func:`classification_scores`.
+        benchmarks: by (benchmark, task), (1 + resamples, 3 + L) with the columns of :func:`classification_scores`. A
+            task with ordered labels also has an entry for each reading, under :func:`~.readings.reading_name`.
         averages: by task, the mean of these over benchmarks, weighted by their records; a benchmark with an undefined
             value is left out of the mean of that value.
         accuracy: (1 + resamples,) share of records with every gold label matched.
@@ -76,8 +78,12 @@ def resample_scores(
                 cells = part[:, start : start + size * (size + 1)].reshape(-1, size, size + 1)
                 start += size * (size + 1)
                 if (benchmark_models[0].gold[:, column] != NO_LABEL).any():
-                    weights[name, task.name] = cells.sum(axis=(1, 2))
-                    scores[model][name, task.name] = classification_scores(weight_unparsed(cells, task, mode), task)
+                    tables = {task.name: (cells, task)}
+                    for reading in readings_of(task):
+                        tables[reading_name(task.name, reading)] = binary_counts(cells, reading), binary_task(task)
+                    for key, (counts, scored) in tables.items():
+                        weights[name, key] = counts.sum(axis=(1, 2))
+                        scores[model][name, key] = classification_scores(weight_unparsed(counts, scored, mode), scored)
     accuracy = percent(correct, counted)
     scored_tasks = list(dict.fromkeys(task for _, task in weights))
     return [
@@ -86,6 +92,25 @@ def resample_scores(
         )
         for model, benchmarks in enumerate(scores)
     ]
+
+
+def mean_over_seeds(seeds: Sequence[ResampledScores], weights: Array) -> ResampledScores:
+    """Return the mean of the scores of several training seeds, weighted by (1 + resamples, seeds)."""
+    first = seeds[0]
+    return ResampledScores(
+        {key: weighted_mean([scores.benchmarks[key] for scores in seeds], weights) for key in first.benchmarks},
+        {key: weighted_mean([scores.averages[key] for scores in seeds], weights) for key in first.averages},
+        weighted_mean([scores.accuracy for scores in seeds], weights),
+    )
+
+
+def weighted_mean(values: Sequence[Array], weights: Array) -> Array:
+    """Return the mean over seeds of arrays (1 + resamples, ...), weighted by (1 + resamples, seeds)."""
+    total = np.zeros_like(values[0])
+    for value, weight in zip(values, weights.T, strict=True):
+        weight = weight.reshape(-1, *[1] * (value.ndim - 1))
+        total += np.where(weight > 0, weight * value, 0)  # NaN of a seed that was not drawn must not spread
+    return total
 
 
 def classification_scores(counts: Array, task: Task) -> Array:

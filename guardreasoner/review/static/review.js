@@ -105,7 +105,7 @@ function clearMarked() {
 function chooseBetter(key) {
   const last = questions[questions.length - 1];
   const inputs = last ? [...last.querySelectorAll("input[name=better]")] : [];
-  const input = inputs.find((candidate) => candidate.value[0].toLowerCase() === key);
+  const input = inputs.find((candidate) => candidate.dataset.key === key);
   if (!input) return false;
   choose(last, input.value);
   goTo(questions.length - 1);

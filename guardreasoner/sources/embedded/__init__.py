@@ -38,6 +38,7 @@ another, while training covers every single topic, frame and phrase.
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from random import Random
@@ -52,6 +53,7 @@ from guardreasoner.sources.embedded.scenarios import Aim, AssistantTurn, Frame, 
 from guardreasoner.sources.embedded.topics import PARTS, Topic
 from guardreasoner.workflow.ranges import CountOrZero, Seed
 
+_LOOKALIKE_ID = re.compile(rf"(?:{'|'.join(get_args(Split))})/[a-z]+/\d{{5}}-[a-z]+\.lookalike-[a-z]+-[a-z]+\.[a-z]+")
 _MAX_REPEATS = 10_000
 """Number of repeated conversations in a row after which a split counts as exhausted."""
 
@@ -145,6 +147,11 @@ class Embedded:
             )
             known.add(conversation)
         raise InputError(f"Embedded: no more than {len(known)} {split} records can be generated for {part}")
+
+
+def has_lookalike_intent(record_id: str) -> bool:
+    """Return whether an id is that of an embedded record whose user names a harmless act in alarming words."""
+    return _LOOKALIKE_ID.fullmatch(record_id) is not None
 
 
 def _draw_scenarios(topics: Sequence[Topic], split: Split, rng: Random) -> Iterator[Scenario]:

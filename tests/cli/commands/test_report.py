@@ -64,7 +64,7 @@ def test_probabilities_of_shared_records_are_plotted(start: Callable[..., str]) 
         "Scores as probabilities: one",
         "ROC curves: request",
         "Reliability: request",
-        "request direct 100 0",
+        "request direct 100",
     ):
         assert words in shown, words
 

@@ -110,10 +110,10 @@ def test_probabilities_are_scored_by_kind(tmp_path: Path, capsys: pytest.Capture
     assert main(["score", str(folder), "--mode", "all", "--json", str(out)]) == 0
     shown = capsys.readouterr().out
     table = shown.partition("m: scores as probabilities")[2].splitlines()
-    assert [line.split()[2:5] for line in table if line.startswith("held-out")] == [
-        ["direct", "150", "0"],
-        ["votes", "150", "1"],
-    ]
+    rows = [number for number, line in enumerate(table) if line.startswith("held-out")]
+    assert [table[row].split()[2:4] for row in rows] == [["direct", "150"], ["votes", "150"]]
+    assert "–" in table[rows[0] + 1].split()[0]  # an interval; all records have a score
+    assert table[rows[1] + 1].split()[0] == "1"
     assert "ECE: expected calibration error, 15 equal-width bins" in shown
     assert max(map(len, shown.splitlines())) <= 120
     content = json.loads(out.read_text())["probabilities"]["m"]["held-out"]["request"]

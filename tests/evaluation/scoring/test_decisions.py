@@ -1,7 +1,6 @@
 """The positive side of a task: ordered labels, and outputs that cannot be read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import pytest
 
@@ -28,13 +27,8 @@ def test_unreadable_outputs_are_no_votes_for_harmless(shares: Mapping[str, float
     assert positive_labels(REQUEST) == positive_labels(REQUEST, "loose") == ("harmful",)
 
 
-@dataclass(frozen=True)
-class OrderedTask(Task):
-    ordered: bool = True
-
-
 def test_the_middle_of_ordered_labels_is_positive_or_negative() -> None:
-    task = OrderedTask("harm", "Harm", "how harmful?", ("safe", "controversial", "unsafe"), "unsafe")
+    task = Task("harm", "Harm", "how harmful?", ("safe", "controversial", "unsafe"), ordered=True)
     shares = {"safe": 0.25, "controversial": 0.25, "unsafe": 0.5}
     assert positive_labels(task, "strict") == ("controversial", "unsafe")
     assert positive_labels(task, "loose") == ("unsafe",)
