@@ -349,7 +349,7 @@ def _cell(row: Mapping[str, Any], column: str) -> Any:
 
 
 def _extra(row: Mapping[str, Any], column: str) -> str | None:
-    """Return a cell as text; None if it is missing, null or empty; raise ``ValueError`` if it is no name on one line."""
+    """Return a cell as text; None if it is missing, null or empty; raise ``ValueError`` if it is longer than a name."""
     value = _cell(row, column)
     if value is _NO_COLUMN or value is None or value != value:  # NaN stands for a missing value in Parquet
         return None
@@ -400,7 +400,7 @@ def _label(label_by_text: Mapping[str, str], allowed: str, value: Any) -> str | 
 
 def _language(value: Any) -> str | None:
     """Return the language code in a cell; None if the cell is null or empty."""
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value.strip()):
         return None
     if not isinstance(value, str) or not _LANGUAGE.fullmatch(value.strip()):
         raise ValueError(f"found {describe_value(value)}, expected a language code such as en or pt-BR")

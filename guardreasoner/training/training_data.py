@@ -197,10 +197,10 @@ class TrainingDataModule(LightningDataModule, ABC):
 
     @property
     def format(self) -> GuardFormat | None:
-        """Format of the model; None for a run without a model of ours, such as synthesis."""
+        """Format of the model; None without a model of ours, as in synthesis or before there is a base model."""
         if self._inspection_tokenizer is not None:
             return self._inspection_tokenizer.format
-        return format_of(self._trainer)
+        return None if self.trainer is None else format_of(self.trainer)
 
     def judged(self, split: Split) -> Iterator[Record]:
         """Yield the records of a split that the model's format judges; the others are counted in a line."""

@@ -45,7 +45,7 @@ def test_a_column_of_language_is_read_only_if_it_is_named(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"team": ["x"]}, "team: found a list, expected text or a number"),
+        ({"team": ["x"]}, "team: found a list, expected text, a number"),
         ({"team": "a\nb"}, "team: found 'a\\\\nb', expected at most 100 printable characters"),
         ({}, "columns.extra.team: .* has no column 'team'"),
     ],
