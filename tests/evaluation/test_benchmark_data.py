@@ -1,6 +1,7 @@
 """Benchmark data module: loaders, hard set, invalid input."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.evaluation.benchmark_data import BenchmarkDataModule
 from guardreasoner.evaluation.guard_module import GuardModule
 from guardreasoner.model.backbone import Backbone
+from guardreasoner.records import Record, Split
 from tests.support.tiny import K, TinySource, quiet_trainer, write_rollouts, wrong_outputs
 
 TEST = TinySource().records("test")
@@ -79,3 +81,12 @@ def test_empty_split_is_refused(tiny_base: Path) -> None:
     source.counts = source.counts | {"test": 0}
     with pytest.raises(InputError, match="the test split is empty"):
         set_up(tiny_base, source=source)
+
+
+def test_labels_for_no_task_of_the_model_are_refused(tiny_base: Path) -> None:
+    class Other(TinySource):
+        def records(self, split: Split) -> list[Record]:
+            return [replace(record, labels={"tone": "rude"}) for record in super().records(split)]
+
+    with pytest.raises(InputError, match="are labelled for tone, but the tasks of the model are request, completion"):
+        set_up(tiny_base, source=Other())
