@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardreasoner.errors import InputError
-from guardreasoner.evaluation.calibration_fit import block_threshold, long_run_interval, new_set_interval
+from guardreasoner.evaluation.calibration.fit import block_threshold, long_run_interval, new_set_interval
 
 Array = NDArray[np.float64]
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from guardreasoner.evaluation.calibrated import CalibratedScore, band_shares
 from guardreasoner.evaluation.calibration import BANDS, Calibration
+from guardreasoner.evaluation.calibration.scored import CalibratedScore, band_shares
 from guardreasoner.evaluation.intervals import Share
 from guardreasoner.evaluation.scoring.metrics import Array
 from guardreasoner.report.score_tables import estimate_as_json

@@ -12,7 +12,7 @@ from typing import get_args
 from guardreasoner.cli.options import require_files, write
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.attacks import origin
-from guardreasoner.evaluation.calibration_fit import CURVE_KINDS, Wanted, choose_calibration
+from guardreasoner.evaluation.calibration.fit import CURVE_KINDS, Wanted, choose_calibration
 from guardreasoner.evaluation.scoring.decisions import OrderedRule
 from guardreasoner.evaluation.scoring.probabilities import joined, scored_records
 from guardreasoner.report.calibration_tables import calibration_lines

@@ -11,8 +11,8 @@ from guardreasoner.cli.commands._slices import add_slices, with_languages
 from guardreasoner.cli.options import add_files, add_resampling, require_files, write
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.attacks import origin
-from guardreasoner.evaluation.calibrated import CalibratedScore, calibrated_scores
-from guardreasoner.evaluation.calibration_file import calibrations_of, stored_calibrations
+from guardreasoner.evaluation.calibration.scored import CalibratedScore, calibrated_scores
+from guardreasoner.evaluation.calibration.stored import calibrations_of, stored_calibrations
 from guardreasoner.evaluation.comparison.alignment import describe_missing, differing_ids, missing_records
 from guardreasoner.evaluation.reasoning_quality import Quality, quality
 from guardreasoner.evaluation.scoring import ModelScore, score

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from guardreasoner.cli.main import main
-from guardreasoner.evaluation.calibration_file import stored_calibrations
+from guardreasoner.evaluation.calibration.stored import stored_calibrations
 from guardreasoner.workflow.integrity import changed_files
 from guardreasoner.workflow.manifest import Manifest, content_hash
 from guardreasoner.workflow.output_lock import locked_output

@@ -9,7 +9,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.calibration import Calibration, CalibrationCurve, Identity, Sigmoid, Steps
-from guardreasoner.evaluation.calibration_fit import CURVE_KINDS, fit_curve
+from guardreasoner.evaluation.calibration.fit import CURVE_KINDS, fit_curve
 from guardreasoner.evaluation.scoring.metrics import Array
 
 

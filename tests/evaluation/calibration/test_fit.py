@@ -5,7 +5,7 @@ import pytest
 from calibration_coverage import SCORES, coverage
 
 from guardreasoner.errors import InputError
-from guardreasoner.evaluation.calibration_fit import (
+from guardreasoner.evaluation.calibration.fit import (
     Wanted,
     block_threshold,
     choose_calibration,

@@ -1,7 +1,7 @@
 """Apply a calibration: from the score of a record to a probability and a band. Standard library only.
 
 A calibration belongs to one model, one task and one kind of score. It is chosen on validation records by
-:mod:`guardreasoner.evaluation.calibration_fit` and stored in the model folder's ``guard.json``.
+:mod:`guardreasoner.evaluation.calibration.fit` and stored in the model folder's ``guard.json``.
 """
 
 from bisect import bisect_right

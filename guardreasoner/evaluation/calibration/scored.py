@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardreasoner.evaluation.calibration import BANDS, Band, Calibration
-from guardreasoner.evaluation.calibration_fit import new_set_interval
+from guardreasoner.evaluation.calibration.fit import new_set_interval
 from guardreasoner.evaluation.intervals import Estimate, Share, estimate, generator_for, resampled_sums
 from guardreasoner.evaluation.scoring.metrics import Array, percent
 from guardreasoner.evaluation.scoring.probabilities import POOLED, ScoredRecords, scored_records
