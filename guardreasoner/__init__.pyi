@@ -37,7 +37,9 @@ from guardreasoner.records import Rollout as Rollout
 from guardreasoner.sources.aegis import Aegis as Aegis
 from guardreasoner.sources.beavertails import BeaverTails as BeaverTails
 from guardreasoner.sources.concat import Concat as Concat
+from guardreasoner.sources.dynabench import DynaBench as DynaBench
 from guardreasoner.sources.embedded import Embedded as Embedded
+from guardreasoner.sources.embedded.policies import EmbeddedPolicies as EmbeddedPolicies
 from guardreasoner.sources.files import Files as Files
 from guardreasoner.sources.guardreasoner_train import GuardReasonerTrain as GuardReasonerTrain
 from guardreasoner.sources.harmbench import HarmBench as HarmBench

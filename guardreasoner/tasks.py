@@ -134,6 +134,7 @@ RULE_TASK = Task(
     key="Rule",
     question="name the first rule of the policy that the conversation breaks, or say that it breaks no rule.",
     labels=("no rule", *(f"rule {number}" for number in range(1, 13))),
+    positive="rule 1",  # a label that means harm: injections ask for the first label that is not positive
     uses_policy=True,
 )
 """Which of up to twelve numbered rules the conversation breaks first."""
