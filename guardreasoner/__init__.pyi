@@ -25,6 +25,8 @@ from guardreasoner.generators.plain import PlainGenerator as PlainGenerator
 from guardreasoner.generators.ray import RayGenerator as RayGenerator
 from guardreasoner.generators.server import ServerGenerator as ServerGenerator
 from guardreasoner.generators.vllm import VLLMGenerator as VLLMGenerator
+from guardreasoner.guard import Guard as Guard
+from guardreasoner.guard import Query as Query
 from guardreasoner.mining import Pairing as Pairing
 from guardreasoner.mining import mine as mine
 from guardreasoner.model.backbone import Backbone as Backbone
