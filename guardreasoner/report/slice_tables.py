@@ -15,7 +15,7 @@ OVER_REFUSAL_NOTE = (
 )
 SLICES_NOTE = (
     f"Slices: records of all benchmarks with the same value, pooled; (none): records without one. A slice of fewer "
-    f"than {MIN_RECORDS} records has no figures."
+    f"than {MIN_RECORDS} records has no figures. The verdicts are those that were written, not those at a threshold."
 )
 
 _NONE = "(none)"
