@@ -178,7 +178,7 @@ def _only_kind(predictions: Predictions, task: Task) -> str:
     kinds = [kind for kind, rows in predictions.scores.items() if any(task.name in row for row in rows.values())]
     if not kinds:
         raise InputError(
-            f"no prediction has scores for {task.name}, which a threshold is chosen on",
+            f"no prediction with a verdict has scores for {task.name}, which a threshold is chosen on",
             "test writes them with --model.scores true",
         )
     if len(kinds) > 1:
