@@ -1,10 +1,13 @@
 """``calibrate`` from validation predictions to the model folder, and ``score --calibrated`` with what it stored."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
+from guardreasoner.cli.commands import calibrate
 from guardreasoner.cli.main import main
 from guardreasoner.evaluation.calibration.stored import stored_calibrations
 from guardreasoner.sources.predictions import read_predictions
@@ -218,12 +221,44 @@ def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str], flags: tuple[
     assert problem in failure(capsys, "calibrate", "val", *flags)
 
 
-def test_a_model_that_another_command_writes_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_another_command_writes_is_left_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate, "_WAIT", 0.3)
     make_run("val")
     before = Path("m/guard.json").read_bytes()
     with locked_output("m"):
         assert "m" in failure(capsys, "calibrate", "val", *FLAGS)
     assert Path("m/guard.json").read_bytes() == before
+
+
+def test_a_calibration_waits_for_another_one_to_be_written() -> None:
+    make_run("val")
+    with ExitStack() as held:
+        held.enter_context(locked_output("m"))
+        release = Timer(1, held.close)
+        release.start()
+        assert main(["calibrate", "val", *FLAGS]) == 0
+        release.join()
+    assert list(json.loads(Path("m/guard.json").read_text())["calibration"]) == ["request"]
+
+
+def test_another_folder_than_a_model_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("val")
+    scored_predictions(Path("other"), *random_pair(400))
+    Path("some").mkdir()
+    for run, flags in (("val", ()), ("other", ("--split", "validation"))):
+        assert "some: not a model folder" in failure(capsys, "calibrate", run, *FLAGS, *flags, "--model", "some")
+    assert list(Path("some").iterdir()) == []
+
+
+@pytest.mark.parametrize("rate", ["1e-300", "5e-324", "1e-10", "0.99999999999999994", "0", "1", "nan"])
+def test_a_rate_that_no_records_can_show_is_refused(rate: str, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("val")
+    for option in ("--fpr", "--miss-rate"):
+        error = failure(capsys, "calibrate", "val", *FLAGS, option, rate)
+        assert f"{option}: expected a share between 0 and 1" in error
+        assert len(error) < 300
 
 
 def test_attacked_records_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
