@@ -483,6 +483,11 @@ def temporary(path: Path, state: str) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(_TOKEN_BYTES)}.{state}")
 
 
+def is_partial(path: Path) -> bool:
+    """Return whether a file has a temporary name of :func:`replacing_file`; a killed process may have left it."""
+    return path.match(f".*.{_TOKEN_PATTERN}.partial")
+
+
 @contextmanager
 def owned(path: Path) -> Iterator[None]:
     """Hold a lock on a temporary file or folder, which distinguishes it from what a killed process left."""
@@ -500,7 +505,7 @@ def leftovers(path: Path, state: str) -> list[Path]:
 
     Without locks on the file system, none is returned.
     """
-    pattern = f".{glob.escape(path.name)}.{'[0-9a-f]' * 2 * _TOKEN_BYTES}.{state}"
+    pattern = f".{glob.escape(path.name)}.{_TOKEN_PATTERN}.{state}"
     return sorted(filter(_is_abandoned, path.parent.glob(pattern)), key=lambda found: found.lstat().st_mtime_ns)
 
 
@@ -529,6 +534,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 _TOKEN_BYTES = 4
+_TOKEN_PATTERN = "[0-9a-f]" * 2 * _TOKEN_BYTES
 
 
 def _is_abandoned(path: Path) -> bool:

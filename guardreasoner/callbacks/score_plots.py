@@ -12,7 +12,7 @@ from guardreasoner.evaluation.intervals import RESAMPLES
 from guardreasoner.evaluation.scoring import score
 from guardreasoner.records import Answer
 from guardreasoner.report.score_plots import score_plots
-from guardreasoner.sources.label_scores import scores_by_kind
+from guardreasoner.sources.label_scores import scores_by_kind, scores_of_verdicts
 from guardreasoner.workflow.ranges import CountOrZero, Seed
 
 log = logging.getLogger("guardreasoner")
@@ -78,6 +78,8 @@ class ScorePlots(Callback):
             hard_answers=[answer.rollout for answer in hard],
             resamples=self.resamples,
             seed=self.seed,
-            label_scores=scores_by_kind((answer.record.id, answer.scores) for answer in answers),
+            label_scores=scores_by_kind(
+                (answer.record.id, scores_of_verdicts(answer.scores, answer.verdicts)) for answer in answers
+            ),
         )
         write_plots(trainer, "test", score_plots([model_score], tasks))

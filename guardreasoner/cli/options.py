@@ -1,6 +1,7 @@
 """Options that several verbs share: resampling for intervals, and output files."""
 
 import argparse
+import os
 import re
 from pathlib import Path
 
@@ -28,9 +29,13 @@ def require_files(**paths: Path | None) -> None:
     """Check the files that output options, given by their names, would replace.
 
     Raises:
-        InputError: one is a folder, or holds something else than an earlier run of the option wrote.
+        InputError: one is a folder, or holds something else than an earlier run of the option wrote, or two options
+            name the same file.
     """
+    named: dict[str, str] = {}
     for option, path in paths.items():
+        if path and (other := named.setdefault(os.path.realpath(path), option)) != option:
+            raise InputError(f"--{option} {path}: the same file as --{other}", "name another file")
         if path and path.is_dir():
             raise InputError(f"--{option} {path}: expected a file, found a folder")
         if path and path.is_file() and option in _STARTS and not _may_replace(path, _STARTS[option]):

@@ -47,6 +47,7 @@ from guardreasoner.model.packed_attention import (
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
 from guardreasoner.prompts import PromptFormat
 from guardreasoner.tasks import Task
+from guardreasoner.workflow.guard_file import is_model_folder
 from guardreasoner.workflow.replacing import replacing_folder
 
 log = logging.getLogger("guardreasoner")
@@ -320,7 +321,7 @@ class Backbone(nn.Module):
         )
         if looks_local and not path.is_dir():
             raise InputError(f"{self.path}: no such model folder (model.backbone.path)")
-        if path.is_dir() and not ((path / "config.json").is_file() or (path / "adapter_config.json").is_file()):
+        if path.is_dir() and not is_model_folder(path):
             raise InputError(f"{self.path}: not a model folder: found neither config.json nor adapter_config.json")
 
     def _format_with(self, stored: Mapping[str, Any] | None) -> PromptFormat | PublishedFormat:

@@ -4,7 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, NonNegativeInt, StrictFloat, StrictInt, TypeAdapter, ValidationError
+from pydantic import (
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    StrictFloat,
+    StrictInt,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 
 from guardreasoner.errors import InputError
@@ -28,15 +37,16 @@ class _AuditRow:
     task: str
     label: str
     verdict: str
-    outputs: NonNegativeInt
+    outputs: PositiveInt
     unparsed: NonNegativeInt
-    agreement: StrictFloat
+    agreement: Annotated[StrictFloat, Field(ge=0, le=1)]
     models: Sequence[str]
     record: Mapping[str, Any]
     reasonings: Annotated[tuple[_Reasoning, ...], Field(min_length=1, max_length=len(SLOTS))]
 
 
 _ROWS = TypeAdapter(_AuditRow)
+_EXPECTED = "expected a file that pairs --audit wrote"
 
 
 def read_audit(path: Path, sample: int | None = None) -> ReviewSet:
@@ -47,8 +57,8 @@ def read_audit(path: Path, sample: int | None = None) -> ReviewSet:
         sample: number of labels, the first ones; None for all.
 
     Raises:
-        InputError: the file is missing or has no label, a line is invalid (file:line), a label occurs twice, or the
-            sample is larger than the number of labels.
+        InputError: the file is missing or has no label, a line is invalid or contradicts its record (file:line), a
+            label occurs twice, or the sample is larger than the number of labels.
     """
     items: dict[tuple[str, str], ReviewItem] = {}
     for line, values in read_jsonl(path):
@@ -57,8 +67,9 @@ def read_audit(path: Path, sample: int | None = None) -> ReviewSet:
             row = _ROWS.validate_python(values)
         except ValidationError as error:
             message = validation_message(error)
-            raise InputError(f"{where}: {message}", "expected a file that pairs --audit wrote") from None
+            raise InputError(f"{where}: {message}", _EXPECTED) from None
         record = record_of(row.record, f"{where}: record")
+        _require_consistent(row, record, where)
         item = _item(len(items) + 1, record, row)
         if item.subject in items:
             raise InputError(f"{where}: the {row.task} label of record {record.id!r} occurs twice")
@@ -70,6 +81,20 @@ def read_audit(path: Path, sample: int | None = None) -> ReviewSet:
     shown = tuple(items.values())[:sample]
     not_sampled = frozenset(record_id for record_id, _ in items) - {item.record.id for item in shown}
     return ReviewSet((), (), shown, {}, not_sampled)
+
+
+def _require_consistent(row: _AuditRow, record: Record, where: str) -> None:
+    fault = None
+    if row.record_id != record.id:
+        fault = f"record_id: {row.record_id!r} is not the id of the record, {record.id!r}"
+    elif record.labels.get(row.task) is None:
+        fault = f"task: the record has no gold label for {row.task!r}"
+    elif row.label != record.labels[row.task]:
+        fault = f"label: {row.label!r} is not the record's gold label, {record.labels[row.task]!r}"
+    elif row.verdict == row.label:
+        fault = f"verdict: {row.verdict!r} does not contradict the label"
+    if fault is not None:
+        raise InputError(f"{where}: {fault}", _EXPECTED)
 
 
 def _item(number: int, record: Record, row: _AuditRow) -> ReviewItem:

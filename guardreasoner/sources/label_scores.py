@@ -53,6 +53,24 @@ def require_label_scores(scores: LabelScores, tasks: Sequence[Task], where: str)
                 raise InputError(f"{place}: expected a sum of {expected}, found {total:.4g}")
 
 
+def scores_of_verdicts(scores: Mapping[Any, Any], verdicts: Mapping[str, str | None]) -> dict[Any, Any]:
+    """Return the scores of an output without those of tasks for which it has no verdict.
+
+    A score from log-probabilities says nothing about an output that cannot be read, which must never pass as safe.
+    ``votes`` are shares of other outputs, and stay.
+
+    Args:
+        scores: probabilities of the record by kind, task and label.
+        verdicts: verdicts of the output by task; None where it has none.
+    """
+    return {
+        kind: by_task
+        if kind == "votes"
+        else {task: by_label for task, by_label in by_task.items() if verdicts.get(task) is not None}
+        for kind, by_task in scores.items()
+    }
+
+
 def scores_by_kind(rows: Iterable[tuple[str, Mapping[Any, Mapping[str, Mapping[str, float]]]]]) -> ScoresByKind:
     """Return the scores of records, given as (record id, scores), by kind; a kind that no record has is absent."""
     by_kind: dict[str, dict[str, Mapping[str, Mapping[str, float]]]] = defaultdict(dict)

@@ -21,6 +21,7 @@ from pydantic import ConfigDict, StrictFloat, StrictInt, TypeAdapter, Validation
 from guardreasoner.errors import InputError
 from guardreasoner.formats import GuardFormat
 from guardreasoner.formats.stored import read_output_format, stored_output_format
+from guardreasoner.formats.verdicts import read_verdicts
 from guardreasoner.prompts import conversation, instruction, parse
 from guardreasoner.records import (
     FILE_FINGERPRINT,
@@ -32,7 +33,13 @@ from guardreasoner.records import (
     read_jsonl,
     require_unique_ids,
 )
-from guardreasoner.sources.label_scores import LabelScores, ScoresByKind, require_label_scores, scores_by_kind
+from guardreasoner.sources.label_scores import (
+    LabelScores,
+    ScoresByKind,
+    require_label_scores,
+    scores_by_kind,
+    scores_of_verdicts,
+)
 from guardreasoner.sources.rows import file_format, read_file_rows
 from guardreasoner.sources.template_text import (
     CHAT_TEMPLATES,
@@ -68,7 +75,8 @@ class Predictions:
         notes: sentences on what was removed or left out while reading.
         has_ids: whether the rows have record ids; otherwise an id is the benchmark with the row's index.
         format: format of the outputs; None: GuardReasoner's own.
-        scores: probabilities of the labels of records, of those rows that have them.
+        scores: probabilities of the labels of records, of those rows that have them; without the tasks for which the
+            output has no verdict (:func:`guardreasoner.sources.label_scores.scores_of_verdicts`).
     """
 
     model: str
@@ -310,7 +318,8 @@ def _read_prediction_file(origin: _Origin, predictions: Predictions, scores: dic
             predictions.records.append(record)
             predictions.rollouts.append(rollout)
             if row.scores:
-                scores[record_id] = row.scores
+                verdicts = read_verdicts(row.predict, predictions.tasks, predictions.format)
+                scores[record_id] = scores_of_verdicts(row.scores, verdicts)
             continue
         if record != known[record_id]:
             raise InputError(

@@ -23,6 +23,10 @@ _SILENCE = 30.0
 """Seconds without a change after which a holder on another host counts as gone."""
 
 
+_PAUSE = 0.1
+"""Seconds between two attempts to take a lock that another process holds."""
+
+
 class FileLock:
     """A lock file, which names its holder: host, process and a random token.
 
@@ -47,21 +51,24 @@ class FileLock:
         """Whether this object holds the lock."""
         return self._descriptor is not None
 
-    def acquire(self) -> None:
+    def acquire(self, wait: float = 0.0) -> None:
         """Take the lock.
 
+        Args:
+            wait: seconds to wait for another process that holds it.
+
         Raises:
-            InputError: another process holds it.
+            InputError: another process holds it, or still does after the wait.
             FileNotFoundError: the folder does not exist.
         """
+        end = time.monotonic() + wait
         while self._descriptor is None:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
-                if self._take(descriptor):
-                    self._descriptor = descriptor
-            finally:
-                if self._descriptor is None:
-                    os.close(descriptor)
+                self._try()
+            except InputError:
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(_PAUSE)
         threading.Thread(target=self._show_life, name="file-lock", daemon=True).start()
 
     def release(self) -> None:
@@ -74,6 +81,17 @@ class FileLock:
                 self.path.unlink()
         os.close(self._descriptor)
         self._descriptor = None
+
+    def _try(self) -> None:
+        """Try to take the lock until the file at the path is the locked one."""
+        while self._descriptor is None:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                if self._take(descriptor):
+                    self._descriptor = descriptor
+            finally:
+                if self._descriptor is None:
+                    os.close(descriptor)
 
     def _take(self, descriptor: int) -> bool:
         """Lock an open file; return False if it is no longer the file at the path."""

@@ -10,6 +10,12 @@ from guardreasoner.records import replacing_file
 
 GUARD_FILE = "guard.json"
 _CALIBRATION = "calibration"
+_TOO_DEEP = "lists or objects are nested too deeply"
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Return whether a folder holds a model, or an adapter of one."""
+    return (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file()
 
 
 def without_calibrations(data: bytes) -> bytes:
@@ -20,11 +26,11 @@ def without_calibrations(data: bytes) -> bytes:
     """
     try:
         content = json.loads(data, object_pairs_hook=unique_keys)
+        if not isinstance(content, dict) or _CALIBRATION not in content:
+            return data
+        return _text({key: value for key, value in content.items() if key != _CALIBRATION}).encode()
     except (ValueError, RecursionError):
         return data
-    if not isinstance(content, dict) or _CALIBRATION not in content:
-        return data
-    return _text({key: value for key, value in content.items() if key != _CALIBRATION}).encode()
 
 
 def read_calibrations(path: Path) -> dict[str, dict[str, Any]]:
@@ -48,8 +54,12 @@ def write_calibration(path: Path, task: str, calibration: Mapping[str, Any]) -> 
         InputError: the file is damaged.
     """
     stored = {**read_calibrations(path), task: dict(calibration)}
+    try:
+        text = _text({**_read(path), _CALIBRATION: stored})
+    except RecursionError:
+        raise InputError(f"{path}: {_TOO_DEEP}") from None
     with replacing_file(path) as partial:
-        partial.write_text(_text({**_read(path), _CALIBRATION: stored}), encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -59,6 +69,8 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON: {error}") from None
+    except RecursionError:
+        raise InputError(f"{path}: {_TOO_DEEP}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a JSON object")
     return content

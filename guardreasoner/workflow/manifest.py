@@ -17,7 +17,7 @@ from typing import Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.moved import current_argv, ignore
-from guardreasoner.records import replacing_file
+from guardreasoner.records import is_partial, replacing_file
 from guardreasoner.workflow.guard_file import GUARD_FILE, without_calibrations
 from guardreasoner.workflow.redaction import command_without_secrets, without_secrets
 
@@ -35,6 +35,7 @@ def content_hash(path: str | Path) -> str:
     """Return the SHA-256 (hex) of a file's content, or of the names and contents of all files below a folder.
 
     Manifests are left out: they contain a date, and an artefact that is rebuilt identically must have the same hash.
+    So are temporary files, which belong to no artefact.
 
     Raises:
         InputError: ``path`` does not exist, or a file cannot be read.
@@ -49,14 +50,16 @@ def content_hash(path: str | Path) -> str:
 
 
 def file_hashes(folder: str | Path) -> dict[str, str]:
-    """Return the hash of each file below a folder (:func:`described_hash`) by relative path; manifests are left out.
+    """Return the hash of each file below a folder (:func:`described_hash`) by relative path.
+
+    Manifests are left out, and temporary files, such as a killed ``calibrate`` leaves in a model folder.
 
     Raises:
         InputError: a file cannot be read.
     """
     folder = Path(folder)
     files = {Path(parent, name) for parent, _, names in os.walk(folder) for name in names}
-    named = sorted((file.relative_to(folder).as_posix(), file) for file in files)
+    named = sorted((file.relative_to(folder).as_posix(), file) for file in files if not is_partial(file))
     named = [(name, file) for name, file in named if file.name != MANIFEST and not name.endswith(f".{MANIFEST}")]
     with ThreadPoolExecutor() as threads:  # a model has several files of some GB; hashing releases the GIL
         hashes = threads.map(described_hash, [file for _, file in named])

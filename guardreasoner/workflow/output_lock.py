@@ -10,13 +10,14 @@ from guardreasoner.workflow.file_lock import FileLock
 
 
 @contextmanager
-def locked_output(output: str | Path) -> Iterator[None]:
+def locked_output(output: str | Path, wait: float = 0.0) -> Iterator[None]:
     """Hold the lock of an output, the file ``.NAME.lock`` beside it, which a crash frees.
 
     The file, and folders that were made for it, are removed at the end.
 
     Args:
         output: file or folder that a command writes.
+        wait: seconds to wait for another process that holds the lock.
 
     Raises:
         InputError: another process holds the lock, or the file cannot be made.
@@ -26,7 +27,7 @@ def locked_output(output: str | Path) -> Iterator[None]:
     made = [folder for folder in lock.path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        lock.acquire(wait)
     except OSError as error:
         raise InputError(f"{lock.path}: cannot be made: {error.strerror}") from None
     try:

@@ -47,3 +47,12 @@ def test_a_file_of_another_kind_is_not_replaced(tmp_path: Path, option: str, tex
     assert raised.value.hint == "name another file, or remove this one"
     path.write_text("")
     require_files(**{option: path})
+
+
+def test_two_options_cannot_name_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    require_files(out=Path("a"), audit=Path("b"), html=None, json=None)
+    for other in ("a", "./a", "b/../a", "link/a", str(tmp_path / "a")):
+        with pytest.raises(InputError, match=r"^--audit .*a: the same file as --out$"):
+            require_files(out=Path("a"), audit=Path(other))

@@ -123,6 +123,13 @@ def test_a_wrong_decision_in_a_file_is_refused_with_its_line(session: Session) -
         (lambda text: text.replace('"verdict"', '"verdikt"', 1), r"audit.jsonl:1: missing field 'verdict'"),
         (lambda text: text.replace('"prompt"', '"promt"', 1), r"audit.jsonl:1: record: unknown field 'promt'"),
         (lambda text: "", "the file has no label to decide on"),
+        (lambda text: text.replace('"record_id": "0"', '"record_id": "9"', 1), "audit.jsonl:1: record_id: '9' is not"),
+        (lambda text: text.replace('"task": "request"', '"task": "mood"', 1), "audit.jsonl:1: task: .* 'mood'"),
+        (lambda text: text.replace('"task": "request"', '"task": "response"', 1), "audit.jsonl:1: task: .* 'response'"),
+        (lambda text: text.replace('"label": "harmful"', '"label": "unharmful"', 1), "audit.jsonl:1: label: "),
+        (lambda text: text.replace('"verdict": "unharmful"', '"verdict": "harmful"', 1), "audit.jsonl:1: verdict: "),
+        (lambda text: re.sub('"agreement": [0-9.]+', '"agreement": 7.5', text, count=1), "audit.jsonl:1: agreement: "),
+        (lambda text: re.sub('"outputs": [0-9]+', '"outputs": 0', text, count=1), "audit.jsonl:1: outputs: "),
     ],
 )
 def test_a_damaged_audit_is_refused_with_its_line(audit_file: Path, change: Any, message: str) -> None:

@@ -50,6 +50,7 @@ def random_scores(n: int, seed: int, positive: float = 0.4) -> tuple[str, list[f
 def model_folder(folder: Path) -> Path:
     """Write a folder like that of a model, with its manifest."""
     folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(b"weights")
     (folder / "guard.json").write_text(json.dumps({"format": {"opening": None}}, indent=1) + "\n")
     Manifest.describe(folder, ["fit"], "f", {}).write(folder)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -47,6 +48,19 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "lock")], cwd=Path(__file__).parents[2])
     assert "process" in json.loads((tmp_path / "lock").read_text())
     lock_at(tmp_path).acquire()
+
+
+def test_a_lock_can_be_waited_for(tmp_path: Path) -> None:
+    first, second = lock_at(tmp_path), lock_at(tmp_path)
+    first.acquire()
+    with pytest.raises(InputError, match="another run is writing here"):
+        second.acquire(wait=0.2)
+    release = Timer(0.3, first.release)
+    release.start()
+    second.acquire(wait=30)
+    assert (first.held, second.held) == (False, True)
+    release.join()
+    second.release()
 
 
 @pytest.mark.usefixtures("quick")

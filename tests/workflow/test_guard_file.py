@@ -1,11 +1,13 @@
 """Calibrations in ``guard.json``: added without a change of the model's manifest or of its content hash."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from guardreasoner.errors import InputError
+from guardreasoner.evaluation.calibration.stored import stored_calibrations
 from guardreasoner.workflow.guard_file import GUARD_FILE, read_calibrations, without_calibrations, write_calibration
 from guardreasoner.workflow.integrity import changed_files
 from guardreasoner.workflow.manifest import content_hash
@@ -50,3 +52,24 @@ def test_a_damaged_file_is_refused_and_left_alone(tmp_path: Path, text: str) -> 
     with pytest.raises(InputError, match=GUARD_FILE):
         write_calibration(file, "request", {})
     assert file.read_text() == text
+
+
+@pytest.mark.parametrize("depth", [200, 500, 900, 990, 100_000])
+def test_deep_nesting_is_one_line(tmp_path: Path, depth: int) -> None:
+    model = model_folder(tmp_path / "m")
+    nested = "[" * depth + "]" * depth
+    for text in (
+        nested,
+        f'{{"calibration": {{}}, "a": {nested}}}',
+        f'{{"calibration": {{"request": {{"score": {nested}}}}}}}',
+        f'{{"calibration": {{"request": {{"score": "direct", "more": {nested}}}}}}}',
+    ):
+        (model / GUARD_FILE).write_text(text)
+        content_hash(model)
+        with pytest.raises(InputError, match=GUARD_FILE):
+            stored_calibrations(model)
+        with suppress(InputError):  # nesting that can be read can also be kept
+            write_calibration(model / GUARD_FILE, "response", {})
+            assert read_calibrations(model / GUARD_FILE)["response"] == {}
+            continue
+        assert (model / GUARD_FILE).read_text() == text

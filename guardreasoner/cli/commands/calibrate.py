@@ -19,7 +19,7 @@ from guardreasoner.report.calibration_tables import calibration_lines
 from guardreasoner.sources.label_scores import SCORE_KINDS
 from guardreasoner.sources.predictions import Predictions, read_predictions
 from guardreasoner.tasks import Task
-from guardreasoner.workflow.guard_file import GUARD_FILE, write_calibration
+from guardreasoner.workflow.guard_file import GUARD_FILE, is_model_folder, write_calibration
 from guardreasoner.workflow.integrity import require_unchanged
 from guardreasoner.workflow.manifest import content_hash
 from guardreasoner.workflow.output_lock import locked_output
@@ -30,6 +30,12 @@ from guardreasoner.workflow.terminal import show_line
 HELP = "choose a threshold for a false-positive rate on validation predictions; store it in the model folder"
 
 _VALIDATION = "validation"
+
+_LEAST_RATE = 1e-9
+"""Lowest rate that can be wanted; it takes a billion records."""
+
+_WAIT = 60.0
+"""Seconds to wait for another command that writes to the model folder, such as the calibration of another task."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -117,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
         write(args.out, json.dumps(content, indent=1) + "\n")
     else:
         assert model is not None
-        with locked_output(model):
+        with locked_output(model, wait=_WAIT):
             _require_made_by(model, args.run, made)  # a fit may have replaced it meanwhile
             write_calibration(model / GUARD_FILE, task.name, calibration.as_json())
         show_line(f"written: {model / GUARD_FILE}")
@@ -152,6 +158,8 @@ def _model_folder(args: argparse.Namespace, made: PredictionOrigin) -> Path:
             f"{named}: no such model folder, which the calibration would be written to",
             "--model FOLDER names another one, --out FILE writes to a file",
         )
+    if not is_model_folder(Path(named)):
+        raise InputError(f"{named}: not a model folder: found neither config.json nor adapter_config.json")
     return Path(named)
 
 
@@ -178,7 +186,7 @@ def _only_kind(predictions: Predictions, task: Task) -> str:
     kinds = [kind for kind, rows in predictions.scores.items() if any(task.name in row for row in rows.values())]
     if not kinds:
         raise InputError(
-            f"no prediction has scores for {task.name}, which a threshold is chosen on",
+            f"no prediction with a verdict has scores for {task.name}, which a threshold is chosen on",
             "test writes them with --model.scores true",
         )
     if len(kinds) > 1:
@@ -191,6 +199,8 @@ def _rate(text: str) -> float:
         value = float(text)
     except ValueError:
         value = nan
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"expected a share between 0 and 1, such as 0.01, got {text!r}")
+    if not _LEAST_RATE <= value <= 1 - _LEAST_RATE:
+        raise argparse.ArgumentTypeError(
+            f"expected a share between 0 and 1, at least {_LEAST_RATE:g} from both, such as 0.01, got {text!r}"
+        )
     return value

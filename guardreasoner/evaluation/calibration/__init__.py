@@ -1,4 +1,4 @@
-"""Apply a calibration: from the score of a record to a probability and a band. Standard library only.
+"""Apply a calibration: from the score of a record to a probability and a band.
 
 A calibration belongs to one model, one task and one kind of score. It is chosen on validation records by
 :mod:`guardreasoner.evaluation.calibration.fit` and stored in the model folder's ``guard.json``.
@@ -8,10 +8,23 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import exp, isnan, log
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.scoring.decisions import OrderedRule
+from guardreasoner.records import ScoreKind
+from guardreasoner.sources.validation import validation_message
 from guardreasoner.workflow.manifest import fingerprint
 
 Band = Literal["block", "review", "pass", "unparsed"]
@@ -22,6 +35,8 @@ _EDGE = 1e-6
 """Distance from 0 and 1 that a score has at least before its logit is taken."""
 
 _SEAL = "sha256"
+
+_Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class CalibrationCurve(Protocol):
@@ -177,28 +192,35 @@ class Calibration:
             where: location, for messages.
 
         Raises:
-            InputError: the calibration was damaged or edited, or is none.
+            InputError: the calibration was damaged or edited, or has missing or wrong fields.
         """
-        row = {key: value for key, value in stored.items() if key != _SEAL}
-        if stored.get(_SEAL) != fingerprint(row):
-            raise InputError(f"{where}: calibration of {task}: damaged or edited since it was made", "calibrate again")
-        bands = row.pop("bands")
-        row.pop("threshold")
+        what = f"{where}: calibration of {task}"
+        content = {key: value for key, value in stored.items() if key != _SEAL}
+        try:
+            is_intact = stored.get(_SEAL) == fingerprint(content)
+        except RecursionError:
+            is_intact = False
+        if not is_intact:
+            raise InputError(f"{what}: damaged or edited since it was made", "calibrate again")
+        try:
+            row = _Stored.model_validate(content)
+        except ValidationError as error:
+            raise InputError(f"{what}: {validation_message(error)}", "calibrate again") from None
         return cls(
-            task,
-            row.pop("score"),
-            _curve(row.pop("curve")),
-            bands["block"],
-            bands["review"],
-            row.pop("fpr"),
-            row.pop("expected"),
-            tuple(row.pop("interval")),
-            row.pop("negatives"),
-            row.pop("false_positives"),
-            row.pop("records"),
-            row.pop("data"),
-            row.pop("ordered", None),
-            row,
+            task=task,
+            score=row.score,
+            curve=row.curve.curve(),
+            block=row.bands.block,
+            review=row.bands.review,
+            false_positive_rate=row.fpr,
+            expected=row.expected,
+            interval=(row.interval[0], row.interval[1]),
+            negatives=row.negatives,
+            false_positives=row.false_positives,
+            records=row.records,
+            data=row.data,
+            ordered=row.ordered,
+            details=row.model_extra or {},
         )
 
 
@@ -208,12 +230,80 @@ def logit(score: float) -> float:
     return log(score / (1 - score))
 
 
-def _curve(stored: Mapping[str, Any]) -> CalibrationCurve:
-    kind = stored["kind"]
-    if kind == "platt":
-        return Sigmoid(kind, stored["slope"], stored["intercept"])
-    if kind == "temperature":
-        return Sigmoid(kind, 1 / stored["temperature"])
-    if kind == "isotonic":
-        return Steps(tuple(stored["scores"]), tuple(stored["probabilities"]))
-    return Identity()
+class _Fields(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _StoredIdentity(_Fields):
+    kind: Literal["none"]
+
+    def curve(self) -> CalibrationCurve:
+        return Identity()
+
+
+class _StoredPlatt(_Fields):
+    kind: Literal["platt"]
+    slope: PositiveFloat
+    intercept: float
+
+    def curve(self) -> CalibrationCurve:
+        return Sigmoid(self.kind, self.slope, self.intercept)
+
+
+class _StoredTemperature(_Fields):
+    kind: Literal["temperature"]
+    temperature: PositiveFloat
+
+    def curve(self) -> CalibrationCurve:
+        return Sigmoid(self.kind, 1 / self.temperature)
+
+
+class _StoredSteps(_Fields):
+    kind: Literal["isotonic"]
+    scores: list[float] = Field(min_length=1)
+    probabilities: list[_Share]
+
+    @model_validator(mode="after")
+    def _is_increasing(self) -> "_StoredSteps":
+        if len(self.scores) != len(self.probabilities):
+            raise ValueError("expected as many probabilities as scores")
+        if sorted(self.scores) != self.scores or sorted(self.probabilities) != self.probabilities:
+            raise ValueError("expected scores and probabilities that never decrease")
+        return self
+
+    def curve(self) -> CalibrationCurve:
+        return Steps(tuple(self.scores), tuple(self.probabilities))
+
+
+class _StoredBands(_Fields):
+    block: float
+    review: float
+
+    @model_validator(mode="after")
+    def _is_ordered(self) -> "_StoredBands":
+        if self.review > self.block:
+            raise ValueError("review is above block")
+        return self
+
+
+class _Stored(_Fields, extra="allow"):
+    """What :meth:`Calibration.as_json` writes, without the hash; fields that are not named here are the details."""
+
+    score: ScoreKind
+    ordered: OrderedRule | None = None
+    curve: Annotated[_StoredIdentity | _StoredPlatt | _StoredTemperature | _StoredSteps, Field(discriminator="kind")]
+    threshold: float
+    fpr: _Share
+    expected: _Share
+    interval: list[_Share] = Field(min_length=2, max_length=2)
+    bands: _StoredBands
+    negatives: PositiveInt
+    false_positives: NonNegativeInt
+    records: PositiveInt
+    data: str
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> "_Stored":
+        if not self.false_positives <= self.negatives <= self.records:
+            raise ValueError("expected false_positives <= negatives <= records")
+        return self

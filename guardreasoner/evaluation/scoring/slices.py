@@ -84,9 +84,10 @@ def _groups(records: Sequence[Record], column: str) -> dict[str | None, set[str]
         raise InputError(f"--by: no record has a value in the column {column!r}; there are {known}", hint)
     if len(groups) > _MAX_SLICES:
         raise InputError(f"--by: the column {column!r} has {len(groups):,} values, at most {_MAX_SLICES} can be shown")
-    numeric = all(value is None or value.isdecimal() for value in groups)
+    numeric = all(value is None or (value.isascii() and value.isdecimal()) for value in groups)
 
     def order(value: str | None) -> tuple[bool, int, str]:
-        return value is None, int(value or 0) if numeric else -len(groups[value]), value or ""
+        digits = (value or "").lstrip("0")  # compared by length, then as text: int() refuses thousands of digits
+        return value is None, len(digits) if numeric else -len(groups[value]), digits if numeric else value or ""
 
     return {value: groups[value] for value in sorted(groups, key=order)}

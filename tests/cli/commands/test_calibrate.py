@@ -1,12 +1,16 @@
 """``calibrate`` from validation predictions to the model folder, and ``score --calibrated`` with what it stored."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
+from guardreasoner.cli.commands import calibrate
 from guardreasoner.cli.main import main
 from guardreasoner.evaluation.calibration.stored import stored_calibrations
+from guardreasoner.sources.predictions import read_predictions
 from guardreasoner.workflow.integrity import changed_files
 from guardreasoner.workflow.manifest import Manifest, content_hash
 from guardreasoner.workflow.output_lock import locked_output
@@ -133,6 +137,44 @@ def test_unscored_records_are_unparsed_and_never_pass(capsys: pytest.CaptureFixt
     assert row["false_positive_rate"] > 25
 
 
+@pytest.mark.parametrize("speed", [{}, {"speed": "direct"}])
+def test_an_output_without_a_verdict_is_unparsed_whatever_its_scores(
+    speed: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def spoil(folder: Path) -> None:
+        """Replace each twentieth output by text without a verdict, with the score of a harmless record."""
+        file = folder / "held-out" / "generated_predictions.jsonl"
+        rows = [json.loads(line) | speed for line in file.read_text().splitlines()]
+        for row in rows[::20]:
+            harmless = {"request": {"harmful": 0.001, "unharmful": 0.999}}
+            row |= {"predict": "garbage", "scores": {"direct": harmless, "votes": harmless}}
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    val, test = make_run("val"), make_run("test", "test", seed=1)
+    for folder, split in ((val, "validation"), (test, "test")):
+        spoil(folder)
+        record_test(folder, Path("m"), split)
+    assert main(["calibrate", "val", "--task", "request", "--fpr", "0.1", "--score", "direct"]) == 0
+    assert "20 without a score" in capsys.readouterr().out
+    assert main(["score", "test", "--calibrated", "--json", "s.json"]) == 0
+    content = json.loads(Path("s.json").read_text())
+    assert content["calibrated"]["test"]["held-out"]["request"]["bands"]["unparsed"] == 5
+    assert read_predictions("test").scores["votes"]["0"]["request"]["harmful"] == 0.001  # shares of other outputs
+
+
+def test_a_killed_calibration_does_not_block_the_model(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("val")
+    before = content_hash("m")
+    left = Path("m/.guard.json.c9323d95.partial")
+    left.write_text('{"form')
+    assert content_hash("m") == before
+    assert main(["lineage", "m"]) == 0
+    assert "changed by hand" not in capsys.readouterr().out
+    assert main(["calibrate", "val", *FLAGS]) == 0
+    assert not left.exists()
+    assert main(["score", "val", "--calibrated"]) == 0
+
+
 def test_what_must_not_choose_a_threshold_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for name, split in (("test", "test"), ("default", None)):
         make_run(name, split)
@@ -166,7 +208,7 @@ def test_another_model_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
         (("--task", "request", "--fpr", "0.001"), "at least 999 are needed, found 2"),
         (("--task", "request", "--fpr", "0.05", "--miss-rate", "0.001"), "positive records: at least 999 are needed"),
         (("--task", "mood", "--fpr", "0.05"), "unknown task, expected one of request, completion, response"),
-        (("--task", "response", "--fpr", "0.05"), "no prediction has scores for response"),
+        (("--task", "response", "--fpr", "0.05"), "no prediction with a verdict has scores for response"),
         (("--task", "request", "--fpr", "0.05", "--score", "votes"), "no record has a votes score"),
         (("--task", "request", "--fpr", "1.5"), "between 0 and 1"),
         (("--task", "request", "--fpr", "nan"), "between 0 and 1"),
@@ -179,12 +221,44 @@ def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str], flags: tuple[
     assert problem in failure(capsys, "calibrate", "val", *flags)
 
 
-def test_a_model_that_another_command_writes_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_another_command_writes_is_left_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate, "_WAIT", 0.3)
     make_run("val")
     before = Path("m/guard.json").read_bytes()
     with locked_output("m"):
         assert "m" in failure(capsys, "calibrate", "val", *FLAGS)
     assert Path("m/guard.json").read_bytes() == before
+
+
+def test_a_calibration_waits_for_another_one_to_be_written() -> None:
+    make_run("val")
+    with ExitStack() as held:
+        held.enter_context(locked_output("m"))
+        release = Timer(1, held.close)
+        release.start()
+        assert main(["calibrate", "val", *FLAGS]) == 0
+        release.join()
+    assert list(json.loads(Path("m/guard.json").read_text())["calibration"]) == ["request"]
+
+
+def test_another_folder_than_a_model_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("val")
+    scored_predictions(Path("other"), *random_pair(400))
+    Path("some").mkdir()
+    for run, flags in (("val", ()), ("other", ("--split", "validation"))):
+        assert "some: not a model folder" in failure(capsys, "calibrate", run, *FLAGS, *flags, "--model", "some")
+    assert list(Path("some").iterdir()) == []
+
+
+@pytest.mark.parametrize("rate", ["1e-300", "5e-324", "1e-10", "0.99999999999999994", "0", "1", "nan"])
+def test_a_rate_that_no_records_can_show_is_refused(rate: str, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("val")
+    for option in ("--fpr", "--miss-rate"):
+        error = failure(capsys, "calibrate", "val", *FLAGS, option, rate)
+        assert f"{option}: expected a share between 0 and 1" in error
+        assert len(error) < 300
 
 
 def test_attacked_records_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.evaluation.calibration import Calibration, CalibrationCurve, Identity, Sigmoid, Steps
 from guardreasoner.evaluation.calibration.fit import CURVE_KINDS, fit_curve
 from guardreasoner.evaluation.scoring.metrics import Array
+from guardreasoner.workflow.manifest import fingerprint
 
 
 def calibration(curve: CalibrationCurve) -> Calibration:
@@ -97,3 +98,37 @@ def test_a_damaged_calibration_is_refused() -> None:
     for change in ({"threshold": 0.8}, {"sha256": ""}, {"more": 1}):
         with pytest.raises(InputError, match=r"guard.json: calibration of request: damaged"):
             Calibration.from_json("request", {**stored, **change}, "guard.json")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "problem"),
+    [
+        *(
+            (name, None, name)
+            for name in ("score", "curve", "fpr", "expected", "interval", "bands", "negatives", "data")
+        ),
+        ("score", "fast", "score"),
+        ("ordered", "fair", "ordered"),
+        ("curve", {"kind": "spline"}, "curve"),
+        ("curve", {"kind": "platt", "slope": "1", "intercept": 0.0}, "curve.platt.slope"),
+        ("curve", {"kind": "platt", "slope": 1.0}, "curve.platt.intercept"),
+        ("curve", {"kind": "temperature", "temperature": 0}, "curve.temperature.temperature"),
+        ("curve", {"kind": "isotonic", "scores": [], "probabilities": []}, "curve.isotonic.scores"),
+        ("curve", {"kind": "isotonic", "scores": [0.1, 0.2], "probabilities": [0.1]}, "as many probabilities"),
+        ("curve", {"kind": "isotonic", "scores": [0.2, 0.1], "probabilities": [0.1, 0.2]}, "never decrease"),
+        ("bands", {"block": 0.5}, "bands.review"),
+        ("bands", {"block": "0.5", "review": 0.1}, "bands.block"),
+        ("bands", {"block": 0.5, "review": 0.6}, "review is above block"),
+        ("interval", [0.1], "interval"),
+        ("negatives", 2.5, "negatives"),
+        ("negatives", 1, "false_positives <= negatives"),
+        ("expected", nan, "expected"),
+    ],
+)
+def test_missing_and_wrong_fields_are_refused_under_a_valid_hash(field: str, value: object, problem: str) -> None:
+    row = {name: kept for name, kept in calibration(Identity()).as_json().items() if name not in ("sha256", field)}
+    for changed in [{**row, field: value}] if value is not None else [row, {**row, field: None}, {**row, field: [[]]}]:
+        with pytest.raises(InputError, match=r"^guard.json: calibration of request: ") as error:
+            Calibration.from_json("request", {**changed, "sha256": fingerprint(changed)}, "guard.json")
+        assert problem in str(error.value)
+        assert "\n" not in str(error.value)

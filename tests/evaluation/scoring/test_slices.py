@@ -146,3 +146,12 @@ def test_languages_are_detected_on_request(tmp_path: Path, capsys: pytest.Captur
     assert "--detect_language detects it" in capsys.readouterr().err
     assert main([*arguments, "--detect_language"]) == 0
     assert {value: row["n"] for (_, value), row in slices(out).items()} == {"de": 10, "en": 10, None: 1}
+
+
+def test_numbers_are_in_order_however_long(tmp_path: Path) -> None:
+    numbers = ["9" * 5_000, "10", "007", "9", "1" + "0" * 5_000]
+    extra = [{"extra": {"n": numbers[index % len(numbers)]}} for index in range(len(ANSWERS))]
+    folder = labelled_predictions(tmp_path / "m", REQUEST, ANSWERS, columns=extra)
+    out = tmp_path / "scores.json"
+    assert main(["score", str(folder), "--by", "n", "--resamples", "0", "--json", str(out)]) == 0
+    assert [value for _, value in slices(out)] == ["007", "9", "10", "9" * 5_000, "1" + "0" * 5_000]
