@@ -164,7 +164,7 @@ def test_attacks_never_produce_control_tokens(
     control = control_ids(tokenizer)
     before, after = prompt_tokenizer.frame
     assert len(control & {*before, *after}) == (1 if template is None else 4)
-    records = [Record(name, text, text, LABELS) for name, text in TEXTS.items()]
+    records = [Record(name, text, text, LABELS, policy=text) for name, text in TEXTS.items()]
     attacks = [found for seed in range(5) for record in records if (found := attack_record(record, family, seed=seed))]
     assert attacks
     for record, ids in zip(attacks, prompt_tokenizer.prompts(attacks), strict=True):

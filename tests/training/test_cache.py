@@ -156,7 +156,10 @@ def test_a_changed_benchmark_is_checked_anew(start: Start) -> None:
     for texts in (ALL, 0):
         start(benchmarks=[Files(test="test.jsonl")])
         assert start.texts == texts
-    write_jsonl("test.jsonl", [*TinySource().records("test"), Record("t", RECORDS[5].prompt, None, RECORDS[5].labels)])
+    write_jsonl(
+        "test.jsonl",
+        [*TinySource().records("test"), Record("t", RECORDS[5].prompt, RECORDS[5].response, RECORDS[5].labels)],
+    )
     with pytest.raises(InputError, match="train/05"):
         start(benchmarks=[Files(test="test.jsonl")])
 

@@ -27,7 +27,7 @@ from guardreasoner.evaluation.scoring.metrics import (
 )
 from guardreasoner.evaluation.scoring.over_refusal import OverRefusal, over_refusal
 from guardreasoner.evaluation.scoring.readings import Reading, binary_labels, binary_task
-from guardreasoner.evaluation.scoring.steerability import steerability
+from guardreasoner.evaluation.scoring.steerability import steered_pairs
 from guardreasoner.tasks import Task
 
 ALL_RIGHT = "all right"
@@ -237,7 +237,7 @@ def compare(
             hard[run.name] = weighted_mean(file_hard[run_files], weights)
         run_hard = hard_score(file_votes[run_files], hard[run.name]) if file_votes else None
         records = aligned.files[start].records
-        steered = steerability(records, files[run_files], tasks, mode, resamples, seed)
+        steered = steered_pairs(records, files[run_files], tasks, mode, resamples, seed)
         score = model_score(run.name, files[run_files], resampled[run.name], tasks, run_hard)
         scores[run.name] = replace(score, steerability=steered)
     refusal = over_refusal(

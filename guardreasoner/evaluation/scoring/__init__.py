@@ -28,7 +28,7 @@ from guardreasoner.evaluation.scoring.metrics import (
 )
 from guardreasoner.evaluation.scoring.probabilities import ProbabilityScore, probability_scores
 from guardreasoner.evaluation.scoring.readings import Reading, binary_task, reading_name, readings_of
-from guardreasoner.evaluation.scoring.steerability import Steerability, steerability
+from guardreasoner.evaluation.scoring.steerability import Steerability, steered_pairs
 from guardreasoner.formats import GuardFormat
 from guardreasoner.records import Record, Rollout
 from guardreasoner.tasks import Task
@@ -143,7 +143,7 @@ def score(
     votes = hard_votes(hard_records, hard_answers, tasks, mode, format)
     hard = hard_score([votes], *resample_hard_accuracy([votes], resamples, seed)) if votes else None
     probabilities = probability_scores(records, label_scores or {}, tasks, resamples, seed)
-    steered = steerability(records, [labels], tasks, mode, resamples, seed)
+    steered = steered_pairs(records, [labels], tasks, mode, resamples, seed)
     return replace(model_score(model, [labels], scores, tasks, hard), probabilities=probabilities, steerability=steered)
 
 

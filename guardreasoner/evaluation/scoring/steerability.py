@@ -40,7 +40,7 @@ class Steerability:
     changed: Estimate
 
 
-def steerability(
+def steered_pairs(
     records: Iterable[Record],
     files: Sequence[Sequence[BenchmarkLabels]],
     tasks: Sequence[Task],
