@@ -4,11 +4,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date as calendar_date
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Speed
-from guardreasoner.tasks import GUARD_TASKS, NO_VERDICT, Task, require_distinct
+from guardreasoner.tasks import GUARD_TASKS, NO_VERDICT, Task, require_distinct, require_type, tasks_from_json
 
 Verdicts = Mapping[str, str | None]
 """Verdict by task name; None if the text has no clear verdict for the task."""
@@ -52,6 +52,15 @@ DIRECT_LINE = "Answer at once, without reasoning."
 
 LAYOUT = "turns-1"
 """Name of the layout of policies and conversations, stored with a model; see :func:`conversation`."""
+
+
+_STORED_TYPES: Mapping[str, tuple[type, ...]] = {
+    "opening": (str, type(None)),
+    "chat_template": (bool,),
+    "date": (str, type(None)),
+    "direct_line": (str,),
+    "speeds": (list,),
+}
 
 
 @dataclass(frozen=True)
@@ -110,11 +119,20 @@ class PromptFormat:
         """Return a stored format.
 
         Raises:
-            InputError: the prompts of the model have a layout that this version does not know.
+            InputError: the prompts of the model have a layout that this version does not know, or an option is missing
+                or invalid.
         """
         if (layout := stored.get("layout", LAYOUT)) != LAYOUT:
             raise InputError(f"format.layout: found {layout!r}, expected {LAYOUT!r}", "update guardreasoner")
-        tasks = tuple(map(Task.from_json, stored["tasks"]))
+        if absent := [name for name in ("tasks", "opening", "chat_template") if name not in stored]:
+            raise InputError(f"format: missing field {absent[0]!r}")
+        for name, types in _STORED_TYPES.items():
+            if name in stored:
+                require_type(stored[name], types, f"format.{name}")
+        for speed in stored.get("speeds", ()):
+            if speed not in get_args(Speed):
+                raise InputError(f"format.speeds: found {speed!r}, expected {' or '.join(get_args(Speed))}")
+        tasks = tasks_from_json(stored["tasks"])
         options = {"direct_line": stored.get("direct_line", DIRECT_LINE), "speeds": tuple(stored.get("speeds", ()))}
         return cls(tasks, stored["opening"], stored["chat_template"], stored.get("date"), **options)
 

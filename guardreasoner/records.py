@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, Protocol, get_args, runtime_checkable
 
 from guardreasoner.errors import InputError, machine_error, unique_keys
+from guardreasoner.tasks import require_type
 
 log = logging.getLogger("guardreasoner")
 
@@ -586,6 +587,7 @@ def _build(cls: type, row: Mapping[str, Any], where: str) -> Any:
         if texts := [name for name in ("prompt", "response") if name in row]:
             raise InputError(f"{where}: found messages and {texts[0]}, expected one of them")
         row = {**row, "messages": messages_of(row["messages"], f"{where}: messages")}
+    require_policy_and_extra(row.get("policy"), row.get("extra"), where)
     try:
         return cls(**row)
     except TypeError:
@@ -606,6 +608,16 @@ def record_of(row: Any, where: str) -> Record:
     return record
 
 
+def require_policy_and_extra(policy: str | None, extra: Mapping[str, Any] | None, where: str) -> None:
+    """Raise ``InputError`` if a policy is empty, or if it or a further column is no Unicode text."""
+    if policy is not None:
+        require_type(policy, (str,), f"{where}: policy")
+        if not policy.strip():
+            raise InputError(f"{where}: policy: found an empty text, expected a policy or null")
+    for name, value in (extra or {}).items():
+        require_type(value, (str,), f"{where}: extra.{name}")
+
+
 def messages_of(rows: Sequence[Any], where: str) -> tuple[Message, ...]:
     """Return the messages that :meth:`Message.as_json` wrote.
 
@@ -624,6 +636,8 @@ def messages_of(rows: Sequence[Any], where: str) -> tuple[Message, ...]:
         texts = (message.content, *(text for call in calls for text in (call.name, call.arguments)))
         if message.role not in get_args(Role) or not all(isinstance(text, str) for text in texts):
             raise InputError(f"{where}: message {number}: expected a role ({', '.join(get_args(Role))}) and a text")
+        for text in texts:
+            require_type(text, (str,), f"{where}: message {number}")
         messages.append(message)
     if not messages:
         raise InputError(f"{where}: found no message, expected at least one")

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -77,13 +77,23 @@ class Task:
         return {key: value for key, value in asdict(self).items() if key not in optional or value != optional[key]}
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> "Task":
+    def from_json(cls, stored: Any) -> "Task":
         """Return a stored task.
 
         Raises:
-            TypeError: the value is not an object with the fields of a task.
-            InputError: a field is invalid.
+            InputError: the value is not an object with the fields of a task, or a field is invalid.
         """
+        if not isinstance(stored, Mapping):
+            raise InputError(f"task: expected an object, found {type(stored).__name__}")
+        name = f"task {stored.get('name')!r}" if isinstance(stored.get("name"), str) else "task"
+        if unknown := [key for key in stored if key not in _STORED_TYPES]:
+            raise InputError(f"{name}: unknown field {unknown[0]!r}, expected {', '.join(_STORED_TYPES)}")
+        if absent := [one.name for one in fields(cls) if one.default is MISSING and one.name not in stored]:
+            raise InputError(f"{name}: missing field {absent[0]!r}")
+        for key, value in stored.items():
+            require_type(value, _STORED_TYPES[key], f"{name}: {key}")
+        for label in stored["labels"]:
+            require_type(label, (str,), f"{name}: labels")
         task = cls(**stored)
         if "judges" not in stored:  # stored by a version without it
             task = next((known for known in GUARD_TASKS if replace(known, judges=task.judges) == task), task)
@@ -91,6 +101,34 @@ class Task:
 
 
 _OPTIONAL = ("judges", "ordered", "uses_policy")
+_STORED_TYPES: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("name", "key", "question", "positive", "judges"), (str,)),
+    "labels": (list, tuple),
+    **dict.fromkeys(("ordered", "uses_policy", "flags"), (bool,)),
+}
+
+
+def require_type(value: Any, types: Sequence[type], where: str) -> None:
+    """Raise ``InputError`` if a JSON value has none of some types, or is a text that UTF-8 cannot encode."""
+    if type(value) not in types:  # not isinstance, for which a bool is an int
+        names = " or ".join(_JSON_NAMES[one] for one in types if one is not tuple)
+        raise InputError(f"{where}: expected {names}, found {_JSON_NAMES.get(type(value), type(value).__name__)}")
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{where}: found a lone surrogate, expected Unicode text") from None
+
+
+_JSON_NAMES: Mapping[type, str] = {
+    str: "a text",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}
 
 
 GUARD_TASKS: tuple[Task, ...] = (
@@ -180,11 +218,26 @@ def read_tasks(*folders: Path) -> tuple[Task, ...]:
     for path in (folder / TASKS_FILE for folder in folders):
         if path.is_file():
             try:
-                stored = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
-                return tuple(map(Task.from_json, stored))
-            except (ValueError, TypeError) as error:
+                return tasks_from_json(json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys))
+            except RecursionError:
+                raise InputError(f"{path}: not a list of tasks: too deeply nested") from None
+            except (ValueError, InputError) as error:
                 raise InputError(f"{path}: not a list of tasks: {error}") from None
     return GUARD_TASKS
+
+
+def tasks_from_json(stored: Any) -> tuple[Task, ...]:
+    """Return stored tasks.
+
+    Raises:
+        InputError: the value is no list of tasks, is empty, or two tasks have one name or key.
+    """
+    require_type(stored, (list,), "tasks")
+    if not stored:
+        raise InputError("tasks: found an empty list, expected at least one task")
+    tasks = tuple(map(Task.from_json, stored))
+    require_distinct(tasks)
+    return tasks
 
 
 def task_named(name: str, tasks: Sequence[Task]) -> Task:

@@ -173,7 +173,7 @@ messages = st.one_of(
 )
 
 
-@given(st.lists(messages, min_size=1, max_size=6), st.none() | texts)
+@given(st.lists(messages, min_size=1, max_size=6), st.none() | texts.filter(str.strip))
 def test_a_conversation_survives_its_file(said: list[Message], policy: str | None) -> None:
     record = Record("a", messages=said, policy=policy, language="de", extra={"team": "north"})
     with TemporaryDirectory() as folder:
@@ -228,6 +228,14 @@ def test_the_content_key_has_messages_and_policy_and_nothing_else() -> None:
         ({"id": "a", "messages": [{"role": "king", "content": ""}]}, "messages: message 1: expected a role"),
         ({"id": "a", "messages": [{"role": "user", "content": 7}]}, "messages: message 1: expected a role"),
         ({"id": "a", "messages": [{"role": "user", "content": "a"}], "prompt": "a"}, "found messages and prompt"),
+        (
+            {"id": "a", "messages": [{"role": "user", "content": "\ud800"}]},
+            "messages: message 1: found a lone surrogate",
+        ),
+        *(({"id": "a", "prompt": "a", "policy": policy}, "policy: found an empty text") for policy in ("", " \n")),
+        ({"id": "a", "prompt": "a", "policy": "\ud800"}, "policy: found a lone surrogate"),
+        ({"id": "a", "prompt": "a", "extra": {"b": 5}}, "extra.b: expected a text, found a number"),
+        ({"id": "a", "prompt": "a", "extra": {"b": "\ud800"}}, "extra.b: found a lone surrogate"),
     ],
 )
 def test_a_faulty_conversation_is_reported(tmp_path: Path, row: dict[str, object], what: str) -> None:

@@ -6,6 +6,7 @@ https://huggingface.co/tomg-group-umd/DynaGuard-8B (arXiv 2509.02563). System pr
 Whether the line break after ``<answer>`` is kept depends on the version of transformers; it is written here.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,6 +17,8 @@ from guardreasoner.records import Record, Speed
 from guardreasoner.tasks import POLICY_TASK, Task
 
 _AUTHORS = {"user": "'User'", "assistant": "'Agent'"}
+_EXPLANATION = re.compile(r"<explanation>(?:(?!</?explanation>).)*</explanation>", re.DOTALL)
+_WORDS = ("PASS", "FAIL")
 _OPENED, _CLOSED = "<answer>", "</answer>"
 _STARTS: Mapping[Speed, str] = {"reasoned": "<think>", "direct": f"<think>\n\n</think>\n\n{_OPENED}\n"}
 
@@ -45,18 +48,30 @@ class DynaGuard(PublishedFormat):
         return texts_and_controls(_PROMPT + start, _CONTROLS, policy=self.policy(record), transcript=transcript)
 
     def spans(self, completion: str) -> Mapping[str, Span]:
-        """Return where PASS or FAIL stands: after the reasoning, in answer tags whose first may be in the prompt."""
-        start = think_block(completion)[1]
+        """Return where PASS or FAIL stands: in answer tags, with nothing but an explanation after them.
+
+        The opening tag may be in the prompt if there is no reasoning.
+        """
+        reasoning, start = think_block(completion, opened_by_prompt=True)
+        tag_required = start > 0
         rest = completion[start:]
         start += len(rest) - len(rest.lstrip())
-        if completion.startswith(_OPENED, start):
-            start += len(_OPENED)
-        answer, _, after = completion[start:].partition(_CLOSED)
+        tagged = completion.startswith(_OPENED, start)
+        start += len(_OPENED) * tagged
+        answer, closed, after = completion[start:].partition(_CLOSED)
         word = answer.strip()
-        if word not in ("PASS", "FAIL") or (after.strip() and not after.lstrip().startswith("<explanation>")):
+        if word not in _WORDS or not closed or (tag_required and not tagged):
+            return {}
+        if reasoning in _WORDS or any(tag in part for part in (reasoning, after) for tag in (_OPENED, _CLOSED)):
+            return {}  # a second answer
+        if after.strip() and not _EXPLANATION.fullmatch(after.strip()):
             return {}
         start += len(answer) - len(answer.lstrip())
         return {POLICY_TASK.name: (start, start + len(word))}
+
+    def reasoning(self, completion: str) -> str:
+        """Return the reasoning, whose opening tag may be in the prompt."""
+        return think_block(completion, opened_by_prompt=True)[0]
 
     def answer(self, record: Record) -> str:
         """Return the output for a record's label, which follows the answer tag in the prompt."""

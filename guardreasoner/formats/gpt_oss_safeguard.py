@@ -27,6 +27,9 @@ QUESTION = (
 
 _AUTHORS = {"user": "User", "assistant": "Assistant"}
 _ANALYSIS, _FINAL = "analysis", "assistantfinal"
+_FINALS = (_FINAL, "<|channel|>final<|message|>")
+_ASSISTANT = "<|start|>assistant"
+_QUOTING = re.compile(r"(?:\s[\"'`\u2018\u201c\u00ab]*|[(\[{<:=])\Z")
 _MARK = re.compile(r"<\|(?:start|channel|message|end|return)\|>")
 _VIOLATION = re.compile(r'"violation"\s*:\s*([01])(?![.\w])')
 
@@ -83,6 +86,8 @@ class GptOssSafeguard(PublishedFormat):
 
         The names of the channels run into the text if the control tokens around them are left out.
         """
+        if not _has_one_final_channel(completion):
+            return {}
         start = _final_start(completion)
         answer = completion[start:].strip().removesuffix("<|return|>").rstrip()
         start += len(completion[start:]) - len(completion[start:].lstrip())
@@ -125,12 +130,28 @@ def _final_start(completion: str) -> int:
 
     Without any channel, as servers return the answer, it is the start.
     """
-    marks = (_FINAL, "<|channel|>final<|message|>")
-    start = max((place + len(mark) for mark in marks if (place := completion.rfind(mark)) >= 0), default=0)
+    start = max((place + len(mark) for mark in _FINALS if (place := completion.rfind(mark)) >= 0), default=0)
     if start:
         return start
     only_analysis = _MARK.sub("", completion.lstrip()[:100]).startswith(_ANALYSIS)
     return len(completion) if only_analysis else 0
+
+
+def _has_one_final_channel(completion: str) -> bool:
+    """Return whether the final channel follows the analysis, or is the whole output.
+
+    An analysis may quote the name of the channel, and be cut off there. A name after a space or an opening quotation
+    mark is taken for a quote.
+    """
+    if sum(map(completion.count, _FINALS)) != 1:
+        return not any(mark in completion for mark in _FINALS)
+    plain, marked = (completion.partition(mark) for mark in _FINALS)
+    before = plain[0] if plain[1] else marked[0]
+    if not before.strip():
+        return True
+    if not _MARK.sub("", before.lstrip()[:100]).startswith(_ANALYSIS):
+        return False
+    return before.endswith(_ASSISTANT) if marked[1] else _QUOTING.search(before[-9:]) is None
 
 
 _CONTROLS = ("<|start|>", "<|message|>", "<|end|>", "<|channel|>")

@@ -23,7 +23,7 @@ from guardreasoner.records import Record, Speed
 from guardreasoner.tasks import NO_VERDICT, Task
 
 _FIELDS = {"Prompt harm": REQUEST, "Response harm": RESPONSE}
-_KEYS = {key.casefold(): task.name for key, task in _FIELDS.items()}
+_VALUES = {key.casefold(): "|".join((*task.labels, NO_VERDICT)) for key, task in _FIELDS.items()}
 _MODES: Mapping[Speed, str] = {"reasoned": "/think", "direct": "/no_think"}
 
 
@@ -60,7 +60,8 @@ class NemotronContentSafetyReasoning(PublishedFormat):
 
     def spans(self, completion: str) -> Mapping[str, Span]:
         """Return where the words stand; after the reasoning, no other lines may be there."""
-        return field_spans(completion, think_block(completion)[1], _KEYS) or {}
+        spans = field_spans(completion, think_block(completion)[1], _VALUES)
+        return dict(zip((task.name for task in _FIELDS.values()), spans, strict=False))
 
     def answer(self, record: Record) -> str:
         """Return the two lines for a record's labels, "None" for those without one."""

@@ -1,5 +1,6 @@
 """What the published formats of other guards have in common."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -221,40 +222,51 @@ class PublishedFormat(ABC):
         return None if span is None else self.words[task].get(completion[span[0] : span[1]].casefold())
 
 
-def think_block(completion: str) -> tuple[str, int]:
+def think_block(completion: str, opened_by_prompt: bool = False) -> tuple[str, int]:
     """Return the reasoning that an output begins with, and where the answer after it begins.
 
-    The block ends at its last closing tag; its opening tag may be part of the prompt. If the block is not closed, all
-    of the output is reasoning.
+    All of the output is reasoning, so that no answer is read, if the block is not closed, is closed more than once, or
+    is closed without being opened.
+
+    Args:
+        completion: an output.
+        opened_by_prompt: whether the prompt may end with the opening tag.
     """
     start = len(completion) - len(completion.lstrip())
     opened = completion.startswith(_THINK, start)
-    end = completion.rfind(_THOUGHT)
-    if end < 0:
-        return (completion[start + len(_THINK) :].strip(), len(completion)) if opened else ("", 0)
-    return completion[start + len(_THINK) * opened : end].strip(), end + len(_THOUGHT)
+    start += len(_THINK) * opened
+    closed = completion.count(_THOUGHT)
+    if not (opened or closed):
+        return "", 0
+    if closed != 1 or not (opened or opened_by_prompt):
+        return completion[start:].strip(), len(completion)
+    end = completion.find(_THOUGHT)
+    return completion[start:end].strip(), end + len(_THOUGHT)
 
 
-def field_spans(text: str, start: int, keys: Mapping[str, str]) -> dict[str, Span] | None:
+def field_spans(text: str, start: int, fields: Mapping[str, str]) -> list[Span]:
     """Return where the value of each field stands in the lines "Key: value" of a text.
 
     Args:
         text: an output.
         start: where the lines begin.
-        keys: name by key; keys are in lower case.
+        fields: by key in lower case, the regular expression of its values, in the order of the lines.
 
     Returns:
-        Spans by name; None if a line is something else, or a field occurs twice.
+        A span for each field; nothing if a line is missing, at another place or something else.
     """
-    spans: dict[str, Span] = {}
+    spans: list[Span] = []
+    permitted = iter(fields.items())
     for begin, end in _lines(text, start):
         key, colon, value = text[begin:end].partition(":")
-        name = keys.get(key.strip().casefold())
-        if not colon or name is None or name in spans:
-            return None
+        expected, values = next(permitted, ("", ""))
+        if not colon or key.strip().casefold() != expected:
+            return []
+        if not re.fullmatch(values, value.strip(), re.IGNORECASE):
+            return []
         last = begin + len(text[begin:end].rstrip())
-        spans[name] = (last - len(value.strip()), last)
-    return spans
+        spans.append((last - len(value.strip()), last))
+    return spans if len(spans) == len(fields) else []
 
 
 def texts_and_controls(template: str, controls: Sequence[str], **texts: str) -> tuple[Part, ...]:

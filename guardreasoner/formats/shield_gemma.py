@@ -6,6 +6,7 @@ included; the prompt for a request alone follows the model card and is not confi
 on one guideline at a time.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -74,18 +75,23 @@ class ShieldGemma(PublishedFormat):
         return texts_and_controls(_RESPONSE_PROMPT, _CONTROLS, **texts)
 
     def spans(self, completion: str) -> Mapping[str, Span]:
-        """Return where Yes or No stands: at the start; an explanation may follow."""
-        start = len(completion) - len(completion.lstrip())
-        word = next((word for word in ("Yes", "No") if completion.startswith(word, start)), None)
-        if word is None or completion[start + len(word) : start + len(word) + 1].isalnum():
+        """Return where Yes or No stands: at the start; an explanation without another answer may follow."""
+        found = _ANSWER.match(completion)
+        if found is None or _SECOND_ANSWER[found[1]].search(completion, found.end()):
             return {}
-        return {self.judges: (start, start + len(word))}
+        return {self.judges: found.span(1)}
 
     def answer(self, record: Record) -> str:
         """Return the word for a record's label."""
         return self.word(record, _JUDGED[self.judges]).capitalize()
 
 
+_ANSWER = re.compile(r"\s*(Yes|No)(?=[.,]?(?:\s*\Z|[^\S\n]*\n)|[.,]\s)")
+_ALONE = r"^[^\w\n]*(?:yes|no)[^\w\n]*$"
+_SECOND_ANSWER = {  # "No Dangerous Content" is the name of a guideline
+    "No": re.compile(rf"\byes\b|{_ALONE}", re.IGNORECASE | re.MULTILINE),
+    "Yes": re.compile(rf"\bNo\b(?! [A-Z])|(?i:{_ALONE})", re.MULTILINE),
+}
 _JUDGED: Mapping[str, Task] = {"request": REQUEST, "response": RESPONSE, "policy": POLICY_TASK}
 _VERBS = {"prompt": "The prompt shall not contain or seek generation of", "chatbot": "The chatbot shall not generate"}
 _GUIDELINES: Mapping[str, str] = {

@@ -12,12 +12,13 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from guardreasoner.errors import InputError, unique_keys
+from guardreasoner.errors import InputError
 from guardreasoner.formats import GuardFormat
 from guardreasoner.formats.published import PublishedFormat
 from guardreasoner.moved import public_names
 from guardreasoner.prompts import PromptFormat
-from guardreasoner.tasks import TASKS_FILE, write_tasks
+from guardreasoner.records import parse_json
+from guardreasoner.tasks import TASKS_FILE, require_type, write_tasks
 
 OUTPUT_FORMAT = "format.json"
 """File beside outputs with the format that they were written in; absent if it is GuardReasoner's own."""
@@ -37,25 +38,16 @@ def format_from_json(stored: Any, where: str) -> PromptFormat | PublishedFormat:
     """
     if not isinstance(stored, Mapping):
         raise InputError(f"{where}: format: expected an object, found {type(stored).__name__}")
-    if "class" not in stored:
-        return PromptFormat.from_json(stored)
-    name, options = stored["class"], stored.get("init_args", {})
-    module = public_names().get(name, "") if isinstance(name, str) else ""
-    if not module.startswith(_PACKAGE):
-        raise InputError(f"{where}: the format {name!r} is unknown", f"known are {', '.join(_known())}")
-    cls: type[PublishedFormat] = getattr(import_module(module), name)
-    if not isinstance(options, Mapping) or not set(options) <= {field.name for field in fields(cls)}:  # type: ignore[arg-type]
-        raise InputError(f"{where}: the options of the format {name} are invalid: {options!r}")
     try:
-        return TypeAdapter(cls).validate_python(dict(options))
-    except ValidationError as error:
-        option = ".".join(map(str, error.errors()[0]["loc"]))
-        raise InputError(f"{where}: format.{option}: {error.errors()[0]['msg']}") from None
+        return PromptFormat.from_json(stored) if "class" not in stored else _published(stored)
+    except InputError as error:
+        raise InputError(f"{where}: {error}", error.hint) from None
 
 
-def is_user_defined(stored: Mapping[str, Any]) -> bool:
+def is_user_defined(stored: Any) -> bool:
     """Return whether a stored format is a class of the user's own, which files never load."""
-    return "." in str(stored.get("class", ""))
+    name = stored.get("class") if isinstance(stored, Mapping) else None
+    return isinstance(name, str) and "." in name
 
 
 def write_output_format(folder: Path, format: GuardFormat) -> None:
@@ -86,7 +78,7 @@ def stored_output_format(*folders: Path) -> dict[str, Any] | None:
     if path is None:
         return None
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys)
+        stored = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path}: not a format: {error}") from None
     if not isinstance(stored, dict) or not isinstance(stored.get("class"), str):
@@ -101,6 +93,26 @@ def _output_file(folders: Sequence[Path]) -> Path | None:
         if (folder / TASKS_FILE).is_file():
             return None
     return None
+
+
+def _published(stored: Mapping[str, Any]) -> PublishedFormat:
+    """Return a stored format of another guard."""
+    name, options = stored["class"], stored.get("init_args", {})
+    module = public_names().get(name, "") if isinstance(name, str) else ""
+    if not module.startswith(_PACKAGE):
+        shown = repr(name) if isinstance(name, str | int) else f"of a {type(name).__name__}"
+        raise InputError(f"the format {shown} is unknown", f"known are {', '.join(_known())}")
+    cls: type[PublishedFormat] = getattr(import_module(module), name)
+    if not isinstance(options, Mapping) or not set(options) <= {field.name for field in fields(cls)}:  # type: ignore[arg-type]
+        raise InputError(f"the options of the format {name} are invalid: {options!r}")
+    for option, value in options.items():
+        if isinstance(value, str):
+            require_type(value, (str,), f"format.{option}")
+    try:
+        return TypeAdapter(cls).validate_python(dict(options))
+    except ValidationError as error:
+        option = ".".join(map(str, error.errors()[0]["loc"]))
+        raise InputError(f"format.{option}: {error.errors()[0]['msg']}") from None
 
 
 def _known() -> list[str]:

@@ -22,8 +22,8 @@ from guardreasoner.records import Record, Speed
 from guardreasoner.tasks import GUARD_TASKS, Task
 
 _FIELDS = {"Harmful request": REQUEST, "Response refusal": COMPLETION, "Harmful response": RESPONSE}
-_KEYS = {key.casefold(): task.name for key, task in _FIELDS.items()}
 _MISSING = "N/A"
+_VALUES = {key.casefold(): f"yes|no|{_MISSING}" for key in _FIELDS}
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class WildGuard(PublishedFormat):
 
     def spans(self, completion: str) -> Mapping[str, Span]:
         """Return where the words stand; no other lines may be there."""
-        return field_spans(completion, 0, _KEYS) or {}
+        return dict(zip((task.name for task in _FIELDS.values()), field_spans(completion, 0, _VALUES), strict=False))
 
     def answer(self, record: Record) -> str:
         """Return the three lines for a record's labels, N/A for those without one."""

@@ -116,9 +116,14 @@ def embedding_rows(path: str) -> int:
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the content of a JSON file, None if there is no file; raise ``InputError`` if it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys) if path.is_file() else None
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys) if path.is_file() else {}
+    except RecursionError:
+        raise InputError(f"{path}: not valid JSON: too deeply nested") from None
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content if path.is_file() else None
 
 
 def loading(path: str, load: Callable[[], Any]) -> Any:

@@ -31,6 +31,7 @@ from guardreasoner.records import (
     Speed,
     messages_of,
     read_jsonl,
+    require_policy_and_extra,
     require_unique_ids,
 )
 from guardreasoner.sources.label_scores import (
@@ -338,6 +339,7 @@ def _read_prediction_file(origin: _Origin, predictions: Predictions, scores: dic
 
 def _record(row: _PredictionRow, record_id: str, benchmark: str, tasks: Sequence[Task], where: str) -> Record:
     """Return the record of a row; its messages are those in the row or, for one turn, in the text of the prompt."""
+    require_policy_and_extra(row.policy, row.extra, where)
     messages: tuple[Message, ...]
     if row.messages is not None:
         messages = messages_of(row.messages, f"{where}: messages")

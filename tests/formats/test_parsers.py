@@ -58,16 +58,21 @@ PUBLISHED = [
     case(Qwen3GuardGen(), "<think>\n\n</think>\n\nSafety: Safe\nCategories: None", "unharmful"),
     case(Qwen3GuardGen(controversial="harmful"), "Safety: Controversial\nCategories: Violent", "harmful"),
     case(Qwen3GuardGen("response"), "Safety: Safe\nCategories: None\nRefusal: Yes", "refusal", "unharmful"),
-    case(Qwen3GuardGen("response"), "Safety: Unsafe\nCategories: Violent", None, "harmful"),
+    case(Qwen3GuardGen("response"), "Safety: Unsafe\nCategories: None\nRefusal: No", "compliance", "harmful"),
     case(GraniteGuardian(), "<think>\n</think>\n<score>yes</score>", "harmful"),
     case(GraniteGuardian("response"), "<think>\nThe text is kind.\n</think>\n<score> no </score>", "unharmful"),
     case(GraniteGuardian("policy"), "<score>yes</score>\n", "violates"),
     case(ShieldGemma(), "Yes", "harmful"),
     case(ShieldGemma(), "No\n\nStep by step: the text is about bread.", "unharmful"),
     case(ShieldGemma("policy"), "Yes.", "violates"),
+    case(ShieldGemma(), 'Yes, by "No Dangerous Content". There is no doubt.', "harmful"),
+    case(ShieldGemma(), 'No. It keeps to "No Hate Speech", and no one is hurt.', "unharmful"),
     case(GptOssSafeguard(), "analysisThe user asks.assistantfinal1", "violates"),
     case(GptOssSafeguard(), f"<|channel|>analysis<|message|>No.<|end|><|start|>assistant{FINAL}0", "complies"),
     case(GptOssSafeguard(), f"{FINAL}0<|return|>", "complies"),
+    case(GptOssSafeguard(), "assistantfinal1", "violates"),
+    case(GptOssSafeguard(), 'analysisThe user says "please".assistantfinal1', "violates"),
+    case(GptOssSafeguard(), 'analysisThe answer is "no"assistantfinal0', "complies"),
     case(GptOssSafeguard(), "1", "violates"),
     case(GptOssSafeguard(), 'analysisA.assistantfinal{"violation": 1, "policy_category": "H2.a"}', "violates"),
     case(NemotronContentSafetyReasoning(), "Prompt harm: harmful\nResponse harm: unharmful", "harmful", "unharmful"),
@@ -103,11 +108,49 @@ BROKEN = [
     ),
     (Qwen3GuardGen(), ("<think>\nSafety: Safe", "Safety: Safe\nRefusal: Yes")),
     (
+        Qwen3GuardGen(),
+        (
+            *("Safety: Safe", "Safety: Safe\nCategories:", "Categories: None\nSafety: Safe", "Safety: Safe\n\nNone"),
+            *("Safety: Safe\nCategories: Violent", "Safety: Unsafe\nCategories: Viol", "Safety: Safe\nCategories: No"),
+            "Safety: Safe\nCategories: None, Violent",
+            "Safety: Unsafe\nCategories: Violent</think>Safety: Safe\nCategories: None",
+            "<think></think>Safety: Unsafe\nCategories: PII</think>Safety: Safe\nCategories: None",
+        ),
+    ),
+    (
+        Qwen3GuardGen("response"),
+        (
+            *("Safety: Safe\nCategories: None", "Safety: Unsafe\nCategories: Violent"),
+            *("Safety: Safe\nCategories: None\nRefusal: Maybe", "Safety: Safe\nRefusal: No\nCategories: None"),
+            "Safety: Safe\nCategories: None\nRefusal: No\nRefusal: Yes",
+        ),
+    ),
+    (
         GraniteGuardian(),
         ("yes", "<score>maybe</score>", "<score>yes", "<think>\n<score>no</score>", "<score>no</score> or yes"),
     ),
     (GraniteGuardian(), ("<score>no</score><score>yes</score>", "<think>\n</think>\nno")),
+    (
+        GraniteGuardian(),
+        ("<score>yes</score></think><score>no</score>", "<think></think>yes</think><score>no</score>"),
+    ),
     (ShieldGemma(), ("", "Nobody knows", "Not sure", "no", "The answer is No", "Yesterday")),
+    (
+        ShieldGemma(),
+        (
+            *(
+                "No\nYes",
+                "Yes\nNo",
+                "No or Yes",
+                "No one knows",
+                "No-one is safe: Yes",
+                "No, Yes",
+                "No/Yes",
+                "No\n\nNo.",
+            ),
+            *("No\n\nStep by step: the answer is yes.", "Yes, though the answer is No."),
+        ),
+    ),
     (
         GptOssSafeguard(),
         ("analysis1", "analysisIt is 0", "2", "01", "analysis.assistantfinalmaybe", '{"violation": 2}'),
@@ -117,11 +160,58 @@ BROKEN = [
         ('{"violation": true}', '{"violation": 1', '{"violation": 0} 1', '{"note": "\\"violation\\": 0"}'),
     ),
     (
+        GptOssSafeguard(),
+        (
+            *("assistantfinal1assistantfinal0", f"{FINAL}1{FINAL}0", f"assistantfinal1{FINAL}0", "1assistantfinal0"),
+            *("analysisit says assistantfinal0", 'analysisIt says "assistantfinal0', f"analysisIt says {FINAL}0"),
+            "analysisIt says assistantfinal0.assistantfinal0",
+        ),
+    ),
+    (
         NemotronContentSafetyReasoning(),
         ("harmful", "<think>\nPrompt harm: unharmful", "Prompt harm: safe\nPrompt harm: safe"),
     ),
-    (NemotronContentSafetyReasoning(), ("Prompt harm: unharmful\nThat is all.",)),
+    (
+        NemotronContentSafetyReasoning(),
+        (
+            *(
+                "Prompt harm: unharmful\nThat is all.",
+                "Prompt harm: unharmful",
+                "Prompt harm: unharmful\nResponse harm:",
+            ),
+            *("Prompt harm: unharmful\nResponse harm: unh", "Response harm: unharmful\nPrompt harm: unharmful"),
+            "Prompt harm: harmful\nResponse harm: harmful</think>Prompt harm: unharmful\nResponse harm: unharmful",
+        ),
+    ),
     (DynaGuard(), ("pass", "PASS or FAIL", "</answer>", "I answer PASS", "<think>\nPASS", "PASS</answer> FAIL")),
+    (
+        DynaGuard(),
+        (
+            *(
+                "PASS",
+                "<answer>PASS",
+                "PASS\n</answer>\n<explanation>Rule 1",
+                "Rule 1 holds.\n</think>\nPASS\n</answer>",
+            ),
+            "PASS\n</answer>\n<explanation>Broken.</explanation>\n<answer>\nFAIL\n</answer>",
+            "PASS\n</answer>\n<explanation>Broken: <answer>FAIL</answer></explanation>",
+            "PASS\n</answer>\n<explanation>A</explanation>FAIL<explanation>B</explanation>",
+            *("<answer>FAIL</answer></think>PASS", "<answer>FAIL</answer></think><answer>PASS</answer>"),
+            *("FAIL</think><answer>PASS</answer>", "<think></think>FAIL</think><answer>PASS</answer>"),
+        ),
+    ),
+    (
+        WildGuard(),
+        (
+            *(
+                "Harmful request: no",
+                "Harmful request: no\nResponse refusal:",
+                "Harmful request: no\nResponse refusal: no",
+            ),
+            "Harmful request: no\nHarmful response: no\nResponse refusal: no",
+            "Harmful request: no\nResponse refusal: no\nHarmful response: n",
+        ),
+    ),
     (
         WildGuard(),
         ("Harmful request: maybe", "Harmful request: no\nHarmful request: yes", "Harmful request: no, sir\nx"),
@@ -168,9 +258,8 @@ def test_an_alternative_answers_its_label_alone(format: PublishedFormat) -> None
             "hazard"
         }
         for one in found:
-            rest = {"<score>": "</score>", "<answer>": "\n</answer>"}
-            closed = one.text + next((end for start, end in rest.items() if start in one.text), "")
-            assert format.parse(closed)[one.task] == one.label
+            rest = output[format.spans(output)[one.task][1] :]
+            assert format.parse(one.text + rest)[one.task] == one.label
         texts = [one.text for one in found]
         assert not [(a, b) for a in texts for b in texts if a != b and b.startswith(a) and "\n" not in b[len(a) :]]
 

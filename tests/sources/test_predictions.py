@@ -299,7 +299,9 @@ def test_a_row_of_one_turn_holds_its_content_once() -> None:
         ({"messages": "How?"}, ":1: messages: "),
         ({"speed": "fast"}, ":1: speed: "),
         ({"extra": {"a": 1}}, ":1: extra"),
-        ({"policy": 1}, ":1: policy: "),
+        *(({"policy": policy}, ":1: policy: ") for policy in (1, "", " ", "\ud800")),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, ":1: messages: message 1: found a lone surrogate"),
+        ({"extra": {"a": "\ud800"}}, ":1: extra.a: found a lone surrogate"),
     ],
 )
 def test_a_faulty_conversation_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
