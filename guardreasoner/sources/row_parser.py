@@ -252,18 +252,22 @@ class RowParser:
         """Return the column that holds the row's messages; None if the row has a prompt instead, or neither.
 
         Raises:
-            ValueError: the row has both a prompt and messages, and the config does not say which to use.
+            ValueError: the row has both a prompt and messages, or two conversations, and the config does not say which
+                to use.
         """
         if self._columns.messages is not None:
             return self._columns.messages
         prompt = _cell(row, self._prompt)
         if self._columns.prompt is None:
-            given = next((column for column in _MESSAGES if row.get(column) is not None), None)
-            if given is not None and prompt is not _NO_COLUMN and prompt is not None:
-                which = "expected one of them; data.source.columns names the one to use"
-                raise ValueError(f"{given}: found beside {self._prompt}, {which}")
-            if given is not None:
-                return given
+            given = [column for column in _MESSAGES if row.get(column) is not None]
+            which = "expected one of them; data.source.columns names the one to use"
+            if given and prompt is not _NO_COLUMN and prompt is not None:
+                raise ValueError(f"{given[0]}: found beside {self._prompt}, {which}")
+            for column in given[1:]:
+                if row[column] and row[column] != row[given[0]]:
+                    raise ValueError(f"{column}: found beside different {given[0]}, {which}")
+            if given:
+                return given[0]
         is_list = isinstance(prompt, list) and prompt and isinstance(prompt[0], dict)
         return self._prompt if is_list else None
 
@@ -277,7 +281,7 @@ class RowParser:
         except ValueError as error:
             found = "" if isinstance(value, list) and value else f"found {describe_value(value)}, "
             raise ValueError(f"{column}: {found}{error}") from None
-        if messages[-1].role == "assistant" and row.get(self._response) is not None:
+        if messages[-1].role == "assistant" and _cell(row, self._response) not in (_NO_COLUMN, None):
             raise ValueError(f"{self._response}: the messages hold a response too, expected only one")
         return messages
 
