@@ -45,6 +45,7 @@ _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]+)*")
 _MAX_EXTRA = 100
 """Most characters of a cell by which scores are split."""
 _ID = "id"
+_POLICY_ID = "policy_id"
 _NO_COLUMN = object()
 _LABEL_FIELD = "label_"
 _LABELS = "labels"
@@ -66,7 +67,7 @@ class Columns:
         messages: column of a conversation as a list of messages (``role`` and ``content``, or ``from`` and ``value``)
             or as its JSON text, instead of ``prompt``; None: in rows without a prompt, "messages", "conversations" or
             "conversation". A list in the column of the prompt is read in the same way.
-        policy: column of the policy's text; None: "policy" if a task uses a policy and the row has it.
+        policy: column of the policy's text; None: "policy", if the row has it and a task or the source has policies.
         policy_id: column of the policy's id in the file of policies; None: "policy_id" if there is such a file and the
             row has the column.
         language: column of the language, an ISO 639 code such as ``en`` or ``pt-BR``; None: no column.
@@ -123,6 +124,7 @@ class RowParser:
                     raise InputError(
                         f"columns.label_map.{name}: {value!r} is mapped to {label!r}, allowed are {allowed}"
                     )
+            _require_unambiguous(mapping, f"columns.label_map.{name}")
         for name in columns.extra:
             if name in SLICES or list(columns.extra).count(name) > 1:
                 reason = "is known of every record" if name in SLICES else "is given twice"
@@ -138,9 +140,9 @@ class RowParser:
         self._prompt = columns.prompt or "prompt"
         self._response = columns.response or "response"
         self._has_id = columns.id is not None
-        uses_policy = any(task.uses_policy for task in tasks)
-        self._policy = columns.policy or ("policy" if uses_policy else None)
-        self._policy_id = columns.policy_id or ("policy_id" if policies is not None else None)
+        has_policies = any(task.uses_policy for task in tasks) or policies is not None or policy is not None
+        self._policy = columns.policy or ("policy" if has_policies else None)
+        self._policy_id = columns.policy_id or (_POLICY_ID if policies is not None else None)
         fields: dict[str, Any] = {}
         mapped = {"messages": columns.messages} if columns.messages else {"prompt": self._prompt}
         for name in _TYPES:
@@ -228,7 +230,11 @@ class RowParser:
             return [f"{', '.join(self.label_columns)}: found no label, expected one for at least one task"]
         if policy is not None and values.get("policy") is not None:
             return [f"{self._policy_id}: the row has a policy in {self._policy} too, expected only one"]
-        policy = policy or values.get("policy") or self.policy
+        policy = policy or values.get("policy")
+        if policy is None and self.policies is None and self._policy is not None and _has_text(row.get(_POLICY_ID)):
+            found = f"{_POLICY_ID}: found {describe_value(row[_POLICY_ID])}"
+            return [f"{found}, but there are no policies; expected their file in data.source.policies"]
+        policy = policy or self.policy
         own_id = values["id"] if self._has_id else None
         record = Record(
             id=f"{id_prefix}{own_id}" if own_id else default_id,
@@ -352,6 +358,11 @@ def _cell(row: Mapping[str, Any], column: str) -> Any:
     return value
 
 
+def _has_text(value: Any) -> bool:
+    """Return whether a cell is neither null nor blank."""
+    return value is not None and value == value and bool(str(value).strip())  # NaN stands for null in Parquet
+
+
 def _extra(row: Mapping[str, Any], column: str) -> str | None:
     """Return a cell as text; None if it is missing, null or empty; raise ``ValueError`` if it is longer than a name."""
     value = _cell(row, column)
@@ -390,6 +401,19 @@ def text_forms(value: Any) -> tuple[str, ...]:
     if isinstance(value, float) and value.is_integer():
         return (str(value), str(int(value)))
     return (str(value),) if isinstance(value, str | int | float | date) else ()
+
+
+def _require_unambiguous(mapping: Mapping[Any, str], where: str) -> None:
+    """Raise ``InputError`` if two values that are equal in a file are mapped to different labels."""
+    owner: dict[str, Any] = {}
+    for value, label in mapping.items():
+        for form in text_forms(value):
+            other = owner.setdefault(form, value)
+            if mapping[other] != label:
+                raise InputError(
+                    f"{where}: {other!r} is mapped to {mapping[other]!r} and {value!r} to {label!r}, but both match "
+                    f"{form!r} in a file; expected one label"
+                )
 
 
 def _label(label_by_text: Mapping[str, str], allowed: str, value: Any) -> str | None:
