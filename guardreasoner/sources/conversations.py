@@ -69,7 +69,7 @@ def read_messages(value: Any) -> tuple[Message, ...]:
     if not any(message.role == "user" for message in messages):
         raise ValueError("found no message of the user")
     if [message.role for message in messages] not in (["user"], ["user", "assistant"]):
-        messages = tuple(map(_with_calls_in_text, messages))
+        messages = tuple(map(with_calls_in_text, messages))
     for number, (before, message) in enumerate(pairwise(messages), start=2):
         if message.role == "tool" and before.role != "tool" and not before.tool_calls:
             raise ValueError(f"message {number}: found the result of a tool, expected a call of a tool before it")
@@ -81,6 +81,24 @@ def read_messages(value: Any) -> tuple[Message, ...]:
 def read_list(value: Any) -> tuple[Message, ...]:
     """Read messages as :func:`read_messages` does, but in any order."""
     return tuple(_message(item, number) for number, item in enumerate(_list(value), start=1))
+
+
+def with_calls_in_text(message: Message) -> Message:
+    """Return a message whose calls between tags in the text, if all are valid, are its tool calls."""
+    if message.role != "assistant" or message.tool_calls or _CALL_START not in message.content:
+        return message
+    before, *pieces = message.content.split(_CALL_START)
+    rest, calls = [before], list[ToolCall]()
+    for piece in pieces:
+        text, end, after = piece.partition(_CALL_END)
+        if not end:
+            return message
+        rest.append(after)
+        try:
+            calls += _calls(parse_json(text), "")
+        except ValueError:
+            return message
+    return replace(message, content="".join(rest).strip(), tool_calls=tuple(calls))
 
 
 def turns(messages: Sequence[Message]) -> int:
@@ -253,24 +271,6 @@ def _arguments(value: Any, where: str) -> str:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         raise ValueError(f"{where}: the arguments are no JSON") from None
-
-
-def _with_calls_in_text(message: Message) -> Message:
-    """Return a message whose calls between tags in the text, if all are valid, are its tool calls."""
-    if message.role != "assistant" or message.tool_calls or _CALL_START not in message.content:
-        return message
-    before, *pieces = message.content.split(_CALL_START)
-    rest, calls = [before], list[ToolCall]()
-    for piece in pieces:
-        text, end, after = piece.partition(_CALL_END)
-        if not end:
-            return message
-        rest.append(after)
-        try:
-            calls += _calls(parse_json(text), "")
-        except ValueError:
-            return message
-    return replace(message, content="".join(rest).strip(), tool_calls=tuple(calls))
 
 
 def require_unicode(text: str, where: str) -> str:

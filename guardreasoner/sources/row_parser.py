@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, time
 from functools import partial
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ from pydantic import (
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Message, Record
-from guardreasoner.sources.conversations import LeftOut, read_messages, require_unicode, turns
+from guardreasoner.sources.conversations import LeftOut, read_messages, require_unicode, turns, with_calls_in_text
 from guardreasoner.sources.slices import SLICES
 from guardreasoner.tasks import Task
 
@@ -248,6 +248,8 @@ class RowParser:
             language=values.get("language"),
             extra=extra,
         )
+        if any(task.judges == "tool_call" for task in self.tasks):
+            record = replace(record, messages=tuple(map(with_calls_in_text, record.messages)))
         if faults := self._judged_faults(record, column):
             return faults
         if self.max_turns is not None and turns(record.messages) > self.max_turns:

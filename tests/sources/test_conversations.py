@@ -312,6 +312,16 @@ def test_what_a_label_is_about_must_be_there(row: dict[str, Any], fault: str | N
         assert "which the label of" in result[0]
 
 
+@pytest.mark.parametrize("row", [{"messages": openai("How?", HERMES)}, {"prompt": "How?", "response": HERMES}])
+def test_a_call_in_the_text_of_one_turn_is_a_call_if_a_task_judges_calls(row: dict[str, Any]) -> None:
+    record = RowParser(Columns(), (CALLS,)).parse({**row, "labels": {"call": "unsafe"}}, "id", "source")
+    assert isinstance(record, Record)
+    assert record.messages == (ASKED, CALLED)
+    record = RowParser(Columns(), GUARD_TASKS).parse({**row, "labels": {"response": "harmful"}}, "id", "source")
+    assert isinstance(record, Record)
+    assert record.messages == said("How?", HERMES)
+
+
 def test_languages_and_further_columns(tmp_path: Path) -> None:
     rows = [
         {"prompt": "One?", "lang": "pt-BR", "year": 2024, "meta": {"checked": True}, "region": "x"},
