@@ -183,7 +183,7 @@ def _is_empty(value: Any) -> bool:
 def _items(value: Any) -> Sequence[Any]:
     """Return a list as it is, another value as a list of one, and an empty value as no item."""
     if _is_list(value):
-        return value  # type: ignore[no-any-return]
+        return value
     return [] if _is_empty(value) else [value]
 
 

@@ -22,7 +22,7 @@ from pydantic import (
 from guardreasoner.errors import InputError
 from guardreasoner.records import Message, Record
 from guardreasoner.sources.conversations import LeftOut, read_messages, require_unicode, turns, with_calls_in_text
-from guardreasoner.sources.slices import SLICES
+from guardreasoner.sources.slices import MAX_SLICE, SLICES
 from guardreasoner.tasks import Task
 
 _TEXT = Annotated[str, Field(pattern=r"\S")]
@@ -42,8 +42,6 @@ _TYPES: dict[str, Any] = {
 _MESSAGES = ("messages", "conversations", "conversation")
 """Columns that hold a conversation as a list of messages in rows without a prompt."""
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]+)*")
-_MAX_EXTRA = 100
-"""Most characters of a cell by which scores are split."""
 _ID = "id"
 _POLICY_ID = "policy_id"
 _NO_COLUMN = object()
@@ -375,8 +373,8 @@ def _extra(row: Mapping[str, Any], column: str) -> str | None:
     if not isinstance(value, str | int | float | date | time):
         raise ValueError(f"{column}: found {describe_value(value)}, expected text, a number or true or false")
     text = require_unicode(str(value), column).strip()
-    if not text.isprintable() or len(text) > _MAX_EXTRA:
-        raise ValueError(f"{column}: found {describe_value(value)}, expected at most {_MAX_EXTRA} printable characters")
+    if not text.isprintable() or len(text) > MAX_SLICE:
+        raise ValueError(f"{column}: found {describe_value(value)}, expected at most {MAX_SLICE} printable characters")
     return text or None
 
 
