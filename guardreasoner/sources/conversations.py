@@ -4,6 +4,7 @@ The two forms may be mixed. A message of OpenAI's form has ``role`` and ``conten
 texts, and may have ``tool_calls`` or the older ``function_call``. One of ShareGPT's form has ``from`` and ``value``; a
 call of a tool is a message ``function_call``, whose value is JSON, or stands between ``<tool_call>`` and
 ``</tool_call>`` in the text of the assistant. Names of tools are kept for calls only; ids of calls are not kept.
+Content that a record cannot hold, such as an image or a second text, is a fault.
 """
 
 import json
@@ -23,6 +24,19 @@ _ROLES: dict[str, Role | str] = {
     **dict.fromkeys(("function_call", "tool_call"), _CALL),
 }
 """Role of a message, or that it is a call of a tool, by its name in the file."""
+
+_TEXT_FIELDS = ("content", "value", "refusal")
+"""Fields of a message that hold its text; several must hold the same one."""
+_OTHER_CONTENT = (
+    *("text", "parts", "input", "output", "arguments"),
+    *("reasoning", "reasoning_content", "thinking"),
+    *("audio", "image", "images", "image_url", "video", "videos", "file", "files", "attachments"),
+)
+"""Fields of a message with content that a record cannot hold."""
+_PART_TYPES = (None, "text", "input_text", "output_text", "refusal")
+_PART_FIELDS = ("type", "text", "refusal", "id", "index", "annotations", "citations", "logprobs", "cache_control")
+_ARGUMENTS = ("arguments", "parameters", "input", "args")
+_CALL_FIELDS = ("function", "name", *_ARGUMENTS, "type", "id", "call_id", "tool_call_id", "index", "status")
 
 _CALL_START, _CALL_END = "<tool_call>", "</tool_call>"
 
@@ -55,7 +69,7 @@ def read_messages(value: Any) -> tuple[Message, ...]:
     if not any(message.role == "user" for message in messages):
         raise ValueError("found no message of the user")
     if [message.role for message in messages] not in (["user"], ["user", "assistant"]):
-        messages = tuple(map(_with_calls_in_text, messages))
+        messages = tuple(map(with_calls_in_text, messages))
     for number, (before, message) in enumerate(pairwise(messages), start=2):
         if message.role == "tool" and before.role != "tool" and not before.tool_calls:
             raise ValueError(f"message {number}: found the result of a tool, expected a call of a tool before it")
@@ -67,6 +81,24 @@ def read_messages(value: Any) -> tuple[Message, ...]:
 def read_list(value: Any) -> tuple[Message, ...]:
     """Read messages as :func:`read_messages` does, but in any order."""
     return tuple(_message(item, number) for number, item in enumerate(_list(value), start=1))
+
+
+def with_calls_in_text(message: Message) -> Message:
+    """Return a message whose calls between tags in the text, if all are valid, are its tool calls."""
+    if message.role != "assistant" or message.tool_calls or _CALL_START not in message.content:
+        return message
+    before, *pieces = message.content.split(_CALL_START)
+    rest, calls = [before], list[ToolCall]()
+    for piece in pieces:
+        text, end, after = piece.partition(_CALL_END)
+        if not end:
+            return message
+        rest.append(after)
+        try:
+            calls += _calls(parse_json(text), "")
+        except ValueError:
+            return message
+    return replace(message, content="".join(rest).strip(), tool_calls=tuple(calls))
 
 
 def turns(messages: Sequence[Message]) -> int:
@@ -89,22 +121,24 @@ def _message(item: Any, number: int) -> Message:
     where = f"message {number}"
     if not isinstance(item, Mapping):
         raise ValueError(f"{where}: expected an object with role and content")
-    name = _first(item, "role", "from")
-    role = _ROLES.get(name.strip().lower()) if isinstance(name, str) else None
-    if role is None:
-        raise ValueError(f"{where}: found the role {str(name)[:40]!r}, expected system, user, assistant or tool")
-    content = _first(item, "content", "value")
+    role = _role(item, where)
+    if found := next((name for name in _OTHER_CONTENT if not _is_empty(item.get(name))), None):
+        same = isinstance(item[found], str) and any(item.get(name) == item[found] for name in _TEXT_FIELDS)
+        if not same:
+            raise ValueError(f"{where}: found {found}, which cannot be kept; expected all content in content or value")
+    given = [call for name in ("tool_calls", "function_call") for call in _items(item.get(name))]
     if role == _CALL:
+        if given:
+            raise ValueError(f"{where}: found a tool call beside the one in its content, expected one of them")
+        content = _only(item, _TEXT_FIELDS, where)
         message = Message("assistant", "", tuple(_calls(_parsed(content, where), where)))
     else:
-        given = item.get("tool_calls") or []
-        given = [*given, item["function_call"]] if _is_list(given) and item.get("function_call") else given
         calls = tuple(_calls(given, where)) if given else ()
         if calls and role != "assistant":
             raise ValueError(f"{where}: found a tool call of the {role}, expected one of the assistant")
-        if content is None and role == "assistant":
-            content = item.get("refusal")
-        text = _text(content, where, may_be_absent=role in ("assistant", "tool"))
+        is_given = bool(calls) or any(name in item for name in _TEXT_FIELDS)
+        may_be_absent = is_given and role in ("assistant", "tool")
+        text = _text(_only(item, _TEXT_FIELDS, where), where, may_be_absent)
         message = Message(role, text, calls)  # type: ignore[arg-type]  # the roles but _CALL
     if message.role == "user" and not message.content.strip():
         raise ValueError(f"{where}: found an empty text, expected text")
@@ -113,9 +147,44 @@ def _message(item: Any, number: int) -> Message:
     return message
 
 
-def _first(item: Mapping[Any, Any], *names: str) -> Any:
-    """Return the first value that is not None: in Parquet files, each message has all fields."""
-    return next((item[name] for name in names if item.get(name) is not None), None)
+def _role(item: Mapping[Any, Any], where: str) -> Role | str:
+    names = [item[name] for name in ("role", "from") if item.get(name) is not None] or [None]
+    roles = [_ROLES.get(name.strip().lower()) if isinstance(name, str) else None for name in names]
+    for name, role in zip(names, roles, strict=True):
+        if role is None:
+            raise ValueError(f"{where}: found the role {str(name)[:40]!r}, expected system, user, assistant or tool")
+        if role != roles[0]:
+            raise ValueError(f"{where}: found role {names[0]!r} and from {name!r}, expected the same author")
+    return roles[0]  # type: ignore[return-value]  # none is None
+
+
+def _only(item: Mapping[Any, Any], names: Sequence[str], where: str) -> Any:
+    """Return the value of the fields; an empty one, or None if all are null, only if no other field has a value.
+
+    Raises:
+        ValueError: two fields have different values.
+    """
+    given = [name for name in names if item.get(name) is not None]
+    filled = [name for name in given if not _is_empty(item[name])]
+    if other := next((name for name in filled if item[name] != item[filled[0]]), None):
+        raise ValueError(f"{where}: found {filled[0]} and a different {other}, expected one of them")
+    return item[(filled or given)[0]] if given else None
+
+
+def _is_empty(value: Any) -> bool:
+    """Return whether a value has no content; in Parquet files, an object may have all fields and no value."""
+    if isinstance(value, str):
+        return not value.strip()
+    if isinstance(value, Mapping):
+        return all(field is None for field in value.values())
+    return value is None or (_is_list(value) and not value)
+
+
+def _items(value: Any) -> Sequence[Any]:
+    """Return a list as it is, another value as a list of one, and an empty value as no item."""
+    if _is_list(value):
+        return value
+    return [] if _is_empty(value) else [value]
 
 
 def _is_list(value: Any) -> bool:
@@ -125,16 +194,28 @@ def _is_list(value: Any) -> bool:
 def _text(content: Any, where: str, may_be_absent: bool) -> str:
     """Return the text of a message, which may be a list of parts."""
     if isinstance(content, list):
-        parts = [_first(part, "text", "refusal") if isinstance(part, Mapping) else part for part in content]
-        texts = [part for part in parts if isinstance(part, str)]
-        if parts and len(texts) == len(parts):
-            return "".join(texts)
-        raise ValueError(f"{where}: found a part that is not text")
+        if not content:
+            raise ValueError(f"{where}: found no part, expected text")
+        return "".join(_part(part, where) for part in content)
     if content is None and may_be_absent:
         return ""
     if not isinstance(content, str):
         raise ValueError(f"{where}: the content is missing, or is not text")
     return content
+
+
+def _part(part: Any, where: str) -> str:
+    """Return the text of a part of a message."""
+    if isinstance(part, Mapping):
+        kind = part.get("type")
+        if kind not in _PART_TYPES:
+            raise ValueError(f"{where}: found a part of type {str(kind)[:40]!r}, expected text")
+        if other := next((name for name in part if name not in _PART_FIELDS and not _is_empty(part[name])), None):
+            raise ValueError(f"{where}: found {str(other)[:40]!r} in a part, expected text alone")
+        part = _only(part, ("text", "refusal"), where)
+    if not isinstance(part, str):
+        raise ValueError(f"{where}: found a part that is not text")
+    return part
 
 
 def _parsed(value: Any, where: str) -> Any:
@@ -154,12 +235,26 @@ def _calls(value: Any, where: str) -> Iterator[ToolCall]:
         raise ValueError(f"{where}: found no tool call, expected an object with name and arguments")
     for number, call in enumerate(calls, start=1):
         place = f"{where}: tool call {number}" if len(calls) > 1 else f"{where}: tool call"
-        function = call.get("function") if isinstance(call, Mapping) else None
-        function = call if function is None else function
-        name = _first(function, "name") if isinstance(function, Mapping) else None
-        if not isinstance(name, str) or not name.strip():
+        name, arguments = _name_and_arguments(call, place)
+        yield ToolCall(name, _arguments(arguments, f"{place} of {name[:40]!r}"))
+
+
+def _name_and_arguments(call: Any, place: str) -> tuple[str, Any]:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    levels = [call] if function is None else [call, function]
+    fields: dict[Any, Any] = {}
+    for level in levels:
+        if not isinstance(level, Mapping):
             raise ValueError(f"{place}: expected an object with name and arguments")
-        yield ToolCall(name, _arguments(_first(function, "arguments", "parameters"), f"{place} of {name[:40]!r}"))
+        for field, value in level.items():
+            if field not in _CALL_FIELDS and not _is_empty(value):
+                raise ValueError(f"{place}: found {str(field)[:40]!r}, expected name and arguments")
+            if value is not None and fields.setdefault(field, value) != value and field in ("name", *_ARGUMENTS):
+                raise ValueError(f"{place}: found {field} twice, with different values")
+    name = fields.get("name")
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"{place}: expected an object with name and arguments")
+    return name, _only(fields, _ARGUMENTS, place)
 
 
 def _arguments(value: Any, where: str) -> str:
@@ -176,24 +271,6 @@ def _arguments(value: Any, where: str) -> str:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         raise ValueError(f"{where}: the arguments are no JSON") from None
-
-
-def _with_calls_in_text(message: Message) -> Message:
-    """Return a message whose calls between tags in the text, if all are valid, are its tool calls."""
-    if message.role != "assistant" or message.tool_calls or _CALL_START not in message.content:
-        return message
-    before, *pieces = message.content.split(_CALL_START)
-    rest, calls = [before], list[ToolCall]()
-    for piece in pieces:
-        text, end, after = piece.partition(_CALL_END)
-        if not end:
-            return message
-        rest.append(after)
-        try:
-            calls += _calls(parse_json(text), "")
-        except ValueError:
-            return message
-    return replace(message, content="".join(rest).strip(), tool_calls=tuple(calls))
 
 
 def require_unicode(text: str, where: str) -> str:

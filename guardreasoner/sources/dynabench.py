@@ -15,7 +15,7 @@ https://huggingface.co/datasets/tomg-group-umd/DynaBench (also montehoover/DynaB
 own, so "rule" has no label. A policy may also be a list of rules, which are then numbered. A line that starts with
 "User:" or "Agent:", with or without quotation marks around the name, starts a message; a message that repeats such a
 line in its text is therefore cut there. Rows without a policy or a label, and transcripts that start without an
-author, are skipped and counted.
+author or lack a text of the user, are skipped and counted.
 
 Other implementations: the published evaluation puts policy and transcript into the prompt as they are.
 """
@@ -73,7 +73,9 @@ class DynaBench(TrainAndTest):
     def read(self, split: Literal["train", "test"]) -> Iterator[Record]:
         """Yield the rows of a split as conversations with a policy; rows that lack something are counted."""
         for part in ("DynaBench",) if split == "test" else self.parts:
-            yield from drop_unusable(self._records(part, split), part, "lack a policy, a label or an author")
+            yield from drop_unusable(
+                self._records(part, split), part, "lack a policy, a label, an author or a text of the user"
+            )
 
     def _records(self, part: str, split: str) -> Iterator[Record | None]:
         columns = ("policy", "transcript", "label")
@@ -81,7 +83,8 @@ class DynaBench(TrainAndTest):
             policy = _policy(row["policy"], where)
             messages = transcript_messages(optional_text(row, "transcript", where) or "")
             label = mapped_value(row, "label", _LABELS, where)
-            if not policy or not messages or label is None:
+            texts = [message.content for message in messages if message.role == "user"]
+            if not policy or not texts or not all(texts) or label is None:
                 yield None
                 continue
             record_id = f"{part}/{number:06d}"

@@ -14,9 +14,11 @@ generated and labelled by language models; some are arguable.
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.hub import CSV, read_dataset_rows, require_distinct_choices, required_text, source_identity
 from guardreasoner.sources.lookalikes import LOOKALIKE
+from guardreasoner.sources.slices import MAX_SLICE
 
 ORBenchPart = Literal["or-bench-80k", "or-bench-hard-1k", "or-bench-toxic"]
 
@@ -61,14 +63,19 @@ class ORBench:
             name, label = _PARTS[part]
             rows = read_dataset_rows(self.path, part, "train", ("prompt", "category"), self.revision, CSV)
             for number, (where, row) in enumerate(rows):
+                prompt, category = (required_text(row, column, where) for column in ("prompt", "category"))
+                if not prompt.strip():
+                    raise InputError(f"{where}: prompt: found an empty text, expected text")
+                if not category.isprintable() or len(category) > MAX_SLICE:
+                    raise InputError(f"{where}: category: expected at most {MAX_SLICE} printable characters")
                 yield Record(
                     f"{name}/{number:06d}",
-                    required_text(row, "prompt", where),
+                    prompt,
                     None,
                     {"request": label},
                     source=name,
                     extra={
-                        "category": required_text(row, "category", where),
+                        "category": category,
                         **(LOOKALIKE if label == "unharmful" else {}),
                     },
                 )

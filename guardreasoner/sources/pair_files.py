@@ -182,6 +182,8 @@ class _PairReader:
                 raise ValueError(f"{column}: {error}") from None
             if output_message.role != "assistant":
                 raise ValueError(f"{column}: the last message is of the {output_message.role}, expected the assistant")
+            if output_message.tool_calls:
+                raise ValueError(f"{column}: found a tool call in the output, expected text")
             before, text = tuple(before_output), output_message.content
         elif isinstance(value, str):
             text = value

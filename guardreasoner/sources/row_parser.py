@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, time
 from functools import partial
 from typing import Annotated, Any
@@ -21,8 +21,8 @@ from pydantic import (
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Message, Record
-from guardreasoner.sources.conversations import LeftOut, read_messages, require_unicode, turns
-from guardreasoner.sources.slices import SLICES
+from guardreasoner.sources.conversations import LeftOut, read_messages, require_unicode, turns, with_calls_in_text
+from guardreasoner.sources.slices import MAX_SLICE, SLICES
 from guardreasoner.tasks import Task
 
 _TEXT = Annotated[str, Field(pattern=r"\S")]
@@ -42,9 +42,8 @@ _TYPES: dict[str, Any] = {
 _MESSAGES = ("messages", "conversations", "conversation")
 """Columns that hold a conversation as a list of messages in rows without a prompt."""
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]+)*")
-_MAX_EXTRA = 100
-"""Most characters of a cell by which scores are split."""
 _ID = "id"
+_POLICY_ID = "policy_id"
 _NO_COLUMN = object()
 _LABEL_FIELD = "label_"
 _LABELS = "labels"
@@ -66,7 +65,7 @@ class Columns:
         messages: column of a conversation as a list of messages (``role`` and ``content``, or ``from`` and ``value``)
             or as its JSON text, instead of ``prompt``; None: in rows without a prompt, "messages", "conversations" or
             "conversation". A list in the column of the prompt is read in the same way.
-        policy: column of the policy's text; None: "policy" if a task uses a policy and the row has it.
+        policy: column of the policy's text; None: "policy", if the row has it and a task or the source has policies.
         policy_id: column of the policy's id in the file of policies; None: "policy_id" if there is such a file and the
             row has the column.
         language: column of the language, an ISO 639 code such as ``en`` or ``pt-BR``; None: no column.
@@ -123,6 +122,7 @@ class RowParser:
                     raise InputError(
                         f"columns.label_map.{name}: {value!r} is mapped to {label!r}, allowed are {allowed}"
                     )
+            _require_unambiguous(mapping, f"columns.label_map.{name}")
         for name in columns.extra:
             if name in SLICES or list(columns.extra).count(name) > 1:
                 reason = "is known of every record" if name in SLICES else "is given twice"
@@ -138,9 +138,9 @@ class RowParser:
         self._prompt = columns.prompt or "prompt"
         self._response = columns.response or "response"
         self._has_id = columns.id is not None
-        uses_policy = any(task.uses_policy for task in tasks)
-        self._policy = columns.policy or ("policy" if uses_policy else None)
-        self._policy_id = columns.policy_id or ("policy_id" if policies is not None else None)
+        has_policies = any(task.uses_policy for task in tasks) or policies is not None or policy is not None
+        self._policy = columns.policy or ("policy" if has_policies else None)
+        self._policy_id = columns.policy_id or (_POLICY_ID if policies is not None else None)
         fields: dict[str, Any] = {}
         mapped = {"messages": columns.messages} if columns.messages else {"prompt": self._prompt}
         for name in _TYPES:
@@ -228,7 +228,11 @@ class RowParser:
             return [f"{', '.join(self.label_columns)}: found no label, expected one for at least one task"]
         if policy is not None and values.get("policy") is not None:
             return [f"{self._policy_id}: the row has a policy in {self._policy} too, expected only one"]
-        policy = policy or values.get("policy") or self.policy
+        policy = policy or values.get("policy")
+        if policy is None and self.policies is None and self._policy is not None and _has_text(row.get(_POLICY_ID)):
+            found = f"{_POLICY_ID}: found {describe_value(row[_POLICY_ID])}"
+            return [f"{found}, but there are no policies; expected their file in data.source.policies"]
+        policy = policy or self.policy
         own_id = values["id"] if self._has_id else None
         record = Record(
             id=f"{id_prefix}{own_id}" if own_id else default_id,
@@ -242,6 +246,8 @@ class RowParser:
             language=values.get("language"),
             extra=extra,
         )
+        if any(task.judges == "tool_call" for task in self.tasks):
+            record = replace(record, messages=tuple(map(with_calls_in_text, record.messages)))
         if faults := self._judged_faults(record, column):
             return faults
         if self.max_turns is not None and turns(record.messages) > self.max_turns:
@@ -252,18 +258,22 @@ class RowParser:
         """Return the column that holds the row's messages; None if the row has a prompt instead, or neither.
 
         Raises:
-            ValueError: the row has both a prompt and messages, and the config does not say which to use.
+            ValueError: the row has both a prompt and messages, or two conversations, and the config does not say which
+                to use.
         """
         if self._columns.messages is not None:
             return self._columns.messages
         prompt = _cell(row, self._prompt)
         if self._columns.prompt is None:
-            given = next((column for column in _MESSAGES if row.get(column) is not None), None)
-            if given is not None and prompt is not _NO_COLUMN and prompt is not None:
-                which = "expected one of them; data.source.columns names the one to use"
-                raise ValueError(f"{given}: found beside {self._prompt}, {which}")
-            if given is not None:
-                return given
+            given = [column for column in _MESSAGES if row.get(column) is not None]
+            which = "expected one of them; data.source.columns names the one to use"
+            if given and prompt is not _NO_COLUMN and prompt is not None:
+                raise ValueError(f"{given[0]}: found beside {self._prompt}, {which}")
+            for column in given[1:]:
+                if row[column] and row[column] != row[given[0]]:
+                    raise ValueError(f"{column}: found beside different {given[0]}, {which}")
+            if given:
+                return given[0]
         is_list = isinstance(prompt, list) and prompt and isinstance(prompt[0], dict)
         return self._prompt if is_list else None
 
@@ -277,7 +287,7 @@ class RowParser:
         except ValueError as error:
             found = "" if isinstance(value, list) and value else f"found {describe_value(value)}, "
             raise ValueError(f"{column}: {found}{error}") from None
-        if messages[-1].role == "assistant" and row.get(self._response) is not None:
+        if messages[-1].role == "assistant" and _cell(row, self._response) not in (_NO_COLUMN, None):
             raise ValueError(f"{self._response}: the messages hold a response too, expected only one")
         return messages
 
@@ -348,6 +358,11 @@ def _cell(row: Mapping[str, Any], column: str) -> Any:
     return value
 
 
+def _has_text(value: Any) -> bool:
+    """Return whether a cell is neither null nor blank."""
+    return value is not None and value == value and bool(str(value).strip())  # NaN stands for null in Parquet
+
+
 def _extra(row: Mapping[str, Any], column: str) -> str | None:
     """Return a cell as text; None if it is missing, null or empty; raise ``ValueError`` if it is longer than a name."""
     value = _cell(row, column)
@@ -358,8 +373,8 @@ def _extra(row: Mapping[str, Any], column: str) -> str | None:
     if not isinstance(value, str | int | float | date | time):
         raise ValueError(f"{column}: found {describe_value(value)}, expected text, a number or true or false")
     text = require_unicode(str(value), column).strip()
-    if not text.isprintable() or len(text) > _MAX_EXTRA:
-        raise ValueError(f"{column}: found {describe_value(value)}, expected at most {_MAX_EXTRA} printable characters")
+    if not text.isprintable() or len(text) > MAX_SLICE:
+        raise ValueError(f"{column}: found {describe_value(value)}, expected at most {MAX_SLICE} printable characters")
     return text or None
 
 
@@ -386,6 +401,19 @@ def text_forms(value: Any) -> tuple[str, ...]:
     if isinstance(value, float) and value.is_integer():
         return (str(value), str(int(value)))
     return (str(value),) if isinstance(value, str | int | float | date) else ()
+
+
+def _require_unambiguous(mapping: Mapping[Any, str], where: str) -> None:
+    """Raise ``InputError`` if two values that are equal in a file are mapped to different labels."""
+    owner: dict[str, Any] = {}
+    for value, label in mapping.items():
+        for form in text_forms(value):
+            other = owner.setdefault(form, value)
+            if mapping[other] != label:
+                raise InputError(
+                    f"{where}: {other!r} is mapped to {mapping[other]!r} and {value!r} to {label!r}, but both match "
+                    f"{form!r} in a file; expected one label"
+                )
 
 
 def _label(label_by_text: Mapping[str, str], allowed: str, value: Any) -> str | None:

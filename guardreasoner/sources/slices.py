@@ -7,6 +7,9 @@ from guardreasoner.records import Record
 SLICES = ("language", "source", "turns")
 """Columns of every record; others are in ``Record.extra``."""
 
+MAX_SLICE = 100
+"""Most characters of a value by which scores are split."""
+
 
 def slice_value(record: Record, column: str) -> str | None:
     """Return the value of a record in a column; None if it has none."""

@@ -110,7 +110,10 @@ def test_forms_of_a_conversation(value: Any, expected: tuple[Message, ...]) -> N
         ([{"role": ["user"], "content": "How?"}], "message 1: found the role"),
         ([{"role": "user"}], "message 1: the content is missing, or is not text"),
         ([{"role": "user", "content": 3}], "message 1: the content is missing, or is not text"),
-        ([{"role": "user", "content": [{"type": "image_url"}]}], "message 1: found a part that is not text"),
+        (
+            [{"role": "user", "content": [{"type": "image_url"}]}],
+            "message 1: found a part of type 'image_url', expected",
+        ),
         ([{"role": "user", "content": " "}], "message 1: found an empty text, expected text"),
         ([USER, {"role": "assistant", "content": "\ud800"}], r"message 2: found a lone surrogate \(U\+D800\) at char"),
         ([{"role": "assistant", "content": "So."}], "found no message of the user"),
@@ -130,6 +133,71 @@ def test_forms_of_a_conversation(value: Any, expected: tuple[Message, ...]) -> N
 )
 def test_what_is_no_conversation_is_named(value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
+        read_messages(value)
+
+
+def said_by_assistant(**fields: Any) -> list[dict[str, Any]]:
+    """Return a question and an answer with these fields."""
+    return [USER, {"role": "assistant", **fields}]
+
+
+@pytest.mark.parametrize("name", ["arguments", "parameters", "input", "args"])
+def test_arguments_under_any_of_their_names_are_kept(name: str) -> None:
+    call = {"type": "tool_use", "id": "c1", "name": "tide", name: {"day": 1}}
+    for form in (call, {"function": call}, {**call, "function": None}, {"function": {"name": "tide"}, **call}):
+        assert read_messages(said_by_assistant(tool_calls=[form])) == (ASKED, CALLED)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (said_by_assistant(content="", refusal="No."), said("How?", "No.")),
+        (said_by_assistant(content="No.", refusal="No.", value=None, text="No."), said("How?", "No.")),
+        (said_by_assistant(content="So.", refusal="", images=[], audio={"id": None}), said("How?", "So.")),
+        (said_by_assistant(tool_calls=CALL, function_call=CALL), (ASKED, Message("assistant", "", (TIDE, TIDE)))),
+        (said_by_assistant(tool_calls=[CALL], function_call={"name": None, "arguments": None}), (ASKED, CALLED)),
+        ([{"from": "human", **USER}], (ASKED,)),
+        ([{"role": "user", "content": [{"type": "input_text", "text": "How?", "image_url": None}]}], (ASKED,)),
+    ],
+)
+def test_all_content_of_a_message_is_kept(value: Any, expected: tuple[Message, ...]) -> None:
+    assert read_messages(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (said_by_assistant(content="ok", refusal="No."), "found content and a different refusal, expected one of them"),
+        (said_by_assistant(content="So.", value="No."), "found content and a different value, expected one of them"),
+        (said_by_assistant(**{"from": "human"}, content="So."), "found role 'assistant' and from 'human', expected"),
+        (said_by_assistant(**{"from": "critic"}, content="So."), "found the role 'critic', expected system, user"),
+        (said_by_assistant(content="So.", text="No."), "found text, which cannot be kept"),
+        (said_by_assistant(content="So.", reasoning_content="Hm."), "found reasoning_content, which cannot be kept"),
+        (said_by_assistant(content="So.", images=["a.png"]), "found images, which cannot be kept"),
+        (said_by_assistant(message="So."), "the content is missing, or is not text"),
+        ([*said_by_assistant(tool_calls=[CALL]), {"role": "tool", "result": "3 m"}], "the content is missing"),
+        (
+            [USER, {"from": "function_call", "value": json.dumps(CALL), "tool_calls": [CALL]}],
+            "found a tool call beside",
+        ),
+        (said_by_assistant(tool_calls=[{**CALL, "input": {"day": 2}}]), "tool call: found arguments and a different"),
+        (said_by_assistant(tool_calls=[{"name": "rm", "path": "/"}]), "tool call: found 'path', expected name and arg"),
+        (said_by_assistant(tool_calls=[{"function": CALL, "arguments": "[]"}]), "tool call: found arguments twice"),
+        (said_by_assistant(tool_calls=[{"function": CALL, "kwargs": [1]}]), "tool call: found 'kwargs', expected name"),
+        (
+            said_by_assistant(content=[{"type": "image_url", "image_url": "a", "text": "b"}]),
+            "found a part of type 'ima",
+        ),
+        (
+            said_by_assistant(content=[{"type": "tool_use", "name": "rm", "text": ""}]),
+            "found a part of type 'tool_use'",
+        ),
+        (said_by_assistant(content=[{"text": "b", "image": "a.png"}]), "found 'image' in a part, expected text alone"),
+        (said_by_assistant(content=[{"text": "a", "refusal": "b"}]), "found text and a different refusal"),
+    ],
+)
+def test_content_that_would_be_lost_is_a_fault(value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^message [23]: {message}"):
         read_messages(value)
 
 
@@ -187,6 +255,20 @@ def test_a_list_in_the_column_of_the_prompt(tmp_path: Path) -> None:
     assert [(r.prompt, r.response) for r in records] == [("One?", "So."), ("Two?", "No."), ("[]", None)]
 
 
+def test_a_second_conversation_or_response_of_a_row_is_a_fault() -> None:
+    row = {"messages": openai("A?", "B."), "labels": {"request": "harmful"}}
+    for more in ({"conversations": row["messages"]}, {"conversations": []}, {"conversation": None}):
+        assert isinstance(RowParser(Columns(), GUARD_TASKS).parse({**row, **more}, "id", "source"), Record)
+    other = {**row, "conversation": openai("C?")}
+    assert RowParser(Columns(), GUARD_TASKS).parse(other, "id", "source") == [
+        "conversation: found beside different messages, expected one of them; data.source.columns names the one to use"
+    ]
+    assert isinstance(RowParser(Columns(messages="messages"), GUARD_TASKS).parse(other, "id", "source"), Record)
+    assert RowParser(Columns(response="a.b"), GUARD_TASKS).parse({**row, "a": {"b": "C."}}, "id", "source") == [
+        "a.b: the messages hold a response too, expected only one"
+    ]
+
+
 def test_faults_and_files_without_a_usable_conversation(tmp_path: Path) -> None:
     both = {"messages": openai("One?", "So."), "response": "No."}
     rows = ({"messages": "One?"}, both, {"messages": [{}]}, {"prompt": "One?", "messages": openai("One?")})
@@ -228,6 +310,16 @@ def test_what_a_label_is_about_must_be_there(row: dict[str, Any], fault: str | N
         assert len(result) == 1
         assert result[0].startswith(fault)
         assert "which the label of" in result[0]
+
+
+@pytest.mark.parametrize("row", [{"messages": openai("How?", HERMES)}, {"prompt": "How?", "response": HERMES}])
+def test_a_call_in_the_text_of_one_turn_is_a_call_if_a_task_judges_calls(row: dict[str, Any]) -> None:
+    record = RowParser(Columns(), (CALLS,)).parse({**row, "labels": {"call": "unsafe"}}, "id", "source")
+    assert isinstance(record, Record)
+    assert record.messages == (ASKED, CALLED)
+    record = RowParser(Columns(), GUARD_TASKS).parse({**row, "labels": {"response": "harmful"}}, "id", "source")
+    assert isinstance(record, Record)
+    assert record.messages == said("How?", HERMES)
 
 
 def test_languages_and_further_columns(tmp_path: Path) -> None:

@@ -41,11 +41,15 @@ def test_rows_become_conversations_with_a_policy(tmp_path: Path, caplog: pytest.
             row(RULES, "User: Hello.\n\nAgent: Hi.", None),
             row("  ", "User: Hello.\n\nAgent: Hi.", "PASS"),
             row(RULES, "Hello there.", "PASS"),
+            row(RULES, "Agent: Hi.", "PASS"),
+            row(RULES, "User:\n\nAgent: Hi.", "PASS"),
         ],
     )
     with caplog.at_level(logging.INFO, "guardreasoner"):
         records = list(DynaBench(path).records("test"))
-    assert caplog.messages == ["DynaBench: 2 of 5 rows used; the others lack a policy, a label or an author"]
+    assert caplog.messages == [
+        "DynaBench: 2 of 7 rows used; the others lack a policy, a label, an author or a text of the user"
+    ]
     assert records[0] == Record(
         "DynaBench/000000",
         "My lamp broke.",

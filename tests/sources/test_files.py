@@ -145,6 +145,20 @@ def test_config_values_match_numbers_and_booleans(value: Any, cells: list[Any], 
         assert read(train=f"a.{file_format}", columns=columns)[0].gold() == {"request": "harmful"}
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [("yes", True), (1, "1"), (1.0, "1"), (0, "0"), (None, ""), (False, "No")]
+)
+def test_values_that_are_equal_in_a_file_need_one_label(first: Any, second: Any) -> None:
+    path = write("a.jsonl", line("One?"))
+    for pair in ((first, second), (second, first)):
+        with pytest.raises(InputError, match=r"columns\.label_map\.request: .* in a file; expected one label"):
+            Files(
+                train=path,
+                columns=Columns(label_map={"request": dict(zip(pair, ("harmful", "unharmful"), strict=True))}),
+            )
+        read(train=path, columns=Columns(label_map={"request": dict.fromkeys(pair, "harmful")}))
+
+
 def test_a_label_may_be_mapped_to_another_label() -> None:
     columns = Columns(label_map={"request": {"unharmful": "harmful", "fine": "unharmful"}})
     write("a.jsonl", line("One?", "unharmful") + line("Two?", "fine") + line("Three?", "harmful"))

@@ -80,6 +80,20 @@ def test_or_bench_is_harmless_except_its_toxic_part(or_bench: Path) -> None:
         ORBench(parts=("80k",))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("cells", "fault"),
+    [
+        ({"prompt": " "}, "prompt: found an empty text, expected text"),
+        ({"category": "a" * 101}, "category: expected at most 100 printable characters"),
+        ({"category": "a\tb"}, "category: expected at most 100 printable characters"),
+    ],
+)
+def test_a_faulty_row_of_or_bench_is_refused(or_bench: Path, cells: dict[str, str], fault: str) -> None:
+    write_rows(or_bench / "or-bench-toxic.csv", [{"prompt": "p", "category": "c"} | cells])
+    with pytest.raises(InputError, match=f"row 0: {fault}"):
+        list(ORBench(str(or_bench), parts=("or-bench-toxic",)).records("test"))
+
+
 def test_the_safe_prompts_of_xstest_are_lookalikes(xstest: Path) -> None:
     records = list(XSTestPrompts(str(xstest)).records("test"))
     assert records[0] == Record(

@@ -91,6 +91,10 @@ def test_our_own_pairs() -> None:
         ({**GOOD, "chosen": "</s>"}, "chosen: found an empty text, expected text"),
         ({**GOOD, "chosen": []}, "chosen: expected a list of messages"),
         ({**GOOD, "chosen": USER}, "chosen: the last message is of the user, expected the assistant"),
+        (
+            {**GOOD, "chosen": {"role": "assistant", "content": "a", "tool_calls": [{"name": "b"}]}},
+            "chosen: found a tool call in the output, expected text",
+        ),
         ({**GOOD, "rejected": GOOD["chosen"]}, "rejected: is the same text as chosen"),
         ({**GOOD, "rejected": "\ud800"}, "rejected: found a lone surrogate (U+D800) at character 1"),
         ({**GOOD, "weight": 0}, "weight: found a number (0), expected a number above 0"),

@@ -11,7 +11,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.sources.files import Files
 from guardreasoner.sources.policy_files import read_policies, read_policy
 from guardreasoner.sources.row_parser import Columns
-from guardreasoner.tasks import GUARD_TASKS, POLICY_TASKS
+from guardreasoner.tasks import GUARD_TASKS, POLICY_TASKS, Task
 
 TASKS = [*POLICY_TASKS, *GUARD_TASKS]
 
@@ -115,6 +115,20 @@ def test_faults_of_rows() -> None:
         "3: policy_id: the row has a policy in policy too, expected only one",
         "4: policy_id: found 'b', expected the id of a policy",
     ]
+
+
+@pytest.mark.parametrize("tasks", [None, TASKS])
+def test_no_policy_of_a_row_gives_way_to_that_of_the_source(tasks: list[Task] | None) -> None:
+    labels = {"labels": {"request": "harmful"}} if tasks is None else {}
+    text = {"prompt": "A?", "policy": "Be good.", "policy_id": "x", **labels}
+    blank = {"prompt": "B?", "policy_id": " ", **labels}
+    records = list(Files(train=write(text, blank), tasks=tasks, policy="Be brief.").records("train"))
+    assert [record.policy for record in records] == ["Be good.", "Be brief."]
+    fault = "policy_id: found 'x', but there are no policies; expected their file in data.source.policies"
+    for policy in ("Be brief.", None) if tasks else ("Be brief.",):
+        with pytest.raises(InputError) as caught:
+            list(Files(train=write({**blank, "policy_id": "x"}, text), tasks=tasks, policy=policy).records("train"))
+        assert list(caught.value.details) == [f"a.jsonl:1: {fault}"]
 
 
 def test_one_conversation_under_two_policies_is_neither_a_duplicate_nor_a_contradiction() -> None:
