@@ -1,8 +1,11 @@
 """A guard in use: load a trained model, and ask it about conversations."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import gc
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
@@ -110,19 +113,23 @@ class Guard:
         Raises:
             InputError: there is no such model, one of its files is damaged, or it does not have the speed.
         """
-        from guardreasoner.model.backbone import Backbone
+        # OpenMP threads that spin while they wait slow small models down many times if other processes need the
+        # processors, as the application does that asks the guard. It has no effect once torch is imported.
+        os.environ.setdefault("GOMP_SPINCOUNT", "100")
+        with _paused_collection():
+            from guardreasoner.model.backbone import Backbone
 
-        path = str(path)
-        backbone = Backbone(path, format=format, quantization=quantization, dtype=dtype)
-        made = _local(backbone) if engine is None else engine(backbone)
-        tasks = backbone.prompt_tokenizer.format.tasks
-        guard = cls(backbone, made, _calibrations(path, tasks), speed=speed, unparsed=unparsed)
-        if made.needs_weights:
-            import torch
+            path = str(path)
+            backbone = Backbone(path, format=format, quantization=quantization, dtype=dtype)
+            made = _local(backbone) if engine is None else engine(backbone)
+            tasks = backbone.prompt_tokenizer.format.tasks
+            guard = cls(backbone, made, _calibrations(path, tasks), speed=speed, unparsed=unparsed)
+            if made.needs_weights:
+                import torch
 
-            backbone.load()
-            backbone.eval()
-            backbone.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+                backbone.load()
+                backbone.eval()
+                backbone.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return guard
 
     @property
@@ -196,7 +203,8 @@ class Guard:
         with self._lock:
             results = self._answered(asked)
         found = [results[one.key] for one in asked]
-        if self.unparsed == "raise" and (unclear := next((one for one in found if one.unparsed), None)):
+        unclear = next((result for result in found if result.unparsed), None)
+        if self.unparsed == "raise" and unclear is not None:
             raise UnparsedError(unclear)
         return found
 
@@ -289,6 +297,18 @@ class _Asked:
     def key(self) -> tuple[str, GuardSpeed]:
         """What makes two conversations in a batch the same."""
         return self.record.id, self.speed
+
+
+@contextmanager
+def _paused_collection() -> Iterator[None]:
+    """Pause the garbage collector, which takes a seventh of the time of importing torch and transformers."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _local(backbone: "Backbone") -> Generator:

@@ -54,7 +54,7 @@ class TaskResult:
 
 @dataclass(frozen=True, slots=True)
 class GuardResult:
-    """The answer to one conversation. It has no truth value: use ``flagged``.
+    """The answer to one conversation.
 
     Args:
         flagged: whether a task that flags has the band ``block`` or, without a calibration, a positive verdict; or
@@ -74,9 +74,6 @@ class GuardResult:
     speed: Speed
     completion: str
     tokens: int
-
-    def __bool__(self) -> bool:
-        raise TypeError("a GuardResult has no truth value, which could mean safe or unsafe: use result.flagged")
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as JSON."""
