@@ -327,14 +327,20 @@ def _context(backbone: "Backbone") -> int | None:
 
 
 def _calibrations(path: str, tasks: Sequence[Task]) -> dict[str, Calibration]:
-    """Return the calibrations in a model folder by task; those of unknown tasks are an error."""
-    file = Path(path) / GUARD_FILE
-    known = {task.name for task in tasks}
+    """Return the calibrations in a model folder by task.
+
+    Raises:
+        InputError: the file is damaged, or a calibration is of no task, or of one whose positive label does not flag.
+    """
+    file, by_name = Path(path) / GUARD_FILE, {task.name: task for task in tasks}
     found = {task: Calibration.from_json(task, row, str(file)) for task, row in read_calibrations(file).items()}
-    if unknown := sorted(found.keys() - known):
-        raise InputError(
-            f"{file}: calibration of {unknown[0]}: the model has no such task", f"it has {', '.join(known)}"
-        )
+    for name in found:
+        if name not in by_name:
+            known = ", ".join(by_name)
+            raise InputError(f"{file}: calibration of {name}: the model has no such task", f"it has {known}")
+        if by_name[name].flags == "others":
+            what = f"its score is the probability of {by_name[name].positive!r}, which does not flag"
+            raise InputError(f"{file}: calibration of {name}: {what}", "remove it from the file")
     return found
 
 

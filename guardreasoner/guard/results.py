@@ -27,7 +27,9 @@ class TaskResult:
     Args:
         task: name of the task.
         verdict: the label that the guard wrote; None if it wrote no clear one, or if the task does not apply.
-        score: probability that the label counts as positive; None without a verdict, or if the engine does not score.
+        score: probability of the positive label; of ordered labels, of all that the calibration counts as positive, or
+            of all but the first; of a task whose other labels flag, of those. None without a verdict, or if the engine
+            does not score.
         scores: probability by label; empty where ``score`` is None.
         threshold: score from which the band is ``block``; None without a calibration for the speed.
         band: band of the score; without a calibration only ``unparsed`` is known, which is a task that applies and has
@@ -57,7 +59,7 @@ class GuardResult:
     """The answer to one conversation.
 
     Args:
-        flagged: whether a task that flags has the band ``block`` or, without a calibration, a positive verdict; or
+        flagged: whether a task that flags has the band ``block`` or, without a calibration, a verdict that flags; or
             whether its verdict is missing.
         unparsed: whether a task that flags applies to the conversation and has no verdict. Such a result is flagged.
         tasks: result by task, in the order of the model's tasks.
@@ -146,6 +148,13 @@ def interpret(answer: GuardAnswer, tasks: Sequence[Task], calibrations: Mapping[
     )
 
 
+def flagging_labels(task: Task) -> tuple[str, ...]:
+    """Return the labels of a task that flag a conversation, or would if the task flagged any."""
+    if task.flags == "others":
+        return tuple(label for label in task.labels if label != task.positive)
+    return positive_labels(task)
+
+
 def applies(task: Task, record: Record) -> bool:
     """Return whether a conversation has what a task judges."""
     if task.judges == "last_user":
@@ -164,8 +173,10 @@ def _task_result(answer: GuardAnswer, task: Task, calibration: Calibration | Non
         calibration = None
     verdict = answer.verdicts.get(task.name)
     scores = (answer.probabilities or {}).get(task.name, {}) if verdict is not None else {}
-    rule = (calibration.ordered if calibration else None) or "strict"
-    score = positive_probability(scores, task, rule)
+    if task.flags == "others":
+        score = sum(scores[label] for label in flagging_labels(task)) if scores else None
+    else:
+        score = positive_probability(scores, task, (calibration.ordered if calibration else None) or "strict")
     band: Band | None = None
     if verdict is None:
         band = "unparsed"
@@ -178,4 +189,4 @@ def _task_result(answer: GuardAnswer, task: Task, calibration: Calibration | Non
 def _flags(result: TaskResult, task: Task) -> bool:
     if result.band is not None:
         return result.band in ("block", "unparsed")
-    return result.verdict in positive_labels(task)
+    return result.verdict in flagging_labels(task)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from guardreasoner import Guard, Query
 from guardreasoner.errors import InputError
 from guardreasoner.formats.llama_guard import LlamaGuard3
+from guardreasoner.formats.mlcommons import HAZARD_TASK
 from guardreasoner.generators import Generator
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.generators.server import ServerGenerator
@@ -243,6 +245,17 @@ def test_a_policy_goes_with_a_model_of_policies(tiny_base: Path, tmp_path: Path)
     # which rule it is does not flag
     guard, _ = saying(folder, lambda text: answer_block({"rule": "no rule", "policy": "complies"}, POLICY_TASKS))
     assert not guard.check("Why?", policy="1. No questions.").flagged
+
+
+def test_the_other_labels_may_flag(tiny_base: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_base, tmp_path / "hazards")
+    task = replace(HAZARD_TASK, flags="others")
+    (folder / GUARD_FILE).write_text(json.dumps({"format": PromptFormat((task,)).as_json()}))
+    for label, flagged in (("no hazard", False), ("hate", True)):
+        guard, _ = saying(folder, lambda text, label=label: f"Answers:\nHazard: {label}")  # type: ignore[misc]
+        assert guard.check("Why?").flagged == flagged
+    with pytest.raises(InputError, match="score is the probability of 'no hazard', which does not flag"):
+        Guard.load(calibrated(folder, tmp_path / "calibrated", ("hazard", "direct", 0.5, 0.25)))
 
 
 def test_other_guards_are_asked_in_their_own_format(tiny_base: Path, tmp_path: Path) -> None:
