@@ -253,11 +253,11 @@ class Guard:
         return results
 
     def _written(self, asked: Iterable["_Asked"], speed: Speed) -> dict[str, GuardAnswer]:
-        """Return the answers by record id; a record that is asked at two speeds may need an answer for both once."""
+        """Return the answers of one speed by record id."""
         return self._answering.answers({one.record.id: (one.record, one.prompts[speed]) for one in asked}, speed)
 
     def _is_unclear(self, answer: GuardAnswer) -> bool:
-        """Return whether a direct answer leaves a task that flags in its review band, or without a clear verdict."""
+        """Return whether a direct answer leaves a task that flags unclear."""
         result = interpret(answer, self.tasks, self.calibrations)
         return any(_is_unclear(result.tasks[task.name]) for task in self.tasks if task.flags)
 
@@ -319,10 +319,11 @@ def _local(backbone: "Backbone") -> Generator:
 
 def _context(backbone: "Backbone") -> int | None:
     """Return the number of tokens that a model reads, from its config; None if it does not say."""
-    from guardreasoner.model.loading import read_json
+    from guardreasoner.model.loading import base_of, read_json
 
-    config = read_json(Path(backbone.path) / "config.json") or {}
-    most = config.get("max_position_embeddings")
+    adapter = read_json(Path(backbone.path) / "adapter_config.json")
+    config = read_json(Path(base_of(backbone.path, adapter) if adapter else backbone.path) / "config.json") or {}
+    most = (config.get("text_config") or config).get("max_position_embeddings")
     return most if isinstance(most, int) else None
 
 
@@ -345,6 +346,9 @@ def _calibrations(path: str, tasks: Sequence[Task]) -> dict[str, Calibration]:
 
 
 def _is_unclear(result: TaskResult) -> bool:
+    """Return whether a direct answer to a task needs reasoning: by its band, or else by its score."""
     if result.band is not None:
         return result.band in ("review", "unparsed")
-    return result.score is not None and abs(result.score - 0.5) < UNSURE
+    if result.verdict is None:  # the task does not apply
+        return False
+    return result.score is None or abs(result.score - 0.5) < UNSURE

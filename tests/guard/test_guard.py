@@ -152,14 +152,12 @@ def test_a_refusal_does_not_flag(both_speeds: Path) -> None:
     assert not guard.check("Why?", "I will not say.").flagged
 
 
-def test_auto_reasons_where_the_direct_answer_cannot_be_read(both_speeds: Path) -> None:
-    guard, engine = saying(
-        both_speeds, lambda text: HARMFUL if "at once" not in text or "kettle" in text else "?", speed="auto"
-    )
-    results = guard.check_many([Query("A kettle", "It is."), Query("A violin", "It is.")])
-    assert [result.speed for result in results] == ["direct", "reasoned"]
-    assert [result.tokens for result in results] == [3, 6]
-    assert [len(call) for call in engine.calls] == [2, 1]
+@pytest.mark.parametrize("direct", [UNHARMFUL, "?"])
+def test_auto_reasons_where_the_direct_answer_has_no_score(both_speeds: Path, direct: str) -> None:
+    guard, engine = saying(both_speeds, lambda text: direct if "at once" in text else HARMFUL, speed="auto")
+    result = guard.check("Why?", "Because.")
+    assert (result.speed, result.flagged, result.tokens) == ("reasoned", True, 6)
+    assert [len(call) for call in engine.calls] == [1, 1]
 
 
 def test_equal_queries_are_asked_once(both_speeds: Path) -> None:
