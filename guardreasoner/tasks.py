@@ -30,12 +30,13 @@ class Task:
         judges: what the question is about.
         ordered: whether the labels run from the most harmless to the most harmful, as safe, controversial, unsafe.
         uses_policy: whether the question is about the policy of the record, which it must then have.
-        flags: whether the positive label flags a conversation when the guard is used. Training, tests and scores do not
-            depend on it, so tasks that differ in nothing else are equal.
+        flags: which verdict flags a conversation when the guard is used: the positive one (True; of ordered labels, all
+            but the first), every other one ("others", for a positive label such as "no hazard") or none (False).
+            Training, tests and scores do not depend on it, so tasks that differ in nothing else are equal.
 
     Raises:
         InputError: a name, key or label could not be parsed from an answer block, ``positive`` is not among the
-            labels or, of ordered labels, not the last, or ``judges`` is unknown.
+            labels or, of ordered labels, not the last, or ``judges`` or ``flags`` is unknown.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Task:
     judges: Judged = "conversation"
     ordered: bool = False
     uses_policy: bool = False
-    flags: bool = field(default=True, compare=False)
+    flags: bool | Literal["others"] = field(default=True, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))
@@ -67,6 +68,8 @@ class Task:
             raise InputError(
                 f"task {self.name}: the labels are ordered, so the positive one is the last, {self.labels[-1]}"
             )
+        if self.flags not in (True, False, "others"):
+            raise InputError(f"task {self.name}: flags {self.flags!r}, expected true, false or others")
         if self.judges not in get_args(Judged):
             raise InputError(f"task {self.name}: judges {self.judges!r}, expected {', '.join(get_args(Judged))}")
 

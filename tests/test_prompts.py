@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -276,3 +277,15 @@ def test_a_format_is_stored_and_read() -> None:
     assert PromptFormat.from_json(earlier) == PromptFormat()
     with pytest.raises(InputError, match=r"format\.layout: found 'turns-9'"):
         PromptFormat.from_json({**earlier, "layout": "turns-9"})
+
+
+def test_what_flags_is_stored_where_it_is_not_the_default() -> None:
+    stored = [task.as_json() for task in (*GUARD_TASKS, *POLICY_TASKS)]
+    assert not any("flags" in task for task in stored)
+    read = [Task.from_json(task) for task in stored]
+    assert [task.flags for task in read] == [True, False, True, False, True]
+    changed = replace(GUARD_TASKS[1], flags="others")
+    assert changed == GUARD_TASKS[1]  # a model's own tasks may be named again without it
+    assert Task.from_json(changed.as_json()).flags == "others"
+    with pytest.raises(InputError, match="flags 'some', expected true, false or others"):
+        replace(changed, flags="some")  # type: ignore[arg-type]

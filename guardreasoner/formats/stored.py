@@ -10,8 +10,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from guardreasoner.errors import InputError
 from guardreasoner.formats import GuardFormat
 from guardreasoner.formats.published import PublishedFormat
@@ -97,6 +95,8 @@ def _output_file(folders: Sequence[Path]) -> Path | None:
 
 def _published(stored: Mapping[str, Any]) -> PublishedFormat:
     """Return a stored format of another guard."""
+    from pydantic import TypeAdapter, ValidationError  # takes long, and GuardReasoner's own format does not need it
+
     name, options = stored["class"], stored.get("init_args", {})
     module = public_names().get(name, "") if isinstance(name, str) else ""
     if not module.startswith(_PACKAGE):

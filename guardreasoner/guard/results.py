@@ -27,7 +27,9 @@ class TaskResult:
     Args:
         task: name of the task.
         verdict: the label that the guard wrote; None if it wrote no clear one, or if the task does not apply.
-        score: probability that the label counts as positive; None without a verdict, or if the engine does not score.
+        score: probability of the positive label; of ordered labels, of all that the calibration counts as positive, or
+            of all but the first; of a task whose other labels flag, of those. None without a verdict, or if the engine
+            does not score.
         scores: probability by label; empty where ``score`` is None.
         threshold: score from which the band is ``block``; None without a calibration for the speed.
         band: band of the score; without a calibration only ``unparsed`` is known, which is a task that applies and has
@@ -54,10 +56,10 @@ class TaskResult:
 
 @dataclass(frozen=True, slots=True)
 class GuardResult:
-    """The answer to one conversation. It has no truth value: use ``flagged``.
+    """The answer to one conversation.
 
     Args:
-        flagged: whether a task that flags has the band ``block`` or, without a calibration, a positive verdict; or
+        flagged: whether a task that flags has the band ``block`` or, without a calibration, a verdict that flags; or
             whether its verdict is missing.
         unparsed: whether a task that flags applies to the conversation and has no verdict. Such a result is flagged.
         tasks: result by task, in the order of the model's tasks.
@@ -74,9 +76,6 @@ class GuardResult:
     speed: Speed
     completion: str
     tokens: int
-
-    def __bool__(self) -> bool:
-        raise TypeError("a GuardResult has no truth value, which could mean safe or unsafe: use result.flagged")
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as JSON."""
@@ -105,7 +104,7 @@ class UnparsedError(InputError):
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class GuardAnswer:
     """An answer of a guard, before it is interpreted.
 
     Args:
@@ -114,9 +113,8 @@ class Written:
         speed: the speed that it was asked for.
         verdicts: the verdicts in the text.
         reasoning: the reasoning in the text; empty if there is none.
-        probabilities: probability by task and label; empty if the engine does not score.
         tokens: number of generated tokens.
-        is_scored: whether the engine was asked for the probabilities.
+        probabilities: probability by task and label; None if the engine does not score.
     """
 
     record: Record
@@ -124,31 +122,37 @@ class Written:
     speed: Speed
     verdicts: Verdicts
     reasoning: str
-    probabilities: Probabilities
     tokens: int
-    is_scored: bool
+    probabilities: Probabilities | None = None
 
 
-def interpret(written: Written, tasks: Sequence[Task], calibrations: Mapping[str, Calibration]) -> GuardResult:
+def interpret(answer: GuardAnswer, tasks: Sequence[Task], calibrations: Mapping[str, Calibration]) -> GuardResult:
     """Return the result of an answer.
 
     Args:
-        written: the answer.
+        answer: the answer.
         tasks: tasks of the model.
         calibrations: calibration by task, of the model and of any kind of score; those of another kind than the speed
             of the answer are not used.
     """
-    results = {task.name: _task_result(written, task, calibrations.get(task.name)) for task in tasks}
+    results = {task.name: _task_result(answer, task, calibrations.get(task.name)) for task in tasks}
     flagging = [task for task in tasks if task.flags]
     return GuardResult(
         flagged=any(_flags(results[task.name], task) for task in flagging),
         unparsed=any(results[task.name].band == "unparsed" for task in flagging),
         tasks=MappingProxyType(results),
-        reasoning=written.reasoning or None,
-        speed=written.speed,
-        completion=written.completion,
-        tokens=written.tokens,
+        reasoning=answer.reasoning or None,
+        speed=answer.speed,
+        completion=answer.completion,
+        tokens=answer.tokens,
     )
+
+
+def flagging_labels(task: Task) -> tuple[str, ...]:
+    """Return the labels of a task that flag a conversation, or would if the task flagged any."""
+    if task.flags == "others":
+        return tuple(label for label in task.labels if label != task.positive)
+    return positive_labels(task)
 
 
 def applies(task: Task, record: Record) -> bool:
@@ -162,15 +166,17 @@ def applies(task: Task, record: Record) -> bool:
     return True
 
 
-def _task_result(written: Written, task: Task, calibration: Calibration | None) -> TaskResult:
-    if not applies(task, written.record):
+def _task_result(answer: GuardAnswer, task: Task, calibration: Calibration | None) -> TaskResult:
+    if not applies(task, answer.record):
         return TaskResult(task.name, None, None, MappingProxyType({}), None, None)
-    if calibration is not None and (calibration.score != written.speed or not written.is_scored):
+    if calibration is not None and (calibration.score != answer.speed or answer.probabilities is None):
         calibration = None
-    verdict = written.verdicts.get(task.name)
-    scores = written.probabilities.get(task.name, {}) if verdict is not None else {}
-    rule = (calibration.ordered if calibration else None) or "strict"
-    score = positive_probability(scores, task, rule)
+    verdict = answer.verdicts.get(task.name)
+    scores = (answer.probabilities or {}).get(task.name, {}) if verdict is not None else {}
+    if task.flags == "others":
+        score = sum(scores[label] for label in flagging_labels(task)) if scores else None
+    else:
+        score = positive_probability(scores, task, (calibration.ordered if calibration else None) or "strict")
     band: Band | None = None
     if verdict is None:
         band = "unparsed"
@@ -183,4 +189,4 @@ def _task_result(written: Written, task: Task, calibration: Calibration | None) 
 def _flags(result: TaskResult, task: Task) -> bool:
     if result.band is not None:
         return result.band in ("block", "unparsed")
-    return result.verdict in positive_labels(task)
+    return result.verdict in flagging_labels(task)

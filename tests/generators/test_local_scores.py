@@ -64,6 +64,13 @@ def test_scores_are_those_of_full_logits(name: str, folders: Callable[[str], Pat
         require_scores(engine, requests[:1], expected[:1])  # alone, no prefix is shared
 
 
+def test_large_trees_attend_segment_by_segment(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone, requests = load(tiny_base), edge_cases()
+    expected = [scores.logps for scores in LocalGenerator(backbone).score(requests)]
+    monkeypatch.setattr("guardreasoner.model.packed_attention._MAX_MASKED", 0)
+    require_scores(LocalGenerator(backbone), requests, expected)
+
+
 def test_an_adapter_takes_part(tiny_adapter: Path, tiny_base: Path) -> None:
     adapted, base = load(tiny_adapter), load(tiny_base)
     requests = label_requests(adapted, 4)
