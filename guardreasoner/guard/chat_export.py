@@ -18,7 +18,7 @@ from typing import Any
 from guardreasoner.errors import InputError
 from guardreasoner.model.chat_template import VERBATIM
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer, first_difference
-from guardreasoner.prompts import AUTHORS, LINE_BREAKS, PromptFormat, render
+from guardreasoner.prompts import AUTHORS, LINE_BREAKS, PromptFormat
 from guardreasoner.records import Message, Record, Speed, ToolCall
 from guardreasoner.tasks import NO_VERDICT
 

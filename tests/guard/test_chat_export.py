@@ -49,9 +49,7 @@ conversations = st.one_of(
     st.builds(lambda p: (Message("user", p),), texts),
     st.lists(messages, min_size=1, max_size=5).map(tuple),
 )
-records = st.builds(
-    lambda turns, policy: Record("r", messages=turns, policy=policy), conversations, st.none() | texts
-)
+records = st.builds(lambda turns, policy: Record("r", messages=turns, policy=policy), conversations, st.none() | texts)
 
 
 def byte_level(normalizer: Any = None) -> PreTrainedTokenizerFast:
@@ -104,7 +102,8 @@ CASES = {
     "default": lambda: PromptTokenizer(byte_level(), PromptFormat()),
     "no opening": lambda: PromptTokenizer(byte_level(), PromptFormat(opening="")),
     "own words": lambda: PromptTokenizer(
-        byte_level(normalizers.NFC()), PromptFormat(POLICY_TASKS, 'Say "so" {{ x }} \\n – 世界 🙂', direct_line="Jetzt!")
+        byte_level(normalizers.NFC()),
+        PromptFormat(POLICY_TASKS, 'Say "so" {{ x }} \\n – 世界 🙂', direct_line="Jetzt!"),
     ),
     "template": lambda: PromptTokenizer(with_template(byte_level(), CHATML), PromptFormat(chat_template=True)),
     "SentencePiece": lambda: PromptTokenizer(sentence_piece(), PromptFormat()),
@@ -182,11 +181,12 @@ def test_messages_in_other_shapes_ask_the_same() -> None:
     assert ask(parts) == source.prompt(Record("r", "How so?"))
     call = {"type": "function", "function": {"name": "find", "arguments": {"q": "ä", "n": [1, None]}}}
     record = Record(
-        "r", messages=[Message("user", "x"), Message("assistant", "", (ToolCall("find", '{"q": "ä", "n": [1, null]}'),))]
+        "r",
+        messages=[Message("user", "x"), Message("assistant", "", (ToolCall("find", '{"q": "ä", "n": [1, null]}'),))],
     )
     assert ask({"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [call]}) == source.prompt(record)
     for bad in ({"role": "narrator", "content": "x"}, {"role": "user", "content": [{"type": "image", "image": "x"}]}):
-        with pytest.raises(Exception, match="role|text"):
+        with pytest.raises(Exception, match=r"role|text"):
             ask(bad)
 
 
@@ -212,7 +212,7 @@ def test_the_package_asks_an_exported_tokenizer_as_before(pair: tuple[PromptToke
 @pytest.mark.parametrize(
     "template",
     [
-        "<turn>{{ messages[0].content.replace(\"  \", \" \") }}<close>",
+        '<turn>{{ messages[0].content.replace("  ", " ") }}<close>',
         "<turn>{{ messages[0].content }} answer:",
         "<turn>Instruction: \n{{ messages[0].content }}\n<close>",
     ],
