@@ -4,7 +4,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from guardreasoner.errors import InputError
 from guardreasoner.model.loading import base_of, load_network, read_json, require_intact
@@ -12,8 +12,7 @@ from guardreasoner.model.prompt_tokenizer import PromptTokenizer
 from guardreasoner.workflow.guard_file import GUARD_FILE
 from guardreasoner.workflow.manifest import MANIFEST, Manifest
 
-Form = Literal["adapter", "merged", "transformers", "gguf"]
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 CARD = "README.md"
 """Name of the model card in a folder."""
@@ -21,8 +20,8 @@ CARD = "README.md"
 MAX_NEW_TOKENS = 2048
 """Longest answer that an exported folder asks for by default; servers would otherwise stop after a few tokens."""
 
-_NOT_EXPORTED = (".pt", ".lock", ".md")
-"""Endings of files that using a model does not need: the optimizer's state, locks, and the card, which is rewritten."""
+_COPIED = (".json", ".safetensors", ".jinja", ".model", ".txt")
+"""Endings of the files of an adapter and its tokenizer; others, such as the optimizer's state, are not needed."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class ExportSource:
     path: str
     adapter: dict[str, Any] | None
     quantization: Literal["4bit"] | None
-    dtype: str
+    dtype: Dtype
 
     @property
     def base(self) -> str:
@@ -72,11 +71,12 @@ def export_source(path: str, quantization: Literal["4bit", "none"] | None = None
     manifest = Manifest.read(folder)
     backbone = _trained_backbone(manifest.config if manifest else None)
     trained: Any = backbone.get("quantization") if quantization is None else quantization
+    dtype: Any = backbone.get("dtype")
     source = ExportSource(
         path,
         adapter,
         "4bit" if adapter and trained == "4bit" else None,
-        str(backbone.get("dtype") or "float32"),
+        dtype if dtype in get_args(Dtype) else "float32",
     )
     base = Path(source.base)
     if base.is_absolute() and not (base / "config.json").is_file():
@@ -93,8 +93,7 @@ def export_adapter(source: ExportSource, folder: Path) -> None:
     if source.adapter is None:
         raise InputError(f"{source.path}: has no adapter, it holds all weights", "--as merged copies them")
     for file in sorted(Path(source.path).iterdir()):
-        left_out = file.name.startswith(".") or file.name == MANIFEST or file.name.endswith(_NOT_EXPORTED)
-        if file.is_file() and not left_out:
+        if file.is_file() and file.name.endswith(_COPIED) and file.name != MANIFEST:
             shutil.copyfile(file, folder / file.name)
 
 

@@ -3,9 +3,10 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.guard.chat_export import chat_request
@@ -73,6 +74,18 @@ class Verification:
     def failed(self) -> bool:
         """Whether verdicts differ although no precision was given up."""
         return self.changed > 0 and self.dtypes[1] == "float32"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the numbers as the manifest of an export stores them."""
+        return {
+            "records": self.records,
+            "answers": self.answers,
+            "speeds": list(self.speeds),
+            "dtypes": list(self.dtypes),
+            "changed": self.changed,
+            "equal_texts": self.equal_texts,
+            "unparsed": self.unparsed,
+        }
 
     def line(self) -> str:
         """Return the outcome in one sentence."""
@@ -189,16 +202,3 @@ def require_policies(records: Sequence[Record], tasks: Sequence[Task]) -> None:
                     f"--verify: record {record.id} has no policy, which the model judges by",
                     "--records FILE names records with policies",
                 )
-
-
-def summary(verification: Verification) -> Mapping[str, object]:
-    """Return the outcome as it is stored in the manifest of an export."""
-    return {
-        "records": verification.records,
-        "answers": verification.answers,
-        "speeds": list(verification.speeds),
-        "dtypes": list(verification.dtypes),
-        "changed": verification.changed,
-        "equal_texts": verification.equal_texts,
-        "unparsed": verification.unparsed,
-    }

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from guardreasoner.errors import InputError
@@ -26,6 +26,16 @@ CHATML = (
     "{{ bos_token }}{% for m in messages %}<turn>{{ m.role }}\n{{ m.content | trim }}<close>\n{% endfor %}"
     "{% if add_generation_prompt %}<turn>assistant\n{% endif %}"
 )
+LLAMA_3 = (
+    "{{- bos_token }}{%- if strftime_now is defined %}{%- set day = strftime_now('%d %b %Y') %}{%- endif %}"
+    "{{- '<|start_header_id|>system<|end_header_id|>\n\nToday Date: ' + day + '\n\n<|eot_id|>' }}"
+    "{%- for m in messages %}{{- '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' + m['content'] | trim + "
+    "'<|eot_id|>' }}{%- endfor %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
+)
+LLAMA_3_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+    r"\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 HEADINGS = ("System:", "Human user:", "AI assistant:", "Tool call:", "Tool result:", "Policy:", "\u017fy\u017ftem:")
 PIECES = (
     *HEADINGS,
@@ -33,7 +43,18 @@ PIECES = (
     *("pol\u0131cy:", "POL\u0130CY:", "tool re\u017fult:", "\\", "\\\\", " ", "\t", "\x1f", "\u3000", "\xa0"),
     *("\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029", "\n\n  "),
     *CONTROLS,
-    *("<|eot_id|>", "</s>", "{{ 1 }}", "{% raw %}", "None", "Answers:\nRequest: harmful", "世界", "🙂", "e\u0301"),
+    *(
+        "<|eot_id|>",
+        "<|start_header_id|>",
+        "</s>",
+        "{{ 1 }}",
+        "{% raw %}",
+        "None",
+        "Answers:\nRequest: harmful",
+        "世界",
+        "🙂",
+        "e\u0301",
+    ),
 )
 texts = st.lists(
     st.sampled_from(PIECES) | st.text(st.characters(exclude_categories=["Cs"], exclude_characters=MARK), max_size=8),
@@ -71,6 +92,28 @@ def byte_level(normalizer: Any = None) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<begin>", eos_token="<end>", pad_token="<pad>")
 
 
+def llama_3() -> PreTrainedTokenizerFast:
+    """Return a tokenizer like that of Llama 3: its words, whole words before merges, control tokens last."""
+    bpe = Tokenizer(models.BPE(ignore_merges=True))
+    words = pre_tokenizers.Split(Regex(LLAMA_3_WORDS), "isolated")
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=500, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    bpe.train_from_iterator(
+        ["Human user:\n\n\nHow? You are a classifier\n\n system  assistant <|eot_id|>"] * 3, trainer
+    )
+    controls = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+    bpe.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in controls])
+    begin = bpe.token_to_id("<|begin_of_text|>")
+    bpe.post_processor = processors.TemplateProcessing(
+        single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", begin)]
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=controls[0], eos_token=controls[3])
+    return with_template(tokenizer, LLAMA_3)
+
+
 def sentence_piece() -> PreTrainedTokenizerFast:
     """Return a tokenizer as converted from SentencePiece: a prepended space, control tokens that eat what follows."""
     bpe = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
@@ -106,6 +149,7 @@ CASES = {
         PromptFormat(POLICY_TASKS, 'Say "so" {{ x }} \\n – 世界 🙂', direct_line="Jetzt!"),
     ),
     "template": lambda: PromptTokenizer(with_template(byte_level(), CHATML), PromptFormat(chat_template=True)),
+    "Llama 3": lambda: PromptTokenizer(llama_3(), PromptFormat(chat_template=True)),
     "SentencePiece": lambda: PromptTokenizer(sentence_piece(), PromptFormat()),
 }
 

@@ -18,7 +18,7 @@ from guardreasoner.workflow.replacing import replacing_folder
 from guardreasoner.workflow.terminal import show_line
 
 if TYPE_CHECKING:
-    from guardreasoner.guard.export import ExportSource
+    from guardreasoner.guard.export import Dtype, ExportSource
     from guardreasoner.guard.verification import Verification
     from guardreasoner.model.backbone import Backbone
 
@@ -122,14 +122,15 @@ def _require_options(args: argparse.Namespace) -> None:
 
 def _export(args: argparse.Namespace, source: "ExportSource", records: Sequence[Record]) -> "Verification | None":
     """Write the folder in one step, with its card and manifest; return the outcome of the comparison."""
-    from guardreasoner.guard.export import CARD, Dtype, export_adapter, export_merged, export_transformers
+    from guardreasoner.guard.export import CARD, export_adapter, export_merged, export_transformers
     from guardreasoner.guard.model_card import model_card
-    from guardreasoner.guard.verification import require_policies, summary
+    from guardreasoner.guard.verification import require_policies
     from guardreasoner.model.backbone import Backbone
 
     dtype: Dtype = args.dtype or ("bfloat16" if source.dtype == "bfloat16" else "float32")
-    own_dtype = "float32" if dtype == "float32" else source.dtype
-    before = Backbone(source.path, quantization=source.quantization, dtype=own_dtype)  # type: ignore[arg-type]
+    before = Backbone(
+        source.path, quantization=source.quantization, dtype="float32" if dtype == "float32" else source.dtype
+    )
     tokenizer = before.prompt_tokenizer
     require_policies(records, tokenizer.format.tasks)
     verification = None
@@ -148,7 +149,7 @@ def _export(args: argparse.Namespace, source: "ExportSource", records: Sequence[
         (folder / CARD).write_text(model_card(facts), encoding="utf-8")
         inputs = [args.model, *([source.base] if source.adapter and os.path.isdir(source.base) else [])]
         config = _config(args) | {"dtype": dtype, "quantization": source.quantization}
-        config |= {} if verification is None else {"verified": dict(summary(verification))}
+        config |= {} if verification is None else {"verified": verification.as_json()}
         record_made(folder, ["export", *command_without_secrets(args.argv)], config, inputs)
     return verification
 
@@ -159,7 +160,7 @@ def _verify(
     before: "Backbone",
     records: Sequence[Record],
     folder: Path,
-    dtype: str,
+    dtype: "Dtype",
 ) -> "Verification":
     """Compare the verdicts and list the differences."""
     from guardreasoner.guard.verification import compare_verdicts, local_answers, plain_answers
@@ -170,7 +171,7 @@ def _verify(
         after = plain_answers(before, folder, dtype, args.max_new_tokens)
     else:
         quantization = source.quantization if args.form == "adapter" else None
-        exported = Backbone(str(folder), quantization=quantization, dtype=dtype)  # type: ignore[arg-type]
+        exported = Backbone(str(folder), quantization=quantization, dtype=dtype)
         after = local_answers(exported, args.max_new_tokens)
     verification = compare_verdicts(before, after, records, dtype, args.max_new_tokens)
     for difference in verification.differences[:_SHOWN]:
