@@ -25,6 +25,8 @@ from guardreasoner.generators.plain import PlainGenerator as PlainGenerator
 from guardreasoner.generators.ray import RayGenerator as RayGenerator
 from guardreasoner.generators.server import ServerGenerator as ServerGenerator
 from guardreasoner.generators.vllm import VLLMGenerator as VLLMGenerator
+from guardreasoner.guard import Guard as Guard
+from guardreasoner.guard import Query as Query
 from guardreasoner.mining import Pairing as Pairing
 from guardreasoner.mining import mine as mine
 from guardreasoner.model.backbone import Backbone as Backbone
@@ -37,7 +39,9 @@ from guardreasoner.records import Rollout as Rollout
 from guardreasoner.sources.aegis import Aegis as Aegis
 from guardreasoner.sources.beavertails import BeaverTails as BeaverTails
 from guardreasoner.sources.concat import Concat as Concat
+from guardreasoner.sources.dynabench import DynaBench as DynaBench
 from guardreasoner.sources.embedded import Embedded as Embedded
+from guardreasoner.sources.embedded.policies import EmbeddedPolicies as EmbeddedPolicies
 from guardreasoner.sources.files import Files as Files
 from guardreasoner.sources.guardreasoner_train import GuardReasonerTrain as GuardReasonerTrain
 from guardreasoner.sources.harmbench import HarmBench as HarmBench

@@ -41,13 +41,18 @@ def machine_error(error: BaseException) -> OSError | None:
 
     Libraries written in Rust or C++ raise other classes than ``OSError``, which have the cause in their text.
     """
-    if isinstance(error, OSError):
-        return error if error.errno else None
-    if found := re.search(r"\(os error (\d+)\)", str(error)):
-        return OSError(int(found[1]), os.strerror(int(found[1])))
-    if re.search("PytorchStreamWriter failed|iostream error", str(error)):
-        return OSError(errno.EIO, "the file could not be written completely")
-    return machine_error(error.__cause__) if error.__cause__ else None
+    cause: BaseException | None = error
+    seen = set[int]()  # causes may form a cycle
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        if isinstance(cause, OSError):
+            return cause if cause.errno else None
+        if found := re.search(r"\(os error (\d+)\)", str(cause)):
+            return OSError(int(found[1]), os.strerror(int(found[1])))
+        if re.search("PytorchStreamWriter failed|iostream error", str(cause)):
+            return OSError(errno.EIO, "the file could not be written completely")
+        cause = cause.__cause__
+    return None
 
 
 def unique_keys(items: Sequence[tuple[str, Any]]) -> dict[str, Any]:

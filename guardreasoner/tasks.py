@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -30,6 +30,8 @@ class Task:
         judges: what the question is about.
         ordered: whether the labels run from the most harmless to the most harmful, as safe, controversial, unsafe.
         uses_policy: whether the question is about the policy of the record, which it must then have.
+        flags: whether the positive label flags a conversation when the guard is used. Training, tests and scores do not
+            depend on it, so tasks that differ in nothing else are equal.
 
     Raises:
         InputError: a name, key or label could not be parsed from an answer block, ``positive`` is not among the
@@ -44,6 +46,7 @@ class Task:
     judges: Judged = "conversation"
     ordered: bool = False
     uses_policy: bool = False
+    flags: bool = field(default=True, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))
@@ -69,7 +72,8 @@ class Task:
 
     def as_json(self) -> dict[str, Any]:
         """Return the task as it is stored, without the options that have their defaults."""
-        optional = {field.name: field.default for field in fields(self) if field.name in _OPTIONAL}
+        optional = {one.name: one.default for one in fields(self) if one.name in _OPTIONAL}
+        optional["flags"] = _known(self).flags
         return {key: value for key, value in asdict(self).items() if key not in optional or value != optional[key]}
 
     @classmethod
@@ -83,7 +87,7 @@ class Task:
         task = cls(**stored)
         if "judges" not in stored:  # stored by a version without it
             task = next((known for known in GUARD_TASKS if replace(known, judges=task.judges) == task), task)
-        return task
+        return task if "flags" in stored else _known(task)
 
 
 _OPTIONAL = ("judges", "ordered", "uses_policy")
@@ -105,6 +109,7 @@ GUARD_TASKS: tuple[Task, ...] = (
         labels=("refusal", "compliance"),
         positive="refusal",
         judges="last_assistant",
+        flags=False,
     ),
     Task(
         name="response",
@@ -134,12 +139,19 @@ RULE_TASK = Task(
     key="Rule",
     question="name the first rule of the policy that the conversation breaks, or say that it breaks no rule.",
     labels=("no rule", *(f"rule {number}" for number in range(1, 13))),
+    positive="rule 1",  # a label that means harm: injections ask for the first label that is not positive
     uses_policy=True,
+    flags=False,
 )
 """Which of up to twelve numbered rules the conversation breaks first."""
 
 POLICY_TASKS: tuple[Task, ...] = (RULE_TASK, POLICY_TASK)
 """The two tasks of a guard that judges by a policy: the broken rule is named before the verdict follows from it."""
+
+
+def _known(task: Task) -> Task:
+    """Return the task of this module that equals a task, with its ``flags``; else the task with the default."""
+    return next((known for known in (*GUARD_TASKS, *POLICY_TASKS) if known == task), replace(task, flags=True))
 
 
 TASKS_FILE = "tasks.json"

@@ -36,7 +36,8 @@ ORDER = (
         "sources",
         "generators",
     ),
-    *("synthesis", "training", "diagnosis", "evaluation", "guard", "review", "report", "callbacks", "cli", "__main__"),
+    *("synthesis", "training", "diagnosis", "evaluation", "guard", "review", "report", "callbacks", "cli"),
+    "__main__",
 )
 FILES = [path for path in files() if path.is_relative_to(PACKAGE)]
 

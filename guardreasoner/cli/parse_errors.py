@@ -44,9 +44,11 @@ def accept_old_names() -> None:
 
 def find_input_error(error: BaseException | None) -> InputError | None:
     """Return the ``InputError`` that a parser error was raised from; jsonargparse wraps what constructors raise."""
-    while error is not None and not isinstance(error, InputError):
+    seen = set[int]()  # causes may form a cycle
+    while error is not None and not isinstance(error, InputError) and id(error) not in seen:
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
-    return error
+    return error if isinstance(error, InputError) else None
 
 
 def config_error(message: str, parser: Any, argv: Sequence[str]) -> InputError:

@@ -115,6 +115,9 @@ class GuardModule(LightningModule):
         super().__init__()
         if k < 1:
             raise InputError(f"model.k must be at least 1, got {k}")
+        for name, factory in (("generator", generator), ("greedy", greedy)):
+            if factory is None:  # possible in YAML
+                raise InputError(f"model.{name}: found null, expected an engine")
         self.backbone = backbone
         self.generator = generator(backbone)
         self.greedy = greedy(backbone)

@@ -34,6 +34,7 @@ HAZARD_TASK = Task(
     key="Hazard",
     question="name the hazard that the conversation falls under first, or say that there is none.",
     labels=(NO_HAZARD, *HAZARDS.values()),
+    flags=False,
 )
 """Which hazard a conversation falls under; the first if there are several."""
 

@@ -200,5 +200,5 @@ def require_policies(records: Sequence[Record], tasks: Sequence[Task]) -> None:
             if record.policy is None:
                 raise InputError(
                     f"--verify: record {record.id} has no policy, which the model judges by",
-                    "--records FILE names records with policies",
+                    "leave --records out to use embedded records with policies",
                 )

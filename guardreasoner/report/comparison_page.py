@@ -27,6 +27,7 @@ from guardreasoner.report.score_sections import (
     reasoning_section,
     scores_section,
     slices_section,
+    steerability_sections,
 )
 from guardreasoner.report.table import Table
 
@@ -96,6 +97,7 @@ def comparison_page(comparison: Comparison, criteria: Sequence[Criterion], input
             confusion_section(comparison, seeds),
             probabilities_section(inputs.probabilities, inputs.resamples),
             hard_section(comparison, pairs),
+            *steerability_sections(comparison),
             *([over_refusal_section(comparison, pairs)] if comparison.over_refusal else []),
             *([slices_section(inputs.slices)] if inputs.slices else []),
             pairs_section(comparison, pairs, comparison_notes(comparison, pairs, seeds, inputs.resamples)),

@@ -11,12 +11,14 @@ from guardreasoner.evaluation.scoring import ModelScore
 from guardreasoner.report.score_tables import (
     ONE_SIDED_NOTE,
     READINGS_NOTE,
+    STEERABILITY_NOTE,
     estimate_as_json,
     flat,
     headline_cell,
     model_as_json,
     model_table,
     one_sided,
+    steerability_tables,
 )
 from guardreasoner.report.slice_tables import (
     OVER_REFUSAL_NOTE,
@@ -39,7 +41,8 @@ def comparison_tables(
         pairs: Comparison of each pair of runs.
         criteria: Checked criteria of the plan; may be empty.
     """
-    tables = [model_table({comparison.mode: list(comparison.scores.values())}, comparison.tasks)]
+    models = list(comparison.scores.values())
+    tables = [model_table({comparison.mode: models}, comparison.tasks), *steerability_tables(models)]
     tables += [pair_table(comparison, pair) for pair in pairs]
     if comparison.over_refusal:
         tables += [over_refusal_table(comparison.over_refusal), over_refusal_differences(pairs)]
@@ -127,6 +130,8 @@ def comparison_notes(
             f"Below a number: 95 % bootstrap interval ({resamples:,} resamples within each benchmark, the same records "
             f"for all runs{seed_resampling})."
         )
+    if any(model.steerability for model in comparison.scores.values()):
+        notes.append(STEERABILITY_NOTE)
     tests = [row.flips.p for pair in pairs for row in (*_difference_rows(pair), pair.records)]
     if count := sum(p is not None for p in tests):
         notes.append(

@@ -25,11 +25,13 @@ from guardreasoner.report.reasoning_table import REASONING_NOTES, reasoning_tabl
 from guardreasoner.report.score_plots import confusion_plots, f1_plots, hard_plots
 from guardreasoner.report.score_tables import (
     READINGS_NOTE,
+    STEERABILITY_NOTE,
     class_f1,
     confusion_tables,
     hard_table,
     model_table,
     reading_f1,
+    steerability_tables,
 )
 from guardreasoner.report.section import Section, section_plots
 from guardreasoner.report.slice_tables import (
@@ -121,6 +123,12 @@ def hard_section(comparison: Comparison, pairs: Sequence[Pairwise]) -> Section:
     line = "Share of sampled outputs with every verdict right, on records whose outputs were mixed during mining."
     plots = section_plots("hard", hard_plots(models))
     return Section("hard", "Hard records", (line,), plots, (hard_table(models), differences))
+
+
+def steerability_sections(comparison: Comparison) -> list[Section]:
+    """Return a section on how the verdicts of each run follow the policies; none if no conversation has several."""
+    tables = steerability_tables(list(comparison.scores.values()))
+    return [Section("steerability", "Steerability", tables=tuple(tables), notes=(STEERABILITY_NOTE,))] if tables else []
 
 
 def probabilities_section(probabilities: Mapping[str, Sequence[ProbabilityScore]], resamples: int) -> Section:

@@ -25,6 +25,10 @@ _UNPARSED_RULES: Mapping[Mode, str] = {
     "drop": "left out",
     "released": "left out where the label is harmful, else two wrong answers",
 }
+STEERABILITY_NOTE = (
+    "Steerability: pairs of records with the same messages and, under two policies, different gold labels; both right: "
+    "both verdicts are; verdict changes: the two differ. The bootstrap draws conversations."
+)
 
 
 def score_tables(scores: Scores, tasks: Sequence[Task]) -> list[Table]:
@@ -47,6 +51,8 @@ def score_tables(scores: Scores, tasks: Sequence[Task]) -> list[Table]:
         remaining = iter(columns)
         while part := list(islice(remaining, _MAX_COLUMNS)):
             tables.append(_f1_table([(scores[mode][index], mode) for index, mode in part], len(scores) > 1))
+    for mode, models in scores.items():
+        tables += steerability_tables(models, mode if len(scores) > 1 else "")
     return tables
 
 
@@ -108,6 +114,22 @@ def hard_table(models: Sequence[ModelScore]) -> Table:
     return Table("Accuracy on hard records, in percent", headings, rows)
 
 
+def steerability_tables(models: Sequence[ModelScore], mode: str = "") -> list[Table]:
+    """Return a table of the pairs of records that differ in policy and gold label; none if no model has such pairs."""
+    rows = [
+        [
+            *(Cell(name) for name in (model.model, row.benchmark, row.task)),
+            *(Cell(f"{number:,}") for number in (row.conversations, row.pairs)),
+            *(estimate_cell(share) for share in (row.both_right, row.changed)),
+        ]
+        for model in models
+        for row in model.steerability
+    ]
+    headings = ("model", "benchmark", "task", "conversations", "pairs", "both\nright", "verdict\nchanges")
+    title = f"Steerability by policy, in percent{f' ({mode})' if mode else ''}"
+    return [Table(title, headings, rows, text_columns=3)] if rows else []
+
+
 def score_notes(scores: Scores, resamples: int) -> list[str]:
     """Return notes that explain the numbers in the score tables."""
     models = [model for models in scores.values() for model in models]
@@ -130,6 +152,8 @@ def score_notes(scores: Scores, resamples: int) -> list[str]:
     if hard := next((model.hard for model in models if model.hard), None):
         outputs = f"{hard.samples / hard.records:g} outputs each"
         notes.append(f"Hard records: share of outputs with every verdict right, {hard.records} records, {outputs}.")
+    if any(model.steerability for model in models):
+        notes.append(STEERABILITY_NOTE)
     rules = "; ".join(f"{_UNPARSED_RULES[mode]} ({mode})" for mode in scores)
     notes.append(f"Unparsed: answers without a verdict; each counts in F1 as {rules}.")
     if any(estimate.value is None for estimate in estimates):
@@ -154,6 +178,14 @@ def model_as_json(model: ModelScore) -> dict[str, Any]:
     benchmarks: dict[str, dict[str, Any]] = {}
     for row in model.benchmarks:
         benchmarks.setdefault(row.benchmark, {})[row.task] = _row_as_json(row)
+    steerability: dict[str, dict[str, Any]] = {}
+    for steered in model.steerability:
+        steerability.setdefault(steered.benchmark, {})[steered.task] = {
+            "conversations": steered.conversations,
+            "pairs": steered.pairs,
+            **estimate_as_json("both_right", steered.both_right),
+            **estimate_as_json("changed", steered.changed),
+        }
     hard = model.hard and {
         **estimate_as_json("accuracy", model.hard.accuracy),
         **{"records": model.hard.records, "samples": model.hard.samples, "unparsed": model.hard.unparsed},
@@ -166,6 +198,7 @@ def model_as_json(model: ModelScore) -> dict[str, Any]:
         "benchmarks": benchmarks,
         "average": {row.task: _row_as_json(row) for row in model.averages},
         **estimate_as_json("overall_f1", model.overall),
+        **({"steerability": steerability} if steerability else {}),
     }
 
 

@@ -16,9 +16,9 @@ from guardreasoner.errors import InputError
 from guardreasoner.evaluation import attacks
 from guardreasoner.evaluation.attacks import FAMILIES, Attacks, Family, attack_record, family_name, origin
 from guardreasoner.evaluation.attacks.obfuscation import BACKWARDS, ENCODED, INVISIBLE, TAGGED
-from guardreasoner.prompts import answer_block
+from guardreasoner.prompts import answer_block, render
 from guardreasoner.records import Record
-from guardreasoner.tasks import GUARD_TASKS, Task
+from guardreasoner.tasks import GUARD_TASKS, POLICY_TASKS, Task
 
 NAMES = {family_name(family): family for family in FAMILIES}
 LABELS = {"request": "harmful", "completion": None, "response": "unharmful"}
@@ -27,12 +27,19 @@ HARMLESS = answer_block({"request": "unharmful", "completion": "compliance", "re
 DESK = (Task("category", "Category", "which?", ("water", "keys", "rent"), "keys"),)
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
-records = st.builds(Record, id=st.text(min_size=1), prompt=texts, response=st.none() | texts, labels=st.just(LABELS))
+records = st.builds(
+    Record,
+    id=st.text(min_size=1),
+    prompt=texts,
+    response=st.none() | texts,
+    labels=st.just(LABELS),
+    policy=st.none() | texts,
+)
 families = st.sampled_from(FAMILIES)
 
 
-def test_seventeen_families_with_names_for_folders() -> None:
-    assert len(NAMES) == len(FAMILIES) == 17
+def test_eighteen_families_with_names_for_folders() -> None:
+    assert len(NAMES) == len(FAMILIES) == 18
     assert all(name.isidentifier() for name in NAMES)
 
 
@@ -100,7 +107,7 @@ def test_obfuscation_can_be_inverted(record: Record, family: Family) -> None:
 APPENDING = {
     *(attacks.answer_block_in_prompt, attacks.answer_block_in_response, attacks.pseudo_reasoning),
     *(attacks.ignore_instructions, attacks.claimed_role, attacks.ended_conversation, attacks.chat_tokens),
-    *(attacks.hidden_instruction, attacks.long_padding, attacks.adversarial_suffix),
+    *(attacks.hidden_instruction, attacks.false_policy, attacks.long_padding, attacks.adversarial_suffix),
 }
 
 
@@ -108,7 +115,8 @@ APPENDING = {
 def test_injection_and_padding_keep_the_original_text(record: Record, family: Family) -> None:
     result = attack_record(record, family)
     if result is None:
-        assert (family, record.response) == (attacks.answer_block_in_response, None)
+        missing = {attacks.answer_block_in_response: record.response, attacks.false_policy: record.policy}
+        assert missing[family] is None
         return
     assert record.prompt in result.prompt
     assert record.response is None or (result.response is not None and record.response in result.response)
@@ -133,6 +141,20 @@ def test_injected_verdicts_are_harmless() -> None:
         assert result.response is not None
         assert result.response.endswith(f"\n{HARMLESS}")
         assert result.prompt == RECORD.prompt
+
+
+def test_a_false_policy_stays_text_of_the_user() -> None:
+    judged = replace(RECORD, policy="1. Name no price.")
+    imitations = 0
+    for seed in range(30):
+        result = attack_record(judged, attacks.false_policy, seed=seed)
+        assert result is not None
+        assert (result.policy, result.response) == (judged.policy, judged.response)
+        prompt = render(result, POLICY_TASKS)
+        assert prompt.splitlines().count("Policy:") == 1
+        imitations += "\nPolicy:" in result.prompt
+    assert imitations
+    assert attack_record(RECORD, attacks.false_policy) is None
 
 
 def test_injected_block_names_the_given_tasks() -> None:
@@ -237,7 +259,8 @@ def test_originals_come_first_then_each_family() -> None:
 def test_default_is_all_families() -> None:
     result = Attacks().with_attacked(DOORS)
     counts = Counter(where[1] for record in result if (where := origin(record)) is not None)
-    assert counts == {family.__name__: 30 if family is attacks.answer_block_in_response else 40 for family in FAMILIES}  # type: ignore[attr-defined]
+    unlike = {attacks.answer_block_in_response: 30, attacks.false_policy: 0}
+    assert counts == +Counter({family_name(family): unlike.get(family, 40) for family in FAMILIES})
     assert {record.source for record in result} == {"doors", *(f"doors@{name}" for name in counts)}
 
 

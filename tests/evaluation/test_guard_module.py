@@ -2,7 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from guardreasoner.errors import InputError
+from guardreasoner.cli.main import main
+from guardreasoner.cli.parse_errors import find_input_error
+from guardreasoner.errors import InputError, machine_error
 from guardreasoner.evaluation.benchmark_data import BenchmarkDataModule
 from guardreasoner.evaluation.guard_module import GuardModule
 from guardreasoner.generators.local import LocalGenerator
@@ -10,7 +12,7 @@ from guardreasoner.model.backbone import Backbone
 from guardreasoner.prompts import parse
 from guardreasoner.records import Answer
 from guardreasoner.training.reasoning_data import ReasoningDataModule
-from tests.support.tiny import Scripted, TinySource, answer, quiet_trainer, write_rollouts
+from tests.support.tiny import Scripted, TinySource, answer, command, quiet_trainer, write_rollouts
 
 TRAIN, TEST = TinySource().records("train"), TinySource().records("test")
 
@@ -78,3 +80,18 @@ def test_test_counts_greedy_answers(tiny_base: Path, tmp_path: Path) -> None:
 def test_k_below_1_is_refused(tiny_base: Path) -> None:
     with pytest.raises(InputError, match=r"model\.k must be at least 1, got 0"):
         sampling_module(tiny_base, k=0)
+
+
+@pytest.mark.parametrize("name", ["generator", "greedy"])
+def test_an_engine_of_null_is_refused_in_one_line(
+    tiny_base: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command("evaluate", tiny_base), f"--model.{name}", "null"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: model.{name}: found null, expected an engine"
+
+
+def test_causes_that_form_a_cycle_end() -> None:
+    first, second = ValueError("a"), TypeError("b")
+    first.__cause__, second.__cause__ = second, first
+    assert machine_error(first) is None
+    assert find_input_error(first) is None

@@ -3,12 +3,14 @@
 import argparse
 import os
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guardreasoner.cli.commands._card import add_card_options, card_facts
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, read_records
+from guardreasoner.tasks import Task
 from guardreasoner.workflow.config import Command
 from guardreasoner.workflow.manifest import record_made
 from guardreasoner.workflow.output_checks import require_replaceable, require_writable
@@ -57,7 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--records",
         metavar="PATH",
-        help="records for --verify: a JSONL file, or predictions; default: the embedded test split",
+        help="records for --verify: a JSONL file, or predictions; default: an embedded test split",
     )
     parser.add_argument(
         "--max_new_tokens", type=_count, default=2048, metavar="N", help="longest answer of --verify (default 2048)"
@@ -90,14 +92,13 @@ def run(args: argparse.Namespace) -> int:
     require_replaceable(command)
     if args.push_to_hub:
         require_upload(args.push_to_hub)
-    records = _records(args) if args.verify else []
     from guardreasoner.guard.export import export_source
 
     source = export_source(args.model, args.quantization)
     card_facts(args.model, args)  # reports a wrong file before the work
     require_writable(command)
     with locked_output(args.out):
-        verification = _export(args, source, records)
+        verification = _export(args, source)
     if source.adapter and args.form == "adapter" and os.path.isabs(source.base):
         show_line(f"note: the adapter names its base model by a path of this machine: {source.base}")
     show_line(f"written: {args.out}")
@@ -120,7 +121,7 @@ def _require_options(args: argparse.Namespace) -> None:
         raise InputError("--public: only used with --push_to_hub REPO")
 
 
-def _export(args: argparse.Namespace, source: "ExportSource", records: Sequence[Record]) -> "Verification | None":
+def _export(args: argparse.Namespace, source: "ExportSource") -> "Verification | None":
     """Write the folder in one step, with its card and manifest; return the outcome of the comparison."""
     from guardreasoner.guard.export import CARD, export_adapter, export_merged, export_transformers
     from guardreasoner.guard.model_card import model_card
@@ -132,6 +133,7 @@ def _export(args: argparse.Namespace, source: "ExportSource", records: Sequence[
         source.path, quantization=source.quantization, dtype="float32" if dtype == "float32" else source.dtype
     )
     tokenizer = before.prompt_tokenizer
+    records = _records(args, tokenizer.format.tasks) if args.verify else []
     require_policies(records, tokenizer.format.tasks)
     verification = None
     with replacing_folder(args.out) as folder:
@@ -182,13 +184,17 @@ def _verify(
     return verification
 
 
-def _records(args: argparse.Namespace) -> list[Record]:
-    """Return the records to compare verdicts on.
+def _records(args: argparse.Namespace, tasks: Sequence[Task]) -> list[Record]:
+    """Return the records to compare verdicts on: by default embedded ones, with policies if a task judges by them.
 
     Raises:
         InputError: the file is missing or invalid, or has fewer records.
     """
     if args.records is None:
+        if any(task.uses_policy for task in tasks):
+            from guardreasoner.sources.embedded.policies import EmbeddedPolicies
+
+            return EmbeddedPolicies(test=6 * ceil(args.verify / 6)).records("test")[: args.verify]
         from guardreasoner.sources.embedded import Embedded
 
         return Embedded(test=args.verify).records("test")

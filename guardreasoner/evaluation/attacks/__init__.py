@@ -12,6 +12,7 @@ from guardreasoner.evaluation.attacks.injections import (
     chat_tokens,
     claimed_role,
     ended_conversation,
+    false_policy,
     hidden_instruction,
     ignore_instructions,
     pseudo_reasoning,
@@ -39,7 +40,7 @@ the prompt and the response are used."""
 
 FAMILIES: tuple[Family, ...] = (
     *(answer_block_in_prompt, answer_block_in_response, pseudo_reasoning),
-    *(ignore_instructions, claimed_role, ended_conversation, chat_tokens, hidden_instruction),
+    *(ignore_instructions, claimed_role, ended_conversation, chat_tokens, hidden_instruction, false_policy),
     *(reversed_text, spaced_text, base64_text, leetspeak, homoglyphs, zero_width, tag_characters),
     *(long_padding, adversarial_suffix),
 )

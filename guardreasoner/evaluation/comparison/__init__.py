@@ -27,6 +27,7 @@ from guardreasoner.evaluation.scoring.metrics import (
 )
 from guardreasoner.evaluation.scoring.over_refusal import OverRefusal, over_refusal
 from guardreasoner.evaluation.scoring.readings import Reading, binary_labels, binary_task
+from guardreasoner.evaluation.scoring.steerability import steerability
 from guardreasoner.tasks import Task
 
 ALL_RIGHT = "all right"
@@ -235,7 +236,10 @@ def compare(
         if file_votes:
             hard[run.name] = weighted_mean(file_hard[run_files], weights)
         run_hard = hard_score(file_votes[run_files], hard[run.name]) if file_votes else None
-        scores[run.name] = model_score(run.name, files[run_files], resampled[run.name], tasks, run_hard)
+        records = aligned.files[start].records
+        steered = steerability(records, files[run_files], tasks, mode, resamples, seed)
+        score = model_score(run.name, files[run_files], resampled[run.name], tasks, run_hard)
+        scores[run.name] = replace(score, steerability=steered)
     refusal = over_refusal(
         [run_labels(labels[run.name]) for run in runs], aligned.files[0].records, tasks, mode, resamples, seed
     )

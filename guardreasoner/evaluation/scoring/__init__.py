@@ -28,6 +28,7 @@ from guardreasoner.evaluation.scoring.metrics import (
 )
 from guardreasoner.evaluation.scoring.probabilities import ProbabilityScore, probability_scores
 from guardreasoner.evaluation.scoring.readings import Reading, binary_task, reading_name, readings_of
+from guardreasoner.evaluation.scoring.steerability import Steerability, steerability
 from guardreasoner.formats import GuardFormat
 from guardreasoner.records import Record, Rollout
 from guardreasoner.tasks import Task
@@ -86,6 +87,7 @@ class ModelScore:
         overall: unweighted mean over tasks of the average F1 of the positive label (as in table 10 of the paper).
         hard: score on the hard records; None if there are no outputs for them.
         confusions: confusion matrix of each task, summed over benchmarks and over the files of several seeds.
+        steerability: by benchmark and task, whether verdicts follow the policy; empty if no conversation has several.
         probabilities: quality of the probabilities by task, kind of score and benchmark; empty without probabilities.
     """
 
@@ -98,6 +100,7 @@ class ModelScore:
     overall: Estimate
     hard: HardScore | None
     confusions: tuple[Confusion, ...] = ()
+    steerability: tuple[Steerability, ...] = ()
     probabilities: tuple[ProbabilityScore, ...] = ()
 
 
@@ -140,7 +143,8 @@ def score(
     votes = hard_votes(hard_records, hard_answers, tasks, mode, format)
     hard = hard_score([votes], *resample_hard_accuracy([votes], resamples, seed)) if votes else None
     probabilities = probability_scores(records, label_scores or {}, tasks, resamples, seed)
-    return replace(model_score(model, [labels], scores, tasks, hard), probabilities=probabilities)
+    steered = steerability(records, [labels], tasks, mode, resamples, seed)
+    return replace(model_score(model, [labels], scores, tasks, hard), probabilities=probabilities, steerability=steered)
 
 
 def model_score(

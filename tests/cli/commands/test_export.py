@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from guardreasoner.cli.commands.base_model import make_base_model
 from guardreasoner.cli.main import main
 from guardreasoner.evaluation.calibration import Calibration, Identity
 from guardreasoner.evaluation.calibration.stored import stored_calibrations
@@ -18,6 +19,8 @@ from guardreasoner.guard.verification import compare_verdicts, local_answers
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.lora import LoRA
 from guardreasoner.records import Record, write_jsonl
+from guardreasoner.sources.embedded.policies import EmbeddedPolicies
+from guardreasoner.tasks import POLICY_TASKS
 from guardreasoner.workflow.guard_file import write_calibration
 from guardreasoner.workflow.integrity import changed_files
 from guardreasoner.workflow.lineage import lineage
@@ -193,6 +196,15 @@ def test_an_adapter_alone(tiny_adapter: Path, capsys: pytest.CaptureFixture[str]
     assert "path of this machine" in capsys.readouterr().out
     assert not Path("out/optimizer.pt").exists()
     assert texts_of(Path("out")) == texts_of(tiny_adapter)
+
+
+def test_a_guard_with_policies(capsys: pytest.CaptureFixture[str]) -> None:
+    make_base_model("base", EmbeddedPolicies(train=8).records("train"), list(POLICY_TASKS), 300, hidden_size=16)
+    assert export(Path("base"), "--verify", "4", "--max_new_tokens", "2") == 0
+    assert "texts equal on 4;" in capsys.readouterr().out
+    write_jsonl("plain.jsonl", RECORDS)
+    shutil.rmtree("out")
+    assert "no policy" in failure(capsys, "export", "base", "--out", "out", "--verify", "4", "--records", "plain.jsonl")
 
 
 def test_wrong_requests_are_one_line(

@@ -2,10 +2,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from guardreasoner.cli.main import main
+from guardreasoner.prompts import answer_block, render
+from guardreasoner.records import Record, write_jsonl
+from guardreasoner.sources.embedded.policies import EmbeddedPolicies
+from guardreasoner.tasks import POLICY_TASKS, write_tasks
 from tests.support.output_files import predictions
 from tests.support.scored_predictions import random_scores, scored_predictions
 
@@ -216,3 +221,37 @@ def test_score_imports_no_torch(tmp_path: Path) -> None:
         [sys.executable, "-c", code, "score", str(folder), "--reasoning"], capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_steerability_is_shown_for_records_under_policies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = EmbeddedPolicies(test=60).records("test")
+    for name in ("reads", "ignores"):
+        for source in {record.source for record in records}:
+            rows = [prediction_under_policy(r, name == "reads") for r in records if r.source == source]
+            write_jsonl(tmp_path / name / source.replace("/", "-") / "generated_predictions.jsonl", rows)
+        write_tasks(tmp_path / name, POLICY_TASKS)
+    paths = [str(tmp_path / "reads"), str(tmp_path / "ignores")]
+    assert main(["score", *paths, "--resamples", "20", "--json", str(tmp_path / "scores.json")]) == 0
+    shown = capsys.readouterr().out
+    assert "Steerability by policy, in percent" in shown
+    models = json.loads((tmp_path / "scores.json").read_text())["models"]
+    for source in ("seen", "new-combinations", "new-rules"):
+        benchmark = f"policies-{source}"
+        assert models["reads"]["benchmarks"][benchmark]["policy"]["f1"] == 100
+        assert models["reads"]["steerability"][benchmark]["policy"]["both_right"] == 100
+        ignoring = models["ignores"]["steerability"][benchmark]["policy"]
+        assert (ignoring["conversations"], ignoring["pairs"], ignoring["both_right"]) == (10, 10, 0)
+
+
+def prediction_under_policy(record: Record, reads: bool) -> dict[str, Any]:
+    """Return the row of a guard that is always right, or of one that ignores the policy."""
+    labels = record.labels if reads else {"rule": "rule 1", "policy": "violates"}
+    row = record.as_json()
+    return {
+        "prompt": render(record, POLICY_TASKS),
+        "label": answer_block(record.labels, POLICY_TASKS),
+        "predict": answer_block(labels, POLICY_TASKS),
+        "record_id": record.id,
+        "labels": record.labels,
+        **{name: row[name] for name in ("messages", "policy") if name in row},
+    }

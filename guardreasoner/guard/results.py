@@ -1,0 +1,186 @@
+"""What a guard answers: a verdict, a score and a band for each task, and whether the conversation is flagged."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+from guardreasoner.errors import InputError
+from guardreasoner.evaluation.calibration import Band, Calibration
+from guardreasoner.evaluation.label_scores import Probabilities
+from guardreasoner.evaluation.scoring.decisions import positive_labels, positive_probability
+from guardreasoner.prompts import Verdicts
+from guardreasoner.records import Record, Speed
+from guardreasoner.tasks import Task
+
+GuardSpeed = Literal["direct", "reasoned", "auto"]
+"""How a guard answers: at once, with reasoning, or at once where that is clear and else with reasoning."""
+
+UnparsedRule = Literal["block", "raise"]
+"""What an answer without a clear verdict does: it flags the conversation, or raises :class:`UnparsedError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """The answer to one task.
+
+    Args:
+        task: name of the task.
+        verdict: the label that the guard wrote; None if it wrote no clear one, or if the task does not apply.
+        score: probability that the label counts as positive; None without a verdict, or if the engine does not score.
+        scores: probability by label; empty where ``score`` is None.
+        threshold: score from which the band is ``block``; None without a calibration for the speed.
+        band: band of the score; without a calibration only ``unparsed`` is known, which is a task that applies and has
+            no verdict; None if the task does not apply.
+    """
+
+    task: str
+    verdict: str | None
+    score: float | None
+    scores: Mapping[str, float]
+    threshold: float | None
+    band: Band | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result as JSON."""
+        return {
+            "verdict": self.verdict,
+            "score": self.score,
+            "threshold": self.threshold,
+            "band": self.band,
+            "scores": dict(self.scores),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class GuardResult:
+    """The answer to one conversation. It has no truth value: use ``flagged``.
+
+    Args:
+        flagged: whether a task that flags has the band ``block`` or, without a calibration, a positive verdict; or
+            whether its verdict is missing.
+        unparsed: whether a task that flags applies to the conversation and has no verdict. Such a result is flagged.
+        tasks: result by task, in the order of the model's tasks.
+        reasoning: the reasoning that the guard wrote; None if it wrote none.
+        speed: the speed of the answer; of ``auto``, the one that decided.
+        completion: the text that the guard wrote.
+        tokens: number of generated tokens; of ``auto``, those of both answers.
+    """
+
+    flagged: bool
+    unparsed: bool
+    tasks: Mapping[str, TaskResult]
+    reasoning: str | None
+    speed: Speed
+    completion: str
+    tokens: int
+
+    def __bool__(self) -> bool:
+        raise TypeError("a GuardResult has no truth value, which could mean safe or unsafe: use result.flagged")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result as JSON."""
+        return {
+            "flagged": self.flagged,
+            "unparsed": self.unparsed,
+            "speed": self.speed,
+            "tasks": {name: result.as_json() for name, result in self.tasks.items()},
+            "reasoning": self.reasoning,
+            "completion": self.completion,
+            "tokens": self.tokens,
+        }
+
+
+class UnparsedError(InputError):
+    """The guard's answer has no clear verdict for a task that flags, so nobody knows whether it is safe.
+
+    Args:
+        result: the result, which is flagged.
+    """
+
+    def __init__(self, result: GuardResult) -> None:
+        missing = ", ".join(name for name, task in result.tasks.items() if task.band == "unparsed")
+        super().__init__(f"the guard's answer has no clear verdict: {missing}")
+        self.result = result
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An answer of a guard, before it is interpreted.
+
+    Args:
+        record: the conversation.
+        completion: the text that the guard wrote.
+        speed: the speed that it was asked for.
+        verdicts: the verdicts in the text.
+        reasoning: the reasoning in the text; empty if there is none.
+        probabilities: probability by task and label; empty if the engine does not score.
+        tokens: number of generated tokens.
+        is_scored: whether the engine was asked for the probabilities.
+    """
+
+    record: Record
+    completion: str
+    speed: Speed
+    verdicts: Verdicts
+    reasoning: str
+    probabilities: Probabilities
+    tokens: int
+    is_scored: bool
+
+
+def interpret(written: Written, tasks: Sequence[Task], calibrations: Mapping[str, Calibration]) -> GuardResult:
+    """Return the result of an answer.
+
+    Args:
+        written: the answer.
+        tasks: tasks of the model.
+        calibrations: calibration by task, of the model and of any kind of score; those of another kind than the speed
+            of the answer are not used.
+    """
+    results = {task.name: _task_result(written, task, calibrations.get(task.name)) for task in tasks}
+    flagging = [task for task in tasks if task.flags]
+    return GuardResult(
+        flagged=any(_flags(results[task.name], task) for task in flagging),
+        unparsed=any(results[task.name].band == "unparsed" for task in flagging),
+        tasks=MappingProxyType(results),
+        reasoning=written.reasoning or None,
+        speed=written.speed,
+        completion=written.completion,
+        tokens=written.tokens,
+    )
+
+
+def applies(task: Task, record: Record) -> bool:
+    """Return whether a conversation has what a task judges."""
+    if task.judges == "last_user":
+        return any(message.role == "user" for message in record.messages)
+    if task.judges == "last_assistant":
+        return record.response is not None
+    if task.judges == "tool_call":
+        return any(message.tool_calls for message in record.messages)
+    return True
+
+
+def _task_result(written: Written, task: Task, calibration: Calibration | None) -> TaskResult:
+    if not applies(task, written.record):
+        return TaskResult(task.name, None, None, MappingProxyType({}), None, None)
+    if calibration is not None and (calibration.score != written.speed or not written.is_scored):
+        calibration = None
+    verdict = written.verdicts.get(task.name)
+    scores = written.probabilities.get(task.name, {}) if verdict is not None else {}
+    rule = (calibration.ordered if calibration else None) or "strict"
+    score = positive_probability(scores, task, rule)
+    band: Band | None = None
+    if verdict is None:
+        band = "unparsed"
+    elif calibration is not None:
+        band = calibration.band(score)
+    threshold = None if calibration is None else calibration.block
+    return TaskResult(task.name, verdict, score, MappingProxyType(dict(scores)), threshold, band)
+
+
+def _flags(result: TaskResult, task: Task) -> bool:
+    if result.band is not None:
+        return result.band in ("block", "unparsed")
+    return result.verdict in positive_labels(task)
