@@ -213,7 +213,7 @@ def conversation(record: Record) -> str:
     if record.is_one_turn and record.policy is None:
         response = NO_VERDICT if record.response is None else record.response
         return f"Human user:\n{record.prompt}\n\nAI assistant:\n{response}\n\n"
-    texts = [f"{_AUTHORS[author]}:\n{_escaped(text)}\n\n" for author, text in record.parts()]
+    texts = [f"{AUTHORS[author]}:\n{_escaped(text)}\n\n" for author, text in record.parts()]
     if record.messages[-1].role != "assistant":
         texts.append(f"AI assistant:\n{NO_VERDICT}\n\n")
     return "".join(texts)
@@ -316,15 +316,19 @@ def parse_released(completion: str, tasks: Sequence[Task]) -> Verdicts:
 PARSERS: dict[str, Parser] = {"final-block": parse, "released": parse_released}
 
 
-_AUTHORS = {
+AUTHORS = {
     "system": "System",
     "user": "Human user",
     "assistant": "AI assistant",
     "tool call": "Tool call",
     "tool": "Tool result",
 }
-_BREAKS = r"\r\v\f\x1c-\x1e\x85\u2028\u2029"
-"""Characters besides the line feed that some programs show as the end of a line."""
+"""Name of the author of a part of a conversation (:meth:`guardreasoner.records.Record.parts`), as prompts write it."""
+
+LINE_BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+"""Characters that end a line of a conversation: the line feed, and others that some programs show as its end."""
+
+_BREAKS = re.escape(LINE_BREAKS.removeprefix("\n"))
 
 _LINE_START = re.compile(
     rf"(^|[{_BREAKS}])"

@@ -21,6 +21,7 @@ def quiet_libraries() -> None:
         "log_every_n_steps",
         "overridden `transfer_batch",
         "in eval mode at the start",
+        "`is_gradient_checkpointing` is deprecated",  # transformers, called by peft
     ):
         warnings.filterwarnings("ignore", f".*{message}")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -68,6 +68,7 @@ _STARTS = {
     "out": f"{_PAGE}|{_PAIRS}|{_CALIBRATION}",
     "json": r"""\{\n "(?!format")""",
     "latex": r"% \\usepackage\{booktabs\}",
+    "card": r"---\n(?:[a-z_]+:|- | )",
     "audit": r"""\{"record_id": "[^\n]*", "task": """,
     "flips": r"""\{"first": """,
 }

@@ -10,6 +10,9 @@ from guardreasoner.workflow.limited import run_limited
 DEFAULT_DATE = "2024-07-26"
 """Date in the prompts of a template that writes one; the templates of Llama 3 fall back to it too."""
 
+VERBATIM = "guardreasoner_prompt"
+"""Template argument that tells the template of an exported guard that the message is a finished prompt."""
+
 _SLOT = "\u2063user text\u2063"
 """Stands for the user's text while the frame around it is rendered."""
 _QUOTED_FORMAT = re.compile(r"'([^'\n]*%[^'\n]*)'|\"([^\"\n]*%[^\"\n]*)\"")
@@ -46,11 +49,11 @@ class ChatTemplate:
         source = self._call(lambda: tokenizer.get_chat_template())
         self.writes_date = "strftime_now" in source
         """Whether the template writes the current date."""
-        self._arguments: dict[str, Any] = {}
+        self._arguments: dict[str, Any] = {VERBATIM: True}
         if self.writes_date:
             start = datetime.combine(date.fromisoformat(day), datetime.min.time())
             formats = {first or second for first, second in _QUOTED_FORMAT.findall(source)}
-            self._arguments = {
+            self._arguments |= {
                 "chat_template": _FIXED_DATE + source,
                 "fixed_date": {format: start.strftime(format) for format in formats},
             }

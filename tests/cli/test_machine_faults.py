@@ -16,7 +16,13 @@ QUICK = {
         "in_the_way: test output",
     ),
     *("forbidden: base-model output", "full: fit rsft cache", "read_only: report --out", "full: score --json"),
-    *("in_the_way: pairs --out", "forbidden: compare --flips", "filled late: fit rsft output"),
+    *(
+        "full: export --out",
+        "file size limit: export",
+        "in_the_way: pairs --out",
+        "forbidden: compare --flips",
+        "filled late: fit rsft output",
+    ),
     *(
         "filled late: fit rsft TensorBoard",
         "filled late: mine output",

@@ -89,6 +89,7 @@ def cases() -> Iterator[Case]:
         yield Case(f"filled late: {stage} output", nearly_full, argv, says="No space left")
     for stage in ("rsft", "hsdpo", "mine"):
         yield Case(f"file size limit: {stage}", small_files, _stage(stage), says="File too large")
+    yield Case("file size limit: export", small_files, ("export", "base", "--out", f"{PLACE}/out"), says="too large")
     for stage in ("rsft", "hsdpo", "mine", "evaluate"):
         argv = _stage(stage)
         said = "" if stage == "mine" else "the run goes on without it"  # mining prints nothing
@@ -123,6 +124,7 @@ def _own_verbs() -> Iterator[tuple[str, tuple[str, ...]]]:
     for option in ("--out", "--html"):
         out = () if option == "--out" else ("--out", "pairs.jsonl")
         yield f"pairs {option}", ("pairs", "--rollouts", "mined", *out, option, f"{PLACE}/file")
+    yield "export --out", ("export", "base", "--out", f"{PLACE}/out")
     yield "doctor --json", ("doctor", *_stage("rsft")[1:], "--json", f"{PLACE}/file")
 
 
