@@ -30,7 +30,8 @@ def require_files(**paths: Path | None) -> None:
     Raises:
         InputError: one is a folder, or holds something else than an earlier run of the option wrote.
     """
-    for option, path in paths.items():
+    for name, path in paths.items():
+        option = name.replace("_", "-")
         if path and path.is_dir():
             raise InputError(f"--{option} {path}: expected a file, found a folder")
         if path and path.is_file() and option in _STARTS and not _may_replace(path, _STARTS[option]):
@@ -58,9 +59,12 @@ def write(path: Path, text: str) -> None:
 
 _CALIBRATION = r"""\{\n "calibration": """
 _PAGE, _PAIRS = r"<!doctype html>[^{]*<meta name=\"color-scheme\"", r"""\{("id": "[^\n]*", )?"record": \{"""
+_MODERATED = r"""\{"id": "[^\n]*", "row": \""""
 _STARTS = {
     "html": _PAGE,
-    "out": f"{_PAGE}|{_PAIRS}|{_CALIBRATION}",
+    "out": f"{_PAGE}|{_PAIRS}|{_CALIBRATION}|{_MODERATED}",
+    "to-review": r"""\{"kind": "guardreasoner labelling queue\"""",
+    "records": r"""\{"id": "[^\n]*", "labels": \{""",
     "json": r"""\{\n "(?!format")""",
     "latex": r"% \\usepackage\{booktabs\}",
     "audit": r"""\{"record_id": "[^\n]*", "task": """,
