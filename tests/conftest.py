@@ -40,6 +40,14 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def both_speeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny guard that was trained for both speeds; do not write to it."""
+    from tests.support.guards import make_both_speeds
+
+    return make_both_speeds(tmp_path_factory.mktemp("guard") / "both")
+
+
+@pytest.fixture(scope="session")
 def tiny_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a LoRA adapter that changes the outputs of ``tiny_base``."""
     from tests.support.tiny import make_tiny_adapter

@@ -98,11 +98,17 @@ def test_reading_mining_and_scoring_load_no_torch(path: Path) -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        *("guardreasoner", "guardreasoner.cli.main", "guardreasoner.mining", "guardreasoner.evaluation.scoring"),
+        *(
+            "guardreasoner",
+            "guardreasoner.cli.main",
+            "guardreasoner.guard",
+            "guardreasoner.mining",
+            "guardreasoner.evaluation.scoring",
+        ),
         *("guardreasoner.evaluation.comparison", "guardreasoner.evaluation.robustness"),
         *(
             f"guardreasoner.cli.commands.{verb}"
-            for verb in ("calibrate", "score", "compare", "report", "robustness", "lineage", "pairs", "review")
+            for verb in ("calibrate", "judge", "score", "compare", "report", "robustness", "lineage", "pairs", "review")
         ),
     ],
 )

@@ -22,6 +22,9 @@ from guardreasoner.workflow.terminal import terminal_text
 _STAGES = (*LIGHTNING, "base-model")
 """Verbs that are stages: they write the ``output`` of their config from the inputs that it names."""
 
+_IN_USE = ("judge", "serve", "moderate")
+"""Verbs that ask a guard."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -34,8 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         SIGTERM, 124 after ``max_time``, or the exit code of a stage that failed.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    # OpenMP threads that spin while they wait starve each other when several processes share a processor.
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    # OpenMP threads that spin while they wait starve each other when several processes share a processor, which a guard
+    # in use does with the application that asks.
+    os.environ.setdefault("GOMP_SPINCOUNT", "100" if argv[:1] and argv[0] in _IN_USE else "20000")
     open_streams()
     try:
         with surviving_output() if argv[:1] and argv[0] in _STAGES else nullcontext():

@@ -10,8 +10,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from guardreasoner.errors import InputError, unique_keys
 from guardreasoner.formats import GuardFormat
 from guardreasoner.formats.published import PublishedFormat
@@ -39,6 +37,8 @@ def format_from_json(stored: Any, where: str) -> PromptFormat | PublishedFormat:
         raise InputError(f"{where}: format: expected an object, found {type(stored).__name__}")
     if "class" not in stored:
         return PromptFormat.from_json(stored)
+    from pydantic import TypeAdapter, ValidationError
+
     name, options = stored["class"], stored.get("init_args", {})
     module = public_names().get(name, "") if isinstance(name, str) else ""
     if not module.startswith(_PACKAGE):

@@ -1,0 +1,184 @@
+"""``judge``: ask a guard about one conversation, or about each line of a stream."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from guardreasoner.errors import InputError
+from guardreasoner.guard import Guard, GuardResult, Query, TaskResult
+from guardreasoner.guard.results import GuardSpeed
+from guardreasoner.records import parse_json, read_lines
+from guardreasoner.sources.policy_files import read_policy
+from guardreasoner.workflow.terminal import show_line, terminal_text
+
+HELP = "judge one conversation, or each line of stdin, with a trained guard; exit code 1 if it is flagged"
+
+DEFAULT_MODEL = "checkpoints/hsdpo"
+_TOY = 10_000_000
+"""Parameters below which a model cannot be a guard to deploy."""
+
+_STDIN = Path("stdin")
+_FIELDS = ("prompt", "response", "messages", "policy")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("text", nargs="?", metavar="TEXT", help="what the user wrote; default: read from stdin")
+    parser.add_argument("--response", metavar="TEXT", help="what the assistant answered")
+    parser.add_argument("--messages", type=Path, metavar="FILE", help="a JSON list of messages")
+    parser.add_argument("--policy", metavar="TEXT|FILE", help="policy to judge by, or a .txt or .md file with it")
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, metavar="FOLDER", help=f"model folder or hub id (default {DEFAULT_MODEL})"
+    )
+    parser.add_argument(
+        "--speed",
+        choices=get_args(GuardSpeed),
+        help="direct answers at once, reasoned reasons first, auto reasons where the direct answer is unclear",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    parser.add_argument(
+        "--jsonl",
+        action="store_true",
+        help='judge each line of stdin, {"prompt", "response"} or {"messages"}; print a line of JSON for each',
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Judge and print.
+
+    Args:
+        args: the arguments that :func:`configure` declares.
+
+    Returns:
+        1 if a conversation is flagged, else 0. With ``--jsonl``, 2 if a line could not be judged.
+
+    Raises:
+        InputError: there is no such model, or an input is invalid.
+    """
+    policy = None if args.policy is None else read_policy(args.policy, "--policy")
+    query = None if args.jsonl else _query(args, policy)
+    if args.jsonl and not (args.text is args.response is args.messages is None):
+        raise InputError("judge: --jsonl reads conversations from stdin, but one is given", "leave out one of them")
+    guard = _guard(args)
+    if query is None:
+        return _judge_lines(guard, policy)
+    result = guard.check(query.prompt, query.response, messages=query.messages, policy=query.policy)
+    if args.json:
+        print(json.dumps(result.as_json()))
+    else:
+        for line in result_lines(result):
+            show_line(line)
+    return int(result.flagged)
+
+
+def result_lines(result: GuardResult) -> list[str]:
+    """Return a result as lines for a person."""
+    width = max(map(len, result.tasks))
+    flagged = "flagged, because the answer has no clear verdict" if result.unparsed else "flagged"
+    lines = [flagged if result.flagged else "not flagged"]
+    lines += [f"  {name:<{width}}  {_task_line(task)}" for name, task in result.tasks.items()]
+    if result.unparsed:
+        lines += ["", "answer:", result.completion]
+    elif result.reasoning is not None:
+        lines += ["", "reasoning:", result.reasoning]
+    return lines
+
+
+def _task_line(task: TaskResult) -> str:
+    if task.band is None and task.verdict is None:
+        return "does not apply"
+    parts = [task.verdict or "no clear verdict"]
+    if task.score is not None:
+        parts.append(f"score {task.score:.4f}")
+    if task.threshold is not None:
+        parts.append(f"threshold {task.threshold:.4f}")
+    if task.band is not None:
+        parts.append(f"band {task.band}")
+    return ", ".join(parts)
+
+
+def _guard(args: argparse.Namespace) -> Guard:
+    if args.model == DEFAULT_MODEL and not Path(args.model).is_dir():
+        hint = "python -m guardreasoner fit --config configs/hsdpo.yaml makes it; --model FOLDER names another one"
+        raise InputError(f"{args.model}: no such model folder", hint)
+    guard = Guard.load(args.model, speed=args.speed)
+    count = sum(parameter.numel() for parameter in guard.backbone.parameters())
+    if count < _TOY:
+        text = f"note: a model of {count / 1e6:.2f} million parameters shows how a guard works, but cannot be relied on"
+        print(terminal_text(text), file=sys.stderr)
+    return guard
+
+
+def _query(args: argparse.Namespace, policy: str | None) -> Query:
+    """Return the conversation of the command line; a text that is missing there is read from stdin."""
+    if args.messages is not None:
+        if args.text is not None or args.response is not None:
+            raise InputError("judge: --messages: given beside a text, expected one of them")
+        return Query(messages=_read_messages(args.messages), policy=policy)
+    text = args.text
+    if text is None:
+        if sys.stdin.isatty():
+            raise InputError("judge: no text", 'python -m guardreasoner judge "text", or send the text to stdin')
+        text = _decoded(sys.stdin.buffer.read(), "stdin").rstrip("\r\n")
+        if not text.strip():
+            raise InputError("stdin: found an empty text, expected what the user wrote")
+    return Query(text, args.response, policy=policy)
+
+
+def _read_messages(path: Path) -> Any:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        content = parse_json(_decoded(data, str(path)))
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    return content["messages"] if isinstance(content, dict) and "messages" in content else content
+
+
+def _judge_lines(guard: Guard, policy: str | None) -> int:
+    """Print a line of JSON for each line of stdin, as soon as it is judged; return the exit code."""
+    code = 0
+    for number, line in read_lines(sys.stdin.buffer, _STDIN):
+        if not line.strip():
+            continue
+        try:
+            row = _row(line, number)
+            answer = _judged(guard, row, policy, number)
+        except InputError as error:
+            answer, code = {"line": number, "error": str(error)}, 2
+        else:
+            code = max(code, int(answer["flagged"]))
+        print(json.dumps(answer), flush=True)
+    return code
+
+
+def _judged(guard: Guard, row: Mapping[str, Any], policy: str | None, number: int) -> dict[str, Any]:
+    query = Query(**{name: row.get(name) for name in _FIELDS} | ({"policy": policy} if policy is not None else {}))
+    try:
+        result = guard.check(query.prompt, query.response, messages=query.messages, policy=query.policy)
+    except InputError as error:
+        raise InputError(f"{_STDIN}:{number}: {error}") from None
+    return {**({"id": row["id"]} if "id" in row else {}), **result.as_json()}
+
+
+def _row(line: bytes, number: int) -> dict[str, Any]:
+    where = f"{_STDIN}:{number}"
+    try:
+        row = parse_json(_decoded(line, where))
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from None
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: expected a JSON object, found {type(row).__name__}")
+    return row
+
+
+def _decoded(data: bytes, where: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: not valid UTF-8: byte {error.start + 1}") from None

@@ -1,0 +1,118 @@
+"""The verb ``judge``: one conversation or a stream of them, and the exit code."""
+
+import io
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from guardreasoner.cli.main import main
+from tests.support.guards import known_records
+
+HARMFUL, UNHARMFUL = (
+    next(one for one in known_records() if one.response and one.labels["request"] == label)
+    for label in ("harmful", "unharmful")
+)
+
+
+def send(monkeypatch: pytest.MonkeyPatch, data: str | bytes, is_terminal: bool = False) -> None:
+    """Put data on stdin."""
+    raw = io.BytesIO(data.encode() if isinstance(data, str) else data)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=raw, isatty=lambda: is_terminal))
+
+
+def test_a_verdict_is_printed(both_speeds: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = ("--model", str(both_speeds))
+    assert HARMFUL.response is not None
+    assert UNHARMFUL.response is not None
+    assert main(["judge", HARMFUL.prompt, "--response", HARMFUL.response, *model]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("flagged\n  request     harmful, score 0.9")
+    assert "\n\nreasoning:\nThe user wants to" in out
+    assert "million parameters shows how a guard works, but cannot be relied on" in err
+    assert main(["judge", UNHARMFUL.prompt, "--response", UNHARMFUL.response, *model, "--speed", "direct"]) == 0
+    out, _ = capsys.readouterr()
+    assert out.startswith("not flagged\n  request     unharmful, score 0.0")
+    assert "reasoning:" not in out
+
+
+def test_messages_and_json(both_speeds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "chat.json"
+    file.write_text(json.dumps({"messages": [message.as_json() for message in HARMFUL.messages]}))
+    assert main(["judge", "--messages", str(file), "--model", str(both_speeds), "--speed", "auto", "--json"]) == 1
+    result = json.loads(capsys.readouterr().out)
+    assert (result["flagged"], result["unparsed"], result["speed"]) == (True, False, "direct")
+    assert result["tasks"]["request"]["verdict"] == "harmful"
+
+
+def test_stdin_holds_one_text(
+    both_speeds: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    send(monkeypatch, HARMFUL.prompt + "\n")
+    assert HARMFUL.response
+    assert main(["judge", "--response", HARMFUL.response, "--model", str(both_speeds), "--speed", "direct"]) == 1
+    assert capsys.readouterr().out.startswith("flagged\n")
+
+
+def test_each_line_of_stdin_gets_a_line(
+    both_speeds: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"id": 7, "prompt": UNHARMFUL.prompt, "response": UNHARMFUL.response},
+        {"messages": [message.as_json() for message in HARMFUL.messages]},
+    ]
+    text = "\n\n".join(map(json.dumps, rows))
+    model = ("--jsonl", "--model", str(both_speeds), "--speed", "direct")
+    send(monkeypatch, text)
+    assert main(["judge", *model]) == 1
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(one.get("id"), one["flagged"]) for one in answers] == [(7, False), (None, True)]
+
+    send(monkeypatch, b"\n".join([b"{", b"[]", b'{"prompt": 4}', b'{"prompt": "\xff"}', json.dumps(rows[0]).encode()]))
+    assert main(["judge", *model]) == 2
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one.get("line") for one in answers] == [1, 2, 3, 4, None]
+    assert [one["error"].partition(": ")[0] for one in answers[:4]] == [f"stdin:{n}" for n in (1, 2, 3, 4)]
+    assert answers[4]["flagged"] is False
+
+
+@pytest.mark.parametrize(
+    ("flags", "stdin", "message"),
+    [
+        (("hi",), "", "checkpoints/hsdpo: no such model folder"),
+        (("hi", "--model", "./none"), "", "./none: no such model folder"),
+        (("hi", "--messages", "chat.json"), "", "--messages: given beside a text"),
+        (("--messages", "none.json"), "", "none.json: cannot be read"),
+        (("--messages", "chat.json"), "", "chat.json: not valid JSON"),
+        (("hi", "--jsonl"), "", "--jsonl reads conversations from stdin"),
+        (("hi", "--policy", "none.txt"), "", "none.txt: cannot be read"),
+        (("hi", "--speed", "fast"), "", "invalid choice: 'fast'"),
+        ((), " \n", "stdin: found an empty text"),
+        ((), b"\xff", "stdin: not valid UTF-8: byte 1"),
+        ((), None, "judge: no text"),
+    ],
+)
+def test_mistakes_are_one_line(
+    flags: tuple[str, ...],
+    stdin: str | bytes | None,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("chat.json").write_text("{")
+    send(monkeypatch, stdin or "", is_terminal=stdin is None)
+    assert main(["judge", *flags]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert [line.split(":")[0] for line in err.splitlines()] in (["error"], ["error", "hint"]), err
+    if flags == ("hi",):
+        assert "python -m guardreasoner fit --config configs/hsdpo.yaml" in err
+
+
+def test_a_policy_needs_a_model_of_policies(both_speeds: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["judge", "hi", "--policy", "No greetings.", "--model", str(both_speeds)]) == 2
+    assert "policy: given, but both judges by none" in capsys.readouterr().err

@@ -1,0 +1,292 @@
+"""A guard in use: results of the real model, speeds, calibrations, and answers that cannot be read."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from guardreasoner import Guard, Query
+from guardreasoner.errors import InputError
+from guardreasoner.formats.llama_guard import LlamaGuard3
+from guardreasoner.generators import Generator
+from guardreasoner.generators.local import LocalGenerator
+from guardreasoner.generators.server import ServerGenerator
+from guardreasoner.guard import GuardResult, UnparsedError
+from guardreasoner.guard.results import GuardSpeed
+from guardreasoner.model.backbone import Backbone
+from guardreasoner.prompts import PromptFormat, answer_block
+from guardreasoner.records import Message
+from guardreasoner.tasks import GUARD_TASKS, POLICY_TASKS
+from guardreasoner.workflow.guard_file import GUARD_FILE, write_calibration
+from tests.support.fake_server import FakeServer
+from tests.support.guard_models import LLAMA_GUARD_TOKENS, make_guard_model
+from tests.support.guards import Saying, calibration, known_records
+from tests.support.tiny import make_tiny_adapter
+
+HARMFUL, UNHARMFUL = (
+    answer_block({"request": label, "completion": "compliance", "response": label}, GUARD_TASKS)
+    for label in ("harmful", "unharmful")
+)
+
+
+@pytest.fixture(scope="module")
+def guard(both_speeds: Path) -> Guard:
+    return Guard.load(both_speeds)
+
+
+def saying(folder: Path, say: Callable[[str], str], **options: object) -> tuple[Guard, Saying]:
+    """Return a guard whose answers a function gives, and its engine."""
+    engines: list[Saying] = []
+
+    def engine(_: Backbone) -> Generator:
+        engines.append(Saying(say))
+        return engines[-1]
+
+    return Guard.load(folder, engine=engine, **options), engines[0]  # type: ignore[arg-type]
+
+
+def calibrated(model: Path, folder: Path, *thresholds: tuple[str, str, float, float]) -> Path:
+    """Return a copy of a model with calibrations: task, kind of score, thresholds of block and of review."""
+    shutil.copytree(model, folder)
+    for task, score, block, review in thresholds:
+        row = calibration(task, score, block, review).as_json()  # type: ignore[arg-type]
+        write_calibration(folder / GUARD_FILE, task, row)
+    return folder
+
+
+@pytest.mark.parametrize("speed", ["direct", "reasoned", "auto"])
+def test_a_trained_model_judges_what_it_knows(guard: Guard, speed: GuardSpeed) -> None:
+    records = known_records()
+    results = guard.check_many(Query(messages=record.messages, speed=speed) for record in records)
+    for record, result in zip(records, results, strict=True):
+        assert {name: task.verdict for name, task in result.tasks.items()} == {
+            task.name: record.labels.get(task.name) for task in GUARD_TASKS
+        }
+        assert result.flagged == (record.labels["request"] == "harmful")
+        assert (result.reasoning or "").startswith("The user wants to" if speed == "reasoned" else "")
+        assert (result.speed, result.reasoning is None) == (speed.replace("auto", "direct"), speed != "reasoned")
+        for name, task in result.tasks.items():
+            assert task.verdict is None or max(task.scores, key=task.scores.__getitem__) == task.verdict
+            assert task.score == (None if task.verdict is None else task.scores[GUARD_TASKS_BY_NAME[name].positive])
+            assert (task.threshold, task.band) == (None, None)
+
+
+GUARD_TASKS_BY_NAME = {task.name: task for task in GUARD_TASKS}
+
+
+class Decoding(LocalGenerator):
+    """The local engine, but it decodes direct answers token by token."""
+
+    @property
+    def scores_in_one_pass(self) -> bool:
+        return False
+
+
+def test_an_answer_in_one_pass_is_the_decoded_one(both_speeds: Path, guard: Guard) -> None:
+    decoding = Guard.load(both_speeds, engine=lambda backbone: Decoding(backbone, 40, temperature=0.0))
+    queries = [Query(messages=record.messages, speed="direct") for record in known_records()]
+    queries += [Query(text, speed="direct") for text in ("How do I mend a kettle?", "Why?", "violin")]
+    for one, other in zip(guard.check_many(queries), decoding.check_many(queries), strict=True):
+        assert (one.completion, one.tokens, one.flagged) == (other.completion, other.tokens, other.flagged)
+        assert_equal_scores(one, other)
+
+
+def assert_equal_scores(one: GuardResult, other: GuardResult) -> None:
+    for name in one.tasks:
+        assert one.tasks[name].scores == pytest.approx(other.tasks[name].scores, abs=1e-4)
+
+
+@settings(max_examples=8)
+@given(st.data())
+def test_a_result_does_not_depend_on_the_batch(guard: Guard, data: st.DataObject) -> None:
+    records = data.draw(st.lists(st.sampled_from(known_records()), min_size=1, max_size=6))
+    speeds: Sequence[GuardSpeed] = ("direct", "reasoned", "auto")
+    queries = [Query(messages=one.messages, speed=data.draw(st.sampled_from(speeds))) for one in records]
+    for query, result in zip(queries, guard.check_many(queries), strict=True):
+        alone = guard.check(messages=query.messages, speed=query.speed)
+        assert (alone.completion, alone.speed, alone.flagged) == (result.completion, result.speed, result.flagged)
+        assert_equal_scores(alone, result)
+
+
+def test_many_coroutines_share_a_guard(guard: Guard) -> None:
+    records = known_records()
+
+    async def all_at_once() -> list[GuardResult]:
+        return await asyncio.gather(*(guard.acheck(messages=one.messages, speed="direct") for one in records * 3))
+
+    async def many() -> list[GuardResult]:
+        return await guard.acheck_many(Query(messages=one.messages, speed="direct") for one in records)
+
+    expected = [guard.check(messages=one.messages, speed="direct").completion for one in records]
+    assert [result.completion for result in asyncio.run(all_at_once())] == expected * 3
+    assert [result.completion for result in asyncio.run(many())] == expected
+
+
+@settings(max_examples=60)
+@given(completion=st.text() | st.sampled_from([HARMFUL, UNHARMFUL, f"{HARMFUL}\nno", "Answers:\nRequest: None", ""]))
+@pytest.mark.parametrize("speed", ["direct", "reasoned", "auto"])
+def test_what_cannot_be_read_is_never_safe(both_speeds: Path, speed: GuardSpeed, completion: str) -> None:
+    guard, _ = saying(both_speeds, lambda text: completion, speed=speed)
+    result = guard.check("Why?", "Because.")
+    verdicts = guard.prompt_tokenizer.format.parse(completion)
+    unclear = verdicts["request"] is None or verdicts["response"] is None
+    assert result.unparsed == unclear
+    assert result.flagged == (unclear or "harmful" in (verdicts["request"], verdicts["response"]))
+    guard.unparsed = "raise"
+    if unclear:
+        with pytest.raises(UnparsedError) as error:
+            guard.check("Why?", "Because.")
+        assert error.value.result == result
+
+
+def test_a_refusal_does_not_flag(both_speeds: Path) -> None:
+    labels = {"request": "unharmful", "completion": "refusal", "response": "unharmful"}
+    guard, _ = saying(both_speeds, lambda text: answer_block(labels, GUARD_TASKS))
+    assert not guard.check("Why?", "I will not say.").flagged
+
+
+def test_auto_reasons_where_the_direct_answer_cannot_be_read(both_speeds: Path) -> None:
+    guard, engine = saying(
+        both_speeds, lambda text: HARMFUL if "at once" not in text or "kettle" in text else "?", speed="auto"
+    )
+    results = guard.check_many([Query("A kettle", "It is."), Query("A violin", "It is.")])
+    assert [result.speed for result in results] == ["direct", "reasoned"]
+    assert [result.tokens for result in results] == [3, 6]
+    assert [len(call) for call in engine.calls] == [2, 1]
+
+
+def test_equal_queries_are_asked_once(both_speeds: Path) -> None:
+    guard, engine = saying(both_speeds, lambda text: UNHARMFUL)
+    assert len(guard.check_many([Query("Why?")] * 5)) == 5
+    assert [len(call) for call in engine.calls] == [1]
+    assert guard.check_many([]) == []
+
+
+def test_the_band_decides_and_the_verdict_stays(both_speeds: Path, tmp_path: Path) -> None:
+    harmful, unharmful = (
+        next(one for one in known_records() if one.response is None and one.labels["request"] == label)
+        for label in ("harmful", "unharmful")
+    )
+    strict = Guard.load(calibrated(both_speeds, tmp_path / "strict", ("request", "direct", 1e-9, 1e-12)))
+    result = strict.check(messages=unharmful.messages, speed="direct")
+    task = result.tasks["request"]
+    assert (task.verdict, task.band, task.threshold, result.flagged) == ("unharmful", "block", 1e-9, True)
+    # the calibration is not of reasoned scores
+    reasoned = strict.check(messages=unharmful.messages, speed="reasoned")
+    assert (reasoned.tasks["request"].band, reasoned.flagged) == (None, False)
+    lenient = Guard.load(calibrated(both_speeds, tmp_path / "lenient", ("request", "direct", 1.0, 0.0)), speed="direct")
+    result = lenient.check(messages=harmful.messages)
+    assert (result.tasks["request"].verdict, result.tasks["request"].band) == ("harmful", "review")
+    assert not result.flagged
+    assert lenient.check(messages=harmful.messages, speed="auto").speed == "reasoned"
+    assert json.loads(json.dumps(result.as_json()))["tasks"]["request"]["band"] == "review"
+
+
+def test_a_damaged_calibration_is_an_error(both_speeds: Path, tmp_path: Path) -> None:
+    folder = calibrated(both_speeds, tmp_path / "model", ("request", "direct", 0.5, 0.25))
+    file = folder / GUARD_FILE
+    file.write_text(file.read_text().replace("0.25", "0.35"))
+    with pytest.raises(InputError, match="calibration of request: damaged or edited"):
+        Guard.load(folder)
+    other = calibrated(both_speeds, tmp_path / "other", ("policy", "direct", 0.5, 0.25))
+    with pytest.raises(InputError, match="calibration of policy: the model has no such task"):
+        Guard.load(other)
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        (Query(), "prompt: missing"),
+        (Query(" "), "prompt: found an empty text"),
+        (Query(4), "prompt: found int"),  # type: ignore[arg-type]
+        (Query("\ud800"), "prompt: found a lone surrogate"),
+        (Query("a", b"b"), "response: found bytes"),  # type: ignore[arg-type]
+        (Query("a", messages=[]), "prompt: given beside messages"),
+        (Query(None, "b", []), "response: given beside messages"),
+        (Query(messages=[]), "messages: expected a list"),
+        (Query(messages="Hello"), "messages: found str"),  # type: ignore[arg-type]
+        (Query(messages=[{"role": "user"}]), "messages: message 1: the content is missing"),
+        (
+            Query(messages=[Message("user", "a"), {"role": "boss", "content": "b"}]),
+            "messages: message 2: found the role",
+        ),
+        (Query(messages=[Message("assistant", "a")]), "messages: found no message of the user"),
+        (Query("a", policy="no"), "policy: given, but both judges by none"),
+        (Query("a", policy=" "), "policy: found an empty text"),
+        (Query("a", speed="fast"), "speed: found 'fast'"),  # type: ignore[arg-type]
+        (Query("a " * 3000), "the prompt has 3,"),
+    ],
+)
+def test_wrong_queries_are_named(guard: Guard, query: Query, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        guard.check(query.prompt, query.response, messages=query.messages, policy=query.policy, speed=query.speed)
+    assert message in str(error.value)
+    with pytest.raises(InputError, match=r"^queries\[1\]"):
+        guard.check_many([Query("Why?"), query])
+
+
+def test_a_policy_goes_with_a_model_of_policies(tiny_base: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_base, tmp_path / "policies")
+    (folder / GUARD_FILE).write_text(json.dumps({"format": PromptFormat(POLICY_TASKS).as_json()}))
+    guard, engine = saying(folder, lambda text: answer_block({"rule": "rule 2", "policy": "violates"}, POLICY_TASKS))
+    with pytest.raises(InputError, match="policy: missing, but policies judges by one"):
+        guard.check("Why?")
+    result = guard.check(messages=[{"role": "user", "content": "<end>"}], policy=" 1. No questions. ")
+    assert result.flagged
+    assert {name: task.verdict for name, task in result.tasks.items()} == {"rule": "rule 2", "policy": "violates"}
+    assert "Policy:\n1. No questions.\n\n" in engine.calls[0][0]
+    # which rule it is does not flag
+    guard, _ = saying(folder, lambda text: answer_block({"rule": "no rule", "policy": "complies"}, POLICY_TASKS))
+    assert not guard.check("Why?", policy="1. No questions.").flagged
+
+
+def test_other_guards_are_asked_in_their_own_format(tiny_base: Path, tmp_path: Path) -> None:
+    folder = make_guard_model(tiny_base, tmp_path / "llama-guard", LLAMA_GUARD_TOKENS, "<|eot_id|>")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 4096}))
+    format = LlamaGuard3(judges="response", hazard=True)
+    guard, engine = saying(folder, lambda text: "\n\nunsafe\nS10", format=format)
+    result = guard.check("Why?", "Because.")
+    assert (result.flagged, result.speed, result.tasks["hazard"].verdict) == (True, "direct", "hate")
+    assert "Agent: Because." in engine.calls[0][0]
+    with pytest.raises(InputError, match=r"^the conversation: no message of the assistant"):
+        guard.check("Why?")
+    with pytest.raises(InputError, match=r"^queries\[1\]: has a policy"):
+        guard.check_many([Query("Why?", "Because."), Query("Why?", "Because.", policy="Rules.")])
+    with pytest.raises(InputError, match=r"speed: auto, but llama-guard has direct answers alone"):
+        guard.check("Why?", "Because.", speed="auto")
+
+
+def test_a_server_may_answer(both_speeds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    with FakeServer(say=lambda prompt, times: HARMFUL) as server:
+        guard = Guard.load(
+            both_speeds,
+            engine=lambda backbone: ServerGenerator(backbone, base_url=server.base_url, model="guard", chat=False),
+        )
+        result = guard.check("Why?", "Because.")
+    assert (result.flagged, result.tasks["request"].verdict, result.tasks["request"].score) == (True, "harmful", None)
+    assert guard.backbone.network is None
+
+
+def test_an_adapter_is_loaded(tiny_base: Path, tmp_path: Path) -> None:
+    adapter = make_tiny_adapter(tiny_base, tmp_path / "adapter")
+    guard = Guard.load(adapter, engine=lambda backbone: LocalGenerator(backbone, 4, temperature=0.0))
+    assert guard.backbone.has_adapter
+    assert guard.check("Why?").flagged  # nobody trained it, so nothing can be read
+
+
+def test_models_that_cannot_be_used_are_refused(both_speeds: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such model folder"):
+        Guard.load(tmp_path / "none")
+    with pytest.raises(InputError, match="unparsed: found 'pass'"):
+        Guard.load(both_speeds, unparsed="pass")  # type: ignore[arg-type]
+    folder = shutil.copytree(both_speeds, tmp_path / "silent")
+    (folder / GUARD_FILE).write_text(json.dumps({"format": PromptFormat((GUARD_TASKS[1],)).as_json()}))
+    with pytest.raises(InputError, match="none of its tasks flags a conversation: completion"):
+        Guard.load(folder)
