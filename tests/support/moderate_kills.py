@@ -34,18 +34,22 @@ def main(base: str, folder: str, number: int) -> None:
     def argv(out: str) -> list[str]:
         return ["moderate", "logs.jsonl", "--out", out, "--model", base, "--speed", "direct", "--chunk", "3"]
 
-    started = time.monotonic()
+    def commits() -> int:
+        path = work / ".out.jsonl.partial/commits"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
     ended = kill_once(argv("whole.jsonl"), work, fork=True)
     assert ended.code == 0, ended
-    seconds = time.monotonic() - started
     whole = (work / "whole.jsonl").read_bytes()
     rng, killed = random.Random(0), 0
     while killed < number:
-        started_run = Started(argv("out.jsonl"), work, fork=True)
-        time.sleep(rng.uniform(0.3, 1) * seconds)
-        if not started_run.has_ended():
-            os.kill(started_run.pid, signal.SIGKILL)
-        ended = started_run.end()
+        run = Started(argv("out.jsonl"), work, fork=True)
+        before = commits()
+        run.wait_until(lambda before=before: commits() > before + rng.randint(0, 1))  # type: ignore[misc]
+        time.sleep(rng.uniform(0, 0.02))  # also between the rows and their commit
+        if not run.has_ended():
+            os.kill(run.pid, signal.SIGKILL)
+        ended = run.end()
         assert ended.code in (0, -signal.SIGKILL), ended
         killed += ended.code != 0
         if (work / "out.jsonl").exists():
