@@ -75,8 +75,8 @@ def write_queue(
 ) -> Counter[Reason]:
     """Write a labelling queue, which ``review --label`` opens.
 
-    The informative part takes turns among the reasons, and for each takes the most informative rows first. Of equal
-    conversations only one is chosen. The memory depends on the size of the queue alone.
+    The informative part takes turns among the reasons, and for each takes the most informative rows first. If it is
+    too small, further rows are drawn at random. Of equal conversations only one is chosen. The memory depends on the size of the queue alone.
 
     Args:
         path: the file to write.
@@ -115,7 +115,7 @@ def write_queue(
 def _chosen(moderated: Path, tasks: Sequence[Task], size: int, random_size: int, seed: int) -> dict[int, Reason]:
     """Return why each chosen row was chosen, by its number."""
     best = {reason: _Best(size) for reason in INFORMATIVE}
-    drawn = _Best(random_size)
+    drawn = _Best(size)
     for number, row in enumerate(read_rows(moderated)):
         content = row["content"]
         tie = hashlib.sha256(f"{seed}\0{content}".encode()).hexdigest()
@@ -123,12 +123,16 @@ def _chosen(moderated: Path, tasks: Sequence[Task], size: int, random_size: int,
         if (found := _reason(row, tasks)) is not None:
             reason, value = found
             best[reason].add(_Candidate(value, tie, content, number, reason))
-    chosen = {one.content: one for one in drawn.ranked()}
+    at_random = drawn.ranked()
+    chosen = {one.content: one for one in at_random[:random_size]}
     ranked = [best[reason].ranked() for reason in INFORMATIVE]
     for place in range(size):
         for candidates in ranked:
             if place < len(candidates) and len(chosen) < size:
                 chosen.setdefault(candidates[place].content, candidates[place])
+    for candidate in at_random[random_size:]:
+        if len(chosen) < size:
+            chosen.setdefault(candidate.content, candidate)
     return {one.number: one.reason for one in chosen.values()}
 
 

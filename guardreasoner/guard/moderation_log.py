@@ -107,7 +107,7 @@ def _opened(path: Path, size: int) -> BinaryIO:
     """Return a file that is open for appending after ``size`` bytes."""
     file = path.open("ab", buffering=0)
     file.truncate(size)
-    return file  # type: ignore[return-value]
+    return file
 
 
 def _line(count: int, data: bytes) -> bytes:

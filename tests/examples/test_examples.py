@@ -81,8 +81,8 @@ def test_the_nightly_job_judges_a_log(both_speeds: Path, tmp_path: Path) -> None
     rows = [{"prompt": record.prompt, "response": record.response} for record in known_records()]
     log = tmp_path / "monday.jsonl.gz"
     log.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
-    (tmp_path / "python").symlink_to(sys.executable)
-    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHONPATH": str(EXAMPLES.parent), "MODEL": str(both_speeds)}
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    environment = {"PATH": path, "PYTHONPATH": str(EXAMPLES.parent), "MODEL": str(both_speeds)}
     script = [str(EXAMPLES / "nightly_moderation.sh"), str(log)]
     ended = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

@@ -63,7 +63,7 @@ def result(request: str | None, response: str | None, has_response: bool = True,
     verdicts = {"request": request, "completion": C if has_response else None, "response": response}
     record = Record("1", "a prompt", "a response" if has_response else None)
     scores = {task: {H: score, U: 1 - score} for task in ("request", "response") if verdicts[task]}
-    return interpret(GuardAnswer(record, "", "reasoned", verdicts, "Because.", scores, 5, True), GUARD_TASKS, {})
+    return interpret(GuardAnswer(record, "", "reasoned", verdicts, "Because.", 5, scores), GUARD_TASKS, {})
 
 
 @pytest.mark.parametrize("answer", [result(H, U), result(U, U), result(None, U), result(H, None, False)])

@@ -105,8 +105,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: an argument or file is invalid, or an unfinished run of the same output has other settings.
     """
-    require_files(out=args.out, json=args.json, to_review=args.to_review)
     _require_options(args)
+    require_files(out=args.out, json=args.json, to_review=args.to_review)
     columns = _columns(args.columns)
     with stop_signals.handled(), ExitStack() as stack:
         stack.enter_context(locked_output(args.out))
