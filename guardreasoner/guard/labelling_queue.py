@@ -75,8 +75,9 @@ def write_queue(
 ) -> Counter[Reason]:
     """Write a labelling queue, which ``review --label`` opens.
 
-    The informative part takes turns among the reasons, and for each takes the most informative rows first. If it is
-    too small, further rows are drawn at random. Of equal conversations only one is chosen. The memory depends on the size of the queue alone.
+    The informative part takes turns among the reasons, and for each takes the most informative rows first. If it is too
+    small, further rows are drawn at random. Of equal conversations only one is chosen. The memory depends on the size
+    of the queue alone.
 
     Args:
         path: the file to write.
