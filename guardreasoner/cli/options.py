@@ -33,7 +33,8 @@ def require_files(**paths: Path | None) -> None:
             name the same file.
     """
     named: dict[str, str] = {}
-    for option, path in paths.items():
+    for name, path in paths.items():
+        option = name.replace("_", "-")
         if path and (other := named.setdefault(os.path.realpath(path), option)) != option:
             raise InputError(f"--{option} {path}: the same file as --{other}", "name another file")
         if path and path.is_dir():
@@ -63,9 +64,12 @@ def write(path: Path, text: str) -> None:
 
 _CALIBRATION = r"""\{\n "calibration": """
 _PAGE, _PAIRS = r"<!doctype html>[^{]*<meta name=\"color-scheme\"", r"""\{("id": "[^\n]*", )?"record": \{"""
+_MODERATED = r"""\{"id": "[^\n]*", "row": \""""
 _STARTS = {
     "html": _PAGE,
-    "out": f"{_PAGE}|{_PAIRS}|{_CALIBRATION}",
+    "out": f"{_PAGE}|{_PAIRS}|{_CALIBRATION}|{_MODERATED}",
+    "to-review": r"""\{"kind": "guardreasoner labelling queue\"""",
+    "records": r"""\{"id": "[^\n]*", "labels": \{""",
     "json": r"""\{\n "(?!format")""",
     "latex": r"% \\usepackage\{booktabs\}",
     "card": r"---\n(?:[a-z_]+:|- | )",

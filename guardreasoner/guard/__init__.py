@@ -173,6 +173,14 @@ class Guard:
         """
         return self._results([(f"queries[{index}].", query) for index, query in enumerate(queries)])
 
+    def require(self, query: Query) -> None:
+        """Check a query without asking the model.
+
+        Raises:
+            InputError: an argument is invalid, or the model cannot judge such a conversation.
+        """
+        self._asked(query, "")
+
     async def acheck(
         self,
         prompt: str | None = None,

@@ -89,7 +89,8 @@ class _Handlers:
                 for answer in item.answers
             }
             note = form.get("note", "").replace("\r\n", "\n").strip()
-            self.session.rate(item, marks, form.get("better") or None, note)
+            labels = {task.name: form.get(f"label.{task.name}") or None for task in item.tasks}
+            self.session.rate(item, marks, form.get("better") or None, note, labels)
         except ValueError as error:
             return _refuse(400, f"Not saved: {error}.")
         except OSError as error:

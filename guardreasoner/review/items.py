@@ -7,7 +7,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.evaluation.comparison.alignment import Answers, align
 from guardreasoner.evaluation.scoring.labels import NO_LABEL, collect_labels, label_name
 from guardreasoner.records import Record
-from guardreasoner.review.ratings import DECISIONS, SLOTS, TIE, LabelQuestion, conversation_hash, text_hash
+from guardreasoner.review.ratings import ALL_LABELS, DECISIONS, SLOTS, TIE, LabelQuestion, conversation_hash, text_hash
 from guardreasoner.sources.named_predictions import NamedPredictions, common_tasks
 from guardreasoner.tasks import Task
 
@@ -46,6 +46,7 @@ class ReviewItem:
         unparsed: whether some answer has no verdict for a task with a gold label.
         question: the label to decide on; None if the answers are to be rated.
         evidence: which outputs contradict that label, in words.
+        tasks: tasks to label; empty if the answers, or one label, are to be rated.
     """
 
     number: int
@@ -58,11 +59,12 @@ class ReviewItem:
     unparsed: bool = False
     question: LabelQuestion | None = None
     evidence: str = ""
+    tasks: tuple[Task, ...] = ()
 
     @property
     def subject(self) -> tuple[str, str]:
         """What a rating of the item is about, in the form of ``Rating.subject``."""
-        return self.record.id, self.question.task if self.question else ""
+        return self.record.id, ALL_LABELS if self.tasks else self.question.task if self.question else ""
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -73,6 +75,8 @@ class ReviewItem:
 
     def text_hashes(self) -> dict[str, str]:
         """Return, by run, the hashes of the conversation and the answer, in the form of ``Rating.text_hashes``."""
+        if self.tasks:
+            return {ALL_LABELS: self.conversation_hash}
         if self.question is not None:
             return self.question.text_hashes(self.conversation_hash)
         return {answer.run: f"{self.conversation_hash}/{answer.text_hash}" for answer in self.answers}
@@ -85,7 +89,7 @@ class ReviewItem:
 
 @dataclass(frozen=True, slots=True)
 class ReviewSet:
-    """Records to rate, in a random order that depends only on seed and record id; or labels to decide on, as ranked.
+    """Records to rate, in a random order that depends only on seed and record id; or labels, in the order of a file.
 
     Args:
         tasks: tasks of the runs.

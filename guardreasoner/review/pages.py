@@ -82,7 +82,7 @@ def review_page(session: Session, item_filter: ItemFilter, item: ReviewItem | No
             latest=latest,
             given=_form_values(item, latest) if item and latest else {},
             tasks=session.review_set.tasks,
-            rubric=() if item and item.question else RUBRIC,
+            rubric=() if item and (item.question or item.tasks) else RUBRIC,
             choices=_choices(item) if item else [],
             identical=_identical_answers(item) if item else [],
             max_note_length=MAX_NOTE_LENGTH,
@@ -133,6 +133,7 @@ def _form_values(item: ReviewItem, latest: Rating) -> dict[str, str]:
         for question, mark in answer.marks.items()
         if mark is not None
     }
+    values |= {f"label.{task}": label for task, label in (latest.labels or {}).items() if label is not None}
     if latest.better is not None:
         is_slot = latest.better in latest.answers
         values["better"] = slots[latest.answers[latest.better].run] if is_slot else latest.better

@@ -130,7 +130,7 @@ def summarise(
         resamples: number of bootstrap resamples for the intervals of agreement; 0 for none.
         seed: seed of the bootstrap.
     """
-    active = [rating for rating in ratings.active if rating.question is None]
+    active = [rating for rating in ratings.active if rating.question is None and rating.labels is None]
     latest = Ratings(tuple(active)).latest()
     decisions = [rating for rating in ratings.latest() if rating.question is not None]
     expected = texts if texts is not None else _last_rated_texts(latest)

@@ -1,4 +1,4 @@
-"""Ratings of reasoning, and decisions on labels, by people: the lines of a ratings file, and how they are read.
+"""Ratings of reasoning, decisions on labels, and labels, by people: the lines of a ratings file, and how they are read.
 
 A file is only ever appended to. A later rating of the same record replaces an earlier one. A retraction cancels a line,
 so that the earlier rating counts again.
@@ -6,7 +6,7 @@ so that the earlier rating counts again.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -49,6 +49,10 @@ DECISIONS = ("label", "models", "unclear")
 """Who is right if all models contradict a gold label."""
 
 
+ALL_LABELS = "all labels"
+"""Subject of a labelling, beside its record; no task has this name."""
+
+
 @dataclass(frozen=True, slots=True)
 class LabelQuestion:
     """The question who is right: a gold label, or all models, which contradict it.
@@ -85,7 +89,7 @@ class RatedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """One rater's rating of the answers to a record, or decision on its label, or the decision to skip it.
+    """One rater's rating of the answers to a record, or decision on its label, or its labels, or that it is skipped.
 
     Args:
         id: id of the line in the ratings file.
@@ -99,7 +103,8 @@ class Rating:
         rater: name of the rater.
         time: ISO 8601 time with time zone.
         skipped: whether the rater skipped the record.
-        question: the label to decide on; None for a rating of answers.
+        question: the label to decide on; None otherwise.
+        labels: the label that the rater chose for each task, None for a task left open; None if not asked for labels.
     """
 
     id: str
@@ -113,20 +118,31 @@ class Rating:
     time: str
     skipped: bool = False
     question: LabelQuestion | None = None
+    labels: Mapping[str, str | None] | None = None
 
     @property
     def subject(self) -> tuple[str, str]:
         """Record id and, for a label, its task: what a later rating of the same rater replaces."""
+        if self.labels is not None:
+            return self.record_id, ALL_LABELS
         return self.record_id, self.question.task if self.question else ""
 
     def text_hashes(self) -> dict[str, str]:
         """Return, by run, "conversation/answer" as hashes; for a label, the hashes of :class:`LabelQuestion`."""
+        if self.labels is not None:
+            return {ALL_LABELS: self.conversation}
         if self.question is not None:
             return self.question.text_hashes(self.conversation)
         return {answer.run: f"{self.conversation}/{answer.text}" for answer in self.answers.values()}
 
     def line(self) -> dict[str, Any]:
         """Return the rating as a line of a ratings file."""
+        if self.labels is not None:
+            return {
+                **{"kind": "labels", "id": self.id, "record_id": self.record_id, "benchmark": self.benchmark},
+                **{"conversation": self.conversation, "labels": dict(self.labels)},
+                **{"note": self.note, "rater": self.rater, "time": self.time},
+            }
         answers = {
             slot: {"run": answer.run, "text": answer.text, **answer.marks} for slot, answer in self.answers.items()
         }
@@ -226,7 +242,7 @@ def read_ratings(paths: Sequence[str | Path]) -> Ratings:
                 del active[row["of"]]
                 retracted.add(row["of"])
                 continue
-            rating = _parse_decision(row, where) if row.get("kind") == "label" else _parse_rating(row, where)
+            rating = _PARSERS.get(row.get("kind"), _parse_rating)(row, where)
             if rating.id in active or rating.id in retracted:
                 raise InputError(f"{where}: id: {rating.id!r} occurs twice", "was a file given twice?")
             active[rating.id] = rating
@@ -247,6 +263,10 @@ _DECISION_FIELDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("kind", *_RATING_TEXTS, "task", "label", "verdict"), _TEXT),
     **{"answers": (dict,), "decision": (str, type(None))},
 }
+_LABELLING_FIELDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("kind", *_RATING_TEXTS), _TEXT),
+    "labels": (dict,),
+}
 _ANSWER_FIELDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("run", "text"), _TEXT),
     **{question.key: (bool, type(None)) for question in RUBRIC},
@@ -263,15 +283,34 @@ def _parse_decision(row: Mapping[str, Any], where: str) -> Rating:
     return Rating(answers=answers, better=row["decision"], skipped=row["decision"] is None, question=question, **texts)
 
 
+def _parse_labelling(row: Mapping[str, Any], where: str) -> Rating:
+    _require_fields(row, _LABELLING_FIELDS, where)
+    labels = row["labels"]
+    for task, label in labels.items():
+        if not isinstance(label, str | None):
+            raise InputError(f"{where}: labels: {task}: expected a label or null, found {type(label).__name__}")
+    texts = {name: row[name] for name in _RATING_TEXTS}
+    return Rating(answers={}, better=None, skipped=not any(labels.values()), labels=labels, **texts)
+
+
 def _parse_rating(row: Mapping[str, Any], where: str) -> Rating:
     if row.get("kind") not in ("rating", "skip"):
-        raise InputError(f"{where}: kind: expected rating, label, skip or retraction, found {row.get('kind')!r}")
+        raise InputError(
+            f"{where}: kind: expected rating, label, labels, skip or retraction, found {row.get('kind')!r}"
+        )
     _require_fields(row, _RATING_FIELDS, where)
     answers = _parse_answers(row, _ANSWER_FIELDS, where)
     if row["better"] not in (None, TIE, *answers) or (row["better"] and len(answers) < 2):
         raise InputError(f"{where}: better: {row['better']!r} is not one of the answers")
     texts = {name: row[name] for name in _RATING_TEXTS}
     return Rating(answers=answers, better=row["better"], skipped=row["kind"] == "skip", **texts)
+
+
+_PARSERS: Mapping[Any, Callable[[Mapping[str, Any], str], Rating]] = {
+    "label": _parse_decision,
+    "labels": _parse_labelling,
+}
+"""Parser of a line by its kind; ratings and skips have the other one."""
 
 
 def _parse_answers(row: Mapping[str, Any], fields: Mapping[str, Sequence[type]], where: str) -> dict[str, RatedAnswer]:

@@ -86,7 +86,14 @@ class Session:
         """Return the items that a filter selects, in order."""
         return [item for item in self.review_set.items if self._matches(item, item_filter)]
 
-    def rate(self, item: ReviewItem, marks: Marks, better: str | None = None, note: str = "") -> None:
+    def rate(
+        self,
+        item: ReviewItem,
+        marks: Marks,
+        better: str | None = None,
+        note: str = "",
+        labels: Mapping[str, str | None] | None = None,
+    ) -> None:
         """Write a rating.
 
         Args:
@@ -94,6 +101,7 @@ class Session:
             marks: yes, no or no mark, by slot and question.
             better: one of the item's choices, or None.
             note: free text; may be empty.
+            labels: label by task of an item to label; a task may be left open.
 
         Raises:
             ValueError: if nothing is rated, if a slot or question is unknown, or if the note is too long.
@@ -107,13 +115,18 @@ class Session:
             raise ValueError("better: not one of the answers")
         if len(note) > MAX_NOTE_LENGTH:
             raise ValueError(f"the note is longer than {MAX_NOTE_LENGTH:,} characters")
-        if better is None and all(mark is None for answer_marks in marks.values() for mark in answer_marks.values()):
+        allowed = {task.name: task.labels for task in item.tasks}
+        given = {name: label for name, label in (labels or {}).items() if label is not None}
+        if any(label not in allowed.get(name, ()) for name, label in given.items()):
+            raise ValueError("unknown task or label")
+        is_marked = any(mark is not None for answer_marks in marks.values() for mark in answer_marks.values())
+        if better is None and not is_marked and not given:
             raise ValueError("nothing is rated")
-        self._write(self._new_rating(item, marks, better, note))
+        self._write(self._new_rating(item, marks, better, note, given))
 
     def skip(self, item: ReviewItem) -> None:
         """Write a skip of an item; raise ``OSError`` if it could not be written."""
-        self._write(self._new_rating(item, {}, None, "", skipped=True))
+        self._write(self._new_rating(item, {}, None, "", {}, skipped=True))
 
     def undo(self) -> ReviewItem | None:
         """Retract the last active rating or skip; return its item, or None if there is none.
@@ -142,7 +155,13 @@ class Session:
         return item is not None and item.text_hashes() == rating.text_hashes()
 
     def _new_rating(
-        self, item: ReviewItem, marks: Marks, better: str | None, note: str, skipped: bool = False
+        self,
+        item: ReviewItem,
+        marks: Marks,
+        better: str | None,
+        note: str,
+        labels: Mapping[str, str],
+        skipped: bool = False,
     ) -> Rating:
         questions = () if item.question else RUBRIC
         answers = {
@@ -154,7 +173,8 @@ class Session:
             for answer in item.answers
         }
         ids = (uuid4().hex, item.record.id, item.record.source, item.conversation_hash)
-        return Rating(*ids, answers, better, note, self.rater, _now(), skipped, item.question)
+        chosen = {task.name: labels.get(task.name) for task in item.tasks} if item.tasks else None
+        return Rating(*ids, answers, better, note, self.rater, _now(), skipped, item.question, chosen)
 
     def _write(self, rating: Rating) -> None:
         self.file.append(rating.line())

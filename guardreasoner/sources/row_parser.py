@@ -95,6 +95,7 @@ class RowParser:
         policies: text of each policy by id; None if there is no file of policies.
         policy: policy of the records whose rows have none.
         max_turns: most messages of the user in a conversation; longer ones are left out. None: no limit.
+        labelled: whether each row has a label for at least one task; False ignores all labels and reasoning.
 
     Raises:
         InputError: ``columns`` names an unknown task, maps a value to a label that its task does not have, names both a
@@ -108,6 +109,7 @@ class RowParser:
         policies: Mapping[str, str] | None = None,
         policy: str | None = None,
         max_turns: int | None = None,
+        labelled: bool = True,
     ) -> None:
         self.tasks = tuple(tasks)
         known = {task.name: task for task in tasks}
@@ -143,7 +145,7 @@ class RowParser:
         self._policy_id = columns.policy_id or (_POLICY_ID if policies is not None else None)
         fields: dict[str, Any] = {}
         mapped = {"messages": columns.messages} if columns.messages else {"prompt": self._prompt}
-        for name in _TYPES:
+        for name in _TYPES if labelled else _TYPES.keys() - {"reasoning"}:
             column = getattr(columns, name)
             is_default = column is None or (name == "id" and column == _ID)
             mapped |= {} if is_default else {name: column}
@@ -160,6 +162,7 @@ class RowParser:
         mapped |= {name: column for name, column in named.items() if column is not None}
         mapped |= {f"extra.{column}": column for column in columns.extra}
         labels = dict(columns.labels) or {name: f"{_LABELS}.{name}" for name in known}
+        labels = labels if labelled else {}
         for name, column in labels.items():
             mapping = columns.label_map.get(name, {})
             label_by_text = {label: label for label in known[name].labels}
@@ -171,16 +174,17 @@ class RowParser:
                 label_type,
                 Field(... if columns.labels else None, validation_alias=_alias(column)),
             )
-        self._known_labels = () if columns.labels else tuple(known)
+        self._known_labels = () if columns.labels or not labelled else tuple(known)
         self.mapped: dict[str, tuple[str, ...]] = {key: (column,) for key, column in mapped.items()}
         """Columns that a file must have, by config key; one of them is enough."""
         if columns.prompt is None and columns.messages is None:
             self.mapped["prompt"] = (self._prompt, *_MESSAGES)
-        if columns.labels:
+        if columns.labels or not labelled:
             self.mapped |= {f"labels.{name}": (column,) for name, column in labels.items()}
         else:
             self.mapped["labels"] = (_LABELS, *labels.values())
         self.labelled = tuple(labels)
+        """Tasks that a row may have a label for."""
         self.label_columns = tuple(labels.values())
         strict = ConfigDict(strict=True)
         self._rest: type[BaseModel] = create_model("Rest", __config__=strict, **fields)
@@ -224,7 +228,7 @@ class RowParser:
             return [_fault(fault, row) for fault in error.errors(include_url=False)]
         values = dict(valid)
         labels = {name: values[_LABEL_FIELD + name] for name in self.labelled}
-        if not any(labels.values()):
+        if self.labelled and not any(labels.values()):
             return [f"{', '.join(self.label_columns)}: found no label, expected one for at least one task"]
         if policy is not None and values.get("policy") is not None:
             return [f"{self._policy_id}: the row has a policy in {self._policy} too, expected only one"]
@@ -239,7 +243,7 @@ class RowParser:
             prompt=None if messages else values["prompt"],
             response=values["response"],
             labels=labels,
-            reasoning=values["reasoning"],
+            reasoning=values.get("reasoning"),
             source=values["source"] or default_source,
             messages=messages or None,
             policy=None if policy is None else policy.strip(),

@@ -52,7 +52,7 @@ def test_cut_off_last_line_is_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "thought"}, "kind: expected rating, label, skip or retraction, found 'thought'"),
+        ({"kind": "thought"}, "kind: expected rating, label, labels, skip or retraction, found 'thought'"),
         ({"note": None}, "note: expected str, found NoneType"),
         ({"rater": ...}, "missing field 'rater'"),
         ({"extra": 1}, "unknown field 'extra'"),

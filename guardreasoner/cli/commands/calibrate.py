@@ -13,6 +13,7 @@ from guardreasoner.cli.options import require_files, write
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.attacks import origin
 from guardreasoner.evaluation.calibration.fit import CURVE_KINDS, Wanted, choose_calibration
+from guardreasoner.evaluation.calibration.histogram import ScoreHistogram
 from guardreasoner.evaluation.scoring.decisions import OrderedRule
 from guardreasoner.evaluation.scoring.probabilities import joined, scored_records
 from guardreasoner.report.calibration_tables import calibration_lines
@@ -104,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
         ordered=args.ordered if task.ordered else None,
         data=content_hash(args.run),
         details={
+            "histogram": ScoreHistogram.of(map(float, scores)).as_json(),
             "run": args.run,
             "command": command_without_secrets(["calibrate", *args.argv]),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

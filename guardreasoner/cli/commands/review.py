@@ -1,4 +1,4 @@
-"""``review``: serve a local page for rating reasoning blind or judging labels, and summarise the ratings."""
+"""``review``: serve a local page for rating reasoning, judging labels or giving them, and summarise the ratings."""
 
 import argparse
 import getpass
@@ -6,14 +6,17 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from guardreasoner.cli.options import require_files, write
 from guardreasoner.errors import InputError
+from guardreasoner.records import Record, write_jsonl
 from guardreasoner.report.rating_tables import rating_notes, rating_tables, summary_as_json
 from guardreasoner.review.audit import read_audit
 from guardreasoner.review.items import ReviewSet, make_review_set
+from guardreasoner.review.labelling import labelled_records, read_queue
 from guardreasoner.review.rating_summary import summarise
-from guardreasoner.review.ratings import read_ratings
+from guardreasoner.review.ratings import Ratings, read_ratings
 from guardreasoner.review.ratings_file import RatingsFile
 from guardreasoner.review.server import ADDRESS, bind, serve
 from guardreasoner.review.session import Session
@@ -23,7 +26,7 @@ from guardreasoner.workflow.terminal import show_line, stdout_console
 HELP = "rate the reasoning of runs by hand, blind, on a local page; --summary summarises ratings"
 
 _RATINGS = Path("logs/ratings")
-_ONLY_FOR_RATING = ("audit", "sample", "ratings", "rater", "port")
+_ONLY_FOR_RATING = ("audit", "label", "sample", "ratings", "rater", "port")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +37,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="instead of runs: a file of pairs --audit; decide for each label whether it is right or the models are",
+    )
+    parser.add_argument(
+        "--label",
+        type=Path,
+        metavar="FILE",
+        help="instead of runs: a queue of moderate --to-review; choose the labels of each conversation",
+    )
+    parser.add_argument(
+        "--records",
+        type=Path,
+        metavar="FILE",
+        help="with --label: write the labelled conversations as training records; with --summary: without the page",
     )
     parser.add_argument("--intersect", action="store_true", help="rate only the records that all runs have")
     parser.add_argument(
@@ -71,9 +86,15 @@ def run(args: argparse.Namespace) -> int:
         InputError: a file is missing or invalid, the runs have different records, or the port or the ratings file is in
             use.
     """
-    require_files(json=args.json, ratings=args.ratings)
+    require_files(json=args.json, ratings=args.ratings, records=args.records)
     if args.seed < 0:
         raise InputError(f"review: --seed: expected a whole number from 0, got {args.seed}")
+    if args.records and not args.label:
+        raise InputError("review: --records needs --label FILE, the queue that was labelled")
+    if args.label and (args.runs or args.audit or args.intersect or args.json):
+        raise InputError("review: --label cannot be combined with runs, --audit, --intersect or --json")
+    if args.summary and args.records:
+        return _write_records(args.records, read_queue(args.label, args.sample), read_ratings(args.summary))
     if args.summary:
         if option := next((name for name in _ONLY_FOR_RATING if getattr(args, name) is not None), None):
             raise InputError(f"review: --{option} cannot be combined with --summary")
@@ -82,9 +103,10 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("review: --json needs --summary")
     if args.audit and (args.runs or args.intersect):
         raise InputError("review: --audit cannot be combined with runs or --intersect")
-    if not (args.runs or args.audit):
+    if not (args.runs or args.audit or args.label):
         raise InputError(
-            "review: required: a run", "review [NAME=]PATH …, review --audit FILE, or review --summary FILE …"
+            "review: required: a run",
+            "review [NAME=]PATH …, review --audit FILE, review --label FILE, or review --summary FILE …",
         )
     return _rate(args)
 
@@ -98,6 +120,8 @@ def _rate(args: argparse.Namespace) -> int:
     named = match_by_content(read_named_predictions(args.runs, "review")) if args.runs else []
     if args.audit:
         review_set = read_audit(args.audit, args.sample)
+    elif args.label:
+        review_set = read_queue(args.label, args.sample)
     else:
         review_set = make_review_set(named, rater, args.intersect, args.sample, args.seed)
     with bind(args.port or 0) as bound:
@@ -113,7 +137,34 @@ def _rate(args: argparse.Namespace) -> int:
             file.close()
     ratings, skips = session.written - session.written_skips, session.written_skips
     _print_lines([f"written to {path}: {_count(ratings, 'rating')}, {_count(skips, 'skip')}; {_undone(session)}"])
+    if args.records:
+        return _write_records(args.records, review_set, read_ratings([path]))
     return 0
+
+
+def _write_records(path: Path, review_set: ReviewSet, ratings: Ratings) -> int:
+    labelled = labelled_records(review_set, ratings)
+    if not labelled.records:
+        raise InputError(f"--records {path}: no conversation of the queue has a label, so nothing was written")
+    write_jsonl(path, (_training_row(record) for record in labelled.records))
+    lines = [f"written: {path}: {_count(len(labelled.records), 'record')} for training"]
+    if labelled.unlabelled:
+        lines.append(f"without a label: {_count(labelled.unlabelled, 'conversation')}")
+    if labelled.conflicts:
+        lines.append(f"left out because raters differ: {_count(labelled.conflicts, 'label')}")
+    lines.append(
+        "next: python -m guardreasoner fit --config configs/rsft.yaml --data.source "
+        f"'{{class_path: guardreasoner.Files, init_args: {{train: {path}}}}}'"
+    )
+    _print_lines(lines)
+    return 0
+
+
+def _training_row(record: Record) -> dict[str, Any]:
+    """Return a record as a row with labels first, by which the file is recognised when it is written again."""
+    row = record.as_json()
+    rest = {name: value for name, value in row.items() if name not in ("id", "labels", "reasoning")}
+    return {"id": row["id"], "labels": row["labels"], **rest}
 
 
 def _print_summary(args: argparse.Namespace) -> int:
@@ -170,6 +221,8 @@ def _overview(review_set: ReviewSet, session: Session) -> list[str]:
 
 def _what(review_set: ReviewSet) -> str:
     items = len(review_set.items)
+    if review_set.items[0].tasks:
+        return f"{_count(items, 'conversation')} to label"
     if not review_set.runs:
         return f"{_count(items, 'label')} that all models contradict"
     return f"{_count(items, 'record')} of {_count(len(review_set.runs), 'run')}"

@@ -95,6 +95,14 @@ function answerMarked(value) {
   if (questions.length && choose(questions[marked], value)) goTo(Math.min(marked + 1, questions.length - 1));
 }
 
+// Choose the label with a number in the marked question. Returns false if there is none.
+function chooseLabel(key) {
+  const input = questions[marked]?.querySelector(`input[name^="label."][data-key="${CSS.escape(key)}"]`);
+  if (!input || !choose(questions[marked], input.value)) return false;
+  goTo(Math.min(marked + 1, questions.length - 1));
+  return true;
+}
+
 function clearMarked() {
   const input = questions.length && answered(questions[marked]);
   if (!input) return;
@@ -138,7 +146,7 @@ document.addEventListener("keydown", (event) => {
   if (event.repeat) return;
   if (event.key === "Enter" && target.matches("a, button, summary, #filter *")) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  if (chooseBetter(key)) event.preventDefault();
+  if (chooseBetter(key) || chooseLabel(key)) event.preventDefault();
   else if (keys[key]) {
     event.preventDefault();
     keys[key]();

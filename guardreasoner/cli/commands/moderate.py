@@ -1,0 +1,347 @@
+"""``moderate``: judge the conversations of logs; rank them, measure drift, and choose which ones to label."""
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from guardreasoner.cli.options import require_files, write
+from guardreasoner.errors import InputError
+from guardreasoner.records import leftovers, owned, temporary
+from guardreasoner.workflow import stop_signals
+from guardreasoner.workflow.output_lock import locked_output
+from guardreasoner.workflow.terminal import show_line
+
+if TYPE_CHECKING:
+    from guardreasoner.generators import Generator
+    from guardreasoner.guard import Guard
+    from guardreasoner.guard.moderation import Judge
+    from guardreasoner.guard.moderation_summary import Drift, ModerationSummary
+    from guardreasoner.model.backbone import Backbone
+    from guardreasoner.sources.logs import Logs
+    from guardreasoner.sources.row_parser import Columns
+
+HELP = "judge the conversations of logs with a trained guard; rank them, measure drift, choose which ones to label"
+
+EXIT_DRIFT = 3
+"""Exit code if the scores have shifted by more than ``--drift-threshold``."""
+
+log = logging.getLogger("guardreasoner")
+
+_COLUMNS = ("prompt", "response", "messages", "id", "source", "policy")
+_SPEEDS = ("direct", "reasoned", "auto")
+_STDIN = "stdin"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("logs", nargs="+", metavar="LOGS", help="files or patterns of them; - reads JSONL from stdin")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSONL file to write, a row for each")
+    parser.add_argument("--model", default="checkpoints/hsdpo", metavar="FOLDER", help="default: %(default)s")
+    parser.add_argument("--speed", choices=_SPEEDS, help="default: the speed that the model was trained for")
+    parser.add_argument("--policy", metavar="TEXT", help="policy of rows that have none: text, or a .txt or .md file")
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        default=(),
+        metavar="NAME=COLUMN",
+        help=f"columns of the files: {', '.join(_COLUMNS)}; prompt=text reads the prompts from the column text",
+    )
+    parser.add_argument("--quarantine", metavar="FOLDER", help="move faulty rows there and judge the others")
+    parser.add_argument("--texts", action="store_true", help="also write the conversations and the reasoning")
+    parser.add_argument("--second", metavar="FOLDER", help="a second model, whose answers are compared")
+    parser.add_argument(
+        "--second-speed",
+        choices=_SPEEDS,
+        help="speed of the second answers; without --second, the same model answers at this speed too",
+    )
+    parser.add_argument("--top", type=_count, default=0, metavar="N", help="print the N rows with the highest scores")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the summary as JSON")
+    parser.add_argument("--to-review", type=Path, metavar="FILE", help="write a queue for review --label")
+    parser.add_argument("--review-size", type=_count, default=100, metavar="N", help="rows in it (default 100)")
+    parser.add_argument(
+        "--random-share",
+        type=_share,
+        default=0.2,
+        metavar="SHARE",
+        help="share of the queue that is drawn at random (default 0.2)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of that draw (default 0)")
+    parser.add_argument(
+        "--reference", type=Path, metavar="FILE", help="measure drift against an earlier output, not the calibration"
+    )
+    parser.add_argument(
+        "--drift-threshold",
+        type=_positive,
+        metavar="PSI",
+        help=f"exit with {EXIT_DRIFT} if the population stability index of a task is above it, such as 0.25",
+    )
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: actors at RAY_ADDRESS")
+    parser.add_argument("--actors", type=_count, default=1, metavar="N", help="actors of --engine ray (default 1)")
+    parser.add_argument(
+        "--chunk",
+        type=_count,
+        default=2048,
+        metavar="N",
+        help="conversations that are judged and committed together (default 2048)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Judge the conversations, print the summary, and write the files.
+
+    Args:
+        args: the arguments that :func:`configure` declares.
+
+    Returns:
+        0, or ``EXIT_DRIFT``.
+
+    Raises:
+        InputError: an argument or file is invalid, or an unfinished run of the same output has other settings.
+    """
+    _require_options(args)
+    require_files(out=args.out, json=args.json, to_review=args.to_review)
+    columns = _columns(args.columns)
+    with stop_signals.handled(), ExitStack() as stack:
+        stack.enter_context(locked_output(args.out))
+        stdin = stack.enter_context(_stdin_file(args.out)) if "-" in args.logs else None
+        return _run_locked(args, columns, stdin)
+
+
+def _run_locked(args: argparse.Namespace, columns: "Columns", stdin: Path | None) -> int:
+    from guardreasoner.cli.log_output import show_log
+    from guardreasoner.guard.labelling_queue import write_queue
+    from guardreasoner.guard.moderation_log import ModerationLog
+    from guardreasoner.guard.moderation_summary import summarise_rows
+    from guardreasoner.report.moderation_lines import moderation_lines
+    from guardreasoner.sources.logs import Logs
+    from guardreasoner.sources.policy_files import read_policy
+
+    show_log()
+    judge, second = _judges(args)
+    tasks = judge.guard.tasks
+    _require_reference(args, judge)
+    policy = None if args.policy is None else read_policy(args.policy, "--policy")
+    paths = [stdin if path == "-" else path for path in args.logs]
+    logs = Logs(paths, columns, tasks, policy, {stdin: _STDIN} if stdin else {})
+    counts = logs.check(args.quarantine)
+    if counts.faulty:
+        log.warning("%s rows are in quarantine: %s", f"{counts.faulty:,}", args.quarantine)
+
+    rows = ModerationLog(args.out, _identity(args, logs, judge, second, policy))
+    try:
+        _judge(rows, logs, counts.usable, judge, second, args)
+        summary = summarise_rows(rows.path, tasks, args.top)
+        for line in moderation_lines(summary):
+            show_line(line)
+        drifts = _drifts(args, judge, summary)
+        if args.to_review:
+            size, share = args.review_size, args.random_share
+            reasons = write_queue(args.to_review, rows.path, logs.rows(), tasks, size, share, args.seed)
+            described = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+            show_line(f"written: {args.to_review}: {reasons.total():,} conversations to label: {described}")
+        if args.json:
+            content = {**summary.as_json(), "quarantined": counts.faulty, "drift": [one.as_json() for one in drifts]}
+            write(args.json, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        rows.publish()
+    finally:
+        rows.close()
+    show_line(f"written: {args.out}")
+    if args.to_review:
+        show_line(f"next: python -m guardreasoner review --label {args.to_review} --records logs/labels.jsonl")
+    drifted = [one for one in drifts if args.drift_threshold is not None and one.stability_index > args.drift_threshold]
+    for one in drifted:
+        show_line(f"drift of {one.task}: PSI {one.stability_index:.3f} is above {args.drift_threshold:g}")
+    return EXIT_DRIFT if drifted else 0
+
+
+def _judge(rows: Any, logs: "Logs", total: int, judge: "Judge", second: "Judge | None", args: Any) -> None:
+    """Judge the conversations that are not committed yet."""
+    from itertools import islice
+
+    from rich.console import Console
+
+    from guardreasoner.generators.progress import RecordProgress
+    from guardreasoner.guard.moderation import judged_rows
+
+    done = rows.rows
+    if done:
+        log.info("resuming: %s of %s conversations are judged", f"{done:,}", f"{total:,}")
+    progress = RecordProgress("moderate", total, Console(stderr=True))
+    try:
+        for chunk in judged_rows(islice(logs.rows(), done, None), judge, second, args.chunk, args.texts):
+            rows.append(chunk)
+            progress.show(rows.rows, rows.rows - done)
+            stop_signals.note(f"{rows.rows:,} of {total:,} conversations are judged; the same command continues")
+    finally:
+        progress.close()
+    if rows.rows != total:
+        raise InputError(f"{args.out}: judged {rows.rows:,} of {total:,} conversations", "the logs changed meanwhile")
+
+
+def _judges(args: argparse.Namespace) -> tuple["Judge", "Judge | None"]:
+    from guardreasoner.guard import Guard
+    from guardreasoner.guard.moderation import Judge
+
+    engine = _ray(args.actors) if args.engine == "ray" else None
+    guard = Guard.load(args.model, speed=args.speed, engine=engine)
+    if not (args.second or args.second_speed):
+        return Judge(guard), None
+    if args.second is None:
+        if args.second_speed == guard.speed:
+            raise InputError(f"moderate: --second-speed: {guard.speed}, which is the speed of the first answers too")
+        _require_speed(guard, args.second_speed)
+        return Judge(guard), Judge(guard, args.second_speed)
+    other = Guard.load(args.second, speed=args.second_speed, engine=engine)
+    if other.tasks != guard.tasks:
+        raise InputError(f"{args.second}: has other tasks than {args.model}, so their answers cannot be compared")
+    return Judge(guard), Judge(other)
+
+
+def _require_speed(guard: "Guard", speed: str) -> None:
+    if speed not in guard.speeds:
+        raise InputError(f"moderate: --second-speed {speed}: the model has {' and '.join(guard.speeds)} answers alone")
+
+
+def _ray(actors: int) -> Callable[["Backbone"], "Generator"]:
+    from guardreasoner.generators.ray import RayGenerator
+
+    return lambda backbone: RayGenerator(backbone, engine=_greedy, actors=actors, address=os.environ.get("RAY_ADDRESS"))
+
+
+def _greedy(backbone: "Backbone") -> "Generator":
+    from guardreasoner.generators.local import LocalGenerator
+
+    return LocalGenerator(backbone, temperature=0.0)
+
+
+def _identity(
+    args: argparse.Namespace, logs: "Logs", judge: "Judge", second: "Judge | None", policy: str | None
+) -> dict[str, Any]:
+    """Return everything that determines the rows."""
+    return {
+        "logs": logs.identity(),
+        "model": _model_identity(judge),
+        "second model": second and _model_identity(second),
+        "policy": policy,
+        "columns": repr(logs.columns),
+        "texts": args.texts,
+        "chunk": args.chunk,
+        "quarantine": args.quarantine is not None,
+    }
+
+
+def _model_identity(judge: "Judge") -> dict[str, Any]:
+    from guardreasoner.workflow.manifest import content_hash
+
+    guard = judge.guard
+    path = Path(guard.backbone.path)
+    return {
+        "path": str(path),
+        "content": content_hash(path) if path.is_dir() else None,
+        "calibration": {task: one.as_json() for task, one in guard.calibrations.items()},
+        "speed": judge.speed or guard.speed,
+        "engine": type(guard.engine).__name__,
+    }
+
+
+def _require_reference(args: argparse.Namespace, judge: "Judge") -> None:
+    """Raise ``InputError`` if drift is asked for and nothing is there to compare with."""
+    speed = judge.guard.speed
+    if args.reference is not None and not args.reference.is_file():
+        raise InputError(f"--reference {args.reference}: no such file")
+    if args.drift_threshold is None or args.reference is not None:
+        return
+    if not any("histogram" in one.details and one.score == speed for one in judge.guard.calibrations.values()):
+        raise InputError(
+            f"--drift-threshold: {args.model} has no calibration of {speed} answers with a score histogram",
+            "calibrate the model again, or name an earlier output with --reference FILE",
+        )
+
+
+def _drifts(args: argparse.Namespace, judge: "Judge", summary: "ModerationSummary") -> list["Drift"]:
+    """Print and return the drift of each task."""
+    from guardreasoner.guard.moderation_summary import drift_from_calibration, drift_from_run, summarise_rows
+    from guardreasoner.report.moderation_lines import drift_line
+
+    if args.reference is not None:
+        drifts = drift_from_run(summarise_rows(args.reference, judge.guard.tasks), summary)
+        if not drifts:
+            raise InputError(f"--reference {args.reference}: has no answers of the same tasks and speeds")
+    else:
+        calibrations = judge.guard.calibrations.values()
+        found = [drift_from_calibration(one, summary, str(args.model)) for one in calibrations]
+        drifts = [one for one in found if one is not None]
+    for drift in drifts:
+        show_line(drift_line(drift))
+    return drifts
+
+
+@contextmanager
+def _stdin_file(out: Path) -> Iterator[Path]:
+    """Copy stdin to a file beside the output, since the logs are read twice; it is removed at the end."""
+    for leftover in leftovers(out, f"{_STDIN}.jsonl"):
+        leftover.unlink(missing_ok=True)
+    path = temporary(out, f"{_STDIN}.jsonl")
+    try:
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        with owned(path):
+            yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _require_options(args: argparse.Namespace) -> None:
+    if args.logs.count("-") > 1:
+        raise InputError("moderate: -: given twice, expected stdin once")
+    if args.chunk < 1 or args.review_size < 1 or args.actors < 1:
+        raise InputError("moderate: --chunk, --review-size and --actors: expected a whole number from 1")
+    inputs = {Path(path).resolve() for path in args.logs}
+    for option in ("out", "to_review", "json"):
+        path = getattr(args, option)
+        if path is not None and path.resolve() in inputs:
+            raise InputError(f"moderate: --{option.replace('_', '-')} {path}: is one of the logs")
+
+
+def _columns(assignments: Sequence[str]) -> "Columns":
+    from guardreasoner.sources.row_parser import Columns
+
+    named: dict[str, str] = {}
+    for assignment in assignments:
+        name, equals, column = assignment.partition("=")
+        if name not in _COLUMNS or not equals or not column:
+            raise InputError(f"moderate: --columns: expected {'=COLUMN, '.join(_COLUMNS)}=COLUMN, got {assignment!r}")
+        if name in named:
+            raise InputError(f"moderate: --columns: {name} is given twice")
+        named[name] = column
+    return Columns(**named)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    value = _positive(text) if text != "0" else 0.0
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1, got {text!r}")
+    return value
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value

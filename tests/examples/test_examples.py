@@ -1,0 +1,90 @@
+"""Each example runs, or is read as the tool that it is for reads it."""
+
+import gzip
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from guardreasoner.guard import Guard
+from tests.support.guards import known_records
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def module(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(Path(path).stem, EXAMPLES / path)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def test_every_example_is_tested() -> None:
+    found = {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.*") if "__pycache__" not in path.parts}
+    tested = {"guarded_chatbot.py", "litellm_config.yaml", "nemo/config.yml", "nemo/config.py"}
+    assert found == tested | {"nightly_moderation.sh"}
+
+
+def test_the_chatbot_is_guarded_on_both_sides(both_speeds: Path) -> None:
+    pytest.importorskip("fastapi")
+    from starlette.testclient import TestClient
+
+    answered = [record for record in known_records() if record.response]
+    harmful, harmless = (
+        next(r for r in answered if r.labels["request"] == label) for label in ("harmful", "unharmful")
+    )
+    app = module("guarded_chatbot.py").make_app(
+        Guard.load(both_speeds, speed="direct"), lambda message: str(harmless.response)
+    )
+    client = TestClient(app)
+    said: dict[str, Any] = client.post("/chat", json={"message": harmful.prompt}).json()
+    assert said["blocked"] in ("request", "response")
+    assert client.post("/chat", json={}).status_code == 422
+
+
+def test_the_config_of_litellm_names_the_route_of_the_service() -> None:
+    config = yaml.safe_load((EXAMPLES / "litellm_config.yaml").read_text())
+    (guardrail,) = config["guardrails"]
+    parameters = guardrail["litellm_params"]
+    assert parameters["guardrail"] == "generic_guardrail_api"
+    assert parameters["mode"] == ["pre_call", "post_call"]
+    assert parameters["unreachable_fallback"] == "fail_closed"
+    assert parameters["api_base"].startswith("http://127.0.0.1:")
+
+
+def test_the_config_of_nemo_names_parsers_that_it_registers() -> None:
+    config = yaml.safe_load((EXAMPLES / "nemo/config.yml").read_text())
+    parsers: dict[str, Any] = {}
+
+    class Rails:
+        def register_output_parser(self, parser: Any, name: str) -> None:
+            parsers[name] = parser
+
+    module("nemo/config.py").init(Rails())
+    assert {prompt["output_parser"] for prompt in config["prompts"]} == parsers.keys()
+    flows = [*config["rails"]["input"]["flows"], *config["rails"]["output"]["flows"]]
+    tasks = {prompt["task"].replace("_", " ") for prompt in config["prompts"]}
+    assert set(flows) == tasks
+    assert {f"$model={model['type']}" for model in config["models"]} >= {flow.split()[-1] for flow in flows}
+    assert parsers["guardreasoner_prompt"]("no verdict")[0] is False
+
+
+def test_the_nightly_job_judges_a_log(both_speeds: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": record.prompt, "response": record.response} for record in known_records()]
+    log = tmp_path / "monday.jsonl.gz"
+    log.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    environment = {"PATH": path, "PYTHONPATH": str(EXAMPLES.parent), "MODEL": str(both_speeds)}
+    script = [str(EXAMPLES / "nightly_moderation.sh"), str(log)]
+    ended = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert len((tmp_path / "moderated/monday.jsonl").read_text().splitlines()) == len(rows)
+    assert (tmp_path / "moderated/monday.queue.jsonl").is_file()

@@ -1,0 +1,110 @@
+"""Verdicts in the forms of any-guardrail and NeMo Guardrails."""
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ConfigDict
+
+from guardreasoner.guard.adapters import (
+    any_guardrail_output,
+    nemo_json,
+    nemo_parse_prompt,
+    nemo_parse_response,
+    nemo_text,
+)
+from guardreasoner.guard.results import GuardAnswer, GuardResult, interpret
+from guardreasoner.prompts import answer_block
+from guardreasoner.records import Record
+from guardreasoner.tasks import GUARD_TASKS
+
+H, U, C = "harmful", "unharmful", "compliance"
+
+
+class Category(BaseModel):
+    """Fields of any-guardrail's ``CategoryResult``."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    name: str
+    description: str | None = None
+    triggered: bool | None = None
+    score: float | None = None
+    severity: int | None = None
+
+
+class Usage(BaseModel):
+    """Fields of any-guardrail's ``GuardrailUsage``."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    model_id: str | None = None
+    latency_ms: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class Output(BaseModel):
+    """Fields of any-guardrail's ``GuardrailOutput``, version 0.7."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    valid: bool
+    explanation: str | None = None
+    score: float | None = None
+    categories: list[Category] = []
+    spans: list[Any] | None = None
+    modified_text: str | None = None
+    action: str | None = None
+    usage: Usage | None = None
+    extra: dict[str, Any] | None = None
+    raw: Any | None = None
+
+
+def result(request: str | None, response: str | None, has_response: bool = True, score: float = 0.9) -> GuardResult:
+    """Return what a guard with these verdicts answers."""
+    verdicts = {"request": request, "completion": C if has_response else None, "response": response}
+    record = Record("1", "a prompt", "a response" if has_response else None)
+    scores = {task: {H: score, U: 1 - score} for task in ("request", "response") if verdicts[task]}
+    return interpret(GuardAnswer(record, "", "reasoned", verdicts, "Because.", 5, scores), GUARD_TASKS, {})
+
+
+@pytest.mark.parametrize("answer", [result(H, U), result(U, U), result(None, U), result(H, None, False)])
+def test_any_guardrail_reads_a_result(answer: GuardResult) -> None:
+    fields = any_guardrail_output(answer, GUARD_TASKS, "guard")
+    output = Output(**json.loads(json.dumps(fields)))
+    assert output.valid != answer.flagged
+    assert output.explanation == "Because."
+    assert {one.name for one in output.categories} <= {"request", "completion", "response"}
+    assert output.extra is not None
+    assert output.extra["unparsed"] == answer.unparsed
+
+
+def test_any_guardrail_of_an_unparsed_answer_is_not_valid() -> None:
+    output = any_guardrail_output(result(None, U), GUARD_TASKS)
+    assert not output["valid"]
+    assert {one["name"]: one["triggered"] for one in output["categories"]}["request"] is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (result(U, U), {"User Safety": "safe", "Response Safety": "safe"}),
+        (result(H, U), {"User Safety": "unsafe", "Response Safety": "safe", "Safety Categories": "request"}),
+        (result(None, U), {"User Safety": "unsafe", "Response Safety": "safe", "Safety Categories": "request"}),
+        (result(U, None, False), {"User Safety": "safe"}),
+    ],
+)
+def test_nemo_reads_json(answer: GuardResult, expected: dict[str, str]) -> None:
+    assert json.loads(nemo_json(answer, GUARD_TASKS)) == expected
+
+
+def test_nemo_reads_text() -> None:
+    assert nemo_text(result(U, U), GUARD_TASKS) == "safe"
+    assert nemo_text(result(H, H), GUARD_TASKS) == "unsafe\nrequest, response"
+    assert nemo_text(result(None, U), GUARD_TASKS).startswith("unsafe")
+
+
+def test_nemo_parses_the_text_of_the_guard() -> None:
+    text = f"Because.\n\n{answer_block({'request': H, 'completion': C, 'response': U}, GUARD_TASKS)}"
+    assert nemo_parse_prompt(text) == [False, "request"]
+    assert nemo_parse_response(text) == [True]
+    assert nemo_parse_prompt("It is safe.") == [False, "request"]
+    assert nemo_parse_response("It is safe.") == [False, "response"]
