@@ -175,6 +175,11 @@ class Generator(ABC):
         return type(self).score is not Generator.score
 
     @property
+    def scores_in_one_pass(self) -> bool:
+        """Whether many continuations of a prompt cost little more than one: what they share is computed once."""
+        return False
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Return the JSON-serialisable settings that determine the completions of a given model and request.
 

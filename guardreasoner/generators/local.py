@@ -110,6 +110,11 @@ class LocalGenerator(Generator):
         else:
             yield from self._plain.score(requests)
 
+    @property
+    def scores_in_one_pass(self) -> bool:
+        """Whether the network is loaded and supports packed rows."""
+        return self.backbone.supports_packing
+
     def group_size(self, outputs: int) -> int:
         """Return the number of requests in a chunk."""
         return self._chunk_size(outputs) if self.backbone.supports_packing else self._plain.group_size(outputs)

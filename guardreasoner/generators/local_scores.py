@@ -11,7 +11,7 @@ from guardreasoner.generators.parallel import chunks, parallel_map
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import Example, common_prefix_length, two_row
 from guardreasoner.model.log_probs import sequence_logps
-from guardreasoner.model.packed_attention import PackedContext, SharedPrefix
+from guardreasoner.model.packed_attention import SharedPrefix, TreeContext
 from guardreasoner.model.packing import CompletionTree, packed_trees
 
 _WINDOW = 512
@@ -103,7 +103,7 @@ def _score_trees(
         return [[0.0] * len(tree.completions) for tree in batch]
     device = next(backbone.parameters()).device
     row = packed_trees(batch, prefix.length if prefix else 0, device)
-    context = PackedContext(row.segments, prefix)
+    context = TreeContext(row.segments, prefix)
     hidden = backbone.packed_hidden(row.input_ids, row.position_ids, context)
     hidden = hidden[torch.searchsorted(context.predict_positions(device), row.predictors)]
     token_logps = backbone.target_logps(hidden, row.targets).double()

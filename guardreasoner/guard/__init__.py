@@ -1,31 +1,30 @@
 """A guard in use: load a trained model, and ask it about conversations."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.calibration import Calibration
-from guardreasoner.evaluation.label_scores import label_scores
 from guardreasoner.formats import GuardFormat
-from guardreasoner.generators import Generator, Request
+from guardreasoner.generators import Generator
+from guardreasoner.guard.answering import Answering
 from guardreasoner.guard.query import Query, record_of_query
 from guardreasoner.guard.results import (
+    GuardAnswer,
     GuardResult,
     GuardSpeed,
     TaskResult,
     UnparsedError,
     UnparsedRule,
-    Written,
     interpret,
 )
 from guardreasoner.prompts import PromptFormat
-from guardreasoner.records import Answer, Message, Record, Rollout, Speed
+from guardreasoner.records import Message, Record, Speed
 from guardreasoner.tasks import Task
 from guardreasoner.workflow.guard_file import GUARD_FILE, read_calibrations
 
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     from guardreasoner.model.backbone import Backbone
 
 __all__ = ["Guard", "GuardResult", "Query", "TaskResult", "UnparsedError"]
-
-log = logging.getLogger("guardreasoner")
 
 UNSURE = 0.4
 """Distance from 0.5 within which a direct score is unclear, if no calibration has a review band."""
@@ -76,6 +73,10 @@ class Guard:
             names = ", ".join(task.name for task in self.tasks)
             raise InputError(f"{backbone.path}: none of its tasks flags a conversation: {names}")
         self._context = _context(backbone)
+        kinds = {calibration.score for calibration in self.calibrations.values()}
+        by_default = engine.can_score and engine.scores_by_default
+        scored = [one for one in get_args(Speed) if by_default or (engine.can_score and one in kinds)]
+        self._answering = Answering(engine, self.prompt_tokenizer, scored)
         self._lock = Lock()
         self._thread = ThreadPoolExecutor(1, "guard")
 
@@ -193,14 +194,14 @@ class Guard:
         """Return the results of queries, each given with its place in messages; equal queries are asked once."""
         asked = [self._asked(query, where) for where, query in queries]
         with self._lock:
-            results = self._answered({(record.id, speed): record for record, speed in asked})
-        found = [results[record.id, speed] for record, speed in asked]
+            results = self._answered(asked)
+        found = [results[one.key] for one in asked]
         if self.unparsed == "raise" and (unclear := next((one for one in found if one.unparsed), None)):
             raise UnparsedError(unclear)
         return found
 
-    def _asked(self, query: Query, where: str) -> tuple[Record, GuardSpeed]:
-        """Return the record of a query that the model can judge, and the speed of the answer.
+    def _asked(self, query: Query, where: str) -> "_Asked":
+        """Return what a query asks the model.
 
         Raises:
             InputError: the query is invalid, or the model cannot judge it at this speed.
@@ -209,93 +210,48 @@ class Guard:
         record = record_of_query(query, where)
         has_policies = any(task.uses_policy for task in self.tasks)
         if isinstance(self._format, PromptFormat) and has_policies != (record.policy is not None):
-            if has_policies:
-                raise InputError(f"{where}policy: missing, but {self.backbone.name} judges by one")
-            raise InputError(f"{where}policy: given, but {self.backbone.name} judges by none")
+            what = "missing, but {} judges by one" if has_policies else "given, but {} judges by none"
+            raise InputError(f"{where}policy: {what.format(self.backbone.name)}")
+        prompts = {}
         place = where.removesuffix(".") or "the conversation"
-        for asked in get_args(Speed) if speed == "auto" else (speed,):
+        for one in get_args(Speed) if speed == "auto" else (speed,):
             try:
-                length = len(self.prompt_tokenizer.prompt(record, asked))
+                prompts[one] = tuple(self.prompt_tokenizer.prompt(record, one))
             except InputError as error:  # of the format, which names the record
                 what = str(error).removeprefix(f"record {record.id}: ")
                 raise InputError(f"{place}: {what}", error.hint) from None
-            if self._context is not None and length >= self._context:
+            if self._context is not None and len(prompts[one]) >= self._context:
                 most = f"{self.backbone.name} reads at most {self._context - 1:,}"
-                raise InputError(f"{place}: the prompt has {length:,} tokens, {most}")
-        return record, speed
+                raise InputError(f"{place}: the prompt has {len(prompts[one]):,} tokens, {most}")
+        return _Asked(record, speed, prompts)
 
-    def _answered(self, asked: Mapping[tuple[str, GuardSpeed], Record]) -> dict[tuple[str, GuardSpeed], GuardResult]:
+    def _answered(self, asked: Iterable["_Asked"]) -> dict[tuple[str, GuardSpeed], GuardResult]:
         """Return the result of each record at each speed: all direct answers first, then the reasoned ones."""
-        quick = {record.id: record for (_, speed), record in asked.items() if speed != "reasoned"}
-        direct = self._written(list(quick.values()), "direct")
+        asked = {one.key: one for one in asked}.values()
+        direct = self._written([one for one in asked if one.speed != "reasoned"], "direct")
         slow = {
-            record.id: record
-            for (_, speed), record in asked.items()
-            if speed == "reasoned" or (speed == "auto" and self._is_unclear(direct[record.id]))
+            one.key: one
+            for one in asked
+            if one.speed == "reasoned" or (one.speed == "auto" and self._is_unclear(direct[one.record.id]))
         }
-        reasoned = self._written(list(slow.values()), "reasoned")
+        reasoned = self._written(slow.values(), "reasoned")
         results = {}
-        for record_id, speed in asked:
-            if speed == "direct" or record_id not in reasoned:
-                written = direct[record_id]
-            else:
-                written = reasoned[record_id]
-                if speed == "auto":
-                    written = replace(written, tokens=written.tokens + direct[record_id].tokens)
-            results[record_id, speed] = interpret(written, self.tasks, self.calibrations)
+        for one in asked:
+            answers = reasoned if one.key in slow else direct
+            answer = answers[one.record.id]
+            if one.speed == "auto" and answers is reasoned:
+                answer = replace(answer, tokens=answer.tokens + direct[one.record.id].tokens)
+            results[one.key] = interpret(answer, self.tasks, self.calibrations)
         return results
 
-    def _is_unclear(self, written: Written) -> bool:
+    def _written(self, asked: Iterable["_Asked"], speed: Speed) -> dict[str, GuardAnswer]:
+        """Return the answers by record id; a record that is asked at two speeds may need an answer for both once."""
+        return self._answering.answers({one.record.id: (one.record, one.prompts[speed]) for one in asked}, speed)
+
+    def _is_unclear(self, answer: GuardAnswer) -> bool:
         """Return whether a direct answer leaves a task that flags in its review band, or without a clear verdict."""
-        result = interpret(written, self.tasks, self.calibrations)
+        result = interpret(answer, self.tasks, self.calibrations)
         return any(_is_unclear(result.tasks[task.name]) for task in self.tasks if task.flags)
-
-    def _written(self, records: Sequence[Record], speed: Speed) -> dict[str, Written]:
-        """Return the answers to records, by id."""
-        if not records:
-            return {}
-        by_id = {record.id: record for record in records}
-        completions = {one.record_id: one for one in self.engine.generate(self._requests(records, speed))}
-        if completions.keys() != by_id.keys():
-            raise InputError(
-                f"{type(self.engine).__name__} returned {len(completions)} answers, requested {len(records)}"
-            )
-        # a lone surrogate is legal in a server's JSON but cannot be written to a file
-        texts = {key: one.text.encode("utf-8", "replace").decode() for key, one in completions.items()}
-        verdicts = {key: self._format.parse(text) for key, text in texts.items()}
-        answers = [
-            Answer(
-                record, Rollout(record.id, self.backbone.name, "", 0, 0, texts[record.id], speed), verdicts[record.id]
-            )
-            for record in records
-        ]
-        scores = self._scores(speed)
-        probabilities = label_scores(answers, self.engine, self.prompt_tokenizer) if scores else [{} for _ in answers]
-        return {
-            record.id: Written(
-                record,
-                texts[record.id],
-                speed,
-                verdicts[record.id],
-                self._format.reasoning(texts[record.id]),
-                labels,
-                completions[record.id].completion_tokens or 0,
-                scores,
-            )
-            for record, labels in zip(records, probabilities, strict=True)
-        }
-
-    def _requests(self, records: Sequence[Record], speed: Speed) -> list[Request]:
-        prompts = self.prompt_tokenizer.prompts(records, [speed] * len(records))
-        return [
-            Request(record.id, tuple(ids), self.prompt_tokenizer.text(record, speed), (0,))
-            for record, ids in zip(records, prompts, strict=True)
-        ]
-
-    def _scores(self, speed: Speed) -> bool:
-        """Return whether answers of a speed are scored: if the engine does so by default, or a calibration needs it."""
-        is_needed = any(calibration.score == speed for calibration in self.calibrations.values())
-        return self.engine.can_score and (self.engine.scores_by_default or is_needed)
 
     def _checked_speed(self, speed: GuardSpeed | None, where: str) -> GuardSpeed:
         """Return a speed that the model has; None: its default.
@@ -313,6 +269,26 @@ class Guard:
                 "recipe.direct_share above 0 trains a model for both speeds" if speed != "reasoned" else None,
             )
         return speed
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A conversation to judge.
+
+    Args:
+        record: the conversation.
+        speed: the speed to judge it at.
+        prompts: token ids of the prompt, by the speeds that may be needed.
+    """
+
+    record: Record
+    speed: GuardSpeed
+    prompts: Mapping[Speed, tuple[int, ...]]
+
+    @property
+    def key(self) -> tuple[str, GuardSpeed]:
+        """What makes two conversations in a batch the same."""
+        return self.record.id, self.speed
 
 
 def _local(backbone: "Backbone") -> Generator:

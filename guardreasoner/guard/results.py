@@ -105,7 +105,7 @@ class UnparsedError(InputError):
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class GuardAnswer:
     """An answer of a guard, before it is interpreted.
 
     Args:
@@ -114,9 +114,8 @@ class Written:
         speed: the speed that it was asked for.
         verdicts: the verdicts in the text.
         reasoning: the reasoning in the text; empty if there is none.
-        probabilities: probability by task and label; empty if the engine does not score.
         tokens: number of generated tokens.
-        is_scored: whether the engine was asked for the probabilities.
+        probabilities: probability by task and label; None if the engine does not score.
     """
 
     record: Record
@@ -124,30 +123,29 @@ class Written:
     speed: Speed
     verdicts: Verdicts
     reasoning: str
-    probabilities: Probabilities
     tokens: int
-    is_scored: bool
+    probabilities: Probabilities | None = None
 
 
-def interpret(written: Written, tasks: Sequence[Task], calibrations: Mapping[str, Calibration]) -> GuardResult:
+def interpret(answer: GuardAnswer, tasks: Sequence[Task], calibrations: Mapping[str, Calibration]) -> GuardResult:
     """Return the result of an answer.
 
     Args:
-        written: the answer.
+        answer: the answer.
         tasks: tasks of the model.
         calibrations: calibration by task, of the model and of any kind of score; those of another kind than the speed
             of the answer are not used.
     """
-    results = {task.name: _task_result(written, task, calibrations.get(task.name)) for task in tasks}
+    results = {task.name: _task_result(answer, task, calibrations.get(task.name)) for task in tasks}
     flagging = [task for task in tasks if task.flags]
     return GuardResult(
         flagged=any(_flags(results[task.name], task) for task in flagging),
         unparsed=any(results[task.name].band == "unparsed" for task in flagging),
         tasks=MappingProxyType(results),
-        reasoning=written.reasoning or None,
-        speed=written.speed,
-        completion=written.completion,
-        tokens=written.tokens,
+        reasoning=answer.reasoning or None,
+        speed=answer.speed,
+        completion=answer.completion,
+        tokens=answer.tokens,
     )
 
 
@@ -162,13 +160,13 @@ def applies(task: Task, record: Record) -> bool:
     return True
 
 
-def _task_result(written: Written, task: Task, calibration: Calibration | None) -> TaskResult:
-    if not applies(task, written.record):
+def _task_result(answer: GuardAnswer, task: Task, calibration: Calibration | None) -> TaskResult:
+    if not applies(task, answer.record):
         return TaskResult(task.name, None, None, MappingProxyType({}), None, None)
-    if calibration is not None and (calibration.score != written.speed or not written.is_scored):
+    if calibration is not None and (calibration.score != answer.speed or answer.probabilities is None):
         calibration = None
-    verdict = written.verdicts.get(task.name)
-    scores = written.probabilities.get(task.name, {}) if verdict is not None else {}
+    verdict = answer.verdicts.get(task.name)
+    scores = (answer.probabilities or {}).get(task.name, {}) if verdict is not None else {}
     rule = (calibration.ordered if calibration else None) or "strict"
     score = positive_probability(scores, task, rule)
     band: Band | None = None

@@ -4,8 +4,10 @@ Shapes: T tokens of a row, H hidden size.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,6 +19,9 @@ _NAME = "guardreasoner"
 
 PACKED_FAMILIES = ("gemma", "llama", "mistral", "phi3", "qwen2", "qwen3")
 """``model_type`` of the decoders whose packed rows are tested against plain rows; all others get plain rows."""
+
+_MAX_MASKED = 512
+"""Tokens up to which a tree attends at once, which costs as much as if every token saw all others."""
 
 KeyValues = tuple[Tensor, Tensor]
 """Keys and values of one layer: (rows, key heads, tokens, head size) each."""
@@ -109,27 +114,40 @@ class PackedContext:
         """Attend segment by segment, (1, heads, T, head size); arguments as in :class:`Context`."""
         if self.kv_out is not None:
             self.kv_out[layer] = key, value
-        prefix = self.prefix.layers[layer] if self.prefix else (key[:, :, :0], value[:, :, :0])
-        outputs = []
-        for segment in self.segments:
-            visible = [*(self.segments[index] for index in segment.parents), segment]
-            keys, values = (
-                torch.cat([first, *(states[:, :, span.start : span.end] for span in visible)], dim=2)
-                for first, states in zip(prefix, (key, value), strict=True)
-            )
-            mask = self._mask(segment.end - segment.start, keys.shape[2], window, query.device)
-            outputs.append(
-                F.scaled_dot_product_attention(
-                    query[:, :, segment.start : segment.end],
-                    keys,
-                    values,
-                    attn_mask=mask,
-                    is_causal=mask is None,
-                    scale=scaling,
-                    enable_gqa=query.shape[1] != key.shape[1],
-                )
-            )
-        return torch.cat(outputs, dim=2)
+        return torch.cat(
+            [self._attended(segment, layer, query, key, value, scaling, window) for segment in self.segments], dim=2
+        )
+
+    def _prefix(self, layer: int, key: Tensor, value: Tensor) -> KeyValues:
+        """Return the keys and values of the shared prefix, which has no tokens if there is none."""
+        return self.prefix.layers[layer] if self.prefix else (key[:, :, :0], value[:, :, :0])
+
+    def _attended(
+        self,
+        segment: Segment,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scaling: float | None,
+        window: int | None,
+    ) -> Tensor:
+        """Return the attention output of one segment."""
+        visible = [*(self.segments[index] for index in segment.parents), segment]
+        keys, values = (
+            torch.cat([first, *(states[:, :, span.start : span.end] for span in visible)], dim=2)
+            for first, states in zip(self._prefix(layer, key, value), (key, value), strict=True)
+        )
+        mask = self._mask(segment.end - segment.start, keys.shape[2], window, query.device)
+        return F.scaled_dot_product_attention(
+            query[:, :, segment.start : segment.end],
+            keys,
+            values,
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=scaling,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
 
     def _mask(self, queries: int, keys: int, window: int | None, device: torch.device) -> Tensor | None:
         """Return the mask of a segment, (queries, keys) bool; None if the plain causal mask does."""
@@ -137,6 +155,73 @@ class PackedContext:
         if shape not in self._masks:
             self._masks[shape] = None if keys == queries and shape[2] is None else _mask(*shape, device)
         return self._masks[shape]
+
+
+class TreeContext(PackedContext):
+    """Context of a row of trees (:class:`guardreasoner.model.packing.CompletionTree`), for scores without gradients.
+
+    A tree has many short segments, so a small tree attends at once with a mask, a large one segment by segment.
+
+    Args:
+        segments: segments of the row; those of a tree are adjacent, the first has no parents.
+        prefix: prefix that every segment attends to and that is not in the row.
+    """
+
+    def __init__(self, segments: Sequence[Segment], prefix: SharedPrefix | None = None) -> None:
+        super().__init__(segments, prefix)
+        roots = [index for index, segment in enumerate(self.segments) if not segment.parents]
+        self._trees = list(pairwise([*roots, len(self.segments)]))
+        self._tree_masks: dict[tuple[int, int | None], Tensor] = {}
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
+    ) -> Tensor:
+        """Attend tree by tree, (1, heads, T, head size); arguments as in :class:`Context`."""
+        outputs = []
+        for first, after in self._trees:
+            span = slice(self.segments[first].start, self.segments[after - 1].end)
+            if after - first == 1 or span.stop - span.start > _MAX_MASKED:
+                segments = self.segments[first:after]
+                outputs += [self._attended(one, layer, query, key, value, scaling, window) for one in segments]
+                continue
+            keys, values = (
+                torch.cat([prefix, states[:, :, span]], dim=2)
+                for prefix, states in zip(self._prefix(layer, key, value), (key, value), strict=True)
+            )
+            if (first, window) not in self._tree_masks:
+                mask = self._tree_mask(first, after, keys.shape[2], window)
+                self._tree_masks[first, window] = torch.from_numpy(mask).to(query.device)
+            outputs.append(
+                F.scaled_dot_product_attention(
+                    query[:, :, span],
+                    keys,
+                    values,
+                    attn_mask=self._tree_masks[first, window],
+                    scale=scaling,
+                    enable_gqa=query.shape[1] != key.shape[1],
+                )
+            )
+        return torch.cat(outputs, dim=2)
+
+    def _tree_mask(self, first: int, after: int, keys: int, window: int | None) -> "np.ndarray":
+        """Return which keys the tokens of a tree attend to, (tokens, keys) bool; the keys begin with the prefix."""
+        start = self.segments[first].start
+        tokens = self.segments[after - 1].end - start
+        prefix = keys - tokens
+        visible = np.zeros((tokens, keys), dtype=bool)
+        visible[:, :prefix] = True
+        positions = np.arange(keys)
+        for segment in self.segments[first:after]:
+            parents = [self.segments[index] for index in segment.parents]
+            own = slice(segment.start - start, segment.end - start)
+            length = segment.end - segment.start
+            for parent in parents:
+                visible[own, prefix + parent.start - start : prefix + parent.end - start] = True
+            visible[own, prefix + own.start : prefix + own.stop] = np.tri(length, dtype=bool)
+            positions[prefix + own.start : prefix + own.stop] = (
+                prefix + sum(parent.end - parent.start for parent in parents) + np.arange(length)
+            )
+        return visible if window is None else visible & (positions > positions[prefix:, None] - window)
 
 
 def context_attention(
