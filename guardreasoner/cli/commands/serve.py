@@ -49,7 +49,7 @@ def _serve(args: argparse.Namespace) -> int:
     from guardreasoner.guard.service.access import KEY_VARIABLE, checked_key, is_loopback
     from guardreasoner.guard.service.app import LOOPBACK_HOSTS, make_service_app
     from guardreasoner.guard.service.judging import GuardService
-    from guardreasoner.guard.service.request_log import log_to_stderr
+    from guardreasoner.guard.service.request_log import logged_to_stderr
     from guardreasoner.guard.service.server import open_socket, run_service
 
     limits = _limits(args)
@@ -67,12 +67,12 @@ def _serve(args: argparse.Namespace) -> int:
         )
         service = GuardService(guard, args.name or guard.backbone.name, limits, args.log_texts)
         app = make_service_app(service, key, {*LOOPBACK_HOSTS, args.host.lower()})
-        log_to_stderr(args.log_texts)
         host = f"[{args.host}]" if ":" in args.host else args.host
         address = f"http://{host}:{opened.getsockname()[1]}"
         speeds = ", ".join(guard.speeds)
         line = f"serving {service.name} at {address} (speeds: {speeds}; default: {guard.speed}); stop with Ctrl-C"
-        run_service(app, opened, limits.timeout, lambda: show_line(line))
+        with logged_to_stderr(args.log_texts):
+            run_service(app, opened, limits.timeout, lambda: show_line(line))
     return 0
 
 

@@ -35,6 +35,7 @@ def make_service_app(service: GuardService, key: str | None = None, hosts: Colle
         description=f"Verdicts of the guard {service.name}.",
         docs_url=None,  # these pages load scripts from another server
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=service.running,
         middleware=[
             Middleware(RequestLog, metrics=service.metrics),

@@ -78,8 +78,8 @@ def invalid_query(error: InputError, where: str = "") -> Refusal:
 
 
 def invalid_body(error: ValidationError) -> Refusal:
-    """Return the refusal of a body with a wrong field: the first fault, without the value that was sent."""
-    fault = error.errors(include_url=False, include_input=False)[0]
+    """Return the refusal of a body with a wrong field: the innermost fault, without the value that was sent."""
+    fault = max(error.errors(include_url=False, include_input=False), key=lambda fault: len(fault["loc"]))
     place = _place(fault["loc"])
     code = {"missing": "missing_field", "extra_forbidden": "unknown_field"}.get(fault["type"], "invalid_type")
     return invalid(f"{place or 'the body'}: {fault['msg']}", place or None, code)

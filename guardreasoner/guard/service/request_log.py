@@ -2,11 +2,15 @@
 
 import json
 import logging
+import queue
 import re
 import sys
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from logging.handlers import QueueHandler, QueueListener
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
@@ -21,6 +25,12 @@ from guardreasoner.guard.service.refusals import Refusal
 log = logging.getLogger("guardreasoner.service")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_MOST_LINES = 10_000
+"""Most lines that wait to be written."""
+
+_LAST_LINES = 2.0
+"""Seconds at the end for the lines that wait."""
+
 _HUNG_UP = 499
 """Status in log and metrics of a request whose client has hung up; it is never sent."""
 
@@ -46,15 +56,43 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def log_to_stderr(texts: bool) -> None:
-    """Send the log of the service and of uvicorn to standard error as JSON lines."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines(texts))
+class _Lines(QueueHandler):
+    """Hands lines to the thread that writes them; if it cannot keep up, lines are left out and counted."""
+
+    left_out = 0
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Put a line into the queue."""
+        if self.left_out and self.queue.qsize() == 0:
+            record.msg += f'\n{{"level": "warning", "event": "{self.left_out} lines left out"}}'
+            self.left_out = 0
+        try:
+            self.queue.put_nowait(record)
+        except queue.Full:
+            self.left_out += 1
+
+
+@contextmanager
+def logged_to_stderr(texts: bool) -> Iterator[None]:
+    """Write the log of the service and of uvicorn to standard error as JSON lines, until the end of the block.
+
+    A thread writes them: a reader that has stopped reading must not stop the server.
+    """
+    waiting: queue.Queue[logging.LogRecord] = queue.Queue(_MOST_LINES)
+    lines = _Lines(waiting)
+    lines.setFormatter(JsonLines(texts))
+    QueueListener(waiting, logging.StreamHandler(sys.stderr)).start()
     for name in ("guardreasoner.service", "uvicorn.error"):
         logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
+        logger.handlers, logger.propagate = [lines], False
     log.setLevel(logging.INFO)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        end = time.monotonic() + _LAST_LINES
+        while waiting.unfinished_tasks and time.monotonic() < end:
+            time.sleep(0.01)
 
 
 def note(request: Request, **fields: Any) -> None:

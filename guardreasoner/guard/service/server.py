@@ -76,6 +76,11 @@ class _Server(uvicorn.Server):
         if self.started:
             self._when_started()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        count = self.server_state.total_requests
+        stop_signals.note(f"{count:,} request{'' if count == 1 else 's'} answered")
+
 
 def _protocol(seconds: float) -> type[H11Protocol]:
     """Return uvicorn's protocol with a time limit for the head of a request, which uvicorn itself waits for forever."""
