@@ -102,7 +102,7 @@ def test_reading_mining_and_scoring_load_no_torch(path: Path) -> None:
         *("guardreasoner.evaluation.comparison", "guardreasoner.evaluation.robustness"),
         *(
             f"guardreasoner.cli.commands.{verb}"
-            for verb in ("calibrate", "score", "compare", "report", "robustness", "lineage", "pairs", "review")
+            for verb in ("calibrate", "score", "compare", "report", "robustness", "lineage", "pairs", "review", "serve")
         ),
     ],
 )

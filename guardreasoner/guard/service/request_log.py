@@ -59,15 +59,18 @@ class JsonLines(logging.Formatter):
 class _Lines(QueueHandler):
     """Hands lines to the thread that writes them; if it cannot keep up, lines are left out and counted."""
 
-    left_out = 0
+    def __init__(self, waiting: "queue.Queue[logging.LogRecord]") -> None:
+        super().__init__(waiting)
+        self.waiting = waiting
+        self.left_out = 0
 
     def enqueue(self, record: logging.LogRecord) -> None:
         """Put a line into the queue."""
-        if self.left_out and self.queue.qsize() == 0:
+        if self.left_out and self.waiting.empty():
             record.msg += f'\n{{"level": "warning", "event": "{self.left_out} lines left out"}}'
             self.left_out = 0
         try:
-            self.queue.put_nowait(record)
+            self.waiting.put_nowait(record)
         except queue.Full:
             self.left_out += 1
 

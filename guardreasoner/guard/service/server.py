@@ -104,12 +104,12 @@ def _protocol(seconds: float) -> type[H11Protocol]:
             """Answer what is no HTTP, in the form of the other errors."""
             body = Refusal(400, "the request is not valid HTTP", "not_http").response().body
             headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-            for part in (
+            parts = (
                 h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
                 h11.Data(data=bytes(body)),
                 h11.EndOfMessage(),
-            ):
-                self.transport.write(self.conn.send(part) or b"")
+            )
+            self.transport.write(b"".join(self.conn.send(part) or b"" for part in parts))
             self.transport.close()
 
         def _watch_head(self) -> None:
