@@ -16,7 +16,7 @@ from guardreasoner.guard.service.judging import GuardService
 from guardreasoner.guard.service.litellm import litellm_routes
 from guardreasoner.guard.service.moderations import moderation_routes
 from guardreasoner.guard.service.refusals import Refusal, json_response
-from guardreasoner.guard.service.request_log import RequestLog, note
+from guardreasoner.guard.service.request_log import RequestLog, add_to_log
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
@@ -74,7 +74,7 @@ def _state_routes(service: GuardService) -> APIRouter:
 
 async def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
-    note(request, code=error.code)
+    add_to_log(request, code=error.code)
     return error.response()
 
 
@@ -84,5 +84,5 @@ async def _refuse_http(request: Request, error: Exception) -> Response:
     codes = {404: ("not_found", "there is no such path"), 405: ("method_not_allowed", "the path has other methods")}
     code, message = codes.get(error.status_code, ("invalid_request", "the request is invalid"))
     refusal = Refusal(error.status_code, message, code, headers=error.headers)
-    note(request, code=code)
+    add_to_log(request, code=code)
     return refusal.response()

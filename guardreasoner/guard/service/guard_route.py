@@ -14,7 +14,7 @@ from guardreasoner.guard.service.batching import Judged, Waiting
 from guardreasoner.guard.service.bodies import GuardBody, json_schema
 from guardreasoner.guard.service.judging import GuardService
 from guardreasoner.guard.service.refusals import Refusal, json_response
-from guardreasoner.guard.service.request_log import note
+from guardreasoner.guard.service.request_log import add_to_log
 
 _PING = 5.0
 """Seconds after which a waiting client gets a comment, so that no proxy closes the connection."""
@@ -74,7 +74,7 @@ async def _events(service: GuardService, request: Request, waiting: list[Waiting
             yield event("reasoning", {"text": judged.result.reasoning})
         yield event("result", guard_json(service, request, judged))
     except Refusal as refusal:
-        note(request, code=refusal.code)
+        add_to_log(request, code=refusal.code)
         yield event("error", refusal.body())
     finally:
         judging.cancel()

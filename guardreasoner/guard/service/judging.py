@@ -15,7 +15,7 @@ from guardreasoner.guard.service.batching import Batcher, Judged, QueueFull, Wai
 from guardreasoner.guard.service.bodies import Body, ClientGone, read_body
 from guardreasoner.guard.service.metrics import ServiceMetrics
 from guardreasoner.guard.service.refusals import Refusal, engine_failed, invalid, invalid_query, overloaded, timed_out
-from guardreasoner.guard.service.request_log import note
+from guardreasoner.guard.service.request_log import add_to_log
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +95,14 @@ class GuardService:
             raise invalid(
                 f"{where}: found {len(queries):,} conversations, at most {self.limits.queue:,} fit", where, "too_many"
             )
-        note(request, conversations=len(queries), speed=queries[0].speed or self.guard.speed)
+        add_to_log(request, conversations=len(queries), speed=queries[0].speed or self.guard.speed)
         for number, query in enumerate(queries):
             try:
                 record = record_of_query(query)
             except InputError as error:
                 raise invalid_query(error, f"{where}[{number}]" if len(queries) > 1 else "") from None
             if self.log_texts:
-                note(request, asked=[*request.state.fields.get("asked", []), record.texts()])
+                add_to_log(request, asked=[*request.state.fields.get("asked", []), record.texts()])
         if not self.batcher.is_running:
             raise engine_failed()
         try:
@@ -156,14 +156,14 @@ class GuardService:
             judged.append(outcome)
         results = [one.result for one in judged]
         self.metrics.saw_results(results)
-        note(
+        add_to_log(
             request,
             flagged=sum(result.flagged for result in results),
             unparsed=sum(result.unparsed for result in results),
             tokens=sum(result.tokens for result in results),
         )
         if self.log_texts:
-            note(request, answered=[result.completion for result in results])
+            add_to_log(request, answered=[result.completion for result in results])
         return judged
 
 

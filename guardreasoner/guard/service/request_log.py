@@ -98,7 +98,7 @@ def logged_to_stderr(texts: bool) -> Iterator[None]:
             time.sleep(0.01)
 
 
-def note(request: Request, **fields: Any) -> None:
+def add_to_log(request: Request, **fields: Any) -> None:
     """Add fields to the log line of a request."""
     request.state.fields.update(fields)
 
