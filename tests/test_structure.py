@@ -120,6 +120,7 @@ def test_reading_mining_and_scoring_load_no_torch(path: Path) -> None:
                 "review",
                 "export",
                 "card",
+                "serve",
             )
         ),
     ],

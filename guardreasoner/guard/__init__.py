@@ -181,6 +181,14 @@ class Guard:
         """
         self._asked(query, "")
 
+    def prompt_lengths(self, query: Query) -> dict[Speed, int]:
+        """Check a query without asking the model; return the tokens of its prompt at each speed that it may be asked.
+
+        Raises:
+            InputError: the query is invalid, or the model cannot judge such a conversation.
+        """
+        return {speed: len(prompt) for speed, prompt in self._asked(query, "").prompts.items()}
+
     async def acheck(
         self,
         prompt: str | None = None,

@@ -138,7 +138,7 @@ def interpret(answer: GuardAnswer, tasks: Sequence[Task], calibrations: Mapping[
     results = {task.name: _task_result(answer, task, calibrations.get(task.name)) for task in tasks}
     flagging = [task for task in tasks if task.flags]
     return GuardResult(
-        flagged=any(_flags(results[task.name], task) for task in flagging),
+        flagged=any(task_flags(results[task.name], task) for task in flagging),
         unparsed=any(results[task.name].band == "unparsed" for task in flagging),
         tasks=MappingProxyType(results),
         reasoning=answer.reasoning or None,
@@ -146,6 +146,13 @@ def interpret(answer: GuardAnswer, tasks: Sequence[Task], calibrations: Mapping[
         completion=answer.completion,
         tokens=answer.tokens,
     )
+
+
+def task_flags(result: TaskResult, task: Task) -> bool:
+    """Return whether the answer to a task that flags flags the conversation."""
+    if result.band is not None:
+        return result.band in ("block", "unparsed")
+    return result.verdict in flagging_labels(task)
 
 
 def flagging_labels(task: Task) -> tuple[str, ...]:
@@ -184,9 +191,3 @@ def _task_result(answer: GuardAnswer, task: Task, calibration: Calibration | Non
         band = calibration.band(score)
     threshold = None if calibration is None else calibration.block
     return TaskResult(task.name, verdict, score, MappingProxyType(dict(scores)), threshold, band)
-
-
-def _flags(result: TaskResult, task: Task) -> bool:
-    if result.band is not None:
-        return result.band in ("block", "unparsed")
-    return result.verdict in flagging_labels(task)

@@ -128,7 +128,7 @@ def _run_locked(args: argparse.Namespace, columns: "Columns", stdin: Path | None
     tasks = judge.guard.tasks
     _require_reference(args, judge)
     policy = None if args.policy is None else read_policy(args.policy, "--policy")
-    paths = [stdin if path == "-" else path for path in args.logs]
+    paths: list[str | Path] = [stdin if path == "-" and stdin is not None else path for path in args.logs]
     logs = Logs(paths, columns, tasks, policy, {stdin: _STDIN} if stdin else {})
     counts = logs.check(args.quarantine)
     if counts.faulty:
@@ -313,7 +313,7 @@ def _require_options(args: argparse.Namespace) -> None:
 def _columns(assignments: Sequence[str]) -> "Columns":
     from guardreasoner.sources.row_parser import Columns
 
-    named: dict[str, str] = {}
+    named: dict[str, Any] = {}
     for assignment in assignments:
         name, equals, column = assignment.partition("=")
         if name not in _COLUMNS or not equals or not column:

@@ -1,0 +1,102 @@
+"""``POST /beta/litellm_basic_guardrail_api``: the generic guardrail API of LiteLLM's proxy.
+
+Source: https://docs.litellm.ai/docs/adding_provider/generic_guardrail_api
+"""
+
+from typing import Any, get_args
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from guardreasoner.guard.query import Query
+from guardreasoner.guard.results import GuardResult, GuardSpeed, task_flags
+from guardreasoner.guard.service.bodies import LitellmBody, json_schema
+from guardreasoner.guard.service.judging import GuardService
+from guardreasoner.guard.service.refusals import invalid, json_response
+from guardreasoner.tasks import Task
+
+_UNKNOWN_PROMPT = "(not known)"
+"""Stands for the user's message where LiteLLM sends a response alone."""
+
+_OPTIONS = {"policy": str, "speed": str, "ignore_images": bool}
+"""Options that a proxy's config may give in ``additional_provider_specific_params``."""
+
+
+def litellm_routes(service: GuardService) -> APIRouter:
+    """Return the route."""
+    router = APIRouter()
+
+    @router.post(
+        "/beta/litellm_basic_guardrail_api",
+        openapi_extra=json_schema(LitellmBody),
+        summary="Judge a request or a response of LiteLLM's proxy",
+    )
+    async def guardrail(request: Request) -> Response:
+        """Return the action ``NONE``, or ``BLOCKED`` with its reason.
+
+        A request with ``structured_messages`` is judged as that conversation, else each text as a message of the user.
+        The texts of a response are judged as answers to ``structured_messages``; without them, only tasks that do not
+        judge the user's message decide. Images cannot be judged: they are blocked unless ``ignore_images`` is given.
+        """
+        body = await service.read(request, LitellmBody)
+        options = _options(body)
+        if body.images and not options.get("ignore_images", False):
+            return _blocked("images cannot be judged")
+        queries = _queries(body, options.get("policy"), options.get("speed"))
+        if not queries:
+            if body.images:
+                return json_response({"action": "NONE"})
+            raise invalid("texts: found no text to judge", "texts")
+        judged = await service.judge(request, queries, "texts")
+        has_prompt = body.input_type == "request" or bool(body.structured_messages)
+        tasks = [task for task in service.guard.tasks if task.flags and (has_prompt or task.judges != "last_user")]
+        if not tasks:
+            raise invalid("structured_messages: missing, but this guard judges the user's message alone", "input_type")
+        for one in judged:
+            if reason := _reason(one.result, tasks):
+                return _blocked(reason)
+        return json_response({"action": "NONE"})
+
+    return router
+
+
+def _options(body: LitellmBody) -> dict[str, Any]:
+    options = {}
+    for name, kind in _OPTIONS.items():
+        value = (body.additional_provider_specific_params or {}).get(name)
+        if value is not None and not isinstance(value, kind):
+            raise invalid(f"{name}: expected {kind.__name__}", f"additional_provider_specific_params.{name}")
+        options[name] = value
+    if options["speed"] is not None and options["speed"] not in get_args(GuardSpeed):
+        place = "additional_provider_specific_params.speed"
+        raise invalid(f"speed: expected {', '.join(get_args(GuardSpeed))}", place)
+    return options
+
+
+def _queries(body: LitellmBody, policy: str | None, speed: GuardSpeed | None) -> list[Query]:
+    texts = [text for text in body.texts or [] if text.strip()]
+    messages = body.structured_messages or []
+    if body.input_type == "response":
+        before = messages or [{"role": "user", "content": _UNKNOWN_PROMPT}]
+        answers = [{"role": "assistant", "content": text} for text in texts]
+        return [Query(messages=[*before, answer], policy=policy, speed=speed) for answer in answers]
+    if messages:
+        return [Query(messages=messages, policy=policy, speed=speed)]
+    return [Query(text, policy=policy, speed=speed) for text in texts]
+
+
+def _reason(result: GuardResult, tasks: list[Task]) -> str | None:
+    """Return why a conversation is blocked; None if it is not."""
+    for task in tasks:
+        answer = result.tasks[task.name]
+        if task_flags(answer, task):
+            if answer.verdict is None:
+                return f"{task.name}: the guard's answer has no clear verdict"
+            score = "" if answer.score is None else f" (score {answer.score:.3f})"
+            return f"{task.name}: {task.positive}{score}"
+    return None
+
+
+def _blocked(reason: str) -> Response:
+    return json_response({"action": "BLOCKED", "blocked_reason": reason})
