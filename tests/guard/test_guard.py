@@ -18,6 +18,7 @@ from guardreasoner.formats.mlcommons import HAZARD_TASK
 from guardreasoner.generators import Generator
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.generators.server import ServerGenerator
+from guardreasoner.generators.vllm import VLLMGenerator
 from guardreasoner.guard import GuardResult, UnparsedError
 from guardreasoner.guard.results import GuardSpeed
 from guardreasoner.model.backbone import Backbone
@@ -25,6 +26,7 @@ from guardreasoner.prompts import PromptFormat, answer_block
 from guardreasoner.records import Message
 from guardreasoner.tasks import GUARD_TASKS, POLICY_TASKS
 from guardreasoner.workflow.guard_file import GUARD_FILE, write_calibration
+from tests.support import fake_vllm
 from tests.support.fake_server import FakeServer
 from tests.support.guard_models import LLAMA_GUARD_TOKENS, make_guard_model
 from tests.support.guards import Saying, calibration, known_records
@@ -301,3 +303,15 @@ def test_models_that_cannot_be_used_are_refused(both_speeds: Path, tmp_path: Pat
     (folder / GUARD_FILE).write_text(json.dumps({"format": PromptFormat((GUARD_TASKS[1],)).as_json()}))
     with pytest.raises(InputError, match="none of its tasks flags a conversation: completion"):
         Guard.load(folder)
+
+
+def test_vllm_answers_as_the_local_engine_does(
+    both_speeds: Path, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_vllm.install(monkeypatch)
+    vllm = Guard.load(both_speeds, engine=lambda backbone: VLLMGenerator(backbone, 100, temperature=0.0))
+    for speed in ("direct", "reasoned"):
+        queries = [Query(messages=one.messages, speed=speed) for one in known_records()[:2]]  # type: ignore[arg-type]
+        for one, other in zip(vllm.check_many(queries), guard.check_many(queries), strict=True):
+            assert one.completion == other.completion
+            assert_equal_scores(one, other)
