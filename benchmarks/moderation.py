@@ -5,8 +5,7 @@
 
 For each number of rows, a process moderates a JSONL file of short conversations of the embedded corpus, and afterwards
 asks the guard about the same conversations in the same chunks, without files. Times are seconds of the processor, which
-other programs do not distort, after the model is loaded; memory is the peak of the process at the end of the
-moderation.
+other programs do not distort, after the model is loaded; memory is the peak of the process when the moderation ends.
 """
 
 import argparse
