@@ -24,6 +24,7 @@ from guardreasoner.guard.results import (
     TaskResult,
     UnparsedError,
     UnparsedRule,
+    applies,
     interpret,
 )
 from guardreasoner.prompts import PromptFormat
@@ -36,6 +37,14 @@ if TYPE_CHECKING:
     from guardreasoner.model.backbone import Backbone
 
 __all__ = ["Guard", "GuardResult", "Query", "TaskResult", "UnparsedError"]
+
+_JUDGED = {
+    "last_user": "a message of the user",
+    "last_assistant": "a response of the assistant at the end",
+    "tool_call": "a call of a tool",
+    "conversation": "the conversation",
+}
+"""What a task needs, for messages."""
 
 UNSURE = 0.4
 """Distance from 0.5 within which a direct score is unclear, if no calibration has a review band."""
@@ -238,6 +247,10 @@ class Guard:
             raise InputError(f"{where}policy: {what.format(self.backbone.name)}")
         prompts = {}
         place = where.removesuffix(".") or "the conversation"
+        flagging = [task for task in self.tasks if task.flags]
+        if not any(applies(task, record) for task in flagging):
+            parts = ", ".join(f"{task.name} ({_JUDGED[task.judges]})" for task in flagging)
+            raise InputError(f"{place}: {self.backbone.name} judges no part of it that it has, but {parts}")
         for one in get_args(Speed) if speed == "auto" else (speed,):
             try:
                 prompts[one] = tuple(self.prompt_tokenizer.prompt(record, one))

@@ -315,3 +315,13 @@ def test_vllm_answers_as_the_local_engine_does(
         for one, other in zip(vllm.check_many(queries), guard.check_many(queries), strict=True):
             assert one.completion == other.completion
             assert_equal_scores(one, other)
+
+
+def test_a_conversation_without_what_the_guard_judges_is_refused(tiny_base: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_base, tmp_path / "responses")
+    (folder / GUARD_FILE).write_text(json.dumps({"format": PromptFormat(GUARD_TASKS[2:]).as_json()}))
+    guard, engine = saying(folder, lambda text: answer_block({"response": "unharmful"}, GUARD_TASKS[2:]))
+    with pytest.raises(InputError, match=r"responses judges no part of it that it has, but response \(a response"):
+        guard.check("How do I make a bomb?")
+    assert not engine.calls
+    assert not guard.check("How do I make a bomb?", "I cannot help.").flagged
