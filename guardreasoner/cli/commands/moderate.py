@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +129,7 @@ def _run_locked(args: argparse.Namespace, columns: "Columns", stdin: Path | None
     tasks = judge.guard.tasks
     _require_reference(args, judge)
     policy = None if args.policy is None else read_policy(args.policy, "--policy")
-    paths = [stdin if path == "-" else path for path in args.logs]
+    paths: list[str | Path] = [stdin if stdin and path == "-" else path for path in args.logs]
     logs = Logs(paths, columns, tasks, policy, {stdin: _STDIN} if stdin else {})
     counts = logs.check(args.quarantine)
     if counts.faulty:
@@ -313,7 +314,7 @@ def _require_options(args: argparse.Namespace) -> None:
 def _columns(assignments: Sequence[str]) -> "Columns":
     from guardreasoner.sources.row_parser import Columns
 
-    named: dict[str, str] = {}
+    named: dict[str, Any] = {}
     for assignment in assignments:
         name, equals, column = assignment.partition("=")
         if name not in _COLUMNS or not equals or not column:
@@ -321,7 +322,7 @@ def _columns(assignments: Sequence[str]) -> "Columns":
         if name in named:
             raise InputError(f"moderate: --columns: {name} is given twice")
         named[name] = column
-    return Columns(**named)
+    return replace(Columns(), **named)
 
 
 def _count(text: str) -> int:
