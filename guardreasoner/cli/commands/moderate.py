@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +129,7 @@ def _run_locked(args: argparse.Namespace, columns: "Columns", stdin: Path | None
     tasks = judge.guard.tasks
     _require_reference(args, judge)
     policy = None if args.policy is None else read_policy(args.policy, "--policy")
-    paths: list[str | Path] = [stdin if path == "-" and stdin is not None else path for path in args.logs]
+    paths: list[str | Path] = [stdin if stdin and path == "-" else path for path in args.logs]
     logs = Logs(paths, columns, tasks, policy, {stdin: _STDIN} if stdin else {})
     counts = logs.check(args.quarantine)
     if counts.faulty:
@@ -321,7 +322,7 @@ def _columns(assignments: Sequence[str]) -> "Columns":
         if name in named:
             raise InputError(f"moderate: --columns: {name} is given twice")
         named[name] = column
-    return Columns(**named)
+    return replace(Columns(), **named)
 
 
 def _count(text: str) -> int:
