@@ -107,7 +107,8 @@ _OPTIONAL = ("judges", "ordered", "uses_policy")
 _STORED_TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("name", "key", "question", "positive", "judges"), (str,)),
     "labels": (list, tuple),
-    **dict.fromkeys(("ordered", "uses_policy", "flags"), (bool,)),
+    **dict.fromkeys(("ordered", "uses_policy"), (bool,)),
+    "flags": (bool, str),
 }
 
 

@@ -247,10 +247,6 @@ class Guard:
             raise InputError(f"{where}policy: {what.format(self.backbone.name)}")
         prompts = {}
         place = where.removesuffix(".") or "the conversation"
-        flagging = [task for task in self.tasks if task.flags]
-        if not any(applies(task, record) for task in flagging):
-            parts = ", ".join(f"{task.name} ({_JUDGED[task.judges]})" for task in flagging)
-            raise InputError(f"{place}: {self.backbone.name} judges no part of it that it has, but {parts}")
         for one in get_args(Speed) if speed == "auto" else (speed,):
             try:
                 prompts[one] = tuple(self.prompt_tokenizer.prompt(record, one))
@@ -260,6 +256,10 @@ class Guard:
             if self._context is not None and len(prompts[one]) >= self._context:
                 most = f"{self.backbone.name} reads at most {self._context - 1:,}"
                 raise InputError(f"{place}: the prompt has {len(prompts[one]):,} tokens, {most}")
+        flagging = [task for task in self.tasks if task.flags]
+        if not any(applies(task, record) for task in flagging):
+            parts = ", ".join(f"{task.name} ({_JUDGED[task.judges]})" for task in flagging)
+            raise InputError(f"{place}: {self.backbone.name} judges no part of it that it has, but {parts}")
         return _Asked(record, speed, prompts)
 
     def _answered(self, asked: Iterable["_Asked"]) -> dict[tuple[str, GuardSpeed], GuardResult]:
