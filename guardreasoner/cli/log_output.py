@@ -3,6 +3,7 @@
 import logging
 import sys
 import warnings
+from typing import TextIO
 
 from guardreasoner.workflow.terminal import terminal_text
 
@@ -28,6 +29,18 @@ def quiet_libraries() -> None:
     show_log()
 
 
+class _StdoutHandler(logging.StreamHandler):
+    """Writes to what is ``sys.stdout`` at the moment, which a caller may replace between two commands."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        """Standard output of the moment."""
+        return sys.stdout
+
+
 class _TerminalFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return terminal_text(super().format(record))
@@ -36,7 +49,7 @@ class _TerminalFormatter(logging.Formatter):
 def show_log() -> None:
     """Print this project's log lines to stdout."""
     if not log.handlers:
-        handler = logging.StreamHandler(sys.stdout)
+        handler = _StdoutHandler()
         handler.setFormatter(_TerminalFormatter("%(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO)

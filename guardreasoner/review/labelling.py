@@ -97,5 +97,5 @@ def _tasks(head: Mapping[str, object], where: str) -> tuple[Task, ...]:
         raise InputError(f"{where}: not a labelling queue", "expected a file that moderate --to-review wrote")
     try:
         return tuple(map(Task.from_json, tasks))
-    except TypeError as error:
+    except (TypeError, InputError) as error:
         raise InputError(f"{where}: tasks: {error}") from None

@@ -86,7 +86,7 @@ def test_k_below_1_is_refused(tiny_base: Path) -> None:
 def test_an_engine_of_null_is_refused_in_one_line(
     tiny_base: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*command("evaluate", tiny_base), f"--model.{name}", "null"]) == 2
+    assert main([*command("evaluate", tiny_base), "--data.rollouts", "null", f"--model.{name}", "null"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"error: model.{name}: found null, expected an engine"
 
 
