@@ -4,8 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from guardreasoner.evaluation.scoring.decisions import positive_labels
-from guardreasoner.guard.results import GuardResult, TaskResult
+from guardreasoner.guard.results import GuardResult, TaskResult, flagging_labels, task_flags
 from guardreasoner.prompts import parse
 from guardreasoner.tasks import GUARD_TASKS, Task
 
@@ -36,7 +35,7 @@ def any_guardrail_output(result: GuardResult, tasks: Sequence[Task], model: str 
             {
                 "name": task.name,
                 "description": task.question.strip(),
-                "triggered": _is_positive(result.tasks[task.name], task),
+                "triggered": _triggered(result.tasks[task.name], task),
                 "score": result.tasks[task.name].score,
             }
             for task in tasks
@@ -64,7 +63,7 @@ def nemo_json(result: GuardResult, tasks: Sequence[Task]) -> str:
     for side in ("User", "Response"):
         found = [(task, result.tasks[task.name]) for task in tasks if _side(task, result, tasks) == side]
         if found:
-            unsafe = any(_blocks(answer, task) for task, answer in found)
+            unsafe = any(task_flags(answer, task) for task, answer in found)
             values[f"{side} Safety"] = "unsafe" if unsafe else "safe"
     if named := _blocking(result, tasks):
         values["Safety Categories"] = ", ".join(named)
@@ -99,7 +98,7 @@ def nemo_parse_response(completion: str, tasks: Sequence[Task] = GUARD_TASKS) ->
 def _parsed(completion: str, tasks: Sequence[Task]) -> list[bool | str]:
     verdicts = parse(completion, tasks)
     unsafe = [
-        task.name for task in tasks if verdicts[task.name] is None or verdicts[task.name] in positive_labels(task)
+        task.name for task in tasks if verdicts[task.name] is None or verdicts[task.name] in flagging_labels(task)
     ]
     return [False, *unsafe] if unsafe or not tasks else [True]
 
@@ -108,21 +107,15 @@ def _applies(answer: TaskResult) -> bool:
     return answer.verdict is not None or answer.band is not None
 
 
-def _is_positive(answer: TaskResult, task: Task) -> bool | None:
-    """Return whether an answer is positive; None without a verdict."""
-    if answer.verdict is None:
-        return None
-    return answer.band == "block" if answer.band is not None else answer.verdict in positive_labels(task)
-
-
-def _blocks(answer: TaskResult, task: Task) -> bool:
-    return _is_positive(answer, task) is not False
+def _triggered(answer: TaskResult, task: Task) -> bool | None:
+    """Return whether an answer flags, or would if its task flagged any; None without a verdict."""
+    return None if answer.verdict is None else task_flags(answer, task)
 
 
 def _blocking(result: GuardResult, tasks: Sequence[Task]) -> list[str]:
     """Return the names of the tasks for which a conversation is flagged."""
     asked = [task for task in tasks if task.flags and _applies(result.tasks[task.name])]
-    return [task.name for task in asked if _blocks(result.tasks[task.name], task)]
+    return [task.name for task in asked if task_flags(result.tasks[task.name], task)]
 
 
 def _side(task: Task, result: GuardResult, tasks: Sequence[Task]) -> Side | None:

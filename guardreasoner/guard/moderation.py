@@ -7,9 +7,8 @@ from itertools import islice
 from typing import Any
 
 from guardreasoner.errors import InputError
-from guardreasoner.evaluation.scoring.decisions import positive_labels
 from guardreasoner.guard import Guard, GuardResult, Query
-from guardreasoner.guard.results import GuardSpeed
+from guardreasoner.guard.results import GuardSpeed, flagging_labels
 from guardreasoner.records import Record
 from guardreasoner.sources.logs import LogRow
 from guardreasoner.tasks import Task
@@ -92,8 +91,8 @@ def disagreement(first: GuardResult, second: GuardResult, tasks: Sequence[Task])
         if one.score is not None and other.score is not None:
             found = max(found, abs(one.score - other.score))
         else:
-            positive = positive_labels(task)
-            sides = {None if answer.verdict is None else answer.verdict in positive for answer in (one, other)}
+            flagging = flagging_labels(task)
+            sides = {None if answer.verdict is None else answer.verdict in flagging for answer in (one, other)}
             found = max(found, float(len(sides) > 1))
     return found
 

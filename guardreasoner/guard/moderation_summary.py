@@ -10,8 +10,8 @@ from typing import Any
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.calibration import Calibration
 from guardreasoner.evaluation.calibration.histogram import ScoreHistogram, kolmogorov_smirnov, stability_index
-from guardreasoner.evaluation.scoring.decisions import positive_labels
 from guardreasoner.guard.moderation import row_score
+from guardreasoner.guard.results import flagging_labels
 from guardreasoner.records import read_jsonl
 from guardreasoner.tasks import Task
 
@@ -254,7 +254,7 @@ def _count(summary: TaskSummary, answer: Mapping[str, Any] | None, task: Task, s
     if answer["band"] is not None:
         summary.bands[answer["band"]] += 1
     is_calibrated = answer["threshold"] is not None
-    positive = answer["band"] == "block" if is_calibrated else answer["verdict"] in positive_labels(task)
+    positive = answer["band"] == "block" if is_calibrated else answer["verdict"] in flagging_labels(task)
     summary.positive += positive
     if speed is not None:
         summary.scores.setdefault(speed, ScoreHistogram()).add(answer["score"])

@@ -14,9 +14,11 @@ from guardreasoner.guard.adapters import (
     nemo_text,
 )
 from guardreasoner.guard.results import GuardAnswer, GuardResult, interpret
+from guardreasoner.guard.service.litellm import blocked_reason
+from guardreasoner.guard.service.moderations import moderation
 from guardreasoner.prompts import answer_block
 from guardreasoner.records import Record
-from guardreasoner.tasks import GUARD_TASKS
+from guardreasoner.tasks import GUARD_TASKS, Task
 
 H, U, C = "harmful", "unharmful", "compliance"
 
@@ -108,3 +110,24 @@ def test_nemo_parses_the_text_of_the_guard() -> None:
     assert nemo_parse_response(text) == [True]
     assert nemo_parse_prompt("It is safe.") == [False, "request"]
     assert nemo_parse_response("It is safe.") == [False, "response"]
+
+
+OTHERS = Task("hazard", "Hazard", "name it.", ("no hazard", "hate", "fraud"), flags="others")
+"""A task whose positive label is harmless, as that of the hazards of MLCommons."""
+
+
+@pytest.mark.parametrize(("label", "safe"), [("no hazard", True), ("fraud", False), (None, False)])
+def test_every_form_flags_the_labels_that_the_task_flags(label: str | None, safe: bool) -> None:
+    answer = GuardAnswer(Record("1", "a prompt"), "", "direct", {"hazard": label}, "", 5)
+    found = interpret(answer, (OTHERS,), {})
+    assert any_guardrail_output(found, (OTHERS,))["valid"] == safe
+    assert any_guardrail_output(found, (OTHERS,))["categories"][0]["triggered"] == (None if label is None else not safe)
+    assert json.loads(nemo_json(found, (OTHERS,)))["User Safety"] == ("safe" if safe else "unsafe")
+    assert (nemo_text(found, (OTHERS,)) == "safe") == safe
+    assert nemo_parse_prompt(f"Answers:\nHazard: {label}", (OTHERS,))[0] == safe
+    moderated = moderation(found, (OTHERS,))
+    assert moderated["flagged"] == any(moderated["categories"].values()) == (not safe)
+    assert "hazard/no hazard" not in moderated["categories"]
+    assert (blocked_reason(found, [OTHERS]) is None) == safe
+    if label == "fraud":
+        assert blocked_reason(found, [OTHERS]) == "hazard: fraud"

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from guardreasoner.guard.query import Query
-from guardreasoner.guard.results import GuardResult, GuardSpeed, task_flags
+from guardreasoner.guard.results import GuardResult, GuardSpeed, flagging_labels, task_flags
 from guardreasoner.guard.service.bodies import LitellmBody, json_schema
 from guardreasoner.guard.service.judging import GuardService
 from guardreasoner.guard.service.refusals import invalid, json_response
@@ -54,7 +54,7 @@ def litellm_routes(service: GuardService) -> APIRouter:
         if not tasks:
             raise invalid("structured_messages: missing, but this guard judges the user's message alone", "input_type")
         for one in judged:
-            if reason := _reason(one.result, tasks):
+            if reason := blocked_reason(one.result, tasks):
                 return _blocked(reason)
         return json_response({"action": "NONE"})
 
@@ -86,7 +86,7 @@ def _queries(body: LitellmBody, policy: str | None, speed: GuardSpeed | None) ->
     return [Query(text, policy=policy, speed=speed) for text in texts]
 
 
-def _reason(result: GuardResult, tasks: list[Task]) -> str | None:
+def blocked_reason(result: GuardResult, tasks: list[Task]) -> str | None:
     """Return why a conversation is blocked; None if it is not."""
     for task in tasks:
         answer = result.tasks[task.name]
@@ -94,7 +94,8 @@ def _reason(result: GuardResult, tasks: list[Task]) -> str | None:
             if answer.verdict is None:
                 return f"{task.name}: the guard's answer has no clear verdict"
             score = "" if answer.score is None else f" (score {answer.score:.3f})"
-            return f"{task.name}: {task.positive}{score}"
+            labels = flagging_labels(task)
+            return f"{task.name}: {answer.verdict if answer.verdict in labels else labels[0]}{score}"
     return None
 
 

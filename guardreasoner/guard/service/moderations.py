@@ -7,9 +7,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from guardreasoner.evaluation.scoring.decisions import positive_labels
 from guardreasoner.guard.query import Query
-from guardreasoner.guard.results import GuardResult, TaskResult, task_flags
+from guardreasoner.guard.results import GuardResult, TaskResult, flagging_labels, task_flags
 from guardreasoner.guard.service.bodies import ModerationBody, json_schema
 from guardreasoner.guard.service.judging import GuardService
 from guardreasoner.guard.service.refusals import invalid, json_response
@@ -38,7 +37,7 @@ def moderation_routes(service: GuardService) -> APIRouter:
         texts = _texts(body.input)
         queries = [Query(text, policy=body.policy, speed=body.speed) for text in texts]
         judged = await service.judge(request, queries, "input")
-        results = [_result(one.result, service.guard.tasks) for one in judged]
+        results = [moderation(one.result, service.guard.tasks) for one in judged]
         return json_response({"id": f"modr-{request.state.request_id}", "model": service.name, "results": results})
 
     return router
@@ -64,7 +63,8 @@ def _texts(given: str | list[str | dict[str, Any]]) -> list[str]:
     return ["\n".join(parts)]
 
 
-def _result(result: GuardResult, tasks: Sequence[Task]) -> dict[str, Any]:
+def moderation(result: GuardResult, tasks: Sequence[Task]) -> dict[str, Any]:
+    """Return a result in the form of OpenAI's moderation API, with a category for each label that may flag."""
     categories: dict[str, bool] = {}
     scores: dict[str, float] = {}
     for task in tasks:
@@ -84,12 +84,12 @@ def _result(result: GuardResult, tasks: Sequence[Task]) -> dict[str, Any]:
 
 
 def _by_label(answer: TaskResult, task: Task) -> dict[str, tuple[bool, float]]:
-    """Return, for each label that counts as positive, whether it flags, and its score.
+    """Return, for each label that may flag, whether it flags, and its score.
 
     A label without a score has 1 or 0 by the verdict. Without a verdict, all flag with the score 1. If the threshold
-    flags a text whose verdict is not positive, the most probable positive label flags.
+    flags a text whose verdict is another one, the most probable of these labels flags.
     """
-    labels = positive_labels(task)
+    labels = flagging_labels(task)
     if answer.verdict is None:
         return dict.fromkeys(labels, (True, 1.0))
     scores = {label: answer.scores.get(label, float(label == answer.verdict)) for label in labels}
