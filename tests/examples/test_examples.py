@@ -9,7 +9,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pytest
 import yaml
 
 from guardreasoner.guard import Guard
@@ -34,7 +33,6 @@ def test_every_example_is_tested() -> None:
 
 
 def test_the_chatbot_is_guarded_on_both_sides(both_speeds: Path) -> None:
-    pytest.importorskip("fastapi")
     from starlette.testclient import TestClient
 
     answered = [record for record in known_records() if record.response]

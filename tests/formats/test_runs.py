@@ -73,6 +73,12 @@ def test_a_guard_is_preferred_on_its_own_outputs(
     preferring = ("--data.rollouts", "[mined]", *FEW)
     start(*command("hsdpo", Path("tuned"), *preferring, "--output", "preferred"))
     assert json.loads(Path("preferred/guard.json").read_text())["format"] == stored
+
+    greedy = ("--model.greedy.max_new_tokens", "12", "--data.rollouts", "null")
+    start(*command("evaluate", Path("preferred"), *greedy, "--output", "tested"))
+    assert json.loads(Path("tested/format.json").read_text()) == stored
+    assert all("Safety: " in row["prompt"] for row in rows("tested"))
+    start("score", "tested")
     assert "the format of these outputs is Qwen3GuardGen" in refused(*command("hsdpo", tiny_base, *preferring))
 
 
