@@ -7,8 +7,8 @@ log=$1
 name=$(basename "$log" .jsonl.gz)
 python -m guardreasoner moderate "$log" \
   --model "${MODEL:-checkpoints/hsdpo}" --speed direct \
-  --out "moderated/$name.jsonl" --to-review "moderated/$name.queue.jsonl" --quarantine "moderated/$name.faulty" \
-  ${REFERENCE:+--reference "$REFERENCE" --drift-threshold 0.25}
+  --out "moderated/$name.jsonl" --to_review "moderated/$name.queue.jsonl" --quarantine "moderated/$name.faulty" \
+  ${REFERENCE:+--reference "$REFERENCE" --drift_threshold 0.25}
 code=$?
 case $code in
   0) ;;

@@ -33,8 +33,7 @@ def require_files(**paths: Path | None) -> None:
             name the same file.
     """
     named: dict[str, str] = {}
-    for name, path in paths.items():
-        option = name.replace("_", "-")
+    for option, path in paths.items():
         if path and (other := named.setdefault(os.path.realpath(path), option)) != option:
             raise InputError(f"--{option} {path}: the same file as --{other}", "name another file")
         if path and path.is_dir():
@@ -68,7 +67,7 @@ _MODERATED = r"""\{"id": "[^\n]*", "row": \""""
 _STARTS = {
     "html": _PAGE,
     "out": f"{_PAGE}|{_PAIRS}|{_CALIBRATION}|{_MODERATED}",
-    "to-review": r"""\{"kind": "guardreasoner labelling queue\"""",
+    "to_review": r"""\{"kind": "guardreasoner labelling queue\"""",
     "records": r"""\{"id": "[^\n]*", "labels": \{""",
     "json": r"""\{\n "(?!format")""",
     "latex": r"% \\usepackage\{booktabs\}",

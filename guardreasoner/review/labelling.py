@@ -1,4 +1,4 @@
-"""Read a labelling queue, as ``moderate --to-review`` writes it, and turn the labels given to it into records."""
+"""Read a labelling queue, as ``moderate --to_review`` writes it, and turn the labels given to it into records."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -49,7 +49,7 @@ def read_queue(path: Path, sample: int | None = None) -> ReviewSet:
             tasks = _tasks(row, where)
             continue
         if "record" not in row:
-            raise InputError(f"{where}: missing field 'record'", "expected a file that moderate --to-review wrote")
+            raise InputError(f"{where}: missing field 'record'", "expected a file that moderate --to_review wrote")
         record = record_of(row["record"], f"{where}: record")
         if record.id in ids:
             raise InputError(f"{where}: the record {record.id!r} occurs twice")
@@ -94,7 +94,7 @@ def _tasks(head: Mapping[str, object], where: str) -> tuple[Task, ...]:
     """Return the tasks that the first line of a queue names."""
     tasks = head.get("tasks")
     if head.get("kind") != KIND or not isinstance(tasks, Sequence) or not tasks:
-        raise InputError(f"{where}: not a labelling queue", "expected a file that moderate --to-review wrote")
+        raise InputError(f"{where}: not a labelling queue", "expected a file that moderate --to_review wrote")
     try:
         return tuple(map(Task.from_json, tasks))
     except (TypeError, InputError) as error:

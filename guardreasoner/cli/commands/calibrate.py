@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", required=True, metavar="NAME", help="task to calibrate, such as request")
     parser.add_argument("--fpr", required=True, type=_rate, metavar="RATE", help="wanted false-positive rate: 0.01")
     parser.add_argument(
-        "--miss-rate",
+        "--miss_rate",
         type=_rate,
         default=0.05,
         metavar="RATE",

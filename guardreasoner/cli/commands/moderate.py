@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 HELP = "judge the conversations of logs with a trained guard; rank them, measure drift, choose which ones to label"
 
 EXIT_DRIFT = 3
-"""Exit code if the scores have shifted by more than ``--drift-threshold``."""
+"""Exit code if the scores have shifted by more than ``--drift_threshold``."""
 
 log = logging.getLogger("guardreasoner")
 
@@ -58,16 +58,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--texts", action="store_true", help="also write the conversations and the reasoning")
     parser.add_argument("--second", metavar="FOLDER", help="a second model, whose answers are compared")
     parser.add_argument(
-        "--second-speed",
+        "--second_speed",
         choices=_SPEEDS,
         help="speed of the second answers; without --second, the same model answers at this speed too",
     )
     parser.add_argument("--top", type=_count, default=0, metavar="N", help="print the N rows with the highest scores")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the summary as JSON")
-    parser.add_argument("--to-review", type=Path, metavar="FILE", help="write a queue for review --label")
-    parser.add_argument("--review-size", type=_count, default=100, metavar="N", help="rows in it (default 100)")
     parser.add_argument(
-        "--random-share",
+        "--to_review", "--to-review", type=Path, metavar="FILE", help="write a queue for review --label"
+    )
+    parser.add_argument("--review_size", type=_count, default=100, metavar="N", help="rows in it (default 100)")
+    parser.add_argument(
+        "--random_share",
         type=_share,
         default=0.2,
         metavar="SHARE",
@@ -78,7 +80,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--reference", type=Path, metavar="FILE", help="measure drift against an earlier output, not the calibration"
     )
     parser.add_argument(
-        "--drift-threshold",
+        "--drift_threshold",
         type=_positive,
         metavar="PSI",
         help=f"exit with {EXIT_DRIFT} if the population stability index of a task is above it, such as 0.25",
@@ -196,7 +198,7 @@ def _judges(args: argparse.Namespace) -> tuple["Judge", "Judge | None"]:
         return Judge(guard), None
     if args.second is None:
         if args.second_speed == guard.speed:
-            raise InputError(f"moderate: --second-speed: {guard.speed}, which is the speed of the first answers too")
+            raise InputError(f"moderate: --second_speed: {guard.speed}, which is the speed of the first answers too")
         _require_speed(guard, args.second_speed)
         return Judge(guard), Judge(guard, args.second_speed)
     other = Guard.load(args.second, speed=args.second_speed, engine=engine)
@@ -207,7 +209,7 @@ def _judges(args: argparse.Namespace) -> tuple["Judge", "Judge | None"]:
 
 def _require_speed(guard: "Guard", speed: str) -> None:
     if speed not in guard.speeds:
-        raise InputError(f"moderate: --second-speed {speed}: the model has {' and '.join(guard.speeds)} answers alone")
+        raise InputError(f"moderate: --second_speed {speed}: the model has {' and '.join(guard.speeds)} answers alone")
 
 
 def _ray(actors: int) -> Callable[["Backbone"], "Generator"]:
@@ -261,7 +263,7 @@ def _require_reference(args: argparse.Namespace, judge: "Judge") -> None:
         return
     if not any("histogram" in one.details and one.score == speed for one in judge.guard.calibrations.values()):
         raise InputError(
-            f"--drift-threshold: {args.model} has no calibration of {speed} answers with a score histogram",
+            f"--drift_threshold: {args.model} has no calibration of {speed} answers with a score histogram",
             "calibrate the model again, or name an earlier output with --reference FILE",
         )
 
@@ -303,12 +305,12 @@ def _require_options(args: argparse.Namespace) -> None:
     if args.logs.count("-") > 1:
         raise InputError("moderate: -: given twice, expected stdin once")
     if args.chunk < 1 or args.review_size < 1 or args.actors < 1:
-        raise InputError("moderate: --chunk, --review-size and --actors: expected a whole number from 1")
+        raise InputError("moderate: --chunk, --review_size and --actors: expected a whole number from 1")
     inputs = {Path(path).resolve() for path in args.logs}
     for option in ("out", "to_review", "json"):
         path = getattr(args, option)
         if path is not None and path.resolve() in inputs:
-            raise InputError(f"moderate: --{option.replace('_', '-')} {path}: is one of the logs")
+            raise InputError(f"moderate: --{option} {path}: is one of the logs")
 
 
 def _columns(assignments: Sequence[str]) -> "Columns":

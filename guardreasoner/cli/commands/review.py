@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--label",
         type=Path,
         metavar="FILE",
-        help="instead of runs: a queue of moderate --to-review; choose the labels of each conversation",
+        help="instead of runs: a queue of moderate --to_review; choose the labels of each conversation",
     )
     parser.add_argument(
         "--records",

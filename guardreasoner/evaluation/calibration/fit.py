@@ -99,7 +99,7 @@ def choose_calibration(
         raise InputError(f"{where}: no record has a {score} score")
     rate, miss_rate = wanted.false_positive_rate, wanted.miss_rate
     block = block_threshold(scores[~positive], rate, f"{where}: --fpr {rate:g}: negative records")
-    passing = pass_threshold(scores[positive], miss_rate, f"{where}: --miss-rate {miss_rate:g}: positive records")
+    passing = pass_threshold(scores[positive], miss_rate, f"{where}: --miss_rate {miss_rate:g}: positive records")
     if found.min() == found.max():
         raise InputError(f"{where}: every record has the same {score} score, {found[0]:g}")
     if found.max() < block.value:

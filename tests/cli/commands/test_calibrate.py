@@ -206,7 +206,7 @@ def test_another_model_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     ("flags", "problem"),
     [
         (("--task", "request", "--fpr", "0.001"), "at least 999 are needed, found 2"),
-        (("--task", "request", "--fpr", "0.05", "--miss-rate", "0.001"), "positive records: at least 999 are needed"),
+        (("--task", "request", "--fpr", "0.05", "--miss_rate", "0.001"), "positive records: at least 999 are needed"),
         (("--task", "mood", "--fpr", "0.05"), "unknown task, expected one of request, completion, response"),
         (("--task", "response", "--fpr", "0.05"), "no prediction with a verdict has scores for response"),
         (("--task", "request", "--fpr", "0.05", "--score", "votes"), "no record has a votes score"),
@@ -255,7 +255,7 @@ def test_another_folder_than_a_model_is_refused(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize("rate", ["1e-300", "5e-324", "1e-10", "0.99999999999999994", "0", "1", "nan"])
 def test_a_rate_that_no_records_can_show_is_refused(rate: str, capsys: pytest.CaptureFixture[str]) -> None:
     make_run("val")
-    for option in ("--fpr", "--miss-rate"):
+    for option in ("--fpr", "--miss_rate"):
         error = failure(capsys, "calibrate", "val", *FLAGS, option, rate)
         assert f"{option}: expected a share between 0 and 1" in error
         assert len(error) < 300

@@ -138,7 +138,7 @@ def test_what_is_too_long_is_flagged_and_says_why(logs: Path, both_speeds: Path,
 def test_from_logs_to_labels_that_train(logs: Path, both_speeds: Path, start: Start) -> None:
     shown = start(
         *moderate(
-            both_speeds, "logs.jsonl", "--to-review", "queue.jsonl", "--review-size", "6", "--random-share", "0.5"
+            both_speeds, "logs.jsonl", "--to_review", "queue.jsonl", "--review_size", "6", "--random_share", "0.5"
         )
     )
     assert "6 conversations to label" in shown
@@ -167,7 +167,7 @@ def test_from_logs_to_labels_that_train(logs: Path, both_speeds: Path, start: St
 
 def test_drift_against_an_earlier_run_decides_the_exit_code(logs: Path, both_speeds: Path, start: Start) -> None:
     start(*moderate(both_speeds, "logs.jsonl", out="before.jsonl"))
-    command = [*moderate(both_speeds, "logs.jsonl", "--reference", "before.jsonl", "--drift-threshold", "0.25")]
+    command = [*moderate(both_speeds, "logs.jsonl", "--reference", "before.jsonl", "--drift_threshold", "0.25")]
     assert "PSI 0.000" in start(*command)
     rows = read("before.jsonl")
     for row in rows:
@@ -185,11 +185,11 @@ def test_drift_against_an_earlier_run_decides_the_exit_code(logs: Path, both_spe
         (("*.csv",), "no file matches *.csv"),
         (("logs.jsonl", "--columns", "text=prompt"), "--columns: expected prompt=COLUMN"),
         (("logs.jsonl", "--policy", "Be good."), "policy: given, but no task of the guard uses one"),
-        (("logs.jsonl", "--drift-threshold", "0.2"), "no calibration of direct answers with a score histogram"),
+        (("logs.jsonl", "--drift_threshold", "0.2"), "no calibration of direct answers with a score histogram"),
         (("logs.jsonl", "--reference", "none.jsonl"), "none.jsonl: no such file"),
-        (("logs.jsonl", "--second-speed", "direct"), "--second-speed: direct, which is the speed of the first answers"),
+        (("logs.jsonl", "--second_speed", "direct"), "--second_speed: direct, which is the speed of the first answers"),
         (("logs.jsonl", "--chunk", "0"), "expected a whole number from 1"),
-        (("logs.jsonl", "--random-share", "2"), "expected a share from 0 to 1"),
+        (("logs.jsonl", "--random_share", "2"), "expected a share from 0 to 1"),
     ],
 )
 def test_wrong_options_are_refused(
@@ -208,6 +208,6 @@ def test_a_file_of_the_user_is_not_replaced(logs: Path, both_speeds: Path, refus
 
 
 def test_two_answers_are_compared(logs: Path, both_speeds: Path, start: Start) -> None:
-    shown = start(*moderate(both_speeds, "logs.jsonl", "--second-speed", "reasoned"))
+    shown = start(*moderate(both_speeds, "logs.jsonl", "--second_speed", "reasoned"))
     assert "second answers: 0 (0.0 %) differ in what they flag" in shown
     assert all(row["disagreement"] < 0.5 and row["second"]["flagged"] == row["flagged"] for row in read("out.jsonl"))
