@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from guardreasoner.mining import Pairing
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import two_row
 from guardreasoner.model.log_probs import sequence_logps
-from guardreasoner.records import Record, Rollout, write_jsonl
+from guardreasoner.records import Record, Rollout, read_records, read_rollouts, write_jsonl
 from guardreasoner.sources.files import Files
 from guardreasoner.sources.pair_files import PairColumns
 from guardreasoner.training.preference_data import PreferenceDataModule
@@ -54,6 +55,17 @@ def test_hard_records_become_weighted_pairs(
         assert "I judge by its look." in rejected
     assert f"HS-DPO: {len(HARD)} hard of 24 records" in caplog.messages
     assert f"HS-DPO: {len(HARD)} pairs to train on, 0 held out" in caplog.messages
+
+
+def test_a_pair_is_trained_with_the_prompt_of_its_outputs(tiny_base: Path, tiny_rollouts: Path, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "records.jsonl", read_records(tiny_rollouts / "records.jsonl"))
+    outputs = read_rollouts(tiny_rollouts / "rollouts.jsonl")
+    write_jsonl(tmp_path / "rollouts.jsonl", [replace(output, speed="direct") for output in outputs])
+    data = prepared(tiny_base, [tmp_path])
+    prompt_tokenizer, by_id = Backbone(str(tiny_base)).prompt_tokenizer, {record.id: record for record in TRAIN}
+    assert list(data.train)
+    for example in data.train:
+        assert list(example.prompt) == prompt_tokenizer.prompt(by_id[example.id], "direct")
 
 
 def test_the_pairing_decides_the_weights(tiny_base: Path, tiny_rollouts: Path) -> None:
