@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from guardreasoner import Embedded, Guard, Query, Record
-from guardreasoner.evaluation.scoring.decisions import positive_labels
+from guardreasoner.evaluation.scoring.readings import positive_labels
 from guardreasoner.guard import GuardResult
 from guardreasoner.guard.results import GuardSpeed
 from guardreasoner.tasks import Task

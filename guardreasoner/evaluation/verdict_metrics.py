@@ -9,6 +9,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from guardreasoner.evaluation.scoring.metrics import ACCURACY, F1, classification_scores
+from guardreasoner.evaluation.scoring.readings import counts_by_reading
 from guardreasoner.prompts import Verdicts
 from guardreasoner.tasks import Task
 
@@ -17,7 +18,8 @@ class VerdictF1(Metric):
     """F1 of each label of each task, accuracy and unparsed rate.
 
     The values equal those of ``score`` in mode ``strict`` with all records taken as one benchmark. Class L of a task
-    with L labels is "unparsed". A record without a gold label for a task does not count for that task.
+    with L labels is "unparsed". A record without a gold label for a task does not count for that task. A task with
+    ordered labels also has the values of its two readings.
 
     Args:
         tasks: tasks that the verdicts are on.
@@ -66,10 +68,11 @@ class VerdictF1(Metric):
             if not self.confusion[task.name].update_called:
                 continue
             counts = self.confusion[task.name].compute()[:-1].cpu().double().numpy()  # no gold label is "unparsed"
-            scores = torch.from_numpy(classification_scores(counts, task) / 100).to(self.records)
-            f1 = {f"f1/{task.name}/{label}": scores[F1 + index] for index, label in enumerate(task.labels)}
-            values |= {name: value for name, value in f1.items() if not value.isnan()}
-            values[f"accuracy/{task.name}"] = scores[ACCURACY]
+            for name, (cells, scored) in counts_by_reading(counts, task).items():
+                scores = torch.from_numpy(classification_scores(cells, scored) / 100).to(self.records)
+                f1 = {f"f1/{name}/{label}": scores[F1 + index] for index, label in enumerate(scored.labels)}
+                values |= {key: value for key, value in f1.items() if not value.isnan()}
+                values[f"accuracy/{name}"] = scores[ACCURACY]
         return values
 
     def reset(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.calibration import Band, Calibration
 from guardreasoner.evaluation.label_scores import Probabilities
-from guardreasoner.evaluation.scoring.decisions import positive_labels, positive_probability
+from guardreasoner.evaluation.scoring.readings import positive_labels, positive_probability
 from guardreasoner.prompts import Verdicts
 from guardreasoner.records import Record, Speed
 from guardreasoner.tasks import Task

@@ -54,6 +54,15 @@ def test_f1_of_a_label_without_records_is_left_out() -> None:
     assert measured("HH HU H-").keys() == {"accuracy", "unparsed", "f1/request/harmful", "accuracy/request"}
 
 
+def test_ordered_labels_have_the_values_of_both_readings() -> None:
+    found = measured("AA BA BC CB CC", Task("kind", "Kind", "what kind is it?", ("a", "b", "c"), ordered=True))
+    # Strict, b and c positive: 3 hits, 1 miss: 6 / 7. Loose, c positive: 1 hit, 1 miss, 1 false positive: 2 / 4.
+    assert found["f1/kind (strict)/c"] == pytest.approx(6 / 7)
+    assert found["f1/kind (loose)/c"] == pytest.approx(1 / 2)
+    assert found["accuracy/kind (strict)"] == pytest.approx(4 / 5)
+    assert found["accuracy/kind"] == pytest.approx(2 / 5)
+
+
 def test_record_counts_only_for_tasks_with_a_label() -> None:
     metric = VerdictF1(GUARD_TASKS)
     metric.update(

@@ -14,8 +14,8 @@ from guardreasoner.errors import InputError
 from guardreasoner.evaluation.attacks import origin
 from guardreasoner.evaluation.calibration.fit import CURVE_KINDS, Wanted, choose_calibration
 from guardreasoner.evaluation.calibration.histogram import ScoreHistogram
-from guardreasoner.evaluation.scoring.decisions import OrderedRule
 from guardreasoner.evaluation.scoring.probabilities import joined, scored_records
+from guardreasoner.evaluation.scoring.readings import Reading
 from guardreasoner.report.calibration_tables import calibration_lines
 from guardreasoner.sources.label_scores import SCORE_KINDS
 from guardreasoner.sources.predictions import Predictions, read_predictions
@@ -60,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--ordered",
-        choices=get_args(OrderedRule),
+        choices=get_args(Reading),
         default="strict",
         help="for ordered labels: strict (default) counts those in the middle as positive, loose as negative",
     )

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from guardreasoner.errors import InputError
-from guardreasoner.evaluation.scoring.decisions import OrderedRule
+from guardreasoner.evaluation.scoring.readings import Reading
 from guardreasoner.records import ScoreKind
 from guardreasoner.sources.validation import validation_message
 from guardreasoner.workflow.manifest import fingerprint
@@ -150,7 +150,7 @@ class Calibration:
     false_positives: int
     records: int
     data: str
-    ordered: OrderedRule | None = None
+    ordered: Reading | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def probability(self, raw: float) -> float:
@@ -290,7 +290,7 @@ class _Stored(_Fields, extra="allow"):
     """What :meth:`Calibration.as_json` writes, without the hash; fields that are not named here are the details."""
 
     score: ScoreKind
-    ordered: OrderedRule | None = None
+    ordered: Reading | None = None
     curve: Annotated[_StoredIdentity | _StoredPlatt | _StoredTemperature | _StoredSteps, Field(discriminator="kind")]
     threshold: float
     fpr: _Share

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.calibration import Calibration, CalibrationCurve, Identity, Sigmoid, Steps, logit
-from guardreasoner.evaluation.scoring.decisions import OrderedRule
 from guardreasoner.evaluation.scoring.metrics import Array
+from guardreasoner.evaluation.scoring.readings import Reading
 
 CurveKind = Literal["none", "platt", "isotonic", "temperature"]
 
@@ -72,7 +72,7 @@ def choose_calibration(
     *,
     task: str,
     score: str,
-    ordered: OrderedRule | None = None,
+    ordered: Reading | None = None,
     data: str = "",
     details: Mapping[str, Any] | None = None,
 ) -> Calibration:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from guardreasoner.evaluation.intervals import generator_for, resampled_sums
 from guardreasoner.evaluation.scoring.labels import NO_LABEL, BenchmarkLabels, Mode, confusion_cells
-from guardreasoner.evaluation.scoring.readings import binary_counts, binary_task, reading_name, readings_of
+from guardreasoner.evaluation.scoring.readings import counts_by_reading
 from guardreasoner.tasks import Task
 
 ACCURACY, RECALL, FALSE_POSITIVE_RATE, F1 = range(4)
@@ -78,10 +78,7 @@ def resample_scores(
                 cells = part[:, start : start + size * (size + 1)].reshape(-1, size, size + 1)
                 start += size * (size + 1)
                 if (benchmark_models[0].gold[:, column] != NO_LABEL).any():
-                    tables = {task.name: (cells, task)}
-                    for reading in readings_of(task):
-                        tables[reading_name(task.name, reading)] = binary_counts(cells, reading), binary_task(task)
-                    for key, (counts, scored) in tables.items():
+                    for key, (counts, scored) in counts_by_reading(cells, task).items():
                         weights[name, key] = counts.sum(axis=(1, 2))
                         scores[model][name, key] = classification_scores(weight_unparsed(counts, scored, mode), scored)
     accuracy = percent(correct, counted)

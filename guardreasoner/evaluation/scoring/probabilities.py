@@ -15,8 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guardreasoner.evaluation.intervals import Estimate, estimate, generator_for
-from guardreasoner.evaluation.scoring.decisions import OrderedRule, positive_labels, positive_probability
 from guardreasoner.evaluation.scoring.metrics import Array, percent
+from guardreasoner.evaluation.scoring.readings import (
+    Reading,
+    positive_labels,
+    positive_probability,
+    reading_name,
+    readings_of,
+)
 from guardreasoner.records import Record
 from guardreasoner.tasks import Task
 
@@ -80,7 +86,7 @@ class ProbabilityScore:
 
     Args:
         benchmark: source of the records; ``POOLED`` for those of all benchmarks.
-        task: name of the task.
+        task: name of the task; of a task with ordered labels, that of the reading.
         kind: kind of the scores.
         n: number of records with a gold label for the task.
         positives: number of positive records among them.
@@ -121,9 +127,10 @@ def probability_scores(
     tasks: Sequence[Task],
     resamples: int,
     seed: int = 0,
-    rule: OrderedRule = "strict",
 ) -> tuple[ProbabilityScore, ...]:
     """Score every kind of score by task and benchmark, and over the pooled benchmarks if there are several.
+
+    A task with ordered labels is scored under both readings, "response (strict)" and "response (loose)".
 
     Args:
         records: records with gold labels; a record's ``source`` is its benchmark.
@@ -131,27 +138,32 @@ def probability_scores(
         tasks: tasks to score; one that no record has a score for is left out.
         resamples: number of bootstrap resamples; at most ``PROBABILITY_RESAMPLES`` are drawn. 0 for no intervals.
         seed: seed of the bootstrap.
-        rule: how the middle labels of an ordered task count.
     """
     rows: list[ProbabilityScore] = []
-    for task in tasks:
+    for name, task, reading in (named for each in tasks for named in _named_readings(each)):
         kinds = []
         for kind, by_record in scores.items():
-            benchmarks = scored_records(records, by_record, task, rule)
+            benchmarks = scored_records(records, by_record, task, reading)
             if all(benchmark.unscored() == len(benchmark.scores) for benchmark in benchmarks):
                 continue
             groups = [(benchmark.benchmark, [benchmark]) for benchmark in benchmarks]
             groups += [(POOLED, benchmarks)] if len(benchmarks) > 1 else []
-            kinds.append([_probability_score(name, task.name, kind, group, resamples, seed) for name, group in groups])
+            kinds.append([_probability_score(source, name, kind, group, resamples, seed) for source, group in groups])
         rows += [row for rows_of_kinds in zip(*kinds, strict=True) for row in rows_of_kinds]  # kinds side by side
     return tuple(rows)
+
+
+def _named_readings(task: Task) -> list[tuple[str, Task, Reading]]:
+    """Return the readings of a task with their names; one with the name of the task unless its labels are ordered."""
+    readings = readings_of(task)
+    return [(reading_name(task.name, reading), task, reading) for reading in readings] or [(task.name, task, "strict")]
 
 
 def scored_records(
     records: Sequence[Record],
     scores: Mapping[str, Mapping[str, Mapping[str, float]]],
     task: Task,
-    rule: OrderedRule = "strict",
+    reading: Reading = "strict",
 ) -> list[ScoredRecords]:
     """Return the scores of the records with a gold label for a task, by benchmark in order of first occurrence.
 
@@ -159,16 +171,16 @@ def scored_records(
         records: records with gold labels.
         scores: probabilities of one kind by record id, task and label.
         task: the task.
-        rule: how the middle labels of an ordered task count.
+        reading: how the middle labels of an ordered task count.
     """
     groups: dict[str, list[Record]] = {}
     for record in records:
         if record.labels.get(task.name) is not None:
             groups.setdefault(record.source, []).append(record)
-    positives = positive_labels(task, rule)
+    positives = positive_labels(task, reading)
     result = []
     for benchmark, group in groups.items():
-        found = (positive_probability(scores.get(record.id, {}).get(task.name), task, rule) for record in group)
+        found = (positive_probability(scores.get(record.id, {}).get(task.name), task, reading) for record in group)
         values = np.array([np.nan if value is None else value for value in found])
         is_positive = np.array([record.labels[task.name] in positives for record in group])
         result.append(ScoredRecords(benchmark, values, is_positive))

@@ -1,4 +1,4 @@
-"""The two binary readings of ordered labels: a label in the middle counts as positive, or as negative.
+"""Which labels of a task count as positive: its positive label or, of ordered labels, those of one of two readings.
 
 A task with the labels safe < controversial < unsafe is scored by its exact labels and, as Qwen3Guard is
 (arXiv 2510.14276), by two readings. Both apply to gold labels and verdicts alike; neither changes how an unparsed
@@ -8,7 +8,7 @@ answer counts, which the scoring mode decides.
 - ``loose``: only the last label is positive.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -19,6 +19,38 @@ from guardreasoner.evaluation.scoring.labels import NO_LABEL, BenchmarkLabels
 from guardreasoner.tasks import Task
 
 Reading = Literal["strict", "loose"]
+"""How the middle labels of an ordered task count: ``strict`` as positive, ``loose`` as negative."""
+
+_MOST_PARSED = 0.5
+
+
+def positive_labels(task: Task, reading: Reading = "strict") -> tuple[str, ...]:
+    """Return the labels that count as positive.
+
+    The labels of an ordered task run from the harmless end to the harmful one: ``strict`` takes all but the first,
+    ``loose`` the last. Any other task has one positive label.
+    """
+    if task.ordered:
+        return task.labels[1:] if reading == "strict" else task.labels[-1:]
+    return (task.positive,)
+
+
+def positive_probability(
+    probabilities: Mapping[str, float] | None, task: Task, reading: Reading = "strict"
+) -> float | None:
+    """Return the probability that the label of a record counts as positive; None if the record is unparsed.
+
+    A record is unparsed without probabilities, and with shares of votes if at least half of its outputs were unparsed:
+    an output that cannot be read is no vote for the harmless side.
+
+    Args:
+        probabilities: probability by label of the task; the rest to 1 is the share of unparsed outputs.
+        task: the task.
+        reading: how the middle labels of an ordered task count.
+    """
+    if not probabilities or sum(probabilities.values()) <= _MOST_PARSED:
+        return None
+    return min(1.0, sum(probabilities.get(label, 0.0) for label in positive_labels(task, reading)))
 
 
 def readings_of(task: Task) -> tuple[Reading, ...]:
@@ -29,6 +61,17 @@ def readings_of(task: Task) -> tuple[Reading, ...]:
 def reading_name(task: str, reading: Reading) -> str:
     """Return the name of a task under a reading, such as "response (strict)"."""
     return f"{task} ({reading})"
+
+
+def counts_by_reading(counts: NDArray[np.float64], task: Task) -> dict[str, tuple[NDArray[np.float64], Task]]:
+    """Return the confusion counts of a task and of its readings, each with the task whose labels they are of, by name.
+
+    Args:
+        counts: (..., L, L + 1) answers by gold label and verdict; the last column counts unparsed answers.
+        task: the task, with L labels.
+    """
+    readings = {reading_name(task.name, reading): binary_counts(counts, reading) for reading in readings_of(task)}
+    return {task.name: (counts, task), **{name: (of, binary_task(task)) for name, of in readings.items()}}
 
 
 def binary_task(task: Task) -> Task:

@@ -15,7 +15,7 @@ from guardreasoner.evaluation.scoring.probabilities import (
     probability_scores,
 )
 from guardreasoner.records import Record
-from guardreasoner.tasks import GUARD_TASKS
+from guardreasoner.tasks import GUARD_TASKS, Task
 
 REQUEST = GUARD_TASKS[0]
 
@@ -124,4 +124,18 @@ def test_benchmarks_are_also_pooled_and_kinds_are_side_by_side() -> None:
     both = probability_scores(records, {"direct": by_record, "votes": by_record}, GUARD_TASKS, 0)
     assert [(row.benchmark, row.kind) for row in both] == [
         (name, kind) for name in ("s0", "s1", POOLED) for kind in ("direct", "votes")
+    ]
+
+
+def test_ordered_labels_are_scored_under_both_readings() -> None:
+    task = Task("harm", "Harm", "how harmful?", ("safe", "controversial", "unsafe"), ordered=True)
+    gold = ("safe", "controversial", "unsafe")
+    records = [Record(str(n), "p", labels={"harm": label}, source="s") for n, label in enumerate(gold)]
+    shares = {"0": (0.5, 0.5, 0.0), "1": (0.8, 0.2, 0.0), "2": (0.3, 0.3, 0.4)}
+    by_record = {name: {"harm": dict(zip(gold, values, strict=True))} for name, values in shares.items()}
+    rows = probability_scores(records, {"direct": by_record}, (task,), 0)
+    # Strict: scores .5, .2, .7 for safe, positive, positive; loose: 0, 0, .4 for safe, safe, positive.
+    assert [(row.task, row.positives, row.auroc.value) for row in rows] == [
+        ("harm (strict)", 2, 50),
+        ("harm (loose)", 1, 100),
     ]
