@@ -9,6 +9,7 @@ from guardreasoner.callbacks import ScorePlots as ScorePlots
 from guardreasoner.callbacks import Throughput as Throughput
 from guardreasoner.errors import InputError as InputError
 from guardreasoner.evaluation.attacks import Attacks as Attacks
+from guardreasoner.evaluation.baselines import BaselineModule as BaselineModule
 from guardreasoner.evaluation.benchmark_data import BenchmarkDataModule as BenchmarkDataModule
 from guardreasoner.evaluation.guard_module import GuardModule as GuardModule
 from guardreasoner.formats.dyna_guard import DynaGuard as DynaGuard

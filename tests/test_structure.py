@@ -45,7 +45,7 @@ HEAVY = {"torch", "transformers", "lightning", "peft", "bitsandbytes", "torchmet
 """Packages that take seconds to import."""
 MAY_LOAD_HEAVY = (
     *("model", "generators", "training", "callbacks", "synthesis.teacher", "cli.lightning_cli", "cli.config_checks"),
-    *("evaluation.benchmark_data", "evaluation.guard_module", "evaluation.verdict_metrics"),
+    *("evaluation.baselines", "evaluation.benchmark_data", "evaluation.guard_module", "evaluation.verdict_metrics"),
 )
 VAGUE = {"utils", "common", "helpers", "base"}
 

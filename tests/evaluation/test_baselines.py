@@ -1,0 +1,63 @@
+"""Baselines through the real command: trained on the training records, written and scored like a guard's answers."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from guardreasoner.records import Record, Split
+from guardreasoner.tasks import GUARD_TASKS
+from tests.support.tiny import TinySource
+
+pytestmark = pytest.mark.usefixtures("workplace")
+
+
+class Unlabelled:
+    """Training records without labels for a task of the model."""
+
+    def records(self, split: Split) -> list[Record]:
+        """Return one training record without a label, or the tiny test records."""
+        return [Record("t", "a prompt", labels={}, source="s")] if split == "train" else TinySource().records(split)
+
+
+def flags(base: Path, classifier: str, output: str, source: str = "tests.support.tiny.TinySource") -> tuple[str, ...]:
+    """Return the arguments of a test of a baseline."""
+    return (
+        *("test", "--config", "configs/baseline.yaml", "--data.source", source, "--auto_build", "false"),
+        *("--model.backbone.path", str(base), "--trainer.enable_progress_bar", "false", "--output", output),
+        *("--model.classifier", f"guardreasoner.evaluation.baselines.{classifier}"),
+    )
+
+
+def test_the_words_tell_what_the_training_records_teach(tiny_base: Path, start: Callable[..., str]) -> None:
+    start(*flags(tiny_base, "tf_idf", "words"))
+    start(*flags(tiny_base, "majority", "most"))
+    answers = {}
+    for name in ("words", "most"):
+        files = sorted(Path(name).glob("*/generated_predictions.jsonl"))
+        rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        answers[name] = {row["record_id"]: row for row in rows}
+    records = TinySource().records("test")
+    assert answers["words"].keys() == answers["most"].keys() == {record.id for record in records}
+    requests = {}
+    for record in records:
+        row = answers["words"][record.id]
+        assert f"Request: {record.labels['request']}" in row["predict"]  # "break" or "mend"
+        probabilities = row["scores"]["direct"]["request"]
+        assert sum(probabilities.values()) == pytest.approx(1)
+        assert max(probabilities, key=probabilities.__getitem__) == record.labels["request"]
+        assert "Completion: compliance" in row["predict"]  # the only label that the training records have
+        requests[record.id] = answers["most"][record.id]["scores"]["direct"]["request"]
+    assert len({tuple(shares.items()) for shares in requests.values()}) == 1
+    train = [record.labels["request"] for record in TinySource().records("train")]
+    assert requests[records[0].id]["harmful"] == pytest.approx(train.count("harmful") / len(train))
+    report = start("score", "most", "words")
+    assert "words" in report
+    assert "most" in report
+
+
+def test_without_labels_there_is_nothing_to_learn(tiny_base: Path, refused: Callable[..., str]) -> None:
+    message = refused(*flags(tiny_base, "tf_idf", "words", "tests.evaluation.test_baselines.Unlabelled"))
+    assert "no training record has a label for " + ", ".join(task.name for task in GUARD_TASKS) in message
+    assert not Path("words").exists()
