@@ -14,7 +14,7 @@ _CLOSING = r"[)\]}\"'”’»*_`」』）】》〉]*"
 _END = re.compile(
     rf"[.!?…؟۔।॥]+{_CLOSING}(?=\s)"
     rf"|[.!?…]*[。！？｡]+{_CLOSING}(?=[^.!?…。！？｡)\]}}\"'”’»*_`」』）】》〉])"
-    r"|(?=[\n\r])"
+    r"|(?=\s*[\n\r])"
 )
 """The end of a sentence. It is only found once the character after it is known, so it does not depend on the pieces in
 which a text arrives."""

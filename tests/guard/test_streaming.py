@@ -73,6 +73,7 @@ def cut(text: str, most: int = 300, step: int = 1) -> list[str]:
         ("你好。再见！“好。”是吗？！对", ["你好。", "再见！", "“好。”", "是吗？！", "对"]),
         ("x = 1\r\nif y:\r\n    z()\r\n", ["x = 1", "\r\nif y:", "\r\n    z()"]),
         ("Really?! (Yes.) **No.** Wait... Ok.", ["Really?!", " (Yes.)", " **No.**", " Wait...", " Ok."]),
+        ("one \n two \n", ["one", " \n two"]),
         (" \n\t ", []),
         ("", []),
         ("No stop", ["No stop"]),
