@@ -3,14 +3,16 @@
 pip install guardreasoner fastapi uvicorn
 uvicorn --factory guarded_chatbot:make_app --port 8000
 curl http://127.0.0.1:8000/chat -H 'content-type: application/json' -d '{"message": "How do I mend a chair?"}'
+curl -N http://127.0.0.1:8000/stream -H 'content-type: application/json' -d '{"message": "How do I mend a chair?"}'
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from guardreasoner import Guard
+from guardreasoner import Guard, InputError
 
 SORRY = "I cannot help with that."
 
@@ -26,12 +28,23 @@ def echo(message: str) -> str:
     return f"You said: {message}"
 
 
-def make_app(guard: Guard | None = None, answer: Callable[[str], str] = echo) -> FastAPI:
+async def echo_in_pieces(message: str) -> AsyncIterator[str]:
+    """Answer a message word by word; call your language model here."""
+    for word in echo(message).split(" "):
+        yield f"{word} "
+
+
+def make_app(
+    guard: Guard | None = None,
+    answer: Callable[[str], str] = echo,
+    answer_in_pieces: Callable[[str], AsyncIterator[str]] = echo_in_pieces,
+) -> FastAPI:
     """Return the application.
 
     Args:
-        guard: the guard; None loads the one in ``checkpoints/hsdpo``.
+        guard: the guard; None loads the one in ``checkpoints/hsdpo``. ``/stream`` needs one with direct answers.
         answer: the chatbot.
+        answer_in_pieces: the same chatbot, which returns its answer in pieces.
     """
     judge = guard or Guard.load("checkpoints/hsdpo")
     app = FastAPI()
@@ -45,5 +58,23 @@ def make_app(guard: Guard | None = None, answer: Callable[[str], str] = echo) ->
         if (await judge.acheck(asked.message, response)).flagged:
             return {"blocked": "response", "message": SORRY}
         return {"message": response}
+
+    @app.post("/stream")
+    async def stream(asked: Asked) -> StreamingResponse:
+        """Stream an answer sentence by sentence; a sentence is sent once the guard has judged the answer up to it."""
+        return StreamingResponse(sentences(asked.message), media_type="text/plain; charset=utf-8")
+
+    async def sentences(message: str) -> AsyncIterator[str]:
+        if (await judge.acheck(message)).flagged:
+            yield SORRY
+            return
+        try:
+            async for sentence in judge.astream(answer_in_pieces(message), message):
+                if sentence.flagged:
+                    yield f" {SORRY}"
+                    return
+                yield sentence.text
+        except InputError:  # too long for the guard, for example: nothing is sent that was not judged
+            yield f" {SORRY}"
 
     return app

@@ -1,7 +1,7 @@
 """Generation engines: one file a backend, all behind the ``Generator`` interface."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Self, final
@@ -103,6 +103,10 @@ class Scores:
     logps: tuple[float, ...]
 
 
+Scorer = Callable[[Iterable[ScoreRequest]], Iterator[Scores]]
+"""Yields the scores of requests, as :meth:`Generator.score` does."""
+
+
 class Generator(ABC):
     """Generates completions. A subclass implements ``generate_groups``, and ``score`` if it can.
 
@@ -165,6 +169,14 @@ class Generator(ABC):
             f"{type(self).__name__} cannot score continuations",
             "LocalGenerator, PlainGenerator, VLLMGenerator and ServerGenerator can, also in the actors of RayGenerator",
         )
+
+    def incremental_scorer(self) -> Scorer:
+        """Return a scorer for the prompts of one growing conversation; it may keep what it computes for the next call.
+
+        Its scores are those of :meth:`score`, except through rounding. It is not thread-safe. By default it keeps
+        nothing: it is :meth:`score`.
+        """
+        return self.score
 
     scores_by_default = True
     """Whether a test scores labels with this engine unless it is told otherwise."""

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from guardreasoner.errors import InputError
-from guardreasoner.generators import Completion, Generator, Request, ScoreRequest, Scores
+from guardreasoner.generators import Completion, Generator, Request, Scorer, ScoreRequest, Scores
 from guardreasoner.generators.decode_cache import DecodeCache
+from guardreasoner.generators.incremental_scores import IncrementalScorer
 from guardreasoner.generators.local_scores import score_packed
 from guardreasoner.generators.parallel import chunks, parallel_map
 from guardreasoner.generators.plain import PlainGenerator
@@ -109,6 +110,12 @@ class LocalGenerator(Generator):
             yield from score_packed(self.backbone, requests, self.workers)
         else:
             yield from self._plain.score(requests)
+
+    def incremental_scorer(self) -> Scorer:
+        """Return a scorer that keeps the keys and values of the prompt, if the network supports packed rows."""
+        self.backbone.load()
+        self.backbone.eval()
+        return IncrementalScorer(self.backbone) if self.backbone.supports_packing else self.score
 
     @property
     def scores_in_one_pass(self) -> bool:

@@ -11,7 +11,7 @@ from guardreasoner.generators.parallel import chunks, parallel_map
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import Example, common_prefix_length, two_row
 from guardreasoner.model.log_probs import sequence_logps
-from guardreasoner.model.packed_attention import SharedPrefix, TreeContext
+from guardreasoner.model.packed_attention import KeyValues, SharedPrefix, TreeContext
 from guardreasoner.model.packing import CompletionTree, packed_trees
 
 _WINDOW = 512
@@ -41,7 +41,7 @@ def score_packed(backbone: Backbone, requests: Iterable[ScoreRequest], workers: 
         with torch.inference_mode():
             prefix = backbone.encode_prefix(torch.tensor(window[0].prompt[:prefix_length], device=device).long())
         batches = _batches([tree.tokens for tree in trees], padded=False)
-        score = partial(_score_trees, backbone, trees, prefix)
+        score = partial(_score_batch, backbone, trees, prefix)
         logps = _in_order(batches, parallel_map(score, batches, backbone, workers))
         for request, values in zip(window, logps, strict=True):
             yield Scores(request.record_id, tuple(values))
@@ -94,21 +94,38 @@ def _in_order(batches: Sequence[Sequence[int]], results: Iterable[Sequence[Resul
 
 
 @torch.inference_mode()
-def _score_trees(
-    backbone: Backbone, trees: Sequence[CompletionTree], prefix: SharedPrefix | None, indices: Sequence[int]
+def score_trees(
+    backbone: Backbone,
+    trees: Sequence[CompletionTree],
+    prefix: SharedPrefix | None,
+    kv_out: dict[int, KeyValues] | None = None,
 ) -> list[list[float]]:
-    """Return the summed log-probabilities of the completions of the trees at ``indices``, computed in one row."""
-    batch = [trees[index] for index in indices]
-    if not any(tree.runs for tree in batch):
-        return [[0.0] * len(tree.completions) for tree in batch]
+    """Return the summed log-probabilities of the completions of each tree, all trees computed in one row.
+
+    Args:
+        backbone: a loaded model that supports packed rows.
+        trees: at least one with a completion that has tokens.
+        prefix: tokens that precede every tree; None if there are none.
+        kv_out: if given, receives the keys and values of each layer for the row; it begins with the first prompt.
+    """
     device = next(backbone.parameters()).device
-    row = packed_trees(batch, prefix.length if prefix else 0, device)
-    context = TreeContext(row.segments, prefix)
+    row = packed_trees(trees, prefix.length if prefix else 0, device)
+    context = TreeContext(row.segments, prefix, kv_out)
     hidden = backbone.packed_hidden(row.input_ids, row.position_ids, context)
     hidden = hidden[torch.searchsorted(context.predict_positions(device), row.predictors)]
     token_logps = backbone.target_logps(hidden, row.targets).double()
     logps = iter(sequence_logps(token_logps[row.target], row.sequence, row.sequences).tolist())
-    return [[next(logps) for _ in tree.completions] for tree in batch]
+    return [[next(logps) for _ in tree.completions] for tree in trees]
+
+
+def _score_batch(
+    backbone: Backbone, trees: Sequence[CompletionTree], prefix: SharedPrefix | None, indices: Sequence[int]
+) -> list[list[float]]:
+    """Return the summed log-probabilities of the completions of the trees at ``indices``."""
+    batch = [trees[index] for index in indices]
+    if not any(tree.runs for tree in batch):
+        return [[0.0] * len(tree.completions) for tree in batch]
+    return score_trees(backbone, batch, prefix)
 
 
 @torch.inference_mode()

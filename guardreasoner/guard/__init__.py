@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.calibration import Calibration
 from guardreasoner.formats import GuardFormat
-from guardreasoner.generators import Generator
+from guardreasoner.generators import Generator, Scorer
 from guardreasoner.guard.answering import Answering
 from guardreasoner.guard.query import Query, record_of_query
 from guardreasoner.guard.results import (
@@ -27,6 +27,7 @@ from guardreasoner.guard.results import (
     applies,
     interpret,
 )
+from guardreasoner.guard.streaming import GuardStream, JudgedSentence, judges_response
 from guardreasoner.prompts import PromptFormat
 from guardreasoner.records import Message, Record, Speed
 from guardreasoner.tasks import Task
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from guardreasoner.formats.published import PublishedFormat
     from guardreasoner.model.backbone import Backbone
 
-__all__ = ["Guard", "GuardResult", "Query", "TaskResult", "UnparsedError"]
+__all__ = ["Guard", "GuardResult", "GuardStream", "JudgedSentence", "Query", "TaskResult", "UnparsedError"]
 
 _JUDGED = {
     "last_user": "a message of the user",
@@ -215,6 +216,74 @@ class Guard:
         """Judge conversations in the guard's own thread; see :meth:`check_many`."""
         return await self._in_thread([(f"queries[{index}].", query) for index, query in enumerate(queries)])
 
+    def stream(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: Sequence[Message | Mapping[str, Any]] | None = None,
+        policy: str | None = None,
+        max_sentence: int = 300,
+    ) -> GuardStream:
+        """Return a stream that judges the response to a conversation after each sentence, at the direct speed.
+
+        The local engine computes each token of the conversation once, and keeps its keys and values in the stream.
+        Other engines are asked about the whole text so far.
+
+        Args:
+            prompt: text of the user.
+            messages: the conversation before the response, instead of ``prompt``.
+            policy: rules to judge by, for a model that was trained with policies.
+            max_sentence: number of characters after which a sentence is cut.
+
+        Raises:
+            InputError: an argument is invalid, the model has no direct answers, or it judges no responses.
+        """
+        if not any(task.flags and judges_response(task) for task in self.tasks):
+            parts = ", ".join(f"{task.name} ({_JUDGED[task.judges]})" for task in self.tasks)
+            raise InputError(f"{self.backbone.name} flags no response while it is written, but judges {parts}")
+        before = record_of_query(Query(prompt, None, messages, policy, "direct")).messages
+        if before[-1].role == "assistant":
+            raise InputError(
+                "messages: the last one is of the assistant, expected the conversation before its response"
+            )
+        scorer = self.engine.incremental_scorer() if self.engine.can_score else None
+
+        def query(response: str) -> Query:
+            return Query(messages=[*before, Message("assistant", response)], policy=policy, speed="direct")
+
+        self.require(query("."))
+        return GuardStream(lambda response: self._results([("", query(response))], scorer)[0], self.tasks, max_sentence)
+
+    async def astream(
+        self,
+        pieces: AsyncIterable[str],
+        prompt: str | None = None,
+        *,
+        messages: Sequence[Message | Mapping[str, Any]] | None = None,
+        policy: str | None = None,
+        max_sentence: int = 300,
+    ) -> AsyncIterator[JudgedSentence]:
+        """Judge a response after each sentence, in the guard's own thread; see :meth:`stream`.
+
+        Args:
+            pieces: the pieces of the response.
+            prompt: text of the user.
+            messages: the conversation before the response, instead of ``prompt``.
+            policy: rules to judge by.
+            max_sentence: number of characters after which a sentence is cut.
+        """
+        stream = self.stream(prompt, messages=messages, policy=policy, max_sentence=max_sentence)
+        run = asyncio.get_running_loop().run_in_executor
+        async for piece in pieces:
+            stream.append(piece)
+            while stream.has_sentence:
+                if (sentence := await run(self._thread, stream.judge_next)) is not None:
+                    yield sentence
+        stream.finish()
+        while stream.has_sentence:
+            if (sentence := await run(self._thread, stream.judge_next)) is not None:
+                yield sentence
+
     @property
     def _format(self) -> GuardFormat:
         return self.prompt_tokenizer.format
@@ -222,11 +291,14 @@ class Guard:
     async def _in_thread(self, queries: Sequence[tuple[str, Query]]) -> list[GuardResult]:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._results, queries)
 
-    def _results(self, queries: Sequence[tuple[str, Query]]) -> list[GuardResult]:
-        """Return the results of queries, each given with its place in messages; equal queries are asked once."""
+    def _results(self, queries: Sequence[tuple[str, Query]], scorer: Scorer | None = None) -> list[GuardResult]:
+        """Return the results of queries, each given with its place in messages; equal queries are asked once.
+
+        ``scorer`` scores direct answers; None: the engine.
+        """
         asked = [self._asked(query, where) for where, query in queries]
         with self._lock:
-            results = self._answered(asked)
+            results = self._answered(asked, scorer)
         found = [results[one.key] for one in asked]
         unclear = next((result for result in found if result.unparsed), None)
         if self.unparsed == "raise" and unclear is not None:
@@ -262,10 +334,12 @@ class Guard:
             raise InputError(f"{place}: {self.backbone.name} judges no part of it that it has, but {parts}")
         return _Asked(record, speed, prompts)
 
-    def _answered(self, asked: Iterable["_Asked"]) -> dict[tuple[str, GuardSpeed], GuardResult]:
+    def _answered(
+        self, asked: Iterable["_Asked"], scorer: Scorer | None = None
+    ) -> dict[tuple[str, GuardSpeed], GuardResult]:
         """Return the result of each record at each speed: all direct answers first, then the reasoned ones."""
         asked = {one.key: one for one in asked}.values()
-        direct = self._written([one for one in asked if one.speed != "reasoned"], "direct")
+        direct = self._written([one for one in asked if one.speed != "reasoned"], "direct", scorer)
         slow = {
             one.key: one
             for one in asked
@@ -281,9 +355,10 @@ class Guard:
             results[one.key] = interpret(answer, self.tasks, self.calibrations)
         return results
 
-    def _written(self, asked: Iterable["_Asked"], speed: Speed) -> dict[str, GuardAnswer]:
+    def _written(self, asked: Iterable["_Asked"], speed: Speed, scorer: Scorer | None = None) -> dict[str, GuardAnswer]:
         """Return the answers of one speed by record id."""
-        return self._answering.answers({one.record.id: (one.record, one.prompts[speed]) for one in asked}, speed)
+        prompts = {one.record.id: (one.record, one.prompts[speed]) for one in asked}
+        return self._answering.answers(prompts, speed, scorer)
 
     def _is_unclear(self, answer: GuardAnswer) -> bool:
         """Return whether a direct answer leaves a task that flags unclear."""

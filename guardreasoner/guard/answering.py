@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.label_scores import label_scores
-from guardreasoner.generators import Generator, Request
+from guardreasoner.generators import Generator, Request, Scorer
 from guardreasoner.guard.direct import DirectAnswers
 from guardreasoner.guard.results import GuardAnswer
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
@@ -25,14 +25,17 @@ class Answering:
         self._engine = engine
         self._prompt_tokenizer = prompt_tokenizer
         self._scored = tuple(scored)
-        self._direct = DirectAnswers(engine, prompt_tokenizer)
+        self._direct = DirectAnswers(prompt_tokenizer)
 
-    def answers(self, asked: Mapping[str, tuple[Record, tuple[int, ...]]], speed: Speed) -> dict[str, GuardAnswer]:
+    def answers(
+        self, asked: Mapping[str, tuple[Record, tuple[int, ...]]], speed: Speed, scorer: Scorer | None = None
+    ) -> dict[str, GuardAnswer]:
         """Return the answers by record id.
 
         Args:
             asked: each record with the token ids of its prompt, by the record's id.
             speed: the speed that the prompts ask for.
+            scorer: scores the possible direct answers; None: the engine.
 
         Raises:
             InputError: the engine fails, or returns other outputs than were requested.
@@ -44,7 +47,7 @@ class Answering:
         ]
         found: dict[str, GuardAnswer] = {}
         if speed == "direct" and speed in self._scored and self._engine.scores_in_one_pass:
-            for key, direct in self._direct.find(records, requests).items():
+            for key, direct in self._direct.find(records, requests, scorer or self._engine.score).items():
                 answer = self._answer(records[key], direct.completion, speed, direct.tokens)
                 found[key] = replace(answer, probabilities=direct.probabilities)
         rest = [request for request in requests if request.record_id not in found]

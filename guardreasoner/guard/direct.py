@@ -13,7 +13,7 @@ from math import exp, isfinite, prod
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.label_scores import Probabilities, alternatives, probabilities
 from guardreasoner.formats import Alternative
-from guardreasoner.generators import Generator, Request, ScoreRequest
+from guardreasoner.generators import Request, Scorer, ScoreRequest
 from guardreasoner.guard.results import applies
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
 from guardreasoner.records import Record
@@ -72,24 +72,25 @@ class DirectAnswers:
     """Finds direct answers without decoding.
 
     Args:
-        engine: engine that scores.
         prompt_tokenizer: tokenizer of the model.
     """
 
-    def __init__(self, engine: Generator, prompt_tokenizer: PromptTokenizer) -> None:
-        self._engine = engine
+    def __init__(self, prompt_tokenizer: PromptTokenizer) -> None:
         self._prompt_tokenizer = prompt_tokenizer
         self._plans: dict[tuple[bool, ...], _Plan | None] = {}
 
-    def find(self, records: Mapping[str, Record], requests: Sequence[Request]) -> dict[str, DirectAnswer]:
+    def find(
+        self, records: Mapping[str, Record], requests: Sequence[Request], score: Scorer
+    ) -> dict[str, DirectAnswer]:
         """Return the greedy answer by record id; records whose answer is not certain are left out.
 
         Args:
             records: records by id.
             requests: a request for the direct answer to each of them.
+            score: scores continuations with the model.
         """
         plans = {request.record_id: plan for request in requests if (plan := self._plan(records[request.record_id]))}
-        scored = self._engine.score(
+        scored = score(
             ScoreRequest(request.record_id, request.prompt, plans[request.record_id].continuations)
             for request in requests
             if request.record_id in plans

@@ -63,6 +63,19 @@ class SharedPrefix:
         """Number of tokens."""
         return next(iter(self.layers.values()))[0].shape[2]
 
+    def first(self, tokens: int) -> "SharedPrefix":
+        """Return the first tokens of the prefix; the tensors are views."""
+        return SharedPrefix({n: (k[:, :, :tokens], v[:, :, :tokens]) for n, (k, v) in self.layers.items()})
+
+    def followed_by(self, later: "SharedPrefix") -> "SharedPrefix":
+        """Return a prefix of these tokens and later ones, which were computed after them."""
+        return SharedPrefix(
+            {
+                n: (torch.cat([k, later.layers[n][0]], dim=2), torch.cat([v, later.layers[n][1]], dim=2))
+                for n, (k, v) in self.layers.items()
+            }
+        )
+
     def detached(self) -> "SharedPrefix":
         """Return a detached copy that accumulates gradients, so that several backward passes can share one prefix."""
         return SharedPrefix(
@@ -165,10 +178,16 @@ class TreeContext(PackedContext):
     Args:
         segments: segments of the row; those of a tree are adjacent, the first has no parents.
         prefix: prefix that every segment attends to and that is not in the row.
+        kv_out: if given, receives the keys and values of each layer.
     """
 
-    def __init__(self, segments: Sequence[Segment], prefix: SharedPrefix | None = None) -> None:
-        super().__init__(segments, prefix)
+    def __init__(
+        self,
+        segments: Sequence[Segment],
+        prefix: SharedPrefix | None = None,
+        kv_out: dict[int, KeyValues] | None = None,
+    ) -> None:
+        super().__init__(segments, prefix, kv_out)
         roots = [index for index, segment in enumerate(self.segments) if not segment.parents]
         self._trees = list(pairwise([*roots, len(self.segments)]))
         self._tree_masks: dict[tuple[int, int | None], Tensor] = {}
@@ -177,6 +196,8 @@ class TreeContext(PackedContext):
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
     ) -> Tensor:
         """Attend tree by tree, (1, heads, T, head size); arguments as in :class:`Context`."""
+        if self.kv_out is not None:
+            self.kv_out[layer] = key, value
         outputs = []
         for first, after in self._trees:
             span = slice(self.segments[first].start, self.segments[after - 1].end)

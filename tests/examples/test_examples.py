@@ -5,6 +5,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,6 +47,32 @@ def test_the_chatbot_is_guarded_on_both_sides(both_speeds: Path) -> None:
     said: dict[str, Any] = client.post("/chat", json={"message": harmful.prompt}).json()
     assert said["blocked"] in ("request", "response")
     assert client.post("/chat", json={}).status_code == 422
+
+
+def test_the_chatbot_streams_only_what_was_judged(both_speeds: Path) -> None:
+    from starlette.testclient import TestClient
+
+    answered = [record for record in known_records() if record.response]
+    harmful, harmless = (
+        next(r for r in answered if r.labels["request"] == label) for label in ("harmful", "unharmful")
+    )
+    example, guard = module("guarded_chatbot.py"), Guard.load(both_speeds, speed="direct")
+
+    def streamed(message: str, response: str) -> str:
+        async def pieces(_: str) -> AsyncIterator[str]:
+            for character in response:
+                yield character
+
+        client = TestClient(example.make_app(guard, answer_in_pieces=pieces))
+        return client.post("/stream", json={"message": message}).text
+
+    response = str(harmless.response)
+    first = next(guard.stream(harmless.prompt).feed(f"{response} "))
+    assert streamed(harmless.prompt, response) == (f" {example.SORRY}" if first.flagged else response)
+    assert streamed(harmful.prompt, response) == example.SORRY
+    too_long = streamed(harmless.prompt, "word " * 600)
+    assert too_long.endswith(example.SORRY)
+    assert len(too_long) < 3000
 
 
 def test_the_config_of_litellm_names_the_route_of_the_service() -> None:

@@ -11,7 +11,7 @@ from guardreasoner.records import Record, Split
 from guardreasoner.sources import embedded
 from guardreasoner.sources.embedded import Embedded, combination_split
 from guardreasoner.sources.embedded.framings import CONSENT, FRAMES, OWN
-from guardreasoner.sources.embedded.responses import AGREE, CLOSE, DECLINE
+from guardreasoner.sources.embedded.responses import AGREE, CLOSE, DECLINE, harm_start
 from guardreasoner.sources.embedded.scenarios import Scenario
 from guardreasoner.sources.embedded.topics import PARTS
 from guardreasoner.tasks import GUARD_TASKS
@@ -251,3 +251,24 @@ def test_the_corpus_does_not_change(records: dict[str, list[Record]]) -> None:
     # Published figures depend on this corpus; list a change and its effect in CHANGELOG.md.
     rows = [record.as_json() for split in SPLITS for record in records[split]]
     assert fingerprint(rows) == "4c173bc23bb775b2ca0e7cc90b29930e5ade773960f384933dfb9290c2d51bc2"
+
+
+def test_the_place_of_the_first_harmful_step_is_known(scenarios: dict[str, list[tuple[Scenario, Record]]]) -> None:
+    for rows in scenarios.values():
+        for scenario, record in rows:
+            start = None if record.response is None else harm_start(scenario, record.response)
+            assert (start is not None) == (record.labels["response"] == "harmful")
+            if start is None:
+                continue
+            topic, response = scenario.topic, str(record.response)
+            harmful = {*topic.harm.steps, *(topic.dual.steps if scenario.user.intent == "taken" else ())}
+            assert any(response.startswith(step, start) for step in harmful)
+            assert not any(step in response[:start] for step in harmful)
+
+
+def test_no_text_of_the_corpus_holds_the_step_of_another_act() -> None:
+    for topic in TOPICS:
+        acts = [topic.harm.steps, topic.safe.steps, topic.lookalike.steps, topic.dual.steps, topic.dangers]
+        texts = [text for act in acts for text in act]
+        assert not [(one, other) for one in texts for other in texts if one is not other and one in other]
+        assert not [text for text in texts for phrase in (*AGREE, *DECLINE, *CLOSE) if text in phrase]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from random import Random
 
-from guardreasoner.sources.embedded.scenarios import AssistantTurn, Content, UserTurn
+from guardreasoner.sources.embedded.scenarios import AssistantTurn, Content, Scenario, UserTurn, is_harmful
 from guardreasoner.sources.embedded.topics import Topic
 
 AGREE: tuple[str, ...] = ("Sure.", "Of course.", "Happy to help.", "Good question.", "Yes, gladly.", "No problem.")
@@ -99,14 +99,36 @@ def write_response(topic: Topic, turn: AssistantTurn, rng: Random) -> WrittenRes
     return WrittenResponse(" ".join(sentence for sentence in sentences if sentence), opening, pieces, closing)
 
 
-def _draw_pieces(topic: Topic, content: tuple[Content, ...], rng: Random) -> tuple[tuple[Content, str], ...]:
-    sources: dict[Content, tuple[str, ...]] = {
+def harm_start(scenario: Scenario, response: str) -> int | None:
+    """Return the index of the first character of the first harmful step in a response; None if there is no such step.
+
+    Args:
+        scenario: attributes of the record.
+        response: the text that was generated from them.
+    """
+    content = scenario.assistant.content if scenario.assistant else ()
+    steps = [
+        step
+        for kind in dict.fromkeys(content)
+        if is_harmful(kind, scenario.user)
+        for step in _texts(scenario.topic)[kind]
+    ]
+    return min((place for step in steps if (place := response.find(step)) >= 0), default=None)
+
+
+def _texts(topic: Topic) -> dict[Content, tuple[str, ...]]:
+    """Return the texts of each kind of content."""
+    return {
         "harm": topic.harm.steps,
         "safe": topic.safe.steps,
         "lookalike": topic.lookalike.steps,
         "dual": topic.dual.steps,
         "danger": topic.dangers,
     }
+
+
+def _draw_pieces(topic: Topic, content: tuple[Content, ...], rng: Random) -> tuple[tuple[Content, str], ...]:
+    sources = _texts(topic)
     pieces: list[tuple[Content, str]] = []
     for kind in dict.fromkeys(content):
         source, count = sources[kind], content.count(kind)
