@@ -258,15 +258,15 @@ def test_the_key_is_asked_for_and_kept_in_memory_alone(chromium: Any, echo: tupl
         page.context.close()
 
 
-def test_a_guard_with_policies_is_given_one(visit: Visit, tiny_base: Path, tmp_path: Path) -> None:
+def test_a_guard_with_policies_is_given_one(chromium: Any, both_speeds: Path, tmp_path: Path) -> None:
     folder = tmp_path / "policies"
-    shutil.copytree(tiny_base, folder)
+    shutil.copytree(both_speeds, folder)
     stored = json.loads((folder / "guard.json").read_text())
     stored["format"]["tasks"] = [task.as_json() for task in POLICY_TASKS]
     (folder / "guard.json").write_text(json.dumps(stored))
     guard = Guard.load(folder)
     with served("guardreasoner", "serve", str(folder), "--port", "0") as (_, port):
-        page = ready(visit(f"http://127.0.0.1:{port}/"))
+        page = ready(_opened(chromium, f"http://127.0.0.1:{port}/"))
         page.click("#example")
         policy = page.input_value("#policy")
         assert policy.startswith("1. ")
@@ -279,7 +279,9 @@ def test_a_guard_with_policies_is_given_one(visit: Visit, tiny_base: Path, tmp_p
         page.fill("#policy", "")
         page.click("#judge")
         page.locator("#why", has_text="policy").wait_for(state="attached")
+        assert decision(page).startswith("⚑ No verdict: treat as flagged")
         assert violations(page) == []
+        page.context.close()
 
 
 def test_the_page_may_load_nothing_else(address: str, visit: Visit) -> None:

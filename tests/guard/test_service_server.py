@@ -10,25 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import pytest
 
 from guardreasoner.cli.main import main
-from tests.support.served import served
-
-JSON = {"content-type": "application/json"}
-
-
-def ask(port: int, text: str, **more: Any) -> tuple[int, dict[str, Any]]:
-    """Return status and body of the answer to a text."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        connection.request("POST", "/v1/guard", json.dumps({"prompt": text, **more}), JSON)
-        answer = connection.getresponse()
-        return answer.status, json.loads(answer.read())
-    finally:
-        connection.close()
+from tests.support.served import JSON, ask, served
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,16 @@
 """A guard behind HTTP as a process of its own."""
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+JSON = {"content-type": "application/json"}
 ROOT = Path(__file__).parents[2]
 
 
@@ -31,3 +34,14 @@ def served(
     finally:
         process.kill()
         process.communicate()
+
+
+def ask(port: int, text: str, **more: Any) -> tuple[int, dict[str, Any]]:
+    """Return status and body of the answer to a text."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("POST", "/v1/guard", json.dumps({"prompt": text, **more}), JSON)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
