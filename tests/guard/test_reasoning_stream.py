@@ -41,7 +41,7 @@ def test_what_is_taken_is_the_reasoning(format: GuardFormat, text: str) -> None:
 
 def test_most_of_it_comes_at_once_and_no_line_of_the_answer() -> None:
     found = taken(PromptFormat(), OWN)
-    assert sum(map(bool, found)) > 15
+    assert sum(map(bool, found)) > 10
     assert found[-1] == ""
     assert not any("harmful" in "".join(found[:end]) for end in range(len(found)))
 
