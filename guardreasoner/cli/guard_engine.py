@@ -59,7 +59,7 @@ def _instantiated(found: Mapping[str, Any], given: str) -> EngineFactory:
     from guardreasoner.model.backbone import Backbone
 
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--generator", type=Callable[[Backbone], Generator])  # type: ignore[arg-type]
+    parser.add_argument("--generator", type=Callable[[Backbone], Generator])
     try:
         parsed = parser.parse_object({"generator": dict(found)})
         made: EngineFactory = parser.instantiate_classes(parsed).generator

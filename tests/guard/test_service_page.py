@@ -119,6 +119,7 @@ def test_everything_works_by_keyboard(visit: Visit, address: str, guard: Guard) 
     assert page.evaluate("document.activeElement.tagName") == "TEXTAREA"
     page.keyboard.type(" And then?")
     assert page.is_visible("#stale")
+    assert page.locator("#verdict.stale").count() == 1
     page.keyboard.press("Shift+Tab")  # Remove
     page.keyboard.press("Enter")
     assert page.locator("#messages li").count() == 1
