@@ -28,6 +28,8 @@ def test_a_wheel_works_from_an_empty_folder(tmp_path: Path) -> None:
     shipped = {path.relative_to(ROOT / "configs") for path in (ROOT / "configs").rglob("*.yaml")}
     installed = tmp_path / "installed" / "guardreasoner" / "configs"
     assert {path.relative_to(installed) for path in installed.rglob("*.yaml")} == shipped
+    pages = {path.relative_to(ROOT) for path in (ROOT / "guardreasoner").rglob("*.html")}
+    assert {path.relative_to(tmp_path / "installed") for path in (tmp_path / "installed").rglob("*.html")} == pages
 
     def command(*argv: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed"), "COLUMNS": "200"}

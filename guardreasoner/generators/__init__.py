@@ -1,7 +1,7 @@
 """Generation engines: one file a backend, all behind the ``Generator`` interface."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Self, final
@@ -60,6 +60,11 @@ class Completion:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     problem: str | None = None
+
+
+Watch = Callable[[str], bool]
+"""Called with each new piece of an output's text while it is generated, also with an empty one; returns whether the
+output is still wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +161,18 @@ class Generator(ABC):
         """Yield the completions of all requests one by one."""
         for group in self.generate_groups(requests):
             yield from group
+
+    def generate_watched(self, requests: Iterable[Request], watches: Mapping[str, Watch]) -> Iterator[Completion]:
+        """Yield the completions as :meth:`generate` does, and report the text of some of them as it grows.
+
+        An engine that cannot report unfinished text ignores the watches, as this method does.
+
+        Args:
+            requests: the requests.
+            watches: by record id, the watch of the request's first completion. If it returns False, the engine may end
+                the completion, whose text is then empty.
+        """
+        return self.generate(requests)
 
     def score(self, requests: Iterable[ScoreRequest]) -> Iterator[Scores]:
         """Yield the scores of each request, in the order of the requests.

@@ -2,9 +2,10 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
+from functools import partial
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,13 @@ import torch
 from torch import Tensor
 
 from guardreasoner.errors import InputError
-from guardreasoner.generators import Completion, Generator, Request, Scorer, ScoreRequest, Scores
+from guardreasoner.generators import Completion, Generator, Request, Scorer, ScoreRequest, Scores, Watch
 from guardreasoner.generators.decode_cache import DecodeCache
 from guardreasoner.generators.incremental_scores import IncrementalScorer
 from guardreasoner.generators.local_scores import score_packed
 from guardreasoner.generators.parallel import chunks, parallel_map
 from guardreasoner.generators.plain import PlainGenerator
+from guardreasoner.generators.text_pieces import TextPieces
 from guardreasoner.generators.token_sampler import TokenSampler, draws, end_tokens
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import Segment, common_prefix_length
@@ -90,6 +92,13 @@ class LocalGenerator(Generator):
 
     def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
         """Yield the completions of one chunk after another, in the order of the requests."""
+        return self._groups(requests, {})
+
+    def generate_watched(self, requests: Iterable[Request], watches: Mapping[str, Watch]) -> Iterator[Completion]:
+        """Yield the completions, and report watched texts token by token unless the network needs padded batches."""
+        return chain.from_iterable(self._groups(requests, watches))
+
+    def _groups(self, requests: Iterable[Request], watches: Mapping[str, Watch]) -> Iterator[list[Completion]]:
         self.backbone.load()
         self.backbone.eval()
         if not self.backbone.supports_packing:
@@ -100,7 +109,8 @@ class LocalGenerator(Generator):
             return
         self._end_tokens = end_tokens(self.backbone)
         request_chunks = list(chunks(requests, lambda first: self._chunk_size(len(first.seeds))))
-        yield from parallel_map(self._generate_chunk, request_chunks, self.backbone, self.workers)
+        generate = partial(self._generate_chunk, watches=watches)
+        yield from parallel_map(generate, request_chunks, self.backbone, self.workers)
 
     def score(self, requests: Iterable[ScoreRequest]) -> Iterator[Scores]:
         """Yield the scores of each request, in order; what prompts or continuations share is computed once."""
@@ -139,12 +149,15 @@ class LocalGenerator(Generator):
         """
         return token in self._end_tokens
 
-    def _generate_chunk(self, chunk: Sequence[Request]) -> list[Completion]:
-        decoder = _ChunkDecoder(self.backbone, chunk, self.batch_size, self.max_new_tokens, self.sampler, self._is_end)
+    def _generate_chunk(self, chunk: Sequence[Request], watches: Mapping[str, Watch]) -> list[Completion]:
+        decoder = _ChunkDecoder(
+            self.backbone, chunk, self.batch_size, self.max_new_tokens, self.sampler, self._is_end, watches
+        )
         return [
             Completion(
                 *output.key,
-                self.backbone.prompt_tokenizer.decode(output.tokens),
+                "" if output.abandoned else self.backbone.prompt_tokenizer.decode(output.tokens),
+                "abandoned" if output.abandoned else None,
                 completion_tokens=len(output.tokens),
             )
             for output in decoder.run()
@@ -161,6 +174,7 @@ class _Output:
         tokens: generated tokens without the end token.
         done: whether it has ended or reached the maximum length.
         last: its last token.
+        abandoned: whether it has ended because its watch no longer wants it.
     """
 
     key: tuple[str, int]
@@ -168,6 +182,7 @@ class _Output:
     tokens: list[int] = field(default_factory=list)
     done: bool = False
     last: int = -1
+    abandoned: bool = False
 
 
 class _ChunkDecoder:
@@ -180,6 +195,7 @@ class _ChunkDecoder:
         max_new_tokens: maximum length of an output.
         sampler: chooses tokens.
         is_end: takes an output's key, its number of tokens and its last token; returns whether it has ended.
+        watches: watch of the first output of some requests, by record id.
     """
 
     def __init__(
@@ -190,6 +206,7 @@ class _ChunkDecoder:
         max_new_tokens: int,
         sampler: TokenSampler,
         is_end: Callable[[tuple[str, int], int, int], bool],
+        watches: Mapping[str, Watch],
     ) -> None:
         self.backbone = backbone
         self.requests = requests
@@ -197,6 +214,11 @@ class _ChunkDecoder:
         self.max_new_tokens = max_new_tokens
         self.sampler = sampler
         self.is_end = is_end
+        self.watched = {
+            (request.record_id, 0): (watches[request.record_id], TextPieces(backbone.prompt_tokenizer.decode))
+            for request in requests
+            if request.record_id in watches
+        }
         self.device = next(backbone.parameters()).device
         self.prefix_length = common_prefix_length([request.prompt for request in requests])
 
@@ -228,6 +250,8 @@ class _ChunkDecoder:
                 logits = self.backbone.logits(self.backbone.next_hidden(ids, positions, cache))
                 updated = active
             self._append_tokens(updated, logits)
+            if self.watched:
+                self._report(updated)
             order = _order([output.done for output in active])
             cache.keep(order)
             active = [active[row] for row in order]
@@ -281,6 +305,15 @@ class _ChunkDecoder:
             if not ended:
                 output.tokens.append(token)
             output.done = ended or len(output.tokens) == self.max_new_tokens
+
+    def _report(self, outputs: Sequence[_Output]) -> None:
+        """Report the new text of each watched output that has not ended; end those that are no longer wanted."""
+        for output in outputs:
+            if output.done or output.key not in self.watched:
+                continue
+            watch, pieces = self.watched[output.key]
+            if not watch(pieces.add(output.tokens)):
+                output.done = output.abandoned = True
 
 
 def _order(done: Sequence[bool]) -> list[int]:

@@ -7,14 +7,16 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.calibration import Calibration
 from guardreasoner.formats import GuardFormat
-from guardreasoner.generators import Generator, Scorer
+from guardreasoner.generators import Generator, Scorer, Watch
 from guardreasoner.guard.answering import Answering
 from guardreasoner.guard.query import Query, record_of_query
 from guardreasoner.guard.results import (
@@ -172,16 +174,24 @@ class Guard:
         """
         return self._results([("", Query(prompt, response, messages, policy, speed))])[0]
 
-    def check_many(self, queries: Iterable[Query]) -> list[GuardResult]:
+    def check_many(
+        self, queries: Iterable[Query], watches: Mapping[int, Watch] = MappingProxyType({})
+    ) -> list[GuardResult]:
         """Judge conversations in one batch; return the results in their order.
 
         A result does not depend on the other conversations, except through rounding.
+
+        Args:
+            queries: the conversations.
+            watches: by the index of a query, a function that is called with each new piece of its reasoned answer while
+                it is written; see :data:`guardreasoner.generators.Watch`. If it returns False, nobody waits for that
+                result any more: the answer may end early, and is then unparsed.
 
         Raises:
             InputError: a query is invalid; the message names it by its index.
             UnparsedError: an answer has no clear verdict, and the guard was told to raise.
         """
-        return self._results([(f"queries[{index}].", query) for index, query in enumerate(queries)])
+        return self._results([(f"queries[{index}].", query) for index, query in enumerate(queries)], watches)
 
     def require(self, query: Query) -> None:
         """Check a query without asking the model.
@@ -252,7 +262,9 @@ class Guard:
             return Query(messages=[*before, Message("assistant", response)], policy=policy, speed="direct")
 
         self.require(query("."))
-        return GuardStream(lambda response: self._results([("", query(response))], scorer)[0], self.tasks, max_sentence)
+        return GuardStream(
+            lambda response: self._results([("", query(response))], scorer=scorer)[0], self.tasks, max_sentence
+        )
 
     async def astream(
         self,
@@ -291,14 +303,20 @@ class Guard:
     async def _in_thread(self, queries: Sequence[tuple[str, Query]]) -> list[GuardResult]:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._results, queries)
 
-    def _results(self, queries: Sequence[tuple[str, Query]], scorer: Scorer | None = None) -> list[GuardResult]:
+    def _results(
+        self,
+        queries: Sequence[tuple[str, Query]],
+        watches: Mapping[int, Watch] = MappingProxyType({}),
+        scorer: Scorer | None = None,
+    ) -> list[GuardResult]:
         """Return the results of queries, each given with its place in messages; equal queries are asked once.
 
-        ``scorer`` scores direct answers; None: the engine.
+        ``watches`` get the text of an answer while it is written, by the place of its query. ``scorer`` scores direct
+        answers; None: the engine.
         """
         asked = [self._asked(query, where) for where, query in queries]
         with self._lock:
-            results = self._answered(asked, scorer)
+            results = self._answered(asked, _watches_by_record(asked, watches), scorer)
         found = [results[one.key] for one in asked]
         unclear = next((result for result in found if result.unparsed), None)
         if self.unparsed == "raise" and unclear is not None:
@@ -335,17 +353,17 @@ class Guard:
         return _Asked(record, speed, prompts)
 
     def _answered(
-        self, asked: Iterable["_Asked"], scorer: Scorer | None = None
+        self, asked: Iterable["_Asked"], watches: Mapping[str, Watch], scorer: Scorer | None
     ) -> dict[tuple[str, GuardSpeed], GuardResult]:
         """Return the result of each record at each speed: all direct answers first, then the reasoned ones."""
         asked = {one.key: one for one in asked}.values()
-        direct = self._written([one for one in asked if one.speed != "reasoned"], "direct", scorer)
+        direct = self._written([one for one in asked if one.speed != "reasoned"], "direct", scorer=scorer)
         slow = {
             one.key: one
             for one in asked
             if one.speed == "reasoned" or (one.speed == "auto" and self._is_unclear(direct[one.record.id]))
         }
-        reasoned = self._written(slow.values(), "reasoned")
+        reasoned = self._written(slow.values(), "reasoned", watches)
         results = {}
         for one in asked:
             answers = reasoned if one.key in slow else direct
@@ -355,10 +373,16 @@ class Guard:
             results[one.key] = interpret(answer, self.tasks, self.calibrations)
         return results
 
-    def _written(self, asked: Iterable["_Asked"], speed: Speed, scorer: Scorer | None = None) -> dict[str, GuardAnswer]:
+    def _written(
+        self,
+        asked: Iterable["_Asked"],
+        speed: Speed,
+        watches: Mapping[str, Watch] = MappingProxyType({}),
+        scorer: Scorer | None = None,
+    ) -> dict[str, GuardAnswer]:
         """Return the answers of one speed by record id."""
         prompts = {one.record.id: (one.record, one.prompts[speed]) for one in asked}
-        return self._answering.answers(prompts, speed, scorer)
+        return self._answering.answers(prompts, speed, watches, scorer)
 
     def _is_unclear(self, answer: GuardAnswer) -> bool:
         """Return whether a direct answer leaves a task that flags unclear."""
@@ -401,6 +425,22 @@ class _Asked:
     def key(self) -> tuple[str, GuardSpeed]:
         """What makes two conversations in a batch the same."""
         return self.record.id, self.speed
+
+
+def _watches_by_record(asked: Sequence[_Asked], watches: Mapping[int, Watch]) -> dict[str, Watch]:
+    """Return a watch for each record that has some; it wants the answer as long as one of the record's queries does."""
+    shared: dict[str, list[Watch]] = {}
+    for index, watch in watches.items():
+        if asked[index].speed != "direct":
+            shared.setdefault(asked[index].record.id, []).append(watch)
+    for index, one in enumerate(asked):
+        if one.record.id in shared and index not in watches and one.speed != "direct":
+            shared[one.record.id].append(lambda _: True)
+    return {key: partial(_tell_all, some) for key, some in shared.items()}
+
+
+def _tell_all(watches: Sequence[Watch], piece: str) -> bool:
+    return sum(watch(piece) for watch in watches) > 0  # all are told, also after one that still wants more
 
 
 @contextmanager

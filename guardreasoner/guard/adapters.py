@@ -87,20 +87,20 @@ def nemo_parse_prompt(completion: str, tasks: Sequence[Task] = GUARD_TASKS) -> l
         True if it is safe; else False and the names of the tasks that say otherwise. A text without a clear verdict is
         not safe.
     """
-    return _parsed(completion, [task for task in tasks if task.flags and task.judges != "last_assistant"])
+    return _parsed(completion, tasks, [task for task in tasks if task.flags and task.judges != "last_assistant"])
 
 
 def nemo_parse_response(completion: str, tasks: Sequence[Task] = GUARD_TASKS) -> list[bool | str]:
     """Parse the text of a guard for an output rail of NeMo Guardrails, as :func:`nemo_parse_prompt` does for input."""
-    return _parsed(completion, [task for task in tasks if task.flags and task.judges != "last_user"])
+    return _parsed(completion, tasks, [task for task in tasks if task.flags and task.judges != "last_user"])
 
 
-def _parsed(completion: str, tasks: Sequence[Task]) -> list[bool | str]:
-    verdicts = parse(completion, tasks)
+def _parsed(completion: str, tasks: Sequence[Task], deciding: Sequence[Task]) -> list[bool | str]:
+    verdicts = parse(completion, tasks)  # of all tasks, since the lines of the others are part of the answer block
     unsafe = [
-        task.name for task in tasks if verdicts[task.name] is None or verdicts[task.name] in flagging_labels(task)
+        task.name for task in deciding if verdicts[task.name] is None or verdicts[task.name] in flagging_labels(task)
     ]
-    return [False, *unsafe] if unsafe or not tasks else [True]
+    return [False, *unsafe] if unsafe or not deciding else [True]
 
 
 def _applies(answer: TaskResult) -> bool:

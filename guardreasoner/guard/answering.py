@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.label_scores import label_scores
-from guardreasoner.generators import Generator, Request, Scorer
+from guardreasoner.generators import Generator, Request, Scorer, Watch
 from guardreasoner.guard.direct import DirectAnswers
 from guardreasoner.guard.results import GuardAnswer
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
@@ -28,13 +29,18 @@ class Answering:
         self._direct = DirectAnswers(prompt_tokenizer)
 
     def answers(
-        self, asked: Mapping[str, tuple[Record, tuple[int, ...]]], speed: Speed, scorer: Scorer | None = None
+        self,
+        asked: Mapping[str, tuple[Record, tuple[int, ...]]],
+        speed: Speed,
+        watches: Mapping[str, Watch] = MappingProxyType({}),
+        scorer: Scorer | None = None,
     ) -> dict[str, GuardAnswer]:
         """Return the answers by record id.
 
         Args:
             asked: each record with the token ids of its prompt, by the record's id.
             speed: the speed that the prompts ask for.
+            watches: called with the text of an answer while it is written, by the record's id.
             scorer: scores the possible direct answers; None: the engine.
 
         Raises:
@@ -51,14 +57,15 @@ class Answering:
                 answer = self._answer(records[key], direct.completion, speed, direct.tokens)
                 found[key] = replace(answer, probabilities=direct.probabilities)
         rest = [request for request in requests if request.record_id not in found]
-        return found | self._generated(records, rest, speed)
+        return found | self._generated(records, rest, speed, watches)
 
     def _generated(
-        self, records: Mapping[str, Record], requests: Sequence[Request], speed: Speed
+        self, records: Mapping[str, Record], requests: Sequence[Request], speed: Speed, watches: Mapping[str, Watch]
     ) -> dict[str, GuardAnswer]:
         if not requests:
             return {}
-        completions = {one.record_id: one for one in self._engine.generate(requests)}
+        generated = self._engine.generate_watched(requests, watches) if watches else self._engine.generate(requests)
+        completions = {one.record_id: one for one in generated}
         if completions.keys() != {request.record_id for request in requests}:
             returned = f"{len(completions)} answers, requested {len(requests)}"
             raise InputError(f"{type(self._engine).__name__} returned {returned}")

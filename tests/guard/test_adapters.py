@@ -108,6 +108,9 @@ def test_nemo_parses_the_text_of_the_guard() -> None:
     text = f"Because.\n\n{answer_block({'request': H, 'completion': C, 'response': U}, GUARD_TASKS)}"
     assert nemo_parse_prompt(text) == [False, "request"]
     assert nemo_parse_response(text) == [True]
+    harmless = f"Because.\n\n{answer_block({'request': U}, GUARD_TASKS)}"  # of a request without a response
+    assert nemo_parse_prompt(harmless) == [True]
+    assert nemo_parse_response(harmless) == [False, "response"]
     assert nemo_parse_prompt("It is safe.") == [False, "request"]
     assert nemo_parse_response("It is safe.") == [False, "response"]
 

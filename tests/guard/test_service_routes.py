@@ -140,6 +140,21 @@ def test_guard_streams_its_stages(client: TestClient) -> None:
     assert found[3][1] == {**client.post("/v1/guard", json={"prompt": "break it"}).json(), "id": found[0][1]["id"]}
 
 
+def test_the_guard_says_what_it_is(client: TestClient) -> None:
+    about = client.get("/v1/guard").json()
+    assert (about["model"], about["speeds"], about["speed"], about["policy"]) == (
+        "echo",
+        ["reasoned", "direct", "auto"],
+        "reasoned",
+        False,
+    )
+    assert [(task["name"], task["flags"], task["flagging"]) for task in about["tasks"]] == [
+        ("request", True, ["harmful"]),
+        ("completion", False, ["refusal"]),
+        ("response", True, ["harmful"]),
+    ]
+
+
 def test_a_stream_that_fails_ends_with_an_error(client: TestClient) -> None:
     found = events(client.post("/v1/guard", json={"prompt": "explode", "stream": True}).text)
     assert [name for name, _ in found] == ["accepted", "started", "error"]
@@ -270,6 +285,8 @@ def test_a_key_is_required_everywhere_but_by_probes(service: GuardService) -> No
     other = GuardService(service.guard, "echo", service.limits)
     with TestClient(make_service_app(other, KEY), base_url="http://guard.example") as client:
         assert client.get("/health").status_code == client.get("/ready").status_code == 200
+        assert "Try the guard" in client.get("/").text
+        assert client.get("/v1/guard").status_code == 401
         for headers in (
             {},
             {"authorization": KEY},

@@ -1,59 +1,20 @@
 """The server as a process: many clients, slow ones, those that hang up, and signals."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import pytest
 
 from guardreasoner.cli.main import main
-
-JSON = {"content-type": "application/json"}
-ROOT = Path(__file__).parents[2]
-
-
-@contextmanager
-def served(
-    *argv: str, log: Any = subprocess.DEVNULL, **environment: str
-) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Start a server, and yield its process and port once it listens; its log goes to a file."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", *argv],
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        yield process, int(line.partition(" (")[0].rpartition(":")[2])
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def ask(port: int, text: str, **more: Any) -> tuple[int, dict[str, Any]]:
-    """Return status and body of the answer to a text."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        connection.request("POST", "/v1/guard", json.dumps({"prompt": text, **more}), JSON)
-        answer = connection.getresponse()
-        return answer.status, json.loads(answer.read())
-    finally:
-        connection.close()
+from tests.support.served import JSON, ask, served
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from guardreasoner.cli.guard_engine import add_engine, engine_factory
 from guardreasoner.errors import InputError
 from guardreasoner.guard import Guard, GuardResult, Query, TaskResult
 from guardreasoner.guard.results import GuardSpeed
@@ -38,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=get_args(GuardSpeed),
         help="direct answers at once, reasoned reasons first, auto reasons where the direct answer is unclear",
     )
+    add_engine(parser)
     parser.add_argument("--json", action="store_true", help="print the result as one line of JSON")
     parser.add_argument(
         "--jsonl",
@@ -104,7 +106,9 @@ def _guard(args: argparse.Namespace) -> Guard:
     if args.model == DEFAULT_MODEL and not Path(args.model).is_dir():
         hint = "python -m guardreasoner fit --config configs/hsdpo.yaml makes it; --model FOLDER names another one"
         raise InputError(f"{args.model}: no such model folder", hint)
-    guard = Guard.load(args.model, speed=args.speed)
+    guard = Guard.load(args.model, speed=args.speed, engine=engine_factory(args.engine))
+    if not guard.engine.needs_weights:
+        return guard
     count = sum(parameter.numel() for parameter in guard.backbone.parameters())
     if count < _TOY:
         text = f"note: a model of {count / 1e6:.2f} million parameters shows how a guard works, but cannot be relied on"

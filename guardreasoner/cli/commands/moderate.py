@@ -3,15 +3,15 @@
 import argparse
 import json
 import logging
-import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guardreasoner.cli.guard_engine import add_engine, engine_factory
 from guardreasoner.cli.options import require_files, write
 from guardreasoner.errors import InputError
 from guardreasoner.records import leftovers, owned, temporary
@@ -20,11 +20,9 @@ from guardreasoner.workflow.output_lock import locked_output
 from guardreasoner.workflow.terminal import show_line
 
 if TYPE_CHECKING:
-    from guardreasoner.generators import Generator
     from guardreasoner.guard import Guard
     from guardreasoner.guard.moderation import Judge
     from guardreasoner.guard.moderation_summary import Drift, ModerationSummary
-    from guardreasoner.model.backbone import Backbone
     from guardreasoner.sources.logs import Logs
     from guardreasoner.sources.row_parser import Columns
 
@@ -85,7 +83,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="PSI",
         help=f"exit with {EXIT_DRIFT} if the population stability index of a task is above it, such as 0.25",
     )
-    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="ray: actors at RAY_ADDRESS")
+    add_engine(parser)
     parser.add_argument("--actors", type=_count, default=1, metavar="N", help="actors of --engine ray (default 1)")
     parser.add_argument(
         "--chunk",
@@ -192,7 +190,7 @@ def _judges(args: argparse.Namespace) -> tuple["Judge", "Judge | None"]:
     from guardreasoner.guard import Guard
     from guardreasoner.guard.moderation import Judge
 
-    engine = _ray(args.actors) if args.engine == "ray" else None
+    engine = engine_factory(args.engine, {"actors": args.actors} if args.engine == "ray" else None)
     guard = Guard.load(args.model, speed=args.speed, engine=engine)
     if not (args.second or args.second_speed):
         return Judge(guard), None
@@ -210,18 +208,6 @@ def _judges(args: argparse.Namespace) -> tuple["Judge", "Judge | None"]:
 def _require_speed(guard: "Guard", speed: str) -> None:
     if speed not in guard.speeds:
         raise InputError(f"moderate: --second_speed {speed}: the model has {' and '.join(guard.speeds)} answers alone")
-
-
-def _ray(actors: int) -> Callable[["Backbone"], "Generator"]:
-    from guardreasoner.generators.ray import RayGenerator
-
-    return lambda backbone: RayGenerator(backbone, engine=_greedy, actors=actors, address=os.environ.get("RAY_ADDRESS"))
-
-
-def _greedy(backbone: "Backbone") -> "Generator":
-    from guardreasoner.generators.local import LocalGenerator
-
-    return LocalGenerator(backbone, temperature=0.0)
 
 
 def _identity(

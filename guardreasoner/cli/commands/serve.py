@@ -5,6 +5,7 @@ import os
 import re
 from typing import TYPE_CHECKING, get_args
 
+from guardreasoner.cli.guard_engine import add_engine, engine_factory
 from guardreasoner.errors import InputError
 from guardreasoner.guard.results import GuardSpeed
 from guardreasoner.workflow import stop_signals
@@ -13,7 +14,7 @@ from guardreasoner.workflow.terminal import show_line
 if TYPE_CHECKING:
     from guardreasoner.guard.service.judging import ServiceLimits
 
-HELP = "serve a guard over HTTP: moderation, chat and guardrail routes"
+HELP = "serve a guard over HTTP: a page to try it, moderation, chat and guardrail routes"
 
 _UNITS = {"": 1, "kb": 1_000, "mb": 1_000_000}
 
@@ -25,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8080, metavar="N", help="port (default 8080); 0: any free port")
     parser.add_argument("--name", help="name of the model for clients (default: the name of the folder)")
     parser.add_argument("--speed", choices=get_args(GuardSpeed), help="speed of answers if a request names none")
+    add_engine(parser)
     parser.add_argument("--queue", type=int, default=256, metavar="N", help="most waiting conversations (default 256)")
     parser.add_argument("--batch", type=int, default=64, metavar="N", help="most conversations a batch (default 64)")
     parser.add_argument(
@@ -63,7 +65,12 @@ def _serve(args: argparse.Namespace) -> int:
         )
     with open_socket(args.host, args.port) as opened:
         guard = Guard.load(
-            args.model, speed=args.speed, quantization=args.quantization, dtype=args.dtype, device=args.device
+            args.model,
+            speed=args.speed,
+            engine=engine_factory(args.engine),
+            quantization=args.quantization,
+            dtype=args.dtype,
+            device=args.device,
         )
         service = GuardService(guard, args.name or guard.backbone.name, limits, args.log_texts)
         app = make_service_app(service, key, {*LOOPBACK_HOSTS, args.host.lower()})

@@ -12,8 +12,9 @@ from guardreasoner.guard.service.refusals import Refusal
 
 KEY_VARIABLE = "GUARD_API_KEY"
 
-OPEN_PATHS = ("/health", "/ready")
-"""Paths that need no key, for the probes of an orchestrator; they say nothing but that the server is there."""
+OPEN_PATHS = ("/", "/health", "/ready")
+"""Paths that need no key: the page, which asks for it, and the probes of an orchestrator. They say nothing about the
+guard but that the server is there."""
 
 
 class Access:

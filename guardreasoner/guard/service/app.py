@@ -15,6 +15,7 @@ from guardreasoner.guard.service.guard_route import guard_routes
 from guardreasoner.guard.service.judging import GuardService
 from guardreasoner.guard.service.litellm import litellm_routes
 from guardreasoner.guard.service.moderations import moderation_routes
+from guardreasoner.guard.service.page import page_routes
 from guardreasoner.guard.service.refusals import Refusal, json_response
 from guardreasoner.guard.service.request_log import RequestLog, add_to_log
 
@@ -42,7 +43,7 @@ def make_service_app(service: GuardService, key: str | None = None, hosts: Colle
             Middleware(Access, key=key, hosts=hosts),
         ],
     )
-    routers = (moderation_routes, guard_routes, chat_routes, litellm_routes, _state_routes)
+    routers = (moderation_routes, guard_routes, chat_routes, litellm_routes, page_routes, _state_routes)
     for router in routers:
         app.include_router(router(service))
     app.add_exception_handler(Refusal, _refuse)

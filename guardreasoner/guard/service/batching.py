@@ -55,6 +55,8 @@ class Waiting:
         answer: the result, or an exception: :class:`InputError` if the guard cannot judge the query, any other if the
             engine failed. Cancelled: nobody waits for it any more.
         taken: done when a batch takes the conversation.
+        heard: called in the event loop with each new piece of a reasoned answer while the engine writes it, and with
+            None if the engine failed and writes the answer again from its start.
     """
 
     number: int
@@ -62,6 +64,13 @@ class Waiting:
     speed: GuardSpeed
     answer: "asyncio.Future[Judged]"
     taken: "asyncio.Future[None]"
+    heard: "Callable[[str | None], None] | None" = None
+
+    def hear(self, piece: str | None) -> bool:
+        """Pass on a piece from the thread of the batches; return whether somebody still waits for the answer."""
+        if self.heard is not None:
+            self.answer.get_loop().call_soon_threadsafe(self.heard, piece)
+        return not self.answer.done()
 
 
 BatchSeen = Callable[[GuardSpeed, int, float], None]
@@ -99,8 +108,12 @@ class Batcher:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def submit(self, queries: Sequence[Query]) -> list[Waiting]:
+    def submit(self, queries: Sequence[Query], heard: Callable[[str | None], None] | None = None) -> list[Waiting]:
         """Put conversations into the queue, all or none.
+
+        Args:
+            queries: the conversations.
+            heard: called with the pieces of their reasoned answers; see :class:`Waiting`.
 
         Raises:
             QueueFull: there is no place for all of them.
@@ -112,7 +125,7 @@ class Batcher:
         added = []
         for query in queries:
             speed = query.speed or self.guard.speed
-            one = Waiting(next(self._numbers), query, speed, loop.create_future(), loop.create_future())
+            one = Waiting(next(self._numbers), query, speed, loop.create_future(), loop.create_future(), heard)
             self._waiting[one.number] = one
             one.answer.add_done_callback(partial(self._forget, one.number))
             added.append(one)
@@ -197,10 +210,13 @@ class Batcher:
         if all(one.answer.done() for one in batch):  # nobody waits any more
             return [EngineError("cancelled") for _ in batch]
         try:
-            return list(self.guard.check_many([one.query for one in batch]))
+            watches = {number: one.hear for number, one in enumerate(batch) if one.heard is not None}
+            return list(self.guard.check_many([one.query for one in batch], watches))
         except Exception as error:
             if len(batch) == 1:
                 return [_engine_error(error)]
+            for one in batch:
+                one.hear(None)
             half = len(batch) // 2
             return [*self._results(batch[:half]), *self._results(batch[half:])]
 

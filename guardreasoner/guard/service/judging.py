@@ -1,7 +1,7 @@
 """What the routes share: a guard behind its queue, the limits, and one way to ask for verdicts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -80,13 +80,20 @@ class GuardService:
             message = f"the model {model[:100]!a} does not exist; this server has {self.name!a}"
             raise Refusal(404, message, "model_not_found", param="model")
 
-    def submit(self, request: Request, queries: Sequence[Query], where: str = "") -> list[Waiting]:
+    def submit(
+        self,
+        request: Request,
+        queries: Sequence[Query],
+        where: str = "",
+        heard: Callable[[str | None], None] | None = None,
+    ) -> list[Waiting]:
         """Put the conversations of a request into the queue.
 
         Args:
             request: the request, whose log line gets the number of conversations.
             queries: the conversations.
             where: name of the field that holds them, if there may be several.
+            heard: called with the pieces of their reasoned answers; see :class:`Waiting`.
 
         Raises:
             Refusal: one is invalid, there are too many for the queue, or it has no place now.
@@ -106,7 +113,7 @@ class GuardService:
         if not self.batcher.is_running:
             raise engine_failed()
         try:
-            return self.batcher.submit(queries)
+            return self.batcher.submit(queries, heard)
         except QueueFull as full:
             raise overloaded(full.waiting, full.seconds) from None
 
