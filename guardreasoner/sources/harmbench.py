@@ -26,7 +26,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from guardreasoner.errors import InputError
-from guardreasoner.records import Record, Split
+from guardreasoner.records import Record
+from guardreasoner.sources.benchmark import Benchmark
 from guardreasoner.sources.hub import (
     drop_unusable,
     mapped_value,
@@ -34,7 +35,6 @@ from guardreasoner.sources.hub import (
     read_json_file,
     require_distinct_choices,
     required_text,
-    source_identity,
 )
 
 HarmBenchPart = Literal["prompt", "response"]
@@ -48,7 +48,7 @@ _HARMFUL = {1: 1, 0: 0}
 _ANNOTATORS = ("human_0", "human_1", "human_2")
 
 
-class HarmBench:
+class HarmBench(Benchmark):
     """Read HarmBench as a test split: requests for the task "request", answers for the task "response".
 
     Args:
@@ -60,25 +60,16 @@ class HarmBench:
     """
 
     def __init__(self, path: str = _RAW, parts: Sequence[HarmBenchPart] = ("prompt", "response")) -> None:
-        self.path = path
+        super().__init__(path)
         self.parts = require_distinct_choices("HarmBench", "parts", parts, ("prompt", "response"))
 
-    def records(self, split: Split) -> Iterator[Record]:
-        """Yield the records of the test split, part by part, in the order of the files.
-
-        Raises:
-            InputError: a file cannot be read or is invalid.
-        """
-        if split == "test":
-            for part in self.parts:
-                if part == "prompt":
-                    yield from drop_unusable(self._prompts(), "HarmBenchPrompt", "need a context")
-                else:
-                    yield from self._responses()
-
-    def identity(self) -> object:
-        """Return the arguments and, for a local folder, its content hashes."""
-        return source_identity(self, self.path)
+    def read(self) -> Iterator[Record]:
+        """Yield the requests, the answers, or both."""
+        for part in self.parts:
+            if part == "prompt":
+                yield from drop_unusable(self._prompts(), "HarmBenchPrompt", "need a context")
+            else:
+                yield from self._responses()
 
     def _prompts(self) -> Iterator[Record | None]:
         columns = ("Behavior", "FunctionalCategory", "BehaviorID")

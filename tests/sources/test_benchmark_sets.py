@@ -196,4 +196,4 @@ def test_invalid_harmbench_requests_are_refused(tmp_path: Path) -> None:
         HarmBench(parts=["prompts"])  # type: ignore[list-item]
     with pytest.raises(InputError) as raised:
         list(HarmBench().records("test"))
-    assert raised.value.hint == "give a folder with the repository's files as path"
+    assert raised.value.hint == "clone https://github.com/centerforaisafety/HarmBench, and give its folder as path"
