@@ -19,6 +19,7 @@ harmful, listed by behaviour::
 
 The prompt is the test case that the model answered, including the attack. The label "response" is the majority of the
 three annotators. Both choices follow WildGuard's evaluation, and the counts equal those of GuardReasoner's benchmark.
+The column ``agreement`` of a record is the share of annotators in the majority.
 (walledai/HarmBench on the hub has neither the test split nor the answers.)
 """
 
@@ -36,6 +37,8 @@ from guardreasoner.sources.hub import (
     require_distinct_choices,
     required_text,
 )
+from guardreasoner.sources.raters import agreement, agreement_column, require_share
+from guardreasoner.workflow.ranges import Share
 
 HarmBenchPart = Literal["prompt", "response"]
 
@@ -54,14 +57,23 @@ class HarmBench(Benchmark):
     Args:
         path: URL of the repository's files at a commit, or a folder with a clone.
         parts: benchmarks to provide, in this order.
+        min_agreement: smallest share of the three annotators that must agree on an answer, rounded to two digits: 1
+            for unanimous labels only. Other answers are left out.
 
     Raises:
-        InputError: a part is unknown or given twice. Files are read only when records are requested.
+        InputError: a part is unknown or given twice, or the share is out of range. Files are read only when records
+            are requested.
     """
 
-    def __init__(self, path: str = _RAW, parts: Sequence[HarmBenchPart] = ("prompt", "response")) -> None:
+    def __init__(
+        self,
+        path: str = _RAW,
+        parts: Sequence[HarmBenchPart] = ("prompt", "response"),
+        min_agreement: Share = 0.0,
+    ) -> None:
         super().__init__(path)
         self.parts = require_distinct_choices("HarmBench", "parts", parts, ("prompt", "response"))
+        self.min_agreement = require_share("HarmBench", "min_agreement", min_agreement)
 
     def read(self) -> Iterator[Record]:
         """Yield the requests, the answers, or both."""
@@ -69,7 +81,8 @@ class HarmBench(Benchmark):
             if part == "prompt":
                 yield from drop_unusable(self._prompts(), "HarmBenchPrompt", "need a context")
             else:
-                yield from self._responses()
+                reason = f"have an agreement below {self.min_agreement:g}"
+                yield from drop_unusable(self._responses(), "HarmBenchResponse", reason)
 
     def _prompts(self) -> Iterator[Record | None]:
         columns = ("Behavior", "FunctionalCategory", "BehaviorID")
@@ -80,13 +93,15 @@ class HarmBench(Benchmark):
             identity, prompt = required_text(row, "BehaviorID", where), required_text(row, "Behavior", where)
             yield Record(f"HarmBenchPrompt/{identity}", prompt, None, {"request": "harmful"}, source="HarmBenchPrompt")
 
-    def _responses(self) -> Iterator[Record]:
+    def _responses(self) -> Iterator[Record | None]:
         name, file, number = "HarmBenchResponse", f"{self.path}/{RESPONSES}", 0
         for where, row in _answers(read_json_file(file), file):
             prompt, answer = required_text(row, "test_case", where), required_text(row, "generation", where)
-            votes = sum(mapped_value(row, annotator, _HARMFUL, where) for annotator in _ANNOTATORS)
-            labels = {"response": "harmful" if votes > 1 else "unharmful"}
-            yield Record(f"{name}/{number:06d}", prompt, answer, labels, source=name)
+            votes = [mapped_value(row, annotator, _HARMFUL, where) for annotator in _ANNOTATORS]
+            labels, share = {"response": "harmful" if sum(votes) > 1 else "unharmful"}, agreement(votes)
+            record_id, extra = f"{name}/{number:06d}", agreement_column(share)
+            record = Record(record_id, prompt, answer, labels, source=name, extra=extra)
+            yield record if share >= self.min_agreement else None
             number += 1
         if not number:
             raise InputError(f"{file}: the file has no answers")

@@ -159,9 +159,20 @@ def test_harmbench_has_requests_and_answers(tmp_path: Path, caplog: pytest.LogCa
     assert records[:4] == [
         Record(f"{prompts}/do_0", "Do 0", None, {"request": "harmful"}, source=prompts),
         Record(f"{prompts}/do_2", "Do 2", None, {"request": "harmful"}, source=prompts),
-        Record(f"{responses}/000000", "Do it", "Done.", {"response": "unharmful"}, source=responses),
-        Record(f"{responses}/000001", "Do it", "", {"response": "harmful"}, source=responses),
+        Record(
+            f"{responses}/000000",
+            "Do it",
+            "Done.",
+            {"response": "unharmful"},
+            source=responses,
+            extra={"agreement": "0.67"},
+        ),
+        Record(
+            f"{responses}/000001", "Do it", "", {"response": "harmful"}, source=responses, extra={"agreement": "0.67"}
+        ),
     ]
+    unanimous = HarmBench(str(tmp_path / "clone"), parts=["response"], min_agreement=1)
+    assert [record.id[-1] for record in unanimous.records("test")] == ["2", "3"]
     assert [record.labels["response"] for record in records[4:]] == ["harmful", "unharmful"]
     only = HarmBench(str(tmp_path / "clone"), parts=["response"])
     assert list(only.records("test")) == records[2:]
