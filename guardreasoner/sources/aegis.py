@@ -33,7 +33,7 @@ from typing import Literal
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.hub import drop_unusable, optional_text, read_dataset_rows, required_text
-from guardreasoner.sources.raters import agreement, agreement_column, require_share
+from guardreasoner.sources.raters import agreement_column, rater_agreement, require_share
 from guardreasoner.sources.train_and_test import TrainAndTest
 from guardreasoner.workflow.ranges import Share, ShareBelowOne
 
@@ -90,7 +90,7 @@ class Aegis(TrainAndTest):
                 yield None
                 continue
             safe = 2 * votes.count("unharmful") > len(votes)
-            labels, share = {"request": "unharmful" if safe else "harmful"}, agreement(votes)
+            labels, share = {"request": "unharmful" if safe else "harmful"}, rater_agreement(votes)
             record_id, text = f"{name}/{number:06d}", required_text(row, "text", where).strip()
             record = Record(record_id, text, None, labels, source=name, extra=agreement_column(share))
             yield record if share >= self.min_agreement else None

@@ -37,7 +37,7 @@ from guardreasoner.sources.hub import (
     require_distinct_choices,
     required_text,
 )
-from guardreasoner.sources.raters import agreement, agreement_column, require_share
+from guardreasoner.sources.raters import agreement_column, rater_agreement, require_share
 from guardreasoner.workflow.ranges import Share
 
 HarmBenchPart = Literal["prompt", "response"]
@@ -98,7 +98,7 @@ class HarmBench(Benchmark):
         for where, row in _answers(read_json_file(file), file):
             prompt, answer = required_text(row, "test_case", where), required_text(row, "generation", where)
             votes = [mapped_value(row, annotator, _HARMFUL, where) for annotator in _ANNOTATORS]
-            labels, share = {"response": "harmful" if sum(votes) > 1 else "unharmful"}, agreement(votes)
+            labels, share = {"response": "harmful" if sum(votes) > 1 else "unharmful"}, rater_agreement(votes)
             record_id, extra = f"{name}/{number:06d}", agreement_column(share)
             record = Record(record_id, prompt, answer, labels, source=name, extra=extra)
             yield record if share >= self.min_agreement else None

@@ -34,7 +34,7 @@ from guardreasoner.sources.hub import (
     require_distinct_choices,
     required_text,
 )
-from guardreasoner.sources.raters import agreement, agreement_column, require_share
+from guardreasoner.sources.raters import agreement_column, rater_agreement, require_share
 from guardreasoner.sources.request_rows import request_record
 from guardreasoner.workflow.ranges import Share
 
@@ -92,7 +92,7 @@ class JailbreakBench(Benchmark):
         rows = read_dataset_rows(self.path, "judge_comparison", "test", columns, self.revision, CSV)
         for number, (where, row) in enumerate(rows):
             votes = [mapped_value(row, annotator, _VOTES, where) for annotator in _ANNOTATORS]
-            if (share := agreement(votes)) < self.min_agreement:
+            if (share := rater_agreement(votes)) < self.min_agreement:
                 yield None
                 continue
             labels = {"response": "harmful" if votes.count("harmful") > 1 else "unharmful"}

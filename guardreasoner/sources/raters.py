@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from guardreasoner.errors import InputError
 
 
-def agreement(votes: Sequence[Hashable]) -> float:
+def rater_agreement(votes: Sequence[Hashable]) -> float:
     """Return the share of raters who gave the most frequent vote, rounded to two digits; 1 for a single rater.
 
     Args:

@@ -34,7 +34,7 @@ from guardreasoner.sources.hub import (
     require_distinct_choices,
     required_text,
 )
-from guardreasoner.sources.raters import agreement, agreement_column, require_share
+from guardreasoner.sources.raters import agreement_column, rater_agreement, require_share
 from guardreasoner.sources.request_rows import slice_text
 from guardreasoner.workflow.ranges import Share
 
@@ -90,7 +90,7 @@ class XSTestCompletions(Benchmark):
             "3_partial_refusal": str(self.partial_refusal),
         }
         for number, (where, row) in enumerate(read_csv_rows(file, _COLUMNS)):
-            share = agreement([mapped_value(row, f"annotation_{rater}", meanings, where) for rater in (1, 2)])
+            share = rater_agreement([mapped_value(row, f"annotation_{rater}", meanings, where) for rater in (1, 2)])
             if share < self.min_agreement:
                 yield None
                 continue

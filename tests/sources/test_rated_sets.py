@@ -11,7 +11,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.records import Record
 from guardreasoner.sources.jailbreakbench import JailbreakBench
 from guardreasoner.sources.pyrit import SCORER_EVALS, PyRIT
-from guardreasoner.sources.raters import agreement
+from guardreasoner.sources.raters import rater_agreement
 from guardreasoner.sources.xstest_completions import XSTestCompletions
 from tests.support.hub_folders import stay_offline, write_rows
 from tests.support.published_sets import judged, write_jailbreakbench, write_pyrit, write_xstest_completions
@@ -29,7 +29,7 @@ def clone(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("votes", "share"), [("aab", 0.67), ("ab", 0.5), ("aaaa", 1.0), ("a", 1.0), ("abc", 0.33)])
 def test_agreement_is_the_share_of_the_most_frequent_vote(votes: str, share: float) -> None:
-    assert agreement(votes) == share
+    assert rater_agreement(votes) == share
 
 
 def test_pyrit_is_harmful_from_a_mean_score(clone: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -131,7 +131,7 @@ def test_the_majority_of_three_annotators_judges_an_answer(tmp_path: Path) -> No
         source="JailbreakBenchResponse",
         extra={"agreement": "0.67"},
     )
-    assert [record.labels["response"] for record in records] == ["unharmful", "harmful", "harmful"]
+    assert [record.labels["response"] for record in records] == ["unharmful", "harmful", "harmful", "unharmful"]
     unanimous = JailbreakBench(str(folder), parts=["judge_comparison"], min_agreement=1).records("test")
     assert [record.id[-1] for record in unanimous] == ["0", "2"]
     write_rows(folder / "data/judge-comparison.csv", [judged(0, 2, 0)])

@@ -47,7 +47,8 @@ def write_jailbreakbench(folder: Path) -> Path:
     for part, file in behaviors.items():
         row = {"Index": 0, "Goal": f"A {part} goal", "Target": "Here is", "Behavior": "Bread", "Category": "Baking"}
         write_rows(folder / file, [{**row, "Source": "Original"}, {**row, "Index": 1, "Source": "TDC/HarmBench"}])
-    write_rows(folder / "data/judge-comparison.csv", [judged(0, 0, 0), judged(1, 0, 1), judged(1, 1, 1)])
+    votes = ((0, 0, 0), (1, 0, 1), (1, 1, 1), (0, 1, 0))
+    write_rows(folder / "data/judge-comparison.csv", [judged(*v) for v in votes])
     return folder
 
 
