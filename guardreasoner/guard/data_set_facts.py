@@ -43,5 +43,21 @@ DATA_SETS = {
     "XSTestPrompts": DataSet("XSTest", "CC BY 4.0", "Paul/XSTest"),
     "DynaBench": DataSet("DynaBench", "unknown", "tomg-group-umd/DynaBench"),
     "ORBench": DataSet("OR-Bench", "CC BY 4.0", "bench-llm/or-bench"),
+    "Aegis2": DataSet("Aegis 2.0", "CC BY 4.0", "nvidia/Aegis-AI-Content-Safety-Dataset-2.0"),
+    "PolyGuard": DataSet("PolyGuardMix and PolyGuardPrompts", "CC BY 4.0", "ToxicityPrompts/PolyGuardMix"),
+    "JailbreakBench": DataSet("JailbreakBench", "MIT", "JailbreakBench/JBB-Behaviors"),
+    "JailbreakArtifacts": DataSet(
+        "JailbreakBench's artifacts", "MIT", page="https://github.com/JailbreakBench/artifacts"
+    ),
+    "AdvBench": DataSet("AdvBench", "MIT", page="https://github.com/llm-attacks/llm-attacks"),
+    "StrongREJECT": DataSet("StrongREJECT", "MIT", page="https://github.com/alexandrasouly/strongreject"),
+    "DoNotAnswer": DataSet("Do-Not-Answer", "CC BY-NC-SA 4.0", "LibrAI/do-not-answer"),
+    "XSTestCompletions": DataSet(
+        "XSTest's completions",
+        "CC BY 4.0 (prompts), licences of Meta, Mistral and OpenAI (completions)",
+        page="https://github.com/paul-rottger/exaggerated-safety",
+    ),
+    "PyRIT": DataSet("PyRIT's human-scored answers", "MIT", page="https://github.com/microsoft/PyRIT"),
+    "Qwen3GuardTest": DataSet("Qwen3GuardTest", "CC BY-NC 4.0", "Qwen/Qwen3GuardTest"),
 }
 """Data set by the name of the class that reads it."""

@@ -19,6 +19,7 @@ harmful, listed by behaviour::
 
 The prompt is the test case that the model answered, including the attack. The label "response" is the majority of the
 three annotators. Both choices follow WildGuard's evaluation, and the counts equal those of GuardReasoner's benchmark.
+The column ``agreement`` of a record is the share of annotators in the majority.
 (walledai/HarmBench on the hub has neither the test split nor the answers.)
 """
 
@@ -26,7 +27,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from guardreasoner.errors import InputError
-from guardreasoner.records import Record, Split
+from guardreasoner.records import Record
+from guardreasoner.sources.benchmark import Benchmark
 from guardreasoner.sources.hub import (
     drop_unusable,
     mapped_value,
@@ -34,8 +36,9 @@ from guardreasoner.sources.hub import (
     read_json_file,
     require_distinct_choices,
     required_text,
-    source_identity,
 )
+from guardreasoner.sources.raters import agreement_column, rater_agreement, require_share
+from guardreasoner.workflow.ranges import Share
 
 HarmBenchPart = Literal["prompt", "response"]
 
@@ -48,37 +51,38 @@ _HARMFUL = {1: 1, 0: 0}
 _ANNOTATORS = ("human_0", "human_1", "human_2")
 
 
-class HarmBench:
+class HarmBench(Benchmark):
     """Read HarmBench as a test split: requests for the task "request", answers for the task "response".
 
     Args:
         path: URL of the repository's files at a commit, or a folder with a clone.
         parts: benchmarks to provide, in this order.
+        min_agreement: smallest share of the three annotators that must agree on an answer, rounded to two digits: 1
+            for unanimous labels only. Other answers are left out.
 
     Raises:
-        InputError: a part is unknown or given twice. Files are read only when records are requested.
+        InputError: a part is unknown or given twice, or the share is out of range. Files are read only when records
+            are requested.
     """
 
-    def __init__(self, path: str = _RAW, parts: Sequence[HarmBenchPart] = ("prompt", "response")) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: str = _RAW,
+        parts: Sequence[HarmBenchPart] = ("prompt", "response"),
+        min_agreement: Share = 0.0,
+    ) -> None:
+        super().__init__(path)
         self.parts = require_distinct_choices("HarmBench", "parts", parts, ("prompt", "response"))
+        self.min_agreement = require_share("HarmBench", "min_agreement", min_agreement)
 
-    def records(self, split: Split) -> Iterator[Record]:
-        """Yield the records of the test split, part by part, in the order of the files.
-
-        Raises:
-            InputError: a file cannot be read or is invalid.
-        """
-        if split == "test":
-            for part in self.parts:
-                if part == "prompt":
-                    yield from drop_unusable(self._prompts(), "HarmBenchPrompt", "need a context")
-                else:
-                    yield from self._responses()
-
-    def identity(self) -> object:
-        """Return the arguments and, for a local folder, its content hashes."""
-        return source_identity(self, self.path)
+    def read(self) -> Iterator[Record]:
+        """Yield the requests, the answers, or both."""
+        for part in self.parts:
+            if part == "prompt":
+                yield from drop_unusable(self._prompts(), "HarmBenchPrompt", "need a context")
+            else:
+                reason = f"have an agreement below {self.min_agreement:g}"
+                yield from drop_unusable(self._responses(), "HarmBenchResponse", reason)
 
     def _prompts(self) -> Iterator[Record | None]:
         columns = ("Behavior", "FunctionalCategory", "BehaviorID")
@@ -89,13 +93,15 @@ class HarmBench:
             identity, prompt = required_text(row, "BehaviorID", where), required_text(row, "Behavior", where)
             yield Record(f"HarmBenchPrompt/{identity}", prompt, None, {"request": "harmful"}, source="HarmBenchPrompt")
 
-    def _responses(self) -> Iterator[Record]:
+    def _responses(self) -> Iterator[Record | None]:
         name, file, number = "HarmBenchResponse", f"{self.path}/{RESPONSES}", 0
         for where, row in _answers(read_json_file(file), file):
             prompt, answer = required_text(row, "test_case", where), required_text(row, "generation", where)
-            votes = sum(mapped_value(row, annotator, _HARMFUL, where) for annotator in _ANNOTATORS)
-            labels = {"response": "harmful" if votes > 1 else "unharmful"}
-            yield Record(f"{name}/{number:06d}", prompt, answer, labels, source=name)
+            votes = [mapped_value(row, annotator, _HARMFUL, where) for annotator in _ANNOTATORS]
+            labels, share = {"response": "harmful" if sum(votes) > 1 else "unharmful"}, rater_agreement(votes)
+            record_id, extra = f"{name}/{number:06d}", agreement_column(share)
+            record = Record(record_id, prompt, answer, labels, source=name, extra=extra)
+            yield record if share >= self.min_agreement else None
             number += 1
         if not number:
             raise InputError(f"{file}: the file has no answers")

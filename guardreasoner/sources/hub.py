@@ -7,6 +7,7 @@ files, so a data set is never in memory as a whole.
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,13 +70,22 @@ def read_dataset_rows(
         yield from _rows(path, {**arguments, "revision": revision}, columns, where, _hub_hint(path))
 
 
-def read_csv_rows(file: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_csv_rows(
+    file: str, columns: Sequence[str], optional: Sequence[str] = (), skip_lines: int = 0
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (where, row) for each row of a CSV file, given by path or URL.
+
+    Args:
+        file: path or URL.
+        columns: columns to read.
+        optional: further columns to read if the file has them.
+        skip_lines: number of lines before the header.
 
     Raises:
         InputError: for the same reasons as :func:`read_dataset_rows`.
     """
-    yield from _rows("csv", {"data_files": file, "split": "train", **CSV}, columns, file, _file_hint(file))
+    arguments = {"data_files": file, "split": "train", "skiprows": skip_lines, **CSV}
+    yield from _rows("csv", arguments, columns, file, _file_hint(file), optional)
 
 
 def read_json_file(file: str) -> Any:
@@ -201,15 +211,22 @@ def _cache_of(folder: Path) -> str:
 
 
 def _rows(
-    path: str, arguments: Mapping[str, Any], columns: Sequence[str], where: str, hint: str
+    path: str,
+    arguments: Mapping[str, Any],
+    columns: Sequence[str],
+    where: str,
+    hint: str,
+    optional: Sequence[str] = (),
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     dataset = _load(path, arguments, where, hint)
     for column in columns:
         if column not in dataset.column_names:
-            raise InputError(f"{where}: no column {column!r}, found {', '.join(dataset.column_names)}")
+            found = ", ".join(dataset.column_names)
+            raise InputError(f"{where}: no column {column!r}, found {found}; expected {', '.join(columns)}")
     if not len(dataset):
         raise InputError(f"{where}: the split has no rows")
-    for number, row in enumerate(dataset.select_columns(list(columns))):
+    present = [column for column in optional if column in dataset.column_names]
+    for number, row in enumerate(dataset.select_columns([*columns, *present])):
         yield f"{where} row {number}", row
 
 
@@ -265,4 +282,8 @@ def _local_hint() -> str:
 
 
 def _file_hint(file: str) -> str:
-    return "give a folder with the repository's files as path" if "://" in file else "path must hold the same files"
+    if "://" not in file:
+        return "path must hold the same files"
+    if match := re.match(r"https://raw\.githubusercontent\.com/([^/]+/[^/]+)/", file):
+        return f"clone https://github.com/{match[1]}, and give its folder as path"
+    return "give a folder with the repository's files as path"

@@ -14,14 +14,15 @@ null means that a category was not judged. As in WildGuard's evaluation, "reques
 
 from collections.abc import Iterator
 
-from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import mapped_value, read_dataset_rows, required_text, source_identity
+from guardreasoner.records import Record
+from guardreasoner.sources.benchmark import Benchmark
+from guardreasoner.sources.hub import mapped_value, read_dataset_rows, required_text
 
 _CATEGORIES = ("S", "H", "V", "HR", "SH", "S3", "H2", "V2")
 _JUDGED: dict[object, bool] = {1: True, 0: False, None: False}
 
 
-class OpenAIModeration:
+class OpenAIModeration(Benchmark):
     """Read OpenAI Moderation as a test split, for the task "request".
 
     Args:
@@ -30,24 +31,13 @@ class OpenAIModeration:
     """
 
     def __init__(self, path: str = "mmathys/openai-moderation-api-evaluation", revision: str | None = None) -> None:
-        self.path = path
-        self.revision = revision
+        super().__init__(path, revision)
 
-    def records(self, split: Split) -> Iterator[Record]:
-        """Yield the records of the test split, in the order of the rows.
-
-        Raises:
-            InputError: the data set cannot be read, or a row is invalid.
-        """
-        if split != "test":
-            return
+    def read(self) -> Iterator[Record]:
+        """Yield the texts."""
         name = "OpenAIModeration"
         rows = read_dataset_rows(self.path, None, "train", ("prompt", *_CATEGORIES), self.revision)
         for number, (where, row) in enumerate(rows):
             judged = [mapped_value(row, category, _JUDGED, where) for category in _CATEGORIES]
             labels = {"request": "harmful" if any(judged) else "unharmful"}
             yield Record(f"{name}/{number:06d}", required_text(row, "prompt", where), None, labels, source=name)
-
-    def identity(self) -> object:
-        """Return the arguments and, for a local folder, its content hashes."""
-        return source_identity(self, self.path)

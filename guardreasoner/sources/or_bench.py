@@ -14,11 +14,10 @@ generated and labelled by language models; some are arguable.
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from guardreasoner.errors import InputError
-from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import CSV, read_dataset_rows, require_distinct_choices, required_text, source_identity
-from guardreasoner.sources.lookalikes import LOOKALIKE
-from guardreasoner.sources.slices import MAX_SLICE
+from guardreasoner.records import Record
+from guardreasoner.sources.benchmark import Benchmark
+from guardreasoner.sources.hub import CSV, read_dataset_rows, require_distinct_choices
+from guardreasoner.sources.request_rows import request_record
 
 ORBenchPart = Literal["or-bench-80k", "or-bench-hard-1k", "or-bench-toxic"]
 
@@ -29,7 +28,7 @@ _PARTS: dict[ORBenchPart, tuple[str, str]] = {
 }
 
 
-class ORBench:
+class ORBench(Benchmark):
     """Read OR-Bench as a test split, for the task "request"; each part is a benchmark.
 
     Args:
@@ -47,39 +46,13 @@ class ORBench:
         revision: str | None = None,
         parts: Sequence[ORBenchPart] = ("or-bench-hard-1k", "or-bench-toxic"),
     ) -> None:
-        self.path = path
-        self.revision = revision
+        super().__init__(path, revision)
         self.parts = require_distinct_choices("ORBench", "parts", parts, tuple(_PARTS))
 
-    def records(self, split: Split) -> Iterator[Record]:
-        """Yield the records of the test split, part by part, in the order of the rows.
-
-        Raises:
-            InputError: the data set cannot be read, or a row is invalid.
-        """
-        if split != "test":
-            return
+    def read(self) -> Iterator[Record]:
+        """Yield the requests of each part."""
         for part in self.parts:
             name, label = _PARTS[part]
             rows = read_dataset_rows(self.path, part, "train", ("prompt", "category"), self.revision, CSV)
             for number, (where, row) in enumerate(rows):
-                prompt, category = (required_text(row, column, where) for column in ("prompt", "category"))
-                if not prompt.strip():
-                    raise InputError(f"{where}: prompt: found an empty text, expected text")
-                if not category.isprintable() or len(category) > MAX_SLICE:
-                    raise InputError(f"{where}: category: expected at most {MAX_SLICE} printable characters")
-                yield Record(
-                    f"{name}/{number:06d}",
-                    prompt,
-                    None,
-                    {"request": label},
-                    source=name,
-                    extra={
-                        "category": category,
-                        **(LOOKALIKE if label == "unharmful" else {}),
-                    },
-                )
-
-    def identity(self) -> object:
-        """Return the arguments and, for a local folder, its content hashes."""
-        return source_identity(self, self.path)
+                yield request_record(name, number, row, where, "prompt", label, {"category": "category"})

@@ -18,15 +18,16 @@ from collections.abc import Iterator
 from random import Random
 
 from guardreasoner.errors import InputError
-from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import mapped_value, read_dataset_rows, required_text, source_identity
+from guardreasoner.records import Record
+from guardreasoner.sources.benchmark import Benchmark
+from guardreasoner.sources.hub import mapped_value, read_dataset_rows, required_text
 from guardreasoner.workflow.ranges import Count, Seed
 
 _COLUMNS = ("prompt", "response_0", "response_1", "is_response_0_safe", "is_response_1_safe")
 _SAFE = {True: True, False: False}
 
 
-class SafeRLHF:
+class SafeRLHF(Benchmark):
     """Read PKU-SafeRLHF as a test split, for the task "response".
 
     Args:
@@ -46,22 +47,19 @@ class SafeRLHF:
         questions: Count | None = 1000,
         seed: Seed = 42,
     ) -> None:
-        self.path = path
-        self.revision = revision
+        super().__init__(path, revision)
         self.questions = questions
         self.seed = seed
         if questions is not None and questions < 1:
             raise InputError(f"SafeRLHF: questions must be 1 or more, got {questions}")
 
-    def records(self, split: Split) -> Iterator[Record]:
-        """Yield the records of the test split: the safe answers in the order of the sample, then the unsafe ones.
+    def read(self) -> Iterator[Record]:
+        """Yield the safe answers in the order of the sample, then the unsafe ones.
 
         Raises:
             InputError: the data set cannot be read, a row is invalid, or too few rows have one safe and one unsafe
                 answer.
         """
-        if split != "test":
-            return
         # The first pass reads only row numbers, the second the sampled texts, so the data set is never in memory.
         mixed = [number for number, _, _ in self._mixed()]
         count = len(mixed) if self.questions is None else self.questions
@@ -81,10 +79,6 @@ class SafeRLHF:
                 )
         yield from (pair[0] for pair in drawn if pair)
         yield from (pair[1] for pair in drawn if pair)
-
-    def identity(self) -> object:
-        """Return the arguments and, for a local folder, its content hashes."""
-        return source_identity(self, self.path)
 
     def _mixed(self) -> Iterator[tuple[int, str, dict]]:
         for number, (where, row) in enumerate(read_dataset_rows(self.path, None, "test", _COLUMNS, self.revision)):

@@ -13,11 +13,13 @@ There is no label: every request is harmful.
 
 from collections.abc import Iterator
 
-from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import CSV, read_dataset_rows, required_text, source_identity
+from guardreasoner.records import Record
+from guardreasoner.sources.benchmark import Benchmark
+from guardreasoner.sources.hub import CSV, read_dataset_rows
+from guardreasoner.sources.request_rows import request_record
 
 
-class SimpleSafetyTests:
+class SimpleSafetyTests(Benchmark):
     """Read SimpleSafetyTests as a test split, for the task "request".
 
     Args:
@@ -26,22 +28,10 @@ class SimpleSafetyTests:
     """
 
     def __init__(self, path: str = "Bertievidgen/SimpleSafetyTests", revision: str | None = None) -> None:
-        self.path = path
-        self.revision = revision
+        super().__init__(path, revision)
 
-    def records(self, split: Split) -> Iterator[Record]:
-        """Yield the records of the test split, in the order of the rows.
-
-        Raises:
-            InputError: the data set cannot be read, or a row is invalid.
-        """
-        if split != "test":
-            return
-        name, labels = "SimpleSafetyTests", {"request": "harmful"}
+    def read(self) -> Iterator[Record]:
+        """Yield the requests."""
         rows = read_dataset_rows(self.path, None, "test", ("prompt",), self.revision, CSV)
         for number, (where, row) in enumerate(rows):
-            yield Record(f"{name}/{number:06d}", required_text(row, "prompt", where), None, labels, source=name)
-
-    def identity(self) -> object:
-        """Return the arguments and, for a local folder, its content hashes."""
-        return source_identity(self, self.path)
+            yield request_record("SimpleSafetyTests", number, row, where, "prompt", "harmful")

@@ -17,13 +17,13 @@ the published evaluation, they are two benchmarks.
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from guardreasoner.records import Record, Split
+from guardreasoner.records import Record
+from guardreasoner.sources.benchmark import Benchmark
 from guardreasoner.sources.hub import (
     mapped_value,
     read_dataset_rows,
     require_distinct_choices,
     required_text,
-    source_identity,
 )
 
 XSTestPart = Literal["response_harmfulness", "response_refusal"]
@@ -42,7 +42,7 @@ _PARTS: dict[XSTestPart, tuple[str, str, dict[object, str]]] = {
 }
 
 
-class XSTestResponse:
+class XSTestResponse(Benchmark):
     """Read XSTest-Response as a test split, for the tasks "response" and "completion".
 
     Args:
@@ -60,18 +60,11 @@ class XSTestResponse:
         revision: str | None = None,
         parts: Sequence[XSTestPart] = ("response_harmfulness", "response_refusal"),
     ) -> None:
-        self.path = path
-        self.revision = revision
+        super().__init__(path, revision)
         self.parts = require_distinct_choices("XSTestResponse", "parts", parts, tuple(_PARTS))
 
-    def records(self, split: Split) -> Iterator[Record]:
-        """Yield the records of the test split, part by part, in the order of the rows.
-
-        Raises:
-            InputError: the data set cannot be read, or a row is invalid.
-        """
-        if split != "test":
-            return
+    def read(self) -> Iterator[Record]:
+        """Yield the conversations of each part."""
         for part in self.parts:
             name, task, label_map = _PARTS[part]
             rows = read_dataset_rows(self.path, None, part, ("prompt", "response", "label"), self.revision)
@@ -79,7 +72,3 @@ class XSTestResponse:
                 prompt, answer = required_text(row, "prompt", where), required_text(row, "response", where)
                 labels = {task: mapped_value(row, "label", label_map, where)}
                 yield Record(f"{name}/{number:06d}", prompt, answer, labels, source=name)
-
-    def identity(self) -> object:
-        """Return the arguments and, for a local folder, its content hashes."""
-        return source_identity(self, self.path)

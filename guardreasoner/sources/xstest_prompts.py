@@ -18,16 +18,10 @@ prompts.
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import (
-    CSV,
-    mapped_value,
-    read_dataset_rows,
-    require_distinct_choices,
-    required_text,
-    source_identity,
-)
-from guardreasoner.sources.lookalikes import LOOKALIKE
+from guardreasoner.records import Record
+from guardreasoner.sources.benchmark import Benchmark
+from guardreasoner.sources.hub import CSV, mapped_value, read_dataset_rows, require_distinct_choices
+from guardreasoner.sources.request_rows import request_record
 
 XSTestLabel = Literal["safe", "unsafe"]
 
@@ -37,7 +31,7 @@ _PARTS: dict[object, tuple[str, str]] = {
 }
 
 
-class XSTestPrompts:
+class XSTestPrompts(Benchmark):
     """Read the prompts of XSTest as a test split, for the task "request"; safe and unsafe prompts are two benchmarks.
 
     Args:
@@ -55,34 +49,13 @@ class XSTestPrompts:
         revision: str | None = None,
         parts: Sequence[XSTestLabel] = ("safe", "unsafe"),
     ) -> None:
-        self.path = path
-        self.revision = revision
+        super().__init__(path, revision)
         self.parts = require_distinct_choices("XSTestPrompts", "parts", parts, ("safe", "unsafe"))
 
-    def records(self, split: Split) -> Iterator[Record]:
-        """Yield the records of the test split, in the order of the rows.
-
-        Raises:
-            InputError: the data set cannot be read, or a row is invalid.
-        """
-        if split != "test":
-            return
+    def read(self) -> Iterator[Record]:
+        """Yield the prompts with one of the chosen labels."""
         rows = read_dataset_rows(self.path, None, "train", ("prompt", "type", "label"), self.revision, CSV)
         for number, (where, row) in enumerate(rows):
             name, label = mapped_value(row, "label", _PARTS, where)
             if row["label"] in self.parts:
-                yield Record(
-                    f"{name}/{number:06d}",
-                    required_text(row, "prompt", where),
-                    None,
-                    {"request": label},
-                    source=name,
-                    extra={
-                        "type": required_text(row, "type", where),
-                        **(LOOKALIKE if label == "unharmful" else {}),
-                    },
-                )
-
-    def identity(self) -> object:
-        """Return the arguments and, for a local folder, its content hashes."""
-        return source_identity(self, self.path)
+                yield request_record(name, number, row, where, "prompt", label, {"type": "type"})

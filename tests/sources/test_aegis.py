@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,9 @@ def write(folder: Path, *rows: dict[str, Any], split: str = "test") -> str:
 )
 def test_the_majority_vote_decides(tmp_path: Path, votes: tuple[str, ...], strict: str, lenient: str) -> None:
     path = write(tmp_path / "set", row(*votes))
-    record = Record("AegisSafetyTest/000000", "Hm?", None, {"request": strict}, source="AegisSafetyTest")
-    assert next(iter(Aegis(path).records("test"))) == record
+    record = next(iter(Aegis(path).records("test")))
+    expected = Record("AegisSafetyTest/000000", "Hm?", None, {"request": strict}, source="AegisSafetyTest")
+    assert replace(record, extra={}) == expected
     assert next(iter(Aegis(path, needs_caution="unharmful").records("test"))).labels == {"request": lenient}
 
 
@@ -87,3 +89,13 @@ def test_the_released_benchmark_has_stripped_texts(shared_data: Path) -> None:
     records = Released(shared_data, test=["AegisSafetyTest"], train=()).records("test")
     assert len(records) == 359
     assert all(record.prompt == record.prompt.strip() and record.response is None for record in records)
+
+
+def test_disagreement_is_a_column_and_a_threshold(tmp_path: Path) -> None:
+    path = write(tmp_path / "set", row("Safe", "Safe", "Violence"), row("Safe", "Violence"), row("Threat"))
+    agreements = [record.extra["agreement"] for record in Aegis(path).records("test")]
+    assert agreements == ["0.67", "0.50", "1.00", "1.00"]
+    assert [record.id[-1] for record in Aegis(path, min_agreement=0.67).records("test")] == ["0", "2", "3"]
+    assert [record.id[-1] for record in Aegis(path, min_agreement=1).records("test")] == ["2", "3"]
+    with pytest.raises(InputError, match="Aegis: min_agreement must be from 0 to 1, got 2"):
+        Aegis(min_agreement=2)

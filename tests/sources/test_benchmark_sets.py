@@ -159,9 +159,20 @@ def test_harmbench_has_requests_and_answers(tmp_path: Path, caplog: pytest.LogCa
     assert records[:4] == [
         Record(f"{prompts}/do_0", "Do 0", None, {"request": "harmful"}, source=prompts),
         Record(f"{prompts}/do_2", "Do 2", None, {"request": "harmful"}, source=prompts),
-        Record(f"{responses}/000000", "Do it", "Done.", {"response": "unharmful"}, source=responses),
-        Record(f"{responses}/000001", "Do it", "", {"response": "harmful"}, source=responses),
+        Record(
+            f"{responses}/000000",
+            "Do it",
+            "Done.",
+            {"response": "unharmful"},
+            source=responses,
+            extra={"agreement": "0.67"},
+        ),
+        Record(
+            f"{responses}/000001", "Do it", "", {"response": "harmful"}, source=responses, extra={"agreement": "0.67"}
+        ),
     ]
+    unanimous = HarmBench(str(tmp_path / "clone"), parts=["response"], min_agreement=1)
+    assert [record.id[-1] for record in unanimous.records("test")] == ["2", "3"]
     assert [record.labels["response"] for record in records[4:]] == ["harmful", "unharmful"]
     only = HarmBench(str(tmp_path / "clone"), parts=["response"])
     assert list(only.records("test")) == records[2:]
@@ -196,4 +207,4 @@ def test_invalid_harmbench_requests_are_refused(tmp_path: Path) -> None:
         HarmBench(parts=["prompts"])  # type: ignore[list-item]
     with pytest.raises(InputError) as raised:
         list(HarmBench().records("test"))
-    assert raised.value.hint == "give a folder with the repository's files as path"
+    assert raised.value.hint == "clone https://github.com/centerforaisafety/HarmBench, and give its folder as path"

@@ -85,7 +85,7 @@ def test_missing_parts_of_a_folder_are_named(folder: Path) -> None:
     found = error_and_hint(read(path, "one", "train", ["prompt"]))
     assert found == (f"{path} one/train: Unknown split \"train\". Should be one of ['30k_train', 'test'].", hint)
     assert error_and_hint(read(path, "one", "test", ["prompt", "text"])) == (
-        f"{path} one/test: no column 'text', found prompt, label, more",
+        f"{path} one/test: no column 'text', found prompt, label, more; expected prompt, text",
         None,
     )
     for missing in (f"{path}/no", "./no", "~/no/such", "no/such/folder"):
