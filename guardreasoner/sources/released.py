@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from guardreasoner.sources.splits import require_shares, split_of
 from guardreasoner.sources.validation import validation_message
 from guardreasoner.tasks import GUARD_TASKS
 from guardreasoner.workflow.manifest import content_hash
-from guardreasoner.workflow.ranges import ShareBelowOne
+from guardreasoner.workflow.ranges import Count, ShareBelowOne
 
 log = logging.getLogger("guardreasoner")
 
@@ -65,6 +66,8 @@ class Released:
             that are not in ``test``.
         validation_share: share of the distinct prompts for the validation split, 0 to below 1. Records are assigned by
             a hash of the normalised prompt, so that no prompt is in both splits.
+        test_sample: number of records of each test benchmark, those with the smallest SHA-256 of their id; None for
+            all. Training records are checked against all records of the test benchmarks.
 
     Raises:
         InputError: a benchmark is unknown or named twice, or a share is out of range. Files are read only when records
@@ -77,11 +80,13 @@ class Released:
         test: Sequence[str] = ("AegisSafetyTest",),
         train: Sequence[str] | None = None,
         validation_share: ShareBelowOne = 0.1,
+        test_sample: Count | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.test = tuple(test)
         self.train = tuple(name for name in PUBLISHED if name not in self.test) if train is None else tuple(train)
         self.validation_share = validation_share
+        self.test_sample = test_sample
         names = self.test + self.train
         for name in names:
             if name not in BENCHMARKS:
@@ -108,11 +113,12 @@ class Released:
     def identity(self) -> object:
         """Return the arguments and the content hashes of the files."""
         files = [content_hash(self._path(name)) for name in (*self.train, *self.test)]
-        return ["Released", self.train, self.test, self.validation_share, files]
+        arguments: list[object] = [self.train, self.test, self.validation_share]
+        return ["Released", *arguments, *([self.test_sample] if self.test_sample else []), files]
 
     @cached_property
     def _splits(self) -> dict[Split, list[Record]]:
-        splits: dict[Split, list[Record]] = {"train": [], "validation": [], "test": self._test_records}
+        splits: dict[Split, list[Record]] = {"train": [], "validation": [], "test": self._sampled_test_records()}
         excluded_ids = set(self.excluded_ids)
         for record in self._train_records:
             if record.id not in excluded_ids:
@@ -122,6 +128,16 @@ class Released:
             *(len(self.excluded_ids), len(self._train_records), ", ".join(self.test)),
         )
         return splits
+
+    def _sampled_test_records(self) -> list[Record]:
+        """Return the sample of each test benchmark, in the order of the file."""
+        if self.test_sample is None:
+            return self._test_records
+        kept: set[str] = set()
+        for name in self.test:
+            ids = sorted((r.id for r in self._test_records if r.source == name), key=_position)
+            kept.update(ids[: self.test_sample])
+        return [record for record in self._test_records if record.id in kept]
 
     @cached_property
     def _test_records(self) -> list[Record]:
@@ -150,6 +166,11 @@ class Released:
         prompt, response = split_prompt(f"{sample.instruction}\n{sample.input}", GUARD_TASKS, where)
         labels = gold_labels(sample.output, response, GUARD_TASKS, where)
         return Record(f"{name}/{number:05d}", prompt, response, labels, source=name)
+
+
+def _position(record_id: str) -> str:
+    """Return the hash by which a sample of records is chosen."""
+    return sha256(record_id.encode()).hexdigest()
 
 
 def _rows(path: Path) -> list[Any]:

@@ -118,3 +118,18 @@ def test_every_benchmark_can_be_read(shared_data: Path) -> None:
     assert len(released.records("test")) == 5875
     excluded = Released(shared_data, test=["XSTestReponseHarmful"], train=["XSTestResponseRefusal"]).excluded_ids
     assert len(excluded) > 400
+
+
+def test_a_sample_is_fixed_and_leaves_the_training_records_as_they_are(folder: Path) -> None:
+    whole = Released(folder, test=["HarmBenchPrompt"], train=["AegisSafetyTest"])
+    ids = {}
+    for count in (20, 40, 10_000):
+        sampled = Released(folder, test=["HarmBenchPrompt"], train=["AegisSafetyTest"], test_sample=count)
+        assert [record.id for record in sampled.records("train")] == [record.id for record in whole.records("train")]
+        assert sampled.excluded_ids == whole.excluded_ids == ["AegisSafetyTest/00000"]  # its prompt is a test prompt
+        ids[count] = [record.id for record in sampled.records("test")]
+        assert sampled.identity() != whole.identity()
+    assert (len(ids[20]), len(ids[40]), len(ids[10_000])) == (20, 40, 201)
+    assert set(ids[20]) < set(ids[40])
+    assert ids[20] == sorted(ids[20])  # in the order of the file
+    assert ids[20] != ids[10_000][:20]
