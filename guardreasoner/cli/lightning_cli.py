@@ -143,6 +143,8 @@ class GuardCLI(LightningCLI):
         self.config.ckpt_path = local_checkpoint(self.config.ckpt_path)
         if self.verb == "fit":
             self.checkpoint_every = Interval.parse(self.config.checkpoint_every)
+        if self.config.get("all"):
+            raise InputError("all: expected the flag --all, not a key of a config")
         check_values(self.config, argv)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -154,6 +156,11 @@ class GuardCLI(LightningCLI):
             parser.set_defaults({"return_predictions": False})  # they are written while they are generated
         if self.verb in ("test", "validate"):
             parser.set_defaults({"verbose": False})
+        if self.verb == "test":
+            # Only a flag: guardreasoner.workflow.every_model replaces it by one test per model.
+            parser.add_argument(
+                "--all", action="store_true", help="test every model that fit has written to recipe.checkpoints"
+            )
         parser.add_argument(
             "--output", type=str | None, default=None, help="folder to write: the model, rollouts or predictions"
         )

@@ -87,8 +87,12 @@ def _run(argv: list[str]) -> int:
             _nearest(verb, [*LIGHTNING, *own_verbs()]) or "python -m guardreasoner --help lists the verbs",
         )
     from guardreasoner.workflow.config import with_config_names
+    from guardreasoner.workflow.every_model import run_every_test, wants_every_model
 
     argv = with_config_names(argv)
+    if wants_every_model(argv):
+        run_every_test(argv)
+        return 0
     run = _run_lightning if verb in LIGHTNING else _parse_own(argv)
     if verb not in _STAGES:
         return run(argv)

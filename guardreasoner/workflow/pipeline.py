@@ -162,7 +162,7 @@ class Pipeline:
                 if kept := keep_if_not_ours(stage):
                     print(f"moved {stage.output} to {kept}: it was not made by this stage")
                 print(f"building {stage.output} ({reason}): {command_line(stage)}", flush=True)
-                if code := _wait([*self.launcher, *stage.argv]):
+                if code := run_stage([*self.launcher, *stage.argv]):
                     raise StageFailed(f"stage {name} failed with exit code {code}: {command_line(stage)}", code)
                 if reason := status(stage):
                     raise StageFailed(f"stage {name} did not write its output ({reason}): {command_line(stage)}", 1)
@@ -220,6 +220,23 @@ def prepare(
     state = StageState.of(command)
     state.begin()
     return state
+
+
+def run_stage(argv: Sequence[str]) -> int:
+    """Run a program in this terminal and return its exit code.
+
+    A signal is passed on to the program, which may save what it has done.
+
+    Raises:
+        Stopped: a signal arrived; the program has ended.
+    """
+    with stop_signals.handled():
+        stop_signals.defer()
+        process = subprocess.Popen(argv)
+        stop_signals.defer(process.send_signal)
+        code = process.wait()
+        stop_signals.check()
+    return code if code >= 0 else 128 - code
 
 
 def checked_output(argv: Sequence[str]) -> Path | None:
@@ -317,20 +334,3 @@ def _with_overlays(argv: list[str], overlays: Sequence[str], recipe: Sequence[st
     end = last + (1 if "=" in argv[last] else 2)
     added = [word for file in overlays if file not in files for word in ("--config", file)]
     return [*argv[:end], *added, *recipe, *argv[end:]]
-
-
-def _wait(argv: Sequence[str]) -> int:
-    """Run a program in this terminal and return its exit code.
-
-    A signal is passed on to the program, which may save what it has done.
-
-    Raises:
-        Stopped: a signal arrived; the program has ended.
-    """
-    with stop_signals.handled():
-        stop_signals.defer()
-        process = subprocess.Popen(argv)
-        stop_signals.defer(process.send_signal)
-        code = process.wait()
-        stop_signals.check()
-    return code if code >= 0 else 128 - code
