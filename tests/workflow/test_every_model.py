@@ -72,7 +72,7 @@ def test_every_trained_model_is_tested_in_the_order_of_training(
 
 def test_an_output_with_a_name_of_its_own_gets_a_folder_per_model(argv: list[str]) -> None:
     Path("evaluate.yaml").write_text(CONFIG.format(output="logs/robustness"))
-    assert [command.output for command in commands_of_every_model(argv)][0] == Path("logs/robustness/zeroth")
+    assert next(command.output for command in commands_of_every_model(argv)) == Path("logs/robustness/zeroth")
 
 
 @pytest.mark.parametrize("flag", ["--output", "--model.backbone.path", "--model.init_args.backbone.path"])
