@@ -63,6 +63,7 @@ class LoggedAnswers:
         self._last_time = 0.0
         self._progress: RecordProgress | None = None
         self._finished = self._tokens = 0
+        self._total = 0
 
     def open(self, device: str, keep: bool) -> None:
         """Open the log, repair it after an interruption, and read what is done.
@@ -95,12 +96,13 @@ class LoggedAnswers:
         stop_signals.defer(self._forward if self._processes() else None)
 
     def show_progress(self, title: str, total: int | None) -> None:
-        """Show from now on how many records of the first data loader are done.
+        """Show from now on how many records are done, over all data loaders.
 
         Args:
             title: what the run does.
-            total: number of records; None if unknown.
+            total: number of records, over all data loaders; None if unknown.
         """
+        self._total = total or len(self.records)
         self._progress = RecordProgress(title, total)
 
     def done(self, loader: int) -> Set[str]:
@@ -122,7 +124,7 @@ class LoggedAnswers:
         if self._progress is not None:
             # each process answers the same number of groups
             world = self._trainer.world_size
-            done = min(len(self.records), len(self._done[0]) + world * self._finished)
+            done = min(self._total, sum(map(len, self._done)) + world * self._finished)
             self._progress.show(done, world * self._finished, tokens=world * self._tokens or None)
 
     def wait_for_all(self) -> None:
@@ -143,6 +145,11 @@ class LoggedAnswers:
                     raise stop_signals.Stopped(signal.SIGTERM, "another process of this run has ended")
                 time.sleep(_WAIT)
         trainer.strategy.barrier()
+
+    def finish(self) -> None:
+        """Stop the progress bar, close the log and remove it; its answers are written elsewhere."""
+        self._close()
+        self.log.remove()
 
     def abandon(self) -> None:
         """Close the log after an error or a signal, wait for the other processes, and say what is done."""

@@ -12,7 +12,7 @@ import torch
 from jsonargparse import ActionYesNo, Namespace, set_parsing_settings
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar, Timer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -25,6 +25,7 @@ from guardreasoner.callbacks import (
     PredictionWriter,
     RolloutWriter,
     SampleTexts,
+    StepProgress,
     Throughput,
 )
 from guardreasoner.callbacks.fit_checkpoints import tensorboard_folder
@@ -34,6 +35,7 @@ from guardreasoner.cli.checkpoint_path import local_checkpoint
 from guardreasoner.cli.config_checks import TRUE_HALF, check_flags, check_values
 from guardreasoner.cli.log_output import quiet_libraries
 from guardreasoner.cli.parse_errors import accept_old_names, config_error, find_input_error
+from guardreasoner.cli.result_lines import result_lines
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.attacks import origin
 from guardreasoner.mining.findings import HasFindings
@@ -282,9 +284,10 @@ class GuardCLI(LightningCLI):
                 callbacks.append(PredictionWriter(self.config.output, self.config.ckpt_path))
             if self.verb == "predict" and not writes_itself:
                 callbacks.append(RolloutWriter(self.config.output, self.config.ckpt_path))
-        shows_progress = writes_itself or any(isinstance(callback, RolloutWriter) for callback in callbacks)
+        counts_records = (RolloutWriter, PredictionWriter)
+        shows_progress = writes_itself or any(isinstance(callback, counts_records) for callback in callbacks)
         if config.enable_progress_bar is not False and not shows_progress:
-            callbacks.append(RichProgressBar())
+            callbacks.append(StepProgress())
         if shows_progress:
             kwargs["enable_progress_bar"] = False
         if config.logger is False or self._is_dry_run:
@@ -328,7 +331,8 @@ class GuardCLI(LightningCLI):
 
     def _report_metrics(self) -> None:
         values = {name.split("/", 1)[1]: float(value) for name, value in self.trainer.logged_metrics.items()}
-        log.info("%s", ", ".join(f"{name.split('/dataloader')[0]} {value:.4f}" for name, value in values.items()))
+        for line in result_lines({name.split("/dataloader")[0]: value for name, value in values.items()}):
+            log.info("%s", line)
         if self.config.output:
             records = self.datamodule.records if isinstance(self.datamodule, HasRecords) else ()
             attacks = any(map(origin, records))

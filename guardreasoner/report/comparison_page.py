@@ -1,4 +1,4 @@
-"""The HTML page that compares runs (``report``): whether the last is better than its nearest baseline, with details, in one file."""
+"""The HTML page that compares runs (``report``): is the last better than its nearest baseline?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
