@@ -336,8 +336,9 @@ class GuardCLI(LightningCLI):
         if self.config.output:
             records = self.datamodule.records if isinstance(self.datamodule, HasRecords) else ()
             attacks = any(map(origin, records))
-            command = f"python -m guardreasoner {'robustness' if attacks else 'score'} {self.config.output}"
-            log.info("written to %s; %s", self.config.output, command)
+            command = f"; python -m guardreasoner {'robustness' if attacks else 'score'} {self.config.output}"
+            scored = any(record.gold() for record in records)
+            log.info("written to %s%s", self.config.output, command if scored or not records else "")
 
     def _export(self, output: str) -> None:
         """Write the trained model as a Hugging Face folder."""

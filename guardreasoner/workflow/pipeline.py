@@ -4,6 +4,7 @@ A stage is a command whose config has an ``output``. Dependencies are not declar
 output its merged config names as an input path.
 """
 
+import os
 import shlex
 import subprocess
 import sys
@@ -32,6 +33,8 @@ from guardreasoner.workflow.staleness import (
 
 PIPELINE = Path("configs/pipeline.yaml")
 LAUNCHER = (sys.executable, "-m", "guardreasoner")
+STAGE_VARIABLE = "GUARDREASONER_STAGE"
+"""Environment variable of the process of a stage that another command runs."""
 
 
 class StageFailed(InputError):
@@ -232,7 +235,7 @@ def run_stage(argv: Sequence[str]) -> int:
     """
     with stop_signals.handled():
         stop_signals.defer()
-        process = subprocess.Popen(argv)
+        process = subprocess.Popen(argv, env={**os.environ, STAGE_VARIABLE: "1"})
         stop_signals.defer(process.send_signal)
         code = process.wait()
         stop_signals.check()
