@@ -33,6 +33,7 @@ from guardreasoner.callbacks.tensorboard import LastingTensorBoardLogger, hide_w
 from guardreasoner.cli import LIGHTNING
 from guardreasoner.cli.checkpoint_path import local_checkpoint
 from guardreasoner.cli.config_checks import TRUE_HALF, check_flags, check_values
+from guardreasoner.cli.everyday_help import opening
 from guardreasoner.cli.log_output import quiet_libraries
 from guardreasoner.cli.parse_errors import accept_old_names, config_error, find_input_error
 from guardreasoner.cli.result_lines import result_lines
@@ -72,6 +73,11 @@ class GuardParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise ``ParserError``."""
         raise ParserError(message) from ex
+
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        """Return the help; that of a verb opens with the verb's line and its everyday flags."""
+        verb = next((verb for verb, line in LIGHTNING.items() if self.description == line), None)
+        return (opening(verb) if verb else "") + str(super().format_help(*args, **kwargs))
 
 
 class ConfigWriter(SaveConfigCallback):

@@ -217,6 +217,7 @@ def _overview() -> str:
             "",
             "python -m guardreasoner VERB --help lists a verb's options.",
             "Start with: python -m guardreasoner fit --config configs/hsdpo.yaml",
+            "Words such as rollout, hard record, margin and α: docs/glossary.md",
         ]
     )
 
