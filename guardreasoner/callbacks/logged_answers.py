@@ -135,7 +135,7 @@ class LoggedAnswers:
         Raises:
             Stopped: a signal arrived, or another process has ended early.
         """
-        self._close()
+        self.close()
         trainer = self._trainer
         if trainer.num_nodes == 1:
             self.log.mark_finished(trainer.global_rank)
@@ -146,14 +146,9 @@ class LoggedAnswers:
                 time.sleep(_WAIT)
         trainer.strategy.barrier()
 
-    def finish(self) -> None:
-        """Stop the progress bar, close the log and remove it; its answers are written elsewhere."""
-        self._close()
-        self.log.remove()
-
     def abandon(self) -> None:
         """Close the log after an error or a signal, wait for the other processes, and say what is done."""
-        self._close()
+        self.close()
         if stop_signals.received() is not None:
             for process in self._processes():
                 process.wait()
@@ -161,7 +156,8 @@ class LoggedAnswers:
                 stop_signals.note(f"{self._counts()} are done; run the same command again to resume")
         self.log.release()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Stop the progress bar and close the log of this process."""
         if self._progress is not None:
             self._progress.close()
         self.log.close()

@@ -219,8 +219,12 @@ class PredictionWriter(Callback):
 
         sources = (answer.record.source for answers in self._answers.values() for answer in answers)
         folders = folder_names(sources, empty="records", taken=(TASKS_FILE, OUTPUT_FORMAT, MANIFEST))
+        if self._logged is not None:
+            self._logged.close()
         with replacing_folder(self.folder) as folder:
             write_output_format(folder, prompt_tokenizer.format)
+            if self._logged is not None:
+                self._logged.log.write_cost(folder)
             for loader, name, row in ((0, "generated_predictions", prediction), (1, "hard_samples", sample)):
                 answers = sorted(self._answers[loader], key=lambda a: (order[a.rollout.record_id], a.rollout.index))
                 groups: dict[str, list[Answer]] = defaultdict(list)
@@ -229,7 +233,7 @@ class PredictionWriter(Callback):
                 for benchmark, group in groups.items():
                     write_jsonl(folder / benchmark / f"{name}.jsonl", map(row, group))
         if self._logged is not None:
-            self._logged.finish()
+            self._logged.log.remove()
             module.sink = self._logged = None
 
 
