@@ -35,8 +35,8 @@ from guardreasoner.cli.checkpoint_path import local_checkpoint
 from guardreasoner.cli.config_checks import TRUE_HALF, check_flags, check_values
 from guardreasoner.cli.everyday_help import opening
 from guardreasoner.cli.log_output import quiet_libraries
+from guardreasoner.cli.metric_lines import metric_lines
 from guardreasoner.cli.parse_errors import accept_old_names, config_error, find_input_error
-from guardreasoner.cli.result_lines import result_lines
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.attacks import origin
 from guardreasoner.mining.findings import HasFindings
@@ -337,7 +337,7 @@ class GuardCLI(LightningCLI):
 
     def _report_metrics(self) -> None:
         values = {name.split("/", 1)[1]: float(value) for name, value in self.trainer.logged_metrics.items()}
-        for line in result_lines({name.split("/dataloader")[0]: value for name, value in values.items()}):
+        for line in metric_lines({name.split("/dataloader")[0]: value for name, value in values.items()}):
             log.info("%s", line)
         if self.config.output:
             records = self.datamodule.records if isinstance(self.datamodule, HasRecords) else ()

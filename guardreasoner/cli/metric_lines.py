@@ -6,7 +6,7 @@ _SHARES = ("accuracy", "unparsed", "f1", "hard_sample_accuracy")
 """First words of the names of values that are logged as shares from 0 to 1."""
 
 
-def result_lines(values: Mapping[str, float]) -> list[str]:
+def metric_lines(values: Mapping[str, float]) -> list[str]:
     """Return the lines that show logged values.
 
     Args:
