@@ -7,9 +7,7 @@ RUN := $(VENV)/bin/python -m guardreasoner
 
 demo: $(VENV)/installed
 	$(RUN) fit --config configs/hsdpo.yaml
-	$(RUN) test --config configs/evaluate.yaml --model.backbone.path checkpoints/rsft-1epoch --output logs/predictions/rsft-1epoch
-	$(RUN) test --config configs/evaluate.yaml --model.backbone.path checkpoints/rsft --output logs/predictions/rsft
-	$(RUN) test --config configs/evaluate.yaml
+	$(RUN) test --config configs/evaluate.yaml --all
 	$(RUN) score "R-SFT, 1 epoch=logs/predictions/rsft-1epoch" "R-SFT, 3 epochs=logs/predictions/rsft" "HS-DPO=logs/predictions/hsdpo"
 	$(RUN) compare "R-SFT, 1 epoch=logs/predictions/rsft-1epoch" "R-SFT, 3 epochs=logs/predictions/rsft" "HS-DPO=logs/predictions/hsdpo"
 	$(RUN) report "R-SFT, 1 epoch=logs/predictions/rsft-1epoch" "R-SFT, 3 epochs=logs/predictions/rsft" "HS-DPO=logs/predictions/hsdpo" --out logs/report.html

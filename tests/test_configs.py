@@ -100,6 +100,10 @@ def overlays(file: str) -> list[tuple[str, str]]:
         return [(base, file) for base in ("configs/mine.yaml", "configs/hard_set.yaml")]
     if file == "configs/data/synthesized.yaml":
         return [("configs/rsft.yaml", file)]
+    if file == "configs/data/unlabelled.yaml":
+        return [("configs/evaluate.yaml", file)]
+    if file == "configs/data/text_label.yaml":
+        return [("configs/rsft.yaml", file), ("configs/evaluate.yaml", file)]
     assert file.startswith("configs/data/"), f"{file}: say here which configs it goes over"
     return [(base, file) for base in ("configs/rsft.yaml", "configs/hsdpo.yaml", *generating)]
 

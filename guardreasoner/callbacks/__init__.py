@@ -4,6 +4,7 @@ from guardreasoner.callbacks.fit_checkpoints import FitCheckpoints, Interval
 from guardreasoner.callbacks.free_space import FreeSpace
 from guardreasoner.callbacks.hard_sample_accuracy import HardSampleAccuracy
 from guardreasoner.callbacks.mining_findings import MiningFindings
+from guardreasoner.callbacks.progress_bar import StepProgress
 from guardreasoner.callbacks.sample_texts import SampleTexts
 from guardreasoner.callbacks.score_plots import ScorePlots
 from guardreasoner.callbacks.throughput import Throughput
@@ -19,5 +20,6 @@ __all__ = [
     "RolloutWriter",
     "SampleTexts",
     "ScorePlots",
+    "StepProgress",
     "Throughput",
 ]

@@ -63,6 +63,7 @@ class LoggedAnswers:
         self._last_time = 0.0
         self._progress: RecordProgress | None = None
         self._finished = self._tokens = 0
+        self._total = 0
 
     def open(self, device: str, keep: bool) -> None:
         """Open the log, repair it after an interruption, and read what is done.
@@ -95,12 +96,13 @@ class LoggedAnswers:
         stop_signals.defer(self._forward if self._processes() else None)
 
     def show_progress(self, title: str, total: int | None) -> None:
-        """Show from now on how many records of the first data loader are done.
+        """Show from now on how many records are done, over all data loaders.
 
         Args:
             title: what the run does.
-            total: number of records; None if unknown.
+            total: number of records, over all data loaders; None if unknown.
         """
+        self._total = total or len(self.records)
         self._progress = RecordProgress(title, total)
 
     def done(self, loader: int) -> Set[str]:
@@ -122,7 +124,7 @@ class LoggedAnswers:
         if self._progress is not None:
             # each process answers the same number of groups
             world = self._trainer.world_size
-            done = min(len(self.records), len(self._done[0]) + world * self._finished)
+            done = min(self._total, sum(map(len, self._done)) + world * self._finished)
             self._progress.show(done, world * self._finished, tokens=world * self._tokens or None)
 
     def wait_for_all(self) -> None:
@@ -133,7 +135,7 @@ class LoggedAnswers:
         Raises:
             Stopped: a signal arrived, or another process has ended early.
         """
-        self._close()
+        self.close()
         trainer = self._trainer
         if trainer.num_nodes == 1:
             self.log.mark_finished(trainer.global_rank)
@@ -146,7 +148,7 @@ class LoggedAnswers:
 
     def abandon(self) -> None:
         """Close the log after an error or a signal, wait for the other processes, and say what is done."""
-        self._close()
+        self.close()
         if stop_signals.received() is not None:
             for process in self._processes():
                 process.wait()
@@ -154,7 +156,8 @@ class LoggedAnswers:
                 stop_signals.note(f"{self._counts()} are done; run the same command again to resume")
         self.log.release()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Stop the progress bar and close the log of this process."""
         if self._progress is not None:
             self._progress.close()
         self.log.close()

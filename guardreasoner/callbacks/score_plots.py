@@ -24,7 +24,7 @@ class ScorePlots(Callback):
     Answers with scores add ``test/roc-…`` and ``test/reliability-…``.
 
     The plots are made after the predictions are written, so that an error in a plot cannot lose the predictions.
-    Attacked records are left out; ``robustness`` compares those.
+    Attacked records are left out; ``robustness`` compares those. So are records without labels.
 
     Args:
         resamples: Number of bootstrap resamples; 0 for no intervals.
@@ -57,7 +57,7 @@ class ScorePlots(Callback):
     ) -> None:
         """Collect the answers of a batch; the second data loader holds the hard records."""
         answers = self._hard if dataloader_idx == 1 else self._answers
-        answers += [answer for answer in outputs if not origin(answer.record)]
+        answers += [answer for answer in outputs if answer.record.gold() and not origin(answer.record)]
 
     def teardown(self, trainer: Any, module: Any, stage: str) -> None:
         """Score the answers and write the plots."""

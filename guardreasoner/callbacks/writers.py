@@ -82,7 +82,7 @@ class RolloutWriter(Callback):
         """Start the clock and the progress bar."""
         assert self._answers is not None
         self._answers.start()
-        self._expected = record_total(trainer) or 0
+        self._expected = record_total(trainer.predict_dataloaders, trainer.num_predict_batches) or 0
         if trainer.is_global_zero:
             self._answers.show_progress("mining", self._expected)
 
@@ -167,9 +167,12 @@ class PredictionWriter(Callback):
         module.sink = self._logged
 
     def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock and the progress bar."""
         if self._logged is not None:
             self._logged.start()
+            total = record_total(trainer.test_dataloaders, trainer.num_test_batches)
+            votes = record_total(trainer.test_dataloaders, trainer.num_test_batches[:1]) if module.votes else 0
+            self._logged.show_progress("testing", None if total is None else total + (votes or 0))
 
     def on_test_batch_end(
         self,
@@ -216,8 +219,12 @@ class PredictionWriter(Callback):
 
         sources = (answer.record.source for answers in self._answers.values() for answer in answers)
         folders = folder_names(sources, empty="records", taken=(TASKS_FILE, OUTPUT_FORMAT, MANIFEST))
+        if self._logged is not None:
+            self._logged.close()
         with replacing_folder(self.folder) as folder:
             write_output_format(folder, prompt_tokenizer.format)
+            if self._logged is not None:
+                self._logged.log.write_cost(folder)
             for loader, name, row in ((0, "generated_predictions", prediction), (1, "hard_samples", sample)):
                 answers = sorted(self._answers[loader], key=lambda a: (order[a.rollout.record_id], a.rollout.index))
                 groups: dict[str, list[Answer]] = defaultdict(list)
@@ -226,7 +233,6 @@ class PredictionWriter(Callback):
                 for benchmark, group in groups.items():
                     write_jsonl(folder / benchmark / f"{name}.jsonl", map(row, group))
         if self._logged is not None:
-            self._logged.log.close()
             self._logged.log.remove()
             module.sink = self._logged = None
 

@@ -12,7 +12,7 @@ import torch
 from jsonargparse import ActionYesNo, Namespace, set_parsing_settings
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar, Timer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -25,6 +25,7 @@ from guardreasoner.callbacks import (
     PredictionWriter,
     RolloutWriter,
     SampleTexts,
+    StepProgress,
     Throughput,
 )
 from guardreasoner.callbacks.fit_checkpoints import tensorboard_folder
@@ -32,7 +33,9 @@ from guardreasoner.callbacks.tensorboard import LastingTensorBoardLogger, hide_w
 from guardreasoner.cli import LIGHTNING
 from guardreasoner.cli.checkpoint_path import local_checkpoint
 from guardreasoner.cli.config_checks import TRUE_HALF, check_flags, check_values
+from guardreasoner.cli.everyday_help import opening
 from guardreasoner.cli.log_output import quiet_libraries
+from guardreasoner.cli.metric_lines import metric_lines
 from guardreasoner.cli.parse_errors import accept_old_names, config_error, find_input_error
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.attacks import origin
@@ -70,6 +73,11 @@ class GuardParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise ``ParserError``."""
         raise ParserError(message) from ex
+
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        """Return the help; that of a verb opens with the verb's line and its everyday flags."""
+        verb = next((verb for verb, line in LIGHTNING.items() if self.description == line), None)
+        return (opening(verb) if verb else "") + str(super().format_help(*args, **kwargs))
 
 
 class ConfigWriter(SaveConfigCallback):
@@ -143,6 +151,8 @@ class GuardCLI(LightningCLI):
         self.config.ckpt_path = local_checkpoint(self.config.ckpt_path)
         if self.verb == "fit":
             self.checkpoint_every = Interval.parse(self.config.checkpoint_every)
+        if self.config.get("all"):
+            raise InputError("all: expected the flag --all, not a key of a config")
         check_values(self.config, argv)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -154,6 +164,11 @@ class GuardCLI(LightningCLI):
             parser.set_defaults({"return_predictions": False})  # they are written while they are generated
         if self.verb in ("test", "validate"):
             parser.set_defaults({"verbose": False})
+        if self.verb == "test":
+            # Only a flag: guardreasoner.workflow.every_model replaces it by one test per model.
+            parser.add_argument(
+                "--all", action="store_true", help="test every model that fit has written to recipe.checkpoints"
+            )
         parser.add_argument(
             "--output", type=str | None, default=None, help="folder to write: the model, rollouts or predictions"
         )
@@ -275,9 +290,10 @@ class GuardCLI(LightningCLI):
                 callbacks.append(PredictionWriter(self.config.output, self.config.ckpt_path))
             if self.verb == "predict" and not writes_itself:
                 callbacks.append(RolloutWriter(self.config.output, self.config.ckpt_path))
-        shows_progress = writes_itself or any(isinstance(callback, RolloutWriter) for callback in callbacks)
+        counts_records = (RolloutWriter, PredictionWriter)
+        shows_progress = writes_itself or any(isinstance(callback, counts_records) for callback in callbacks)
         if config.enable_progress_bar is not False and not shows_progress:
-            callbacks.append(RichProgressBar())
+            callbacks.append(StepProgress())
         if shows_progress:
             kwargs["enable_progress_bar"] = False
         if config.logger is False or self._is_dry_run:
@@ -321,12 +337,14 @@ class GuardCLI(LightningCLI):
 
     def _report_metrics(self) -> None:
         values = {name.split("/", 1)[1]: float(value) for name, value in self.trainer.logged_metrics.items()}
-        log.info("%s", ", ".join(f"{name.split('/dataloader')[0]} {value:.4f}" for name, value in values.items()))
+        for line in metric_lines({name.split("/dataloader")[0]: value for name, value in values.items()}):
+            log.info("%s", line)
         if self.config.output:
             records = self.datamodule.records if isinstance(self.datamodule, HasRecords) else ()
             attacks = any(map(origin, records))
-            command = f"python -m guardreasoner {'robustness' if attacks else 'score'} {self.config.output}"
-            log.info("written to %s; %s", self.config.output, command)
+            command = f"; python -m guardreasoner {'robustness' if attacks else 'score'} {self.config.output}"
+            scored = any(record.gold() for record in records)
+            log.info("written to %s%s", self.config.output, command if scored or not records else "")
 
     def _export(self, output: str) -> None:
         """Write the trained model as a Hugging Face folder."""

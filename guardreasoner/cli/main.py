@@ -17,6 +17,7 @@ from guardreasoner.cli.streams import discard_unwritable, open_streams, survivin
 from guardreasoner.errors import InputError, MachineFault, machine_error
 from guardreasoner.moved import current_argv
 from guardreasoner.workflow import stop_signals
+from guardreasoner.workflow.config import Command, with_config_names
 from guardreasoner.workflow.terminal import terminal_text
 
 _STAGES = (*LIGHTNING, "base-model")
@@ -45,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with surviving_output() if argv[:1] and argv[0] in _STAGES else nullcontext():
             code = _run(argv)
         sys.stdout.flush()
+        if argv and (code == 0 or argv[0] == "judge") and (argv[0] in LIGHTNING or argv[0] in own_verbs()):
+            from guardreasoner.cli.next_command import show_next
+
+            show_next(with_config_names(argv))
         return code
     except InputError as error:
         print(terminal_text(error.lines()), file=sys.stderr)
@@ -86,9 +91,12 @@ def _run(argv: list[str]) -> int:
             f"unknown verb {verb!r}",
             _nearest(verb, [*LIGHTNING, *own_verbs()]) or "python -m guardreasoner --help lists the verbs",
         )
-    from guardreasoner.workflow.config import with_config_names
+    from guardreasoner.workflow.every_model import run_every_test, wants_every_model
 
     argv = with_config_names(argv)
+    if wants_every_model(argv):
+        run_every_test(argv)
+        return 0
     run = _run_lightning if verb in LIGHTNING else _parse_own(argv)
     if verb not in _STAGES:
         return run(argv)
@@ -99,12 +107,14 @@ def _run(argv: list[str]) -> int:
 def _run_stage(argv: list[str], run: Callable[[list[str]], int]) -> int:
     """Lock the output of a stage, build its inputs, run it, and write the manifest of its output."""
     from guardreasoner.workflow.output_lock import locked_output
-    from guardreasoner.workflow.pipeline import checked_output, prepare
+    from guardreasoner.workflow.pipeline import STAGE_VARIABLE, checked_output, prepare
     from guardreasoner.workflow.unfinished_fit import discard_unfinished
 
     output = checked_output(argv)
     with locked_output(output) if output else nullcontext():
         state = prepare(argv, _check_lightning if argv[0] in LIGHTNING else _check_base_model)
+        if state is not None and argv[0] == "fit" and STAGE_VARIABLE not in os.environ:
+            _show_toy(state.command)
         try:
             code = run(argv)
         except BaseException:
@@ -119,6 +129,14 @@ def _run_stage(argv: list[str], run: Callable[[list[str]], int]) -> int:
         if output and argv[0] == "fit" and code == 0:
             discard_unfinished(output)
     return code
+
+
+def _show_toy(command: Command) -> None:
+    from guardreasoner.cli.toy_base import toy_line
+
+    with suppress(OSError, ValueError, KeyError):  # only a remark
+        if line := toy_line(command):
+            print(line, flush=True)
 
 
 def _report(stopped: stop_signals.Stopped) -> int:
@@ -199,6 +217,7 @@ def _overview() -> str:
             "",
             "python -m guardreasoner VERB --help lists a verb's options.",
             "Start with: python -m guardreasoner fit --config configs/hsdpo.yaml",
+            "Words such as rollout, hard record, margin and α: docs/glossary.md",
         ]
     )
 

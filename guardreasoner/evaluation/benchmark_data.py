@@ -22,7 +22,8 @@ class BenchmarkDataModule(LightningDataModule):
     """Held-out records for ``test``, and for the ``predict`` run that finds the hard records among them.
 
     The hard set is fixed once, by rollouts of the R-SFT model on these records: the records with both correct and wrong
-    outputs. Every model, including the R-SFT model, is then tested on it with newly sampled outputs.
+    outputs. Every model, including the R-SFT model, is then tested on it with newly sampled outputs. Records
+    without any label are only judged, without a hard set.
 
     Args:
         source: data source; the ``source`` of a record is its benchmark.
@@ -33,8 +34,8 @@ class BenchmarkDataModule(LightningDataModule):
             originals. None for no attacks.
 
     Raises:
-        InputError: raised by setup() if the split is empty, if a record has no label, or if no rollout belongs to a
-            record of the split.
+        InputError: raised by setup() if the split is empty, if only some records have a label, or if no rollout
+            belongs to a record of the split.
     """
 
     def __init__(
@@ -63,13 +64,23 @@ class BenchmarkDataModule(LightningDataModule):
             log.info(f"{self.split}: {note}")
         if not self.records:
             raise InputError(f"data.source: {note or f'the {self.split} split is empty'}")
-        for record in self.records:
-            if not record.gold():
-                raise InputError(f"record {record.id}: no label for any task")
-        _require_judged(self.records, format)
+        unlabelled = [record for record in self.records if not record.gold()]
+        if unlabelled and len(unlabelled) < len(self.records):
+            raise InputError(
+                f"record {unlabelled[0].id}: no label for any task, one of {len(unlabelled):,} such records",
+                "records without labels are judged if no record of the split has any",
+            )
+        if unlabelled:
+            log.info(
+                "%s: %s records without labels: they are judged, nothing can be scored",
+                self.split,
+                f"{len(unlabelled):,}",
+            )
+        else:
+            _require_judged(self.records, format)
         if self.attacks is not None:
             self.records = self.attacks.with_attacked(self.records)
-        if stage == "test" and self.rollouts is not None:
+        if stage == "test" and self.rollouts is not None and not unlabelled:
             ids = {record.id for record in self.records}
             rollouts = [rollout for rollout in read_rollouts_of(self.rollouts, self.source) if rollout.record_id in ids]
             if not rollouts:

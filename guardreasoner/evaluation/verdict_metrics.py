@@ -18,8 +18,8 @@ class VerdictF1(Metric):
     """F1 of each label of each task, accuracy and unparsed rate.
 
     The values equal those of ``score`` in mode ``strict`` with all records taken as one benchmark. Class L of a task
-    with L labels is "unparsed". A record without a gold label for a task does not count for that task. A task with
-    ordered labels also has the values of its two readings.
+    with L labels is "unparsed". A record without a gold label for a task does not count for that task, and one without
+    any label for none. A task with ordered labels also has the values of its two readings.
 
     Args:
         tasks: tasks that the verdicts are on.
@@ -56,6 +56,8 @@ class VerdictF1(Metric):
             self.unparsed += (predicted == len(task.labels)).sum()
             self.expected_verdicts += len(pairs)
         for verdict, gold_labels in zip(verdicts, labels, strict=True):
+            if all(gold is None for gold in gold_labels.values()):
+                continue
             self.correct_records += all(
                 verdict.get(task) == gold for task, gold in gold_labels.items() if gold is not None
             )
@@ -63,6 +65,8 @@ class VerdictF1(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """Return values from 0 to 1 by name; undefined ones, such as the F1 of a label no record has, are left out."""
+        if not self.records:
+            return {}
         values = {"accuracy": self.correct_records / self.records, "unparsed": self.unparsed / self.expected_verdicts}
         for task in self.tasks:
             if not self.confusion[task.name].update_called:

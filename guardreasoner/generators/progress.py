@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -31,7 +32,7 @@ class RecordProgress:
         if console.is_terminal:
             self._bar = Progress(
                 TextColumn(title),
-                BarColumn(),
+                BarColumn(bar_width=12),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[status]}"),
                 TimeRemainingColumn(),
@@ -69,11 +70,19 @@ class RecordProgress:
             self._bar = None
 
 
-def record_total(trainer: Any) -> int | None:
-    """Return how many records the trainer's predict loader will yield; None if it cannot be known."""
+def record_total(loaders: Any, batches: Sequence[int | float]) -> int | None:
+    """Return how many records a trainer's loaders will yield; None if it cannot be known.
+
+    Args:
+        loaders: a loader, or a list of loaders, whose dataset is a sequence of batches of records.
+        batches: number of batches that the trainer takes from each; infinite for all.
+    """
     try:
-        chunks = trainer.predict_dataloaders.dataset
-        limit = trainer.num_predict_batches[0]
-        return sum(map(len, islice(chunks, limit if isinstance(limit, int) else len(chunks))))
-    except (AttributeError, IndexError, TypeError):
+        total = 0
+        loaders = loaders if isinstance(loaders, list) else [loaders]
+        for loader, limit in zip(loaders, batches, strict=False):
+            chunks = loader.dataset
+            total += sum(map(len, islice(chunks, limit if isinstance(limit, int) else len(chunks))))
+        return total
+    except (AttributeError, TypeError):
         return None

@@ -1,4 +1,4 @@
-"""The HTML page that compares runs (``report``): whether the last is better, with all details, in one file."""
+"""The HTML page that compares runs (``report``): is the last better than its nearest baseline?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from guardreasoner.evaluation.comparison import Comparison
 from guardreasoner.evaluation.comparison.criteria import Criterion
 from guardreasoner.evaluation.scoring.probabilities import ProbabilityScore
 from guardreasoner.evaluation.scoring.slices import SliceScore
-from guardreasoner.report.comparison_summary import summarize_comparison
+from guardreasoner.report.comparison_summary import nearest_baseline, summarize_comparison
 from guardreasoner.report.comparison_tables import comparison_notes, left_out_notes
 from guardreasoner.report.lineage_sections import curves_section, lineage_section, mining_section
 from guardreasoner.report.page_template import render_page
@@ -71,7 +71,7 @@ def comparison_page(comparison: Comparison, criteria: Sequence[Criterion], input
     """Return the page.
 
     Args:
-        comparison: Comparison of the runs; the page compares the last run with the first.
+        comparison: Comparison of the runs; the page compares the last run with its nearest baseline.
         criteria: Checked criteria of the plan; may be empty.
         inputs: What else the page shows.
 
@@ -88,7 +88,7 @@ def comparison_page(comparison: Comparison, criteria: Sequence[Criterion], input
     names = list(comparison.scores)
     return render_page(
         "comparison.html",
-        title=f"{names[-1]} against {names[0]}",
+        title=f"{names[-1]} against {nearest_baseline(comparison)}",
         summary=summarize_comparison(comparison, criteria),
         remarks=(*inputs.remarks, *left_out_notes(comparison)),
         sections=(

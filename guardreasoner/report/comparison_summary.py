@@ -1,13 +1,14 @@
-"""One-sentence summary of a comparison: whether the last run is better than the first, with details."""
+"""One-sentence summary of a comparison: whether the last run is better than its nearest baseline, with details."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from guardreasoner.evaluation.comparison import Comparison
+from guardreasoner.evaluation.comparison import Comparison, Difference, Pairwise
 from guardreasoner.evaluation.comparison.criteria import Criterion
 from guardreasoner.evaluation.intervals import Estimate
+from guardreasoner.evaluation.scoring import AVERAGE
 
 Tone = Literal["better", "worse", "open"]
 
@@ -27,41 +28,88 @@ class ComparisonSummary:
     details: tuple[str, ...]
 
 
+def nearest_baseline(comparison: Comparison) -> str:
+    """Return the name of the run to compare the last one with: the most accurate of the others, the latest of equals.
+
+    A new model that only beats a weak baseline has not improved on what one already has.
+    """
+    names = list(comparison.scores)[:-1]
+    accuracies = [comparison.scores[name].accuracy.value for name in names]
+    ranked = [(-1.0 if value is None else value, place) for place, value in enumerate(accuracies)]
+    return names[max(ranked)[1]]
+
+
 def summarize_comparison(comparison: Comparison, criteria: Sequence[Criterion] = ()) -> ComparisonSummary:
-    """Compare the last run with the first by the share of records with every verdict right.
+    """Compare the last run with its nearest baseline by the share of records with every verdict right.
+
+    What got worse comes before the comparisons with the other runs.
 
     Args:
         comparison: Comparison of two or more runs.
         criteria: Checked criteria of the two-stage plan; may be empty.
     """
-    names = list(comparison.scores)
-    first_name, last_name = names[0], names[-1]
-    first, last = comparison.scores[first_name], comparison.scores[last_name]
-    pair = comparison.between(first_name, last_name)
+    last_name, base_name = list(comparison.scores)[-1], nearest_baseline(comparison)
+    base, last = comparison.scores[base_name], comparison.scores[last_name]
+    pair = comparison.between(base_name, last_name)
     change = pair.records.accuracy
     tone = _tone(change)
     details = []
     if change.value is not None:
         p = pair.records.flips.p
         test = "" if p is None else f"; exact McNemar test p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
-        shares = f"{_percent(last.accuracy)} of {last.records:,} records, against {_percent(first.accuracy)}"
+        shares = f"{_percent(last.accuracy)} of {last.records:,} records, against {_percent(base.accuracy)}"
         details.append(f"Every verdict right: {shares}: {_points(change)}{test}.")
     if pair.records.f1.value is not None:
         details.append(f"F1 of the positive class, mean over tasks: {_points(pair.records.f1)}.")
-    if pair.hard is not None and pair.hard.value is not None and first.hard and last.hard:
-        shares = f"{_percent(last.hard.accuracy)} of the outputs right, against {_percent(first.hard.accuracy)}"
+    if pair.hard is not None and pair.hard.value is not None and base.hard and last.hard:
+        shares = f"{_percent(last.hard.accuracy)} of the outputs right, against {_percent(base.hard.accuracy)}"
         details.append(f"Hard records: {shares}: {_points(pair.hard)}.")
-    details += [_against(comparison, name, last_name) for name in names[-2:0:-1]]
+    if change.value is not None:
+        details.append(_worse(pair, last.unparsed - base.unparsed))
+    others = [name for name in comparison.scores if name not in (base_name, last_name)]
+    details += [_against(comparison, name, last_name) for name in reversed(others)]
     if criteria:
         counts = Counter(criterion.verdict for criterion in criteria)
         parts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("met", "not met", "not decidable"))
         of_plan = all(criterion.of_plan for criterion in criteria)
         details.append(f"Criteria{' of the two-stage plan' if of_plan else ''}: {parts}.")
-    return ComparisonSummary(tone, _headline(first_name, last_name, change, tone), tuple(details))
+    return ComparisonSummary(tone, _headline(base_name, last_name, change, tone), tuple(details))
+
+
+def _worse(pair: Pairwise, more_unparsed: int) -> str:
+    """Return a sentence that names what got worse from the first run of a pair to the second."""
+    rows = [*pair.averages, *(pair.benchmarks if len(pair.benchmarks) > len(pair.averages) else ())]
+    faults = [f"{_name(row)} {_points(change)}" for row in rows if _fell(change := _change(row))]
+    if pair.hard is not None and _fell(pair.hard):
+        faults.append(f"hard records {_points(pair.hard)}")
+    for task, rate in pair.over_refusal.items():
+        if rate.value is not None and rate.value > 0:
+            faults.append(f"over-refusal on {task} {_points(rate)}")
+    if more_unparsed > 0:
+        faults.append(f"{more_unparsed:,} more unparsed answer{'s' if more_unparsed > 1 else ''}")
+    if pair.records.flips.lost > 0:
+        lost, gained = pair.records.flips.lost, pair.records.flips.gained
+        faults.append(f"{lost:,} record{'s' if lost > 1 else ''} lost (gained {gained:,})")
+    listed = "; ".join(faults) or "no task, no hard record and no single record"
+    return f"Worse than {pair.first}: {listed}."
+
+
+def _change(row: Difference) -> Estimate:
+    """Return the change in F1 or, where no record has the positive label, in accuracy."""
+    return row.accuracy if row.f1.value is None else row.f1
+
+
+def _name(row: Difference) -> str:
+    what = "accuracy" if row.f1.value is None else "F1"
+    return f"{what} of {row.task}" + ("" if row.benchmark == AVERAGE else f" in {row.benchmark}")
+
+
+def _fell(change: Estimate) -> bool:
+    return change.value is not None and round(change.value, 1) < 0
 
 
 def _against(comparison: Comparison, name: str, last: str) -> str:
-    """Return a sentence that compares the last run with a run other than the first."""
+    """Return a sentence that compares the last run with a run other than its nearest baseline."""
     pair = comparison.between(name, last)
     change = pair.records.accuracy
     if change.value is None:

@@ -97,6 +97,7 @@ class ReviewSet:
         items: the items, in the order of their ``number``.
         left_out: by run, number of its records that not all runs have.
         not_sampled: ids of the shared records outside the sample.
+        same: ids of the shared records to which all of several runs gave the same answer; nothing to rate.
     """
 
     tasks: tuple[Task, ...]
@@ -104,10 +105,16 @@ class ReviewSet:
     items: tuple[ReviewItem, ...]
     left_out: Mapping[str, int]
     not_sampled: frozenset[str]
+    same: frozenset[str] = frozenset()
 
 
 def make_review_set(
-    named: Sequence[NamedPredictions], rater: str, intersect: bool = False, sample: int | None = None, seed: int = 0
+    named: Sequence[NamedPredictions],
+    rater: str,
+    intersect: bool = False,
+    sample: int | None = None,
+    seed: int = 0,
+    keep_same: bool = False,
 ) -> ReviewSet:
     """Build the items to rate from runs.
 
@@ -120,10 +127,12 @@ def make_review_set(
         intersect: whether to use the records that all runs have if some runs lack records; otherwise that is an error.
         sample: number of records to rate, the first ones in the random order; None for all records.
         seed: seed of both orders.
+        keep_same: whether to keep records to which all of several runs gave the same answer, which leave nothing to
+            compare.
 
     Raises:
         InputError: if there are more than five runs, if the runs have different records (without ``intersect``), or if
-            the sample is larger than the number of records.
+            the sample is larger than the number of records to rate, or if there is none.
     """
     if len(named) > len(SLOTS):
         raise InputError(f"review: expected at most {len(SLOTS)} runs, got {len(named)}")
@@ -136,8 +145,15 @@ def make_review_set(
     hard_ids = {record.id for run in named for record in run.seeds[0].hard_records}
     completions = [{answer.record_id: answer.completion for answer in answers.rollouts} for answers in aligned.files]
     records = sorted(aligned.files[0].records, key=lambda record: text_hash([seed, record.id]))
+    same: frozenset[str] = frozenset()
+    if len(runs) > 1 and not keep_same:
+        same = frozenset(r.id for r in records if len({texts[r.id] for texts in completions}) == 1)
+        records = [record for record in records if record.id not in same]
+        if not records:
+            raise InputError(f"review: {', '.join(runs)} gave the same answers to all {len(same):,} records")
     if sample is not None and sample > len(records):
-        raise InputError(f"review: --sample {sample}: there are {len(records)} records")
+        differing = f" with different answers, and {len(same)} with the same" if same else ""
+        raise InputError(f"review: --sample {sample}: there are {len(records)} records{differing}")
     items = []
     for number, record in enumerate(records[:sample], start=1):
         run_order = sorted(range(len(runs)), key=lambda run: text_hash([seed, rater, record.id, runs[run]]))
@@ -168,7 +184,7 @@ def make_review_set(
             )
         )
     not_sampled = frozenset(record.id for record in records[len(items) :])
-    return ReviewSet(tasks, runs, tuple(items), aligned.left_out, not_sampled)
+    return ReviewSet(tasks, runs, tuple(items), aligned.left_out, not_sampled, same)
 
 
 def _labels_by_record(

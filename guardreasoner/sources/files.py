@@ -52,6 +52,7 @@ class Files:
             :func:`guardreasoner.sources.policy_files.read_policies`.
         policy: policy of the records whose rows have none, as text or as the path of a ``.txt`` or ``.md`` file.
         max_turns: most messages of the user in a conversation; longer ones are left out and counted. None: no limit.
+        labelled: whether the rows have labels; False ignores labels and reasoning, for rows that ``test`` only judges.
 
     Raises:
         InputError: an argument is invalid. Files are read only when records are requested.
@@ -71,6 +72,7 @@ class Files:
         policies: str | None = None,
         policy: str | None = None,
         max_turns: Count | None = None,
+        labelled: bool = True,
     ) -> None:
         self.patterns: dict[Split, list[str]] = {
             "train": [train] if isinstance(train, str) else list(train),
@@ -82,6 +84,8 @@ class Files:
         for split, share in shares.items():
             if share and self.patterns[split]:
                 raise InputError(f"data.source: {split} and {split}_share are both set, expected only one of them")
+        if not labelled and (self.patterns["train"] or self.patterns["validation"]):
+            raise InputError("data.source: rows without labels can only be tested: expected test alone")
         if not any(self.patterns.values()):
             raise InputError("data.source: no file is given (train, validation or test)")
         self.columns = columns
@@ -97,6 +101,7 @@ class Files:
         self.policies = policies
         self.policy = policy
         self.max_turns = max_turns
+        self.labelled = labelled
         RowParser(columns, self.tasks, None if policies is None else {})  # checks the names of columns and labels
         self._files_by_split: dict[Split, list[tuple[Path, str]]] | None = None
         self._faulty: frozenset[tuple[str, str]] | None = None
@@ -128,6 +133,7 @@ class Files:
         files = [(name, content_hash(path)) for split in self._files().values() for path, name in split]
         arguments = [self.patterns, self.columns, self.tasks, self.keep, self.validation_share, self.test_share]
         policies = [self._parser.policies, self._parser.policy, self.max_turns]
+        arguments += [] if self.labelled else ["unlabelled"]  # the identity of labelled files stays as it was
         return [*map(repr, arguments), self.quarantine, files, *(policies if any(policies) else [])]
 
     @cached_property
@@ -135,7 +141,7 @@ class Files:
         """The parser of rows, with the policies, which are read when it is first used."""
         policies = None if self.policies is None else read_policies(self.policies)
         policy = None if self.policy is None else read_policy(self.policy, "data.source.policy")
-        return RowParser(self.columns, self.tasks, policies, policy, self.max_turns)
+        return RowParser(self.columns, self.tasks, policies, policy, self.max_turns, self.labelled)
 
     def _split_of(self, file_split: Split, record: Record) -> Split:
         if file_split != "train" or not (self.validation_share or self.test_share):

@@ -154,7 +154,9 @@ class TeacherModule(LightningModule):
                 "%s: removed a torn last line of %d bytes; its record will be asked again", self.answer_log.path, torn
             )
         stop_signals.defer()
-        self._progress = RecordProgress("synthesis", record_total(self.trainer))
+        self._progress = RecordProgress(
+            "synthesis", record_total(self.trainer.predict_dataloaders, self.trainer.num_predict_batches)
+        )
         self._replies = self.generator.ask(self._next_request)
 
     def predict_step(self, records: list[Record], index: int) -> list[Any]:

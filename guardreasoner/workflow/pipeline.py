@@ -4,6 +4,7 @@ A stage is a command whose config has an ``output``. Dependencies are not declar
 output its merged config names as an input path.
 """
 
+import os
 import shlex
 import subprocess
 import sys
@@ -32,6 +33,8 @@ from guardreasoner.workflow.staleness import (
 
 PIPELINE = Path("configs/pipeline.yaml")
 LAUNCHER = (sys.executable, "-m", "guardreasoner")
+STAGE_VARIABLE = "GUARDREASONER_STAGE"
+"""Environment variable of the process of a stage that another command runs."""
 
 
 class StageFailed(InputError):
@@ -162,7 +165,7 @@ class Pipeline:
                 if kept := keep_if_not_ours(stage):
                     print(f"moved {stage.output} to {kept}: it was not made by this stage")
                 print(f"building {stage.output} ({reason}): {command_line(stage)}", flush=True)
-                if code := _wait([*self.launcher, *stage.argv]):
+                if code := run_stage([*self.launcher, *stage.argv]):
                     raise StageFailed(f"stage {name} failed with exit code {code}: {command_line(stage)}", code)
                 if reason := status(stage):
                     raise StageFailed(f"stage {name} did not write its output ({reason}): {command_line(stage)}", 1)
@@ -220,6 +223,23 @@ def prepare(
     state = StageState.of(command)
     state.begin()
     return state
+
+
+def run_stage(argv: Sequence[str]) -> int:
+    """Run a program in this terminal and return its exit code.
+
+    A signal is passed on to the program, which may save what it has done.
+
+    Raises:
+        Stopped: a signal arrived; the program has ended.
+    """
+    with stop_signals.handled():
+        stop_signals.defer()
+        process = subprocess.Popen(argv, env={**os.environ, STAGE_VARIABLE: "1"})
+        stop_signals.defer(process.send_signal)
+        code = process.wait()
+        stop_signals.check()
+    return code if code >= 0 else 128 - code
 
 
 def checked_output(argv: Sequence[str]) -> Path | None:
@@ -317,20 +337,3 @@ def _with_overlays(argv: list[str], overlays: Sequence[str], recipe: Sequence[st
     end = last + (1 if "=" in argv[last] else 2)
     added = [word for file in overlays if file not in files for word in ("--config", file)]
     return [*argv[:end], *added, *recipe, *argv[end:]]
-
-
-def _wait(argv: Sequence[str]) -> int:
-    """Run a program in this terminal and return its exit code.
-
-    A signal is passed on to the program, which may save what it has done.
-
-    Raises:
-        Stopped: a signal arrived; the program has ended.
-    """
-    with stop_signals.handled():
-        stop_signals.defer()
-        process = subprocess.Popen(argv)
-        stop_signals.defer(process.send_signal)
-        code = process.wait()
-        stop_signals.check()
-    return code if code >= 0 else 128 - code

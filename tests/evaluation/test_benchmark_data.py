@@ -90,3 +90,24 @@ def test_labels_for_no_task_of_the_model_are_refused(tiny_base: Path) -> None:
 
     with pytest.raises(InputError, match="are labelled for tone, but the tasks of the model are request, completion"):
         set_up(tiny_base, source=Other())
+
+
+class Unlabelled(TinySource):
+    """The tiny records, of which all but the first few have lost their labels."""
+
+    def __init__(self, labelled: int = 0) -> None:
+        super().__init__()
+        self.labelled = labelled
+
+    def records(self, split: Split) -> list[Record]:
+        """Return the records of a split."""
+        records = super().records(split)
+        return [r if n < self.labelled else replace(r, labels={}) for n, r in enumerate(records)]
+
+
+def test_records_without_labels_are_judged_without_a_hard_set(tiny_base: Path) -> None:
+    data = set_up(tiny_base, source=Unlabelled(), rollouts=["missing"])
+    assert len(data.records) == len(TEST)
+    assert data.hard == []
+    with pytest.raises(InputError, match=f"no label for any task, one of {len(TEST) - 2}"):
+        set_up(tiny_base, source=Unlabelled(labelled=2))

@@ -101,3 +101,11 @@ def test_values_equal_those_of_score(pairs: list[tuple[str, str]]) -> None:
     accuracy = sum(gold == verdict for gold, verdict in pairs) / len(pairs)
     expected |= {"accuracy": accuracy, "accuracy/kind": accuracy, "unparsed": row.unparsed / len(pairs)}
     assert measured(" ".join(gold + verdict for gold, verdict in pairs), THREE) == pytest.approx(expected)
+
+
+def test_records_without_labels_are_not_counted() -> None:
+    metric = VerdictF1(GUARD_TASKS)
+    metric.update([{"request": "harmful"}], [{}])
+    assert metric.compute() == {}
+    metric.update([{"request": "harmful"}], [{"request": "unharmful"}])
+    assert metric.compute()["accuracy"] == 0

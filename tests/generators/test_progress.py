@@ -39,7 +39,7 @@ def test_without_a_terminal_a_line_is_logged_every_ten_seconds(
 
 
 def test_the_total_may_be_unknown(caplog: pytest.LogCaptureFixture) -> None:
-    assert record_total(object()) is None
+    assert record_total(object(), [1]) is None
     progress = RecordProgress("mining", None, Console(file=io.StringIO()))
     progress.show(1, fresh=0)
     progress.close()

@@ -42,6 +42,20 @@ def test_answers_unparsed_in_both_runs_are_wrong_and_not_flipped(tmp_path: Path)
     assert (item.flipped, item.wrong, item.unparsed) == (False, True, True)
 
 
+def test_records_with_the_same_answer_are_passed_over(tmp_path: Path) -> None:
+    texts = ["same", "same", "same"]
+    runs = [str(write_run(tmp_path / name, verdicts, texts=texts)) for name, verdicts in (("a", "HUHU"), ("b", "HHHU"))]
+    made = review_set(runs)
+    assert set(ids(made)) == {"home/1", "home/3"}
+    assert made.same == {"home/0", "away/2"}
+    assert len(make_review_set(read_named_predictions(runs, "review"), "", keep_same=True).items) == 4
+    assert len(review_set(runs[:1]).items) == 4
+    with pytest.raises(InputError, match="there are 2 records with different answers, and 2 with the same"):
+        review_set(runs, sample=3)
+    with pytest.raises(InputError, match="gave the same answers to all 4 records"):
+        review_set([runs[0], f"copy={tmp_path / 'a'}"])
+
+
 def test_record_order_depends_only_on_the_seed(tmp_path: Path) -> None:
     runs = [str(write_run(tmp_path / name, "HU" * 20)) for name in ("a", "b")]
     assert ids(review_set(runs)) == ids(review_set(runs)) == ids(review_set(runs[::-1], rater="bob"))

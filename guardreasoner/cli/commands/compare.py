@@ -12,8 +12,10 @@ from guardreasoner.errors import InputError
 from guardreasoner.evaluation.comparison import Comparison
 from guardreasoner.records import write_jsonl
 from guardreasoner.report.comparison_tables import comparison_as_json, comparison_notes, comparison_tables
+from guardreasoner.report.cost_table import COST_NOTE, cost_table
 from guardreasoner.report.table import latex_document
 from guardreasoner.sources.named_predictions import prediction_warnings
+from guardreasoner.sources.rollouts import read_costs
 from guardreasoner.workflow.terminal import show_line, stdout_console
 
 HELP = "compare runs on the same records: differences with intervals, McNemar tests, flips"
@@ -47,6 +49,11 @@ def run(args: argparse.Namespace) -> int:
     tables = comparison_tables(comparison, pairs, criteria)
     notes = comparison_notes(comparison, pairs, compared.seeds, args.resamples)
 
+    costs = {run.name: read_costs(run.paths) for run in compared.named}
+    if any(costs.values()):
+        tables.append(cost_table(costs))
+        notes.append(COST_NOTE)
+
     console = stdout_console(120)
     for table in tables:
         table.show(console)
@@ -60,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
         paths = {run.name: run.paths for run in compared.named}
         content = {"resamples": args.resamples, "seed": args.seed}
         content |= comparison_as_json(comparison, pairs, criteria, paths)
+        content["costs"] = {name: [asdict(cost) for cost in found] for name, found in costs.items()}
         write(args.json, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     if args.latex:
         write(args.latex, latex_document(tables, notes))

@@ -170,7 +170,9 @@ def _training_row(record: Record) -> dict[str, Any]:
 def _print_summary(args: argparse.Namespace) -> int:
     texts = None
     if args.runs:
-        review_set = make_review_set(match_by_content(read_named_predictions(args.runs, "review")), "", args.intersect)
+        review_set = make_review_set(
+            match_by_content(read_named_predictions(args.runs, "review")), "", args.intersect, keep_same=True
+        )
         texts = {item.record.id: {run: item.text_hashes()[run] for run in review_set.runs} for item in review_set.items}
     summary = summarise(read_ratings(args.summary), texts, seed=args.seed)
 
@@ -206,6 +208,8 @@ def _overview(review_set: ReviewSet, session: Session) -> list[str]:
     lines = [f"{_what(review_set)}; {session.rater} has rated {rated:,} and skipped {skipped:,}"]
     if review_set.not_sampled:
         lines.append(f"not in the sample (--sample): {_count(len(review_set.not_sampled), 'record')}")
+    if review_set.same:
+        lines.append(f"passed over, since all runs gave the same answer: {_count(len(review_set.same), 'record')}")
     if any(review_set.left_out.values()):
         counts = ", ".join(f"{name} {count:,}" for name, count in review_set.left_out.items() if count)
         lines.append(f"left out because some run lacks them: {counts}")

@@ -40,6 +40,25 @@ def test_two_runs_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert tex.read_text().count(r"\begin{tabular}") == 2
 
 
+def test_tokens_and_seconds_are_shown_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fast, slow, unknown = (predictions(tmp_path / name, "HH UU") for name in ("direct", "reasoned", "other"))
+    for folder, seconds, tokens in ((fast, 2.0, 140), (slow, 20.0, 1160)):
+        cost = {"seconds": seconds, "device": "cpu", "devices": 1, "outputs": 10, "tokens": tokens}
+        (folder / "cost.manifest.json").write_text(json.dumps(cost))
+    out = tmp_path / "c.json"
+    assert main(["compare", str(fast), str(slow), str(unknown), *FEW, "--json", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = next(number for number, line in enumerate(lines) if line.startswith("Cost of the outputs"))
+    assert [line.split() for line in lines[place + 3 : place + 6]] == [
+        ["direct", "CPU", "10", "14.0", "2.0", "5.0"],
+        ["reasoned", "CPU", "10", "116.0", "20.0", "0.5"],
+        ["other", *"–––––"],
+    ]
+    assert json.loads(out.read_text())["costs"]["direct"][0]["tokens"] == 140
+    assert main(["compare", str(unknown), str(predictions(tmp_path / "b", "HH UU")), *FEW]) == 0
+    assert "Cost of the outputs" not in capsys.readouterr().out
+
+
 def test_seeds_of_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [
         predictions(tmp_path / name, words) for name, words in (("s1", "HH UU"), ("s2", "HU UU"), ("b", "HH UH"))

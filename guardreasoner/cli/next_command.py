@@ -1,0 +1,162 @@
+"""The command to type after a verb has succeeded, with the paths of the run: ``next: python -m guardreasoner …``.
+
+It is shown on standard error, and only if that is a terminal: a person reads it, and no output of a script changes.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from guardreasoner.errors import InputError
+from guardreasoner.records import read_jsonl
+from guardreasoner.workflow.config import Command, config_files, flags, resolve
+from guardreasoner.workflow.config_file import load_yaml
+from guardreasoner.workflow.every_model import commands_of_every_model, wants_every_model
+from guardreasoner.workflow.manifest import Manifest
+from guardreasoner.workflow.pipeline import STAGE_VARIABLE
+from guardreasoner.workflow.terminal import terminal_text
+
+_RUN = ("python", "-m", "guardreasoner")
+_TEXT = "How do I open a lock?"
+_DEFAULTS = {"report": "logs/report.html", "judge": "checkpoints/hsdpo"}
+
+
+def show_next(argv: Sequence[str]) -> None:
+    """Print the command to type after ``argv`` has succeeded, to a terminal on standard error."""
+    if not sys.stderr.isatty() or STAGE_VARIABLE in os.environ:
+        return
+    if following := next_command(argv):
+        there = f"cd {shlex.quote(argv[1])} && " if argv[0] == "init" else ""
+        print(terminal_text(f"next: {there}{shlex.join([*_RUN, *following])}"), file=sys.stderr)
+
+
+def next_command(argv: Sequence[str]) -> list[str] | None:
+    """Return the arguments of the command that usually follows one that has succeeded; None if none does.
+
+    Args:
+        argv: verb and flags of the command that has succeeded.
+    """
+    given = {name for name, _ in flags(argv)}
+    if {"help", "print_config", "dry_run", "json"} & given or "-h" in argv:
+        return None
+    try:
+        if argv[0] in ("fit", "validate", "predict", "test", "base-model", "doctor"):
+            return _after_stage(list(argv))
+        return _after_files(argv[0], _paths(argv))
+    except (InputError, OSError, AttributeError, KeyError, TypeError, ValueError):
+        return None  # only a suggestion: it must not end a run that has succeeded
+
+
+def _after_stage(argv: list[str]) -> list[str] | None:
+    if wants_every_model(argv):
+        folders = [str(command.output) for command in commands_of_every_model(argv)]
+        return ["compare" if len(folders) > 1 else "score", *folders]
+    command = resolve(argv)
+    trainer = command.config.get("trainer")
+    if isinstance(trainer, Mapping) and trainer.get("fast_dev_run"):
+        return None
+    output, overlays = str(command.output), _shared(argv)
+    if argv[0] == "base-model":
+        return ["fit", "--config", "configs/rsft.yaml", *_base(command), *overlays]
+    if argv[0] == "doctor":
+        return ["fit", *(word for file in config_files(argv) for word in ("--config", file)), *_keys(argv, ())]
+    if argv[0] in ("fit", "validate"):
+        return _test_of(output, command, overlays)
+    if argv[0] == "test":
+        return _after_test(output, command)
+    if _is(command, "model", "Teacher"):
+        return ["fit", "--config", "configs/rsft.yaml", "--config", "configs/data/synthesized.yaml", *overlays]
+    if _is(command, "data", "BenchmarkDataModule"):
+        return ["test", "--config", "configs/evaluate.yaml", *overlays, "--all"]
+    default = str(Path(command.config["recipe"]["logs"], "rollouts/rsft"))
+    mined = [] if output == default else ["--data.rollouts", f"[{output}]"]
+    return ["fit", "--config", "configs/hsdpo.yaml", *overlays, *mined]
+
+
+def _test_of(model: str, command: Command, overlays: Sequence[str]) -> list[str]:
+    recipe = command.config["recipe"]
+    place = Path(recipe["logs"], "predictions", Path(model).name)
+    # The hard set is made with the R-SFT model, which would be trained first.
+    hard = [] if Path(recipe["checkpoints"], "rsft").exists() else ["--data.rollouts", "null"]
+    named = ["--model.backbone.path", model, "--output", str(place)]
+    return ["test", "--config", "configs/evaluate.yaml", *overlays, *hard, *named]
+
+
+def _after_test(output: str, command: Command) -> list[str] | None:
+    if command.config["data"]["init_args"].get("attacks"):
+        return ["robustness", output]
+    files = sorted(Path(output).rglob("generated_predictions.jsonl"))
+    rows = (row for file in files for _, row in read_jsonl(file))
+    return ["score", output] if any(row.get("labels") for row in rows) else None
+
+
+def _after_files(verb: str, paths: Sequence[str]) -> list[str] | None:
+    last = paths[-1].rpartition("=")[2].split(",")[-1] if paths else ""
+    match verb:
+        case "init":
+            return ["fit", "--config", "configs/hsdpo.yaml"]  # typed in the new folder
+        case "run":
+            return ["test", "--config", "configs/evaluate.yaml", "--all"]
+        case "score":
+            return ["compare", *paths] if len(paths) > 1 else _judge(last)
+        case "compare":
+            return ["report", *paths, "--out", _DEFAULTS["report"]]
+        case "report" | "robustness" | "calibrate":
+            return _judge(last)
+        case "pairs":
+            return ["fit", "--config", "configs/hsdpo.yaml"]
+        case "export" | "card":
+            return ["judge", _TEXT, "--model", paths[0]] if paths else None
+        case "judge":
+            return ["serve", *paths]
+    return None
+
+
+def _judge(predictions: str) -> list[str] | None:
+    """Return the command that judges a sentence with the model of predictions; None if it is unknown."""
+    manifest = Manifest.read(predictions)
+    config: Any = manifest.config if manifest else None
+    model = config["model"]["init_args"]["backbone"]["path"] if config else None
+    return ["judge", _TEXT, "--model", model] if model and Path(model).is_dir() else None
+
+
+def _paths(argv: Sequence[str]) -> list[str]:
+    """Return the runs or models that a command names: for ``judge`` its model, else the words before the first flag."""
+    if argv[0] == "judge":
+        return [str(dict(flags(argv)).get("model") or _DEFAULTS["judge"])]
+    end = next((place for place, word in enumerate(argv) if word.startswith("-")), len(argv))
+    return list(argv[1:end])
+
+
+def _shared(argv: Sequence[str]) -> list[str]:
+    """Return the overlays and flags of a command that another verb has too: those of the recipe and of the source."""
+    files = [file for file in config_files(argv)[1:] if _is_shared(load_yaml(file))]
+    return [*(word for file in files for word in ("--config", file)), *_keys(argv, ("recipe", "data.source"))]
+
+
+def _is_shared(overlay: Mapping[str, Any]) -> bool:
+    data, model = ((overlay.get(name) or {}).get("init_args", {}) for name in ("data", "model"))
+    top = overlay.keys() - {"recipe", "data", "model", "trainer"}
+    return not top and data.keys() <= {"source"} and model.keys() <= {"backbone"}
+
+
+def _keys(argv: Sequence[str], kept: Sequence[str]) -> list[str]:
+    """Return the dotted flags of a command that start with one of ``kept``, or all if it is empty."""
+    words = []
+    for name, value in flags(argv):
+        plain = name.replace(".init_args", "")
+        if "." in name and (not kept or any(plain == key or plain.startswith(f"{key}.") for key in kept)):
+            words += [f"--{name}"] if value is None else [f"--{name}", value]
+    return words
+
+
+def _base(command: Command) -> list[str]:
+    output = str(command.output)
+    return [] if output == command.config["recipe"].get("base") else ["--recipe.base", output]
+
+
+def _is(command: Command, part: str, name: str) -> bool:
+    return str(command.config[part].get("class_path")).endswith(name)

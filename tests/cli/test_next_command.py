@@ -1,0 +1,97 @@
+"""The command that is suggested after a verb."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from guardreasoner.cli.main import main
+from guardreasoner.cli.next_command import next_command, show_next
+from guardreasoner.cli.toy_base import toy_line
+from guardreasoner.workflow.config import resolve
+from guardreasoner.workflow.manifest import Manifest
+from guardreasoner.workflow.pipeline import STAGE_VARIABLE
+
+ROOT = Path(__file__).parents[2]
+EVALUATE = ["test", "--config", "configs/evaluate.yaml"]
+TEXT_LABEL = ["--config", "configs/data/text_label.yaml"]
+
+
+@pytest.fixture(autouse=True)
+def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in a folder with the shipped configs."""
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["init", "there"], ["fit", "--config", "configs/hsdpo.yaml"]),
+        (["base-model", "--config", "configs/base.yaml"], ["fit", "--config", "configs/rsft.yaml"]),
+        (
+            ["doctor", "--config", "configs/rsft.yaml", *TEXT_LABEL, "--data.source.train", "rows.csv"],
+            ["fit", "--config", "configs/rsft.yaml", *TEXT_LABEL, "--data.source.train", "rows.csv"],
+        ),
+        (
+            ["fit", "--config", "configs/rsft.yaml", *TEXT_LABEL, "--data.epochs", "1"],
+            [
+                *(*EVALUATE, *TEXT_LABEL, "--data.rollouts", "null"),
+                *("--model.backbone.path", "checkpoints/text_label/rsft"),
+                *("--output", "logs/text_label/predictions/rsft"),
+            ],
+        ),
+        (["predict", "--config", "configs/mine.yaml"], ["fit", "--config", "configs/hsdpo.yaml"]),
+        (["predict", "--config", "configs/hard_set.yaml"], [*EVALUATE, "--all"]),
+        (["score", "a", "B=b", "--by", "language"], ["compare", "a", "B=b"]),
+        (["compare", "a", "b"], ["report", "a", "b", "--out", "logs/report.html"]),
+        (["judge", "text", "--model", "m"], ["serve", "m"]),
+        (["score", "a", "--json", "f"], None),
+        (["fit", "--config", "configs/rsft.yaml", "--help"], None),
+        (["fit", "--config", "configs/rsft.yaml", "--trainer.fast_dev_run", "true"], None),
+        (["fit", "--config", "missing.yaml"], None),
+    ],
+)
+def test_commands(argv: list[str], expected: list[str] | None) -> None:
+    assert next_command(argv) == expected
+
+
+def test_overlays_that_only_a_fit_has_are_left_out() -> None:
+    fit = ["fit", "--config", "configs/rsft.yaml", "--config", "configs/rsft_continued.yaml", "--recipe.logs", "x"]
+    following = next_command(fit)
+    assert following is not None
+    assert "configs/rsft_continued.yaml" not in following
+    assert resolve(following).config["output"] == "x/predictions/rsft"
+
+
+def test_a_test_is_scored_if_it_has_labels() -> None:
+    argv = [*EVALUATE, "--output", "made"]
+    for labels, expected in (({"request": "harmful"}, ["score", "made"]), ({}, None)):
+        Path("made/b").mkdir(parents=True, exist_ok=True)
+        Path("made/b/generated_predictions.jsonl").write_text(json.dumps({"labels": labels}) + "\n")
+        assert next_command(argv) == expected
+
+
+def test_only_a_person_at_a_terminal_sees_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", "there"]) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    show_next(["init", "there"])
+    assert capsys.readouterr().err == "next: cd there && python -m guardreasoner fit --config configs/hsdpo.yaml\n"
+    monkeypatch.setenv(STAGE_VARIABLE, "1")
+    show_next(["init", "there"])
+    assert capsys.readouterr().err == ""
+
+
+def test_a_fit_from_random_weights_is_called_a_toy(tiny_base: Path) -> None:
+    shutil.copytree(tiny_base, "checkpoints/base")
+    command = resolve(["fit", "--config", "configs/rsft.yaml"])
+    assert toy_line(command) is None
+    for argv, is_toy in ((["base-model"], True), (["base-model", "--from", "x"], False)):
+        Manifest(argv, "f", {}, "c").write("checkpoints/base")
+        line = toy_line(command)
+        assert (line is not None) == is_toy
+        assert line is None or " M parameters, random weights)" in line
