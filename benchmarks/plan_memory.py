@@ -4,7 +4,7 @@
 
 Each configuration is one ``fit`` of a few steps in a process of its own; its peak is the largest resident size that the
 system reports. "The process itself" is the same for a model of 0.02 M parameters, micro-batch 1: Python, the imported
-packages and the tokenised data. The SmolLM2 shape has random weights; HS-DPO trains on made-up pairs of embedded records.
+packages and the tokenised data. The SmolLM2 shape has random weights; HS-DPO trains on made-up pairs of records.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -145,9 +146,11 @@ def measure(flags: list[str], work: Path) -> dict[str, Any]:
 
 def predict(flags: list[str]) -> dict[str, Any]:
     """Return the bytes that ``plan`` predicts for the fit and for its process alone."""
-    argv = [sys.executable, "-m", "guardreasoner", "plan", *flags, "--device", "cpu", "--json", "/dev/stdout"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    plan = json.loads(done.stdout[done.stdout.index("{\n") : done.stdout.rindex("}\n") + 2])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "plan.json")
+        argv = [sys.executable, "-m", "guardreasoner", "plan", *flags, "--device", "cpu", "--json", str(path)]
+        subprocess.run(argv, capture_output=True, text=True, check=True)
+        plan = json.loads(path.read_text())
     return {"predicted": plan["peak_bytes"], "process": plan["memory"]["process"], "parts": plan["memory"]}
 
 

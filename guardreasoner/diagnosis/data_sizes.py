@@ -43,8 +43,8 @@ class CharacterTokenizer(PromptTokenizer):
 
     def prompts(self, records: Sequence[Record], speeds: Sequence[Speed] | None = None) -> list[list[int]]:
         """Return ids of the right number for the prompts; equal texts have equal ids."""
-        asked = zip(records, speeds or [None] * len(records), strict=True)
-        return [self._ids(self.format.text(record, self._speed(speed))) for record, speed in asked]
+        asked = zip(records, speeds or [self._speed(None)] * len(records), strict=True)
+        return [self._ids(self.format.text(record, speed)) for record, speed in asked]
 
     def completions(self, texts: Sequence[str]) -> list[list[int]]:
         """Return ids of the right number for the completions, with their end token."""
@@ -113,7 +113,10 @@ def read_sizes(data: TrainingDataModule, tokenizer: PromptTokenizer, hard_share:
         InputError: an input is missing or faulty, or no example is left.
     """
     data.prepare_inspection(tokenizer)
-    name = f"{data.example_name} of {type(data.source).__name__}"
+    origin = type(data.source).__name__
+    if isinstance(data, PreferenceDataModule) and data.pair_files:
+        origin = ", ".join(data.pair_files)
+    name = f"{data.example_name} of {origin}"
     if isinstance(data, PreferenceDataModule) and not _has_rollouts(data):
         name = f"pairs, estimated as {hard_share:g} of the records of {type(data.source).__name__}"
         name += ", since the rollouts are not here (--hard_share)"

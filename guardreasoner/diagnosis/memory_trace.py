@@ -31,7 +31,7 @@ class MemoryTrace(TorchDispatchMode):
         self.kind_of = kind_of
         self.peak: Counter[Kind] = Counter()
         self._live: Counter[Kind] = Counter()
-        self._kinds: dict[int, list[Any]] = {}
+        self._kinds: dict[int, tuple[Kind, int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
@@ -44,10 +44,11 @@ class MemoryTrace(TorchDispatchMode):
         """Count tensors that exist already, such as weights; those that are counted change their kind."""
         for tensor in tensors:
             self._add(tensor, kind)
-            entry = self._kinds[tensor.untyped_storage()._cdata]
-            self._live[entry[0]] -= entry[1]
-            entry[0] = kind
-            self._live[kind] += entry[1]
+            key = tensor.untyped_storage()._cdata
+            before, size = self._kinds[key]
+            self._kinds[key] = kind, size
+            self._live[before] -= size
+            self._live[kind] += size
 
     @property
     def live(self) -> Counter[Kind]:
@@ -59,9 +60,8 @@ class MemoryTrace(TorchDispatchMode):
         key = storage._cdata
         if key in self._kinds:
             return
-        entry = [kind, storage.nbytes()]
-        self._kinds[key] = entry
-        self._live[kind] += entry[1]
+        self._kinds[key] = kind, storage.nbytes()
+        self._live[kind] += storage.nbytes()
         finalize(storage, self._free, key)
         if self._live.total() > self.peak.total():
             self.peak = +self._live
@@ -98,7 +98,7 @@ def efficient_attention() -> Iterator[None]:
     A ``TorchFunctionMode`` would not do, because it is off while a backward pass computes checkpointed layers again.
     """
     own = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = _attention
+    F.scaled_dot_product_attention = _attention  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -158,7 +158,7 @@ def trace_step(
 def _run_backward(backbone: Backbone, batches: Sequence[Batch], trace: MemoryTrace, with_reference: bool) -> None:
     """Run the passes of :func:`guardreasoner.training.step.take_step`."""
     hooks = [
-        weight.register_post_accumulate_grad_hook(lambda weight: trace.hold([weight.grad], GRADIENTS))  # type: ignore[list-item]
+        weight.register_post_accumulate_grad_hook(lambda weight: trace.hold([weight.grad], GRADIENTS))
         for weight in backbone.network.parameters()
         if weight.requires_grad
     ]

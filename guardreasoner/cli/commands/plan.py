@@ -188,6 +188,7 @@ def _settings(
 ) -> "Settings":
     """Return what determines the memory of a fit."""
     from guardreasoner.diagnosis.run_plan import Settings
+    from guardreasoner.model.packing import packed
     from guardreasoner.training.hsdpo import HSDPOModule
     from guardreasoner.training.losses import needs_reference
     from guardreasoner.training.reference import Precomputed
@@ -199,6 +200,8 @@ def _settings(
         reference = type(module.reference).__name__ if module.reference else "FrozenAdapter" if lora else "FrozenCopy"
         if isinstance(module.reference, Precomputed):
             reference_batch = module.reference.batch_size
+    if data.collate is not packed:
+        raise InputError("data.collate: plan only knows packed rows (guardreasoner.model.packing.packed)")
     strategy = str(trainer.get("strategy", "auto"))
     if re.search("fsdp|deepspeed|modelparallel", strategy, re.I):
         raise InputError(f"trainer.strategy: {strategy}: plan does not know runs that shard the weights")
