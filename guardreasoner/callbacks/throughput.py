@@ -50,6 +50,35 @@ class Throughput(Callback):
             module.log("epoch", _epochs(trainer))
 
 
+class StepTimer(Callback):
+    """Time the steps of a run after the first one, which is slower than those after it.
+
+    Attributes:
+        seconds: of those steps.
+        tokens: of those steps, unpadded, of this process.
+        peak: peak memory in bytes.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.tokens = 0
+        self.peak = 0
+        self._started = 0.0
+
+    def on_train_batch_start(self, trainer: Any, module: LightningModule, step: Step, index: int) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Any, module: LightningModule, outputs: Any, step: Step, index: int) -> None:
+        """Add the step, unless it is the first."""
+        if module.device.type == "cuda":
+            torch.cuda.synchronize(module.device)
+        if index:
+            self.seconds += time.perf_counter() - self._started
+            self.tokens += sum(batch.tokens for batch in step.batches)
+        self.peak = _peak_bytes(module.device)
+
+
 def _epochs(trainer: Any) -> float:
     """Return the number of passes over the data, including those before a resumed run."""
     sampler = trainer.train_dataloader.batch_sampler

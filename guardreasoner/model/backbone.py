@@ -129,6 +129,11 @@ class Backbone(nn.Module):
         return self._prompt_tokenizer
 
     @property
+    def configured_format(self) -> PromptFormat | PublishedFormat:
+        """Format of the config, which a model has whose folder names none."""
+        return self._format_with(None)
+
+    @property
     def has_adapter(self) -> bool:
         """Whether the loaded network is trained through an adapter."""
         return hasattr(self.network, "peft_config")
@@ -152,6 +157,10 @@ class Backbone(nn.Module):
             network = add_adapter(prepared(network, bool(self.quantization)), self.lora)
         elif self.quantization:
             network.requires_grad_(False)
+        self.use(network)
+
+    def use(self, network: Any) -> None:
+        """Use a causal language model that is loaded already, with its adapter."""
         if self.gradient_checkpointing:
             network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             network.enable_input_require_grads()

@@ -1,0 +1,158 @@
+"""Compares the memory that ``plan`` predicts with the peak of a real ``fit`` on this machine's CPU.
+
+    python benchmarks/plan_memory.py --work /tmp/plan-memory --json benchmarks/results/plan-memory.json
+
+Each configuration is one ``fit`` of a few steps in a process of its own; its peak is the largest resident size that the
+system reports. "The process itself" is the same for a model of 0.02 M parameters, micro-batch 1: Python, the imported
+packages and the tokenised data. The SmolLM2 shape has random weights; HS-DPO trains on made-up pairs of records.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+RECORDS = 400
+TUNING = {
+    "full": [],
+    "LoRA": ["--model.backbone.lora", "{r: 16, alpha: 32, dropout: 0.05, target_modules: all-linear}"],
+}
+TUNING["4-bit"] = [*TUNING["LoRA"], "--model.backbone.quantization", "4bit"]
+SMOLLM2 = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9}
+NANO = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+
+
+def main() -> None:
+    """Measure, predict, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for models and runs; finished runs are kept")
+    parser.add_argument("--json", type=Path, help="also write the table")
+    parser.add_argument("--only", default="", help="only configurations whose name contains this text")
+    parser.add_argument("--measure_only", action="store_true")
+    parser.add_argument("--make_models", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    work = arguments.work.absolute()
+    if arguments.make_models:
+        make_models(work)
+        return
+    if not (work / "pairs.jsonl").is_file():
+        # In a process of its own: a child's peak begins with the size of the process that starts it.
+        subprocess.run([sys.executable, __file__, "--work", str(work), "--make_models"], check=True)
+    rows = []
+    for name, flags in jobs(work).items():
+        if arguments.only not in name:
+            continue
+        measured = once(work / "measured" / f"{name}.json", lambda flags=flags: measure(flags, work))
+        if arguments.measure_only:
+            print(name, measured, flush=True)
+            continue
+        rows.append({"name": name, **measured, **predict(flags)})
+    for row in rows:
+        row["ratio"] = row["predicted"] / row["measured"]
+        own = row["measured"] - row["process"]
+        print(
+            f"{row['name']:28} predicted {row['predicted'] / 1e9:6.3f} GB, measured {row['measured'] / 1e9:6.3f} GB, "
+            f"ratio {row['ratio']:.2f}; without the process {(row['predicted'] - row['process']) / 1e9:.3f} and "
+            f"{own / 1e9:.3f} GB"
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def jobs(work: Path) -> dict[str, list[str]]:
+    """Return the flags of each fit."""
+    common = ["--auto_build", "false", "--recipe.logs", str(work / "logs"), "--trainer.limit_val_batches", "1"]
+    common += ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+    found = {}
+    pairs = ["--data.rollouts", "[]", "--data.pairs", str(work / "pairs.jsonl")]
+    for tuning, flags in TUNING.items():
+        for model, config, more in (
+            ("nano", "rsft", ["--recipe.rsft_batch_size", "1", "--trainer.max_steps", "2"]),
+            ("embedded", "rsft", ["--trainer.max_steps", "20"]),
+            ("embedded", "hsdpo", [*pairs, "--trainer.max_steps", "4"]),
+            (
+                "smollm2",
+                "rsft",
+                ["--recipe.rsft_batch_size", "4", "--recipe.micro_batch_size", "2", "--trainer.max_steps", "2"],
+            ),
+        ):
+            path = ["--model.backbone.path", str(work / model)]
+            found[f"{config} {model} {tuning}"] = ["--config", f"configs/{config}.yaml", *common, *path, *more, *flags]
+    return found
+
+
+def make_models(work: Path) -> None:
+    """Make the model folders and the file of pairs."""
+    from guardreasoner import Embedded
+    from guardreasoner.cli.commands.base_model import make_base_model
+    from guardreasoner.prompts import PromptFormat
+
+    records = list(Embedded().records("train"))
+    shape = {"hidden_size": 128, "intermediate_size": 256, "layers": 3, "kv_heads": 2, "max_length": 4096}
+    make_base_model(str(work / "embedded"), records, vocabulary=1600, opening="", **shape)
+    for name, config, vocabulary in (("smollm2", SMOLLM2, 49152), ("nano", NANO, 1600)):
+        make_llama(work / name, work / "embedded", config, vocabulary)
+    target = PromptFormat().target
+    lines = []
+    for one, other in pairwise(records[: RECORDS + 1]):
+        row = {"id": one.id, "prompt": one.prompt, "response": one.response}
+        lines.append(json.dumps(row | {"chosen": target(one), "rejected": target(other)}))
+    (work / "pairs.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def make_llama(folder: Path, tokenizer_folder: Path, shape: dict[str, int], vocabulary: int) -> None:
+    """Write a Llama with random weights beside a copy of a tokenizer."""
+    import shutil
+
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shutil.copytree(
+        tokenizer_folder, folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json", "manifest*")
+    )
+    heads = {"num_key_value_heads": max(1, shape["num_attention_heads"] // 3), "max_position_embeddings": 4096}
+    config = LlamaConfig(vocab_size=vocabulary, tie_word_embeddings=True, eos_token_id=2, **shape, **heads)
+    LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def once(path: Path, make: Any) -> dict[str, Any]:
+    """Return what a file holds, or make it."""
+    if not path.is_file():
+        content = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+    return json.loads(path.read_text())
+
+
+def measure(flags: list[str], work: Path) -> dict[str, Any]:
+    """Run a fit; return its peak resident size in bytes and its seconds."""
+    argv = [sys.executable, "-m", "guardreasoner", "fit", *flags, "--output", str(work / "out"), "--overwrite"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    started = time.perf_counter()
+    process = subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{' '.join(argv)}\n{output}")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {"measured": usage.ru_maxrss * unit, "seconds": time.perf_counter() - started}
+
+
+def predict(flags: list[str]) -> dict[str, Any]:
+    """Return the bytes that ``plan`` predicts for the fit and for its process alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "plan.json")
+        argv = [sys.executable, "-m", "guardreasoner", "plan", *flags, "--device", "cpu", "--json", str(path)]
+        subprocess.run(argv, capture_output=True, text=True, check=True)
+        plan = json.loads(path.read_text())
+    return {"predicted": plan["peak_bytes"], "process": plan["memory"]["process"], "parts": plan["memory"]}
+
+
+if __name__ == "__main__":
+    main()

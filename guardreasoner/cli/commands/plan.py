@@ -1,0 +1,467 @@
+"""``plan``: tell whether a fit fits into memory, how long it takes and what it costs, before it is paid for."""
+
+import argparse
+import json
+import math
+import os
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from guardreasoner.cli.options import require_files, write
+from guardreasoner.errors import InputError
+from guardreasoner.workflow.terminal import show_line, stdout_console
+
+if TYPE_CHECKING:
+    from guardreasoner.diagnosis.data_sizes import DataSizes
+    from guardreasoner.diagnosis.model_shape import ModelShape
+    from guardreasoner.diagnosis.run_plan import MemoryModel, Schedule, Settings
+
+HELP = "tell whether a fit fits into memory, how long it takes and what it costs, before it runs"
+
+OVERRIDES = (
+    *("--data", "--model", "--trainer", "--recipe", "--output", "--overwrite", "--auto_build", "--allow_contamination"),
+    *("--seed_everything", "--save_optimizer"),
+)
+"""Flags of ``fit``, also dotted ones, to pass on to its parser."""
+
+_UNITS = {"MB": 1e6, "GB": 1e9, "TB": 1e12, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_MEASURED_STEPS = 4
+_WIDTH = 120
+_DOES_NOT_FIT = 1
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        *("-c", "--config"),
+        action="append",
+        required=True,
+        metavar="YAML",
+        help="config of a fit (configs/rsft.yaml or configs/hsdpo.yaml), then overlays; takes flags of fit, such as "
+        "--data.max_length 300",
+    )
+    _add_options(parser)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--memory", type=_size, metavar="SIZE", help="memory of one device, such as 24GB or 16GiB")
+    parser.add_argument(
+        "--device",
+        choices=("cpu", "gpu"),
+        help="kind of device; default: trainer.accelerator, or where that is auto, gpu if this machine has one or the "
+        "weights are 16-bit or 4-bit, else cpu",
+    )
+    rate = parser.add_mutually_exclusive_group()
+    rate.add_argument("--measure", action="store_true", help=f"run {_MEASURED_STEPS} steps here to measure the rate")
+    rate.add_argument(
+        "--tokens_per_second",
+        type=_positive,
+        metavar="N",
+        help="rate of one device, as in train/tokens_per_second of an earlier run",
+    )
+    rate.add_argument("--tflops", type=_positive, metavar="N", help="peak of one device, in 10^12 operations a second")
+    parser.add_argument("--mfu", type=_share, default=0.4, metavar="SHARE", help="share of --tflops (default 0.4)")
+    parser.add_argument("--price_per_hour", type=_not_negative, metavar="N", help="price of all devices per hour")
+    parser.add_argument(
+        "--chars_per_token", type=_positive, metavar="N", help="characters per token without the tokenizer (default 4)"
+    )
+    parser.add_argument(
+        "--hard_share", type=_share, metavar="SHARE", help="pairs per record without rollouts (default 0.11)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plan a fit, print and write the plan.
+
+    Args:
+        args: the arguments that :func:`configure` declares, and ``argv``: all flags, including those for ``fit``.
+
+    Returns:
+        0, or 1 if the fit does not fit into ``--memory``.
+
+    Raises:
+        InputError: a config or value is wrong, the shape of the model is unknown, or a file cannot be written.
+    """
+    require_files(json=args.json)
+    if args.price_per_hour is not None and not (args.measure or args.tokens_per_second or args.tflops):
+        raise InputError(
+            "plan: --price_per_hour needs a rate", "give --tokens_per_second, --tflops (with --mfu), or --measure"
+        )
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_options(own)
+    flags = own.parse_known_args(args.argv)[1]
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a plan downloads nothing
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    plan = _plan(args, flags)
+    _show(plan)
+    if args.json:
+        write(args.json, json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
+    show_line(plan["verdict"])
+    return _DOES_NOT_FIT if plan["fits"] is False else 0
+
+
+def _plan(args: argparse.Namespace, flags: list[str]) -> dict[str, Any]:
+    """Return all numbers of the plan, by name."""
+    from guardreasoner.cli.lightning_cli import instantiate_fit
+    from guardreasoner.diagnosis.data_sizes import CHARACTERS_PER_TOKEN, HARD_SHARE, read_sizes
+    from guardreasoner.diagnosis.model_shape import find_shape
+    from guardreasoner.diagnosis.run_plan import MemoryModel, disk, operations, trained_dtype
+    from guardreasoner.diagnosis.step_memory import optimizer_bytes
+    from guardreasoner.training.hsdpo import HSDPOModule
+    from guardreasoner.training.rsft import RSFTModule
+    from guardreasoner.training.training_data import TrainingDataModule
+    from guardreasoner.workflow.config import resolve
+
+    data, module, allowed = instantiate_fit(flags)
+    if not (isinstance(data, TrainingDataModule) and isinstance(module, RSFTModule | HSDPOModule)):
+        raise InputError(f"plan: {type(module).__name__} is not trained", "use the config of a fit, such as rsft.yaml")
+    data.allow_contamination = allowed
+    argv = ["fit", *flags]
+    config = resolve(argv).config
+    shape = find_shape(module.backbone.path, config["recipe"]["base"], argv)
+    settings = _settings(
+        args, config["trainer"] if isinstance(config.get("trainer"), dict) else {}, data, module, shape
+    )
+    tokenizer = _tokenizer(module.backbone, shape, args.chars_per_token or CHARACTERS_PER_TOKEN)
+    sizes = read_sizes(data, tokenizer, HARD_SHARE if args.hard_share is None else args.hard_share)
+    schedule_of = _schedules(config.get("trainer") or {}, data, sizes)
+    model = MemoryModel(shape, module.optimizer, schedule_of)
+    memory, schedule = model.memory(settings), schedule_of(settings)
+    state = optimizer_bytes(module.optimizer, trained_dtype(settings))
+    work = operations(shape.config, settings, schedule, memory.parameters)
+    seconds, rate_source, peak_here = _seconds(args, flags, schedule, work.total, settings.world)
+    mining = _mining(flags, settings, model)
+    fits = None if args.memory is None else memory.peak <= args.memory
+    plan: dict[str, Any] = {
+        "model": shape.source,
+        "device": settings.device,
+        "devices": settings.world,
+        "parameters": {
+            "total": memory.parameters.base + memory.parameters.adapter,
+            "trained": memory.parameters.trained,
+        },
+        "tuning": settings.tuning,
+        "dtype": settings.dtype,
+        "phase": memory.phase,
+        "memory": dict(memory.parts),
+        "peak_bytes": memory.peak,
+        "phases": {name: sum(parts.values()) for name, parts in memory.phases.items()},
+        "mining": mining,
+        "mining_bytes": None if mining is None else sum(mining.values()),
+        "data": {
+            "source": sizes.source,
+            "examples": len(sizes.prompts),
+            "left_out": sizes.too_long,
+            "characters_per_token": sizes.characters,
+            "longest": max(sizes.lengths),
+            "tokens": schedule.tokens,
+            "computed_tokens": schedule.packed_tokens,
+            "steps": schedule.steps,
+        },
+        "skips_too_long": data.skip_too_long,
+        "max_length": data.max_length,
+        "operations": work.total,
+        "seconds": seconds,
+        "rate": rate_source,
+        "peak_measured_here": peak_here,
+        "disk": disk(shape.config, settings, schedule, memory.parameters, state),
+        "price": None if args.price_per_hour is None or seconds is None else seconds / 3600 * args.price_per_hour,
+        "limit_bytes": args.memory,
+        "fits": fits,
+        "changes": [],
+    }
+    if fits is False and args.memory is not None:
+        changes, enough = model.changes(settings, args.memory)
+        plan["changes"] = [{"flags": one.flags, "effect": one.effect, "peak_bytes": one.peak} for one in changes]
+        plan["changes_are_enough"] = enough
+    plan["verdict"] = _verdict(plan)
+    return plan
+
+
+def _settings(
+    args: argparse.Namespace, trainer: Mapping[str, Any], data: Any, module: Any, shape: "ModelShape"
+) -> "Settings":
+    """Return what determines the memory of a fit."""
+    from guardreasoner.diagnosis.run_plan import Settings
+    from guardreasoner.model.packing import packed
+    from guardreasoner.training.hsdpo import HSDPOModule
+    from guardreasoner.training.losses import needs_reference
+    from guardreasoner.training.reference import Precomputed
+
+    backbone = module.backbone
+    lora = shape.adapter or backbone.lora
+    reference, reference_batch = None, 1
+    if isinstance(module, HSDPOModule) and needs_reference(module.objective):
+        reference = type(module.reference).__name__ if module.reference else "FrozenAdapter" if lora else "FrozenCopy"
+        if isinstance(module.reference, Precomputed):
+            reference_batch = module.reference.batch_size
+    if data.collate is not packed:
+        raise InputError("data.collate: plan only knows packed rows (guardreasoner.model.packing.packed)")
+    strategy = str(trainer.get("strategy", "auto"))
+    if re.search("fsdp|deepspeed|modelparallel", strategy, re.I):
+        raise InputError(f"trainer.strategy: {strategy}: plan does not know runs that shard the weights")
+    if "mixed" in str(trainer.get("precision") or ""):
+        raise InputError(
+            f"trainer.precision: {trainer['precision']}: plan does not know mixed precision",
+            "set model.backbone.dtype instead",
+        )
+    return Settings(
+        dtype=backbone.dtype,
+        quantization=backbone.quantization,
+        lora=lora,
+        checkpointing=backbone.gradient_checkpointing,
+        batch_size=data.batch_size,
+        micro_batch_size=data.micro_batch_size or data.batch_size,
+        micro_batch_tokens=data.micro_batch_tokens,
+        max_length=data.max_length,
+        reference=reference,
+        reference_batch=reference_batch,
+        dropout=not isinstance(module, HSDPOModule),
+        world=_world(trainer),
+        device=args.device or _device(str(trainer.get("accelerator", "auto")), backbone),
+    )
+
+
+def _device(accelerator: str, backbone: Any) -> str:
+    if accelerator != "auto":
+        return "cpu" if accelerator == "cpu" else "gpu"
+    import torch
+
+    is_small = backbone.dtype != "float32"
+    return "gpu" if torch.cuda.is_available() or is_small else "cpu"
+
+
+def _world(trainer: Mapping[str, Any]) -> int:
+    devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
+    count = len(devices) if isinstance(devices, list) else devices if isinstance(devices, int) and devices > 0 else 1
+    return count * (nodes if isinstance(nodes, int) else 1)
+
+
+def _tokenizer(backbone: Any, shape: "ModelShape", characters: float) -> Any:
+    """Return the model's tokenizer, or one that counts characters if there is none here."""
+    from guardreasoner.diagnosis.data_sizes import CharacterTokenizer
+
+    if shape.folder is not None:
+        found = backbone.unloaded()
+        found.path = shape.folder
+        try:
+            return found.prompt_tokenizer
+        except InputError:
+            if Path(shape.folder, "tokenizer.json").is_file() or Path(shape.folder, "tokenizer_config.json").is_file():
+                raise  # it is here and faulty
+    return CharacterTokenizer(backbone.configured_format, characters)
+
+
+def _schedules(trainer: Mapping[str, Any], data: Any, sizes: "DataSizes") -> "Callable[[Settings], Schedule]":
+    """Return a function that makes the steps of a fit with changed settings."""
+    from guardreasoner.diagnosis.run_plan import Schedule
+
+    def limit_of(total: int) -> int:
+        limits = [total]
+        batches, steps = trainer.get("limit_train_batches"), trainer.get("max_steps", -1)
+        if isinstance(batches, int | float) and not isinstance(batches, bool):
+            limits.append(batches if isinstance(batches, int) else int(total * batches))
+        if isinstance(steps, int) and steps >= 0:
+            limits.append(steps)
+        return max(1, min(limits))
+
+    @cache
+    def made(max_length: int) -> Schedule:
+        kept = sizes.shortened(max_length)
+        if not kept.prompts:
+            raise InputError(f"data: no training example of at most data.max_length {max_length} tokens")
+        total = -(-len(kept.prompts) // data.batch_size) * (data.epochs - data.start_epoch)
+        options = data.batch_size, data.epochs, data.start_epoch, data.seed, data.bucket_steps
+        return Schedule(kept, *options, limit=limit_of(total))
+
+    return lambda settings: made(settings.max_length)
+
+
+def _seconds(
+    args: argparse.Namespace, flags: list[str], schedule: "Schedule", operations: float, world: int
+) -> tuple[float | None, str | None, int | None]:
+    """Return the seconds of a fit, where the rate comes from, and the peak memory of the steps that ran here."""
+    if args.tokens_per_second:
+        source = f"stated: {args.tokens_per_second:,.0f} tokens/s a device"
+        return schedule.tokens / args.tokens_per_second / world, source, None
+    if args.tflops:
+        source = f"stated: {args.tflops:g} TFLOP/s a device, MFU {args.mfu:g}"
+        return operations / (args.tflops * 1e12 * args.mfu * world), source, None
+    if args.measure:
+        rate, peak = _measured(flags)
+        source = f"measured here in {_MEASURED_STEPS - 1} steps: {rate:,.0f} tokens/s"
+        return schedule.tokens / rate / world, source, peak
+    return None, None, None
+
+
+def _measured(flags: list[str]) -> tuple[float, int]:
+    """Run a few steps of the fit; return tokens per second without the first step, and the peak memory in bytes."""
+    from guardreasoner.callbacks.throughput import StepTimer
+    from guardreasoner.cli.lightning_cli import GuardCLI
+    from guardreasoner.cli.log_output import quiet_libraries
+
+    quiet_libraries()
+    steps = ["--trainer.fast_dev_run", str(_MEASURED_STEPS), "--trainer.limit_val_batches", "0"]
+    cli = GuardCLI("fit", [*flags, *steps, "--trainer.enable_progress_bar", "false"])
+    timer = StepTimer()
+    cli.trainer.callbacks.append(timer)  # type: ignore[attr-defined]
+    cli.run()
+    return timer.tokens / timer.seconds, timer.peak
+
+
+def _mining(flags: Sequence[str], settings: "Settings", model: "MemoryModel") -> dict[str, float] | None:
+    """Return the memory of mining with the local engine by part; None if mining is not configured for it."""
+    import torch
+
+    from guardreasoner.diagnosis.run_plan import Mining
+    from guardreasoner.workflow.config import config_files, resolve
+    from guardreasoner.workflow.config import flags as flags_of
+
+    argv = ["fit", *flags]
+    words = ["predict", "--config", "configs/mine.yaml"]
+    words += [word for file in config_files(argv)[1:] for word in ("--config", file)]
+    words += [f"--{name}={value}" for name, value in flags_of(argv) if name.startswith("recipe.")]
+    try:
+        generator = resolve(words).config["model"]["init_args"]["generator"]
+        options = generator["init_args"]
+        mining = Mining(
+            options["batch_size"],
+            options["max_new_tokens"],
+            options.get("workers") or (torch.get_num_threads() if settings.device == "cpu" else 1),
+        )
+    except (InputError, KeyError, TypeError):
+        return None
+    if not str(generator.get("class_path")).endswith("LocalGenerator"):
+        return None
+    return dict(model.mining(settings, mining))
+
+
+def _verdict(plan: Mapping[str, Any]) -> str:
+    peak = plan["peak_bytes"] / 1e9
+    if plan["fits"] is None:
+        return f"peak memory of a device: {peak:.1f} GB"
+    limit = f"fits in {_gigabytes(plan['limit_bytes'])}"
+    if plan["fits"]:
+        return f"{limit}: yes, {peak:.1f}"
+    lines = [f"{limit}: no, {peak:.1f}"]
+    changes = plan["changes"]
+    if not changes:
+        lines.append("no change that this verb knows would save memory")
+    elif not plan["changes_are_enough"]:
+        lines.append(f"not even with all changes that this verb knows ({changes[-1]['peak_bytes'] / 1e9:.1f} GB)")
+    else:
+        lines.append(
+            "nearest change that would:" if len(changes) == 1 else "no single change would; together these do:"
+        )
+    lines += [f"  {change['flags']}  → {change['peak_bytes'] / 1e9:.1f} GB ({change['effect']})" for change in changes]
+    return "\n".join(lines)
+
+
+def _show(plan: Mapping[str, Any]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = stdout_console(_WIDTH)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in _lines(plan):
+        table.add_row(name, escape(text))
+    console.print(table, highlight=False)
+    parts = Table(box=None, pad_edge=False, header_style="bold")
+    parts.add_column(f"memory of a {plan['device'].upper()} ({plan['phase']})")
+    parts.add_column("GB", justify="right")
+    for name, size in sorted(plan["memory"].items(), key=lambda item: -item[1]):
+        parts.add_row(name, f"{size / 1e9:.2f}")
+    parts.add_row("peak", f"{plan['peak_bytes'] / 1e9:.2f}", style="bold")
+    console.print()
+    console.print(parts, highlight=False)
+    console.print()
+
+
+def _lines(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    data, parameters = plan["data"], plan["parameters"]
+    devices = f", {plan['devices']} processes" if plan["devices"] > 1 else ""
+    lines = [
+        ("model", f"{plan['model']}; {plan['tuning']}, {plan['dtype']}{devices}"),
+        ("parameters", f"{parameters['total']:,}, of which {parameters['trained']:,} are trained"),
+        ("data", f"{data['examples']:,} {data['source']}; longest {data['longest']:,} tokens"),
+    ]
+    if data["left_out"]:
+        what = "left out" if plan["skips_too_long"] or data["characters_per_token"] else "fit will refuse to start"
+        lines.append(("", f"{data['left_out']:,} are longer than {plan['max_length']:,} tokens: {what}"))
+    if data["characters_per_token"]:
+        lines.append(
+            ("", f"tokens are estimated: {data['characters_per_token']:g} characters each; no tokenizer is here")
+        )
+    computed = f"{data['computed_tokens']:,} computed, since a pair shares its prompt and a step its instruction"
+    lines.append(("tokens", f"{data['tokens']:,} in {data['steps']:,} steps ({computed})"))
+    if plan["seconds"] is None:
+        lines.append(("time", "unknown without --tokens_per_second, --tflops or --measure"))
+    else:
+        lines.append(("time", f"{_duration(plan['seconds'])} ({plan['rate']})"))
+    if plan["price"] is not None:
+        lines.append(("price", f"{plan['price']:,.2f}"))
+    disk = plan["disk"]
+    parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in disk.items())
+    lines.append(("disk", f"{sum(disk.values()) / 1e9:.2f} GB: {parts}"))
+    phases = plan["phases"]
+    if len(phases) > 1:
+        lines.append(("peaks", ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in phases.items())))
+    if plan["mining"]:
+        mined = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in plan["mining"].items())
+        fits = "" if plan["limit_bytes"] is None else f"; fits: {_yes(plan['mining_bytes'] <= plan['limit_bytes'])}"
+        lines.append(("mining", f"at most {plan['mining_bytes'] / 1e9:.2f} GB, a run of its own ({mined}){fits}"))
+    if plan["peak_measured_here"]:
+        lines.append(("measured", f"peak of this process in those steps: {plan['peak_measured_here'] / 1e9:.2f} GB"))
+    return lines
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no, lower recipe.generation_batch_size"
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.4g} GB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _size(text: str) -> float:
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", text)
+    if not found or found[2].upper() not in _UNITS or not float(found[1]):
+        units = "MB, GB, TB, MiB, GiB or TiB"
+        raise argparse.ArgumentTypeError(f"expected a size above 0 with a unit ({units}), such as 24GB, got {text!r}")
+    return float(found[1]) * _UNITS[found[2].upper()]
+
+
+def _number(text: str, accept: Callable[[float], bool], expected: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and accept(value)):
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+    return value
+
+
+def _positive(text: str) -> float:
+    return _number(text, lambda value: value > 0, "a number above 0")
+
+
+def _not_negative(text: str) -> float:
+    return _number(text, lambda value: value >= 0, "a number of at least 0")
+
+
+def _share(text: str) -> float:
+    return _number(text, lambda value: 0 < value <= 1, "a share above 0 and at most 1")

@@ -1,0 +1,417 @@
+"""The plan of a fit: parameters, memory by part, steps, time, disk and price, before anything is loaded."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from guardreasoner.diagnosis.data_sizes import DataSizes
+from guardreasoner.diagnosis.model_shape import ModelShape
+from guardreasoner.diagnosis.step_memory import (
+    CACHE,
+    OPTIMIZER,
+    WEIGHTS,
+    Parameters,
+    optimizer_bytes,
+    put_on_meta,
+    set_mode,
+    trace_step,
+)
+from guardreasoner.errors import InputError
+from guardreasoner.model.backbone import Backbone
+from guardreasoner.model.batch import Example, StepCollator
+from guardreasoner.model.lora import LoRA
+from guardreasoner.model.packing import packed
+from guardreasoner.training.sampler import StepSampler
+from guardreasoner.workflow.unfinished_fit import KEPT
+
+PROCESS, ALLOCATOR = "process", "allocator"
+CPU_PROCESS = 0.65e9
+"""Bytes of a fit's process on a CPU with next to no model: Python, imported packages, tokenised data; measured."""
+CPU_ALLOCATOR = 0.10
+"""Share of the tensors' bytes that glibc's allocator and the kernels' buffers hold in addition; measured on SmolLM2's
+shape, full weights (docs/plan.md)."""
+GPU_PROCESS = 0.6e9
+"""Bytes of a CUDA context with the libraries' workspaces; assumed, not measured."""
+GPU_ALLOCATOR = 0.05
+"""Share of the tensors' bytes that the caching allocator holds in addition; assumed, not measured."""
+
+_PREFILL = 16_384
+_BLOCK = 128
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What determines the memory of a fit on one device.
+
+    Args:
+        dtype: data type of the loaded weights.
+        quantization: "4bit" or None.
+        lora: the adapter; None trains all weights.
+        checkpointing: whether activations are computed again in the backward pass.
+        batch_size: examples per optimizer step, over all processes.
+        micro_batch_size: examples per forward pass.
+        micro_batch_tokens: most tokens per forward pass; None for no limit.
+        max_length: most tokens of an example.
+        reference: "FrozenCopy", "FrozenAdapter", "Precomputed", or None.
+        reference_batch: examples per forward pass of ``Precomputed``.
+        dropout: whether dropout is on.
+        world: number of processes that share a step.
+        device: "cpu" or "gpu".
+    """
+
+    dtype: str
+    quantization: str | None
+    lora: LoRA | None
+    checkpointing: bool
+    batch_size: int
+    micro_batch_size: int
+    micro_batch_tokens: int | None
+    max_length: int
+    reference: str | None
+    reference_batch: int
+    dropout: bool
+    world: int
+    device: str
+
+    @property
+    def tuning(self) -> str:
+        """What is trained: "full", "LoRA" or "4bit"."""
+        return self.quantization or ("full" if self.lora is None else "LoRA")
+
+
+@dataclass(frozen=True)
+class Mining:
+    """Settings of mining that determine its memory.
+
+    Args:
+        batch_size: outputs generated at once.
+        max_new_tokens: longest output, in tokens.
+        workers: chunks that are generated at once.
+    """
+
+    batch_size: int
+    max_new_tokens: int
+    workers: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change that saves memory.
+
+    Args:
+        flags: flags of the change.
+        effect: what it does to the run.
+        peak: bytes at the peak with it and all changes before it.
+    """
+
+    flags: str
+    effect: str
+    peak: float
+
+
+class Schedule:
+    """The steps of a fit.
+
+    Args:
+        sizes: the examples.
+        batch_size: examples per optimizer step.
+        epochs: epochs of the schedule.
+        start_epoch: first epoch of this run.
+        seed: seed of the order.
+        bucket_steps: steps whose examples are sorted by length together.
+        limit: most steps; None for no limit.
+    """
+
+    def __init__(
+        self,
+        sizes: DataSizes,
+        batch_size: int,
+        epochs: int,
+        start_epoch: int = 0,
+        seed: int = 0,
+        bucket_steps: int = 1,
+        limit: int | None = None,
+    ) -> None:
+        self.sizes = sizes
+        sampler = StepSampler(sizes.lengths, batch_size, epochs, start_epoch, seed, bucket_steps)
+        self.steps_per_epoch = sampler.steps_per_epoch
+        self.steps = len(sampler) if limit is None else min(limit, len(sampler))
+        self._sampler = sampler
+        self.tokens = self.packed_tokens = self.predicted_tokens = 0
+        for step in range(self.steps):
+            for index in sampler.step(step):
+                prompt, completions = sizes.prompts[index], sizes.completions[index]
+                self.tokens += prompt * len(completions) + sum(completions)
+                self.packed_tokens += prompt - sizes.prefix + sum(completions) - len(completions)
+                self.predicted_tokens += sum(completions)
+
+    def largest(self, size: int, tokens: int | None) -> list[Example]:
+        """Return the examples of the step whose first micro-batches have most tokens, longest first."""
+        best, most = None, -1
+        for step in range(self.steps):
+            indices = sorted(self._sampler.step(step), key=lambda index: self.sizes.lengths[index], reverse=True)
+            counts = [self.sizes.prompts[index] + sum(self.sizes.completions[index]) for index in indices]
+            # the second one is computed beside the gradients of the first
+            total = sum(counts[:size]) + sum(counts[size : 2 * size])
+            if tokens is not None:
+                total = min(total, 2 * tokens) + max(counts)
+            if total > most:
+                best, most = indices, total
+        assert best is not None
+        return [self.sizes.example(index) for index in best]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory of a fit on one device.
+
+    Args:
+        phases: bytes by part at the peak of each phase: "training" and, with stored reference values, "reference".
+        parameters: numbers of parameters.
+    """
+
+    phases: Mapping[str, Mapping[str, float]]
+    parameters: Parameters
+
+    @property
+    def phase(self) -> str:
+        """Name of the phase with the highest peak."""
+        return max(self.phases, key=lambda name: sum(self.phases[name].values()))
+
+    @property
+    def parts(self) -> Mapping[str, float]:
+        """Bytes by part at the peak."""
+        return self.phases[self.phase]
+
+    @property
+    def peak(self) -> float:
+        """Bytes at the peak."""
+        return sum(self.parts.values())
+
+
+class MemoryModel:
+    """Computes the memory of a fit under changed settings.
+
+    Args:
+        shape: shape of the base model.
+        optimizer: function of the parameters.
+        schedule: takes settings, returns the steps of the fit with them.
+    """
+
+    def __init__(
+        self,
+        shape: ModelShape,
+        optimizer: Callable[[Any], Optimizer],
+        schedule: Callable[[Settings], Schedule],
+    ) -> None:
+        self.shape = shape
+        self.optimizer = optimizer
+        self.schedule = schedule
+
+    def memory(self, settings: Settings) -> Memory:
+        """Return the memory of a fit.
+
+        Raises:
+            InputError: the shape cannot be used.
+        """
+        backbone = Backbone(
+            self.shape.source,
+            settings.lora,
+            "4bit" if settings.quantization else None,
+            settings.dtype,  # type: ignore[arg-type]
+            gradient_checkpointing=settings.checkpointing,
+        )
+        parameters = put_on_meta(backbone, self.shape.config, settings.lora)
+        set_mode(backbone, settings.dropout)
+        schedule = self.schedule(settings)
+        examples = schedule.largest(settings.micro_batch_size, settings.micro_batch_tokens)
+        tokens = settings.micro_batch_tokens
+        step = StepCollator(0, settings.micro_batch_size, packed, 0, settings.world, tokens)(examples)
+        frozen = settings.reference if settings.reference in ("FrozenCopy", "FrozenAdapter") else None
+        training: dict[str, float] = dict(trace_step(backbone, step.batches[:2], frozen=frozen))
+        training[OPTIMIZER] = optimizer_bytes(self.optimizer, trained_dtype(settings)) * parameters.trained
+        if settings.world > 1:
+            training["DDP buckets"] = parameters.trained_bytes
+        phases = {"training": training}
+        if settings.reference == "Precomputed":
+            backbone.eval()
+            scored = StepCollator(0, settings.reference_batch, packed)(examples_of(schedule, settings.reference_batch))
+            phases["reference values"] = dict(trace_step(backbone, scored.batches[:1], trains=False))
+        return Memory({name: with_process(parts, settings) for name, parts in phases.items()}, parameters)
+
+    def mining(self, settings: Settings, mining: Mining) -> Mapping[str, float]:
+        """Return the bytes by part when every output reaches its longest length."""
+        config = self.shape.config
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        kv_heads = config.num_key_value_heads or config.num_attention_heads
+        element = 2 if settings.dtype != "float32" else 4
+        schedule = self.schedule(settings)
+        longest = max(schedule.sizes.prompts) - schedule.sizes.prefix
+        width = -(-(longest + mining.max_new_tokens) // _BLOCK) * _BLOCK
+        per_token = 2 * config.num_hidden_layers * kv_heads * size * element
+        cache = mining.workers * mining.batch_size * width * per_token
+        weights = self._loaded_bytes(settings)
+        prefill = min(_PREFILL, mining.batch_size * longest) * (
+            per_token + element * (4 * config.hidden_size + 2 * config.intermediate_size)
+        )
+        # logits, their float copy, probabilities, and the sorted copies of a wide nucleus
+        logits = mining.batch_size * config.vocab_size * (element + 4 + 4)
+        parts = {WEIGHTS: weights, CACHE: cache, "prefill": mining.workers * prefill, "logits": mining.workers * logits}
+        return with_process(parts, settings)
+
+    def _loaded_bytes(self, settings: Settings) -> float:
+        backbone = Backbone("shape", settings.lora, "4bit" if settings.quantization else None, settings.dtype)  # type: ignore[arg-type]
+        put_on_meta(backbone, self.shape.config, settings.lora)
+        return sum(weight.numel() * weight.element_size() for weight in backbone.network.parameters())
+
+    def changes(self, settings: Settings, limit: float) -> tuple[list[Change], bool]:
+        """Return the nearest change that makes a fit fit: one, or several together; and whether it then fits.
+
+        Single changes come first, in an order from those that leave the result of the run as it is to those that
+        change the model. If no single one is enough, all are added up until the fit fits.
+
+        Args:
+            settings: settings of the fit.
+            limit: bytes of the device.
+        """
+        found: list[Change] = []
+        for changed, flags, effect in _single_changes(settings):
+            peak = self._peak(changed)
+            if peak <= limit:
+                return [Change(flags, effect, peak)], True
+        current = settings
+        while more := next(iter(_single_changes(current, together=True)), None):
+            current, flags, effect = more
+            peak = self._peak(current)
+            found.append(Change(flags, effect, peak))
+            if peak <= limit:
+                return found, True
+        return found, False
+
+    def _peak(self, settings: Settings) -> float:
+        try:
+            return self.memory(settings).peak
+        except InputError:
+            return float("inf")
+
+
+def trained_dtype(settings: Settings) -> torch.dtype:
+    """Return the data type of the trained weights; peft keeps adapters in float32."""
+    dtype: torch.dtype = torch.float32 if settings.lora else getattr(torch, settings.dtype)
+    return dtype
+
+
+def examples_of(schedule: Schedule, count: int) -> list[Example]:
+    """Return the longest examples, which stored reference values are computed for together."""
+    lengths = schedule.sizes.lengths
+    indices = sorted(range(len(lengths)), key=lengths.__getitem__)[-count:]
+    return [schedule.sizes.example(index) for index in indices]
+
+
+def with_process(parts: Mapping[str, float], settings: Settings) -> dict[str, float]:
+    """Add the bytes of the process, or of the CUDA context and allocator, to those of the tensors."""
+    fixed, share = (CPU_PROCESS, CPU_ALLOCATOR) if settings.device == "cpu" else (GPU_PROCESS, GPU_ALLOCATOR)
+    return {**parts, PROCESS: fixed, ALLOCATOR: share * sum(parts.values())}
+
+
+def _single_changes(settings: Settings, together: bool = False) -> Iterator[tuple[Settings, str, str]]:
+    """Yield (changed settings, flags, effect); ``together`` yields what is left to change, in the same order."""
+    size = settings.micro_batch_size
+    sizes = [1] if together else [size // 2**power for power in range(1, size.bit_length())]
+    for smaller in sizes:
+        if 1 <= smaller < size:
+            changed = replace(
+                settings, micro_batch_size=smaller, reference_batch=min(smaller, settings.reference_batch)
+            )
+            flags = f"--data.micro_batch_size {smaller}"
+            if settings.reference == "Precomputed":
+                flags += f" --model.reference.batch_size {changed.reference_batch}"
+            yield changed, flags, "same result"
+    if not settings.checkpointing:
+        flags = "--model.backbone.gradient_checkpointing true"
+        yield replace(settings, checkpointing=True), flags, "same result, about a third slower"
+    if settings.reference in ("FrozenCopy", "FrozenAdapter"):
+        yield replace(settings, reference="Precomputed"), "--model.reference guardreasoner.Precomputed", "same result"
+    if settings.dtype == "float32" and settings.device == "gpu":
+        yield replace(settings, dtype="bfloat16"), "--model.backbone.dtype bfloat16", "weights rounded to 8 bits"
+    if settings.lora is None:
+        lora = "{r: 16, alpha: 32, dropout: 0.05, target_modules: all-linear}"
+        changed = replace(settings, lora=LoRA())
+        if settings.reference == "FrozenCopy":
+            changed = replace(changed, reference="FrozenAdapter")
+        yield changed, f'--model.backbone.lora "{lora}"', "trains an adapter instead of all weights"
+    if settings.quantization is None and (settings.lora is not None or not together):
+        if settings.lora is not None:
+            changed = replace(settings, quantization="4bit")
+            yield changed, "--model.backbone.quantization 4bit", "frozen weights in 4 bits"
+        else:
+            changed = replace(settings, lora=LoRA(), quantization="4bit")
+            yield changed, "--config configs/model/qlora.yaml", "4-bit weights and an adapter"
+    for share in (0.75, 0.5, 0.25):
+        limit = int(settings.max_length * share)
+        if limit >= 256:
+            flags = f"--data.max_length {limit} --data.skip_too_long true"
+            yield replace(settings, max_length=limit), flags, "leaves out longer examples"
+
+
+@dataclass(frozen=True)
+class Work:
+    """Floating-point operations of a fit.
+
+    Args:
+        total: of all steps.
+        reference: of the reference's log-probabilities, part of ``total``.
+    """
+
+    total: float
+    reference: float
+
+
+def operations(config: Any, settings: Settings, schedule: Schedule, parameters: Parameters) -> Work:
+    """Return the floating-point operations of a fit; a multiplication and an addition are two.
+
+    Args:
+        config: transformers' configuration of the base model.
+        settings: settings of the fit.
+        schedule: its steps.
+        parameters: numbers of parameters.
+    """
+    embedding = config.vocab_size * config.hidden_size
+    layers = parameters.base - embedding * (1 if config.tie_word_embeddings else 2)
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    mean = sum(schedule.sizes.lengths) / len(schedule.sizes.lengths)
+    attention = 4 * config.num_hidden_layers * config.num_attention_heads * size * mean / 2
+    forward = 2 * (layers + parameters.adapter) + attention
+    backward = 2 * forward if settings.lora is None else forward + 2 * parameters.adapter
+    again = forward if settings.checkpointing else 0
+    head = (6 if settings.lora is None else 4) * embedding
+    total = schedule.packed_tokens * (forward + backward + again) + schedule.predicted_tokens * head
+    reference = 0.0
+    if settings.reference:
+        once = schedule.packed_tokens * forward + schedule.predicted_tokens * 2 * embedding
+        epochs = schedule.steps / schedule.steps_per_epoch
+        reference = once / max(1.0, epochs) if settings.reference == "Precomputed" else once
+    return Work(total + reference, reference)
+
+
+def disk(config: Any, settings: Settings, schedule: Schedule, parameters: Parameters, state: float) -> dict[str, float]:
+    """Return the bytes of the files of a fit.
+
+    Args:
+        config: transformers' configuration of the base model.
+        settings: settings of the fit.
+        schedule: its steps.
+        parameters: numbers of parameters.
+        state: bytes of the optimizer's state per trained parameter.
+    """
+    checkpoint = parameters.trained_bytes + state * parameters.trained
+    ids = sum(schedule.sizes.prompts) + sum(map(sum, schedule.sizes.completions))
+    return {
+        "base model": parameters.base * (2 if settings.dtype != "float32" or settings.quantization else 4),
+        "trained model": parameters.saved_bytes,
+        "checkpoints while it runs": (KEPT + 1) * checkpoint,
+        "tokenised data": 4 * ids,
+    }

@@ -1,0 +1,133 @@
+"""Steps, tokens, operations, mining memory and changes of a plan, with numbers derived by hand."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from guardreasoner.diagnosis.data_sizes import CharacterTokenizer, DataSizes, read_sizes
+from guardreasoner.diagnosis.model_shape import ModelShape
+from guardreasoner.diagnosis.run_plan import (
+    ALLOCATOR,
+    PROCESS,
+    MemoryModel,
+    Mining,
+    Schedule,
+    Settings,
+    operations,
+)
+from guardreasoner.diagnosis.step_memory import CACHE, Parameters
+from guardreasoner.model.lora import LoRA
+from guardreasoner.prompts import PromptFormat
+from guardreasoner.training.preference_data import PreferenceDataModule
+from guardreasoner.training.reasoning_data import ReasoningDataModule
+from tests.support.tiny import COUNTS, TinySource
+
+SHAPE = LlamaConfig(
+    vocab_size=100,
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    tie_word_embeddings=True,
+)
+SIZES = DataSizes([30, 40, 50], [(10, 20), (10, 10), (5, 5)], 20, "three pairs")
+FULL = Settings("float32", None, None, False, 2, 2, None, 512, None, 1, False, 1, "cpu")
+
+
+def model() -> MemoryModel:
+    shape = ModelShape(SHAPE, "a test", None, None)
+    return MemoryModel(shape, partial(torch.optim.AdamW, lr=0.1), lambda settings: Schedule(SIZES, 2, 2))
+
+
+def test_steps_and_tokens_are_those_of_all_epochs() -> None:
+    schedule = Schedule(SIZES, batch_size=2, epochs=2)
+    assert (schedule.steps, schedule.steps_per_epoch) == (4, 2)
+    assert schedule.tokens == 2 * (30 * 2 + 30 + 40 * 2 + 20 + 50 * 2 + 10)
+    # each prompt once, without the shared prefix; the last token of a completion predicts nothing
+    assert schedule.packed_tokens == 2 * (10 + 28 + 20 + 18 + 30 + 8)
+    assert schedule.predicted_tokens == 2 * 60
+    assert Schedule(SIZES, 2, 2, limit=3).steps == 3
+
+
+def test_the_largest_step_has_the_longest_example_first() -> None:
+    largest = Schedule(SIZES, batch_size=3, epochs=1).largest(1, None)
+    assert [example.length for example in largest] == [55, 50, 50]
+    assert len({example.prompt[:20] for example in largest}) == 1
+    assert len({example.prompt[:21] for example in largest}) == 3
+
+
+def test_longer_examples_are_left_out_and_counted() -> None:
+    short = SIZES.shortened(50)
+    assert (short.prompts, short.too_long) == ([30, 40], 1)
+
+
+def test_characters_stand_in_for_a_tokenizer() -> None:
+    tokenizer = CharacterTokenizer(PromptFormat(), characters=4)
+    first, second = tokenizer.completions(["x" * 40, "x" * 39 + "y"])
+    assert len(first) == 11
+    assert first[:9] == second[:9]
+    assert first[9] != second[9]
+    assert len(tokenizer.completions(["x"])[0]) == 2
+
+
+def test_sizes_come_from_the_data_of_the_config() -> None:
+    tokenizer = CharacterTokenizer(PromptFormat(), characters=4)
+    sizes = read_sizes(ReasoningDataModule(TinySource(), max_length=4096), tokenizer)
+    assert len(sizes.prompts) == COUNTS["train"]
+    assert sizes.prefix > 100  # the instruction
+    assert sizes.characters == 4
+
+
+def test_pairs_without_rollouts_are_a_share_of_the_records() -> None:
+    tokenizer = CharacterTokenizer(PromptFormat(), characters=4)
+    data = PreferenceDataModule(TinySource(), ["nowhere"], max_length=4096)
+    sizes = read_sizes(data, tokenizer, hard_share=1.0)
+    assert len(sizes.prompts) == COUNTS["train"]
+    assert all(chosen == rejected for chosen, rejected in sizes.completions)
+    assert "estimated as 1 of the records" in sizes.source
+
+
+def test_operations_are_two_per_weight_and_token_and_twice_that_backward() -> None:
+    parameters = Parameters(base=100 * 32 + 1000, adapter=0, trained=4200, trained_bytes=0, saved_bytes=0)
+    schedule = Schedule(SIZES, 2, 2)
+    attention = 4 * 4 * 4 * 8 * ((50 + 50 + 55) / 3) / 2
+    expected = schedule.packed_tokens * 3 * (2000 + attention) + 120 * 6 * 3200
+    assert operations(SHAPE, FULL, schedule, parameters).total == pytest.approx(expected)
+
+
+def test_the_cache_of_mining_holds_every_output_at_its_longest() -> None:
+    # 30 own prompt tokens and 100 new ones take two blocks of 128; keys and values of 4 layers, 2 heads of 8, float32
+    parts = model().mining(FULL, Mining(batch_size=10, max_new_tokens=100, workers=2))
+    assert parts[CACHE] == 2 * 10 * 256 * (2 * 4 * 2 * 8 * 4)
+
+
+@pytest.mark.parametrize(("device", "fixed", "share"), [("cpu", 0.65e9, 0.10), ("gpu", 0.6e9, 0.05)])
+def test_process_and_allocator_are_parts(device: str, fixed: float, share: float) -> None:
+    parts = dict(model().memory(replace(FULL, device=device)).parts)
+    process, allocator = parts.pop(PROCESS), parts.pop(ALLOCATOR)
+    assert process == fixed
+    assert allocator == pytest.approx(share * sum(parts.values()))
+
+
+def test_the_nearest_change_is_the_one_that_keeps_the_result() -> None:
+    whole = model().memory(FULL).peak
+    changes, enough = model().changes(FULL, whole - 1000)
+    assert enough
+    assert [change.flags for change in changes] == ["--data.micro_batch_size 1"]
+    assert changes[0].peak < whole
+
+
+def test_an_impossible_limit_lists_all_changes() -> None:
+    changes, enough = model().changes(FULL, 1000)
+    assert not enough
+    assert any("lora" in change.flags for change in changes)
+    assert any("quantization" in change.flags for change in changes)
+
+
+def test_an_adapter_needs_no_lora_change() -> None:
+    changes, _ = model().changes(replace(FULL, lora=LoRA()), 1000)
+    assert not any("backbone.lora" in change.flags for change in changes)

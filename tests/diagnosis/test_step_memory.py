@@ -1,0 +1,128 @@
+"""Memory of a training step by part, with numbers derived by hand."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from guardreasoner.diagnosis.model_shape import PUBLISHED
+from guardreasoner.diagnosis.step_memory import (
+    ACTIVATIONS,
+    GRADIENTS,
+    REFERENCE,
+    WEIGHTS,
+    four_bit_bytes,
+    optimizer_bytes,
+    put_on_meta,
+    set_mode,
+    trace_step,
+)
+from guardreasoner.errors import InputError
+from guardreasoner.model.backbone import Backbone
+from guardreasoner.model.batch import Batch, Example, StepCollator
+from guardreasoner.model.lora import LoRA
+from guardreasoner.model.packing import packed
+
+SHAPE = LlamaConfig(
+    vocab_size=100,
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    tie_word_embeddings=True,
+)
+LAYER = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 64 + 2 * 32
+"""Weights of a layer: query and output, key and value, feed-forward, two norms."""
+COUNT = 100 * 32 + 4 * LAYER + 32
+
+
+def batches(examples: int = 2, tokens: int = 200) -> list[Batch]:
+    """Return one micro-batch per example: a prompt of 50 tokens and two completions."""
+    made = [Example(str(n), (n + 1,) * 50, ((1,) * tokens, (2,) * tokens)) for n in range(examples)]
+    return StepCollator(0, 1, packed)(made).batches
+
+
+def traced(frozen: str | None = None, **options: Any) -> dict[str, float]:
+    """Return the bytes by part of a step of a small Llama."""
+    backbone = Backbone("x", **options)
+    put_on_meta(backbone, SHAPE, options.get("lora"))
+    set_mode(backbone, dropout=False)
+    return dict(trace_step(backbone, batches(), frozen=frozen))
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("meta-llama/Llama-3.2-1B", 1_235_814_400),
+        ("meta-llama/Llama-3.2-3B-Instruct", 3_212_749_824),
+        ("meta-llama/Llama-3.1-8B", 8_030_261_248),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", 134_515_008),
+    ],
+)
+def test_published_shapes_have_the_published_number_of_parameters(name: str, count: int) -> None:
+    assert put_on_meta(Backbone("x"), LlamaConfig(**PUBLISHED[name]), None).base == count
+
+
+def test_an_adapter_has_two_matrices_of_its_rank_per_layer() -> None:
+    parameters = put_on_meta(Backbone("x"), SHAPE, LoRA(r=8))
+    widths = 2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 64)
+    assert (parameters.base, parameters.adapter) == (COUNT, 4 * 8 * widths)
+    assert parameters.trained == parameters.adapter
+    assert parameters.trained_bytes == 4 * parameters.adapter
+
+
+def test_all_weights_have_a_gradient_beside_the_second_micro_batch() -> None:
+    parts = traced()
+    rotary = 2 * 4 * 4  # two buffers of frequencies
+    assert parts[WEIGHTS] - 4 * COUNT in (rotary, 0, rotary // 2)
+    assert parts[GRADIENTS] == pytest.approx(4 * COUNT, rel=0.2)
+
+
+def test_four_bit_weights_take_half_a_byte_and_their_scales() -> None:
+    assert four_bit_bytes(64 * 256) == 8192 + 256 + 4
+    parts = traced(lora=LoRA(), quantization="4bit")
+    linear = 4 * (four_bit_bytes(32 * 32) * 2 + four_bit_bytes(32 * 16) * 2 + four_bit_bytes(32 * 64) * 3)
+    adapter = 4 * 4 * 16 * (2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 64))
+    rest = 4 * (100 * 32 + 9 * 32)  # embedding and norms, float32
+    assert parts[WEIGHTS] == pytest.approx(linear + adapter + rest, abs=64)
+
+
+def test_checkpointing_saves_activations() -> None:
+    assert traced(gradient_checkpointing=True)[ACTIVATIONS] < 0.6 * traced()[ACTIVATIONS]
+
+
+def test_half_precision_halves_weights() -> None:
+    assert traced(dtype="bfloat16")[WEIGHTS] == pytest.approx(traced()[WEIGHTS] / 2, abs=64)
+
+
+def test_a_frozen_copy_takes_its_weights_and_a_frozen_adapter_only_the_adapter() -> None:
+    assert traced(frozen="FrozenCopy")[REFERENCE] == 4 * COUNT
+    adapter = put_on_meta(Backbone("x"), SHAPE, LoRA()).adapter
+    assert traced(frozen="FrozenAdapter", lora=LoRA())[REFERENCE] == 4 * adapter
+    assert REFERENCE not in traced()
+
+
+def test_without_training_there_are_no_gradients() -> None:
+    backbone = Backbone("x")
+    put_on_meta(backbone, SHAPE, None)
+    backbone.eval()
+    parts = trace_step(backbone, batches()[:1], trains=False)
+    assert parts[GRADIENTS] == 0
+    assert parts[ACTIVATIONS] < 0.5 * traced()[ACTIVATIONS]
+
+
+def test_the_state_of_an_optimizer_is_measured() -> None:
+    adam, sgd = partial(torch.optim.AdamW, lr=0.1), partial(torch.optim.SGD, lr=0.1)
+    assert optimizer_bytes(adam, torch.float32) == 8
+    assert optimizer_bytes(adam, torch.bfloat16) == 4
+    assert optimizer_bytes(sgd, torch.float32) == 0
+    assert optimizer_bytes(partial(sgd, momentum=0.9), torch.float32) == 4
+
+
+def test_a_network_without_packed_rows_is_refused() -> None:
+    shape = LlamaConfig(**{**SHAPE.to_dict(), "attention_dropout": 0.1})
+    with pytest.raises(InputError, match="packed rows"):
+        put_on_meta(Backbone("x"), shape, None)
