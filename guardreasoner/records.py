@@ -1,6 +1,7 @@
 """Data classes exchanged between stages, and their JSONL files, which are replaced atomically."""
 
 import codecs
+import errno
 import fcntl
 import glob
 import hashlib
@@ -453,13 +454,17 @@ def write_jsonl(path: str | Path, rows: Iterable[Record | Rollout | Pair | Mappi
 def replacing_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` and move it to ``path`` at the end; an error leaves ``path`` unchanged.
 
-    The file is on the disk before it is moved. Temporary files that killed processes left are removed.
+    The file is on the disk before it is moved. Temporary files that killed processes left are removed. A link is
+    followed, so that the file it points to is replaced.
 
     Raises:
-        OSError: the file could not be written; its ``filename`` is ``path``.
+        OSError: the file could not be written, or ``path`` is a device, a pipe or a folder; its ``filename`` is ``path``.
     """
     path = Path(path)
     with naming(path):
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         for leftover in leftovers(path, "partial"):
             leftover.unlink(missing_ok=True)
