@@ -458,7 +458,7 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
     followed, so that the file it points to is replaced.
 
     Raises:
-        OSError: the file could not be written, or ``path`` is a device, a pipe or a folder; its ``filename`` is ``path``.
+        OSError: the file could not be written, or ``path`` is a device, a pipe or a folder; ``filename`` is ``path``.
     """
     path = Path(path)
     with naming(path):

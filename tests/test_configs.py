@@ -224,14 +224,15 @@ def test_a_model_overlay_builds_and_takes_a_step(
     file: str, tiny_llama: Path, tiny_chat: Path, start: Callable[..., None]
 ) -> None:
     written = yaml.safe_load((ROOT / file).read_text())
-    of_a_hub = "/" in written["recipe"]["base"] and not written["recipe"]["base"].startswith("checkpoints/")
+    named = written["recipe"].get("base", "checkpoints/base")  # the default is built by the stage base
+    of_a_hub = not named.startswith("checkpoints/")
     assert written.get("auto_build", True) is not of_a_hub
     base = tiny_chat if of_a_hub else tiny_llama
     argv = ["fit", "--config", "configs/rsft.yaml", "--config", file, "--recipe.base", str(base)]
     argv += ["--data.source", "tests.support.tiny.TinySource"]
     cli = GuardCLI("fit", [*argv[1:], *TRIAL])
     cli.model.backbone.load()
-    options = written["model"]["init_args"]["backbone"]
+    options = written.get("model", {"init_args": {"backbone": {}}})["init_args"]["backbone"]
     network = cli.model.backbone.network
     assert cli.model.backbone.has_adapter == ("lora" in options)
     assert getattr(network, "is_loaded_in_4bit", False) == (options.get("quantization") == "4bit")

@@ -190,6 +190,22 @@ def load_network(path: str, dtype: Any, quantization: str | None = None) -> Any:
         # kernel that has no backward pass; later gradients would silently stop at every such layer.
         if hasattr(layer, "support_avx512bf16_for_cpu"):
             layer.support_avx512bf16_for_cpu = False
+    require_complete(path, report, network)
+    require_supported(path, network)
+    return network
+
+
+def require_complete(path: str, report: dict[str, Any], network: Any = None) -> None:
+    """Require that a loaded model got all weights that its architecture has, and no others.
+
+    Args:
+        path: folder, file or hub id of the model, for the message.
+        report: loading report of transformers.
+        network: a network whose weights may be quantized; None if they are not.
+
+    Raises:
+        InputError: weights are missing, unknown, or of another shape.
+    """
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{path}: {len(missing)} weights are missing and would be random, first {missing[0]}")
     if unknown := sorted(report["unexpected_keys"]):
@@ -198,7 +214,7 @@ def load_network(path: str, dtype: Any, quantization: str | None = None) -> Any:
     # a quantized weight is a row of bytes; its shape is not compared with the layer's
     mismatched += [
         f"{name}.weight"
-        for name, layer in network.named_modules()
+        for name, layer in (network.named_modules() if network is not None else ())
         if (state := getattr(getattr(layer, "weight", None), "quant_state", None)) is not None
         and tuple(state.shape) != (layer.out_features, layer.in_features)
     ]
@@ -206,9 +222,21 @@ def load_network(path: str, dtype: Any, quantization: str | None = None) -> Any:
         raise InputError(
             f"{path}: {len(mismatched)} weights have other shapes than the config says, first {mismatched[0]}"
         )
+
+
+def require_supported(path: str, network: Any) -> None:
+    """Require that a network is of a kind that we can train, with finite weights.
+
+    Args:
+        path: folder, file or hub id of the model, for the message.
+        network: the network.
+
+    Raises:
+        InputError: weights are not finite, it is a mixture of experts, or its logits are not plain.
+    """
+    _require_no_experts(path, network.config)
     require_finite(path, network.named_parameters())
     _require_plain_logits(path, network)
-    return network
 
 
 def _require_safetensors(path: str) -> None:

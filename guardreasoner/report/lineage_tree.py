@@ -74,4 +74,6 @@ def _details(node: Node) -> list[str]:
         return ["code", *([short] if short else [])]
     if node.kind == "hub":
         return ["on a hub"]
+    if node.kind == "package":
+        return ["from a package index"]
     return [f"{node.kind} {'inside' if node.inputs else 'without a manifest'}"]

