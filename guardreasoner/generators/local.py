@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, chain, pairwise
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from guardreasoner.generators import Completion, Generator, Request, Scorer, Sco
 from guardreasoner.generators.decode_cache import DecodeCache
 from guardreasoner.generators.incremental_scores import IncrementalScorer
 from guardreasoner.generators.local_scores import score_packed
-from guardreasoner.generators.parallel import chunks, parallel_map
+from guardreasoner.generators.parallel import chunks, parallel_map, worker_count
 from guardreasoner.generators.plain import PlainGenerator
 from guardreasoner.generators.text_pieces import TextPieces
 from guardreasoner.generators.token_sampler import TokenSampler, draws, end_tokens
@@ -57,7 +58,8 @@ class LocalGenerator(Generator):
         batch_size: outputs computed at once; the outputs of one request always run together, even if they are more.
         workers: chunks computed in parallel, each on one thread. None: torch's number of threads on a CPU, where a
             small network cannot use two threads, and 1 on other devices.
-        chunk: requests per chunk, whose outputs are returned as one group. None: enough for eight batches of outputs.
+        chunk: requests per chunk, whose outputs are returned as one group. None: enough for eight batches of outputs,
+            at most an equal share of the requests for each worker.
 
     Raises:
         InputError: raised if a number is out of range.
@@ -108,7 +110,14 @@ class LocalGenerator(Generator):
             yield from self._plain.generate_groups(requests)
             return
         self._end_tokens = end_tokens(self.backbone)
-        request_chunks = list(chunks(requests, lambda first: self._chunk_size(len(first.seeds))))
+        requests = list(requests)
+        share = ceil(len(requests) / worker_count(self.backbone, self.workers))
+
+        def size(first: Request) -> int:
+            most = self._chunk_size(len(first.seeds))
+            return most if self.chunk else min(most, share)
+
+        request_chunks = list(chunks(requests, size))
         generate = partial(self._generate_chunk, watches=watches)
         yield from parallel_map(generate, request_chunks, self.backbone, self.workers)
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from math import ceil
 from typing import TypeVar
 
 import torch
 
 from guardreasoner.generators import ScoreRequest, Scores
-from guardreasoner.generators.parallel import chunks, parallel_map
+from guardreasoner.generators.parallel import chunks, parallel_map, worker_count
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import Example, common_prefix_length, two_row
 from guardreasoner.model.log_probs import sequence_logps
@@ -40,7 +41,7 @@ def score_packed(backbone: Backbone, requests: Iterable[ScoreRequest], workers: 
         trees = [CompletionTree(request.prompt[prefix_length:], request.continuations) for request in window]
         with torch.inference_mode():
             prefix = backbone.encode_prefix(torch.tensor(window[0].prompt[:prefix_length], device=device).long())
-        batches = _batches([tree.tokens for tree in trees], padded=False)
+        batches = _batches([tree.tokens for tree in trees], worker_count(backbone, workers), padded=False)
         score = partial(_score_batch, backbone, trees, prefix)
         logps = _in_order(batches, parallel_map(score, batches, backbone, workers))
         for request, values in zip(window, logps, strict=True):
@@ -57,25 +58,27 @@ def score_plain(backbone: Backbone, requests: Iterable[ScoreRequest], workers: i
     """
     for window in chunks(requests, lambda first: _WINDOW):
         rows = [Example(r.record_id, r.prompt, (ids,)) for r in window for ids in r.continuations]
-        batches = _batches([row.length for row in rows], padded=True)
+        batches = _batches([row.length for row in rows], worker_count(backbone, workers), padded=True)
         score = partial(_score_rows, backbone, rows)
         logps = iter(_in_order(batches, parallel_map(score, batches, backbone, workers)))
         for request in window:
             yield Scores(request.record_id, tuple(next(logps) for _ in request.continuations))
 
 
-def _batches(sizes: Sequence[int], padded: bool) -> list[list[int]]:
+def _batches(sizes: Sequence[int], workers: int, padded: bool) -> list[list[int]]:
     """Return the indices of items in batches within the limit of tokens, the largest items first.
 
     Args:
         sizes: tokens of each item.
+        workers: batches computed in parallel; a few items are divided among them.
         padded: whether an item takes as many tokens as the largest of its batch.
     """
+    limit = min(_MAX_TOKENS, ceil(sum(sizes) / workers))
     batches: list[list[int]] = []
     tokens = 0
     for index in sorted(range(len(sizes)), key=lambda index: sizes[index], reverse=True):
         size = sizes[batches[-1][0]] if padded and batches else sizes[index]
-        if not batches or tokens + size > _MAX_TOKENS:
+        if not batches or tokens + size > limit:
             batches.append([])
             tokens, size = 0, sizes[index]
         batches[-1].append(index)

@@ -25,6 +25,18 @@ def chunks(requests: Iterable[AnyRequest], size: Callable[[AnyRequest], int]) ->
         yield [first, *islice(remaining, size(first) - 1)]
 
 
+def worker_count(backbone: Backbone, workers: int | None) -> int:
+    """Return how many chunks are processed in parallel.
+
+    Args:
+        backbone: the loaded model.
+        workers: the number that was set. None: torch's number of threads on a CPU, where a small network cannot use two
+            threads, and 1 on other devices.
+    """
+    on_cpu = next(backbone.parameters()).device.type == "cpu"
+    return workers or (torch.get_num_threads() if on_cpu else 1)
+
+
 def parallel_map(
     work: Callable[[Sequence[AnyRequest]], Results],
     chunks: Sequence[Sequence[AnyRequest]],
@@ -37,11 +49,9 @@ def parallel_map(
         work: returns the results of a chunk.
         chunks: chunks of requests.
         backbone: the model; its device decides the default number of workers.
-        workers: chunks processed in parallel, each on one thread. None: torch's number of threads on a CPU, where a
-            small network cannot use two threads, and 1 on other devices.
+        workers: chunks processed in parallel, each on one thread; None as in :func:`worker_count`.
     """
-    on_cpu = next(backbone.parameters()).device.type == "cpu"
-    workers = min(workers or (torch.get_num_threads() if on_cpu else 1), len(chunks))
+    workers = min(worker_count(backbone, workers), len(chunks))
     if workers < 2:
         yield from map(work, chunks)
         return
