@@ -1,9 +1,10 @@
-# `make demo` runs the whole pipeline on the embedded data, `make test` runs lint and tests. Both create .venv first.
+# `make demo` runs the whole pipeline on the embedded data, `make real` on real records and a pretrained model, `make test` runs lint
+# and tests. All create .venv first.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m guardreasoner
 
-.PHONY: demo test lint campaign clean
+.PHONY: demo real test lint campaign clean
 
 demo: $(VENV)/installed
 	$(RUN) fit --config configs/hsdpo.yaml
@@ -11,6 +12,15 @@ demo: $(VENV)/installed
 	$(RUN) score "R-SFT, 1 epoch=logs/predictions/rsft-1epoch" "R-SFT, 3 epochs=logs/predictions/rsft" "HS-DPO=logs/predictions/hsdpo"
 	$(RUN) compare "R-SFT, 1 epoch=logs/predictions/rsft-1epoch" "R-SFT, 3 epochs=logs/predictions/rsft" "HS-DPO=logs/predictions/hsdpo"
 	$(RUN) report "R-SFT, 1 epoch=logs/predictions/rsft-1epoch" "R-SFT, 3 epochs=logs/predictions/rsft" "HS-DPO=logs/predictions/hsdpo" --out logs/report.html
+
+# Hours; goes on where it was stopped. BUDGET=full trains all weights on all records. GUARDREASONER_DATA is the folder of docs/released-data.md.
+BUDGET ?= small
+REAL := logs/smollm2-135m/predictions
+REAL_RUNS := majority=$(REAL)/majority TF-IDF=$(REAL)/tf-idf zero-shot=$(REAL)/zero-shot direct=$(REAL)/direct R-SFT=$(REAL)/rsft HS-DPO=$(REAL)/hsdpo
+real: $(VENV)/installed
+	$(RUN) run --config configs/pipeline_real.yaml --config configs/model/smollm2-135m.yaml --config configs/data/real.yaml --config configs/budget/$(BUDGET).yaml
+	$(RUN) compare $(REAL_RUNS)
+	$(RUN) report $(REAL_RUNS) --out logs/smollm2-135m/report.html
 
 test: lint
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile

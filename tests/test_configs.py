@@ -34,6 +34,7 @@ COMMANDS = {
     "configs/hard_set.yaml": ["predict", "--config", "configs/hard_set.yaml"],
     "configs/evaluate.yaml": ["test", "--config", "configs/evaluate.yaml"],
     "configs/robustness.yaml": ["test", "--config", "configs/robustness.yaml"],
+    "configs/baseline.yaml": ["test", "--config", "configs/baseline.yaml"],
 }
 """The Lightning commands; the other files are overlays, the base model's and the graph's."""
 MODELS = [file for file in FILES if file.startswith("configs/model/")]
@@ -90,6 +91,8 @@ def overlays(file: str) -> list[tuple[str, str]]:
     generating = ("configs/mine.yaml", "configs/evaluate.yaml", "configs/robustness.yaml")
     if file in MODELS:
         return [(base, file) for base in COMMANDS]
+    if file.startswith("configs/budget/"):  # configs/pipeline_real.yaml trains in one go
+        return [(base, file) for base in COMMANDS if base != "configs/rsft_continued.yaml"]
     if file in PAIRINGS:
         return [("configs/hsdpo.yaml", file)]
     if file in FORMATS:  # one goes over each config, and the others over one
@@ -108,7 +111,8 @@ def overlays(file: str) -> list[tuple[str, str]]:
     return [(base, file) for base in ("configs/rsft.yaml", "configs/hsdpo.yaml", *generating)]
 
 
-APART = ("configs/base.yaml", "configs/synthesize.yaml", "configs/pipeline.yaml", "configs/pipeline_paper.yaml")
+PIPELINES = [file for file in FILES if file.startswith("configs/pipeline")]
+APART = ("configs/base.yaml", "configs/synthesize.yaml", *PIPELINES)
 LAID = [pair for file in FILES if file not in COMMANDS and file not in APART for pair in overlays(file)]
 
 

@@ -68,6 +68,7 @@ class Released:
             a hash of the normalised prompt, so that no prompt is in both splits.
         test_sample: number of records of each test benchmark, those with the smallest SHA-256 of their id; None for
             all. Training records are checked against all records of the test benchmarks.
+        train_sample: number of records of the training split, chosen in the same way; None for all.
 
     Raises:
         InputError: a benchmark is unknown or named twice, or a share is out of range. Files are read only when records
@@ -81,12 +82,14 @@ class Released:
         train: Sequence[str] | None = None,
         validation_share: ShareBelowOne = 0.1,
         test_sample: Count | None = None,
+        train_sample: Count | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.test = tuple(test)
         self.train = tuple(name for name in PUBLISHED if name not in self.test) if train is None else tuple(train)
         self.validation_share = validation_share
         self.test_sample = test_sample
+        self.train_sample = train_sample
         names = self.test + self.train
         for name in names:
             if name not in BENCHMARKS:
@@ -114,11 +117,14 @@ class Released:
         """Return the arguments and the content hashes of the files."""
         files = [content_hash(self._path(name)) for name in (*self.train, *self.test)]
         arguments: list[object] = [self.train, self.test, self.validation_share]
-        return ["Released", *arguments, *([self.test_sample] if self.test_sample else []), files]
+        samples = {"test": self.test_sample, "train": self.train_sample}
+        return ["Released", *arguments, *([samples] if any(samples.values()) else []), files]
 
     @cached_property
     def _splits(self) -> dict[Split, list[Record]]:
-        splits: dict[Split, list[Record]] = {"train": [], "validation": [], "test": self._sampled_test_records()}
+        by_benchmark = ([record for record in self._test_records if record.source == name] for name in self.test)
+        test = [record for records in by_benchmark for record in _sample(records, self.test_sample)]
+        splits: dict[Split, list[Record]] = {"train": [], "validation": [], "test": test}
         excluded_ids = set(self.excluded_ids)
         for record in self._train_records:
             if record.id not in excluded_ids:
@@ -127,17 +133,8 @@ class Released:
             "released data: %d of %d records skipped because their prompt is also in %s",
             *(len(self.excluded_ids), len(self._train_records), ", ".join(self.test)),
         )
+        splits["train"] = _sample(splits["train"], self.train_sample)
         return splits
-
-    def _sampled_test_records(self) -> list[Record]:
-        """Return the sample of each test benchmark, in the order of the file."""
-        if self.test_sample is None:
-            return self._test_records
-        kept: set[str] = set()
-        for name in self.test:
-            ids = sorted((r.id for r in self._test_records if r.source == name), key=_position)
-            kept.update(ids[: self.test_sample])
-        return [record for record in self._test_records if record.id in kept]
 
     @cached_property
     def _test_records(self) -> list[Record]:
@@ -168,9 +165,12 @@ class Released:
         return Record(f"{name}/{number:05d}", prompt, response, labels, source=name)
 
 
-def _position(record_id: str) -> str:
-    """Return the hash by which a sample of records is chosen."""
-    return sha256(record_id.encode()).hexdigest()
+def _sample(records: list[Record], count: int | None) -> list[Record]:
+    """Return the records with the smallest SHA-256 of their id, in their order; all if ``count`` is None."""
+    if count is None:
+        return records
+    ids = {record.id for record in sorted(records, key=lambda r: sha256(r.id.encode()).hexdigest())[:count]}
+    return [record for record in records if record.id in ids]
 
 
 def _rows(path: Path) -> list[Any]:

@@ -20,6 +20,7 @@ class Recipe:
         checkpoints: folder for trained models.
         logs: folder for rollouts, predictions and training curves.
         vocabulary: vocabulary size of the embedded base model, in tokens.
+        rsft_epochs: epochs of R-SFT.
         rsft_lr: peak learning rate of R-SFT.
         rsft_continued_lr: peak learning rate of an R-SFT run that continues a finished one.
         hsdpo_lr: peak learning rate of HS-DPO.
@@ -32,6 +33,7 @@ class Recipe:
         direct_share: share of the records with reasoning that R-SFT trains to answer at once too.
         speed: whether mining and tests ask for reasoning; None: the speed that the model was trained for, reasoned if
             both.
+        mined_records: training records that configs/pipeline_real.yaml mines; None: all.
         max_new_tokens: maximum length of a generated output, in tokens.
         temperature: sampling temperature.
         top_p: nucleus sampling threshold.
@@ -45,6 +47,7 @@ class Recipe:
     checkpoints: str = "checkpoints"
     logs: str = "logs"
     vocabulary: Count = 1600
+    rsft_epochs: Count = 3
     rsft_lr: Positive = 5e-5
     rsft_continued_lr: Positive = 5e-5
     hsdpo_lr: Positive = 5e-6
@@ -56,6 +59,7 @@ class Recipe:
     skip_contaminated: bool = False
     direct_share: Share = 0.0
     speed: Speed | None = None
+    mined_records: Count | None = None
     max_new_tokens: Count = 2048
     temperature: NotNegative = 1.0
     top_p: PositiveShare = 0.95

@@ -133,3 +133,13 @@ def test_a_sample_is_fixed_and_leaves_the_training_records_as_they_are(folder: P
     assert set(ids[20]) < set(ids[40])
     assert ids[20] == sorted(ids[20])  # in the order of the file
     assert ids[20] != ids[10_000][:20]
+
+
+def test_a_sample_of_the_training_records_is_of_all_benchmarks(folder: Path) -> None:
+    names = ("HarmBenchPrompt", "HarmBenchResponse")
+    whole = Released(folder, train=names).records("train")
+    sample = Released(folder, train=names, train_sample=30)
+    assert len(sample.records("train")) == 30
+    assert [record for record in whole if record in sample.records("train")] == sample.records("train")
+    assert {record.source for record in sample.records("train")} == set(names)
+    assert sample.records("validation") == Released(folder, train=names).records("validation")
