@@ -44,7 +44,9 @@ def engine_factory(given: str, settings: Mapping[str, Any] | None = None) -> Eng
         config = resolve(["predict", "--config", overlay, *greedy]).config
     except InputError as error:
         raise InputError(str(error).replace(f"--config {overlay}", f"--engine {given}"), error.hint) from None
-    found = config.get("model", {}).get("init_args", {}).get("generator")
+    found: Any = config
+    for key in ("model", "init_args", "generator"):
+        found = found.get(key) if isinstance(found, Mapping) else None
     if not isinstance(found, dict) or "class_path" not in found:
         raise InputError(f"--engine {given}: has no model.init_args.generator", "see configs/engine/vllm.yaml")
     found = {**found, "init_args": {**(found.get("init_args") or {}), **(settings or {})}}

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -35,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 on success, 1 after a fault of the machine, 2 after a user error, 130 after Ctrl-C, 143 after
-        SIGTERM, 124 after ``max_time``, or the exit code of a stage that failed.
+        SIGTERM, 124 after ``max_time``, or the exit code of a stage that failed. ``judge`` ends with 1 if the text is
+        flagged, and with 2 after any failure.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     # OpenMP threads that spin while they wait starve each other when several processes share a processor, which a guard
@@ -64,12 +66,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except Exception as error:
         fault = machine_error(error)
-        if fault is None:
+        if fault is None and argv[:1] != ["judge"]:
             raise
+        if fault is None:
+            traceback.print_exc()
+            return 2  # 1 would say that the text is flagged
         discard_unwritable(sys.stdout)
         place = fault.filename if isinstance(fault.filename, str) else "standard output or a file"
         print(MachineFault(f"{place}: {fault.strerror}").lines(), file=sys.stderr)
-        return MachineFault.exit_code
+        return 2 if argv[:1] == ["judge"] else MachineFault.exit_code
 
 
 def own_verbs() -> dict[str, Path]:

@@ -25,12 +25,12 @@ def add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--latex", type=Path, metavar="FILE", help="also write the tables as LaTeX (booktabs)")
 
 
-def require_files(**paths: Path | None) -> None:
-    """Check the files that output options, given by their names, would replace.
+def require_files(verb: str, **paths: Path | None) -> None:
+    """Check the files that output options of a verb, given by their names, would replace.
 
     Raises:
-        InputError: one is a folder, or holds something else than an earlier run of the option wrote, or two options
-            name the same file.
+        InputError: one is a folder, a device or a pipe, or holds something else than an earlier run of the option
+            wrote, or two options name the same file.
     """
     named: dict[str, str] = {}
     for option, path in paths.items():
@@ -38,7 +38,10 @@ def require_files(**paths: Path | None) -> None:
             raise InputError(f"--{option} {path}: the same file as --{other}", "name another file")
         if path and path.is_dir():
             raise InputError(f"--{option} {path}: expected a file, found a folder")
-        if path and path.is_file() and option in _STARTS and not _may_replace(path, _STARTS[option]):
+        if path and (path.absolute().parts[1:2] in (("dev",), ("proc",)) or (path.exists() and not path.is_file())):
+            raise InputError(f"--{option} {path}: expected a file, found a device or a pipe")
+        start = _STARTS_OF_OUT.get(verb) if option == "out" else _STARTS.get(option)
+        if path and path.is_file() and start is not None and not _may_replace(path, start):
             raise InputError(
                 f"--{option} {path}: the file was not written by this option and would be replaced",
                 "name another file, or remove this one",
@@ -61,12 +64,15 @@ def write(path: Path, text: str) -> None:
     show_line(f"written: {path}")
 
 
-_CALIBRATION = r"""\{\n "calibration": """
-_PAGE, _PAIRS = r"<!doctype html>[^{]*<meta name=\"color-scheme\"", r"""\{("id": "[^\n]*", )?"record": \{"""
-_MODERATED = r"""\{"id": "[^\n]*", "row": \""""
+_PAGE = r"<!doctype html>[^{]*<meta name=\"color-scheme\""
+_STARTS_OF_OUT = {
+    "report": _PAGE,
+    "pairs": r"""\{("id": "[^\n]*", )?"record": \{""",
+    "calibrate": r"""\{\n "calibration": """,
+    "moderate": r"""\{"id": "[^\n]*", "row": \"""",
+}
 _STARTS = {
     "html": _PAGE,
-    "out": f"{_PAGE}|{_PAIRS}|{_CALIBRATION}|{_MODERATED}",
     "to_review": r"""\{"kind": "guardreasoner labelling queue\"""",
     "records": r"""\{"id": "[^\n]*", "labels": \{""",
     "json": r"""\{\n "(?!format")""",

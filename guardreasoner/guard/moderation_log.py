@@ -59,7 +59,7 @@ class ModerationLog:
     def publish(self) -> None:
         """Move the rows to the output, in one step, and remove the folder."""
         self.close()
-        self.path.replace(self.output)
+        self.path.replace(self.output.resolve())  # of a link, what it points to
         sync_folder(self.output.parent)
         shutil.rmtree(self.folder)
 
@@ -81,13 +81,12 @@ class ModerationLog:
             former = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
             raise InputError(f"{path}: damaged", f"remove {self.folder} to start anew") from None
-        for key in {**former, **identity}:
-            if former.get(key) != identity.get(key):
-                was, now = (_short(values.get(key)) for values in (former, identity))
-                raise InputError(
-                    f"{self.output}: an unfinished run has another {key}: {was}, now {now}",
-                    f"repeat the command of that run, or remove {self.folder} to start anew",
-                )
+        if difference := _difference(former, identity):
+            key, was, now = difference
+            raise InputError(
+                f"{self.output}: an unfinished run has another {key}: {_short(was)}, now {_short(now)}",
+                f"repeat the command of that run, or remove {self.folder} to start anew",
+            )
 
     def _intact(self) -> tuple[int, int]:
         """Return the size of the committed rows and of the commits, up to the first that is damaged."""
@@ -121,6 +120,18 @@ def _commit_lines(content: bytes) -> Iterator[tuple[bytes, int, int]]:
         if not line.endswith(b"\n") or len(words) != 3 or not (words[0].isdigit() and words[1].isdigit()):
             return
         yield line, int(words[0]), int(words[1])
+
+
+def _difference(former: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> tuple[str, Any, Any] | None:
+    """Return the name and both values of the first setting that differs; those of mappings within are named apart."""
+    for key in {**former, **now}:
+        first, second = former.get(key), now.get(key)
+        if isinstance(first, Mapping) and isinstance(second, Mapping):
+            if found := _difference(first, second, f"{where}{key}: "):
+                return found
+        elif first != second:
+            return f"{where}{key}", first, second
+    return None
 
 
 def _short(value: Any) -> str:

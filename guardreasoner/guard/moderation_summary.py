@@ -9,7 +9,12 @@ from typing import Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.calibration import Calibration
-from guardreasoner.evaluation.calibration.histogram import ScoreHistogram, kolmogorov_smirnov, stability_index
+from guardreasoner.evaluation.calibration.histogram import (
+    ScoreHistogram,
+    kolmogorov_smirnov,
+    stability_index,
+    stability_index_by_chance,
+)
 from guardreasoner.guard.moderation import row_score
 from guardreasoner.guard.results import flagging_labels
 from guardreasoner.records import read_jsonl
@@ -116,6 +121,7 @@ class Drift:
         task: name of the task.
         speed: speed of the answers.
         stability_index: population stability index of the scores.
+        by_chance: index below which 95 % of the samples of this size stay if nothing has shifted.
         kolmogorov_smirnov: distance of the score distributions and p-value; None if one has no scores.
         positive: share of positive answers in the reference and now.
         unparsed: share of answers without a score in the reference and now.
@@ -125,6 +131,7 @@ class Drift:
     task: str
     speed: str
     stability_index: float
+    by_chance: float
     kolmogorov_smirnov: tuple[float, float] | None
     positive: tuple[float, float]
     unparsed: tuple[float, float]
@@ -137,6 +144,7 @@ class Drift:
             "task": self.task,
             "speed": self.speed,
             "psi": self.stability_index,
+            "psi_by_chance": self.by_chance,
             "ks": distance,
             "ks_p": p,
             "positive": list(self.positive),
@@ -240,6 +248,7 @@ def _drift(
         task,
         speed,
         stability_index(before, after),
+        stability_index_by_chance(before, after),
         kolmogorov_smirnov(before, after),
         positive,
         (unparsed[0], unparsed[1]),

@@ -31,7 +31,8 @@ def drift_line(drift: Drift) -> str:
     if drift.kolmogorov_smirnov is not None:
         distance = "KS {:.3f} (p {:.2g})".format(*drift.kolmogorov_smirnov)
     return (
-        f"drift of {drift.task}, {drift.speed}, against {drift.records:,} records: PSI {drift.stability_index:.3f}, "
+        f"drift of {drift.task}, {drift.speed}, against {drift.records:,} records: PSI {drift.stability_index:.3f} "
+        f"(by chance up to {drift.by_chance:.3f}), "
         f"{distance}, positive {100 * positive:.1f} % → {100 * positive_now:.1f} %, "
         f"without a score {100 * unparsed:.1f} % → {100 * unparsed_now:.1f} %"
     )

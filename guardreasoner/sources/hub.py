@@ -5,17 +5,19 @@ also hold for a clone (https://huggingface.co/docs/datasets/repository_structure
 files, so a data set is never in memory as a whole.
 """
 
+import csv
 import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, TypeVar, get_args
 
 from guardreasoner.errors import InputError, unique_keys
-from guardreasoner.records import Record, Split
+from guardreasoner.records import MAX_ROW, Record, Split
 from guardreasoner.sources.splits import split_of
 from guardreasoner.workflow.manifest import content_hash, fingerprint
 
@@ -84,8 +86,28 @@ def read_csv_rows(
     Raises:
         InputError: for the same reasons as :func:`read_dataset_rows`.
     """
+    if Path(file).is_file():
+        _require_columns_in_every_row(Path(file), skip_lines)
     arguments = {"data_files": file, "split": "train", "skiprows": skip_lines, **CSV}
     yield from _rows("csv", arguments, columns, file, _file_hint(file), optional)
+
+
+def _require_columns_in_every_row(file: Path, skip_lines: int) -> None:
+    """Raise ``InputError`` at a row with more cells than the header, whose texts pandas would give to other columns."""
+    csv.field_size_limit(MAX_ROW)
+    with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+        reader = csv.reader(islice(lines, skip_lines, None))
+        header = next(reader, [])
+        try:
+            for row in reader:
+                if len(row) > len(header):
+                    line = skip_lines + reader.line_num
+                    raise InputError(
+                        f"{file}:{line}: found {len(row)} cells, but the header has {len(header)}; "
+                        "a text with a comma must be in quotes"
+                    )
+        except csv.Error as error:
+            raise InputError(f"{file}:{skip_lines + reader.line_num}: not valid CSV: {error}") from None
 
 
 def read_json_file(file: str) -> Any:

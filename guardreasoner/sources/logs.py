@@ -44,10 +44,12 @@ class LogCounts:
     Args:
         usable: rows that are conversations.
         faulty: rows that are none, which are in quarantine.
+        unread_columns: columns of the usable rows that are not read.
     """
 
     usable: int
     faulty: int
+    unread_columns: tuple[str, ...] = ()
 
 
 class Logs:
@@ -78,7 +80,7 @@ class Logs:
         self.columns = columns
         self._parser = RowParser(columns, tasks, policy=policy, labelled=False)
         self._unwraps = columns.prompt is None and columns.messages is None
-        self._names = _names([file for path in paths for file in _expand(str(path))], names or {})
+        self._names = _names([file for path in paths for file in matching_files(str(path))], names or {})
 
     def identity(self) -> list[list[str]]:
         """Return name and content hash of each file."""
@@ -94,6 +96,8 @@ class Logs:
             InputError: a file cannot be read, rows are faulty (the details list them), or no row can be used.
         """
         usable = faulty = 0
+        read = self._parser.read_columns | ({"request"} if self._unwraps else set())
+        unread: dict[str, None] = {}
         faults: list[str] = []
         raw: dict[Path, list[Any]] = {}
         for path, name in self._names.items():
@@ -101,6 +105,7 @@ class Logs:
                 found = self._parse(row, name)
                 if isinstance(found, LogRow):
                     usable += 1
+                    unread |= dict.fromkeys(column for column in row.values or () if column not in read)
                     continue
                 faulty += 1
                 shown = path if name == path.name else name
@@ -120,7 +125,7 @@ class Logs:
             raise InputError(f"{', '.join(self._names.values())}: found no conversation{first}")
         if quarantine is not None and faulty:
             write_quarantine(quarantine, raw, faults)
-        return LogCounts(usable, faulty)
+        return LogCounts(usable, faulty, tuple(unread))
 
     def rows(self) -> Iterator[LogRow]:
         """Yield the conversations in the order of the files; faulty rows are passed over."""
@@ -176,7 +181,12 @@ def unwrapped(row: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**rest, "messages": [*messages, {"role": "assistant", **message}]}
 
 
-def _expand(pattern: str) -> list[Path]:
+def matching_files(pattern: str) -> list[Path]:
+    """Return the files that a pattern matches, or the path itself if it is none.
+
+    Raises:
+        InputError: no file matches.
+    """
     if not glob.has_magic(pattern) or Path(pattern).exists():
         return [Path(pattern)]
     found = sorted(Path(path) for path in glob.glob(pattern, recursive=True) if Path(path).is_file())

@@ -127,6 +127,6 @@ class PolyGuard(TrainAndTest):
 
 def _language(cell: Any, where: str) -> str:
     name = cell.get("language") if isinstance(cell, Mapping) else cell
-    if name not in LANGUAGES:
+    if not isinstance(name, str) or name not in LANGUAGES:
         raise InputError(f"{where}: found {name!r}, expected one of {', '.join(LANGUAGES)}")
     return LANGUAGES[name]

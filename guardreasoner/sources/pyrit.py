@@ -146,7 +146,7 @@ class PyRIT(Benchmark):
     def _files(self, subfolder: str) -> list[Path]:
         """Return the files of a folder, those with several raters first, so that they are kept of two equal answers."""
         folder = self._folder() / subfolder
-        files = [file for file in folder.glob("*.csv") if not file.stem.startswith("mini_")]
+        files = [file for file in folder.glob("*.csv") if file.is_file() and not file.stem.startswith("mini_")]
         if not files:
             hint = "clone https://github.com/microsoft/PyRIT, and give its folder as path"
             raise InputError(f"{folder}: no CSV file, expected PyRIT's human-scored answers", hint)

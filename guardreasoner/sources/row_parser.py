@@ -191,6 +191,15 @@ class RowParser:
         prompt: Any = (_TEXT, Field(validation_alias=_alias(self._prompt)))
         self._row: type[BaseModel] = create_model("Row", __config__=strict, prompt=prompt, **fields)
 
+    @property
+    def read_columns(self) -> frozenset[str]:
+        """Columns that a row is read from, if it has them; of a name with dots, also its first part."""
+        columns = self._columns
+        named = (getattr(columns, name) or name for name in _TYPES)
+        others = (self._prompt, self._policy, self._policy_id, columns.language, _LABELS)
+        read = {*named, *_MESSAGES, *self.label_columns, *columns.extra, *filter(None, (*others, columns.messages))}
+        return frozenset(read | {name.partition(".")[0] for name in read})
+
     def has_column(self, row: Mapping[str, Any], column: str) -> bool:
         """Return whether a row has a column, or the field of an object that a name with dots selects."""
         return column in row or ("." in column and _cell(row, column) is not _NO_COLUMN)

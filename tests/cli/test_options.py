@@ -1,5 +1,6 @@
 """Options that several verbs share."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,9 @@ def test_a_failed_write_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_folder_as_output_file_is_rejected(tmp_path: Path) -> None:
-    require_files(json=tmp_path / "a.json", html=None)
+    require_files("score", json=tmp_path / "a.json", html=None)
     with pytest.raises(InputError, match=r"--json "):
-        require_files(json=tmp_path)
+        require_files("score", json=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,7 @@ def test_a_folder_as_output_file_is_rejected(tmp_path: Path) -> None:
         ("json", '{\n "format": {}\n}'),
         ("latex", "\\documentclass{article}"),
         ("out", '{"id": "1", "prompt": "a labelled record"}\n'),
+        ("out", '{"id": "1", "record": {"id": "of a file of pairs"}}\n'),
         ("flips", '{"id": "1", "prompt": "a labelled record"}\n'),
     ],
 )
@@ -43,16 +45,24 @@ def test_a_file_of_another_kind_is_not_replaced(tmp_path: Path, option: str, tex
     path = tmp_path / "mine"
     path.write_text(text)
     with pytest.raises(InputError, match=rf"--{option} .*was not written by this option") as raised:
-        require_files(**{option: path})
+        require_files("moderate", **{option: path})
     assert raised.value.hint == "name another file, or remove this one"
     path.write_text("")
-    require_files(**{option: path})
+    require_files("moderate", **{option: path})
 
 
 def test_two_options_cannot_name_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path)
-    require_files(out=Path("a"), audit=Path("b"), html=None, json=None)
+    require_files("pairs", out=Path("a"), audit=Path("b"), html=None, json=None)
     for other in ("a", "./a", "b/../a", "link/a", str(tmp_path / "a")):
         with pytest.raises(InputError, match=r"^--audit .*a: the same file as --out$"):
-            require_files(out=Path("a"), audit=Path(other))
+            require_files("pairs", out=Path("a"), audit=Path(other))
+
+
+def test_a_pipe_or_device_is_no_output_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for path in (tmp_path / "pipe", tmp_path / "link", Path("/dev/stdout"), Path("/proc/self/fd/1")):
+        with pytest.raises(InputError, match=rf"--out {path}: expected a file, found a device or a pipe"):
+            require_files("moderate", out=path)

@@ -214,3 +214,11 @@ def test_the_identity_depends_on_arguments_and_contents(folder: Path) -> None:
         "splits": ("train", "validation", "test"),
         "validation_share": 0.0,
     }
+
+
+@pytest.mark.parametrize(("text", "line"), [("a,b\n1,2,3\n", 2), ("a,b\n1,2\n\n3,4,5\n", 4)])
+def test_a_csv_row_with_too_many_cells_is_named(tmp_path: Path, text: str, line: int) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text(text)
+    with pytest.raises(InputError, match=rf"rows\.csv:{line}: found 3 cells, but the header has 2"):
+        list(hub.read_csv_rows(str(file), ("a", "b")))

@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         InputError: a file is missing or invalid, the records are not of the validation split or too few, the model is
             not the one that made the predictions, or the scores allow no such threshold.
     """
-    require_files(out=args.out)
+    require_files("calibrate", out=args.out)
     made = prediction_origin(args.run)
     predictions = read_predictions(args.run)
     _require_validation(args, made)

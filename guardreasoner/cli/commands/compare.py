@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: a file is missing or invalid, the runs have different records, or a role or run is unknown.
     """
-    require_files(json=args.json, latex=args.latex, flips=args.flips)
+    require_files("compare", json=args.json, latex=args.latex, flips=args.flips)
     compared = read_compared(args, "compare")
     comparison, criteria = compared.comparison, compared.criteria
     pairs = comparison.pairs()

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: a config is wrong, an input is missing, or a file cannot be written.
     """
-    require_files(html=args.html, json=args.json)
+    require_files("doctor", html=args.html, json=args.json)
     fit_flags = _fit_flags(args.argv)
     from guardreasoner.workflow.pipeline import prepare
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from guardreasoner.guard.results import GuardSpeed
 from guardreasoner.records import parse_json, read_lines
 from guardreasoner.sources.policy_files import read_policy
 from guardreasoner.workflow.terminal import show_line, terminal_text
+
+log = logging.getLogger("guardreasoner")
 
 HELP = "judge one conversation, or each line of stdin, with a trained guard; exit code 1 if it is flagged"
 
@@ -155,6 +158,9 @@ def _judge_lines(guard: Guard, policy: str | None) -> int:
             answer = _judged(guard, row, policy, number)
         except InputError as error:
             answer, code = {"line": number, "error": str(error)}, 2
+        except Exception as error:  # one line at which the engine fails must not end the others
+            log.exception("stdin:%s: the guard failed", number)
+            answer, code = {"line": number, "error": f"the guard failed: {type(error).__name__}"}, 2
         else:
             code = max(code, int(answer["flagged"]))
         print(json.dumps(answer), flush=True)
@@ -178,6 +184,8 @@ def _row(line: bytes, number: int) -> dict[str, Any]:
         raise InputError(f"{where}: {error}") from None
     if not isinstance(row, dict):
         raise InputError(f"{where}: expected a JSON object, found {type(row).__name__}")
+    if unknown := row.keys() - {*_FIELDS, "id"}:
+        raise InputError(f"{where}: unknown field {min(unknown)!r}, expected {', '.join(_FIELDS)} or id")
     return row
 
 

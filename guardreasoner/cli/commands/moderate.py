@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
         InputError: an argument or file is invalid, or an unfinished run of the same output has other settings.
     """
     _require_options(args)
-    require_files(out=args.out, json=args.json, to_review=args.to_review)
+    require_files("moderate", out=args.out, json=args.json, to_review=args.to_review)
     columns = _columns(args.columns)
     with stop_signals.handled(), ExitStack() as stack:
         stack.enter_context(locked_output(args.out))
@@ -132,6 +132,8 @@ def _run_locked(args: argparse.Namespace, columns: "Columns", stdin: Path | None
     paths: list[str | Path] = [stdin if stdin and path == "-" else path for path in args.logs]
     logs = Logs(paths, columns, tasks, policy, {stdin: _STDIN} if stdin else {})
     counts = logs.check(args.quarantine)
+    if counts.unread_columns:
+        log.info("columns that are not read: %s", ", ".join(counts.unread_columns))
     if counts.faulty:
         log.warning("%s rows are in quarantine: %s", f"{counts.faulty:,}", args.quarantine)
 
@@ -288,11 +290,13 @@ def _stdin_file(out: Path) -> Iterator[Path]:
 
 
 def _require_options(args: argparse.Namespace) -> None:
+    from guardreasoner.sources.logs import matching_files
+
     if args.logs.count("-") > 1:
         raise InputError("moderate: -: given twice, expected stdin once")
     if args.chunk < 1 or args.review_size < 1 or args.actors < 1:
         raise InputError("moderate: --chunk, --review_size and --actors: expected a whole number from 1")
-    inputs = {Path(path).resolve() for path in args.logs}
+    inputs = {file.resolve() for pattern in args.logs for file in matching_files(pattern)}
     for option in ("out", "to_review", "json"):
         path = getattr(args, option)
         if path is not None and path.resolve() in inputs:

@@ -177,7 +177,7 @@ def _check_files(args: argparse.Namespace) -> None:
         raise InputError("pairs: --explain cannot be combined with --out, --html, --details or --audit")
     if args.explain is None and args.out is None and (args.audit is None or args.html or args.details):
         raise InputError("pairs: required: --out", "or --explain RECORD_ID, which writes nothing, or --audit FILE")
-    require_files(out=args.out, html=args.html, audit=args.audit)
+    require_files("pairs", out=args.out, html=args.html, audit=args.audit)
 
 
 def _read(args: argparse.Namespace) -> _MiningInputs:

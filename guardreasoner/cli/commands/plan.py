@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: a config or value is wrong, the shape of the model is unknown, or a file cannot be written.
     """
-    require_files(json=args.json)
+    require_files("plan", json=args.json)
     if args.price_per_hour is not None and not (args.measure or args.tokens_per_second or args.tflops):
         raise InputError(
             "plan: --price_per_hour needs a rate", "give --tokens_per_second, --tflops (with --mfu), or --measure"

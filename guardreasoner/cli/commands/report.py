@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: a file is missing or invalid, the runs have different records, or the page cannot be written.
     """
-    require_files(out=args.out)
+    require_files("report", out=args.out)
     if args.examples < 0:
         raise InputError(f"report: --examples must be at least 0, got {args.examples}")
     compared = read_compared(args, "report")

@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         InputError: a file is missing or invalid, the runs have different records, or the port or the ratings file is in
             use.
     """
-    require_files(json=args.json, ratings=args.ratings, records=args.records)
+    require_files("review", json=args.json, ratings=args.ratings, records=args.records)
     if args.seed < 0:
         raise InputError(f"review: --seed: expected a whole number from 0, got {args.seed}")
     if args.records and not args.label:

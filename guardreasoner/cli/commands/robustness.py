@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: a file is missing or invalid, or no record is attacked.
     """
-    require_files(json=args.json)
+    require_files("robustness", json=args.json)
     read = read_predictions(args.predictions)
     try:
         scores = robustness(read.records, read.rollouts, read.tasks, format=read.format)

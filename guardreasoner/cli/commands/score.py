@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: a file is missing or invalid, or two models have the same name.
     """
-    require_files(json=args.json, latex=args.latex)
+    require_files("score", json=args.json, latex=args.latex)
     modes, paths = _modes_and_paths(args)
     models = read_named_predictions(paths, "score")
     tasks = common_tasks(models)

@@ -73,6 +73,22 @@ def stability_index(before: ScoreHistogram, after: ScoreHistogram) -> float:
     return sum((q - p) * log(q / p) for p, q in zip(*shares, strict=True))
 
 
+def stability_index_by_chance(before: ScoreHistogram, after: ScoreHistogram) -> float:
+    """Return the stability index that samples of this size stay below in 95 % of the cases if nothing has shifted.
+
+    Without a shift, the index divided by 1/n + 1/m has about a χ² distribution with one degree of freedom fewer than
+    there are intervals (Yurdakul, Statistical Properties of Population Stability Index, 2018); intervals that neither
+    sample has a record in do not count.
+    """
+    from scipy.stats import chi2
+
+    counts = [[*histogram.counts, histogram.unscored] for histogram in (before, after)]
+    if not all(map(sum, counts)):
+        return 0.0
+    intervals = sum(1 for pair in zip(*counts, strict=True) if any(pair))
+    return float(chi2.ppf(0.95, max(1, intervals - 1)) * sum(1 / sum(one) for one in counts))
+
+
 def kolmogorov_smirnov(before: ScoreHistogram, after: ScoreHistogram) -> tuple[float, float] | None:
     """Return the largest distance between the two cumulative shares of scores, and its p-value; None without scores.
 

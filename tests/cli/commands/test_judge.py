@@ -3,12 +3,16 @@
 import io
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from guardreasoner.cli.main import main
+from guardreasoner.generators import Completion, Request
+from guardreasoner.generators.local import LocalGenerator
+from guardreasoner.model.backbone import Backbone
 from tests.support.guards import known_records
 
 HARMFUL, UNHARMFUL = (
@@ -116,3 +120,32 @@ def test_mistakes_are_one_line(
 def test_a_policy_needs_a_model_of_policies(both_speeds: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["judge", "hi", "--policy", "No greetings.", "--model", str(both_speeds)]) == 2
     assert "policy: given, but both judges by none" in capsys.readouterr().err
+
+
+class Failing(LocalGenerator):
+    """A greedy engine that fails at a prompt with the word "fail"."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(backbone, temperature=0.0)
+
+    def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
+        requests = list(requests)
+        if any("fail" in request.text for request in requests):
+            raise RuntimeError("a bug")
+        return super().generate_groups(requests)
+
+
+def test_a_guard_that_fails_is_no_verdict(
+    both_speeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = tmp_path / "engine.yaml"
+    generator = "generator: {class_path: tests.cli.commands.test_judge.Failing}"
+    engine.write_text(f"model: {{init_args: {{{generator}}}}}")
+    flags = ("--model", str(both_speeds), "--engine", str(engine), "--speed", "reasoned")
+    assert main(["judge", "please fail", *flags]) == 2  # 1 is the code of a flagged text
+    send(monkeypatch, '{"prompt": "please fail"}\n{"prompt": "Hello", "respnse": "x"}\n{"prompt": "Hello"}\n')
+    assert main(["judge", "--jsonl", *flags]) == 2
+    failed, unknown, judged = map(json.loads, capsys.readouterr().out.splitlines())
+    assert failed == {"line": 1, "error": "the guard failed: RuntimeError"}
+    assert unknown["error"].startswith("stdin:2: unknown field 'respnse', expected prompt, ")
+    assert "flagged" in judged

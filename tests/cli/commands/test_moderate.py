@@ -105,7 +105,29 @@ def test_an_unfinished_run_with_other_settings_is_refused_by_name(
     (partial / "settings.json").write_text('{"chunk": 7}')
     said = refused(*moderate(both_speeds, "logs.jsonl", "--chunk", "5"))
     assert "out.jsonl: an unfinished run has another chunk: 7, now 5" in said
+    (partial / "settings.json").write_text(json.dumps({"model": {"path": str(both_speeds)}}))
+    said = refused(*moderate(both_speeds, "logs.jsonl", "--chunk", "5"))
+    assert "has another model: content: null, now" in said  # of a setting with parts, the part that differs
     assert Path("out.jsonl").read_bytes() == whole
+
+
+def test_what_is_not_read_is_named(logs: Path, both_speeds: Path, start: Start) -> None:
+    write(logs, {"id": "a", "prompt": "How do I mend a chair?", "respnse": "With glue.", "created": 5})
+    assert "columns that are not read: respnse, created" in start(*moderate(both_speeds, "logs.jsonl"))
+    write(logs, {"request": {"messages": [{"role": "user", "content": "Hello"}]}, "response": None})
+    assert "not read" not in start(*moderate(both_speeds, "logs.jsonl", out="chat.jsonl"))
+
+
+def test_an_output_that_a_pattern_matches_is_refused_and_a_link_is_followed(
+    logs: Path, both_speeds: Path, start: Start, refused: Start
+) -> None:
+    start(*moderate(both_speeds, "logs.jsonl"))
+    assert "--out out.jsonl: is one of the logs" in refused(*moderate(both_speeds, "*.jsonl"))
+    Path("elsewhere").mkdir()
+    Path("link.jsonl").symlink_to("elsewhere/linked.jsonl")
+    start(*moderate(both_speeds, "logs.jsonl", out="link.jsonl"))
+    assert Path("elsewhere/linked.jsonl").read_bytes() == Path("out.jsonl").read_bytes()
+    assert Path("link.jsonl").is_symlink()
 
 
 def test_faulty_rows_are_refused_or_put_into_quarantine(

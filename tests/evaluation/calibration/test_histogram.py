@@ -5,7 +5,13 @@ import pytest
 from scipy.stats import ks_2samp
 
 from guardreasoner.errors import InputError
-from guardreasoner.evaluation.calibration.histogram import EDGES, ScoreHistogram, kolmogorov_smirnov, stability_index
+from guardreasoner.evaluation.calibration.histogram import (
+    EDGES,
+    ScoreHistogram,
+    kolmogorov_smirnov,
+    stability_index,
+    stability_index_by_chance,
+)
 
 
 def test_a_score_at_an_edge_belongs_to_the_interval_above() -> None:
@@ -31,6 +37,18 @@ def test_the_stability_index_of_two_intervals_by_hand() -> None:
     bins = len(EDGES) + 2  # an interval for the unscored, and half a record in each
     p, q = 30.5 / (40 + bins / 2), 10.5 / (40 + bins / 2)
     assert stability_index(before, after) == pytest.approx(2 * (q - p) * np.log(q / p))
+
+
+@pytest.mark.parametrize(("first", "second"), [(240, 60), (2000, 1000)])
+def test_without_a_shift_the_index_stays_below_what_chance_explains(first: int, second: int) -> None:
+    rng = np.random.default_rng(0)
+    below = 0
+    for _ in range(200):
+        before, after = (ScoreHistogram.of(rng.beta(0.4, 0.4, size)) for size in (first, second))
+        below += stability_index(before, after) < stability_index_by_chance(before, after)
+    assert below >= 184  # 95 % are 190; more for small samples, since half a record is added to each interval
+    shifted = ScoreHistogram.of(rng.beta(1.5, 0.4, second))
+    assert stability_index(before, shifted) > stability_index_by_chance(before, shifted)
 
 
 def test_kolmogorov_smirnov_is_at_most_that_of_the_scores() -> None:
