@@ -117,6 +117,13 @@ def test_a_result_does_not_depend_on_the_batch(guard: Guard, data: st.DataObject
         assert_equal_scores(alone, result)
 
 
+def test_each_speed_has_its_threshold(both_speeds: Path, tmp_path: Path) -> None:
+    folder = calibrated(both_speeds, tmp_path / "m", ("request", "direct", 0.4, 0.3), ("request", "reasoned", 0.6, 0.5))
+    guard, message = Guard.load(folder), known_records()[0].prompt
+    for speed, threshold in (("direct", 0.4), ("reasoned", 0.6)):
+        assert guard.check(message, speed=speed).tasks["request"].threshold == threshold  # type: ignore[arg-type]
+
+
 def test_many_coroutines_share_a_guard(guard: Guard) -> None:
     records = known_records()
 
