@@ -256,7 +256,12 @@ def _require_reference(args: argparse.Namespace, judge: "Judge") -> None:
 
 def _drifts(args: argparse.Namespace, judge: "Judge", summary: "ModerationSummary") -> list["Drift"]:
     """Print and return the drift of each task."""
-    from guardreasoner.guard.moderation_summary import drift_from_calibration, drift_from_run, summarise_rows
+    from guardreasoner.guard.moderation_summary import (
+        drift_from_calibration,
+        drift_from_run,
+        summarise_rows,
+        unmeasured_drift,
+    )
     from guardreasoner.report.moderation_lines import drift_line
 
     if args.reference is not None:
@@ -266,6 +271,8 @@ def _drifts(args: argparse.Namespace, judge: "Judge", summary: "ModerationSummar
     else:
         found = [drift_from_calibration(one, summary, str(args.model)) for one in judge.guard.calibrations]
         drifts = [one for one in found if one is not None]
+        for task, reason in unmeasured_drift(judge.guard.calibrations, summary).items():
+            show_line(f"drift of {task} not measured: {reason}")
     for drift in drifts:
         show_line(drift_line(drift))
     return drifts
