@@ -61,7 +61,7 @@ def test_the_chatbot_is_guarded_on_both_sides(both_speeds: Path) -> None:
     assert client.post("/chat", json={}).status_code == 422
 
 
-def test_the_chatbot_streams_only_what_was_judged(both_speeds: Path) -> None:
+def test_the_chatbot_streams_only_what_was_judged(both_speeds: Path, caplog: pytest.LogCaptureFixture) -> None:
     from starlette.testclient import TestClient
 
     answered = [record for record in known_records() if record.response]
@@ -85,6 +85,22 @@ def test_the_chatbot_streams_only_what_was_judged(both_speeds: Path) -> None:
     too_long = streamed(harmless.prompt, "word " * 600)
     assert too_long.endswith(example.SORRY)
     assert len(too_long) < 3000
+    assert streamed(harmless.prompt, "\ud800. ") == f" {example.SORRY}"  # an error, which is logged
+    assert "/stream: " in caplog.text
+    assert "lone surrogate" in caplog.text
+
+
+def test_the_chatbot_says_that_it_cannot_stream(
+    both_speeds: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from starlette.testclient import TestClient
+
+    guard = Guard.load(trained_for(["reasoned"], both_speeds, tmp_path / "model"))
+    client = TestClient(module("guarded_chatbot.py").make_app(guard))
+    assert "/stream is absent: error: speed: direct, but model has reasoned answers alone" in caplog.text
+    assert "direct_share" in caplog.text
+    assert client.post("/stream", json={"message": "Hello"}).status_code == 404
+    assert client.post("/chat", json={"message": "Hello"}).status_code == 200
 
 
 def test_the_config_of_litellm_names_the_route_of_the_service() -> None:
