@@ -330,6 +330,9 @@ class Guard:
         Raises:
             InputError: the query is invalid, or the model cannot judge it at this speed.
         """
+        place = where.removesuffix(".") or "the conversation"
+        if not isinstance(query, Query):
+            raise InputError(f"{place}: found {type(query).__name__}, expected a Query")
         speed = self.speed if query.speed is None else self._checked_speed(query.speed, f"{where}speed")
         record = record_of_query(query, where)
         has_policies = any(task.uses_policy for task in self.tasks)
@@ -337,7 +340,6 @@ class Guard:
             what = "missing, but {} judges by one" if has_policies else "given, but {} judges by none"
             raise InputError(f"{where}policy: {what.format(self.backbone.name)}")
         prompts = {}
-        place = where.removesuffix(".") or "the conversation"
         for one in get_args(Speed) if speed == "auto" else (speed,):
             try:
                 prompts[one] = tuple(self.prompt_tokenizer.prompt(record, one))
