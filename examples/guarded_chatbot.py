@@ -3,9 +3,13 @@
 pip install guardreasoner fastapi uvicorn
 uvicorn --factory guarded_chatbot:make_app --port 8000
 curl http://127.0.0.1:8000/chat -H 'content-type: application/json' -d '{"message": "How do I mend a chair?"}'
+
+With a guard that was trained for direct answers (recipe.direct_share above 0), there is also
+
 curl -N http://127.0.0.1:8000/stream -H 'content-type: application/json' -d '{"message": "How do I mend a chair?"}'
 """
 
+import logging
 from collections.abc import AsyncIterator, Callable
 
 from fastapi import FastAPI
@@ -15,6 +19,8 @@ from pydantic import BaseModel
 from guardreasoner import Guard, InputError
 
 SORRY = "I cannot help with that."
+
+log = logging.getLogger("uvicorn.error")
 
 
 class Asked(BaseModel):
@@ -42,7 +48,7 @@ def make_app(
     """Return the application.
 
     Args:
-        guard: the guard; None loads the one in ``checkpoints/hsdpo``. ``/stream`` needs one with direct answers.
+        guard: the guard; None loads ``checkpoints/hsdpo``. If it has no direct answers, ``/stream`` is absent.
         answer: the chatbot.
         answer_in_pieces: the same chatbot, which returns its answer in pieces.
     """
@@ -59,6 +65,12 @@ def make_app(
             return {"blocked": "response", "message": SORRY}
         return {"message": response}
 
+    try:
+        judge.stream("Can this guard judge a response while it is written?")
+    except InputError as error:
+        log.warning("/stream is absent: %s", error.lines())
+        return app
+
     @app.post("/stream")
     async def stream(asked: Asked) -> StreamingResponse:
         """Stream an answer sentence by sentence; a sentence is sent once the guard has judged the answer up to it."""
@@ -74,7 +86,8 @@ def make_app(
                     yield f" {SORRY}"
                     return
                 yield sentence.text
-        except InputError:  # too long for the guard, for example: nothing is sent that was not judged
+        except InputError as error:  # too long for the guard, for example: nothing is sent that was not judged
+            log.warning("/stream: %s", error)
             yield f" {SORRY}"
 
     return app

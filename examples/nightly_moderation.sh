@@ -6,7 +6,7 @@ set -u
 log=$1
 name=$(basename "$log" .jsonl.gz)
 python -m guardreasoner moderate "$log" \
-  --model "${MODEL:-checkpoints/hsdpo}" --speed direct \
+  --model "${MODEL:-checkpoints/hsdpo}" \
   --out "moderated/$name.jsonl" --to_review "moderated/$name.queue.jsonl" --quarantine "moderated/$name.faulty" \
   ${REFERENCE:+--reference "$REFERENCE" --drift_threshold 0.25}
 code=$?

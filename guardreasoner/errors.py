@@ -12,7 +12,7 @@ class InputError(Exception):
 
     Args:
         message: one line: where (file:line, config key, record id), what is wrong, what was expected.
-        hint: at most one more line, usually the command that fixes the error.
+        hint: at most one more line, usually the command that fixes the error. A traceback shows it as a note.
         details: lines to print before the message, one per fault, if the message sums up several faults.
     """
 
@@ -22,6 +22,8 @@ class InputError(Exception):
     def __init__(self, message: str, hint: str | None = None, details: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # shown in a traceback
         self.details = tuple(details)
 
     def lines(self) -> str:

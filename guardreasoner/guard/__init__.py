@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.calibration import Calibration
+from guardreasoner.evaluation.calibration.stored import calibrations_in
 from guardreasoner.formats import GuardFormat
 from guardreasoner.generators import Generator, Scorer, Watch
 from guardreasoner.guard.answering import Answering
@@ -33,7 +34,7 @@ from guardreasoner.guard.streaming import GuardStream, JudgedSentence, judges_re
 from guardreasoner.prompts import PromptFormat
 from guardreasoner.records import Message, Record, Speed
 from guardreasoner.tasks import Task
-from guardreasoner.workflow.guard_file import GUARD_FILE, read_calibrations
+from guardreasoner.workflow.guard_file import GUARD_FILE
 
 if TYPE_CHECKING:
     from guardreasoner.formats.published import PublishedFormat
@@ -59,7 +60,7 @@ class Guard:
     Args:
         backbone: the model; an engine that needs its weights must find them loaded.
         engine: the engine that writes the answers, greedily, and scores their labels if it can.
-        calibrations: calibration by task.
+        calibrations: calibrations of the model, at most one for each task and kind of score.
         speed: speed of the answers; None: the one that the model was trained for, the first if both.
         unparsed: what an answer without a clear verdict does.
 
@@ -71,7 +72,7 @@ class Guard:
         self,
         backbone: "Backbone",
         engine: Generator,
-        calibrations: Mapping[str, Calibration] | None = None,
+        calibrations: Iterable[Calibration] = (),
         *,
         speed: GuardSpeed | None = None,
         unparsed: UnparsedRule = "block",
@@ -80,7 +81,7 @@ class Guard:
             raise InputError(f"unparsed: found {unparsed!r}, expected {' or '.join(get_args(UnparsedRule))}")
         self.backbone = backbone
         self.engine = engine
-        self.calibrations = dict(calibrations or {})
+        self.calibrations = tuple(calibrations)
         self.unparsed: UnparsedRule = unparsed
         self.prompt_tokenizer = backbone.prompt_tokenizer
         self.speed: GuardSpeed = self._checked_speed(speed, "speed")
@@ -88,7 +89,7 @@ class Guard:
             names = ", ".join(task.name for task in self.tasks)
             raise InputError(f"{backbone.path}: none of its tasks flags a conversation: {names}")
         self._context = _context(backbone)
-        kinds = {calibration.score for calibration in self.calibrations.values()}
+        kinds = {calibration.score for calibration in self.calibrations}
         by_default = engine.can_score and engine.scores_by_default
         scored = [one for one in get_args(Speed) if by_default or (engine.can_score and one in kinds)]
         self._answering = Answering(engine, self.prompt_tokenizer, scored)
@@ -329,6 +330,9 @@ class Guard:
         Raises:
             InputError: the query is invalid, or the model cannot judge it at this speed.
         """
+        place = where.removesuffix(".") or "the conversation"
+        if not isinstance(query, Query):
+            raise InputError(f"{place}: found {type(query).__name__}, expected a Query")
         speed = self.speed if query.speed is None else self._checked_speed(query.speed, f"{where}speed")
         record = record_of_query(query, where)
         has_policies = any(task.uses_policy for task in self.tasks)
@@ -336,7 +340,6 @@ class Guard:
             what = "missing, but {} judges by one" if has_policies else "given, but {} judges by none"
             raise InputError(f"{where}policy: {what.format(self.backbone.name)}")
         prompts = {}
-        place = where.removesuffix(".") or "the conversation"
         for one in get_args(Speed) if speed == "auto" else (speed,):
             try:
                 prompts[one] = tuple(self.prompt_tokenizer.prompt(record, one))
@@ -471,15 +474,15 @@ def _context(backbone: "Backbone") -> int | None:
     return most if isinstance(most, int) else None
 
 
-def _calibrations(path: str, tasks: Sequence[Task]) -> dict[str, Calibration]:
-    """Return the calibrations in a model folder by task.
+def _calibrations(path: str, tasks: Sequence[Task]) -> list[Calibration]:
+    """Return the calibrations in a model folder.
 
     Raises:
         InputError: the file is damaged, or a calibration is of no task, or of one whose positive label does not flag.
     """
     file, by_name = Path(path) / GUARD_FILE, {task.name: task for task in tasks}
-    found = {task: Calibration.from_json(task, row, str(file)) for task, row in read_calibrations(file).items()}
-    for name in found:
+    found = calibrations_in(file)
+    for name in dict.fromkeys(one.task for one in found):
         if name not in by_name:
             known = ", ".join(by_name)
             raise InputError(f"{file}: calibration of {name}: the model has no such task", f"it has {known}")

@@ -2,7 +2,7 @@
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -238,6 +238,28 @@ def drift_from_calibration(calibration: Calibration, after: ModerationSummary, w
         task.scores[calibration.score],
         (blocked / calibration.records, task.positive / task.count),
     )
+
+
+def unmeasured_drift(calibrations: Iterable[Calibration], after: ModerationSummary) -> dict[str, str]:
+    """Return, by task, why no calibration of a task gives its drift; see :func:`drift_from_calibration`.
+
+    Tasks that have no calibration, or that apply to no conversation, are left out.
+    """
+    kinds: dict[str, dict[str, bool]] = {}
+    for one in calibrations:
+        kinds.setdefault(one.task, {})[one.score] = "histogram" in one.details
+    reasons = {}
+    for name, has_histogram in kinds.items():
+        if name not in after.tasks or not after.tasks[name].count:
+            continue
+        speeds = list(after.tasks[name].scores)
+        if len(speeds) != 1:
+            reasons[name] = f"the answers are {' and '.join(speeds)}" if speeds else "the answers have no scores"
+        elif speeds[0] not in has_histogram:
+            reasons[name] = f"the calibration is of {' and '.join(has_histogram)} scores, the answers are {speeds[0]}"
+        elif not has_histogram[speeds[0]]:
+            reasons[name] = f"the calibration of {speeds[0]} scores has no histogram; calibrate again"
+    return reasons
 
 
 def _drift(

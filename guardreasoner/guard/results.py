@@ -1,6 +1,6 @@
 """What a guard answers: a verdict, a score and a band for each task, and whether the conversation is flagged."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
@@ -126,16 +126,17 @@ class GuardAnswer:
     probabilities: Probabilities | None = None
 
 
-def interpret(answer: GuardAnswer, tasks: Sequence[Task], calibrations: Mapping[str, Calibration]) -> GuardResult:
+def interpret(answer: GuardAnswer, tasks: Sequence[Task], calibrations: Iterable[Calibration]) -> GuardResult:
     """Return the result of an answer.
 
     Args:
         answer: the answer.
         tasks: tasks of the model.
-        calibrations: calibration by task, of the model and of any kind of score; those of another kind than the speed
-            of the answer are not used.
+        calibrations: calibrations of the model; those of another kind of score than the speed of the answer are not
+            used.
     """
-    results = {task.name: _task_result(answer, task, calibrations.get(task.name)) for task in tasks}
+    used = {one.task: one for one in calibrations if one.score == answer.speed}
+    results = {task.name: _task_result(answer, task, used.get(task.name)) for task in tasks}
     flagging = [task for task in tasks if task.flags]
     return GuardResult(
         flagged=any(task_flags(results[task.name], task) for task in flagging),
@@ -176,7 +177,7 @@ def applies(task: Task, record: Record) -> bool:
 def _task_result(answer: GuardAnswer, task: Task, calibration: Calibration | None) -> TaskResult:
     if not applies(task, answer.record):
         return TaskResult(task.name, None, None, MappingProxyType({}), None, None)
-    if calibration is not None and (calibration.score != answer.speed or answer.probabilities is None):
+    if answer.probabilities is None:
         calibration = None
     verdict = answer.verdicts.get(task.name)
     scores = (answer.probabilities or {}).get(task.name, {}) if verdict is not None else {}

@@ -329,7 +329,7 @@ class Backbone(nn.Module):
             or len(path.parts) > 2
         )
         if looks_local and not path.is_dir():
-            raise InputError(f"{self.path}: no such model folder (model.backbone.path)")
+            raise InputError(f"{self.path}: no such model folder")
         if path.is_dir() and not is_model_folder(path):
             raise InputError(f"{self.path}: not a model folder: found neither config.json nor adapter_config.json")
 

@@ -76,8 +76,9 @@ def calibrated_notes(rows: Sequence[CalibratedScore]) -> list[str]:
         "Bands: share of all records; + of the positive ones.",
     ]
     notes += [
-        f"{row.task}: the false-positive rate {row.false_positive_rate.value:.2f} is outside of the expected interval. "
-        "By chance this happens once in 20 times; more often, the records differ from the validation records."
+        f"{row.task}, {row.kind} scores: the false-positive rate {row.false_positive_rate.value:.2f} is outside of the "
+        "expected interval. By chance this happens once in 20 times; more often, the records differ from the "
+        "validation records."
         for row in rows
         if not row.is_expected
     ]
@@ -85,11 +86,10 @@ def calibrated_notes(rows: Sequence[CalibratedScore]) -> list[str]:
 
 
 def calibrated_as_json(rows: Sequence[CalibratedScore]) -> dict[str, Any]:
-    """Return all numbers by benchmark and task."""
+    """Return all numbers by benchmark, task and kind of score."""
     content: dict[str, Any] = {}
     for row in rows:
-        content.setdefault(row.benchmark, {})[row.task] = {
-            "score": row.kind,
+        content.setdefault(row.benchmark, {}).setdefault(row.task, {})[row.kind] = {
             "threshold": row.threshold,
             "n": row.n,
             "positives": row.positives,

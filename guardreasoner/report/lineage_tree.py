@@ -63,7 +63,11 @@ def _details(node: Node) -> list[str]:
         dirty = " dirty" if manifest.dirty else ""
         commit = f"commit {manifest.commit[:_COMMIT_LENGTH]}{dirty}" if manifest.commit else ""
         seeds = ", ".join(f"{key} {value}" for key, value in node.seeds().items())
-        calibrations = (f"calibrated {task} {row.get('created', '')}" for task, row in node.calibrations.items())
+        calibrations = (
+            f"calibrated {task} ({row.get('score')} scores) {row.get('created', '')}"
+            for task, rows in node.calibrations.items()
+            for row in rows
+        )
         parts = (" ".join(manifest.command[:1]), manifest.created, commit, seeds, *calibrations)
         return [part for part in parts if part]
     if node.state == "missing":

@@ -67,7 +67,8 @@ def read_messages(value: Any) -> tuple[Message, ...]:
     """
     messages = tuple(_message(item, number) for number, item in enumerate(_list(value), start=1))
     if not any(message.role == "user" for message in messages):
-        raise ValueError("found no message of the user")
+        roles = ", ".join(dict.fromkeys(str(item.get("role") or item.get("from"))[:40] for item in _list(value)))
+        raise ValueError(f"found no message of the user, only of {roles}")
     if [message.role for message in messages] not in (["user"], ["user", "assistant"]):
         messages = tuple(map(with_calls_in_text, messages))
     for number, (before, message) in enumerate(pairwise(messages), start=2):

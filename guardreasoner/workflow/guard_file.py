@@ -33,27 +33,38 @@ def without_calibrations(data: bytes) -> bytes:
         return data
 
 
-def read_calibrations(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the calibrations stored in a ``guard.json`` by task; empty if there are none, or no file.
+def read_calibrations(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the calibrations stored in a ``guard.json`` by task, one for each kind of score.
+
+    Older files hold one calibration per task, which is not in a list.
+
+    Returns:
+        Calibrations by task; empty if there are none, or no file.
 
     Raises:
         InputError: the file is damaged.
     """
-    calibrations = _read(path).get(_CALIBRATION, {})
-    if not isinstance(calibrations, dict) or not all(isinstance(row, dict) for row in calibrations.values()):
-        raise InputError(f"{path}: {_CALIBRATION}: expected a mapping of tasks to calibrations")
-    return calibrations
+    stored = _read(path).get(_CALIBRATION, {})
+    if isinstance(stored, dict):
+        stored = {task: [rows] if isinstance(rows, dict) else rows for task, rows in stored.items()}
+        if all(isinstance(rows, list) and all(isinstance(row, dict) for row in rows) for rows in stored.values()):
+            return stored
+    raise InputError(f"{path}: {_CALIBRATION}: expected a mapping of tasks to lists of calibrations")
 
 
 def write_calibration(path: Path, task: str, calibration: Mapping[str, Any]) -> None:
-    """Store the calibration of a task in a ``guard.json``, in place of an earlier one; other tasks keep theirs.
+    """Store a calibration of a task in a ``guard.json``, in place of an earlier one of the same kind of score.
+
+    Calibrations of other tasks, and of other kinds of score, are kept.
 
     The file is replaced in one step. Its manifest stays as it is: see :func:`without_calibrations`.
 
     Raises:
         InputError: the file is damaged.
     """
-    stored = {**read_calibrations(path), task: dict(calibration)}
+    stored = read_calibrations(path)
+    kept = [row for row in stored.get(task, []) if row.get("score") != calibration.get("score")]
+    stored[task] = [*kept, dict(calibration)]
     try:
         text = _text({**_read(path), _CALIBRATION: stored})
     except RecursionError:

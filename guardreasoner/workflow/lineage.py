@@ -36,7 +36,7 @@ class Node:
         shown_above: whether the same artefact, with its inputs, occurs earlier in the output.
         inputs: the inputs it was made from, then the predictions that it was calibrated on; for a file inside an
             artefact, that artefact.
-        calibrations: stored calibrations of a model by task.
+        calibrations: stored calibrations of a model by task, one for each kind of score.
     """
 
     path: str
@@ -48,7 +48,7 @@ class Node:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     shown_above: bool = False
     inputs: tuple["Node", ...] = ()
-    calibrations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    calibrations: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     def walk(self) -> Iterator["Node"]:
         """Yield this node and all nodes below it."""
@@ -145,12 +145,16 @@ def _node(path: Path, recorded: str | None, bases: Sequence[Path], seen: set[Pat
     inputs = (
         *(_input(name, hashed, bases, seen) for name, hashed in manifest.inputs.items()),
         *(_origin(origin) for origin in manifest.origins),
-        *(_input(str(row.get("run")), str(row.get("data")), bases, seen) for row in calibrations.values()),
+        *(
+            _input(str(row.get("run")), str(row.get("data")), bases, seen)
+            for rows in calibrations.values()
+            for row in rows
+        ),
     )
     return Node(_shown(path), "artefact", state, recorded, current, manifest, inputs=inputs, calibrations=calibrations)
 
 
-def _calibrations(path: Path) -> dict[str, dict[str, Any]]:
+def _calibrations(path: Path) -> dict[str, list[dict[str, Any]]]:
     with suppress(InputError):  # a damaged file is shown as changed
         return read_calibrations(path / GUARD_FILE)
     return {}

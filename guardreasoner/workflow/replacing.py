@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,9 +16,10 @@ _NEW, _OLD, _FILE = "new", "old", "partial"
 def replacing_folder(path: str | Path) -> Iterator[Path]:
     """Yield a new folder beside ``path`` and move it to ``path`` at the end; after an error ``path`` is unchanged.
 
-    The new folder is on the disk before it is moved, and the old one stays complete until then. Two renames are needed,
-    since a folder that is not empty cannot be replaced in one; a process killed between them leaves the old folder as
-    ``.NAME.TOKEN.old`` beside ``path``, which :func:`restore_output` renames back.
+    The files of the new folder get the permissions that the umask allows. It is on the disk before it is moved, and the
+    old one stays complete until then. Two renames are needed, since a folder that is not empty cannot be replaced in
+    one; a process killed between them leaves the old folder as ``.NAME.TOKEN.old`` beside ``path``, which
+    :func:`restore_output` renames back.
 
     Raises:
         OSError: a file could not be written; its ``filename`` is ``path``.
@@ -32,6 +34,7 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
         try:
             with owned(new):
                 yield new
+                _make_readable(new)
                 _sync(new)
                 try:
                     if os.path.lexists(path):
@@ -79,6 +82,20 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _make_readable(folder: Path) -> None:
+    """Give files below a folder at least the permissions that the umask allows, which the new folder itself has.
+
+    safetensors creates its files for the owner alone, so a server that runs as another user could not read them.
+    """
+    wanted = folder.stat().st_mode & 0o666
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(parent, name)
+            mode = stat.S_IMODE(os.lstat(path).st_mode)
+            if not os.path.islink(path) and mode | wanted != mode:
+                os.chmod(path, mode | wanted)
 
 
 def _sync(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import gzip
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -10,9 +11,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
 import yaml
 
 from guardreasoner.guard import Guard
+from guardreasoner.workflow.guard_file import GUARD_FILE
 from tests.support.guards import known_records
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -25,6 +28,15 @@ def module(path: str) -> ModuleType:
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
     return loaded
+
+
+def trained_for(speeds: list[str], both_speeds: Path, folder: Path) -> Path:
+    """Return a copy of a model of both speeds that says it was trained for these alone."""
+    shutil.copytree(both_speeds, folder)
+    stored = json.loads((folder / GUARD_FILE).read_text())
+    stored["format"]["speeds"] = speeds
+    (folder / GUARD_FILE).write_text(json.dumps(stored))
+    return folder
 
 
 def test_every_example_is_tested() -> None:
@@ -49,7 +61,7 @@ def test_the_chatbot_is_guarded_on_both_sides(both_speeds: Path) -> None:
     assert client.post("/chat", json={}).status_code == 422
 
 
-def test_the_chatbot_streams_only_what_was_judged(both_speeds: Path) -> None:
+def test_the_chatbot_streams_only_what_was_judged(both_speeds: Path, caplog: pytest.LogCaptureFixture) -> None:
     from starlette.testclient import TestClient
 
     answered = [record for record in known_records() if record.response]
@@ -73,6 +85,22 @@ def test_the_chatbot_streams_only_what_was_judged(both_speeds: Path) -> None:
     too_long = streamed(harmless.prompt, "word " * 600)
     assert too_long.endswith(example.SORRY)
     assert len(too_long) < 3000
+    assert streamed(harmless.prompt, "\ud800. ") == f" {example.SORRY}"  # an error, which is logged
+    assert "/stream: " in caplog.text
+    assert "lone surrogate" in caplog.text
+
+
+def test_the_chatbot_says_that_it_cannot_stream(
+    both_speeds: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from starlette.testclient import TestClient
+
+    guard = Guard.load(trained_for(["reasoned"], both_speeds, tmp_path / "model"))
+    client = TestClient(module("guarded_chatbot.py").make_app(guard))
+    assert "/stream is absent: error: speed: direct, but model has reasoned answers alone" in caplog.text
+    assert "direct_share" in caplog.text
+    assert client.post("/stream", json={"message": "Hello"}).status_code == 404
+    assert client.post("/chat", json={"message": "Hello"}).status_code == 200
 
 
 def test_the_config_of_litellm_names_the_route_of_the_service() -> None:
@@ -102,12 +130,14 @@ def test_the_config_of_nemo_names_parsers_that_it_registers() -> None:
     assert parsers["guardreasoner_prompt"]("no verdict")[0] is False
 
 
-def test_the_nightly_job_judges_a_log(both_speeds: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("speeds", [["reasoned", "direct"], ["reasoned"]])
+def test_the_nightly_job_judges_a_log(speeds: list[str], both_speeds: Path, tmp_path: Path) -> None:
+    model = trained_for(speeds, both_speeds, tmp_path / "model")
     rows = [{"prompt": record.prompt, "response": record.response} for record in known_records()]
     log = tmp_path / "monday.jsonl.gz"
     log.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
-    environment = {"PATH": path, "PYTHONPATH": str(EXAMPLES.parent), "MODEL": str(both_speeds)}
+    environment = {"PATH": path, "PYTHONPATH": str(EXAMPLES.parent), "MODEL": str(model)}
     script = [str(EXAMPLES / "nightly_moderation.sh"), str(log)]
     ended = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

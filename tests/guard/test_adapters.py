@@ -65,7 +65,7 @@ def result(request: str | None, response: str | None, has_response: bool = True,
     verdicts = {"request": request, "completion": C if has_response else None, "response": response}
     record = Record("1", "a prompt", "a response" if has_response else None)
     scores = {task: {H: score, U: 1 - score} for task in ("request", "response") if verdicts[task]}
-    return interpret(GuardAnswer(record, "", "reasoned", verdicts, "Because.", 5, scores), GUARD_TASKS, {})
+    return interpret(GuardAnswer(record, "", "reasoned", verdicts, "Because.", 5, scores), GUARD_TASKS, [])
 
 
 @pytest.mark.parametrize("answer", [result(H, U), result(U, U), result(None, U), result(H, None, False)])
@@ -122,7 +122,7 @@ OTHERS = Task("hazard", "Hazard", "name it.", ("no hazard", "hate", "fraud"), fl
 @pytest.mark.parametrize(("label", "safe"), [("no hazard", True), ("fraud", False), (None, False)])
 def test_every_form_flags_the_labels_that_the_task_flags(label: str | None, safe: bool) -> None:
     answer = GuardAnswer(Record("1", "a prompt"), "", "direct", {"hazard": label}, "", 5)
-    found = interpret(answer, (OTHERS,), {})
+    found = interpret(answer, (OTHERS,), [])
     assert any_guardrail_output(found, (OTHERS,))["valid"] == safe
     assert any_guardrail_output(found, (OTHERS,))["categories"][0]["triggered"] == (None if label is None else not safe)
     assert json.loads(nemo_json(found, (OTHERS,)))["User Safety"] == ("safe" if safe else "unsafe")

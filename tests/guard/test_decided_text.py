@@ -34,7 +34,7 @@ def result(format: GuardFormat, completion: str, score: float, threshold: float)
     scores = {task.positive: score, **{label: (1 - score) / len(others) for label in others}}
     verdicts = format.parse(completion)
     answer = GuardAnswer(Record("r", "p"), completion, "reasoned", verdicts, "", 3, {task.name: scores})
-    return interpret(answer, format.tasks, {task.name: calibration(task.name, "reasoned", threshold, 0.05)})
+    return interpret(answer, format.tasks, [calibration(task.name, "reasoned", threshold, 0.05)])
 
 
 def test_a_text_that_agrees_is_not_touched() -> None:

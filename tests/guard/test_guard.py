@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -115,6 +116,13 @@ def test_a_result_does_not_depend_on_the_batch(guard: Guard, data: st.DataObject
         alone = guard.check(messages=query.messages, speed=query.speed)
         assert (alone.completion, alone.speed, alone.flagged) == (result.completion, result.speed, result.flagged)
         assert_equal_scores(alone, result)
+
+
+def test_each_speed_has_its_threshold(both_speeds: Path, tmp_path: Path) -> None:
+    folder = calibrated(both_speeds, tmp_path / "m", ("request", "direct", 0.4, 0.3), ("request", "reasoned", 0.6, 0.5))
+    guard, message = Guard.load(folder), known_records()[0].prompt
+    for speed, threshold in (("direct", 0.4), ("reasoned", 0.6)):
+        assert guard.check(message, speed=speed).tasks["request"].threshold == threshold  # type: ignore[arg-type]
 
 
 def test_many_coroutines_share_a_guard(guard: Guard) -> None:
@@ -230,6 +238,23 @@ def test_wrong_queries_are_named(guard: Guard, query: Query, message: str) -> No
     assert message in str(error.value)
     with pytest.raises(InputError, match=r"^queries\[1\]"):
         guard.check_many([Query("Why?"), query])
+
+
+def test_errors_in_python_name_what_is_wrong(guard: Guard, both_speeds: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^queries\[1\]: found str, expected a Query$"):
+        guard.check_many([Query("Why?"), "Why?"])  # type: ignore[list-item]
+    with pytest.raises(InputError, match=r"found no message of the user, only of system, bot$"):
+        guard.check(messages=[{"role": "system", "content": "a"}, {"role": "bot", "content": "b"}])
+    with pytest.raises(InputError, match=r"^checkpoints/nope: no such model folder$"):
+        Guard.load("checkpoints/nope")
+    folder = shutil.copytree(both_speeds, tmp_path / "reasoned")
+    stored = json.loads((folder / GUARD_FILE).read_text())
+    stored["format"]["speeds"] = ["reasoned"]
+    (folder / GUARD_FILE).write_text(json.dumps(stored))
+    with pytest.raises(InputError, match="speed: direct, but reasoned has reasoned answers alone") as error:
+        Guard.load(folder).check("Why?", speed="direct")
+    shown = "".join(traceback.format_exception(error.value))
+    assert shown.endswith("\nhint: recipe.direct_share above 0 trains a model for both speeds\n")
 
 
 def test_a_policy_goes_with_a_model_of_policies(tiny_base: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The server as a process: many clients, slow ones, those that hang up, and signals."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -10,11 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
 from guardreasoner.cli.main import main
 from tests.support.served import JSON, ask, served
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +48,15 @@ def test_64_clients_get_their_own_answers(port: int) -> None:
 
     with ThreadPoolExecutor(64) as threads:
         assert sum(threads.map(client, range(64))) == 64 * 32
+
+
+def test_the_client_in_the_docs_reads_the_stream(port: int) -> None:
+    (code,) = re.findall(r"```python\n(import json\n.*?)```", (DOCS / "serving.md").read_text(), re.DOTALL)
+    for text, flagged in (("break it", True), ("mend it", False)):
+        found: dict[str, Any] = {}
+        exec(code.replace("8080", str(port)).replace("How do I mend a kettle?", text), found)
+        assert found["result"]["completion"].startswith(f"{text}\n")
+        assert found["flagged"] is flagged
 
 
 def test_slow_clients_hold_nobody_up_and_are_dropped(port: int) -> None:

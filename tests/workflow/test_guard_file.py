@@ -20,7 +20,7 @@ def test_a_calibration_changes_neither_hash_nor_manifest(tmp_path: Path) -> None
     write_calibration(model / GUARD_FILE, "request", {"threshold": 0.1})
     write_calibration(model / GUARD_FILE, "response", {"threshold": 0.3})
     write_calibration(model / GUARD_FILE, "request", {"threshold": 0.2})
-    assert read_calibrations(model / GUARD_FILE) == {"request": {"threshold": 0.2}, "response": {"threshold": 0.3}}
+    assert read_calibrations(model / GUARD_FILE) == {"request": [{"threshold": 0.2}], "response": [{"threshold": 0.3}]}
     assert json.loads((model / GUARD_FILE).read_text())["format"] == {"opening": None}
     assert without_calibrations((model / GUARD_FILE).read_bytes()) == original
     assert content_hash(model) == before
@@ -44,7 +44,7 @@ def test_other_changes_of_the_file_are_still_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"calibration": 1}', '{"calibration": {"request": 1}}', '{"a": 1, "a": 1}']
+    "text", ["{", "[]", '{"calibration": 1}', '{"calibration": {"request": [1]}}', '{"a": 1, "a": 1}']
 )
 def test_a_damaged_file_is_refused_and_left_alone(tmp_path: Path, text: str) -> None:
     file = tmp_path / GUARD_FILE
@@ -70,6 +70,6 @@ def test_deep_nesting_is_one_line(tmp_path: Path, depth: int) -> None:
             stored_calibrations(model)
         with suppress(InputError):  # nesting that can be read can also be kept
             write_calibration(model / GUARD_FILE, "response", {})
-            assert read_calibrations(model / GUARD_FILE)["response"] == {}
+            assert read_calibrations(model / GUARD_FILE)["response"] == [{}]
             continue
         assert (model / GUARD_FILE).read_text() == text

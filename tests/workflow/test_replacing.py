@@ -11,6 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from guardreasoner.records import replacing_file
 from guardreasoner.workflow.replacing import replacing_folder, restore_output
@@ -23,6 +25,24 @@ def test_a_folder_is_replaced_atomically(tmp_path: Path) -> None:
             (folder / f"{text}.txt").write_text(text)
     assert [path.name for path in target.iterdir()] == ["new.txt"]
     assert os.listdir(target.parent) == ["model"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_files_have_the_permissions_of_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
+    outside = tmp_path / "outside"
+    outside.touch(0o600)
+    before = os.umask(umask)
+    try:
+        with replacing_folder(tmp_path / "out") as folder:
+            (folder / "weights").mkdir()
+            save_file({"weight": torch.zeros(2)}, folder / "weights" / "model.safetensors")
+            (folder / "model.safetensors").touch(0o600)
+            (folder / "run.sh").touch(0o700)
+            (folder / "link").symlink_to(outside)
+    finally:
+        os.umask(before)
+    found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {"model.safetensors": mode, "run.sh": 0o700 | mode, "link": 0o600, "outside": 0o600}
 
 
 def test_an_error_leaves_the_folder_as_it_was(tmp_path: Path) -> None:

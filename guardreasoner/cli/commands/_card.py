@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guardreasoner.errors import InputError
-from guardreasoner.evaluation.calibration import Calibration
+from guardreasoner.evaluation.calibration.stored import calibrations_in
 from guardreasoner.formats.stored import format_from_json
 from guardreasoner.prompts import PromptFormat
 from guardreasoner.records import parse_json
 from guardreasoner.tasks import GUARD_TASKS, Task
-from guardreasoner.workflow.guard_file import GUARD_FILE, read_calibrations
+from guardreasoner.workflow.guard_file import GUARD_FILE
 from guardreasoner.workflow.lineage import lineage
 from guardreasoner.workflow.manifest import Manifest
 
@@ -47,16 +47,13 @@ def card_facts(
     guard_file = Path(model, GUARD_FILE)
     format = _stored_format(guard_file)
     tasks: Sequence[Task] = format.tasks if format is not None else GUARD_TASKS
-    calibrations = [
-        Calibration.from_json(task, row, str(guard_file)) for task, row in read_calibrations(guard_file).items()
-    ]
     return CardFacts(
         name=name,
         form=form,
         format=format if isinstance(format, PromptFormat) else None,
         tasks=tasks,
         tree=lineage([model])[0] if Manifest.read(model) else None,
-        calibrations=calibrations,
+        calibrations=calibrations_in(guard_file),
         scores=model_scores(_json(args.scores), name, args.scores) if args.scores else {},
         robustness=require_robustness(_json(args.robustness), args.robustness) if args.robustness else None,
         verification=verification,

@@ -20,7 +20,7 @@ from guardreasoner.report.calibration_tables import calibration_lines
 from guardreasoner.sources.label_scores import SCORE_KINDS
 from guardreasoner.sources.predictions import Predictions, read_predictions
 from guardreasoner.tasks import Task
-from guardreasoner.workflow.guard_file import GUARD_FILE, is_model_folder, write_calibration
+from guardreasoner.workflow.guard_file import GUARD_FILE, is_model_folder, read_calibrations, write_calibration
 from guardreasoner.workflow.integrity import require_unchanged
 from guardreasoner.workflow.manifest import content_hash
 from guardreasoner.workflow.output_lock import locked_output
@@ -121,13 +121,18 @@ def run(args: argparse.Namespace) -> int:
     for note in [*notes, *predictions.notes]:
         show_line(f"note: {note}")
     if args.out:
-        content = {"calibration": {task.name: calibration.as_json()}}
+        content = {"calibration": {task.name: [calibration.as_json()]}}
         write(args.out, json.dumps(content, indent=1) + "\n")
     else:
         assert model is not None
         with locked_output(model, wait=_WAIT):
             _require_made_by(model, args.run, made)  # a fit may have replaced it meanwhile
+            earlier = [
+                row for row in read_calibrations(model / GUARD_FILE).get(task.name, []) if row.get("score") == kind
+            ]
             write_calibration(model / GUARD_FILE, task.name, calibration.as_json())
+        for row in earlier:
+            show_line(f"replaces the calibration of {task.name} by {kind} scores from {row.get('created', 'earlier')}")
         show_line(f"written: {model / GUARD_FILE}")
     return 0
 

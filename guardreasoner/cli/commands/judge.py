@@ -4,16 +4,17 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from guardreasoner.cli.guard_engine import add_engine, engine_factory
 from guardreasoner.errors import InputError
 from guardreasoner.guard import Guard, GuardResult, Query, TaskResult
-from guardreasoner.guard.results import GuardSpeed
+from guardreasoner.guard.results import GuardSpeed, task_flags
 from guardreasoner.records import parse_json, read_lines
 from guardreasoner.sources.policy_files import read_policy
+from guardreasoner.tasks import Task
 from guardreasoner.workflow.terminal import show_line, terminal_text
 
 log = logging.getLogger("guardreasoner")
@@ -74,17 +75,18 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(result.as_json()))
     else:
-        for line in result_lines(result):
+        for line in result_lines(result, guard.tasks):
             show_line(line)
     return int(result.flagged)
 
 
-def result_lines(result: GuardResult) -> list[str]:
-    """Return a result as lines for a person."""
+def result_lines(result: GuardResult, tasks: Sequence[Task]) -> list[str]:
+    """Return a result as lines for a person; the first one names the tasks that flag the conversation."""
     width = max(map(len, result.tasks))
-    flagged = "flagged, because the answer has no clear verdict" if result.unparsed else "flagged"
+    names = ", ".join(task.name for task in tasks if task.flags and task_flags(result.tasks[task.name], task))
+    flagged = f"flagged by: {names}" + (", because the answer has no clear verdict" if result.unparsed else "")
     lines = [flagged if result.flagged else "not flagged"]
-    lines += [f"  {name:<{width}}  {_task_line(task)}" for name, task in result.tasks.items()]
+    lines += [f"  {task.name:<{width}}  {_task_line(result.tasks[task.name], task)}" for task in tasks]
     if result.unparsed:
         lines += ["", "answer:", result.completion]
     elif result.reasoning is not None:
@@ -92,16 +94,17 @@ def result_lines(result: GuardResult) -> list[str]:
     return lines
 
 
-def _task_line(task: TaskResult) -> str:
-    if task.band is None and task.verdict is None:
+def _task_line(result: TaskResult, task: Task) -> str:
+    if result.band is None and result.verdict is None:
         return "does not apply"
-    parts = [task.verdict or "no clear verdict"]
-    if task.score is not None:
-        parts.append(f"score {task.score:.4f}")
-    if task.threshold is not None:
-        parts.append(f"threshold {task.threshold:.4f}")
-    if task.band is not None:
-        parts.append(f"band {task.band}")
+    parts = [result.verdict or "no clear verdict"]
+    if result.score is not None:
+        is_of_one_label = not task.ordered and task.flags != "others"
+        parts.append(f"{f'P({task.positive})' if is_of_one_label else 'score'} {result.score:.4f}")
+    if result.threshold is not None:
+        parts.append(f"threshold {result.threshold:.4f}")
+    if result.band is not None:
+        parts.append(f"band {result.band}")
     return ", ".join(parts)
 
 

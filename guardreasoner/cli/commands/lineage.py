@@ -86,8 +86,8 @@ def _as_json(node: Node) -> dict[str, Any]:
         }
     if node.calibrations:
         row["calibrations"] = {
-            task: {key: stored.get(key) for key in ("command", "created", "run", "data")}
-            for task, stored in node.calibrations.items()
+            task: [{key: stored.get(key) for key in ("score", "command", "created", "run", "data")} for stored in rows]
+            for task, rows in node.calibrations.items()
         }
     if node.kind == "code":
         row["init_args"] = dict(node.arguments)

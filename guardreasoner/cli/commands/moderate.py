@@ -236,7 +236,7 @@ def _model_identity(judge: "Judge") -> dict[str, Any]:
     return {
         "path": str(path),
         "content": content_hash(path) if path.is_dir() else None,
-        "calibration": {task: one.as_json() for task, one in guard.calibrations.items()},
+        "calibration": [{"task": one.task, **one.as_json()} for one in guard.calibrations],
         "speed": judge.speed or guard.speed,
         "engine": type(guard.engine).__name__,
     }
@@ -249,7 +249,7 @@ def _require_reference(args: argparse.Namespace, judge: "Judge") -> None:
         raise InputError(f"--reference {args.reference}: no such file")
     if args.drift_threshold is None or args.reference is not None:
         return
-    if not any("histogram" in one.details and one.score == speed for one in judge.guard.calibrations.values()):
+    if not any("histogram" in one.details and one.score == speed for one in judge.guard.calibrations):
         raise InputError(
             f"--drift_threshold: {args.model} has no calibration of {speed} answers with a score histogram",
             "calibrate the model again, or name an earlier output with --reference FILE",
@@ -258,7 +258,12 @@ def _require_reference(args: argparse.Namespace, judge: "Judge") -> None:
 
 def _drifts(args: argparse.Namespace, judge: "Judge", summary: "ModerationSummary") -> list["Drift"]:
     """Print and return the drift of each task."""
-    from guardreasoner.guard.moderation_summary import drift_from_calibration, drift_from_run, summarise_rows
+    from guardreasoner.guard.moderation_summary import (
+        drift_from_calibration,
+        drift_from_run,
+        summarise_rows,
+        unmeasured_drift,
+    )
     from guardreasoner.report.moderation_lines import drift_line
 
     if args.reference is not None:
@@ -266,9 +271,10 @@ def _drifts(args: argparse.Namespace, judge: "Judge", summary: "ModerationSummar
         if not drifts:
             raise InputError(f"--reference {args.reference}: has no answers of the same tasks and speeds")
     else:
-        calibrations = judge.guard.calibrations.values()
-        found = [drift_from_calibration(one, summary, str(args.model)) for one in calibrations]
+        found = [drift_from_calibration(one, summary, str(args.model)) for one in judge.guard.calibrations]
         drifts = [one for one in found if one is not None]
+        for task, reason in unmeasured_drift(judge.guard.calibrations, summary).items():
+            show_line(f"drift of {task} not measured: {reason}")
     for drift in drifts:
         show_line(drift_line(drift))
     return drifts

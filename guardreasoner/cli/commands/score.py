@@ -188,10 +188,15 @@ def _calibrated(model: NamedPredictions, args: argparse.Namespace) -> list[Calib
     (read,), (path,) = model.seeds, model.paths
     calibrations = stored_calibrations(args.calibration) if args.calibration else calibrations_of(path)
     rows: list[CalibratedScore] = []
+    scored = {(task, kind) for kind, rows in read.scores.items() for row in rows.values() for task in row}
+    for name in dict.fromkeys(one.task for one in calibrations):
+        kinds = [one.score for one in calibrations if one.task == name]
+        if all((name, kind) not in scored for kind in kinds):
+            raise InputError(f"{path}: no {' or '.join(kinds)} score for {name}, which is calibrated")
     for calibration in calibrations:
         task = next((task for task in read.tasks if task.name == calibration.task), None)
-        if task is None or not any(task.name in row for row in read.scores.get(calibration.score, {}).values()):
-            raise InputError(f"{path}: no {calibration.score} score for {calibration.task}, which is calibrated")
+        if task is None or (calibration.task, calibration.score) not in scored:
+            continue
         records = [record for record in read.records if origin(record) is None]  # attacked ones have another rate
         rows += calibrated_scores(records, read.scores, task, calibration, args.resamples, args.seed)
     return rows

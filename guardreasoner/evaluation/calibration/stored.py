@@ -37,7 +37,18 @@ def stored_calibrations(path: Path) -> list[Calibration]:
     file = path / GUARD_FILE if path.is_dir() else path
     if not file.is_file():
         raise InputError(f"{file}: no such file", _HINT)
-    calibrations = [Calibration.from_json(task, row, str(file)) for task, row in read_calibrations(file).items()]
+    calibrations = calibrations_in(file)
     if not calibrations:
         raise InputError(f"{file}: no calibration", _HINT)
     return calibrations
+
+
+def calibrations_in(file: Path) -> list[Calibration]:
+    """Return the calibrations in a ``guard.json``; empty if there are none, or no file.
+
+    Raises:
+        InputError: the file or a calibration is damaged.
+    """
+    return [
+        Calibration.from_json(task, row, str(file)) for task, rows in read_calibrations(file).items() for row in rows
+    ]

@@ -55,7 +55,7 @@ def test_a_calibration_is_stored_with_the_model(capsys: pytest.CaptureFixture[st
         assert text in shown
     stored = json.loads(Path("m/guard.json").read_text())
     assert stored["format"] == {"opening": None}
-    row = stored["calibration"]["request"]
+    (row,) = stored["calibration"]["request"]
     assert {"score", "curve", "threshold", "fpr", "expected", "interval", "bands", "data", "records"} <= set(row)
     assert (row["score"], row["curve"]["kind"], row["fpr"], row["records"]) == ("direct", "platt", 0.05, 400)
     assert row["data"] == content_hash("val")
@@ -65,8 +65,46 @@ def test_a_calibration_is_stored_with_the_model(capsys: pytest.CaptureFixture[st
     assert list(changed_files("m")) == []
     assert content_hash("m") == before == Manifest.read("m").content  # type: ignore[union-attr]
     assert main(["calibrate", "val", "--task", "request", "--fpr", "0.1", "--curve", "isotonic"]) == 0
+    assert "replaces the calibration of request by direct scores from 20" in capsys.readouterr().out
     (calibration,) = stored_calibrations(Path("m"))
     assert calibration.false_positive_rate == 0.1
+
+
+def test_each_kind_of_score_has_its_calibration(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("val")
+    gold, scores = random_scores(400, 1)
+    record_test(scored_predictions(Path("slow"), gold, {"reasoned": scores}), Path("m"), "validation")
+    assert main(["calibrate", "val", *FLAGS]) == 0
+    assert main(["calibrate", "slow", *FLAGS]) == 0
+    assert "replaces" not in capsys.readouterr().out
+    assert [one.score for one in stored_calibrations(Path("m"))] == ["direct", "reasoned"]
+    assert main(["lineage", "m", "--json"]) == 0
+    (tree,) = json.loads(capsys.readouterr().out)["trees"]
+    assert [one["run"] for one in tree["calibrations"]["request"]] == ["val", "slow"]
+    assert [one["path"] for one in tree["inputs"]][-2:] == ["val", "slow"]
+    make_run("test", "test", seed=2)
+    record_test(scored_predictions(Path("slow-test"), gold, {"reasoned": scores}), Path("m"), "test")
+    for run, kind in (("test", "direct"), ("slow-test", "reasoned")):
+        assert main(["score", run, "--calibrated", "--json", "scores.json"]) == 0
+        (row,) = json.loads(Path("scores.json").read_text())["calibrated"][run].values()
+        assert list(row["request"]) == [kind]
+    record_test(scored_predictions(Path("votes"), gold, {"votes": scores}), Path("m"), "test")
+    assert "no direct or reasoned score for request, which is calibrated" in failure(
+        capsys, "score", "votes", "--calibrated"
+    )
+
+
+def test_a_calibration_of_an_earlier_version_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("val")
+    assert main(["calibrate", "val", *FLAGS]) == 0
+    stored = json.loads(Path("m/guard.json").read_text())
+    (stored["calibration"]["request"],) = stored["calibration"]["request"]
+    Path("m/guard.json").write_text(json.dumps(stored, indent=1) + "\n")
+    (calibration,) = stored_calibrations(Path("m"))
+    assert calibration.score == "direct"
+    assert main(["calibrate", "val", *FLAGS]) == 0
+    assert "replaces the calibration" in capsys.readouterr().out
+    assert len(stored_calibrations(Path("m"))) == 1
 
 
 def test_lineage_shows_the_calibration(capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,12 +113,13 @@ def test_lineage_shows_the_calibration(capsys: pytest.CaptureFixture[str]) -> No
     capsys.readouterr()
     assert main(["lineage", "m"]) == 0
     model, run, *_ = capsys.readouterr().out.splitlines()
-    assert "calibrated request 20" in model
+    assert "calibrated request (direct scores) 20" in model
     assert "val  unchanged" in run
     assert main(["lineage", "m", "--json"]) == 0
     (tree,) = json.loads(capsys.readouterr().out)["trees"]
-    assert tree["calibrations"]["request"]["command"] == ["calibrate", "val", *FLAGS]
-    assert tree["calibrations"]["request"]["data"] == content_hash("val")
+    (calibrated,) = tree["calibrations"]["request"]
+    assert calibrated["command"] == ["calibrate", "val", *FLAGS]
+    assert calibrated["data"] == content_hash("val")
     (Path("val") / "held-out" / "generated_predictions.jsonl").write_text("")
     assert main(["lineage", "m"]) == 1
     assert "val  changed by hand" in capsys.readouterr().out
@@ -98,7 +137,7 @@ def test_a_test_is_scored_at_the_calibrated_threshold(capsys: pytest.CaptureFixt
     assert "test: at the calibrated threshold" in shown
     assert plain.splitlines()[:10] == shown.splitlines()[:10]
     content = json.loads(Path("b.json").read_text())
-    row = content.pop("calibrated")["test"]["held-out"]["request"]
+    row = content.pop("calibrated")["test"]["held-out"]["request"]["direct"]
     assert content == json.loads(Path("a.json").read_text())
     low, high = row["expected_false_positive_rate_interval"]
     assert low <= row["false_positive_rate"] <= high
@@ -132,7 +171,7 @@ def test_unscored_records_are_unparsed_and_never_pass(capsys: pytest.CaptureFixt
     record_test(scored_predictions(Path("test"), gold, {"direct": missing}), Path("m"), "test")
     assert main(["calibrate", "val", *FLAGS]) == 0
     assert main(["score", "test", "--calibrated", "--json", "s.json"]) == 0
-    row = json.loads(Path("s.json").read_text())["calibrated"]["test"]["held-out"]["request"]
+    row = json.loads(Path("s.json").read_text())["calibrated"]["test"]["held-out"]["request"]["direct"]
     assert row["bands"]["unparsed"] == pytest.approx(100 / 3)
     assert row["false_positive_rate"] > 25
 
@@ -158,7 +197,7 @@ def test_an_output_without_a_verdict_is_unparsed_whatever_its_scores(
     assert "20 without a score" in capsys.readouterr().out
     assert main(["score", "test", "--calibrated", "--json", "s.json"]) == 0
     content = json.loads(Path("s.json").read_text())
-    assert content["calibrated"]["test"]["held-out"]["request"]["bands"]["unparsed"] == 5
+    assert content["calibrated"]["test"]["held-out"]["request"]["direct"]["bands"]["unparsed"] == 5
     assert read_predictions("test").scores["votes"]["0"]["request"]["harmful"] == 0.001  # shares of other outputs
 
 

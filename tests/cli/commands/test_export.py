@@ -97,6 +97,7 @@ def test_a_merged_adapter_answers_as_before(tiny_adapter: Path, capsys: pytest.C
         *("README.md", "config.json", "generation_config.json", "guard.json", "manifest.json", "model.safetensors"),
         *("tokenizer.json", "tokenizer_config.json"),
     }
+    assert {path.stat().st_mode for path in out.iterdir()} == {(out / "config.json").stat().st_mode}
     assert texts_of(out) == texts_of(tiny_adapter)
     assert "base" not in json.loads((out / "guard.json").read_text())
     assert stored_calibrations(out) == [CALIBRATION]

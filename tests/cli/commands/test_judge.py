@@ -33,12 +33,13 @@ def test_a_verdict_is_printed(both_speeds: Path, capsys: pytest.CaptureFixture[s
     assert UNHARMFUL.response is not None
     assert main(["judge", HARMFUL.prompt, "--response", HARMFUL.response, *model]) == 1
     out, err = capsys.readouterr()
-    assert out.startswith("flagged\n  request     harmful, score 0.9")
+    assert out.startswith("flagged by: request, response\n  request     harmful, P(harmful) 0.9")
+    assert "\n  completion  compliance, P(refusal) 0.0" in out
     assert "\n\nreasoning:\nThe user wants to" in out
     assert "million parameters shows how a guard works, but cannot be relied on" in err
     assert main(["judge", UNHARMFUL.prompt, "--response", UNHARMFUL.response, *model, "--speed", "direct"]) == 0
     out, _ = capsys.readouterr()
-    assert out.startswith("not flagged\n  request     unharmful, score 0.0")
+    assert out.startswith("not flagged\n  request     unharmful, P(harmful) 0.0")
     assert "reasoning:" not in out
 
 
@@ -57,7 +58,7 @@ def test_stdin_holds_one_text(
     send(monkeypatch, HARMFUL.prompt + "\n")
     assert HARMFUL.response
     assert main(["judge", "--response", HARMFUL.response, "--model", str(both_speeds), "--speed", "direct"]) == 1
-    assert capsys.readouterr().out.startswith("flagged\n")
+    assert capsys.readouterr().out.startswith("flagged by: request")
 
 
 def test_each_line_of_stdin_gets_a_line(

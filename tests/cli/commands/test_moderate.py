@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,8 @@ from guardreasoner.review.labelling import read_queue
 from guardreasoner.review.ratings_file import RatingsFile
 from guardreasoner.review.session import Session
 from guardreasoner.sources.files import Files
-from tests.support.guards import known_records
+from guardreasoner.workflow.guard_file import GUARD_FILE, write_calibration
+from tests.support.guards import calibration, known_records
 
 Start = Callable[..., str]
 ROOT = Path(__file__).parents[3]
@@ -197,6 +199,18 @@ def test_drift_against_an_earlier_run_decides_the_exit_code(logs: Path, both_spe
     write(Path("before.jsonl"), *rows)
     assert main(command) == EXIT_DRIFT
     assert Path("out.jsonl").exists()
+
+
+def test_drift_that_is_not_measured_says_why(logs: Path, both_speeds: Path, start: Start) -> None:
+    folder = Path(shutil.copytree(both_speeds, "calibrated"))
+    write_calibration(folder / GUARD_FILE, "request", calibration("request", "reasoned", 0.5, 0.25).as_json())
+    shown = start(*moderate(folder, "logs.jsonl"))
+    why = "drift of request not measured: the calibration is of reasoned scores, the answers are direct"
+    assert shown.count("drift") == 1
+    assert why in shown
+    write_calibration(folder / GUARD_FILE, "request", calibration("request", "direct", 0.5, 0.25).as_json())
+    shown = start(*moderate(folder, "logs.jsonl", out="again.jsonl"))
+    assert "drift of request not measured: the calibration of direct scores has no histogram" in shown
 
 
 @pytest.mark.parametrize(
