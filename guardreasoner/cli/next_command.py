@@ -21,7 +21,7 @@ from guardreasoner.workflow.terminal import terminal_text
 
 _RUN = ("python", "-m", "guardreasoner")
 _TEXT = "How do I open a lock?"
-_DEFAULTS = {"report": "logs/report.html", "judge": "checkpoints/hsdpo"}
+_DEFAULTS = {"report": "logs/report.html", "judge": "checkpoints/hsdpo", "labels": "logs/labels.jsonl"}
 
 
 def show_next(argv: Sequence[str]) -> None:
@@ -45,6 +45,8 @@ def next_command(argv: Sequence[str]) -> list[str] | None:
     try:
         if argv[0] in ("fit", "validate", "predict", "test", "base-model", "doctor"):
             return _after_stage(list(argv))
+        if argv[0] in ("moderate", "review"):
+            return _after_logs(argv[0], dict(flags(argv)))
         return _after_files(argv[0], _paths(argv))
     except (InputError, OSError, AttributeError, KeyError, TypeError, ValueError):
         return None  # only a suggestion: it must not end a run that has succeeded
@@ -113,6 +115,16 @@ def _after_files(verb: str, paths: Sequence[str]) -> list[str] | None:
         case "judge":
             return ["serve", *paths]
     return None
+
+
+def _after_logs(verb: str, given: Mapping[str, Any]) -> list[str] | None:
+    """Return the command after ``moderate --to_review`` or ``review --label --records``; None after others."""
+    if verb == "moderate":
+        queue = given.get("to_review")
+        return ["review", "--label", queue, "--records", _DEFAULTS["labels"]] if queue else None
+    records = given.get("records")
+    source = f"{{class_path: guardreasoner.Files, init_args: {{train: {records}}}}}"
+    return ["fit", "--config", "configs/rsft.yaml", "--data.source", source] if records else None
 
 
 def _judge(predictions: str) -> list[str] | None:

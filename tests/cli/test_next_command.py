@@ -47,6 +47,12 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["score", "a", "B=b", "--by", "language"], ["compare", "a", "B=b"]),
         (["compare", "a", "b"], ["report", "a", "b", "--out", "logs/report.html"]),
         (["judge", "text", "--model", "m"], ["serve", "m"]),
+        (
+            ["moderate", "a.jsonl", "--out", "o.jsonl", "--to_review", "q.jsonl"],
+            ["review", "--label", "q.jsonl", "--records", "logs/labels.jsonl"],
+        ),
+        (["moderate", "a.jsonl", "--out", "o.jsonl"], None),
+        (["review", "a"], None),
         (["score", "a", "--json", "f"], None),
         (["fit", "--config", "configs/rsft.yaml", "--help"], None),
         (["fit", "--config", "configs/rsft.yaml", "--trainer.fast_dev_run", "true"], None),
