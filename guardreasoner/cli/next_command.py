@@ -1,12 +1,13 @@
 """The command to type after a verb has succeeded, with the paths of the run: ``next: python -m guardreasoner …``.
 
-It is shown on standard error, and only if that is a terminal: a person reads it, and no output of a script changes.
+It names a new output where its own would replace one that was made from other data or another model. It is shown on
+standard error, and only if that is a terminal: a person reads it, and no output of a script changes.
 """
 
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,14 @@ def next_command(argv: Sequence[str]) -> list[str] | None:
     if {"help", "print_config", "dry_run", "json"} & given or "-h" in argv:
         return None
     try:
-        if argv[0] in ("fit", "validate", "predict", "test", "base-model", "doctor"):
-            return _after_stage(list(argv))
         if argv[0] in ("moderate", "review"):
             return _after_logs(argv[0], dict(flags(argv)))
-        return _after_files(argv[0], _paths(argv))
+        is_stage = argv[0] in ("fit", "validate", "predict", "test", "base-model", "doctor")
+        following = _after_stage(list(argv)) if is_stage else _after_files(argv[0], _paths(argv))
+        # The command after init runs in the new folder; an output that doctor was given is the user's choice.
+        if following is None or argv[0] == "init" or (argv[0] == "doctor" and "output" in given):
+            return following
+        return _kept_apart(following)
     except (InputError, OSError, AttributeError, KeyError, TypeError, ValueError):
         return None  # only a suggestion: it must not end a run that has succeeded
 
@@ -64,7 +68,7 @@ def _after_stage(argv: list[str]) -> list[str] | None:
     if argv[0] == "base-model":
         return ["fit", "--config", "configs/rsft.yaml", *_base(command), *overlays]
     if argv[0] == "doctor":
-        return ["fit", *(word for file in config_files(argv) for word in ("--config", file)), *_keys(argv, ())]
+        return ["fit", *_words((name, value) for name, value in flags(argv) if name != "html")]
     if argv[0] in ("fit", "validate"):
         return _test_of(output, command, overlays)
     if argv[0] == "test":
@@ -121,10 +125,43 @@ def _after_logs(verb: str, given: Mapping[str, Any]) -> list[str] | None:
     """Return the command after ``moderate --to_review`` or ``review --label --records``; None after others."""
     if verb == "moderate":
         queue = given.get("to_review")
-        return ["review", "--label", queue, "--records", _DEFAULTS["labels"]] if queue else None
-    records = given.get("records")
+        return ["review", "--label", queue, "--records", _free(_DEFAULTS["labels"])] if queue else None
+    records, fit = given.get("records"), ["fit", "--config", "configs/rsft.yaml"]
+    if not records:
+        return None
     source = f"{{class_path: guardreasoner.Files, init_args: {{train: {records}}}}}"
-    return ["fit", "--config", "configs/rsft.yaml", "--data.source", source] if records else None
+    return [*fit, "--data.source", source, "--output", _free(f"{resolve(fit).output}-labels")]
+
+
+def _kept_apart(following: list[str]) -> list[str]:
+    """Return a command with a new output, if its own exists and was made from other data or another model."""
+    if "--all" in following:
+        return following
+    if following[0] == "report":
+        return [*following[:-1], _free(following[-1])]
+    if following[0] not in ("fit", "test"):
+        return following
+    command = resolve(following)
+    output = str(command.output)
+    manifest = Manifest.read(output)
+    if not Path(output).exists() or (manifest and _is_same(manifest, command)):
+        return following
+    kept = [(name, value) for name, value in flags(following) if name != "output"]
+    return [following[0], *_words([*kept, ("output", _free(output))])]
+
+
+def _is_same(manifest: Manifest, command: Command) -> bool:
+    """Return whether an artefact was made with the data and the model of a command."""
+    made = manifest.config or {}
+    return manifest.made_by(command.argv) or all(made.get(part) == command.config[part] for part in ("data", "model"))
+
+
+def _free(path: str) -> str:
+    """Return a path, or the first of ``NAME-2``, ``NAME-3``, … that nothing lies at, before the suffix of a file."""
+    place, number = Path(path), 2
+    while place.exists():
+        place, number = Path(path).with_stem(f"{Path(path).stem}-{number}"), number + 1
+    return str(place)
 
 
 def _judge(predictions: str) -> list[str] | None:
@@ -156,13 +193,16 @@ def _is_shared(overlay: Mapping[str, Any]) -> bool:
 
 
 def _keys(argv: Sequence[str], kept: Sequence[str]) -> list[str]:
-    """Return the dotted flags of a command that start with one of ``kept``, or all if it is empty."""
-    words = []
-    for name, value in flags(argv):
-        plain = name.replace(".init_args", "")
-        if "." in name and (not kept or any(plain == key or plain.startswith(f"{key}.") for key in kept)):
-            words += [f"--{name}"] if value is None else [f"--{name}", value]
-    return words
+    """Return the dotted flags of a command that start with one of ``kept``."""
+    plain = ((name.replace(".init_args", ""), name, value) for name, value in flags(argv) if "." in name)
+    return _words(
+        (name, value) for short, name, value in plain if any(f"{short}.".startswith(f"{key}.") for key in kept)
+    )
+
+
+def _words(named: Iterable[tuple[str, str | None]]) -> list[str]:
+    """Return flags as the words of a command."""
+    return [word for name, value in named for word in ((f"--{name}",) if value is None else (f"--{name}", value))]
 
 
 def _base(command: Command) -> list[str]:

@@ -35,6 +35,10 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             ["fit", "--config", "configs/rsft.yaml", *TEXT_LABEL, "--data.source.train", "rows.csv"],
         ),
         (
+            ["doctor", "-c", "configs/rsft.yaml", "--output", "made", "--html", "d.html", "--seed_everything", "3"],
+            ["fit", "--config", "configs/rsft.yaml", "--output", "made", "--seed_everything", "3"],
+        ),
+        (
             ["fit", "--config", "configs/rsft.yaml", *TEXT_LABEL, "--data.epochs", "1"],
             [
                 *(*EVALUATE, *TEXT_LABEL, "--data.rollouts", "null"),
@@ -77,6 +81,35 @@ def test_a_test_is_scored_if_it_has_labels() -> None:
         Path("made/b").mkdir(parents=True, exist_ok=True)
         Path("made/b/generated_predictions.jsonl").write_text(json.dumps({"labels": labels}) + "\n")
         assert next_command(argv) == expected
+
+
+def test_labels_train_a_new_model_each_time() -> None:
+    review = ["review", "--label", "q.jsonl", "--records", "labels.jsonl"]
+    for name in ("rsft-labels", "rsft-labels-2"):
+        following = next_command(review)
+        assert following is not None
+        output = resolve(following).output
+        assert output == Path("checkpoints", name)
+        output.mkdir(parents=True)
+
+
+def test_what_was_made_from_other_data_is_not_replaced() -> None:
+    doctor = ["doctor", "--config", "configs/rsft.yaml", "--data.seed", "1"]
+    fit = ["fit", *doctor[1:]]
+    place = Path("checkpoints/rsft")
+    place.mkdir(parents=True)
+    assert next_command(doctor) == [*fit, "--output", "checkpoints/rsft-2"]
+    assert next_command([*doctor, "--output", str(place)]) == [*fit, "--output", str(place)]
+    for other, words in (("2", ["--output", "checkpoints/rsft-2"]), ("1", [])):
+        made = resolve([*fit[:-1], other])
+        Manifest(["fit"], "f", {}, "c", config=made.config).write(place)
+        assert next_command(doctor) == [*fit, *words]
+    Path("logs/predictions/rsft").mkdir(parents=True)
+    Path("logs/report.html").touch()
+    tested = next_command(["fit", "--config", "configs/rsft.yaml", "--output", "other/rsft"])
+    assert tested is not None
+    assert tested[-1] == "logs/predictions/rsft-2"
+    assert next_command(["compare", "a", "b"]) == ["report", "a", "b", "--out", "logs/report-2.html"]
 
 
 def test_only_a_person_at_a_terminal_sees_it(
