@@ -4,6 +4,7 @@ It names a new output where its own would replace one that was made from other d
 standard error, and only if that is a terminal: a person reads it, and no output of a script changes.
 """
 
+import math
 import os
 import shlex
 import sys
@@ -11,7 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from guardreasoner.errors import InputError
+from guardreasoner.moved import short_path
 from guardreasoner.records import read_jsonl
 from guardreasoner.workflow.config import Command, config_files, flags, resolve
 from guardreasoner.workflow.config_file import load_yaml
@@ -129,8 +133,13 @@ def _after_logs(verb: str, given: Mapping[str, Any]) -> list[str] | None:
     records, fit = given.get("records"), ["fit", "--config", "configs/rsft.yaml"]
     if not records:
         return None
-    source = f"{{class_path: guardreasoner.Files, init_args: {{train: {records}}}}}"
-    return [*fit, "--data.source", source, "--output", _free(f"{resolve(fit).output}-labels")]
+    command = resolve(fit)
+    former = command.config["data"]["init_args"]["source"]
+    former |= {"class_path": short_path(former["class_path"])}
+    labelled = {"class_path": "guardreasoner.Files", "init_args": {"train": records}}
+    joined = {"class_path": "guardreasoner.Concat", "init_args": {"sources": [former, labelled]}}
+    source = yaml.safe_dump(joined, default_flow_style=True, sort_keys=False, width=math.inf).strip()
+    return [*fit, "--data.source", source, "--output", _free(f"{command.output}-labels")]
 
 
 def _kept_apart(following: list[str]) -> list[str]:
