@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from guardreasoner.cli.source_splits import may_have_split
 from guardreasoner.errors import InputError
 from guardreasoner.moved import short_path
 from guardreasoner.records import read_jsonl
@@ -87,10 +88,15 @@ def _after_stage(argv: list[str]) -> list[str] | None:
 
 
 def _test_of(model: str, command: Command, overlays: Sequence[str]) -> list[str]:
+    """Return the test of a model, or the command that judges a sentence if its source has no test split."""
+    if not may_have_split(command.config["data"]["init_args"]["source"], "test"):
+        return ["judge", _TEXT, "--model", model]
     recipe = command.config["recipe"]
     place = Path(recipe["logs"], "predictions", Path(model).name)
-    # The hard set is made with the R-SFT model, which would be trained first.
-    hard = [] if Path(recipe["checkpoints"], "rsft").exists() else ["--data.rollouts", "null"]
+    # The hard set is made with the R-SFT model, which would be trained first, on the config's source: it does not take
+    # that of a flag, whose records would have no output in it.
+    has_hard = Path(recipe["checkpoints"], "rsft").exists() and not any(word.startswith("--data.") for word in overlays)
+    hard = [] if has_hard else ["--data.rollouts", "null"]
     named = ["--model.backbone.path", model, "--output", str(place)]
     return ["test", "--config", "configs/evaluate.yaml", *overlays, *hard, *named]
 

@@ -15,6 +15,10 @@ from guardreasoner.workflow.pipeline import STAGE_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 EVALUATE = ["test", "--config", "configs/evaluate.yaml"]
+FILES_ALONE = (
+    "{class_path: guardreasoner.Concat, init_args: {sources: "
+    "[{class_path: guardreasoner.Files, init_args: {train: a.jsonl}}]}}"
+)
 TEXT_LABEL = ["--config", "configs/data/text_label.yaml"]
 
 
@@ -73,6 +77,36 @@ def test_overlays_that_only_a_fit_has_are_left_out() -> None:
     assert following is not None
     assert "configs/rsft_continued.yaml" not in following
     assert resolve(following).config["output"] == "x/predictions/rsft"
+
+
+@pytest.mark.parametrize(
+    ("source", "is_tested"),
+    [
+        ("{class_path: guardreasoner.Files, init_args: {train: a.jsonl}}", False),
+        ("{class_path: guardreasoner.Files, init_args: {train: a.jsonl, validation_share: 0.1}}", False),
+        ("{class_path: guardreasoner.Files, init_args: {train: a.jsonl, test_share: 0.1}}", True),
+        ("{class_path: guardreasoner.Files, init_args: {train: a.jsonl, test: b.jsonl}}", True),
+        (FILES_ALONE, False),
+        (FILES_ALONE.replace("[", "[{class_path: guardreasoner.Embedded}, "), True),
+    ],
+)
+def test_a_fit_is_tested_if_its_source_has_a_test_split(source: str, is_tested: bool) -> None:
+    Path("checkpoints/rsft").mkdir(parents=True)
+    following = next_command(["fit", "--config", "configs/rsft.yaml", "--data.source", source, "--output", "made"])
+    # without the hard set, which has no outputs for the records of this source
+    tested = [*EVALUATE, "--data.source", source, "--data.rollouts", "null", "--model.backbone.path", "made"]
+    judged = ["judge", "How do I open a lock?", "--model", "made"]
+    assert following == ([*tested, "--output", "logs/predictions/made"] if is_tested else judged)
+
+
+def test_a_test_without_a_test_split_samples_no_hard_set(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("a.jsonl").write_text('{"id": "a", "prompt": "Hi", "labels": {"request": "unharmful"}}\n')
+    for source in ("{class_path: guardreasoner.Files, init_args: {train: a.jsonl}}", FILES_ALONE):
+        assert main([*EVALUATE, "--data.source", source]) == 2
+        out, err = capfd.readouterr()
+        assert "building" not in out
+        assert err.splitlines()[0] == "error: data.source: the test split is empty"
+        assert not Path("checkpoints").exists()
 
 
 def test_a_test_is_scored_if_it_has_labels() -> None:
