@@ -17,12 +17,13 @@ import yaml
 from guardreasoner.cli.source_splits import may_have_split
 from guardreasoner.errors import InputError
 from guardreasoner.moved import short_path
-from guardreasoner.records import read_jsonl
+from guardreasoner.sources.predictions import read_predictions
 from guardreasoner.workflow.config import Command, config_files, flags, resolve
 from guardreasoner.workflow.config_file import load_yaml
 from guardreasoner.workflow.every_model import commands_of_every_model, wants_every_model
 from guardreasoner.workflow.manifest import Manifest
 from guardreasoner.workflow.pipeline import STAGE_VARIABLE
+from guardreasoner.workflow.prediction_origin import prediction_origin
 from guardreasoner.workflow.terminal import terminal_text
 
 _RUN = ("python", "-m", "guardreasoner")
@@ -104,9 +105,17 @@ def _test_of(model: str, command: Command, overlays: Sequence[str]) -> list[str]
 def _after_test(output: str, command: Command) -> list[str] | None:
     if command.config["data"]["init_args"].get("attacks"):
         return ["robustness", output]
-    files = sorted(Path(output).rglob("generated_predictions.jsonl"))
-    rows = (row for file in files for _, row in read_jsonl(file))
-    return ["score", output] if any(row.get("labels") for row in rows) else None
+    read = read_predictions(output)
+    if not any(record.gold() for record in read.records):
+        return None
+    made = prediction_origin(output)
+    if made.split == "validation" and made.model and Path(made.model).is_dir():
+        for task in read.tasks:
+            kinds = [kind for kind, rows in read.scores.items() if any(task.name in row for row in rows.values())]
+            if kinds:
+                chosen = ["--score", kinds[0]] if len(kinds) > 1 else []
+                return ["calibrate", output, "--task", task.name, "--fpr", "0.05", *chosen]
+    return ["score", output]
 
 
 def _after_files(verb: str, paths: Sequence[str]) -> list[str] | None:

@@ -12,6 +12,7 @@ from guardreasoner.cli.toy_base import toy_line
 from guardreasoner.workflow.config import resolve
 from guardreasoner.workflow.manifest import Manifest
 from guardreasoner.workflow.pipeline import STAGE_VARIABLE
+from tests.support.scored_predictions import model_folder, random_scores, record_test, scored_predictions
 
 ROOT = Path(__file__).parents[2]
 EVALUATE = ["test", "--config", "configs/evaluate.yaml"]
@@ -109,12 +110,29 @@ def test_a_test_without_a_test_split_samples_no_hard_set(capfd: pytest.CaptureFi
         assert not Path("checkpoints").exists()
 
 
-def test_a_test_is_scored_if_it_has_labels() -> None:
-    argv = [*EVALUATE, "--output", "made"]
-    for labels, expected in (({"request": "harmful"}, ["score", "made"]), ({}, None)):
-        Path("made/b").mkdir(parents=True, exist_ok=True)
-        Path("made/b/generated_predictions.jsonl").write_text(json.dumps({"labels": labels}) + "\n")
-        assert next_command(argv) == expected
+@pytest.mark.parametrize("kinds", [("direct",), ("direct", "reasoned"), ()])
+def test_validation_predictions_calibrate_the_model(kinds: tuple[str, ...]) -> None:
+    gold, scores = random_scores(400, 0)
+    record_test(
+        scored_predictions(Path("val"), gold, dict.fromkeys(kinds, scores)), model_folder(Path("m")), "validation"
+    )
+    following = next_command([*EVALUATE, "--data.split", "validation", "--output", "val"])
+    chosen = ["--score", "direct"] if len(kinds) > 1 else []
+    expected = ["calibrate", "val", "--task", "request", "--fpr", "0.05", *chosen] if kinds else ["score", "val"]
+    assert following == expected
+    assert main(following) == 0
+
+
+@pytest.mark.parametrize("has_labels", [True, False])
+def test_a_test_is_scored_if_it_has_labels(has_labels: bool) -> None:
+    gold, scores = random_scores(8, 0)
+    folder = scored_predictions(Path("made"), gold, {"direct": scores})
+    if not has_labels:
+        file = folder / "held-out/generated_predictions.jsonl"
+        rows = [json.loads(line) | {"labels": {}} for line in file.read_text().splitlines()]
+        file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    record_test(folder, model_folder(Path("m")), "test")
+    assert next_command([*EVALUATE, "--output", "made"]) == (["score", "made"] if has_labels else None)
 
 
 def test_labels_train_a_new_model_each_time() -> None:
