@@ -197,9 +197,14 @@ def _judge(predictions: str) -> list[str] | None:
 
 
 def _paths(argv: Sequence[str]) -> list[str]:
-    """Return the runs or models that a command names: for ``judge`` its model, else the words before the first flag."""
+    """Return the runs or models that a command names: for ``judge`` its model, for ``export`` the folder that it wrote.
+
+    For others, these are the words before the first flag.
+    """
     if argv[0] == "judge":
         return [str(dict(flags(argv)).get("model") or _DEFAULTS["judge"])]
+    if argv[0] == "export":
+        return [str(dict(flags(argv))["out"])]
     end = next((place for place, word in enumerate(argv) if word.startswith("-")), len(argv))
     return list(argv[1:end])
 

@@ -57,6 +57,11 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["compare", "a", "b"], ["report", "a", "b", "--out", "logs/report.html"]),
         (["judge", "text", "--model", "m"], ["serve", "m"]),
         (
+            ["export", "m", "--out=exported", "--as", "transformers"],
+            ["judge", "How do I open a lock?", "--model", "exported"],
+        ),
+        (["card", "m", "--scores", "s.json"], ["judge", "How do I open a lock?", "--model", "m"]),
+        (
             ["moderate", "a.jsonl", "--out", "o.jsonl", "--to_review", "q.jsonl"],
             ["review", "--label", "q.jsonl", "--records", "logs/labels.jsonl"],
         ),
