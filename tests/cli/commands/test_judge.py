@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -116,3 +117,13 @@ def test_mistakes_are_one_line(
 def test_a_policy_needs_a_model_of_policies(both_speeds: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["judge", "hi", "--policy", "No greetings.", "--model", str(both_speeds)]) == 2
     assert "policy: given, but both judges by none" in capsys.readouterr().err
+
+
+def test_overview_help_and_readme_say_which_flag_reads_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    overview = capsys.readouterr().out
+    with suppress(SystemExit):
+        main(["judge", "--help"])
+    readme = (Path(__file__).parents[3] / "README.md").read_text().replace("`", "")
+    for text in (overview, capsys.readouterr().out, readme):
+        assert "or with --jsonl each line of stdin" in " ".join(text.split())
