@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol, get_args, runtime_checkable
+from typing import IO, Any, Literal, get_args
 
 from guardreasoner.errors import InputError, machine_error, unique_keys
 from guardreasoner.tasks import require_type
@@ -301,17 +301,6 @@ class Answer:
     def to(self, device: object, **_: object) -> "Answer":
         """Return itself: the trainer moves predictions to a device, which fails for frozen dataclasses without this."""
         return self
-
-
-@runtime_checkable
-class HasRecords(Protocol):
-    """A data module that serves records.
-
-    Args:
-        records: the records to answer; empty before ``setup``.
-    """
-
-    records: Sequence[Record]
 
 
 def read_jsonl(path: str | Path, torn: Callable[[int], None] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -24,6 +24,7 @@ from lightning_utilities.core.imports import RequirementCache
 from yaml import YAMLError
 
 from guardreasoner.callbacks import Throughput
+from guardreasoner.cli.source_splits import may_have_split
 from guardreasoner.errors import InputError
 from guardreasoner.tasks import Task
 from guardreasoner.training.hsdpo import HSDPOModule
@@ -65,6 +66,7 @@ def check_values(config: Namespace, argv: Sequence[str]) -> None:
     checks.seed()
     checks.checkpoint()
     checks.sampling()
+    checks.split()
     checks.epochs()
     checks.trainer()
     checks.monitors()
@@ -167,6 +169,15 @@ class _Checks:
                     f"a number above 0, since model.k is {k}",
                     "greedy outputs of a record are all equal; set model.k 1 or raise the temperature",
                 )
+
+    def split(self) -> None:
+        """Refuse a split that has no records, before the hard set of such a test is sampled."""
+        split, source = self.config.get("data.init_args.split"), self.config.get("data.init_args.source")
+        if self.verb in ("test", "predict") and isinstance(split, str) and not may_have_split(source, split):
+            raise InputError(
+                f"{locate(self.argv, 'data.source')}data.source: the {split} split is empty",
+                f"set data.source.{split}, or data.source.{split}_share to take it from the training files",
+            )
 
     def epochs(self) -> None:
         data = self.config.get("data.init_args") or Namespace()

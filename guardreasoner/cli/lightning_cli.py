@@ -38,10 +38,8 @@ from guardreasoner.cli.log_output import quiet_libraries
 from guardreasoner.cli.metric_lines import metric_lines
 from guardreasoner.cli.parse_errors import accept_old_names, config_error, find_input_error
 from guardreasoner.errors import InputError
-from guardreasoner.evaluation.attacks import origin
 from guardreasoner.mining.findings import HasFindings
 from guardreasoner.moved import current_argv
-from guardreasoner.records import HasRecords
 from guardreasoner.synthesis import EstimatesCost, WritesOutput
 from guardreasoner.training.checkpoint_file import SealedCheckpointIO
 from guardreasoner.training.training_data import TrainingDataModule
@@ -340,11 +338,7 @@ class GuardCLI(LightningCLI):
         for line in metric_lines({name.split("/dataloader")[0]: value for name, value in values.items()}):
             log.info("%s", line)
         if self.config.output:
-            records = self.datamodule.records if isinstance(self.datamodule, HasRecords) else ()
-            attacks = any(map(origin, records))
-            command = f"; python -m guardreasoner {'robustness' if attacks else 'score'} {self.config.output}"
-            scored = any(record.gold() for record in records)
-            log.info("written to %s%s", self.config.output, command if scored or not records else "")
+            log.info("written to %s", self.config.output)
 
     def _export(self, output: str) -> None:
         """Write the trained model as a Hugging Face folder."""

@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with surviving_output() if argv[:1] and argv[0] in _STAGES else nullcontext():
             code = _run(argv)
         sys.stdout.flush()
-        if argv and (code == 0 or argv[0] == "judge") and (argv[0] in LIGHTNING or argv[0] in own_verbs()):
+        done = code == 0 or argv[:1] in (["judge"], ["moderate"])  # flagged, or drifted: done all the same
+        if argv and done and (argv[0] in LIGHTNING or argv[0] in own_verbs()):
             from guardreasoner.cli.next_command import show_next
 
             show_next(with_config_names(argv))

@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from guardreasoner.cli.next_command import next_command
 from guardreasoner.generators import Completion, Generator, Request
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.prompts import answer_block
@@ -62,15 +63,16 @@ def test_families_that_fool_the_guard_have_a_drop(tiny_base: Path, start: Callab
         "  guardreasoner.evaluation.attacks.answer_block_in_response, tests.evaluation.test_robustness_run.louder,\n"
         "  {class_path: tests.evaluation.test_robustness_run.Shouting, init_args: {marks: 5}}]}}}}\n"
     )
-    output = start(
+    argv = (
         *("test", "--config", "configs/robustness.yaml", "--config", "attacks.yaml", "--output", "predictions"),
         *("--model.backbone.path", str(tiny_base), "--model.greedy", "tests.evaluation.test_robustness_run.Gullible"),
         *("--data.source", "tests.support.tiny.TinySource", "--auto_build", "false"),
         *("--trainer.logger", "false", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"),
     )
+    output = start(*argv)
     answered = sum(record.response is not None for record in TEST)
     assert f"answer_block_in_response has nothing to rewrite in {6 - answered} of 6 records" in output
-    assert "robustness predictions" in output
+    assert next_command(argv) == ["robustness", "predictions"]
     assert {path.name for path in Path("predictions").iterdir() if "@" in path.name} >= {
         f"tiny-{half}@{name}" for half in ("even", "odd") for name in ("spaced_text", "louder", "Shouting")
     }
@@ -89,14 +91,15 @@ def test_families_that_fool_the_guard_have_a_drop(tiny_base: Path, start: Callab
 
 
 def test_run_without_attacks_points_to_score(tiny_base: Path, start: Callable[..., str]) -> None:
-    output = start(
+    argv = (
         *("test", "--config", "configs/robustness.yaml", "--data.source", "tests.support.tiny.TinySource"),
         *("--data.attacks", "null"),
         *("--model.backbone.path", str(tiny_base), "--model.greedy", "tests.evaluation.test_robustness_run.Gullible"),
         *("--output", "predictions", "--auto_build", "false"),
         *("--trainer.logger", "false", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"),
     )
-    assert "python -m guardreasoner score predictions" in output
+    start(*argv)
+    assert next_command(argv) == ["score", "predictions"]
 
 
 def test_unknown_family_is_one_line(tiny_base: Path, refused: Callable[..., str]) -> None:

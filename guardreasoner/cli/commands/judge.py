@@ -1,4 +1,4 @@
-"""``judge``: ask a guard about one conversation, or about each line of a stream."""
+"""``judge``: ask a guard about one conversation, or with --jsonl about each line of a stream."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ from guardreasoner.workflow.terminal import show_line, terminal_text
 
 log = logging.getLogger("guardreasoner")
 
-HELP = "judge one conversation, or each line of stdin, with a trained guard; exit code 1 if it is flagged"
+HELP = "judge one conversation (or with --jsonl each line of stdin) with a guard; exit code 1 if it is flagged"
 
 DEFAULT_MODEL = "checkpoints/hsdpo"
 _TOY = 10_000_000

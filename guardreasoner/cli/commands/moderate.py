@@ -156,8 +156,6 @@ def _run_locked(args: argparse.Namespace, columns: "Columns", stdin: Path | None
     finally:
         rows.close()
     show_line(f"written: {args.out}")
-    if args.to_review:
-        show_line(f"next: python -m guardreasoner review --label {args.to_review} --records logs/labels.jsonl")
     drifted = [one for one in drifts if args.drift_threshold is not None and one.stability_index > args.drift_threshold]
     for one in drifted:
         show_line(f"drift of {one.task}: PSI {one.stability_index:.3f} is above {args.drift_threshold:g}")

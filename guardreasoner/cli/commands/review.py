@@ -152,10 +152,6 @@ def _write_records(path: Path, review_set: ReviewSet, ratings: Ratings) -> int:
         lines.append(f"without a label: {_count(labelled.unlabelled, 'conversation')}")
     if labelled.conflicts:
         lines.append(f"left out because raters differ: {_count(labelled.conflicts, 'label')}")
-    lines.append(
-        "next: python -m guardreasoner fit --config configs/rsft.yaml --data.source "
-        f"'{{class_path: guardreasoner.Files, init_args: {{train: {path}}}}}'"
-    )
     _print_lines(lines)
     return 0
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from guardreasoner.cli.main import main
+from guardreasoner.cli.next_command import next_command
 from guardreasoner.diagnosis.findings import CHECKS
 from guardreasoner.records import Record, Split
 from tests.support.tiny import TinySource
@@ -73,6 +75,27 @@ def test_a_clean_fit_passes_and_leaves_no_files(doctor: Callable[..., tuple[int,
     assert ["tokens", "min", "50", "%", "90", "%", "95", "%", "99", "%", "max"] in rows
     assert ["tiny/even", "request", "harmful", "12", "unharmful", "0", "0"] in rows
     assert max(map(len, message.splitlines())) <= 120
+
+
+def test_labels_join_the_old_data_with_the_suggested_command(start: Callable[..., str]) -> None:
+    rows = [
+        {
+            "id": "log-1",
+            "labels": {"request": "harmful"},
+            "prompt": "How do I get into a locked shed unseen?",
+        },
+        {"id": "log-2", "labels": {"request": "unharmful"}, "prompt": "Which pan is best for pancakes on induction?"},
+    ]
+    Path("labels.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    suggested = next_command(["review", "--label", "queue.jsonl", "--records", "labels.jsonl"])
+    assert suggested is not None
+    documented = (Path(__file__).parents[3] / "docs/moderate.md").read_text()
+    assert shlex.join(["python", "-m", "guardreasoner", *suggested]) in documented.splitlines()
+    message = start("doctor", *suggested[1:])
+    assert "2,402 training and 240 validation examples" in message
+    assert "guard.json of checkpoints/base" in re.sub(r"\s+", " ", message)
+    assert message.splitlines()[-1] == "no faults found"
+    assert not Path("checkpoints/rsft-labels").exists()
 
 
 def test_page_and_numbers_are_written(doctor: Callable[..., tuple[int, str]]) -> None:

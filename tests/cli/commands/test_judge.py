@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -150,3 +151,13 @@ def test_a_guard_that_fails_is_no_verdict(
     assert failed == {"line": 1, "error": "the guard failed: RuntimeError"}
     assert unknown["error"].startswith("stdin:2: unknown field 'respnse', expected prompt, ")
     assert "flagged" in judged
+
+
+def test_overview_help_and_readme_say_which_flag_reads_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    overview = capsys.readouterr().out
+    with suppress(SystemExit):
+        main(["judge", "--help"])
+    readme = (Path(__file__).parents[3] / "README.md").read_text().replace("`", "")
+    for text in (overview, capsys.readouterr().out, readme):
+        assert "or with --jsonl each line of stdin" in " ".join(text.split())

@@ -159,7 +159,9 @@ def test_what_is_too_long_is_flagged_and_says_why(logs: Path, both_speeds: Path,
     assert "1 could not be judged" in shown
 
 
-def test_from_logs_to_labels_that_train(logs: Path, both_speeds: Path, start: Start) -> None:
+def test_from_logs_to_labels_that_train(
+    logs: Path, both_speeds: Path, start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     shown = start(
         *moderate(
             both_speeds, "logs.jsonl", "--to_review", "queue.jsonl", "--review_size", "6", "--random_share", "0.5"
@@ -167,7 +169,7 @@ def test_from_logs_to_labels_that_train(logs: Path, both_speeds: Path, start: St
     )
     assert "6 conversations to label" in shown
     assert "6 random" in shown
-    assert "review --label queue.jsonl" in shown
+    assert "next:" not in shown
     file = RatingsFile(Path("ann.jsonl"))
     session = Session(read_queue(Path("queue.jsonl")), file, "ann")
     gold = {record.id: record.labels for record in known_records()}
@@ -175,7 +177,9 @@ def test_from_logs_to_labels_that_train(logs: Path, both_speeds: Path, start: St
         session.rate(item, {}, labels=dict(gold[item.record.id]))
     session.skip(session.review_set.items[5])
     file.close()
-    said = start("review", "--label", "queue.jsonl", "--summary", "ann.jsonl", "--records", "labels.jsonl")
+    summary = ("review", "--label", "queue.jsonl", "--summary", "ann.jsonl", "--records", "labels.jsonl")
+    said = start(*summary)
+    assert "next:" not in said
     assert "5 records for training" in said
     assert "without a label: 1 conversation" in said
     labelled = list(Files(train="labels.jsonl").records("train"))
@@ -187,6 +191,10 @@ def test_from_logs_to_labels_that_train(logs: Path, both_speeds: Path, start: St
     data = ("--data.source", "{class_path: guardreasoner.Files, init_args: {train: labels.jsonl}}")
     quiet = ("--trainer.logger", "false", "--trainer.accelerator", "cpu", "--trainer.fast_dev_run", "1")
     start(*fit, *data, *quiet, "--output", "retrained", "--allow_contamination", "true")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    main(list(summary))
+    at_a_terminal = capsys.readouterr()
+    assert (at_a_terminal.out, "next: python -m guardreasoner fit" in at_a_terminal.err) == (said, True)
 
 
 def test_drift_against_an_earlier_run_decides_the_exit_code(logs: Path, both_speeds: Path, start: Start) -> None:
