@@ -126,7 +126,8 @@ def test_a_new_run_replaces_the_old_folder(tiny_base: Path, tmp_path: Path) -> N
     quiet_trainer(callbacks=[PredictionWriter(str(tmp_path / "out"))]).test(
         module, datamodule=BenchmarkDataModule(TinySource()), verbose=False
     )
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["tasks.json", "tiny-even", "tiny-odd"]
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["cost.manifest.json", "tasks.json", "tiny-even", "tiny-odd"]
     assert not list(tmp_path.rglob("hard_samples.jsonl"))
 
 

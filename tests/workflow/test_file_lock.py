@@ -58,6 +58,7 @@ def test_a_lock_can_be_waited_for(tmp_path: Path) -> None:
     release = Timer(0.3, first.release)
     release.start()
     second.acquire(wait=30)
+    release.join()  # the lock is free before the first object says so
     assert (first.held, second.held) == (False, True)
     release.join()
     second.release()
