@@ -444,7 +444,7 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` and move it to ``path`` at the end; an error leaves ``path`` unchanged.
 
     The file is on the disk before it is moved. Temporary files that killed processes left are removed. A link is
-    followed, so that the file it points to is replaced.
+    replaced by the file, so that nobody's link leads the output elsewhere.
 
     Raises:
         OSError: the file could not be written, or ``path`` is a device, a pipe or a folder; ``filename`` is ``path``.
@@ -453,7 +453,6 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
     with naming(path):
         if path.exists() and not path.is_file():
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         for leftover in leftovers(path, "partial"):
             leftover.unlink(missing_ok=True)

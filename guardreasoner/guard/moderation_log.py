@@ -59,7 +59,7 @@ class ModerationLog:
     def publish(self) -> None:
         """Move the rows to the output, in one step, and remove the folder."""
         self.close()
-        self.path.replace(self.output.resolve())  # of a link, what it points to
+        self.path.replace(self.output)
         sync_folder(self.output.parent)
         shutil.rmtree(self.folder)
 

@@ -251,7 +251,7 @@ def test_all_turns_and_the_policy_are_shown_as_text(tmp_path: Path) -> None:
 
 def test_one_megabyte_of_text(tmp_path: Path) -> None:
     text = "<b>&" * (1 << 18)
-    folders = [str(write_run(tmp_path / name, "H", prompts=[text], texts=[text])) for name in "ab"]
+    folders = [str(write_run(tmp_path / name, "H", prompts=[text], texts=[text + name])) for name in "ab"]
     session = open_session(tmp_path, folders)
     client = TestClient(make_app(session), base_url=HOST, follow_redirects=False)
     page = client.get("/").text

@@ -120,16 +120,16 @@ def test_what_is_not_read_is_named(logs: Path, both_speeds: Path, start: Start) 
     assert "not read" not in start(*moderate(both_speeds, "logs.jsonl", out="chat.jsonl"))
 
 
-def test_an_output_that_a_pattern_matches_is_refused_and_a_link_is_followed(
+def test_an_output_that_a_pattern_matches_is_refused_and_a_link_is_replaced(
     logs: Path, both_speeds: Path, start: Start, refused: Start
 ) -> None:
     start(*moderate(both_speeds, "logs.jsonl"))
     assert "--out out.jsonl: is one of the logs" in refused(*moderate(both_speeds, "*.jsonl"))
-    Path("elsewhere").mkdir()
-    Path("link.jsonl").symlink_to("elsewhere/linked.jsonl")
+    Path("elsewhere.jsonl").touch()
+    Path("link.jsonl").symlink_to("elsewhere.jsonl")
     start(*moderate(both_speeds, "logs.jsonl", out="link.jsonl"))
-    assert Path("elsewhere/linked.jsonl").read_bytes() == Path("out.jsonl").read_bytes()
-    assert Path("link.jsonl").is_symlink()
+    assert Path("link.jsonl").read_bytes() == Path("out.jsonl").read_bytes()
+    assert Path("elsewhere.jsonl").read_bytes() == b""
 
 
 def test_faulty_rows_are_refused_or_put_into_quarantine(
