@@ -42,7 +42,18 @@ def trained_for(speeds: list[str], both_speeds: Path, folder: Path) -> Path:
 def test_every_example_is_tested() -> None:
     found = {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.*") if "__pycache__" not in path.parts}
     tested = {"guarded_chatbot.py", "litellm_config.yaml", "nemo/config.yml", "nemo/config.py"}
-    assert found == tested | {"nightly_moderation.sh"}
+    assert found == tested | {"nightly_moderation.sh", "text_label.csv"}
+
+
+def test_the_rows_with_a_text_and_a_label_are_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    from guardreasoner.cli.lightning_cli import GuardCLI
+
+    monkeypatch.chdir(EXAMPLES.parent)
+    overlay = ("--config", "configs/data/text_label.yaml")
+    source = GuardCLI("fit", ["--config", "configs/rsft.yaml", *overlay, "--auto_build", "false"]).datamodule.source
+    records = [record for split in ("train", "validation", "test") for record in source.records(split)]
+    assert len(records) == 40
+    assert {record.labels["request"] for record in records} == {"harmful", "unharmful"}
 
 
 def test_the_chatbot_is_guarded_on_both_sides(both_speeds: Path) -> None:

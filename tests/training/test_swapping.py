@@ -138,7 +138,7 @@ def test_metric_and_greedy_generator_are_flags(tiny_base: Path, start: Start) ->
     parrot = ("--model.greedy", "tests.training.test_swapping.Parrot", "--data.rollouts", "null")
     out = start(*command("evaluate", tiny_base, *parrot))
     # three of six requests are harmful, and no record with a response is met in full
-    assert "f1/request/harmful 0.6667" in out
+    assert "request: f1/harmful 66.67 %" in out
     metric = ("--model.metric", "tests.training.test_swapping.Answers", "--model.metric.factor", "10")
     assert "asked 60.0000" in start(*command("evaluate", tiny_base, *parrot, *metric))
     rows = [row for file in Path("made").rglob("generated_predictions.jsonl") for _, row in read_jsonl(file)]
