@@ -97,6 +97,14 @@ def test_every_request_gets_one_output_per_seed(backbone: Backbone) -> None:
     assert texts_by_key(LocalGenerator(backbone, 4), []) == {}
 
 
+@pytest.mark.parametrize(("chunk", "sizes"), [(None, [3, 2]), (4, [4, 1]), (1, [1] * 5)])
+def test_a_few_requests_are_divided_among_the_workers_unless_a_size_is_set(
+    backbone: Backbone, chunk: int | None, sizes: list[int]
+) -> None:
+    engine = LocalGenerator(backbone, 2, temperature=0.0, workers=2, chunk=chunk)
+    assert [len(group) for group in engine.generate_groups(record_requests(backbone, 5))] == sizes
+
+
 def test_max_new_tokens_limits_forward_passes(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     requests = record_requests(backbone, 1)
     monkeypatch.setattr(backbone.network.generation_config, "eos_token_id", None)
