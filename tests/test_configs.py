@@ -22,6 +22,7 @@ from guardreasoner.records import read_jsonl, read_records, read_rollouts
 from guardreasoner.sources.embedded import Embedded
 from guardreasoner.tasks import Task
 from guardreasoner.workflow.config import resolve
+from guardreasoner.workflow.pipeline import Pipeline
 from tests.support.tiny import TinySource, batch_of, make_tiny_base, write_rollouts
 
 ROOT = Path(__file__).parents[1]
@@ -188,6 +189,16 @@ def test_synthesis_parses_and_writes_to_its_output(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(("base", "overlay"), LAID)
 def test_an_overlay_parses(base: str, overlay: str) -> None:
     assert_read_alike([*COMMANDS[base], "--config", overlay], COMMANDS[base])
+
+
+@pytest.mark.parametrize("budget", ["small", "full"])
+def test_every_stage_of_a_pipeline_parses_with_the_overlays_of_make_real(
+    budget: str, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GUARDREASONER_DATA", str(shared_data))
+    overlays = ["configs/model/smollm2-135m.yaml", "configs/data/real.yaml", f"configs/budget/{budget}.yaml"]
+    for stage in Pipeline.load(Path("configs/pipeline_real.yaml"), overlays).stages.values():
+        assert parsed_leaves(list(stage.argv))["output"] == str(stage.output)
 
 
 @pytest.mark.parametrize("file", FORMATS)

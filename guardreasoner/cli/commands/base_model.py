@@ -23,7 +23,7 @@ HELP = "create a base model: a small random Llama (configs/base.yaml), or a pret
 
 _PRETRAINED = ("from", "sha256", "chat_template")
 _NOT_ARGUMENTS = {
-    *("config", "auto_build", "overwrite", "allow_contamination", "output", "recipe", "data"),
+    *("config", "auto_build", "overwrite", "allow_contamination", "output", "recipe", "data", "model", "trainer"),
     *_PRETRAINED,
 }
 _PAD, _BEGIN, _END = "<pad>", "<begin>", "<end>"
@@ -112,6 +112,8 @@ def config_parser() -> "ArgumentParser":
     parser.add_argument("--chat_template", type=bool | None, default=None)
     parser.add_class_arguments(Recipe, "recipe", instantiate=False)
     parser.add_subclass_arguments(LightningDataModule, "data", required=False)
+    for other in ("model", "trainer"):  # of overlays, which `run` gives to all stages; the stages that train check them
+        parser.add_argument(f"--{other}", type=dict | None, default=None)
     parser.add_function_arguments(make_base_model, skip={"output", "records"})
     return parser
 
