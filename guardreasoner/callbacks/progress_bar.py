@@ -1,5 +1,10 @@
-"""Progress of a fit in a terminal: steps, time left and the newest metrics, on one line of 80 columns."""
+"""Progress of a fit: steps, time left and the newest metrics.
 
+In a terminal it is one line of 80 columns, otherwise a log line every half minute.
+"""
+
+import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +13,11 @@ from lightning.pytorch.callbacks import RichProgressBar
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from rich.text import Text
+
+log = logging.getLogger("guardreasoner")
+
+_LOG_EVERY = 30.0
+"""Seconds between log lines if there is no terminal."""
 
 _SHOWN = {
     "train/loss": ("loss", ".3g"),
@@ -24,6 +34,8 @@ class StepProgress(RichProgressBar):
     def __init__(self) -> None:
         super().__init__()
         self._metrics = _Metrics()
+        self._first_batch = 0
+        self._started = self._last_logged = 0.0
 
     @property
     def validation_description(self) -> str:
@@ -39,6 +51,26 @@ class StepProgress(RichProgressBar):
             TimeRemainingColumn(),
             self._metrics,
         ]
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Note when this process started to train; a resumed fit does not start with the first batch."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        if not self._started:
+            self._first_batch = batch_idx
+            self._started = self._last_logged = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update the bar or, without a terminal, the log."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        now = time.monotonic()
+        if self.progress is None or self.progress.console.is_terminal or now - self._last_logged < _LOG_EVERY:
+            return
+        self._last_logged = now
+        done, total = batch_idx + 1, self.total_train_batches
+        left = (total - done) * (now - self._started) / (done - self._first_batch) / 60
+        log.info("batch %s of %s, %.0f min left; %s", f"{done:,}", f"{total:,}", left, self._metrics.text)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Pass the metrics on to our column; return none for Lightning's, which would wrap them."""

@@ -19,19 +19,18 @@ class DecodeCache:
     outputs share is stored once.
 
     Args:
-        rows: maximum number of active outputs.
         prefix: tokens that precede every output; None if there are none.
         device: where tensors are allocated.
     """
 
-    def __init__(self, rows: int, prefix: SharedPrefix | None, device: torch.device) -> None:
-        self.rows = rows
+    def __init__(self, prefix: SharedPrefix | None, device: torch.device) -> None:
         self.prefix = prefix
         self.lengths: list[int] = []
         """Tokens of each active output after the prefix."""
         self._device = device
         self._layers: dict[int, KeyValues] = {}
-        self._capacity = 0
+        self._allocated = (0, 0)
+        """Rows of the buffers, and tokens of each row."""
         self._positions = self._rows = torch.empty(0, dtype=torch.int64, device=device)
         self._longest = 0
         self._masks: dict[int | None, tuple[Tensor | None, Tensor]] = {}
@@ -44,7 +43,7 @@ class DecodeCache:
             prompts: the segment of each prompt in that row, and the number of outputs that follow the prompt.
         """
         lengths = [prompt.end - prompt.start for prompt, copies in prompts for _ in range(copies)]
-        self._reserve(max(lengths), kv_out)
+        self._reserve(len(self.lengths) + len(lengths), max(self.lengths + lengths), kv_out)
         for layer, pair in kv_out.items():
             for buffer, states in zip(self._layers[layer], pair, strict=True):
                 first = len(self.lengths)
@@ -68,7 +67,7 @@ class DecodeCache:
 
     def advance(self) -> Tensor:
         """Make room for one more token in every row; return the tokens' positions, (rows, 1) int64."""
-        self._reserve(max(self.lengths) + 1, self._layers)
+        self._reserve(len(self.lengths), max(self.lengths) + 1, self._layers)
         self._positions = torch.tensor(self.lengths, device=self._device)
         self._rows = torch.arange(len(self.lengths), device=self._device)
         self.lengths = [length + 1 for length in self.lengths]
@@ -136,20 +135,27 @@ class DecodeCache:
             self._masks[window] = hidden_prefix, hidden
         return self._masks[window]
 
-    def _reserve(self, tokens: int, states_by_layer: dict[int, KeyValues]) -> None:
-        """Grow the buffers, if necessary, to ``tokens`` per row; the states give each layer's shape and dtype."""
-        if tokens <= self._capacity:
+    def _reserve(self, rows: int, tokens: int, states_by_layer: dict[int, KeyValues]) -> None:
+        """Grow the buffers, if necessary; the states give each layer's shape and dtype.
+
+        More tokens keep the number of rows. More rows keep only the tokens that are needed, so that many short outputs
+        that follow a few long ones do not get rows of the long ones' length.
+        """
+        most_rows, most_tokens = self._allocated
+        if rows <= most_rows and tokens <= most_tokens:
             return
-        self._capacity = -(-tokens // _BLOCK) * _BLOCK
+        self._allocated = max(rows, most_rows), -(-tokens // _BLOCK) * _BLOCK
         for layer, states in states_by_layer.items():
             old = self._layers.get(layer, (None, None))
-            self._layers[layer] = self._grown(old[0], states[0]), self._grown(old[1], states[1])
+            self._layers[layer] = self._resized(old[0], states[0]), self._resized(old[1], states[1])
 
-    def _grown(self, buffer: Tensor | None, states: Tensor) -> Tensor:
-        grown = states.new_zeros(self.rows, states.shape[1], self._capacity, states.shape[3])
-        if buffer is not None:
-            grown[: len(self.lengths), :, : buffer.shape[2]] = buffer[: len(self.lengths)]
-        return grown
+    def _resized(self, buffer: Tensor | None, states: Tensor) -> Tensor:
+        rows, tokens = self._allocated
+        resized = states.new_zeros(rows, states.shape[1], tokens, states.shape[3])
+        if buffer is not None and self.lengths:
+            used = slice(len(self.lengths)), slice(None), slice(max(self.lengths))
+            resized[used] = buffer[used]
+        return resized
 
 
 def _shared_product(states: Tensor, shared: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Sampling with the model in this process: continuous batching without padding."""
 
 import logging
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,6 +57,9 @@ class LocalGenerator(Generator):
         temperature: sampling temperature; 0 is greedy decoding.
         top_p: nucleus sampling threshold; 1 samples from the full distribution.
         batch_size: outputs computed at once; the outputs of one request always run together, even if they are more.
+        max_cache_tokens: bound of a worker's memory: the number of outputs computed at once times the longest that one
+            of them can become, in tokens after the shared prefix. None: no bound besides ``batch_size``. The outputs of
+            one request run together even if they exceed it.
         workers: chunks computed in parallel, each on one thread. None: torch's number of threads on a CPU, where a
             small network cannot use two threads, and 1 on other devices.
         chunk: requests per chunk, whose outputs are returned as one group. None: enough for eight batches of outputs,
@@ -74,6 +78,7 @@ class LocalGenerator(Generator):
         batch_size: Count = 128,
         workers: Count | None = None,
         chunk: Count | None = None,
+        max_cache_tokens: Count | None = None,
     ) -> None:
         if chunk is not None and chunk < 1:
             raise InputError(f"generator: chunk must be at least 1, got {chunk}")
@@ -84,13 +89,14 @@ class LocalGenerator(Generator):
         self.batch_size = batch_size
         self.workers = workers
         self.chunk = chunk
+        self.max_cache_tokens = max_cache_tokens
         self._end_tokens: frozenset[int] = frozenset()
         self._logged_fallback = False
 
     @property
     def settings(self) -> dict[str, Any]:
         """Return the settings that determine the outputs; batch and chunk sizes do so through rounding."""
-        return {**self._plain.settings, "chunk": self.chunk}
+        return {**self._plain.settings, "chunk": self.chunk, "max_cache_tokens": self.max_cache_tokens}
 
     def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
         """Yield the completions of one chunk after another, in the order of the requests."""
@@ -160,7 +166,14 @@ class LocalGenerator(Generator):
 
     def _generate_chunk(self, chunk: Sequence[Request], watches: Mapping[str, Watch]) -> list[Completion]:
         decoder = _ChunkDecoder(
-            self.backbone, chunk, self.batch_size, self.max_new_tokens, self.sampler, self._is_end, watches
+            self.backbone,
+            chunk,
+            self.batch_size,
+            self.max_cache_tokens,
+            self.max_new_tokens,
+            self.sampler,
+            self._is_end,
+            watches,
         )
         return [
             Completion(
@@ -180,6 +193,7 @@ class _Output:
     Args:
         key: record id and index.
         draws: one random number for each of its tokens, (max_new_tokens,) float32.
+        longest: most tokens that its row can hold, those of the prompt included.
         tokens: generated tokens without the end token.
         done: whether it has ended or reached the maximum length.
         last: its last token.
@@ -188,6 +202,7 @@ class _Output:
 
     key: tuple[str, int]
     draws: np.ndarray
+    longest: int
     tokens: list[int] = field(default_factory=list)
     done: bool = False
     last: int = -1
@@ -201,6 +216,7 @@ class _ChunkDecoder:
         backbone: the model.
         requests: requests of the chunk.
         batch_size: outputs computed at once, unless one request has more.
+        max_cache_tokens: outputs computed at once times the longest row, unless one request needs more; None: no bound.
         max_new_tokens: maximum length of an output.
         sampler: chooses tokens.
         is_end: takes an output's key, its number of tokens and its last token; returns whether it has ended.
@@ -212,6 +228,7 @@ class _ChunkDecoder:
         backbone: Backbone,
         requests: Sequence[Request],
         batch_size: int,
+        max_cache_tokens: int | None,
         max_new_tokens: int,
         sampler: TokenSampler,
         is_end: Callable[[tuple[str, int], int, int], bool],
@@ -220,6 +237,7 @@ class _ChunkDecoder:
         self.backbone = backbone
         self.requests = requests
         self.batch_size = batch_size
+        self.max_cache_tokens = max_cache_tokens
         self.max_new_tokens = max_new_tokens
         self.sampler = sampler
         self.is_end = is_end
@@ -235,19 +253,18 @@ class _ChunkDecoder:
     def run(self) -> list[_Output]:
         """Return every request's outputs, in the order of the requests."""
         outputs_by_request = [
-            [_Output((r.record_id, n), draws(r, n, self.max_new_tokens)) for n in range(len(r.seeds))]
+            [_Output((r.record_id, n), draws(r, n, self.max_new_tokens), self._longest(r)) for n in range(len(r.seeds))]
             for r in self.requests
         ]
         prefix = self.backbone.encode_prefix(
             torch.tensor(self.requests[0].prompt[: self.prefix_length], device=self.device).long()
         )
-        rows = max(self.batch_size, *map(len, outputs_by_request))
-        cache = DecodeCache(min(rows, sum(map(len, outputs_by_request))), prefix, self.device)
+        cache = DecodeCache(prefix, self.device)
         # prompts of similar length run together, because a step costs what its longest row costs
         waiting = deque(sorted(range(len(self.requests)), key=lambda n: len(self.requests[n].prompt), reverse=True))
         active: list[_Output] = []
         while waiting or active:
-            if entering := self._take_entering(waiting, cache):
+            if entering := self._take_entering(waiting, active):
                 new_outputs = [outputs_by_request[n] for n in entering]
                 suffixes = [self.requests[n].prompt[self.prefix_length :] for n in entering]
                 logits = self._prefill(cache, suffixes, list(map(len, new_outputs)))
@@ -266,17 +283,26 @@ class _ChunkDecoder:
             active = [active[row] for row in order]
         return [output for outputs in outputs_by_request for output in outputs]
 
-    def _take_entering(self, waiting: deque[int], cache: DecodeCache) -> list[int]:
+    def _longest(self, request: Request) -> int:
+        """Return the most tokens that a row of a request can hold."""
+        return len(request.prompt) - self.prefix_length + self.max_new_tokens
+
+    def _take_entering(self, waiting: deque[int], active: Sequence[_Output]) -> list[int]:
         """Remove and return the indices of the requests that enter now; none if too few rows are free."""
-        free = cache.rows - len(cache.lengths)
+        if not waiting:
+            return []
+        longest = max(self._longest(self.requests[waiting[0]]), *(output.longest for output in active), 0)
+        rows = min(self.batch_size, (self.max_cache_tokens or sys.maxsize) // longest)
+        free = rows - len(active)
+        if active and free < _MIN_FREE * rows:
+            return []
         entering: list[int] = []
-        if cache.lengths and free < _MIN_FREE * cache.rows:
-            return entering
         tokens = 0
         while waiting:
             outputs = len(self.requests[waiting[0]].seeds)
             tokens += len(self.requests[waiting[0]].prompt) - self.prefix_length
-            if outputs > free or (entering and tokens > _MAX_PREFILL):
+            alone = not (active or entering)
+            if (outputs > free and not alone) or (entering and tokens > _MAX_PREFILL):
                 break
             free -= outputs
             entering.append(waiting.popleft())

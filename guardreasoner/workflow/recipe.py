@@ -38,6 +38,8 @@ class Recipe:
         temperature: sampling temperature.
         top_p: nucleus sampling threshold.
         generation_batch_size: outputs generated per batch.
+        max_cache_tokens: tokens of the outputs in a batch whose keys and values are kept at once, which lowers the
+            number of outputs beside long prompts; None: no bound.
     """
 
     tasks: list[Task] | None = None
@@ -64,3 +66,4 @@ class Recipe:
     temperature: NotNegative = 1.0
     top_p: PositiveShare = 0.95
     generation_batch_size: Count = 128
+    max_cache_tokens: Count | None = None

@@ -1,6 +1,13 @@
 """The progress of a fit."""
 
-from guardreasoner.callbacks.progress_bar import metric_text
+import logging
+
+import pytest
+from lightning.pytorch.demos.boring_classes import BoringModel
+
+from guardreasoner.callbacks import progress_bar
+from guardreasoner.callbacks.progress_bar import StepProgress, metric_text
+from tests.support.tiny import quiet_trainer
 
 
 def test_metrics_fit_beside_the_bar() -> None:
@@ -8,3 +15,25 @@ def test_metrics_fit_beside_the_bar() -> None:
     text = metric_text(metrics)
     assert text == "loss 2.11 margin -12.3 val 0.71 tokens/s 164,723"
     assert metric_text({"mine": 1, "note": "x"}) == "mine 1 note x"
+
+
+class LoggedModel(BoringModel):
+    """A model that shows its loss beside the bar."""
+
+    def training_step(self, batch: object, batch_idx: int) -> object:
+        result = super().training_step(batch, batch_idx)
+        self.log("train/loss", 0.5, prog_bar=True)
+        return result
+
+
+def test_without_a_terminal_the_steps_and_the_time_left_are_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress_bar, "_LOG_EVERY", 0.0)
+    trainer = quiet_trainer(
+        callbacks=[StepProgress()], enable_progress_bar=True, max_epochs=1, limit_train_batches=3, limit_val_batches=0
+    )
+    with caplog.at_level(logging.INFO, "guardreasoner"):
+        trainer.fit(LoggedModel())
+    lines = [record.getMessage() for record in caplog.records if record.name == "guardreasoner"]
+    assert lines == [f"batch {n} of 3, 0 min left; loss 0.5" for n in (1, 2, 3)]

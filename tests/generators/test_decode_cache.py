@@ -12,7 +12,7 @@ def states(tokens: int, value: float = 1.0) -> tuple[Tensor, Tensor]:
 
 
 def test_infinities_of_a_removed_row_do_not_affect_the_row_that_replaces_it() -> None:
-    cache = DecodeCache(3, None, torch.device("cpu"))
+    cache = DecodeCache(None, torch.device("cpu"))
     cache.enter({0: states(9, torch.inf)}, [(Segment(0, 9), 2)])
     cache.enter({0: states(3)}, [(Segment(0, 3), 1)])
     cache.keep([2])
@@ -24,7 +24,7 @@ def test_infinities_of_a_removed_row_do_not_affect_the_row_that_replaces_it() ->
 
 
 def test_growing_the_buffers_preserves_their_content() -> None:
-    cache = DecodeCache(2, None, torch.device("cpu"))
+    cache = DecodeCache(None, torch.device("cpu"))
     cache.enter({0: states(120, 3.0)}, [(Segment(0, 120), 2)])
     for step in range(20):
         assert cache.advance().tolist() == [[120 + step]] * 2

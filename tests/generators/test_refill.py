@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, Gemma2Config
 
 from guardreasoner.generators import Request
+from guardreasoner.generators.decode_cache import DecodeCache
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.generators.plain import PlainGenerator
 from guardreasoner.model.backbone import Backbone
@@ -116,6 +117,7 @@ def test_outputs_may_outgrow_the_first_block_of_the_cache(folders: Callable[[str
     shared=st.sampled_from([0, 20]),
     k=st.integers(1, 5),
     rows=st.integers(1, 7),
+    tokens=st.none() | st.integers(1, 300),
     chunk=st.integers(1, 6),
     workers=st.integers(1, 3),
     top_p=st.sampled_from([1.0, 0.9]),
@@ -127,6 +129,7 @@ def test_batching_does_not_change_an_output(
     shared: int,
     k: int,
     rows: int,
+    tokens: int | None,
     chunk: int,
     workers: int,
     top_p: float,
@@ -135,7 +138,9 @@ def test_batching_does_not_change_an_output(
     separate = Recorder(backbone, NEW, top_p=top_p, batch_size=1)
     for request in requests:
         list(separate.generate([request]))
-    together = Recorder(backbone, NEW, top_p=top_p, batch_size=rows, chunk=chunk, workers=workers)
+    together = Recorder(
+        backbone, NEW, top_p=top_p, batch_size=rows, chunk=chunk, workers=workers, max_cache_tokens=tokens
+    )
     order = [(c.record_id, c.index) for c in together.generate(requests)]
     assert order == [(request.record_id, index) for request in requests for index in range(k)]
     assert together.tokens == separate.tokens
@@ -189,6 +194,32 @@ def test_the_outputs_of_one_request_run_together_even_if_they_exceed_the_batch(
     with recorded_passes(backbone) as shapes:
         list(generator.generate(requests))
     assert {rows for rows, tokens in shapes if tokens == 1} == {7}
+
+
+def test_a_long_prompt_does_not_lengthen_the_rows_of_short_ones(
+    folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone, requests = loaded("llama", folders), random_requests([1500, *[20] * 40])
+    cached: list[int] = []
+    advance = DecodeCache.advance
+
+    def counted(cache: DecodeCache) -> torch.Tensor:
+        positions = advance(cache)
+        keys, _ = cache._layers[0]
+        cached.append(keys.shape[0] * keys.shape[2])
+        assert len(cache.lengths) * max(cache.lengths) <= 2000
+        return positions
+
+    monkeypatch.setattr(DecodeCache, "advance", counted)
+    options = {"temperature": 0.0, "batch_size": 32}
+    bounded = Recorder(backbone, NEW, max_cache_tokens=2000, **options)
+    list(bounded.generate(requests))
+    assert max(cached) <= 32 * 128  # a row has at least one block of 128 tokens
+    cached.clear()
+    monkeypatch.setattr(DecodeCache, "advance", advance)
+    unbounded = Recorder(backbone, NEW, **options)
+    list(unbounded.generate(requests))
+    assert bounded.tokens == unbounded.tokens
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 0.9)])
