@@ -1,6 +1,7 @@
 """The progress of a fit."""
 
 import logging
+from typing import Any
 
 import pytest
 from lightning.pytorch.demos.boring_classes import BoringModel
@@ -20,8 +21,8 @@ def test_metrics_fit_beside_the_bar() -> None:
 class LoggedModel(BoringModel):
     """A model that shows its loss beside the bar."""
 
-    def training_step(self, batch: object, batch_idx: int) -> object:
-        result = super().training_step(batch, batch_idx)
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        result = super().training_step(*args, **kwargs)
         self.log("train/loss", 0.5, prog_bar=True)
         return result
 

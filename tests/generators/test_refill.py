@@ -211,7 +211,7 @@ def test_a_long_prompt_does_not_lengthen_the_rows_of_short_ones(
         return positions
 
     monkeypatch.setattr(DecodeCache, "advance", counted)
-    options = {"temperature": 0.0, "batch_size": 32}
+    options: dict[str, Any] = {"temperature": 0.0, "batch_size": 32}
     bounded = Recorder(backbone, NEW, max_cache_tokens=2000, **options)
     list(bounded.generate(requests))
     assert max(cached) <= 32 * 128  # a row has at least one block of 128 tokens
