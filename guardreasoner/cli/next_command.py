@@ -74,7 +74,7 @@ def _after_stage(argv: list[str]) -> list[str] | None:
     if argv[0] == "base-model":
         return ["fit", "--config", "configs/rsft.yaml", *_base(command), *overlays]
     if argv[0] == "doctor":
-        return ["fit", *_words((name, value) for name, value in flags(argv) if name != "html")]
+        return ["fit", *_words((name, value) for name, value in flags(argv) if name not in ("html", "answers"))]
     if argv[0] in ("fit", "validate"):
         return _test_of(output, command, overlays)
     if argv[0] == "test":

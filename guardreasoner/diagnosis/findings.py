@@ -151,3 +151,21 @@ CHECKS: dict[str, Check] = {
     ),
 }
 """Checks by name."""
+
+
+ANSWER_CHECKS: dict[str, Check] = {
+    "answers not in the format": Check(
+        "fault",
+        "the model's own answers have no verdict for a task with a label: it was trained in another format, or not as "
+        "a guard (model.backbone.format, recipe.tasks)",
+    ),
+    "another format fits better": Check(
+        "warning", "the model gives the known targets a lower loss in another prompt format (model.backbone.format)"
+    ),
+    "format not checked": Check(
+        "note",
+        "the adapter does not say which prompts it was trained with, so those of model.backbone.format are used; "
+        "--answers 8 compares them with its own answers",
+    ),
+}
+"""Checks of a model's answers by name, which need its weights and are only made on request."""

@@ -51,7 +51,7 @@ class ModelShape:
     folder: str | None
 
 
-def find_shape(path: str, base: str, argv: Sequence[str]) -> ModelShape:
+def find_shape(path: str, base: str, argv: Sequence[str], adapter_base: str | None = None) -> ModelShape:
     """Return the shape of a model.
 
     It is that of the model folder; if that is not made yet, that of the model that training starts from: a folder, the
@@ -61,12 +61,13 @@ def find_shape(path: str, base: str, argv: Sequence[str]) -> ModelShape:
         path: folder or hub id of the model.
         base: folder or hub id of the model that training starts from (``recipe.base``).
         argv: verb and flags of the fit.
+        adapter_base: folder or hub id of the base model of an adapter; None: the one that it names.
 
     Raises:
         InputError: the shape is unknown, or a file is damaged.
     """
     for place in dict.fromkeys((path, base)):
-        if shape := _shape_at(place, "" if place == path else f"{path} is not here; "):
+        if shape := _shape_at(place, "" if place == path else f"{path} is not here; ", adapter_base):
             return shape
     overlays = [word for file in config_files(argv)[1:] for word in ("--config", file)]
     stage = resolve(["base-model", "--config", _BASE, *overlays])
@@ -78,11 +79,11 @@ def find_shape(path: str, base: str, argv: Sequence[str]) -> ModelShape:
     )
 
 
-def _shape_at(place: str, before: str) -> ModelShape | None:
+def _shape_at(place: str, before: str, adapter_base: str | None) -> ModelShape | None:
     adapter, lora, shown = read_json(Path(place) / "adapter_config.json"), None, place
     if adapter is not None:
         lora = LoRA(adapter["r"], adapter["lora_alpha"], target_modules=adapter["target_modules"])
-        shown = base_of(place, adapter)
+        shown = base_of(place, adapter, adapter_base)
     if Path(shown, "config.json").is_file():
         return ModelShape(_config(shown), f"{before}config.json of {shown}", lora, place)
     if Path(shown).is_dir() or Path(shown).is_absolute() or len(Path(shown).parts) != 2:

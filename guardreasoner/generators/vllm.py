@@ -188,14 +188,14 @@ class VLLMGenerator(Generator):
             from vllm.lora.request import LoRARequest
 
             require_plain_lora(path, config)
-            require_same_adapter(path, config, backbone.lora)
-            base = config["base_model_name_or_path"]
+            require_same_adapter(path, config, backbone.lora, backbone.base_path)
+            base = backbone.weights_path
             rank = next((rank for rank in _RANKS if rank >= config["r"]), config["r"])
             arguments |= {"enable_lora": True, "max_lora_rank": rank}
             adapter = LoRARequest("adapter", 1, str(Path(path).resolve()))
         arguments |= self.engine
         try:
-            llm = vllm.LLM(model=base, tokenizer=path, **arguments)
+            llm = vllm.LLM(model=base, tokenizer=prompt_tokenizer.tokenizer.name_or_path, **arguments)
         except Exception as error:
             raise InputError(
                 f"{path}: vLLM cannot run this model: {_error_line(error)}",

@@ -466,10 +466,9 @@ def _local(backbone: "Backbone") -> Generator:
 
 def _context(backbone: "Backbone") -> int | None:
     """Return the number of tokens that a model reads, from its config; None if it does not say."""
-    from guardreasoner.model.loading import base_of, read_json
+    from guardreasoner.model.loading import read_json
 
-    adapter = read_json(Path(backbone.path) / "adapter_config.json")
-    config = read_json(Path(base_of(backbone.path, adapter) if adapter else backbone.path) / "config.json") or {}
+    config = read_json(Path(backbone.weights_path) / "config.json") or {}
     most = (config.get("text_config") or config).get("max_position_embeddings")
     return most if isinstance(most, int) else None
 

@@ -57,6 +57,7 @@ def export_source(path: str, quantization: Literal["4bit", "none"] | None = None
         InputError: the folder is missing, is no model folder or is damaged, its adapter is not LoRA, or the base model
             of its adapter is missing.
     """
+    from guardreasoner.model.adapter_folder import no_model_in
     from guardreasoner.model.lora import require_plain_lora
 
     folder = Path(path)
@@ -64,10 +65,15 @@ def export_source(path: str, quantization: Literal["4bit", "none"] | None = None
         raise InputError(f"{path}: no such model folder")
     adapter = read_json(folder / "adapter_config.json")
     if adapter is None and not (folder / "config.json").is_file():
-        raise InputError(f"{path}: not a model folder: found neither config.json nor adapter_config.json")
+        raise no_model_in(path)
     require_intact(path)
     if adapter is not None:
         require_plain_lora(path, adapter)
+        if not (folder / GUARD_FILE).is_file():
+            raise InputError(
+                f"{path}: an adapter without {GUARD_FILE}, so that its prompt format is not known",
+                "merge it in the tool that made it, or train it further here first (docs/stage-two.md)",
+            )
     manifest = Manifest.read(folder)
     backbone = _trained_backbone(manifest.config if manifest else None)
     trained: Any = backbone.get("quantization") if quantization is None else quantization

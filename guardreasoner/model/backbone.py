@@ -16,10 +16,18 @@ from torch import Tensor, nn
 from guardreasoner.errors import InputError
 from guardreasoner.formats.published import PublishedFormat
 from guardreasoner.formats.stored import format_from_json, is_user_defined
+from guardreasoner.model.adapter_folder import (
+    embedding_rows_of,
+    has_tokenizer,
+    no_model_in,
+    require_same_vocabulary,
+)
 from guardreasoner.model.batch import Batch, Segment
 from guardreasoner.model.loading import (
     FORMAT_FILE,
+    GIVE_BASE,
     base_of,
+    embedding_rows,
     files_fingerprint,
     load_network,
     loading,
@@ -71,6 +79,8 @@ class Backbone(nn.Module):
             extends :class:`guardreasoner.formats.published.PublishedFormat`.
         gradient_checkpointing: recompute activations in the backward pass instead of storing them.
         tasks: tasks of a model whose folder does not name any; default is the three tasks of GuardReasoner.
+        base_path: folder or hub id of the base model of an adapter folder that names another place, as those of other
+            tools often do; None: the place that it names.
         compile: compile the feed-forward layers and norms with ``torch.compile``. Takes about a minute at the first
             step and needs a C++ compiler on a CPU, Triton on a GPU.
 
@@ -89,9 +99,11 @@ class Backbone(nn.Module):
         gradient_checkpointing: bool = False,
         tasks: list[Task] | None = None,
         compile: bool = False,
+        base_path: str | None = None,
     ) -> None:
         super().__init__()
         self.path = path
+        self.base_path = base_path
         self.lora = lora
         self.quantization = quantization
         self.dtype = dtype
@@ -117,7 +129,9 @@ class Backbone(nn.Module):
 
             self._require_path()
             require_intact(self.path, weights=False)
-            tokenizer = loading(self.path, lambda: AutoTokenizer.from_pretrained(self.path, trust_remote_code=False))
+            # an adapter that is stored without a tokenizer has that of its base model
+            place = self.weights_path if self._adapter() is not None and not has_tokenizer(self.path) else self.path
+            tokenizer = loading(place, lambda: AutoTokenizer.from_pretrained(place, trust_remote_code=False))
             stored = (read_json(Path(self.path) / FORMAT_FILE) or {}).get("format")
             self._prompt_tokenizer = PromptTokenizer(tokenizer, self._format_with(stored))
             if stored is not None and stored.get("chat_template") and "date" not in stored:
@@ -134,6 +148,33 @@ class Backbone(nn.Module):
         return self._format_with(None)
 
     @property
+    def weights_path(self) -> str:
+        """Folder or hub id of the base model of an adapter, or of the model itself.
+
+        Raises:
+            InputError: the folder is an adapter that names no base model, or no adapter although ``base_path`` is set.
+        """
+        adapter = self._adapter()
+        if adapter is not None:
+            return base_of(self.path, adapter, self.base_path)
+        if self.base_path is not None:
+            raise InputError(
+                f"model.backbone.base_path: {self.path} holds all weights, no adapter of a base model",
+                "leave base_path out",
+            )
+        return self.path
+
+    @property
+    def embedding_rows(self) -> int:
+        """Number of token ids that the model has an embedding for, read without loading its weights.
+
+        Raises:
+            InputError: a file is missing or damaged.
+        """
+        own = embedding_rows_of(self.path) if self._adapter() is not None else None
+        return own or embedding_rows(self.weights_path)
+
+    @property
     def has_adapter(self) -> bool:
         """Whether the loaded network is trained through an adapter."""
         return hasattr(self.network, "peft_config")
@@ -143,16 +184,15 @@ class Backbone(nn.Module):
         if self.network is not None:
             return
         self._require_path()
-        adapter = read_json(Path(self.path) / "adapter_config.json")
+        adapter = self._adapter()
         if adapter is not None:
             require_plain_lora(self.path, adapter)
-        network = load_network(
-            base_of(self.path, adapter) if adapter else self.path, getattr(torch, self.dtype), self.quantization
-        )
+        network = self._base_network(adapter)
         self.prompt_tokenizer.require_embeddings(_rows(network))
         adopt_output_layer(network)
-        if adapter:
-            network = attach_adapter(prepared(network, bool(self.quantization)), self.path, adapter, self.lora)
+        if adapter is not None:
+            network = prepared(network, bool(self.quantization))
+            network = attach_adapter(network, self.path, adapter, self.lora, self.base_path)
         elif self.lora is not None:
             network = add_adapter(prepared(network, bool(self.quantization)), self.lora)
         elif self.quantization:
@@ -185,6 +225,7 @@ class Backbone(nn.Module):
             self.gradient_checkpointing,
             list(self._tasks) if self._tasks else None,
             self.compile_layers,
+            self.base_path,
         )
 
     def forward(self, batch: Batch, prefix: SharedPrefix | None = None) -> Tensor:
@@ -286,7 +327,7 @@ class Backbone(nn.Module):
 
     def weights_fingerprint(self) -> str:
         """Return a hash of the model's weights and tokenizer, with those of an adapter's base model."""
-        return files_fingerprint(self.path)
+        return files_fingerprint(self.path, self.base_path)
 
     def save(self, path: str | Path) -> None:
         """Write a Hugging Face model folder atomically; see :meth:`write`."""
@@ -320,6 +361,28 @@ class Backbone(nn.Module):
         network = self.network.get_base_model() if self.has_adapter else self.network
         return network.base_model
 
+    def _adapter(self) -> dict[str, Any] | None:
+        """Return the content of the folder's ``adapter_config.json``, None if it has none."""
+        return read_json(Path(self.path) / "adapter_config.json")
+
+    def _base_network(self, adapter: dict[str, Any] | None) -> Any:
+        """Return the loaded network without an adapter, with the number of embeddings that the adapter has."""
+        place = self.weights_path
+        try:
+            network = load_network(place, getattr(torch, self.dtype), self.quantization)
+        except InputError as error:
+            if adapter is None or Path(place).is_dir():
+                raise
+            raise InputError(f"{self.path}: its base model is missing: {error}", GIVE_BASE) from error
+        if adapter is None:
+            return network
+        if "base" not in (read_json(Path(self.path) / FORMAT_FILE) or {}) and has_tokenizer(self.path):
+            require_same_vocabulary(self.path, place, self.prompt_tokenizer.tokenizer)
+        rows = embedding_rows_of(self.path)
+        if rows is not None and rows != _rows(network):
+            network.resize_token_embeddings(rows, mean_resizing=False)  # the adapter's own are copied in
+        return network
+
     def _require_path(self) -> None:
         path = Path(self.path)
         looks_local = (
@@ -331,7 +394,7 @@ class Backbone(nn.Module):
         if looks_local and not path.is_dir():
             raise InputError(f"{self.path}: no such model folder")
         if path.is_dir() and not is_model_folder(path):
-            raise InputError(f"{self.path}: not a model folder: found neither config.json nor adapter_config.json")
+            raise no_model_in(self.path)
 
     def _format_with(self, stored: Mapping[str, Any] | None) -> PromptFormat | PublishedFormat:
         """Return the format: the stored one, or that of the config if the folder has none."""

@@ -8,12 +8,19 @@ from pickle import UnpicklingError
 from typing import Any
 
 from guardreasoner.errors import InputError, unique_keys
+from guardreasoner.model.hub_errors import hub_error
+from guardreasoner.model.quantization import require_four_bit
 from guardreasoner.workflow.guard_file import GUARD_FILE
 from guardreasoner.workflow.integrity import require_unchanged
 from guardreasoner.workflow.manifest import file_hash, fingerprint
 
 FORMAT_FILE = GUARD_FILE
 """File beside the weights that holds the prompt format and the fingerprint of an adapter's base model."""
+
+GIVE_BASE = (
+    "name the base model that it was trained on: --model.backbone.base_path FOLDER, or base_model_name_or_path in its "
+    "adapter_config.json"
+)
 
 _NOT_LOADED = (".md", ".pt")  # README.md, and optimizer.pt, which is checked by its reader
 _LOADING_ERRORS = (
@@ -25,15 +32,25 @@ _LOADING_ERRORS = (
 _SAMPLE = 1 << 20  # bytes
 
 
-def files_fingerprint(path: str) -> str:
-    """Return a hash of a model's files, with those of an adapter's base model, or of its hub id."""
+def files_fingerprint(path: str, base: str | None = None) -> str:
+    """Return a hash of a model's files, with those of an adapter's base model, or of its hub id.
+
+    Args:
+        path: folder or hub id.
+        base: folder or hub id of an adapter's base model; None: the one that the adapter names.
+    """
     folder = Path(path)
     if not folder.is_dir():
-        return fingerprint({"hub": path})
+        return hub_fingerprint(path)
     parts: dict[str, Any] = {file.name: file_hash(file) for file in _fingerprinted(folder)}
     if adapter := read_json(folder / "adapter_config.json"):
-        parts["base"] = files_fingerprint(base_of(path, adapter))
+        parts["base"] = files_fingerprint(base_of(path, adapter, base))
     return fingerprint(parts)
+
+
+def hub_fingerprint(name: str) -> str:
+    """Return the fingerprint of a model on the hub, which is one of its name alone."""
+    return fingerprint({"hub": name})
 
 
 def sampled_fingerprint(path: str) -> str:
@@ -50,19 +67,20 @@ def sampled_fingerprint(path: str) -> str:
     return fingerprint(parts)
 
 
-def base_of(path: str, adapter: dict[str, Any]) -> str:
+def base_of(path: str, adapter: dict[str, Any], given: str | None = None) -> str:
     """Return the folder or hub id of an adapter's base model.
 
     Args:
         path: folder of the adapter.
         adapter: content of its ``adapter_config.json``.
+        given: the base model that the user names instead; None: none.
 
     Raises:
         InputError: no base model is named, or it is an adapter itself.
     """
-    base = adapter.get("base_model_name_or_path")
+    base = given or adapter.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
-        raise InputError(f"{path}: adapter_config.json names no base model (base_model_name_or_path)")
+        raise InputError(f"{path}: adapter_config.json names no base model (base_model_name_or_path)", GIVE_BASE)
     if (Path(base) / "adapter_config.json").is_file():
         raise InputError(
             f"{path}: its base model {base} is an adapter itself", "merge that adapter into its base model"
@@ -99,16 +117,17 @@ def require_finite(path: str, tensors: Iterable[tuple[str, Any]]) -> None:
 
 
 def embedding_rows(path: str) -> int:
-    """Return the number of token ids that a model has an embedding for, without loading its weights.
+    """Return the number of token ids that a model's config has an embedding for, without loading its weights.
+
+    Args:
+        path: folder or hub id of a model that is no adapter.
 
     Raises:
         InputError: its config cannot be read.
     """
     from transformers import AutoConfig
 
-    adapter = read_json(Path(path) / "adapter_config.json")
-    base = base_of(path, adapter) if adapter else path
-    config = loading(base, lambda: AutoConfig.from_pretrained(base, trust_remote_code=False))
+    config = loading(path, lambda: AutoConfig.from_pretrained(path, trust_remote_code=False))
     rows: int = config.get_text_config().vocab_size
     return rows
 
@@ -139,8 +158,8 @@ def loading(path: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except (*_LOADING_ERRORS, SafetensorError, StrictDataclassError) as error:
-        if not Path(path).exists() and "connect" in str(error):
-            raise InputError(f"{path}: no such folder here, and the hub cannot be reached to load it") from error
+        if of_hub := hub_error(path, error):
+            raise of_hub from error
         lines = (str(error).strip() or "damaged").splitlines()
         first = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
         raise InputError(f"{path}: cannot be loaded: {type(error).__name__}: {first}") from error
@@ -167,6 +186,7 @@ def load_network(path: str, dtype: Any, quantization: str | None = None) -> Any:
     _require_no_hub_code(path, config)
     quantization_config = None
     if quantization:
+        require_four_bit()
         quantization_config = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",

@@ -6,10 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
+from guardreasoner.model.adapter_folder import (
+    ADAPTER_WEIGHTS,
+    no_weights_in,
+    other_base,
+    require_fitting,
+    require_unchanged_base,
+)
 from guardreasoner.model.loading import (
     FORMAT_FILE,
     base_of,
     files_fingerprint,
+    hub_fingerprint,
     loading,
     read_json,
     require_finite,
@@ -18,8 +26,6 @@ from guardreasoner.model.loading import (
 )
 from guardreasoner.model.log_probs import OutputLayer
 from guardreasoner.workflow.ranges import Count, ShareBelowOne
-
-_WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -72,14 +78,18 @@ def add_adapter(network: Any, lora: LoRA) -> Any:
     return adapted
 
 
-def attach_adapter(network: Any, path: str, config: dict[str, Any], lora: LoRA | None) -> Any:
+def attach_adapter(network: Any, path: str, config: dict[str, Any], lora: LoRA | None, base: str | None = None) -> Any:
     """Return the base network with the trainable adapter of a model folder.
+
+    If the adapter has an embedding and an output layer of its own with another number of rows, because its tool added
+    tokens, those of the network must have been resized before (:func:`embedding_rows_of`).
 
     Args:
         network: base model.
         path: folder of the adapter.
         config: content of its ``adapter_config.json``.
         lora: adapter options of the run, None if it sets none.
+        base: folder or hub id of the base model; None: the one that the adapter names.
 
     Raises:
         InputError: the adapter is damaged, differs from ``lora``, does not fit its base model or the base model has
@@ -89,19 +99,20 @@ def attach_adapter(network: Any, path: str, config: dict[str, Any], lora: LoRA |
     from safetensors.torch import load_file
 
     require_intact(path)
-    require_same_adapter(path, config, lora)
-    saved = loading(path, lambda: load_file(Path(path) / _WEIGHTS))
+    require_same_adapter(path, config, lora, base)
+    base = base_of(path, config, base)
+    saved = loading(path, lambda: load_file(Path(path) / ADAPTER_WEIGHTS))
     require_finite(path, saved.items())
+    require_fitting(path, base, saved, network)
     base_weights = {f"base_model.model.{name}" for name in network.state_dict()}
     adapted = loading(path, lambda: PeftModel.from_pretrained(network, path, is_trainable=True))
+    # what is saved later names this base model, wherever the adapter says that its own is
+    adapted.peft_config["default"].base_model_name_or_path = base
     expected = get_peft_model_state_dict(adapted).keys()
     if missing := sorted(expected - saved.keys()):
-        raise InputError(f"{path}: {len(missing)} weights are missing, first {missing[0]}")
+        raise other_base(path, base, f"{len(missing)} weights are missing, first {missing[0]}")
     if unknown := sorted(saved.keys() - expected - base_weights):
-        raise InputError(
-            f"{path}: {len(unknown)} weights do not fit the base model {config['base_model_name_or_path']}, "
-            f"first {unknown[0]}"
-        )
+        raise other_base(path, base, f"it has no place for {len(unknown)} weights, first {unknown[0]}")
     hint = "merge it into its base model (peft: merge_and_unload) and use the merged model"
     _require_no_adapter_on_output(adapted, path, hint)
     return adapted
@@ -120,24 +131,29 @@ def require_plain_lora(path: str, config: Any) -> None:
     where = f"{path}: adapter_config.json"
     kind = config.get("peft_type") if isinstance(config, dict) else None
     if kind != "LORA":
-        raise InputError(f"{where}: peft_type: expected LORA, got {kind!r}")
-    if not isinstance(config.get("base_model_name_or_path"), str):
+        raise InputError(
+            f"{where}: peft_type: expected LORA, got {kind!r}",
+            "merge it into its base model in the tool that made it, if it can be merged, and use the merged folder",
+        )
+    if not isinstance(config.get("base_model_name_or_path"), str | None):
         raise InputError(f"{where}: base_model_name_or_path: expected the path or hub id of the base model")
     # With megatron_config, peft imports the module that megatron_core names.
     for name in ("megatron_config", "layer_replication"):
         if config.get(name):
             raise InputError(f"{where}: {name}: not supported")
-    if not Path(path, _WEIGHTS).is_file():
-        raise InputError(f"{path}: no {_WEIGHTS}; pickled weights (adapter_model.bin) are never loaded")
+    require_unchanged_base(path, config)
+    if not Path(path, ADAPTER_WEIGHTS).is_file():
+        raise no_weights_in(path)
 
 
-def require_same_adapter(path: str, config: dict[str, Any], lora: LoRA | None) -> None:
+def require_same_adapter(path: str, config: dict[str, Any], lora: LoRA | None, base: str | None = None) -> None:
     """Require that an adapter matches the options of the run and that its base model is unchanged.
 
     Args:
         path: folder of the adapter.
         config: content of its ``adapter_config.json``.
         lora: adapter options of the run, None if it sets none.
+        base: folder or hub id of the base model; None: the one that the adapter names.
 
     Raises:
         InputError: it acts on some tokens only, the rank or scale differs, or the base model has changed.
@@ -149,9 +165,17 @@ def require_same_adapter(path: str, config: dict[str, Any], lora: LoRA | None) -
             f"{path}: the adapter has r {config['r']} and alpha {config['lora_alpha']}, "
             f"but model.backbone.lora sets r {lora.r} and alpha {lora.alpha}"
         )
-    base, trained_on = base_of(path, config), (read_json(Path(path) / FORMAT_FILE) or {}).get("base")
-    if trained_on is not None and trained_on not in (files_fingerprint(base), sampled_fingerprint(base)):
-        raise InputError(f"{path}: the base model {base} has changed since this adapter was trained")
+    used, trained_on = base_of(path, config, base), (read_json(Path(path) / FORMAT_FILE) or {}).get("base")
+    if trained_on is None or trained_on in (files_fingerprint(used), sampled_fingerprint(used)):
+        return
+    named = config.get("base_model_name_or_path")
+    if base and isinstance(named, str) and trained_on == hub_fingerprint(named):
+        return  # trained on a model of the hub, whose files are unknown: its shapes and vocabulary are compared
+    if base:
+        raise InputError(
+            f"{path}: model.backbone.base_path {base} is not the base model that this adapter was trained on"
+        )
+    raise InputError(f"{path}: the base model {used} has changed since this adapter was trained")
 
 
 def write_base(folder: Path) -> None:

@@ -121,6 +121,7 @@ class FrozenAdapter(Reference):
             )
         config.inference_mode = True
         config.lora_dropout = 0.0  # its new layers start in training mode
+        config.init_lora_weights = True  # overwritten below; some other ways to start change the base weights
         network.add_adapter(self.NAME, config)
         with torch.no_grad():
             initial = dict(backbone.network.named_parameters())

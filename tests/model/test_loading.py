@@ -181,10 +181,10 @@ def test_adapters_that_do_not_fit_their_base_are_refused(tiny_base: Path, tmp_pa
     weights = {name: weight.clone() for name, weight in load_file(file).items()}
     deeper = {name.replace("layers.1", "layers.5"): weight.clone() for name, weight in weights.items()}
     save_file(weights | deeper, file)
-    with pytest.raises(InputError, match=r"2 weights do not fit the base model .*layers\.5"):
+    with pytest.raises(InputError, match=r"it adapts layer 5 \(counted from 0\), the base model has 2 layers"):
         load(folder)
     save_file({name: torch.cat([weight, weight], 1) for name, weight in weights.items()}, file)
-    with pytest.raises(InputError, match=r"size mismatch for .*lora_A"):
+    with pytest.raises(InputError, match=r"q_proj has 16 inputs, the adapter is for 32"):
         load(folder)
     save_file(weights | {min(weights): weights[min(weights)] * float("nan")}, file)
     with pytest.raises(InputError, match=r"NaN or infinite values, first .*lora_A"):

@@ -4,7 +4,9 @@ import argparse
 import json
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from guardreasoner.cli.options import require_files, write
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from guardreasoner.diagnosis import Diagnosis
+    from guardreasoner.diagnosis.findings import Finding
+    from guardreasoner.evaluation.format_check import FormatCheck
+    from guardreasoner.training.training_data import TrainingItem
 
 HELP = "check the tokenised training data of a fit before it runs: lengths, tokens, labels, leaks"
 
@@ -60,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from guardreasoner.workflow.pipeline import prepare
 
     prepare(["doctor", *fit_flags], lambda _: _check(fit_flags))
-    diagnosis, messages = _diagnose(fit_flags)
+    diagnosis, messages = _diagnose(fit_flags, args.answers)
     _show(diagnosis)
     if args.json:
         write(args.json, json.dumps(diagnosis.as_json(), indent=1, ensure_ascii=False) + "\n")
@@ -75,6 +80,12 @@ def run(args: argparse.Namespace) -> int:
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write a self-contained page with plots")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers as JSON")
+    parser.add_argument(
+        "--answers",
+        type=_count,
+        metavar="N",
+        help="also load the model and let it answer N training records: are the answers in the prompt format?",
+    )
 
 
 def _fit_flags(argv: Sequence[str]) -> list[str]:
@@ -90,11 +101,16 @@ def _check(fit_flags: Sequence[str]) -> None:
     check_config(["fit", *fit_flags])
 
 
-def _diagnose(fit_flags: list[str]) -> tuple["Diagnosis", list[str]]:
-    """Check every training and validation example of a fit; return the diagnosis and the messages logged meanwhile."""
+def _diagnose(fit_flags: list[str], answers: int | None) -> tuple["Diagnosis", list[str]]:
+    """Check every training and validation example of a fit; return the diagnosis and the messages logged meanwhile.
+
+    Args:
+        fit_flags: flags of the fit.
+        answers: number of training records that the model is to answer; None: its weights are not loaded.
+    """
     from guardreasoner.cli.lightning_cli import instantiate_fit
     from guardreasoner.diagnosis import DiagnosisBuilder
-    from guardreasoner.model.loading import embedding_rows
+    from guardreasoner.diagnosis.findings import SEVERITIES
     from guardreasoner.training.training_data import TrainingDataModule
     from guardreasoner.workflow.log_lines import collect_log_lines
 
@@ -114,12 +130,75 @@ def _diagnose(fit_flags: list[str]) -> tuple["Diagnosis", list[str]]:
             data.contamination_index(),
             data.skip_contaminated,
             allowed,
-            embedding_rows(module.backbone.path),
+            module.backbone.embedding_rows,
         )
+        sample = _Sample(answers or 0)
         for split in ("train", "validation"):
             for item in data.items(split, builder.add_unusable):
                 builder.add(item, split)
-        return builder.build(), messages
+                if split == "train" and item.example.length <= data.max_length:
+                    sample.add(item)
+        diagnosis = builder.build()
+        if answers:
+            from guardreasoner.evaluation.format_check import check_format
+
+            findings = _answer_findings(check_format(module.backbone, sample.items))
+        else:
+            findings = [_unchecked_format(module.backbone.path)]
+    found = sorted([*diagnosis.findings, *findings], key=lambda finding: SEVERITIES.index(finding.severity))
+    return replace(diagnosis, findings=tuple(found)), messages
+
+
+class _Sample:
+    """Training items drawn evenly from all that are added (reservoir sampling), the same in every run.
+
+    Args:
+        size: number of items.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.items: list[TrainingItem] = []
+        self._size, self._seen, self._random = size, 0, Random(0)
+
+    def add(self, item: "TrainingItem") -> None:
+        self._seen += 1
+        if len(self.items) < self._size:
+            self.items.append(item)
+        elif (place := self._random.randrange(self._seen)) < self._size:
+            self.items[place] = item
+
+
+def _answer_findings(check: "FormatCheck") -> "list[Finding]":
+    """Return the findings of the model's own answers."""
+    from guardreasoner.diagnosis.findings import ANSWER_CHECKS, Finding, Severity
+
+    name, bad = "answers not in the format", check.answers - check.parsed
+    found = ANSWER_CHECKS[name]
+    ending = f"{found.meaning}; the first of them ends: {check.unparsed[0][1]!r}" if bad else found.meaning
+    # some unparsed answers are what training is to cure, more than half are those of another format
+    severity: Severity = "ok" if not bad else found.severity if bad > check.parsed else "warning"
+    ids = tuple(record_id for record_id, _ in check.unparsed)
+    findings = [Finding(name, severity, bad, check.answers, ending, ids)]
+    if check.other is not None:
+        name = "another format fits better"
+        found, better = ANSWER_CHECKS[name], check.other_fits_better
+        text = (
+            f"{found.meaning}: {check.loss:.3f} nats a token as configured, {check.other_loss:.3f} with {check.other}"
+        )
+        severity = found.severity if better else "ok"
+        findings.append(Finding(name, severity, check.lower if better else 0, check.answers, text))
+    return findings
+
+
+def _unchecked_format(path: str) -> "Finding":
+    """Return the note on an adapter whose folder does not name its prompt format."""
+    from guardreasoner.diagnosis.findings import ANSWER_CHECKS, Finding
+    from guardreasoner.workflow.guard_file import GUARD_FILE
+
+    folder, name = Path(path), "format not checked"
+    is_unknown = (folder / "adapter_config.json").is_file() and not (folder / GUARD_FILE).is_file()
+    severity = ANSWER_CHECKS[name].severity if is_unknown else "ok"
+    return Finding(name, severity, int(is_unknown), 1, ANSWER_CHECKS[name].meaning)
 
 
 def _format_source(module: Any) -> str:
@@ -130,6 +209,12 @@ def _format_source(module: Any) -> str:
     if Path(path, FORMAT_FILE).is_file():
         return f"{FORMAT_FILE} of {path}"
     return f"model.backbone.format, since {path} has no {FORMAT_FILE}"
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of 1 or more, found {text!r}")
+    return int(text)
 
 
 def _show(diagnosis: "Diagnosis") -> None:

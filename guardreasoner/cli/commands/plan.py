@@ -123,7 +123,7 @@ def _plan(args: argparse.Namespace, flags: list[str]) -> dict[str, Any]:
     data.allow_contamination = allowed
     argv = ["fit", *flags]
     config = resolve(argv).config
-    shape = find_shape(module.backbone.path, config["recipe"]["base"], argv)
+    shape = find_shape(module.backbone.path, config["recipe"]["base"], argv, module.backbone.base_path)
     settings = _settings(
         args, config["trainer"] if isinstance(config.get("trainer"), dict) else {}, data, module, shape
     )
