@@ -42,6 +42,7 @@ from guardreasoner.mining.findings import HasFindings
 from guardreasoner.moved import current_argv
 from guardreasoner.synthesis import EstimatesCost, WritesOutput
 from guardreasoner.training.checkpoint_file import SealedCheckpointIO
+from guardreasoner.training.sharding import whole_optimizer_state, whole_weights
 from guardreasoner.training.training_data import TrainingDataModule
 from guardreasoner.workflow.config import config_files, resolve, with_config_files
 from guardreasoner.workflow.config_file import load_yaml
@@ -341,8 +342,17 @@ class GuardCLI(LightningCLI):
             log.info("written to %s", self.config.output)
 
     def _export(self, output: str) -> None:
-        """Write the trained model as a Hugging Face folder."""
-        if self.trainer.is_global_zero:
+        """Write the trained model as a Hugging Face folder; all processes gather it if it is sharded."""
+        first, backbone = self.trainer.is_global_zero, self.model.backbone
+        weights = whole_weights(backbone.network, first) if backbone.is_sharded else None
+        state = whole_optimizer_state(self.trainer.optimizers[0], first) if self.config.save_optimizer else None
+
+        def write(folder: Path) -> None:
+            backbone.write(folder, weights)
+            if state is not None:
+                torch.save(state, folder / "optimizer.pt")
+
+        if first:
             others = [
                 Path(output).parent,
                 Path(self.trainer.default_root_dir),
@@ -351,12 +361,7 @@ class GuardCLI(LightningCLI):
             ]
             steps = self.unfinished.steps() if self.unfinished else []
             last = self.unfinished.checkpoint(steps[-1]) if self.unfinished and steps else None
-            write_or_rescue(output, self._write_model, others, last)
-
-    def _write_model(self, folder: Path) -> None:
-        self.model.backbone.write(folder)
-        if self.config.save_optimizer:
-            torch.save(self.trainer.optimizers[0].state_dict(), folder / "optimizer.pt")
+            write_or_rescue(output, write, others, last)
 
 
 def _with_sealed_checkpoints(plugins: Any, strategy: Any) -> list[Any]:

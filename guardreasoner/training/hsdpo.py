@@ -21,6 +21,7 @@ from guardreasoner.model.packed_attention import SharedPrefix
 from guardreasoner.training.checkpoint import require_trained_weights, save_training_state, skipped_steps_of
 from guardreasoner.training.losses import Objective, dpo, hsdpo, margin, needs_reference
 from guardreasoner.training.reference import FrozenAdapter, FrozenCopy, Reference
+from guardreasoner.training.sharding import is_sharded
 from guardreasoner.training.step import configure_optimizer, take_step
 from guardreasoner.workflow.ranges import CountOrZero, NotNegative, Positive, Share
 
@@ -194,7 +195,8 @@ class HSDPOModule(LightningModule):
             self.reference = FrozenAdapter() if self.backbone.has_adapter else FrozenCopy()
         trainer: Any = self.trainer
         examples = trainer.datamodule.examples()
-        if not trainer.ckpt_path:
+        # With sharded weights, a checkpoint is restored later, so the policy still is the R-SFT model.
+        if not trainer.ckpt_path or is_sharded(trainer):
             self.reference.prepare(self.backbone, examples, trainer)
             return
         initial = self.backbone.unloaded()
