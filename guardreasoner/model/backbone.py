@@ -100,6 +100,8 @@ class Backbone(nn.Module):
         self.network: Any = None
         self.supports_packing = False
         """Whether the loaded network computes packed rows (:mod:`guardreasoner.model.packing`)."""
+        self.compute_dtype: str = dtype
+        """Data type of the forward pass: that of the weights, unless the trainer uses another one."""
         self.is_sharded = False
         """Whether processes hold shares of the weights, which are gathered for a forward pass (FSDP2)."""
         self._format = format

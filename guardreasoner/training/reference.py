@@ -194,7 +194,9 @@ class Precomputed(Reference):
         Raises:
             InputError: a value is not finite.
         """
-        digest = sha256(fingerprint([backbone.weights_fingerprint(), backbone.dtype, backbone.quantization]).encode())
+        model = [backbone.weights_fingerprint(), backbone.dtype, backbone.quantization]
+        other_dtype = [backbone.compute_dtype] if backbone.compute_dtype != backbone.dtype else []
+        digest = sha256(fingerprint([*model, *other_dtype]).encode())
         digest.update(_FORMAT)
         lengths, starts, count = [], [], 0
         self._first = {}

@@ -121,6 +121,8 @@ def shard(backbone: Backbone, mesh: Any, compute_dtype: torch.dtype | None = Non
     fully_shard(backbone, **options)
     register_fsdp_forward_method(backbone, "encode_prefix")
     backbone.is_sharded = True
+    if compute_dtype is not None:
+        backbone.compute_dtype = str(compute_dtype).removeprefix("torch.")
 
 
 def is_sharded(trainer: Any) -> bool:
