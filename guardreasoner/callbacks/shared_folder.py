@@ -1,4 +1,4 @@
-"""Require that all nodes of a run see the folder in which it writes, before it computes anything."""
+"""Require that all nodes of a run see the folder in which it writes, before a model is loaded."""
 
 import os
 from pathlib import Path

@@ -1,5 +1,6 @@
 """Two nodes as torchrun starts them, here two processes of one machine: no shared folder, and a node that dies."""
 
+import json
 import os
 import signal
 import socket
@@ -9,6 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+
+from guardreasoner.records import write_jsonl
+from tests.support.tiny import TinySource
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,7 +25,12 @@ def nodes(folders: list[Path], base: Path, *more: str) -> list["subprocess.Popen
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     argv = ["fit", "--config", "rsft", "--auto_build", "false", "--model.backbone.path", str(base)]
-    argv += ["--data.source", "tests.support.tiny.TinySource", "--trainer.logger", "false", "--trainer.strategy", "ddp"]
+    files = {}
+    for split in ("train", "validation"):
+        files[split] = str(folders[0].parent / f"{split}.jsonl")
+        write_jsonl(Path(files[split]), TinySource().records(split))  # type: ignore[arg-type]
+    source = {"class_path": "guardreasoner.sources.files.Files", "init_args": files}
+    argv += ["--data.source", json.dumps(source), "--trainer.logger", "false", "--trainer.strategy", "ddp"]
     argv += ["--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.num_nodes", "2", *more]
     torchrun = {"TORCHELASTIC_RUN_ID": "tests", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0"}
     torchrun |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
