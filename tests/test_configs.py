@@ -268,7 +268,7 @@ def test_other_sharding_strategies_are_refused(name: str) -> None:
 def test_another_number_of_processes_is_refused(launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {
         "torchrun": "TORCHELASTIC_RUN_ID=x WORLD_SIZE=4 LOCAL_WORLD_SIZE=2 RANK=0 LOCAL_RANK=0 GROUP_RANK=0",
-        "SLURM": "SLURM_JOB_NAME=x SLURM_NTASKS=4 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0",
+        "SLURM": "SLURM_NTASKS=4 SLURM_NTASKS_PER_NODE=2 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0",
     }[launcher]
     for name, _, value in (word.partition("=") for word in variables.split()):
         monkeypatch.setenv(name, value)
@@ -276,6 +276,10 @@ def test_another_number_of_processes_is_refused(launcher: str, monkeypatch: pyte
     with pytest.raises(InputError, match=f"expected the 4 processes that {launcher} has started, got 2"):
         GuardCLI("fit", argv, parse_only=True)
     GuardCLI("fit", [*argv, "--trainer.num_nodes", "2"], parse_only=True)
+    if launcher == "SLURM":
+        monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
+        with pytest.raises(InputError, match="--ntasks-per-node"):
+            GuardCLI("fit", [*argv, "--trainer.num_nodes", "2"], parse_only=True)
 
 
 @pytest.mark.parametrize("file", MODELS)

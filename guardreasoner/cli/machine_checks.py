@@ -55,5 +55,11 @@ def _started() -> tuple[str, int] | None:
     if TorchElasticEnvironment.detect():
         return "torchrun", int(os.environ["WORLD_SIZE"])
     if SLURMEnvironment.detect() and os.environ.get("SLURM_NTASKS", "").isdigit():
-        return "SLURM", int(os.environ["SLURM_NTASKS"])
+        count = int(os.environ["SLURM_NTASKS"])
+        if count > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
+            raise InputError(
+                f"SLURM has started {count} processes, but does not say how many a node",
+                "set #SBATCH --ntasks-per-node instead of --ntasks",
+            )
+        return "SLURM", count
     return None

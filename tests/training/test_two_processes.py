@@ -37,7 +37,7 @@ def run_chain(folder: Path, base: Path, rollouts: Path, devices: int) -> dict[st
         ("fit", "rsft", str(base), devices, ["--data.batch_size", "9", "--data.micro_batch_size", "3"]),
         ("predict", "mine", "checkpoints/rsft", devices, [*short, "--model.generator.chunk", "4"]),
         ("fit", "hsdpo", "checkpoints/rsft", devices, ["--data.rollouts", f"[{rollouts}]", "--data.batch_size", "7"]),
-        ("test", "evaluate", "checkpoints/hsdpo", 1, [*short, "--data.rollouts", "[]"]),
+        ("test", "evaluate", "checkpoints/hsdpo", 1, [*short, "--data.rollouts", "null"]),
     ):
         argv = [verb, "--config", f"configs/{stage}.yaml", "--auto_build", "false", "--model.backbone.path", model]
         argv += ["--data.source", source, "--trainer.accelerator", "cpu", "--trainer.devices", str(processes)]
