@@ -80,5 +80,6 @@ from guardreasoner.training.reference import FrozenAdapter as FrozenAdapter
 from guardreasoner.training.reference import FrozenCopy as FrozenCopy
 from guardreasoner.training.reference import Precomputed as Precomputed
 from guardreasoner.training.rsft import RSFTModule as RSFTModule
+from guardreasoner.training.sharding import ShardedStrategy as ShardedStrategy
 
 __version__: str

@@ -16,6 +16,7 @@ import guardreasoner
 from guardreasoner.cli.commands.base_model import config_parser
 from guardreasoner.cli.lightning_cli import GuardCLI
 from guardreasoner.cli.main import main
+from guardreasoner.errors import InputError
 from guardreasoner.formats import mlcommons
 from guardreasoner.moved import full_path
 from guardreasoner.records import read_jsonl, read_records, read_rollouts
@@ -43,6 +44,7 @@ PAIRINGS = [file for file in FILES if file.startswith("configs/pairing/")]
 ENGINES = [file for file in FILES if file.startswith("configs/engine/")]
 FORMATS = [file for file in FILES if file.startswith("configs/format/")]
 TASKS = [file for file in FILES if file.startswith("configs/tasks/")]
+TRAINERS = [file for file in FILES if file.startswith("configs/trainer/")]
 SMALL = {"train": 24, "validation": 6, "test": 6}
 SOURCE = [word for split, count in SMALL.items() for word in (f"--data.source.{split}", str(count))]
 QUIET = ("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--auto_build", "false")
@@ -94,6 +96,9 @@ def overlays(file: str) -> list[tuple[str, str]]:
         return [(base, file) for base in COMMANDS]
     if file.startswith("configs/budget/"):  # configs/pipeline_real.yaml trains in one go
         return [(base, file) for base in COMMANDS if base != "configs/rsft_continued.yaml"]
+    if file in TRAINERS:  # a test has one process; sharded weights are only trained
+        verbs = {"one_gpu": ("fit", "predict", "test"), "ddp": ("fit", "predict"), "fsdp2": ("fit",)}[Path(file).stem]
+        return [(base, file) for base, command in COMMANDS.items() if command[0] in verbs]
     if file in PAIRINGS:
         return [("configs/hsdpo.yaml", file)]
     if file in FORMATS:  # one goes over each config, and the others over one
@@ -188,7 +193,8 @@ def test_synthesis_parses_and_writes_to_its_output(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(("base", "overlay"), LAID)
 def test_an_overlay_parses(base: str, overlay: str) -> None:
-    assert_read_alike([*COMMANDS[base], "--config", overlay], COMMANDS[base])
+    on_cpu = ("--trainer.accelerator", "cpu") if overlay in TRAINERS else ()
+    assert_read_alike([*COMMANDS[base], "--config", overlay, *on_cpu], COMMANDS[base])
 
 
 @pytest.mark.parametrize("budget", ["small", "full"])
@@ -232,6 +238,59 @@ def test_a_data_overlay_keeps_the_attacks() -> None:
     attacked = resolve([*COMMANDS["configs/robustness.yaml"], "--config", "configs/data/released.yaml"]).config["data"]
     assert attacked["init_args"]["source"]["class_path"] == "guardreasoner.sources.released.Released"
     assert attacked["init_args"]["attacks"]["class_path"] == "guardreasoner.evaluation.attacks.Attacks"
+
+
+def test_the_overlay_of_one_gpu_takes_a_step_of_both_stages(
+    tiny_llama: Path, tiny_rollouts: Path, start: Callable[..., None]
+) -> None:
+    words = ["--config", "configs/trainer/one_gpu.yaml", "--model.backbone.path", str(tiny_llama)]
+    words += ["--data.source", "tests.support.tiny.TinySource", *TRIAL]
+    start("fit", "--config", "configs/rsft.yaml", *words)
+    start("fit", "--config", "configs/hsdpo.yaml", *words, "--data.rollouts", f"[{tiny_rollouts}]")
+
+
+def test_the_overlay_of_sharded_weights_updates_them_in_float32(tiny_llama: Path) -> None:
+    """tests/training/test_sharding.py runs such fits."""
+    words = ["--config", "configs/model/llama-3.2-3b.yaml", "--config", "configs/trainer/fsdp2.yaml", *TRIAL]
+    words += ["--model.backbone.path", str(tiny_llama), "--trainer.devices", "1"]
+    cli = GuardCLI("fit", ["--config", "configs/rsft.yaml", *words])
+    assert isinstance(cli.trainer.strategy, guardreasoner.ShardedStrategy)
+    assert (cli.model.backbone.dtype, cli.trainer.strategy.compute_dtype) == ("float32", "bfloat16")
+
+
+@pytest.mark.parametrize("file", TRAINERS)
+def test_a_trainer_overlay_needs_a_gpu(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(InputError, match=rf"{file}:\d+: trainer.accelerator: .* this machine has none") as refused:
+        GuardCLI("fit", ["--config", "configs/rsft.yaml", "--config", file], parse_only=True)
+    assert "--trainer.accelerator cpu" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize("name", ["deepspeed_stage_3", "fsdp", "lightning.pytorch.strategies.ModelParallelStrategy"])
+def test_other_sharding_strategies_are_refused(name: str) -> None:
+    value = json.dumps({"class_path": name}) if "." in name else name
+    with pytest.raises(InputError, match=r"trainer\.strategy: expected auto, ddp or guardreasoner") as refused:
+        GuardCLI("fit", ["--config", "configs/rsft.yaml", "--trainer.strategy", value], parse_only=True)
+    assert "configs/trainer/fsdp2.yaml" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "SLURM"])
+def test_another_number_of_processes_is_refused(launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {
+        "torchrun": "TORCHELASTIC_RUN_ID=x WORLD_SIZE=4 LOCAL_WORLD_SIZE=2 RANK=0 LOCAL_RANK=0 GROUP_RANK=0",
+        "SLURM": "SLURM_NTASKS=4 SLURM_NTASKS_PER_NODE=2 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0",
+    }[launcher]
+    for name, _, value in (word.partition("=") for word in variables.split()):
+        monkeypatch.setenv(name, value)
+    argv = ["--config", "configs/rsft.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "2"]
+    with pytest.raises(InputError, match=f"expected the 4 processes that {launcher} has started, got 2"):
+        GuardCLI("fit", argv, parse_only=True)
+    GuardCLI("fit", [*argv, "--trainer.num_nodes", "2"], parse_only=True)
+    if launcher == "SLURM":
+        monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
+        with pytest.raises(InputError, match="--ntasks-per-node"):
+            GuardCLI("fit", [*argv, "--trainer.num_nodes", "2"], parse_only=True)
 
 
 @pytest.mark.parametrize("file", MODELS)

@@ -7,6 +7,7 @@ from guardreasoner.callbacks.mining_findings import MiningFindings
 from guardreasoner.callbacks.progress_bar import StepProgress
 from guardreasoner.callbacks.sample_texts import SampleTexts
 from guardreasoner.callbacks.score_plots import ScorePlots
+from guardreasoner.callbacks.shared_folder import SharedFolder
 from guardreasoner.callbacks.throughput import Throughput
 from guardreasoner.callbacks.writers import PredictionWriter, RolloutWriter
 
@@ -20,6 +21,7 @@ __all__ = [
     "RolloutWriter",
     "SampleTexts",
     "ScorePlots",
+    "SharedFolder",
     "StepProgress",
     "Throughput",
 ]

@@ -13,6 +13,7 @@ from guardreasoner.generators import Request
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.records import Record
 from guardreasoner.report.plot import shorten
+from guardreasoner.training.sharding import is_sharded
 from guardreasoner.workflow.ranges import Count, CountOrZero
 from guardreasoner.workflow.shown_parts import shown_parts
 
@@ -36,7 +37,9 @@ class SampleTexts(Callback):
         self._shown = 0
 
     def on_fit_end(self, trainer: Any, module: Any) -> None:
-        """Answer the first validation records with the trained model."""
+        """Answer the first validation records with the trained model, unless its weights are sharded."""
+        if is_sharded(trainer):
+            return
         records = list(islice(trainer.datamodule.source.records("validation"), self.count))
         if not (self.count and records and trainer.is_global_zero) or trainer.fast_dev_run:
             return

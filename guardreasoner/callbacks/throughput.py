@@ -35,7 +35,7 @@ class Throughput(Callback):
 
     def on_train_batch_end(self, trainer: Any, module: LightningModule, outputs: Any, step: Step, index: int) -> None:
         """Log the throughput since the last logged step."""
-        self._tokens += sum(batch.tokens for batch in step.batches)
+        self._tokens += sum(batch.tokens for batch in step.batches[: step.counted])
         module.log("train/lr", self._lr)
         module.log("epoch", _epochs(trainer))
         if trainer.global_step % trainer.log_every_n_steps == 0 and self._tokens:
@@ -75,7 +75,7 @@ class StepTimer(Callback):
             torch.cuda.synchronize(module.device)
         if index:
             self.seconds += time.perf_counter() - self._started
-            self.tokens += sum(batch.tokens for batch in step.batches)
+            self.tokens += sum(batch.tokens for batch in step.batches[: step.counted])
         self.peak = _peak_bytes(module.device)
 
 

@@ -24,6 +24,7 @@ from lightning_utilities.core.imports import RequirementCache
 from yaml import YAMLError
 
 from guardreasoner.callbacks import Throughput
+from guardreasoner.cli.machine_checks import check_machine
 from guardreasoner.cli.source_splits import may_have_split
 from guardreasoner.errors import InputError
 from guardreasoner.tasks import Task
@@ -198,6 +199,8 @@ class _Checks:
     def trainer(self) -> None:
         """Create a trainer without what only a run has: it refuses wrong combinations of its arguments."""
         config = self.config.trainer
+        self._strategy(config.strategy)
+        check_machine(config, locate(self.argv, "trainer.accelerator"))
         for name, (default, instead) in _UNSUPPORTED.items():
             if config[name] not in (None, default):
                 raise self._error(f"trainer.{name}", config[name], f"no value but {default}", f"set {instead} instead")
@@ -222,6 +225,19 @@ class _Checks:
             cause = next((n for n in given if not _trainer_error({**given, n: defaults[n].default})), None)
             key = "trainer" if cause is None else f"trainer.{cause}"
             raise InputError(f"{locate(self.argv, key)}{key}: {_first_line(error)}") from error
+
+    def _strategy(self, strategy: Any) -> None:
+        """Refuse strategies under which the training step does not see whole gradients, such as FSDP1 and DeepSpeed."""
+        name = strategy.class_path if isinstance(strategy, Namespace) and "class_path" in strategy else str(strategy)
+        if any(
+            word in name.lower() for word in ("fsdp", "deepspeed", "modelparallel")
+        ):  # the last is a mesh that shards nothing itself
+            raise self._error(
+                "trainer.strategy",
+                name,
+                "auto, ddp or guardreasoner.ShardedStrategy",
+                "configs/trainer/fsdp2.yaml divides weights, gradients and optimizer state, as FSDP and ZeRO-3 do",
+            )
 
     def monitors(self) -> None:
         """Refuse callbacks that watch a value which this module never logs."""

@@ -25,6 +25,7 @@ from guardreasoner.callbacks import (
     PredictionWriter,
     RolloutWriter,
     SampleTexts,
+    SharedFolder,
     StepProgress,
     Throughput,
 )
@@ -37,11 +38,12 @@ from guardreasoner.cli.everyday_help import opening
 from guardreasoner.cli.log_output import quiet_libraries
 from guardreasoner.cli.metric_lines import metric_lines
 from guardreasoner.cli.parse_errors import accept_old_names, config_error, find_input_error
-from guardreasoner.errors import InputError
+from guardreasoner.errors import InputError, MachineFault
 from guardreasoner.mining.findings import HasFindings
 from guardreasoner.moved import current_argv
 from guardreasoner.synthesis import EstimatesCost, WritesOutput
 from guardreasoner.training.checkpoint_file import SealedCheckpointIO
+from guardreasoner.training.sharding import whole_optimizer_state, whole_weights
 from guardreasoner.training.training_data import TrainingDataModule
 from guardreasoner.workflow.config import config_files, resolve, with_config_files
 from guardreasoner.workflow.config_file import load_yaml
@@ -288,6 +290,8 @@ class GuardCLI(LightningCLI):
                 callbacks.append(PredictionWriter(self.config.output, self.config.ckpt_path))
             if self.verb == "predict" and not writes_itself:
                 callbacks.append(RolloutWriter(self.config.output, self.config.ckpt_path))
+            if self.verb in ("fit", "predict"):
+                callbacks.insert(0, SharedFolder(self.config.output))
         counts_records = (RolloutWriter, PredictionWriter)
         shows_progress = writes_itself or any(isinstance(callback, counts_records) for callback in callbacks)
         if config.enable_progress_bar is not False and not shows_progress:
@@ -296,7 +300,7 @@ class GuardCLI(LightningCLI):
             kwargs["enable_progress_bar"] = False
         if config.logger is False or self._is_dry_run:
             self.save_config_callback = None  # the run has no folder to save it in
-        plugins = _with_sealed_checkpoints(config.plugins, config.strategy)
+        plugins = _with_sealed_checkpoints(config.plugins)
         return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
 
     def run(self) -> None:
@@ -341,8 +345,17 @@ class GuardCLI(LightningCLI):
             log.info("written to %s", self.config.output)
 
     def _export(self, output: str) -> None:
-        """Write the trained model as a Hugging Face folder."""
-        if self.trainer.is_global_zero:
+        """Write the trained model as a Hugging Face folder; all processes gather it if it is sharded."""
+        first, backbone = self.trainer.is_global_zero, self.model.backbone
+        weights = whole_weights(backbone.network, first) if backbone.is_sharded else None
+        state = whole_optimizer_state(self.trainer.optimizers[0], first) if self.config.save_optimizer else None
+
+        def write(folder: Path) -> None:
+            backbone.write(folder, weights)
+            if state is not None:
+                torch.save(state, folder / "optimizer.pt")
+
+        if first:
             others = [
                 Path(output).parent,
                 Path(self.trainer.default_root_dir),
@@ -351,19 +364,13 @@ class GuardCLI(LightningCLI):
             ]
             steps = self.unfinished.steps() if self.unfinished else []
             last = self.unfinished.checkpoint(steps[-1]) if self.unfinished and steps else None
-            write_or_rescue(output, self._write_model, others, last)
-
-    def _write_model(self, folder: Path) -> None:
-        self.model.backbone.write(folder)
-        if self.config.save_optimizer:
-            torch.save(self.trainer.optimizers[0].state_dict(), folder / "optimizer.pt")
+            write_or_rescue(output, write, others, last)
 
 
-def _with_sealed_checkpoints(plugins: Any, strategy: Any) -> list[Any]:
-    """Add our checkpoint files to a trainer's plugins, unless the user or a sharding strategy has its own kind."""
+def _with_sealed_checkpoints(plugins: Any) -> list[Any]:
+    """Add our checkpoint files to a trainer's plugins, unless the user has another kind."""
     given = plugins if isinstance(plugins, list) else [plugins] if plugins else []
-    is_sharded = any(word in str(strategy).lower() for word in ("fsdp", "deepspeed", "modelparallel"))
-    has_own = is_sharded or any(isinstance(plugin, CheckpointIO) for plugin in given)
+    has_own = any(isinstance(plugin, CheckpointIO) for plugin in given)
     return given if has_own else [*given, SealedCheckpointIO()]
 
 
@@ -418,6 +425,20 @@ def run_lightning(argv: list[str]) -> None:
         GuardCLI(argv[0], argv[1:]).run()
     except MisconfigurationException as error:
         raise InputError(str(error).splitlines()[0]) from error
+    except RuntimeError as error:
+        if not _lost_process(error):
+            raise
+        raise MachineFault(
+            "another process of this run has ended; the cause is in its own output",
+            "run the same command again to resume, on all nodes",
+        ) from error
+
+
+def _lost_process(error: RuntimeError) -> bool:
+    """Return whether a collective operation failed because a process is gone, as Gloo and NCCL word it."""
+    text = str(error).lower()
+    lost = any(words in text for words in ("connection closed by peer", "connection reset by peer", "broken pipe"))
+    return isinstance(error, torch.distributed.DistError) or lost
 
 
 def _with_attached_numbers(argv: list[str]) -> list[str]:

@@ -112,6 +112,10 @@ class Backbone(nn.Module):
         self.network: Any = None
         self.supports_packing = False
         """Whether the loaded network computes packed rows (:mod:`guardreasoner.model.packing`)."""
+        self.compute_dtype: str = dtype
+        """Data type of the forward pass: that of the weights, unless the trainer uses another one."""
+        self.is_sharded = False
+        """Whether processes hold shares of the weights, which are gathered for a forward pass (FSDP2)."""
         self._format = format
         self._tasks = tuple(tasks) if tasks else None
         self._prompt_tokenizer: PromptTokenizer | None = None
@@ -248,7 +252,7 @@ class Backbone(nn.Module):
             hidden = self._hidden(batch.input_ids, batch.position_ids, mask=batch.attention_mask).flatten(0, 1)
             hidden = hidden[batch.predictors]
         else:
-            context = PackedContext(batch.segments, prefix or self.encode_prefix(batch.prefix_ids))
+            context = PackedContext(batch.segments, prefix or self._encoded(batch.prefix_ids))
             hidden = self.packed_hidden(batch.input_ids, batch.position_ids, context)
             hidden = hidden[torch.searchsorted(context.predict_positions(hidden.device), batch.predictors)]
         return self.target_logps(hidden, batch.targets)
@@ -259,13 +263,34 @@ class Backbone(nn.Module):
         Args:
             ids: (tokens,) int64, may be empty; None for a batch of plain rows.
         """
+        return self._encoded(ids)
+
+    def _encoded(self, ids: Tensor | None) -> SharedPrefix | None:
+        """Do what ``encode_prefix`` does; sharding makes that a forward pass of its own, which must not be nested."""
         if ids is None or not len(ids):
             return None
         kv_out: dict[int, KeyValues] = {}
         positions = torch.arange(len(ids), device=ids.device)
         context = PackedContext([Segment(0, len(ids), num_predict=1)], kv_out=kv_out)
-        self.packed_hidden(ids[None], positions[None], context)
+        hidden = self.packed_hidden(ids[None], positions[None], context)
+        if self.is_sharded and hidden.requires_grad:
+            # The backward pass of a layer gathers its weights when the gradient of its output arrives. Nothing else
+            # depends on the last layer's output, so its keys get a zero that does.
+            last = max(kv_out)
+            key, value = kv_out[last]
+            kv_out[last] = key + 0.0 * hidden[0, 0], value
         return SharedPrefix(kv_out)
+
+    def layers(self) -> list[nn.Module]:
+        """Return the decoder layers of the loaded network.
+
+        Raises:
+            InputError: the network has no list of layers.
+        """
+        layers = getattr(self._decoder(), "layers", None)
+        if layers is None:
+            raise InputError(f"{self.path}: {type(self.network).__name__} has no list of layers")
+        return list(layers)
 
     def packed_hidden(self, ids: Tensor, positions: Tensor, context: PackedContext) -> Tensor:
         """Return the last hidden states of a packed row at the positions that predict a target, (positions, H).
@@ -334,13 +359,18 @@ class Backbone(nn.Module):
         with replacing_folder(path) as folder:
             self.write(folder)
 
-    def write(self, folder: Path) -> None:
-        """Write weights or adapter, tokenizer and prompt format to an existing folder."""
+    def write(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write weights or adapter, tokenizer and prompt format to an existing folder.
+
+        Args:
+            folder: the folder.
+            weights: whole weights by their name in the network, for one whose own weights are sharded.
+        """
         if self.has_adapter:
-            self.network.save_pretrained(folder, selected_adapters=["default"])
+            self.network.save_pretrained(folder, selected_adapters=["default"], state_dict=weights)
             write_base(folder)
         else:
-            self.network.save_pretrained(folder)
+            self.network.save_pretrained(folder, state_dict=weights)
         self.prompt_tokenizer.tokenizer.save_pretrained(folder)
         content: dict[str, Any] = {"format": self.prompt_tokenizer.format.as_json()}
         if self.has_adapter:
@@ -349,10 +379,7 @@ class Backbone(nn.Module):
 
     def _compile(self) -> None:
         """Compile feed-forward layers and norms for rows of any length."""
-        layers = getattr(self._decoder(), "layers", None)
-        if layers is None:
-            raise InputError(f"model.backbone.compile: {type(self.network).__name__} has no list of layers to compile")
-        for layer in layers:
+        for layer in self.layers():
             for name, part in layer.named_children():
                 if "attn" not in name:
                     part.compile(dynamic=True)

@@ -125,16 +125,21 @@ class Step:
     """One optimizer step of this process, with denominators that count all processes.
 
     Args:
-        batches: micro-batches in the order of computation.
+        batches: micro-batches in the order of computation, as many as every other process has.
         tokens: completion tokens of the step over all processes.
         examples: examples of the step over all processes.
-        scale: factor of this process's losses: 0 if its examples only keep it in step with the others, else 1.
+        counted: number of micro-batches, from the first, whose losses count; the others only keep this process in step
+            with those that have more examples. None: all.
     """
 
     batches: list[Batch]
     tokens: int
     examples: int
-    scale: float = 1.0
+    counted: int | None = None
+
+    def counts(self, index: int) -> bool:
+        """Return whether the losses of a micro-batch count."""
+        return self.counted is None or index < self.counted
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Step":
         """Return the step with all its tensors on ``device``."""
@@ -238,22 +243,26 @@ class StepCollator:
     tokens: int | None = None
 
     def __call__(self, examples: Sequence[Example]) -> Step:
-        """Return this process's part of the step; it holds at least one micro-batch."""
+        """Return this process's part of the step; it holds as many micro-batches as that of any other process."""
         ordered = sorted(examples, key=lambda example: example.length, reverse=True)
-        own = ordered[self.rank :: self.world]
-        # A process without an example computes one with scale 0, because the others wait for its gradient.
-        computed = own or ordered[-1:]
+        shares = [self._split(ordered[rank :: self.world]) for rank in range(self.world)]
+        own = shares[self.rank]
+        # Processes with fewer micro-batches repeat the shortest example, because the others wait for them: for their
+        # gradient (DDP), or in every forward pass (FSDP). The loss of the repetitions does not count.
+        repeated = [ordered[-1:]] * (max(map(len, shares)) - len(own))
         tokens = sum(len(completion) for example in examples for completion in example.completions)
-        prefix_length = common_prefix_length([example.prompt for example in computed])
-        batches = [self.collate(part, self.padding, prefix_length) for part in self._split(computed)]
-        return Step(batches, tokens, len(examples), float(bool(own)))
+        prefix_length = common_prefix_length([example.prompt for example in ordered])
+        batches = [self.collate(part, self.padding, prefix_length) for part in (*own, *repeated)]
+        return Step(batches, tokens, len(examples), len(own))
 
     def _split(self, examples: Sequence[Example]) -> list[list[Example]]:
-        parts: list[list[Example]] = [[]]
+        parts: list[list[Example]] = []
+        tokens = 0
         for example in examples:
-            tokens = sum(other.tokens for other in parts[-1]) + example.tokens
-            full = len(parts[-1]) == self.micro_batch_size or (self.tokens is not None and tokens > self.tokens)
-            if full and parts[-1]:
+            tokens += example.tokens
+            full = not parts or len(parts[-1]) == self.micro_batch_size
+            if full or (self.tokens is not None and tokens > self.tokens):
                 parts.append([])
+                tokens = example.tokens
             parts[-1].append(example)
         return parts

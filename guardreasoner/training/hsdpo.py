@@ -21,6 +21,7 @@ from guardreasoner.model.packed_attention import SharedPrefix
 from guardreasoner.training.checkpoint import require_trained_weights, save_training_state, skipped_steps_of
 from guardreasoner.training.losses import Objective, dpo, hsdpo, margin, needs_reference
 from guardreasoner.training.reference import FrozenAdapter, FrozenCopy, Reference
+from guardreasoner.training.sharding import is_sharded
 from guardreasoner.training.step import configure_optimizer, take_step
 from guardreasoner.workflow.ranges import CountOrZero, NotNegative, Positive, Share
 
@@ -194,12 +195,17 @@ class HSDPOModule(LightningModule):
             self.reference = FrozenAdapter() if self.backbone.has_adapter else FrozenCopy()
         trainer: Any = self.trainer
         examples = trainer.datamodule.examples()
-        if not trainer.ckpt_path:
-            self.reference.prepare(self.backbone, examples, trainer)
-            return
-        initial = self.backbone.unloaded()
-        initial.load()
-        self.reference.prepare(initial.to(self.device).eval(), examples, trainer, self.backbone)
+        if str(trainer.precision).endswith("-mixed"):
+            self.backbone.compute_dtype = "bfloat16" if str(trainer.precision).startswith("bf16") else "float16"
+        with trainer.precision_plugin.forward_context():  # which the trainer enters for the policy
+            # With sharded weights, a checkpoint is restored later, so the policy still is the R-SFT model.
+            if not trainer.ckpt_path or is_sharded(trainer):
+                self.reference.prepare(self.backbone, examples, trainer)
+                return
+            initial = self.backbone.unloaded()
+            initial.load()
+            initial.compute_dtype = self.backbone.compute_dtype
+            self.reference.prepare(initial.to(self.device).eval(), examples, trainer, self.backbone)
 
     def _require_zero_margin(self, chosen: CompletionLogps, rejected: CompletionLogps) -> None:
         """Require that policy and reference are the same model, as before the first step of a fresh run."""
@@ -207,7 +213,8 @@ class HSDPOModule(LightningModule):
             return
         gap = margin(chosen, rejected).abs()
         scale = chosen.policy.abs() + rejected.policy.abs() + chosen.lengths + rejected.lengths
-        tolerance = _MARGIN_TOLERANCE if self.backbone.dtype == "float32" and not self.backbone.quantization else 0.05
+        is_exact = self.backbone.dtype == self.backbone.compute_dtype == "float32" and not self.backbone.quantization
+        tolerance = _MARGIN_TOLERANCE if is_exact else 0.05
         if bool((gap > tolerance * scale).any()):
             raise InputError(
                 f"step 0: the margin is {float(gap.max()):.3g} nats, expected 0: the reference is not the R-SFT model",

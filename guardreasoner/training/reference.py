@@ -16,7 +16,7 @@ from torch import Tensor
 
 from guardreasoner.errors import InputError
 from guardreasoner.model.backbone import Backbone
-from guardreasoner.model.batch import Batch, Example, two_row
+from guardreasoner.model.batch import Batch, Collator, Example, two_row
 from guardreasoner.model.log_probs import sequence_logps
 from guardreasoner.model.packing import packed
 from guardreasoner.records import replacing_file
@@ -69,7 +69,12 @@ class FrozenCopy(Reference):
         trainer: Trainer | None = None,
         policy: Backbone | None = None,
     ) -> None:
-        """Copy the network, unless it is a copy already."""
+        """Copy the network, unless it is a copy already.
+
+        Raises:
+            InputError: the weights are sharded.
+        """
+        _require_whole_weights(backbone, "FrozenCopy")
         frozen = copy.deepcopy(backbone) if policy is None else backbone
         self._copy = frozen.eval().requires_grad_(False)
 
@@ -104,8 +109,10 @@ class FrozenAdapter(Reference):
         """Copy the adapter's weights into a second adapter that is never trained.
 
         Raises:
-            InputError: the model has no adapter, or one that trains biases, which belong to the base model.
+            InputError: the model has no adapter, or one that trains biases, which belong to the base model; or the
+                weights are sharded.
         """
+        _require_whole_weights(backbone, "FrozenAdapter")
         trained = policy or backbone
         network = trained.network
         if not backbone.has_adapter:
@@ -188,7 +195,9 @@ class Precomputed(Reference):
         Raises:
             InputError: a value is not finite.
         """
-        digest = sha256(fingerprint([backbone.weights_fingerprint(), backbone.dtype, backbone.quantization]).encode())
+        model = [backbone.weights_fingerprint(), backbone.dtype, backbone.quantization]
+        other_dtype = [backbone.compute_dtype] if backbone.compute_dtype != backbone.dtype else []
+        digest = sha256(fingerprint([*model, *other_dtype]).encode())
         digest.update(_FORMAT)
         lengths, starts, count = [], [], 0
         self._first = {}
@@ -242,15 +251,30 @@ class Precomputed(Reference):
         """Return (count,) values, those of other processes 0; examples of similar length are computed together."""
         backbone.eval()
         device = next(backbone.parameters()).device
-        collate = packed if backbone.supports_packing else two_row
+        collate: Collator = packed if backbone.supports_packing else two_row
+        # Where weights are sharded, all processes compute together: as many batches each, none with a shared prefix,
+        # which would be one more forward pass.
+        prefix_length = 0 if backbone.is_sharded else None
+        end = -(-len(order) // (world * self.batch_size)) * world * self.batch_size
         values = torch.zeros(count, dtype=torch.float64)
-        for start in range(rank * self.batch_size, len(order), world * self.batch_size):
+        for start in range(rank * self.batch_size, end if backbone.is_sharded else len(order), world * self.batch_size):
             indices = order[start : start + self.batch_size].tolist()
-            batch = collate([examples[index] for index in indices], backbone.prompt_tokenizer.padding).to(device)
+            computed = [examples[index] for index in indices or order[:1].tolist()]
+            batch = collate(computed, backbone.prompt_tokenizer.padding, prefix_length).to(device)
             logps = sequence_logps(backbone(batch), batch.sequence, batch.sequences)
+            if not indices:
+                continue
             places = torch.tensor([starts[index] for index in indices])[batch.example.cpu()] + batch.number.cpu()
             values[places] = logps.double().cpu()
         return values
+
+
+def _require_whole_weights(backbone: Backbone, name: str) -> None:
+    if backbone.is_sharded:
+        raise InputError(
+            f"model.reference: {name} does not work with sharded weights (trainer.strategy: ShardedStrategy)",
+            "use guardreasoner.Precomputed, as in configs/hsdpo.yaml",
+        )
 
 
 _MADE_FOR, _HASH = "model, tokenizer and pairs", "sha256"

@@ -24,6 +24,7 @@ from guardreasoner.training.checkpoint import (
     skipped_steps_of,
 )
 from guardreasoner.training.saved_state import load_state
+from guardreasoner.training.sharding import shares_of_state
 from guardreasoner.training.step import configure_optimizer, take_step
 from guardreasoner.workflow.integrity import require_unchanged
 from guardreasoner.workflow.ranges import CountOrZero, NotNegative, Share
@@ -95,7 +96,8 @@ class RSFTModule(LightningModule):
         if self.optimizer_state:
             optimizer = configured["optimizer"]
             saved = read_optimizer_state(self.optimizer_state)
-            optimizer.load_state_dict({"state": saved["state"], "param_groups": optimizer.state_dict()["param_groups"]})
+            saved = {"state": saved["state"], "param_groups": optimizer.state_dict()["param_groups"]}
+            optimizer.load_state_dict(shares_of_state(optimizer, saved))
         return configured
 
     def on_fit_start(self) -> None:

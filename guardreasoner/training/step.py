@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from guardreasoner.errors import InputError
@@ -51,8 +52,8 @@ def take_step(module: Any, step: Step, loss_function: LossFunction) -> dict[str,
         last = index + 1 == len(step.batches)
         with _without_sync(module, wanted=not last):
             contributions = loss_function(batch, prefix if last else copy)
-            values = {name: value * step.scale for name, value in contributions.items()}
-            # DDP averages the gradients of the processes, but their contributions must be added.
+            values = {name: value * float(step.counts(index)) for name, value in contributions.items()}
+            # DDP and FSDP average the gradients of the processes, but their contributions must be added.
             objective = values["loss"] * module.trainer.world_size
             if last and prefix and copy:
                 objective = objective + prefix.surrogate_loss(copy)
@@ -62,7 +63,8 @@ def take_step(module: Any, step: Step, loss_function: LossFunction) -> dict[str,
     totals = {name: _sum_over_processes(module, value) for name, value in totals.items()}
     limit = module.max_grad_norm or float("inf")
     parameters = [p for p in module.parameters() if p.grad is not None]
-    totals["grad_norm"] = torch.nn.utils.clip_grad_norm_(parameters, limit)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+    totals["grad_norm"] = norm.full_tensor() if isinstance(norm, DTensor) else norm
     is_finite = True
     for name, what in (("loss", "loss"), ("grad_norm", "gradient norm")):
         if is_finite and not torch.isfinite(totals[name]):
@@ -111,7 +113,7 @@ def planned_steps(trainer: Any) -> int:
 
 def _skip_or_stop(module: Any, step: Step, reason: str) -> None:
     """Count a step that is not finite; raise ``InputError`` if too many are."""
-    ids = ", ".join(_gather_ids(module, [name for batch in step.batches for name in batch.ids]))
+    ids = ", ".join(_gather_ids(module, [name for batch in step.batches[: step.counted] for name in batch.ids]))
     index = module.trainer.fit_loop.epoch_loop.batch_idx
     if module.skipped_steps >= module.max_skipped_steps:
         raise InputError(

@@ -9,6 +9,12 @@ from guardreasoner.errors import InputError
 from guardreasoner.workflow.file_lock import FileLock
 
 
+def lock_path(output: str | Path) -> Path:
+    """Return the path of the lock file of an output."""
+    path = Path(os.path.abspath(output))
+    return path.with_name(f".{path.name}.lock")
+
+
 @contextmanager
 def locked_output(output: str | Path, wait: float = 0.0) -> Iterator[None]:
     """Hold the lock of an output, the file ``.NAME.lock`` beside it, which a crash frees.
@@ -22,11 +28,10 @@ def locked_output(output: str | Path, wait: float = 0.0) -> Iterator[None]:
     Raises:
         InputError: another process holds the lock, or the file cannot be made.
     """
-    path = Path(os.path.abspath(output))
-    lock = FileLock(path.with_name(f".{path.name}.lock"), str(output))
+    lock = FileLock(lock_path(output), str(output))
     made = [folder for folder in lock.path.parents if not folder.exists()]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(wait)
     except OSError as error:
         raise InputError(f"{lock.path}: cannot be made: {error.strerror}") from None

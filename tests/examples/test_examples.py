@@ -3,6 +3,7 @@
 import gzip
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
+from guardreasoner.cli.lightning_cli import GuardCLI
 from guardreasoner.guard import Guard
+from guardreasoner.workflow.config import with_config_names
 from guardreasoner.workflow.guard_file import GUARD_FILE
 from tests.support.guards import known_records
 
@@ -154,3 +157,27 @@ def test_the_nightly_job_judges_a_log(speeds: list[str], both_speeds: Path, tmp_
     assert ended.returncode == 0, ended.stderr
     assert len((tmp_path / "moderated/monday.jsonl").read_text().splitlines()) == len(rows)
     assert (tmp_path / "moderated/monday.queue.jsonl").is_file()
+
+
+@pytest.mark.parametrize("job", ["rsft", "mine", "hsdpo"])
+def test_a_slurm_script_starts_a_command_that_parses(job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``srun`` writes its words instead of running them; two nodes with eight processes each are what SLURM names."""
+    (tmp_path / "srun").write_text('#!/bin/sh\nfor word in "$@"; do echo "$word"; done\n')
+    (tmp_path / "srun").chmod(0o755)
+    slurm = {"SLURM_NTASKS_PER_NODE": "8", "SLURM_NNODES": "2", "SLURM_NTASKS": "16", "SLURM_JOB_NAME": f"guard-{job}"}
+    slurm |= {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
+    done = subprocess.run(
+        ["bash", str(EXAMPLES / "slurm" / f"{job}.sbatch"), "--trainer.accelerator", "cpu"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **slurm, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
+    words = done.stdout.splitlines()
+    verb, *argv = words[words.index("guardreasoner") + 1 :]
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    config = GuardCLI(verb, with_config_names([verb, *argv])[1:], parse_only=True).config
+    assert (int(config.trainer.devices), config.trainer.num_nodes) == (8, 2)
+    assert config.auto_build is False

@@ -1,4 +1,4 @@
-"""The chain of the shipped configs on two processes: data prepared once, the stored reference shared, equal losses."""
+"""The shipped configs on two processes: data prepared once, the stored reference shared, equal losses and weights."""
 
 import csv
 import json
@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from guardreasoner.records import write_jsonl
+from guardreasoner.records import read_jsonl, read_rollouts, write_jsonl
 from tests.support.tiny import TinySource
 
 ROOT = Path(__file__).parents[2]
@@ -19,24 +20,30 @@ pytestmark = pytest.mark.slow
 
 
 def run_chain(folder: Path, base: Path, rollouts: Path, devices: int) -> dict[str, str]:
-    """Run R-SFT and HS-DPO by their shipped configs in ``folder``; return the standard output of each stage."""
+    """Run R-SFT, mining, HS-DPO and a test by their shipped configs in ``folder``; return the output of each stage.
+
+    The tiny model writes no verdicts, so the pairs come from scripted rollouts.
+    """
     folder.mkdir()
     (folder / "configs").symlink_to(ROOT / "configs")
-    for split in ("train", "validation"):
+    for split in ("train", "validation", "test"):
         write_jsonl(folder / f"{split}.jsonl", TinySource().records(split))  # type: ignore[arg-type]
-    files = {"train": "train.jsonl", "validation": "validation.jsonl"}
+    files = {split: f"{split}.jsonl" for split in ("train", "validation", "test")}
     source = json.dumps({"class_path": "guardreasoner.sources.files.Files", "init_args": files})
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     output = {}
-    for stage, model, more in (
-        ("rsft", str(base), ["--data.batch_size", "9", "--data.micro_batch_size", "3"]),
-        ("hsdpo", "checkpoints/rsft", ["--data.rollouts", f"[{rollouts}]", "--data.batch_size", "7"]),
+    short = ["--recipe.max_new_tokens", "8"]
+    for verb, stage, model, processes, more in (
+        ("fit", "rsft", str(base), devices, ["--data.batch_size", "9", "--data.micro_batch_size", "3"]),
+        ("predict", "mine", "checkpoints/rsft", devices, [*short, "--model.generator.chunk", "4"]),
+        ("fit", "hsdpo", "checkpoints/rsft", devices, ["--data.rollouts", f"[{rollouts}]", "--data.batch_size", "7"]),
+        ("test", "evaluate", "checkpoints/hsdpo", 1, [*short, "--data.rollouts", "null"]),
     ):
-        argv = ["fit", "--config", f"configs/{stage}.yaml", "--auto_build", "false", "--model.backbone.path", model]
-        argv += ["--data.source", source, "--trainer.accelerator", "cpu", "--trainer.devices", str(devices)]
+        argv = [verb, "--config", f"configs/{stage}.yaml", "--auto_build", "false", "--model.backbone.path", model]
+        argv += ["--data.source", source, "--trainer.accelerator", "cpu", "--trainer.devices", str(processes)]
         logger: dict[str, object] = {"class_path": "lightning.pytorch.loggers.CSVLogger"}
         logger |= {"init_args": {"save_dir": "csv", "name": stage, "version": 0}}
-        argv += ["--trainer.strategy", "ddp" if devices > 1 else "auto", "--trainer.logger", json.dumps(logger)]
+        argv += ["--trainer.strategy", "ddp" if processes > 1 else "auto", "--trainer.logger", json.dumps(logger)]
         argv += ["--trainer.log_every_n_steps", "1", *more]
         done = subprocess.run(
             [sys.executable, "-m", "guardreasoner", *argv],
@@ -74,6 +81,33 @@ def test_two_processes_have_the_losses_of_one(stage: str, chains: dict[int, tupl
     one, two = (losses(chains[devices][0], stage) for devices in (1, 2))
     assert len(one) > 3
     assert two == pytest.approx(one, rel=1e-4)
+
+
+@pytest.mark.parametrize("stage", ["rsft", "hsdpo"])
+def test_two_processes_write_the_weights_of_one(stage: str, chains: dict[int, tuple[Path, dict[str, str]]]) -> None:
+    one, two = (load_file(chains[devices][0] / "checkpoints" / stage / "model.safetensors") for devices in (1, 2))
+    assert two.keys() == one.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_two_processes_mine_the_records_of_one(chains: dict[int, tuple[Path, dict[str, str]]]) -> None:
+    one, two = (read_rollouts(chains[devices][0] / "logs/rollouts/rsft/rollouts.jsonl") for devices in (1, 2))
+    assert len(one) == 4 * 24
+    assert [(r.record_id, r.index, r.seed) for r in two] == [(r.record_id, r.index, r.seed) for r in one]
+
+
+def test_the_model_of_two_processes_answers_like_that_of_one(chains: dict[int, tuple[Path, dict[str, str]]]) -> None:
+    one, two = (
+        [
+            row["predict"]
+            for file in sorted((chains[devices][0] / "logs/predictions").rglob("generated_predictions.jsonl"))
+            for row in read_jsonl(file)
+        ]
+        for devices in (1, 2)
+    )
+    assert len(one) == 6
+    assert two == one
 
 
 def test_data_are_prepared_once(chains: dict[int, tuple[Path, dict[str, str]]]) -> None:

@@ -203,7 +203,7 @@ def _settings(
     if data.collate is not packed:
         raise InputError("data.collate: plan only knows packed rows (guardreasoner.model.packing.packed)")
     strategy = str(trainer.get("strategy", "auto"))
-    if re.search("fsdp|deepspeed|modelparallel", strategy, re.I):
+    if re.search("fsdp|deepspeed|modelparallel|sharded", strategy, re.I):
         raise InputError(f"trainer.strategy: {strategy}: plan does not know runs that shard the weights")
     if "mixed" in str(trainer.get("precision") or ""):
         raise InputError(
