@@ -89,9 +89,9 @@ def jobs(work: Path) -> dict[str, list[str]]:
 
 def make_models(work: Path) -> None:
     """Make the model folders and the file of pairs."""
-    from guardreasoner import Embedded
     from guardreasoner.cli.commands.base_model import make_base_model
     from guardreasoner.prompts import PromptFormat
+    from guardreasoner.sources.embedded import Embedded
 
     records = list(Embedded().records("train"))
     shape = {"hidden_size": 128, "intermediate_size": 256, "layers": 3, "kv_heads": 2, "max_length": 4096}

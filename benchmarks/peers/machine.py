@@ -11,7 +11,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "lightning", "datasets", "tokenizers")
+PACKAGES = (
+    "guardreasoner",
+    "torch",
+    "transformers",
+    "trl",
+    "accelerate",
+    "peft",
+    "lightning",
+    "datasets",
+    "tokenizers",
+)
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
