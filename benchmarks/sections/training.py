@@ -19,6 +19,10 @@ def title(result: dict[str, Any]) -> str:
     settings = result["settings"]
     weights = f"LoRA r {settings['lora']}" if settings["lora"] else "full weights"
     parts = [weights, f"vocabulary {settings['vocabulary']:,}", settings["dtype"], settings["device"].upper()]
+    if settings.get("base"):
+        parts.insert(0, settings["base"])
+    if settings.get("clock") == "cpu":
+        parts.append("processor time")
     return f"{NAMES[result['comparison']][0]}, {', '.join(parts)}" + (", quick" if settings["quick"] else "")
 
 
