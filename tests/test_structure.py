@@ -44,7 +44,8 @@ FILES = [path for path in files() if path.is_relative_to(PACKAGE)]
 HEAVY = {"torch", "transformers", "lightning", "peft", "bitsandbytes", "torchmetrics"}
 """Packages that take seconds to import."""
 MAY_LOAD_HEAVY = (
-    *("model", "generators", "training", "callbacks", "synthesis.teacher", "cli.lightning_cli", "cli.config_checks"),
+    *("model", "generators", "training", "callbacks", "synthesis.teacher"),
+    *("cli.lightning_cli", "cli.config_checks", "cli.out_of_memory"),
     *("diagnosis.memory_trace", "diagnosis.step_memory", "diagnosis.run_plan"),
     *("evaluation.baselines", "evaluation.benchmark_data", "evaluation.guard_module", "evaluation.verdict_metrics"),
 )

@@ -36,6 +36,7 @@ from guardreasoner.cli.config_checks import TRUE_HALF, check_flags, check_values
 from guardreasoner.cli.everyday_help import opening
 from guardreasoner.cli.log_output import quiet_libraries
 from guardreasoner.cli.metric_lines import metric_lines
+from guardreasoner.cli.out_of_memory import is_out_of_memory, out_of_memory
 from guardreasoner.cli.parse_errors import accept_old_names, config_error, find_input_error
 from guardreasoner.errors import InputError
 from guardreasoner.mining.findings import HasFindings
@@ -411,6 +412,7 @@ def run_lightning(argv: list[str]) -> None:
 
     Raises:
         InputError: a user error, such as a wrong key or a missing file.
+        MachineFault: the run is out of memory.
     """
     quiet_libraries()
     hide_writer_thread_errors()
@@ -418,6 +420,10 @@ def run_lightning(argv: list[str]) -> None:
         GuardCLI(argv[0], argv[1:]).run()
     except MisconfigurationException as error:
         raise InputError(str(error).splitlines()[0]) from error
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory(error, argv) from error
 
 
 def _with_attached_numbers(argv: list[str]) -> list[str]:
