@@ -11,10 +11,11 @@ import time
 from collections.abc import Sequence
 from statistics import median
 
-from guardreasoner import Embedded, Guard, Query, Record
 from guardreasoner.evaluation.scoring.readings import positive_labels
-from guardreasoner.guard import GuardResult
+from guardreasoner.guard import Guard, GuardResult, Query
 from guardreasoner.guard.results import GuardSpeed
+from guardreasoner.records import Record
+from guardreasoner.sources.embedded import Embedded
 from guardreasoner.tasks import Task
 
 SPEEDS: Sequence[GuardSpeed] = ("direct", "auto", "reasoned")

@@ -1,10 +1,12 @@
 """Compares the memory that ``plan`` predicts with the peak of a real ``fit`` on this machine's CPU.
 
-    python benchmarks/plan_memory.py --work /tmp/plan-memory --json benchmarks/results/plan-memory.json
+    python benchmarks/plan_memory.py --work /tmp/plan-memory --json benchmarks/results/plan/memory.json
+    python benchmarks/plan_memory.py --table benchmarks/results/plan/memory.json
 
 Each configuration is one ``fit`` of a few steps in a process of its own; its peak is the largest resident size that the
 system reports. "The process itself" is the same for a model of 0.02 M parameters, micro-batch 1: Python, the imported
 packages and the tokenised data. The SmolLM2 shape has random weights; HS-DPO trains on made-up pairs of records.
+``--table`` only writes the table of docs/plan.md from a result.
 """
 
 import argparse
@@ -25,18 +27,32 @@ TUNING = {
 }
 TUNING["4-bit"] = [*TUNING["LoRA"], "--model.backbone.quantization", "4bit"]
 SMOLLM2 = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9}
+DOCS = Path(__file__).parents[1] / "docs" / "plan.md"
+BEGIN, END = "<!-- benchmarks/plan_memory.py --table -->\n", "<!-- end of the table -->\n"
+STAGES = {"rsft": "R-SFT", "hsdpo": "HS-DPO"}
+MODELS = {
+    "nano": "0.02 M parameters (the process)",
+    "embedded": "embedded model",
+    "smollm2": "SmolLM2's shape, random weights",
+}
 NANO = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
 
 
 def main() -> None:
     """Measure, predict, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for models and runs; finished runs are kept")
+    parser.add_argument("--work", type=Path, help="folder for models and runs; finished runs are kept")
+    parser.add_argument("--table", type=Path, metavar="JSON", help="write the table of docs/plan.md from this result")
     parser.add_argument("--json", type=Path, help="also write the table")
     parser.add_argument("--only", default="", help="only configurations whose name contains this text")
     parser.add_argument("--measure_only", action="store_true")
     parser.add_argument("--make_models", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.table:
+        write_table(json.loads(arguments.table.read_text()), DOCS)
+        return
+    if arguments.work is None:
+        parser.error("--work FOLDER is required")
     work = arguments.work.absolute()
     if arguments.make_models:
         make_models(work)
@@ -65,6 +81,26 @@ def main() -> None:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
+def write_table(rows: list[dict[str, Any]], page: Path) -> None:
+    """Replace the table between two marks of a page."""
+    before, _, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        sys.exit(f"error: {page}: no table between {BEGIN.strip()} and {END.strip()}")
+    lines = [
+        "| fit | predicted, GB | measured, GB | ratio | without the process: predicted, measured |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        stage, model, tuning = row["name"].split()
+        own = ", ".join(f"{(row[name] - row['process']) / 1e9:.2f}" for name in ("predicted", "measured"))
+        lines.append(
+            f"| {STAGES[stage]}, {MODELS[model]}, {tuning} | {row['predicted'] / 1e9:.2f} "
+            f"| {row['measured'] / 1e9:.2f} | {row['predicted'] / row['measured']:.2f} | {own} |"
+        )
+    page.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + after)
+
+
 def jobs(work: Path) -> dict[str, list[str]]:
     """Return the flags of each fit."""
     common = ["--auto_build", "false", "--recipe.logs", str(work / "logs"), "--trainer.limit_val_batches", "1"]
@@ -89,35 +125,25 @@ def jobs(work: Path) -> dict[str, list[str]]:
 
 def make_models(work: Path) -> None:
     """Make the model folders and the file of pairs."""
-    from guardreasoner import Embedded
+    from peers.random_model import make_llama
+
     from guardreasoner.cli.commands.base_model import make_base_model
     from guardreasoner.prompts import PromptFormat
+    from guardreasoner.sources.embedded import Embedded
 
     records = list(Embedded().records("train"))
     shape = {"hidden_size": 128, "intermediate_size": 256, "layers": 3, "kv_heads": 2, "max_length": 4096}
     make_base_model(str(work / "embedded"), records, vocabulary=1600, opening="", **shape)
     for name, config, vocabulary in (("smollm2", SMOLLM2, 49152), ("nano", NANO, 1600)):
-        make_llama(work / name, work / "embedded", config, vocabulary)
+        more = {"vocab_size": vocabulary, "num_key_value_heads": max(1, config["num_attention_heads"] // 3)}
+        more |= {"tie_word_embeddings": True, "max_position_embeddings": 4096}
+        make_llama(work / name, work / "embedded", config | more)
     target = PromptFormat().target
     lines = []
     for one, other in pairwise(records[: RECORDS + 1]):
         row = {"id": one.id, "prompt": one.prompt, "response": one.response}
         lines.append(json.dumps(row | {"chosen": target(one), "rejected": target(other)}))
     (work / "pairs.jsonl").write_text("\n".join(lines) + "\n")
-
-
-def make_llama(folder: Path, tokenizer_folder: Path, shape: dict[str, int], vocabulary: int) -> None:
-    """Write a Llama with random weights beside a copy of a tokenizer."""
-    import shutil
-
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    shutil.copytree(
-        tokenizer_folder, folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json", "manifest*")
-    )
-    heads = {"num_key_value_heads": max(1, shape["num_attention_heads"] // 3), "max_position_embeddings": 4096}
-    config = LlamaConfig(vocab_size=vocabulary, tie_word_embeddings=True, eos_token_id=2, **shape, **heads)
-    LlamaForCausalLM(config).save_pretrained(folder)
 
 
 def once(path: Path, make: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sections import growth, mining, overhead, training
+from sections import gpu, growth, mining, overhead, training
 
 HERE = Path(__file__).parent
 OPENING = """# Performance
@@ -34,6 +34,7 @@ SECTIONS: dict[str, Any] = {
     "mining": mining,
     "growth": growth,
     "overhead": overhead,
+    "gpu": gpu,
 }
 """The section module by kind of result, in the order of the page."""
 
@@ -67,7 +68,12 @@ def page(results: Sequence[dict[str, Any]]) -> str:
     ordered = sorted(results, key=lambda result: order.index(result["comparison"]))
     rows = [row for result in ordered for row in SECTIONS[result["comparison"]].overview(result)]
     table = ["| | ratio | median | range | target | |", "|---|---|---|---|---|---|", *rows, ""]
-    return "\n".join([OPENING, *table, *(SECTIONS[result["comparison"]].section(result) for result in ordered)])
+    sections = [SECTIONS[result["comparison"]].section(result) for result in ordered]
+    if not any(result["comparison"] == "gpu" for result in ordered):
+        sections.append(gpu.NOT_MEASURED)
+    if not any(result["settings"].get("base") for result in ordered):
+        table.append(training.NOT_MEASURED)
+    return "\n".join([OPENING, *table, *sections])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Compares R-SFT with TRL's SFTTrainer: same weights, ids, order, optimizer, threads, allocator.
+r"""Compares R-SFT with TRL's SFTTrainer: same weights, ids, order, optimizer, threads, allocator.
 
     python benchmarks/rsft_vs_trl.py --json benchmarks/results/rsft.json
     python benchmarks/rsft_vs_trl.py --lora --json benchmarks/results/rsft-lora.json
+    python benchmarks/rsft_vs_trl.py --base checkpoints/smollm2-135m/base --limit 768 \
+        --json benchmarks/results/rsft-smollm2.json
     python benchmarks/rsft_vs_trl.py --quick
 
 An example is a real prompt with a right output. Both sides use the token mean over the optimizer step, so their losses
@@ -77,6 +79,8 @@ def targets(arguments: Namespace) -> list[Target]:
     """Return the targets, which exist for full weights in fp32 on a CPU."""
     if arguments.quick or arguments.device != "cpu" or arguments.dtype != "fp32" or arguments.lora:
         return []
+    if arguments.base is not None:
+        return [Target("speed", "best", 1.5)]
     return [Target("speed", "best", 1.8), Target("speed", "default", 2.5)]
 
 

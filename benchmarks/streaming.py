@@ -20,10 +20,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median
 
-from guardreasoner import Embedded, Guard, LocalGenerator, Record
 from guardreasoner.evaluation.intervals import Share
-from guardreasoner.guard import GuardResult, JudgedSentence
+from guardreasoner.generators.local import LocalGenerator
+from guardreasoner.guard import Guard, GuardResult, JudgedSentence
 from guardreasoner.guard.streaming import sentence_end
+from guardreasoner.records import Record
+from guardreasoner.sources.embedded import Embedded
 from guardreasoner.sources.embedded.responses import harm_start
 from guardreasoner.sources.embedded.scenarios import Scenario
 

@@ -11,9 +11,11 @@ import time
 from statistics import median
 from typing import get_args
 
-from guardreasoner import Backbone, Embedded, LocalGenerator
 from guardreasoner.generators import Request
+from guardreasoner.generators.local import LocalGenerator
+from guardreasoner.model.backbone import Backbone
 from guardreasoner.records import Speed
+from guardreasoner.sources.embedded import Embedded
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ HEAVY = {"torch", "transformers", "lightning", "peft", "bitsandbytes", "torchmet
 """Packages that take seconds to import."""
 MAY_LOAD_HEAVY = (
     *("model", "generators", "training", "callbacks", "synthesis.teacher", "cli.lightning_cli"),
-    *("cli.config_checks", "cli.machine_checks"),
+    *("cli.config_checks", "cli.machine_checks", "cli.out_of_memory"),
     *("diagnosis.memory_trace", "diagnosis.step_memory", "diagnosis.run_plan"),
     *("evaluation.baselines", "evaluation.benchmark_data", "evaluation.guard_module", "evaluation.verdict_metrics"),
 )

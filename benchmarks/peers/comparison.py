@@ -68,6 +68,7 @@ class Comparison:
             device=arguments.device,
             threads=arguments.threads,
             limit=arguments.limit,
+            clock=arguments.clock,
         )
         self.speeds: dict[str, dict[Candidate, float]] = {}
         """By side, examples per second of each candidate tried so far."""

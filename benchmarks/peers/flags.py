@@ -1,6 +1,7 @@
 """Flags of the benchmarks that run each measurement in a separate process."""
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ def read(doc: str | None) -> argparse.Namespace:
     """Parse the flags of a training comparison; exit with one line if they are invalid."""
     parser = shared(doc)
     add_device(parser)
+    parser.add_argument("--base", type=Path, help="model folder to train, such as SmolLM2's; default: make a model")
     parser.add_argument("--pairs", type=int, default=32, help="number of examples, a multiple of --batch")
     parser.add_argument("--batch", type=int, default=8, help="examples per optimizer step")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8], help="micro-batches to search over")
@@ -26,10 +28,19 @@ def read(doc: str | None) -> argparse.Namespace:
     parser.add_argument("--search-steps", type=int, default=2, help="optimizer steps per trial in the search")
     parser.add_argument("--collate", choices=["packed", "two_row"], default="packed", help="batch layout of our side")
     parser.add_argument("--compile", action="store_true", help="also try both sides with torch.compile")
+    parser.add_argument(
+        "--clock", choices=["wall", "cpu"], default="wall", help="cpu: processor time, for a machine with other load"
+    )
     parser.add_argument("--best-alone", action="store_true", help="leave out TRL's defaults (they need more memory)")
     arguments = checked(parser, TRAINING, ("pairs", "batch", "search_steps"))
     if arguments.pairs % arguments.batch or any(arguments.batch % size for size in arguments.batches):
         parser.error("--pairs must be a multiple of --batch, and --batch of each of --batches")
+    if arguments.base is not None:
+        if not (arguments.base / "config.json").is_file():
+            parser.error(f"--base: {arguments.base}: not a model folder: no config.json")
+        config = json.loads((arguments.base / "config.json").read_text())
+        arguments.hidden, arguments.layers = config["hidden_size"], config["num_hidden_layers"]
+        arguments.vocabulary = config["vocab_size"]
     if find_spec("trl") is None:
         sys.exit("error: TRL is not installed\nhint: pip install --constraint constraints.txt --editable '.[bench]'")
     return arguments

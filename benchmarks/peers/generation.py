@@ -5,7 +5,6 @@ knows the length before the token is drawn, and both have the same length limit.
 """
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from guardreasoner.generators import Request
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.model.backbone import Backbone
 from peers.job import Sampling
-from peers.machine import peak_mb, reset_peak, resident_mb, setup_torch, wait
+from peers.machine import now, peak_mb, reset_peak, resident_mb, setup_torch, wait
 from peers.process import read_job
 
 WARM_TOKENS = 8
@@ -176,11 +175,11 @@ def measure(job: Sampling) -> dict[str, Any]:
     sample(warm_up, replace(job, max_new_tokens=WARM_TOKENS))
     wait(job.device)
     reset_peak(job.device)
-    start_time = time.perf_counter()
+    start_time = now(job.clock)
     tokens = sample(rows, job)
     wait(job.device)
     return {
-        "seconds": time.perf_counter() - start_time,
+        "seconds": now(job.clock) - start_time,
         "tokens": tokens,
         "records": len(rows),
         "before_mb": before,

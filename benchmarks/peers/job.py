@@ -25,6 +25,7 @@ class Job:
         beta: β of the preference loss.
         sft_coef: Coefficient c of the SFT loss.
         limit: Longest example, in tokens.
+        clock: "wall", or "cpu" for the processor time of the process, which other processes do not change much.
         check: Whether to return a hash of the ids that were trained on.
         options: Settings of one side.
     """
@@ -43,6 +44,7 @@ class Job:
     beta: float = 0.01
     sft_coef: float = 2.0
     limit: int = 1024
+    clock: str = "wall"
     check: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -72,6 +74,7 @@ class Sampling:
         device: "cpu" or "cuda".
         threads: Number of torch threads.
         seed: Seed of the outputs.
+        clock: "wall" or "cpu", as for training.
     """
 
     side: str
@@ -85,6 +88,7 @@ class Sampling:
     device: str = "cpu"
     threads: int = 2
     seed: int = 0
+    clock: str = "wall"
 
     @property
     def module(self) -> str:

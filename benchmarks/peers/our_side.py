@@ -20,7 +20,7 @@ from guardreasoner.training.losses import dpo, margin
 from guardreasoner.training.reference import Precomputed
 from guardreasoner.training.rsft import RSFTModule
 from peers.job import Job
-from peers.machine import peak_mb, reset_peak, resident_mb, setup_torch, wait
+from peers.machine import now, peak_mb, reset_peak, resident_mb, setup_torch, wait
 from peers.process import read_job
 from peers.real_pairs import fingerprint
 
@@ -79,20 +79,21 @@ class TRLReduction(HSDPOModule):
 class StepTimer(Callback):
     """Records seconds and loss of every step, and resets the peak memory before the first."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, clock: str) -> None:
         self.device = device
+        self.clock = clock
         self.ends: list[float] = []
         self.losses: list[Tensor] = []
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
         """Start the timer."""
         reset_peak(self.device)
-        self.ends.append(time.perf_counter())
+        self.ends.append(now(self.clock))
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, *others: Any) -> None:
         """Record the end of a step."""
         wait(self.device)
-        self.ends.append(time.perf_counter())
+        self.ends.append(now(self.clock))
         self.losses.append(trainer.callback_metrics["train/loss"].detach().clone())
 
     @property
@@ -110,12 +111,24 @@ def collator(name: str) -> Any:
     return packed
 
 
-def measure(job: Job, folder: str) -> dict[str, Any]:
-    """Train for the steps of a job, and return seconds, losses and memory."""
+def measure(job: Job, folder: str, backbone_class: type[Backbone] = Backbone) -> dict[str, Any]:
+    """Train for the steps of a job, and return seconds, losses and memory.
+
+    Args:
+        job: The training.
+        folder: Folder for the reference values.
+        backbone_class: Class of the network.
+    """
     setup_torch(job.device, job.threads)
     before = resident_mb(job.device)
     dtype: Any = "bfloat16" if job.dtype == "bf16" else "float32"
-    backbone = Backbone(job.model, dtype=dtype, compile=job.options.get("compile", False))
+    backbone = backbone_class(
+        job.model,
+        quantization=job.options.get("quantization"),
+        dtype=dtype,
+        gradient_checkpointing=job.options.get("gradient_checkpointing", False),
+        compile=job.options.get("compile", False),
+    )
     settings = {"optimizer": lambda weights: torch.optim.AdamW(weights, lr=job.lr, weight_decay=0.0, fused=True)}
     reference = TimedReference(folder, batch_size=job.options.get("reference_batch", 4))
     module: Any
@@ -124,7 +137,7 @@ def measure(job: Job, folder: str) -> dict[str, Any]:
     else:
         module_class = TRLReduction if job.options.get("trl_reduction") else HSDPOModule
         module = module_class(backbone, reference, beta=job.beta, sft_coef=job.sft_coef, **settings)
-    timer, data = StepTimer(job.device), JobData(job, backbone.prompt_tokenizer.padding)
+    timer, data = StepTimer(job.device, job.clock), JobData(job, backbone.prompt_tokenizer.padding)
     trainer = Trainer(
         accelerator="gpu" if job.device == "cuda" else "cpu",
         devices=1,

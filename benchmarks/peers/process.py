@@ -3,6 +3,7 @@
 import ctypes.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,18 +15,28 @@ Kind = TypeVar("Kind")
 
 
 class MeasurementFailed(Exception):
-    """A measurement failed; the message is the last line of the process's stderr."""
+    """A measurement failed; the message is the last line of the process's stderr.
+
+    Args:
+        message: The message.
+        partial: What the process had written before it failed.
+    """
+
+    def __init__(self, message: str, partial: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.partial = partial or {}
 
 
-def run(job: Any, allocator: dict[str, str]) -> dict[str, Any]:
+def run(job: Any, allocator: dict[str, str], seconds: float | None = None) -> dict[str, Any]:
     """Run a job in a separate process and return its measurements.
 
     Args:
         job: A dataclass with ``threads`` and the ``module`` to run, which reads it with :func:`read_job`.
         allocator: Environment variables of the memory allocator, the same for all compared processes.
+        seconds: Time limit, after which the process and those that it started are killed; None for no limit.
 
     Raises:
-        MeasurementFailed: The process failed.
+        MeasurementFailed: The process failed or took too long.
     """
     with tempfile.TemporaryDirectory() as folder:
         job_path, result_path = Path(folder, "job.json"), Path(folder, "result.json")
@@ -43,11 +54,36 @@ def run(job: Any, allocator: dict[str, str]) -> dict[str, Any]:
         }
         here = Path(__file__).parents[1]
         argv = [sys.executable, "-m", job.module, str(job_path), str(result_path)]
-        process = subprocess.run(argv, cwd=here, env=environment, capture_output=True, text=True)
-        if process.returncode or not result_path.is_file():
-            lines = process.stderr.strip().splitlines() or [f"exit status {process.returncode}"]
-            raise MeasurementFailed(lines[-1])
-        return json.loads(result_path.read_text())
+        code, stderr = _run(argv, here, environment, seconds)
+        result = json.loads(result_path.read_text()) if result_path.is_file() else {}
+        if code is None:
+            raise MeasurementFailed(f"took more than {seconds:.0f} s", result)
+        if code or not result:
+            lines = stderr.strip().splitlines() or [f"exit status {code}"]
+            raise MeasurementFailed(lines[-1], result)
+        return result
+
+
+def _run(argv: list[str], cwd: Path, environment: dict[str, str], seconds: float | None) -> tuple[int | None, str]:
+    """Run a process in a session of its own; return exit code and stderr, None as code if it took too long."""
+    process = subprocess.Popen(
+        argv,
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        stderr = process.communicate(timeout=seconds)[1]
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)
+        stderr = process.communicate()[1]
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        return None, stderr
+    return process.returncode, stderr
 
 
 def read_job(kind: type[Kind]) -> tuple[Kind, Path]:

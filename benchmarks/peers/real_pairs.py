@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
     Args:
         folder: Folder to write.
         predictions: Folder of the published predictions.
-        arguments: Flags: ``stage``, ``pairs``, ``limit``, ``lora`` and those of :func:`make_base`.
+        arguments: Flags: ``stage``, ``pairs``, ``limit``, ``lora``, ``base`` (a model folder to train; None makes one)
+            and those of :func:`make_base`.
 
     Returns:
         Paths of ``model``, ``base`` and ``examples``.
@@ -33,18 +35,13 @@ def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
     from guardreasoner.model.backbone import Backbone
     from guardreasoner.model.lora import LoRA
 
-    records, rollouts = read_predictions(predictions)
-    base = folder / "base"
-    make_base(base, records, rollouts, arguments)
-    prompt_tokenizer = Backbone(str(base)).prompt_tokenizer
+    base = arguments.base
+    if base is None:
+        base = folder / "base"
+        make_base(base, *read_predictions(predictions), arguments)
     examples = []
-    for pair in mine_pairs(records, rollouts):
-        texts = [pair.chosen.completion, pair.rejected.completion][: 1 if arguments.stage == "rsft" else 2]
-        ids = {
-            "id": pair.record.id,
-            "prompt": prompt_tokenizer.prompt(pair.record),
-            "completions": prompt_tokenizer.completions(texts),
-        }
+    for row in tokenized_pairs(predictions, Backbone(str(base)).prompt_tokenizer, embedded=arguments.base is not None):
+        ids = {**row, "completions": row["completions"][: 1 if arguments.stage == "rsft" else 2]}
         if length(ids) <= arguments.limit:
             examples.append(ids)
     examples.sort(key=lambda example: hash_order(example["id"]))
@@ -61,6 +58,38 @@ def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
         adapted.load()
         adapted.save(model)
     return {"model": str(model), "base": str(base), "examples": str(folder / "examples.json")}
+
+
+def tokenized_pairs(predictions: Path, prompt_tokenizer: Any, embedded: bool = True) -> list[dict[str, Any]]:
+    """Return the token ids of real pairs: id, prompt, and the right and the wrong completion.
+
+    Args:
+        predictions: Folder of the published predictions.
+        prompt_tokenizer: Tokenizer with the prompt format.
+        embedded: If the folder is missing, pair the target of each record of the embedded corpus with that of the next.
+
+    Raises:
+        InputError: The predictions are missing and ``embedded`` is false.
+    """
+    if predictions.is_dir() or not embedded:
+        pairs = [
+            (pair.record, [pair.chosen.completion, pair.rejected.completion])
+            for pair in mine_pairs(*read_predictions(predictions))
+        ]
+    else:
+        from guardreasoner.sources.embedded import Embedded
+
+        records = list(Embedded().records("train"))
+        target = prompt_tokenizer.format.target
+        pairs = [(record, [target(record), target(other)]) for record, other in pairwise(records)]
+    return [
+        {
+            "id": record.id,
+            "prompt": prompt_tokenizer.prompt(record),
+            "completions": prompt_tokenizer.completions(texts),
+        }
+        for record, texts in pairs
+    ]
 
 
 def read_predictions(predictions: Path) -> tuple[list[Record], list[Rollout]]:

@@ -34,4 +34,5 @@ def run_and_write(arguments: Namespace, measure: Callable[[Path], dict[str, Any]
 
 def settings(arguments: Namespace) -> dict[str, Any]:
     """Return the flags that affect a result, for its JSON."""
-    return {name: value for name, value in vars(arguments).items() if name not in ("json", "predictions")}
+    found = {name: value for name, value in vars(arguments).items() if name not in ("json", "predictions")}
+    return {name: "/".join(value.parts[-2:]) if isinstance(value, Path) else value for name, value in found.items()}

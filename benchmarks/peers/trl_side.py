@@ -16,7 +16,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from trl.data_utils import pack_dataset
 
 from peers.job import Job
-from peers.machine import peak_mb, reset_peak, resident_mb, setup_torch, wait
+from peers.machine import now, peak_mb, reset_peak, resident_mb, setup_torch, wait
 from peers.process import read_job
 from peers.real_pairs import fingerprint
 
@@ -34,12 +34,12 @@ class TRLStepTimer(TrainerCallback):
     def on_train_begin(self, *others: Any, **more: Any) -> None:
         """Start the timer."""
         reset_peak(self.job.device)
-        self.ends.append(time.perf_counter())
+        self.ends.append(now(self.job.clock))
 
     def on_step_end(self, *others: Any, **more: Any) -> None:
         """Record the end of a step."""
         wait(self.job.device)
-        self.ends.append(time.perf_counter())
+        self.ends.append(now(self.job.clock))
         losses, counts = zip(*self.parts, strict=True)
         self.steps.append((torch.stack(losses).sum(), sum(counts)))
         self.parts.clear()

@@ -5,6 +5,10 @@ from typing import Any
 
 from sections.formatting import hardware, ratio_row, tried
 
+NOT_MEASURED = """R-SFT on SmolLM2-135M (all weights, at most 768 tokens, target ≥ 1.5 × the tokens/s of TRL's best)
+is **not measured yet**. On a quiet machine:
+`python benchmarks/rsft_vs_trl.py --base checkpoints/smollm2-135m/base --limit 768`.
+"""
 NAMES = {"hsdpo": ("HS-DPO", "pairs"), "rsft": ("R-SFT", "examples")}
 
 
@@ -19,6 +23,10 @@ def title(result: dict[str, Any]) -> str:
     settings = result["settings"]
     weights = f"LoRA r {settings['lora']}" if settings["lora"] else "full weights"
     parts = [weights, f"vocabulary {settings['vocabulary']:,}", settings["dtype"], settings["device"].upper()]
+    if settings.get("base"):
+        parts.insert(0, settings["base"])
+    if settings.get("clock") == "cpu":
+        parts.append("processor time")
     return f"{NAMES[result['comparison']][0]}, {', '.join(parts)}" + (", quick" if settings["quick"] else "")
 
 

@@ -37,6 +37,7 @@ from guardreasoner.cli.config_checks import TRUE_HALF, check_flags, check_values
 from guardreasoner.cli.everyday_help import opening
 from guardreasoner.cli.log_output import quiet_libraries
 from guardreasoner.cli.metric_lines import metric_lines
+from guardreasoner.cli.out_of_memory import is_out_of_memory, out_of_memory
 from guardreasoner.cli.parse_errors import accept_old_names, config_error, find_input_error
 from guardreasoner.errors import InputError, MachineFault
 from guardreasoner.mining.findings import HasFindings
@@ -418,6 +419,7 @@ def run_lightning(argv: list[str]) -> None:
 
     Raises:
         InputError: a user error, such as a wrong key or a missing file.
+        MachineFault: the run is out of memory.
     """
     quiet_libraries()
     hide_writer_thread_errors()
@@ -426,6 +428,7 @@ def run_lightning(argv: list[str]) -> None:
     except MisconfigurationException as error:
         raise InputError(str(error).splitlines()[0]) from error
     except RuntimeError as error:
+<<<<<<< HEAD
         if not _lost_process(error):
             raise
         raise MachineFault(
@@ -439,6 +442,11 @@ def _lost_process(error: RuntimeError) -> bool:
     text = str(error).lower()
     lost = any(words in text for words in ("connection closed by peer", "connection reset by peer", "broken pipe"))
     return isinstance(error, torch.distributed.DistError) or lost
+=======
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory(error, argv) from error
+>>>>>>> 6142168d37d71835a86ba1eecb5daac462254f6d
 
 
 def _with_attached_numbers(argv: list[str]) -> list[str]:

@@ -11,7 +11,9 @@ from guardreasoner.diagnosis.data_sizes import DataSizes
 from guardreasoner.diagnosis.model_shape import ModelShape
 from guardreasoner.diagnosis.step_memory import (
     CACHE,
+    GRADIENTS,
     OPTIMIZER,
+    REFERENCE,
     WEIGHTS,
     Parameters,
     optimizer_bytes,
@@ -30,9 +32,12 @@ from guardreasoner.workflow.unfinished_fit import KEPT
 PROCESS, ALLOCATOR = "process", "allocator"
 CPU_PROCESS = 0.65e9
 """Bytes of a fit's process on a CPU with next to no model: Python, imported packages, tokenised data; measured."""
-CPU_ALLOCATOR = 0.10
-"""Share of the tensors' bytes that glibc's allocator and the kernels' buffers hold in addition; measured on SmolLM2's
-shape, full weights (docs/plan.md)."""
+CPU_ALLOCATOR = {"full": 0.45, "LoRA": 0.75, "4bit": 0.75}
+"""By what is trained, the bytes that glibc's allocator holds beside those of the tensors of a pass, as a share of
+these; measured (docs/plan.md). The heap keeps memory between blocks that live on, such as the small gradients of an
+adapter, when the large tensors around them are freed and the next step has tensors of other sizes."""
+_LASTING = (WEIGHTS, GRADIENTS, OPTIMIZER, REFERENCE, CACHE)
+"""Parts that are allocated once and not freed between steps."""
 GPU_PROCESS = 0.6e9
 """Bytes of a CUDA context with the libraries' workspaces; assumed, not measured."""
 GPU_ALLOCATOR = 0.05
@@ -313,8 +318,10 @@ def examples_of(schedule: Schedule, count: int) -> list[Example]:
 
 def with_process(parts: Mapping[str, float], settings: Settings) -> dict[str, float]:
     """Add the bytes of the process, or of the CUDA context and allocator, to those of the tensors."""
-    fixed, share = (CPU_PROCESS, CPU_ALLOCATOR) if settings.device == "cpu" else (GPU_PROCESS, GPU_ALLOCATOR)
-    return {**parts, PROCESS: fixed, ALLOCATOR: share * sum(parts.values())}
+    if settings.device == "gpu":
+        return {**parts, PROCESS: GPU_PROCESS, ALLOCATOR: GPU_ALLOCATOR * sum(parts.values())}
+    freed = sum(size for name, size in parts.items() if name not in _LASTING)
+    return {**parts, PROCESS: CPU_PROCESS, ALLOCATOR: CPU_ALLOCATOR[settings.tuning] * freed}
 
 
 def _single_changes(settings: Settings, together: bool = False) -> Iterator[tuple[Settings, str, str]]:

@@ -207,7 +207,10 @@ class Backbone(nn.Module):
         """Use a causal language model that is loaded already, with its adapter."""
         if self.gradient_checkpointing:
             network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            network.enable_input_require_grads()
+            # transformers 5 makes the embedding's output require a gradient, which only reentrant checkpointing needs
+            # and which gives the layers below an adapter on the upper ones a backward pass.
+            if hasattr(network, "_require_grads_hook"):
+                network.disable_input_require_grads()
         self.network = network
         self.supports_packing = enable_packed_attention(self._decoder())
         if self.supports_packing:

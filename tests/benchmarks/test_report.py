@@ -93,7 +93,38 @@ def test_page_has_a_row_and_a_section_for_every_result() -> None:
     assert "| 100,000 | 10 µs | 20 µs | 30 µs | 6.0 s | 1 MB | 2 MB | 3 MB |" in page
     assert "| Overhead of an HS-DPO fit | share of the step time | 3.1 % | 2.0–4.0 % | < 5 % | met |" in page
     sections = [line for line in page.splitlines() if line.startswith("## ")]
-    assert [part.split(" ")[1].rstrip(",") for part in sections] == ["HS-DPO", "Mining", "HS-DPO", "Overhead"]
+    assert [part.split(" ")[1].rstrip(",") for part in sections] == ["HS-DPO", "Mining", "HS-DPO", "Overhead", "One"]
+    assert "**Not measured**: no GPU was at hand." in page
+
+
+def test_page_has_the_rows_of_a_gpu() -> None:
+    done = {"status": "done"}
+    training = {"tokens_per_second": 12_345.6, "mfu": 0.4, "step_seconds": 0.5, "first_step_seconds": 2.0}
+    training |= {"device_mb": 9_000.0, "peak_mb": 8_000.0, "predicted_mb": 9_500.0}
+    rows = [
+        {"name": "matrix products", "kind": "peak", **done, "flops": 7e14},
+        {"name": "gradients", "kind": "gradients", **done, "within": False, "errors": {"packed bf16": 0.2}},
+        {"name": "R-SFT", "kind": "training", **done, **training},
+        {"name": "decode", "kind": "decoding", **done, "tokens_per_second": 9_000.0},
+        {
+            "name": "3B",
+            "kind": "training",
+            "status": "failed",
+            "reason": "CUDA out of memory",
+            "predicted_mb": 31_000.0,
+        },
+    ]
+    machine = {**ENVIRONMENT["machine"], "gpu": "G", "cuda": "13"}
+    page = report.page(
+        [{"comparison": "gpu", **ENVIRONMENT, "machine": machine, "settings": {"tiny": False}, "rows": rows}]
+    )
+    assert "## One GPU\n\nG:\n" in page
+    assert "| matrix products |  |  |  |  |  | 700.0 TFLOP/s |" in page
+    assert "| R-SFT | 12,346 | 40.0 % | 0.50, 2.00 s | 9.00 GB | 9.50 GB |  |" in page
+    assert "| gradients |  |  |  |  |  | **not within** the tolerances: packed bf16 2.0e-01 |" in page
+    assert "| decode | 9,000 |  |  |  |  |  |" in page
+    assert "| 3B |  |  |  |  | 31.00 GB | failed: CUDA out of memory |" in page
+    assert "Not measured" not in page
 
 
 def test_page_omits_missing_results() -> None:

@@ -18,7 +18,7 @@ from guardreasoner.diagnosis.run_plan import (
     Settings,
     operations,
 )
-from guardreasoner.diagnosis.step_memory import CACHE, Parameters
+from guardreasoner.diagnosis.step_memory import ACTIVATIONS, CACHE, OUTPUT, Parameters
 from guardreasoner.model.lora import LoRA
 from guardreasoner.prompts import PromptFormat
 from guardreasoner.training.preference_data import PreferenceDataModule
@@ -105,12 +105,18 @@ def test_the_cache_of_mining_holds_every_output_at_its_longest() -> None:
     assert parts[CACHE] == 2 * 10 * 256 * (2 * 4 * 2 * 8 * 4)
 
 
-@pytest.mark.parametrize(("device", "fixed", "share"), [("cpu", 0.65e9, 0.10), ("gpu", 0.6e9, 0.05)])
-def test_process_and_allocator_are_parts(device: str, fixed: float, share: float) -> None:
-    parts = dict(model().memory(replace(FULL, device=device)).parts)
+def test_on_a_gpu_the_allocator_holds_a_share_of_all_tensors() -> None:
+    parts = dict(model().memory(replace(FULL, device="gpu")).parts)
     process, allocator = parts.pop(PROCESS), parts.pop(ALLOCATOR)
-    assert process == fixed
-    assert allocator == pytest.approx(share * sum(parts.values()))
+    assert process == 0.6e9
+    assert allocator == pytest.approx(0.05 * sum(parts.values()))
+
+
+@pytest.mark.parametrize(("lora", "share"), [(None, 0.45), (LoRA(), 0.75)])
+def test_on_a_cpu_the_allocator_holds_a_share_of_what_a_step_frees(lora: LoRA | None, share: float) -> None:
+    parts = model().memory(replace(FULL, lora=lora)).parts
+    assert parts[PROCESS] == 0.65e9
+    assert parts[ALLOCATOR] == pytest.approx(share * (parts[ACTIVATIONS] + parts.get(OUTPUT, 0)))
 
 
 def test_the_nearest_change_is_the_one_that_keeps_the_result() -> None:

@@ -20,14 +20,17 @@ def test_only_the_upper_layers_are_adapted(tiny_base: Path, tmp_path: Path) -> N
     assert sum(parameter.requires_grad for parameter in everywhere.parameters()) == 2 * len(trained)
 
 
-def test_the_layers_below_have_no_backward_pass(tiny_base: Path) -> None:
-    backbone = load(tiny_base, lora=LoRA(r=2, alpha=4, upper_layers=1))
-    outputs = []
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_layers_below_have_no_backward_pass(tiny_base: Path, checkpointing: bool) -> None:
+    backbone = load(tiny_base, lora=LoRA(r=2, alpha=4, upper_layers=1), gradient_checkpointing=checkpointing).train()
+    outputs: list[torch.Tensor] = []
     decoder = backbone.network.get_base_model().model
     for layer in decoder.layers:
         layer.register_forward_hook(lambda module, inputs, output: outputs.append(output))
-    decoder(input_ids=torch.tensor([[3, 4, 5]]))
+    hidden = decoder(input_ids=torch.tensor([[3, 4, 5]]), use_cache=False).last_hidden_state
     assert [output.requires_grad for output in outputs] == [False, True]
+    hidden.sum().backward()
+    assert all(weight.grad is not None for weight in backbone.parameters() if weight.requires_grad)
 
 
 def test_a_saved_adapter_of_upper_layers_gives_the_same_outputs(tiny_base: Path, tmp_path: Path) -> None:

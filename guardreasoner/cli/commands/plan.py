@@ -105,6 +105,24 @@ def run(args: argparse.Namespace) -> int:
     return _DOES_NOT_FIT if plan["fits"] is False else 0
 
 
+def plan_of(flags: list[str], device: str, memory: float | None) -> dict[str, Any]:
+    """Return all numbers of the plan of a fit, by name, as ``--json`` writes them.
+
+    Args:
+        flags: the arguments of ``fit``.
+        device: "cpu" or "gpu".
+        memory: bytes of one device; None for no limit.
+
+    Raises:
+        InputError: the fit is of a kind that cannot be planned.
+    """
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_options(own)
+    args = own.parse_args(["--device", device])
+    args.memory = memory
+    return _plan(args, flags)
+
+
 def _plan(args: argparse.Namespace, flags: list[str]) -> dict[str, Any]:
     """Return all numbers of the plan, by name."""
     from guardreasoner.cli.lightning_cli import instantiate_fit

@@ -1,0 +1,62 @@
+"""Section on the measurements on one GPU (benchmarks/gpu.sh)."""
+
+from typing import Any
+
+NOT_MEASURED = """## One GPU
+
+**Not measured**: no GPU was at hand. `benchmarks/gpu.sh` measures in at most 10 minutes: gradients of packed rows in
+bf16 against plain rows in fp32; R-SFT and HS-DPO at the shapes of Llama-3.2-1B and 3B, and on SmolLM2; all weights,
+LoRA, 4-bit, gradient checkpointing and FSDP2; decoding; TRL beside it. It prints a table, writes
+`benchmarks/results/gpu.json`, and `python benchmarks/report.py` then shows it here. On a CPU, with tiny shapes, it is
+a smoke test: `benchmarks/gpu.sh --device cpu --tiny`.
+"""
+
+
+def overview(result: dict[str, Any]) -> list[str]:
+    """Return no rows: these measurements have no targets."""
+    return []
+
+
+def section(result: dict[str, Any]) -> str:
+    """Return the section."""
+    machine = result["machine"]
+    lines = [
+        "## One GPU",
+        "",
+        f"{machine.get('gpu', machine['processor'])}" + (", tiny shapes" if result["settings"]["tiny"] else "") + ":",
+        "",
+        "| | tokens/s | MFU | step, first step | peak | plan | |",
+        "|---|---|---|---|---|---|---|",
+        *map(_row, result["rows"]),
+        "",
+        f"CUDA {machine.get('cuda', '–')}, Python {machine['python']}; "
+        + ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+        + ".",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _row(row: dict[str, Any]) -> str:
+    cells = ["", "", "", "", "", ""]
+    if row["status"] != "done":
+        cells[5] = f"{row['status']}: {row['reason']}"
+        cells[4] = _gigabytes(row, "predicted_mb")
+    elif row["kind"] == "peak":
+        cells[5] = f"{row['flops'] / 1e12:,.1f} TFLOP/s"
+    elif row["kind"] == "model":
+        cells[5] = f"{row['parameters']:,} parameters"
+    elif row["kind"] == "gradients":
+        errors = ", ".join(f"{layout} {value:.1e}" for layout, value in row["errors"].items())
+        cells[5] = f"{'within' if row['within'] else '**not within**'} the tolerances: {errors}"
+    else:
+        cells[0] = f"{row['tokens_per_second']:,.0f}"
+    if row["status"] == "done" and row["kind"] == "training":
+        cells[1] = "" if row["mfu"] is None else f"{100 * row['mfu']:.1f} %"
+        cells[2] = f"{row['step_seconds']:.2f}, {row['first_step_seconds']:.2f} s"
+        cells[3] = _gigabytes(row, "device_mb") or _gigabytes(row, "peak_mb")
+        cells[4] = _gigabytes(row, "predicted_mb")
+    return f"| {row['name']} | {' | '.join(cells)} |"
+
+
+def _gigabytes(row: dict[str, Any], name: str) -> str:
+    return f"{row[name] / 1e3:.2f} GB" if name in row else ""
