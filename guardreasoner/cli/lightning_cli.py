@@ -419,7 +419,7 @@ def run_lightning(argv: list[str]) -> None:
 
     Raises:
         InputError: a user error, such as a wrong key or a missing file.
-        MachineFault: the run is out of memory.
+        MachineFault: the run is out of memory, or another of its processes has ended.
     """
     quiet_libraries()
     hide_writer_thread_errors()
@@ -428,7 +428,8 @@ def run_lightning(argv: list[str]) -> None:
     except MisconfigurationException as error:
         raise InputError(str(error).splitlines()[0]) from error
     except RuntimeError as error:
-<<<<<<< HEAD
+        if is_out_of_memory(error):
+            raise out_of_memory(error, argv) from error
         if not _lost_process(error):
             raise
         raise MachineFault(
@@ -442,11 +443,6 @@ def _lost_process(error: RuntimeError) -> bool:
     text = str(error).lower()
     lost = any(words in text for words in ("connection closed by peer", "connection reset by peer", "broken pipe"))
     return isinstance(error, torch.distributed.DistError) or lost
-=======
-        if not is_out_of_memory(error):
-            raise
-        raise out_of_memory(error, argv) from error
->>>>>>> 6142168d37d71835a86ba1eecb5daac462254f6d
 
 
 def _with_attached_numbers(argv: list[str]) -> list[str]:

@@ -114,7 +114,7 @@ def test_doctor_sees_a_model_that_is_no_guard(
 def test_a_missing_base_is_one_line(
     flags: tuple[str, ...], error: str, run: tuple[Path, Path], tiny_rollouts: Path, refused: Callable[..., str]
 ) -> None:
-    words = stage("hsdpo", run[1], "--data.rollouts", f'["{tiny_rollouts}"]', *flags)
+    words = stage("hsdpo", run[1], "--data.rollouts", f'["{tiny_rollouts}"]', "--data.max_length", "1000", *flags)
     message = refused(*words)
     assert error in message
     assert not Path("made").exists()
