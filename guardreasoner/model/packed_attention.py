@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from guardreasoner.model.batch import Segment
+from guardreasoner.model.flex_attention import FlexRow, Kernel, kernel_for
 
 _NAME = "guardreasoner"
 """Name of the attention function in transformers' registry."""
@@ -98,6 +99,7 @@ class PackedContext:
         segments: segments of the row.
         prefix: prefix that every segment attends to and that is not in the row.
         kv_out: if given, receives the keys and values of each layer.
+        kernel: computes the attention of all segments at once; None chooses it by the device, a CPU has none.
     """
 
     def __init__(
@@ -105,14 +107,17 @@ class PackedContext:
         segments: Sequence[Segment],
         prefix: SharedPrefix | None = None,
         kv_out: dict[int, KeyValues] | None = None,
+        kernel: Kernel | None = None,
     ) -> None:
         self.segments = tuple(segments)
         self.prefix = prefix
         self.kv_out = kv_out
+        self.kernel = kernel
         self.full_hidden: Tensor | None = None
         """(1, T, H), normalized hidden states of the full row, input of the last layer's attention; None before it."""
         self._predict_positions: Tensor | None = None
         self._masks: dict[tuple[int, int, int | None], Tensor | None] = {}
+        self._flex_row: FlexRow | None = None
 
     def predict_positions(self, device: torch.device) -> Tensor:
         """Return the positions of the row that predict a target, in ascending order, (positions,) int64."""
@@ -124,9 +129,15 @@ class PackedContext:
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
     ) -> Tensor:
-        """Attend segment by segment, (1, heads, T, head size); arguments as in :class:`Context`."""
+        """Attend at once or segment by segment, (1, heads, T, head size); arguments as in :class:`Context`."""
         if self.kv_out is not None:
             self.kv_out[layer] = key, value
+        kernel = self.kernel or kernel_for(query)
+        if kernel is not None and len(self.segments) > 1:
+            prefix = self._prefix(layer, key, value)
+            if self._flex_row is None:
+                self._flex_row = FlexRow(self.segments, prefix[0].shape[2], query.device)
+            return self._flex_row.attend(kernel, query, key, value, prefix, scaling, window)
         segments = range(len(self.segments))
         return _joined(self._attended(segments, layer, query, key, value, scaling, window))
 
@@ -180,12 +191,14 @@ class PackedContext:
 class TreeContext(PackedContext):
     """Context of a row of trees (:class:`guardreasoner.model.packing.CompletionTree`), for scores without gradients.
 
-    A tree has many short segments, so a small tree attends at once with a mask, a large one segment by segment.
+    A tree has many short segments, so without a kernel for all segments a small tree attends at once with a mask, a
+    large one segment by segment.
 
     Args:
         segments: segments of the row; those of a tree are adjacent, the first has no parents.
         prefix: prefix that every segment attends to and that is not in the row.
         kv_out: if given, receives the keys and values of each layer.
+        kernel: as in :class:`PackedContext`.
     """
 
     def __init__(
@@ -193,8 +206,9 @@ class TreeContext(PackedContext):
         segments: Sequence[Segment],
         prefix: SharedPrefix | None = None,
         kv_out: dict[int, KeyValues] | None = None,
+        kernel: Kernel | None = None,
     ) -> None:
-        super().__init__(segments, prefix, kv_out)
+        super().__init__(segments, prefix, kv_out, kernel)
         roots = [index for index, segment in enumerate(self.segments) if not segment.parents]
         self._trees = list(pairwise([*roots, len(self.segments)]))
         self._tree_masks: dict[tuple[int, int | None], Tensor] = {}
@@ -202,7 +216,9 @@ class TreeContext(PackedContext):
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
     ) -> Tensor:
-        """Attend tree by tree, (1, heads, T, head size); arguments as in :class:`Context`."""
+        """Attend at once or tree by tree, (1, heads, T, head size); arguments as in :class:`Context`."""
+        if self.kernel or kernel_for(query):
+            return super().attend(layer, query, key, value, scaling, window)
         if self.kv_out is not None:
             self.kv_out[layer] = key, value
         outputs: list[Tensor] = []
