@@ -19,8 +19,9 @@ class FusedLoraLinear(Linear):
         if arguments or keywords or not self._is_plain(name, x):
             return super().forward(x, *arguments, **keywords)
         low_rank = self.lora_A[name](self.lora_dropout[name](x)).flatten(0, -2)
+        up: Any = self.lora_B[name].weight
         output: Tensor = self.base_layer(x.flatten(0, -2))
-        output.addmm_(low_rank, self.lora_B[name].weight.T, alpha=self.scaling[name])
+        output.addmm_(low_rank, up.T, alpha=self.scaling[name])
         return output.unflatten(0, x.shape[:-1])
 
     def _is_plain(self, name: str, x: Tensor) -> bool:
