@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -110,7 +109,8 @@ class _TokenLogps(torch.autograd.Function):
 
 def _log_softmax(hidden: Tensor, head: Tensor) -> Tensor:
     logits = hidden @ head.T
-    return F.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return torch.log_softmax(logits, dim=-1, out=logits)  # in place, because a second (N, V) tensor costs as much again
 
 
 def sequence_logps(token_logps: Tensor, sequence: Tensor, sequences: int) -> Tensor:

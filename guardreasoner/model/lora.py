@@ -75,6 +75,7 @@ def add_adapter(network: Any, lora: LoRA) -> Any:
     )
     adapted = get_peft_model(network, config)
     _require_no_adapter_on_output(adapted, "model.backbone.lora.target_modules", None)
+    _fuse(adapted)
     return adapted
 
 
@@ -115,6 +116,7 @@ def attach_adapter(network: Any, path: str, config: dict[str, Any], lora: LoRA |
         raise other_base(path, base, f"it has no place for {len(unknown)} weights, first {unknown[0]}")
     hint = "merge it into its base model (peft: merge_and_unload) and use the merged model"
     _require_no_adapter_on_output(adapted, path, hint)
+    _fuse(adapted)
     return adapted
 
 
@@ -195,6 +197,12 @@ def write_base(folder: Path) -> None:
 def base_fingerprint(network: Any) -> str:
     """Return the fingerprint of the base model of an adapted network."""
     return files_fingerprint(network.peft_config["default"].base_model_name_or_path)
+
+
+def _fuse(adapted: Any) -> None:
+    from guardreasoner.model.lora_layer import fuse_lora_layers  # imports peft
+
+    fuse_lora_layers(adapted)
 
 
 def _module_names(network: Any, lora: LoRA) -> list[str]:

@@ -3,7 +3,7 @@
 Shapes: T tokens of a row, H hidden size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from guardreasoner.model.batch import Segment
+from guardreasoner.model.flex_attention import FlexRow, Kernel, kernel_for
 
 _NAME = "guardreasoner"
 """Name of the attention function in transformers' registry."""
@@ -98,6 +99,7 @@ class PackedContext:
         segments: segments of the row.
         prefix: prefix that every segment attends to and that is not in the row.
         kv_out: if given, receives the keys and values of each layer.
+        kernel: computes the attention of all segments at once; None chooses it by the device, a CPU has none.
     """
 
     def __init__(
@@ -105,14 +107,17 @@ class PackedContext:
         segments: Sequence[Segment],
         prefix: SharedPrefix | None = None,
         kv_out: dict[int, KeyValues] | None = None,
+        kernel: Kernel | None = None,
     ) -> None:
         self.segments = tuple(segments)
         self.prefix = prefix
         self.kv_out = kv_out
+        self.kernel = kernel
         self.full_hidden: Tensor | None = None
         """(1, T, H), normalized hidden states of the full row, input of the last layer's attention; None before it."""
         self._predict_positions: Tensor | None = None
         self._masks: dict[tuple[int, int, int | None], Tensor | None] = {}
+        self._flex_row: FlexRow | None = None
 
     def predict_positions(self, device: torch.device) -> Tensor:
         """Return the positions of the row that predict a target, in ascending order, (positions,) int64."""
@@ -124,12 +129,17 @@ class PackedContext:
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
     ) -> Tensor:
-        """Attend segment by segment, (1, heads, T, head size); arguments as in :class:`Context`."""
+        """Attend at once or segment by segment, (1, heads, T, head size); arguments as in :class:`Context`."""
         if self.kv_out is not None:
             self.kv_out[layer] = key, value
-        return torch.cat(
-            [self._attended(segment, layer, query, key, value, scaling, window) for segment in self.segments], dim=2
-        )
+        kernel = self.kernel or kernel_for(query)
+        if kernel is not None and len(self.segments) > 1:
+            prefix = self._prefix(layer, key, value)
+            if self._flex_row is None:
+                self._flex_row = FlexRow(self.segments, prefix[0].shape[2], query.device)
+            return self._flex_row.attend(kernel, query, key, value, prefix, scaling, window)
+        segments = range(len(self.segments))
+        return _joined(self._attended(segments, layer, query, key, value, scaling, window))
 
     def _prefix(self, layer: int, key: Tensor, value: Tensor) -> KeyValues:
         """Return the keys and values of the shared prefix, which has no tokens if there is none."""
@@ -137,30 +147,38 @@ class PackedContext:
 
     def _attended(
         self,
-        segment: Segment,
+        indices: Iterable[int],
         layer: int,
         query: Tensor,
         key: Tensor,
         value: Tensor,
         scaling: float | None,
         window: int | None,
-    ) -> Tensor:
-        """Return the attention output of one segment."""
-        visible = [*(self.segments[index] for index in segment.parents), segment]
-        keys, values = (
-            torch.cat([first, *(states[:, :, span.start : span.end] for span in visible)], dim=2)
-            for first, states in zip(self._prefix(layer, key, value), (key, value), strict=True)
-        )
-        mask = self._mask(segment.end - segment.start, keys.shape[2], window, query.device)
-        return F.scaled_dot_product_attention(
-            query[:, :, segment.start : segment.end],
-            keys,
-            values,
-            attn_mask=mask,
-            is_causal=mask is None,
-            scale=scaling,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
+    ) -> Iterator[Tensor]:
+        """Yield the attention output of the segments at ``indices``.
+
+        The row is split once: the backward pass of a slice would fill a gradient of the whole row, that of all parts
+        together concatenates their gradients.
+        """
+        lengths = [segment.end - segment.start for segment in self.segments]
+        queries, *parts = (states.split(lengths, dim=2) for states in (query, key, value))
+        prefix = self._prefix(layer, key, value)
+        for index in indices:
+            visible = [*self.segments[index].parents, index]
+            keys, values = (
+                torch.cat([first, *(states[one] for one in visible)], dim=2)
+                for first, states in zip(prefix, parts, strict=True)
+            )
+            mask = self._mask(lengths[index], keys.shape[2], window, query.device)
+            yield F.scaled_dot_product_attention(
+                queries[index],
+                keys,
+                values,
+                attn_mask=mask,
+                is_causal=mask is None,
+                scale=scaling,
+                enable_gqa=query.shape[1] != key.shape[1],
+            )
 
     def _mask(self, queries: int, keys: int, window: int | None, device: torch.device) -> Tensor | None:
         """Return the mask of a segment, (queries, keys) bool; None if the plain causal mask does."""
@@ -173,12 +191,14 @@ class PackedContext:
 class TreeContext(PackedContext):
     """Context of a row of trees (:class:`guardreasoner.model.packing.CompletionTree`), for scores without gradients.
 
-    A tree has many short segments, so a small tree attends at once with a mask, a large one segment by segment.
+    A tree has many short segments, so without a kernel for all segments a small tree attends at once with a mask, a
+    large one segment by segment.
 
     Args:
         segments: segments of the row; those of a tree are adjacent, the first has no parents.
         prefix: prefix that every segment attends to and that is not in the row.
         kv_out: if given, receives the keys and values of each layer.
+        kernel: as in :class:`PackedContext`.
     """
 
     def __init__(
@@ -186,8 +206,9 @@ class TreeContext(PackedContext):
         segments: Sequence[Segment],
         prefix: SharedPrefix | None = None,
         kv_out: dict[int, KeyValues] | None = None,
+        kernel: Kernel | None = None,
     ) -> None:
-        super().__init__(segments, prefix, kv_out)
+        super().__init__(segments, prefix, kv_out, kernel)
         roots = [index for index, segment in enumerate(self.segments) if not segment.parents]
         self._trees = list(pairwise([*roots, len(self.segments)]))
         self._tree_masks: dict[tuple[int, int | None], Tensor] = {}
@@ -195,15 +216,16 @@ class TreeContext(PackedContext):
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
     ) -> Tensor:
-        """Attend tree by tree, (1, heads, T, head size); arguments as in :class:`Context`."""
+        """Attend at once or tree by tree, (1, heads, T, head size); arguments as in :class:`Context`."""
+        if self.kernel or kernel_for(query):
+            return super().attend(layer, query, key, value, scaling, window)
         if self.kv_out is not None:
             self.kv_out[layer] = key, value
-        outputs = []
+        outputs: list[Tensor] = []
         for first, after in self._trees:
             span = slice(self.segments[first].start, self.segments[after - 1].end)
             if after - first == 1 or span.stop - span.start > _MAX_MASKED:
-                segments = self.segments[first:after]
-                outputs += [self._attended(one, layer, query, key, value, scaling, window) for one in segments]
+                outputs += self._attended(range(first, after), layer, query, key, value, scaling, window)
                 continue
             keys, values = (
                 torch.cat([prefix, states[:, :, span]], dim=2)
@@ -222,7 +244,7 @@ class TreeContext(PackedContext):
                     enable_gqa=query.shape[1] != key.shape[1],
                 )
             )
-        return torch.cat(outputs, dim=2)
+        return _joined(outputs)
 
     def _tree_mask(self, first: int, after: int, keys: int, window: int | None) -> "np.ndarray":
         """Return which keys the tokens of a tree attend to, (tokens, keys) bool; the keys begin with the prefix."""
@@ -346,6 +368,11 @@ def _select_attended(attention: Any, inputs: tuple[Any, ...], kwargs: dict[str, 
     if not isinstance(context, PackedContext):
         return None
     return outputs[0][:, context.predict_positions(outputs[0].device)], *outputs[1:]
+
+
+def _joined(outputs: Iterable[Tensor]) -> Tensor:
+    """Join the outputs of segments, stored token by token, as the kernels write them and the next layer reads them."""
+    return torch.cat([output.transpose(1, 2) for output in outputs], dim=1).transpose(1, 2)
 
 
 def _mask(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:

@@ -179,8 +179,9 @@ def read_training_rollouts(
     Raises:
         InputError: for the same reasons as :func:`read_rollouts_of`, or if no training record has a rollout.
     """
+    rollouts = read_rollouts_of(paths, source, tasks)
     records = {record.id: record for record in JudgedRecords(format).of(source.records("train"))}
-    rollouts = [rollout for rollout in read_rollouts_of(paths, source, tasks) if rollout.record_id in records]
+    rollouts = [rollout for rollout in rollouts if rollout.record_id in records]
     if not rollouts:
         raise InputError(f"data.rollouts: {', '.join(map(str, paths))}: no output for a training record")
     return list(records.values()), rollouts
@@ -195,17 +196,19 @@ def read_rollouts_of(paths: Iterable[str | Path], source: Source, tasks: Sequenc
         InputError: for the same reasons as :func:`read_rollout_folders`, or if a record is unknown to the source or has
             another conversation there.
     """
-    source_records = {record.id: record for split in get_args(Split) for record in source.records(split)}
-    excluded_ids = set(source.excluded_ids) if isinstance(source, ExcludesContaminated) else set[str]()
     records, rollouts = read_rollout_folders(paths, tasks)
-    for record in records:
-        if record.id in excluded_ids:
-            continue
-        known = source_records.get(record.id)
-        if known is None or known.content_key() != record.content_key():
-            fault = "is no record of data.source" if known is None else "is another conversation in data.source"
+    wanted = {record.id: record.content_key() for record in records}
+    del records  # so that there is one copy of the records in memory, not one for the folder and one for the source
+    faults: dict[str, str | None] = dict.fromkeys(wanted, "is no record of data.source")
+    for record in (record for split in get_args(Split) for record in source.records(split)):
+        if record.id in wanted:
+            is_same = record.content_key() == wanted[record.id]
+            faults[record.id] = None if is_same else "is another conversation in data.source"
+    excluded_ids = set(source.excluded_ids) if isinstance(source, ExcludesContaminated) else set[str]()
+    for record_id, fault in faults.items():
+        if fault is not None and record_id not in excluded_ids:
             raise InputError(
-                f"{', '.join(map(str, paths))}: these rollouts belong to other records: {record.id!r} {fault}", _HINT
+                f"{', '.join(map(str, paths))}: these rollouts belong to other records: {record_id!r} {fault}", _HINT
             )
     return [rollout for rollout in rollouts if rollout.record_id not in excluded_ids]
 

@@ -4,7 +4,7 @@ import copy
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from pathlib import Path
 
 import numpy as np
@@ -180,7 +180,10 @@ class Precomputed(Reference):
             raise InputError(f"model.reference.batch_size must be at least 1, got {batch_size}")
         self.folder = Path(folder)
         self.batch_size = batch_size
-        self._first: dict[str, int] = {}
+        self._keys = np.zeros(0, dtype=np.uint64)
+        """(examples,), hashes of id and completion lengths in ascending order; strings would take ten times as much."""
+        self._first = np.zeros(0, dtype=np.int64)
+        """(examples,), the index of the first value of the example of each key."""
         self._logps = torch.zeros(0, dtype=torch.float64)
 
     def prepare(
@@ -199,17 +202,18 @@ class Precomputed(Reference):
         other_dtype = [backbone.compute_dtype] if backbone.compute_dtype != backbone.dtype else []
         digest = sha256(fingerprint([*model, *other_dtype]).encode())
         digest.update(_FORMAT)
-        lengths, starts, count = [], [], 0
-        self._first = {}
-        for example in _each(examples):
+        keys, count = np.zeros(len(examples), dtype=np.uint64), 0
+        lengths, starts = (np.zeros(len(examples), dtype=np.int64) for _ in range(2))
+        for index, example in enumerate(_each(examples)):
             digest.update(repr((example.id, example.prompt, example.completions)).encode())
-            lengths.append(example.length)
-            starts.append(count)
-            name = _key(example.id, list(map(len, example.completions)))
-            if name in self._first:
-                raise InputError(f"example {example.id!r} occurs twice with completions of the same lengths")
-            self._first[name] = count
+            lengths[index], starts[index] = example.length, count
+            keys[index] = _key(example.id, list(map(len, example.completions)))
             count += len(example.completions)
+        order = np.argsort(keys, kind="stable")
+        self._keys, self._first = keys[order], starts[order]
+        if (twice := np.flatnonzero(self._keys[1:] == self._keys[:-1])).size:
+            example = examples[int(order[twice + 1].min())]
+            raise InputError(f"example {example.id!r} occurs twice with completions of the same lengths")
         key = digest.hexdigest()
         path = self.folder / f"{key[:32]}.safetensors"
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
@@ -233,8 +237,12 @@ class Precomputed(Reference):
         """Look the values up."""
         lengths = batch.lengths
         examples = [(batch.example == index).nonzero()[:, 0] for index in range(len(batch.ids))]
-        first = [self._first[_key(name, lengths[own].tolist())] for name, own in zip(batch.ids, examples, strict=True)]
-        indices = torch.tensor(first)[batch.example.cpu()] + batch.number.cpu()
+        hashes = [_key(name, lengths[own].tolist()) for name, own in zip(batch.ids, examples, strict=True)]
+        keys = np.array(hashes, dtype=np.uint64)
+        places = np.searchsorted(self._keys, keys)
+        if not np.array_equal(self._keys[places[places < len(self._keys)]], keys):
+            raise KeyError("an example that was not prepared")
+        indices = torch.from_numpy(self._first[places])[batch.example.cpu()] + batch.number.cpu()
         return self._logps[indices].to(batch.input_ids.device)
 
     @torch.no_grad()
@@ -243,7 +251,7 @@ class Precomputed(Reference):
         backbone: Backbone,
         examples: Sequence[Example],
         order: np.ndarray,
-        starts: Sequence[int],
+        starts: np.ndarray,
         count: int,
         rank: int,
         world: int,
@@ -264,7 +272,7 @@ class Precomputed(Reference):
             logps = sequence_logps(backbone(batch), batch.sequence, batch.sequences)
             if not indices:
                 continue
-            places = torch.tensor([starts[index] for index in indices])[batch.example.cpu()] + batch.number.cpu()
+            places = torch.from_numpy(starts[indices])[batch.example.cpu()] + batch.number.cpu()
             values[places] = logps.double().cpu()
         return values
 
@@ -320,5 +328,7 @@ def _hash_of(values: Tensor) -> str:
     return sha256(values.numpy().tobytes()).hexdigest()
 
 
-def _key(record_id: str, lengths: Sequence[int]) -> str:
-    return "/".join([record_id, *map(str, lengths)])
+def _key(record_id: str, lengths: Sequence[int]) -> int:
+    """Return a 64-bit hash of an example's id and completion lengths."""
+    name = "/".join([record_id, *map(str, lengths)])
+    return int.from_bytes(blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")

@@ -37,6 +37,14 @@ def test_growth_quick(tmp_path: Path) -> None:
     assert min(size["peak_mb"].values()) >= 0.9 * size["before_mb"]
 
 
+def test_packed_segments_writes_less_than_slices(tmp_path: Path) -> None:
+    process = run("packed_segments.py", "--segments", "4", "8", "--repeats", "1", "--json", str(tmp_path / "rows.json"))
+    assert process.returncode == 0, process.stderr
+    few, many = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert many["split"]["megabytes"] < 2.1 * few["split"]["megabytes"]
+    assert many["sliced"]["megabytes"] > 3 * few["sliced"]["megabytes"]
+
+
 def test_overhead_quick(shared_data: Path, tmp_path: Path) -> None:
     flags = ("--overhead", "--predictions", str(shared_data / "predictions"), "--repeats", "2")
     result = run_quick(tmp_path / "overhead.json", "growth.py", *flags)

@@ -5,18 +5,21 @@ import logging
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, Olmo2Config
 
 from guardreasoner.errors import InputError
 from guardreasoner.model.backbone import Backbone
-from guardreasoner.model.batch import Collator, Example, StepCollator, two_row
+from guardreasoner.model.batch import Collator, Example, Segment, StepCollator, two_row
 from guardreasoner.model.log_probs import CompletionLogps, sequence_logps, sequence_nll
 from guardreasoner.model.lora import LoRA
+from guardreasoner.model.packed_attention import PackedContext
 from guardreasoner.model.packing import packed
 from guardreasoner.training.losses import dpo, hsdpo
 from guardreasoner.training.reasoning_data import ReasoningDataModule
@@ -189,3 +192,29 @@ def test_a_family_that_is_not_tested_takes_plain_rows(tiny_base: Path, tmp_path:
     assert backbone(two_row([example], 0)).shape == (5,)
     with pytest.raises(InputError, match="does not support packed rows"):
         backbone(packed([example], 0))
+
+
+class BytesWritten(TorchDispatchMode):
+    """Adds up the bytes of the tensors that operations allocate."""
+
+    total = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = function(*args, **(kwargs or {}))
+        if not any(result.alias_info for result in function._schema.returns):
+            self.total += sum(t.nbytes for t in torch.utils._pytree.tree_leaves(results) if isinstance(t, Tensor))
+        return results
+
+
+def test_the_backward_pass_is_linear_in_the_number_of_segments() -> None:
+    totals = []
+    for pairs in (8, 32):  # a prompt and two completions of 4 tokens each
+        spans = [(4 * n, 4 * n + 4, () if n % 3 == 0 else (n - n % 3,)) for n in range(3 * pairs)]
+        states = [torch.randn(1, 2, 12 * pairs, 8, requires_grad=True) * 1 for _ in range(3)]
+        attended = PackedContext([Segment(*span) for span in spans]).attend(
+            0, states[0], states[1], states[2], None, None
+        )
+        with BytesWritten() as written:
+            attended.sum().backward()
+        totals.append(written.total)
+    assert totals[1] == pytest.approx(4 * totals[0], rel=0.05)
