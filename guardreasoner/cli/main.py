@@ -21,6 +21,7 @@ from guardreasoner.errors import InputError, MachineFault, machine_error
 from guardreasoner.moved import current_argv
 from guardreasoner.workflow import stop_signals
 from guardreasoner.workflow.config import Command, with_config_names
+from guardreasoner.workflow.stage_process import STAGE_VARIABLE
 from guardreasoner.workflow.terminal import terminal_text
 
 _STAGES = (*LIGHTNING, "base-model")
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "100" if argv[:1] and argv[0] in _IN_USE else "20000")
     open_streams()
     defer_imports()
+    if STAGE_VARIABLE in os.environ:
+        stop_signals.end_with_parent()
     try:
         with surviving_output() if argv[:1] and argv[0] in _STAGES else nullcontext():
             code = _run(argv)
@@ -116,7 +119,7 @@ def _run(argv: list[str]) -> int:
 def _run_stage(argv: list[str], run: Callable[[list[str]], int]) -> int:
     """Lock the output of a stage, build its inputs, run it, and write the manifest of its output."""
     from guardreasoner.workflow.output_lock import locked_output
-    from guardreasoner.workflow.pipeline import STAGE_VARIABLE, checked_output, prepare
+    from guardreasoner.workflow.pipeline import checked_output, prepare
     from guardreasoner.workflow.unfinished_fit import discard_unfinished
 
     output = checked_output(argv)
