@@ -161,15 +161,15 @@ def _report(stopped: stop_signals.Stopped) -> int:
 
 
 def _run_lightning(argv: list[str]) -> int:
-    _lightning_cli().run_lightning(argv)
+    import_lightning_cli().run_lightning(argv)
     return 0
 
 
 def _check_lightning(argv: Sequence[str]) -> None:
-    _lightning_cli().check_config(list(argv))
+    import_lightning_cli().check_config(list(argv))
 
 
-def _lightning_cli() -> Any:
+def import_lightning_cli() -> Any:
     """Import LightningCLI without garbage collection, which would take a tenth of the time and find nothing."""
     name = "guardreasoner.cli.lightning_cli"
     if name not in sys.modules:

@@ -106,6 +106,8 @@ class Running:
         write_pipeline(long=f"{fit} --checkpoint_every 2 --output made/long")
         with Path("log").open("w") as log:
             self.command = subprocess.Popen([*LAUNCHER, "run"], stdout=log, stderr=log, start_new_session=True)
+
+    def wait_for_the_stage(self) -> None:
         lock = Path("made/.long.lock")
         wait_for(lambda: (lock.exists() and lock.read_text()) or self.command.poll() is not None)
         assert self.command.poll() is None, Path("log").read_text()
@@ -128,9 +130,12 @@ class Running:
 def running(folder: Path, tiny_base: Path) -> Iterator[Running]:
     """A command whose stage is at work."""
     started = Running(tiny_base)
-    yield started
-    if started.command.poll() is None:
-        os.killpg(started.command.pid, signal.SIGKILL)
+    try:
+        started.wait_for_the_stage()
+        yield started
+    finally:
+        if started.command.poll() is None:
+            os.killpg(started.command.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
