@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sections import gpu, growth, mining, overhead, training
+from sections import gpu, growth, mining, overhead, start_up, training
 
 HERE = Path(__file__).parent
 OPENING = """# Performance
@@ -34,6 +34,7 @@ SECTIONS: dict[str, Any] = {
     "mining": mining,
     "growth": growth,
     "overhead": overhead,
+    "start-up": start_up,
     "gpu": gpu,
 }
 """The section module by kind of result, in the order of the page."""

@@ -3,6 +3,7 @@
 import argparse
 import ast
 import difflib
+import gc
 import importlib
 import os
 import sys
@@ -10,15 +11,17 @@ import traceback
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from guardreasoner import __version__
 from guardreasoner.cli import LIGHTNING
+from guardreasoner.cli.deferred_imports import defer_imports
 from guardreasoner.cli.streams import discard_unwritable, open_streams, surviving_output
 from guardreasoner.errors import InputError, MachineFault, machine_error
 from guardreasoner.moved import current_argv
 from guardreasoner.workflow import stop_signals
 from guardreasoner.workflow.config import Command, with_config_names
+from guardreasoner.workflow.stage_process import STAGE_VARIABLE
 from guardreasoner.workflow.terminal import terminal_text
 
 _STAGES = (*LIGHTNING, "base-model")
@@ -44,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # in use does with the application that asks.
     os.environ.setdefault("GOMP_SPINCOUNT", "100" if argv[:1] and argv[0] in _IN_USE else "20000")
     open_streams()
+    defer_imports()
+    if STAGE_VARIABLE in os.environ:
+        stop_signals.end_with_parent()
     try:
         with surviving_output() if argv[:1] and argv[0] in _STAGES else nullcontext():
             code = _run(argv)
@@ -113,7 +119,7 @@ def _run(argv: list[str]) -> int:
 def _run_stage(argv: list[str], run: Callable[[list[str]], int]) -> int:
     """Lock the output of a stage, build its inputs, run it, and write the manifest of its output."""
     from guardreasoner.workflow.output_lock import locked_output
-    from guardreasoner.workflow.pipeline import STAGE_VARIABLE, checked_output, prepare
+    from guardreasoner.workflow.pipeline import checked_output, prepare
     from guardreasoner.workflow.unfinished_fit import discard_unfinished
 
     output = checked_output(argv)
@@ -155,16 +161,25 @@ def _report(stopped: stop_signals.Stopped) -> int:
 
 
 def _run_lightning(argv: list[str]) -> int:
-    from guardreasoner.cli.lightning_cli import run_lightning
-
-    run_lightning(argv)
+    import_lightning_cli().run_lightning(argv)
     return 0
 
 
 def _check_lightning(argv: Sequence[str]) -> None:
-    from guardreasoner.cli.lightning_cli import check_config
+    import_lightning_cli().check_config(list(argv))
 
-    check_config(list(argv))
+
+def import_lightning_cli() -> Any:
+    """Import LightningCLI without garbage collection, which would take a tenth of the time and find nothing."""
+    name = "guardreasoner.cli.lightning_cli"
+    if name not in sys.modules:
+        gc.disable()
+        try:
+            importlib.import_module(name)
+            gc.freeze()
+        finally:
+            gc.enable()
+    return sys.modules[name]
 
 
 def _check_base_model(argv: Sequence[str]) -> None:

@@ -22,8 +22,8 @@ from guardreasoner.workflow.config import Command, config_files, flags, resolve
 from guardreasoner.workflow.config_file import load_yaml
 from guardreasoner.workflow.every_model import commands_of_every_model, wants_every_model
 from guardreasoner.workflow.manifest import Manifest
-from guardreasoner.workflow.pipeline import STAGE_VARIABLE
 from guardreasoner.workflow.prediction_origin import prediction_origin
+from guardreasoner.workflow.stage_process import STAGE_VARIABLE
 from guardreasoner.workflow.terminal import terminal_text
 
 _RUN = ("python", "-m", "guardreasoner")

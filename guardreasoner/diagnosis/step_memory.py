@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from guardreasoner.diagnosis.memory_trace import Kind, MemoryTrace, efficient_attention
 from guardreasoner.errors import InputError
@@ -195,6 +194,8 @@ def set_mode(backbone: Backbone, dropout: bool) -> None:
         backbone: the backbone.
         dropout: whether dropout is on (R-SFT); layers that checkpoint their activations do so either way.
     """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
     backbone.train(dropout)
     for layer in backbone.modules():
         if isinstance(layer, GradientCheckpointingLayer):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassConfusionMatrix
+from torchmetrics.classification.confusion_matrix import MulticlassConfusionMatrix
 
 from guardreasoner.evaluation.scoring.metrics import ACCURACY, F1, classification_scores
 from guardreasoner.evaluation.scoring.readings import counts_by_reading

@@ -10,7 +10,6 @@ from guardreasoner.errors import InputError
 from guardreasoner.generators import Completion, Generator, Request, ScoreRequest, Scores
 from guardreasoner.generators.local_scores import score_plain
 from guardreasoner.generators.parallel import chunks, parallel_map
-from guardreasoner.generators.reserved_cache import reserved_cache
 from guardreasoner.generators.token_sampler import TokenSampler, draws, end_tokens
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.workflow.ranges import Count, NotNegative, PositiveShare
@@ -83,6 +82,8 @@ class PlainGenerator(Generator):
     @torch.inference_mode()
     def _generate_batch(self, batch: Sequence[Request]) -> list[Completion]:
         network, device = self.backbone.network, next(self.backbone.parameters()).device
+        from guardreasoner.generators.reserved_cache import reserved_cache  # imports transformers' models
+
         cache = reserved_cache(network.config.get_text_config(), self.max_new_tokens)
         input_ids, mask = _left_padded([request.prompt for request in batch], self.backbone.prompt_tokenizer.padding)
         logits = self._forward(network, input_ids.to(device), mask.to(device), _positions(mask).to(device), cache)

@@ -60,13 +60,13 @@ class ExampleStore(Sequence[Example]):
         columns = self._batches[batch]
         return Example(
             id=columns.column("id")[row].as_py(),
-            prompt=_ids(columns.column("prompt")[row]),
-            completions=tuple(_ids(completion) for completion in columns.column("completions")[row]),
-            weights=tuple(columns.column("weights")[row].values.to_numpy().tolist()),
+            prompt=_values(columns.column("prompt")[row]),
+            completions=tuple(_values(completion) for completion in columns.column("completions")[row]),
+            weights=_values(columns.column("weights")[row]),
         )
 
     def _numbers(self, column: str) -> np.ndarray:
-        found = [batch.column(column).to_numpy() for batch in self._batches]
+        found = [np.from_dlpack(batch.column(column)) for batch in self._batches]
         return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
 
@@ -101,5 +101,6 @@ def _offsets(rows: Sequence[Sequence[Any]]) -> Any:
     return pa.array(np.cumsum([0, *map(len, rows)]), pa.int64())
 
 
-def _ids(value: Any) -> tuple[int, ...]:
-    return tuple(value.values.to_numpy().tolist())
+def _values(value: Any) -> tuple[Any, ...]:
+    """Return the numbers of a list; not by ``to_numpy()``, which imports pandas."""
+    return tuple(np.from_dlpack(value.values).tolist())

@@ -11,7 +11,6 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from guardreasoner.errors import InputError
 from guardreasoner.model.backbone import Backbone
@@ -111,6 +110,8 @@ class HSDPOModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Turn dropout off."""
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
         self.backbone.eval()
         for layer in self.backbone.modules():
             if isinstance(layer, GradientCheckpointingLayer):

@@ -1,8 +1,10 @@
 """One optimizer step over its micro-batches, and the learning-rate schedule; both training stages use them."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from guardreasoner.errors import InputError
 from guardreasoner.model.batch import Batch, Step
@@ -88,12 +91,18 @@ def configure_optimizer(module: Any, optimizer: Callable[[Any], Optimizer], warm
         optimizer: function of the parameters.
         warmup: share of the steps with a linear increase at the start; 0 in the paper.
     """
-    from transformers import get_cosine_schedule_with_warmup  # imports peft, which takes a second
-
     configured = optimizer([p for p in module.parameters() if p.requires_grad])
     total = planned_steps(module.trainer)
-    schedule = get_cosine_schedule_with_warmup(configured, int(warmup * total), total)
+    schedule = LambdaLR(configured, partial(_cosine, warmup=int(warmup * total), total=total))
     return {"optimizer": configured, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _cosine(step: int, *, warmup: int, total: int) -> float:
+    """Return the share of the learning rate at a step, as transformers' schedule; importing that would import peft."""
+    if step < warmup:
+        return step / max(1, warmup)
+    progress = (step - warmup) / max(1, total - warmup)
+    return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
 def planned_steps(trainer: Any) -> int:

@@ -7,7 +7,8 @@ from pathlib import Path
 from guardreasoner.errors import InputError
 from guardreasoner.workflow.config import Command, flags, resolve
 from guardreasoner.workflow.manifest import Manifest
-from guardreasoner.workflow.pipeline import LAUNCHER, StageFailed, run_stage
+from guardreasoner.workflow.pipeline import StageFailed
+from guardreasoner.workflow.stage_process import LAUNCHER, StageRunner
 from guardreasoner.workflow.staleness import command_line, status
 
 _FLAG = "--all"
@@ -65,14 +66,16 @@ def run_every_test(argv: Sequence[str], launcher: Sequence[str] = LAUNCHER) -> l
         StageFailed: a test failed; the tests after it were not started.
     """
     commands = commands_of_every_model(argv)
-    for number, command in enumerate(commands, 1):
-        count = f"{number} of {len(commands)}"
-        if (reason := status(command)) is None:
-            print(f"model {count}: up to date: {command.output}", flush=True)
-            continue
-        print(f"model {count} ({reason}): {command_line(command)}", flush=True)
-        if code := run_stage([*launcher, *command.argv]):
-            raise StageFailed(f"the test of model {count} failed with exit code {code}: {command_line(command)}", code)
+    with StageRunner(launcher) as runner:
+        for number, command in enumerate(commands, 1):
+            count = f"{number} of {len(commands)}"
+            if (reason := status(command)) is None:
+                print(f"model {count}: up to date: {command.output}", flush=True)
+                continue
+            print(f"model {count} ({reason}): {command_line(command)}", flush=True)
+            if code := runner.run(command.argv):
+                line = command_line(command)
+                raise StageFailed(f"the test of model {count} failed with exit code {code}: {line}", code)
     return [command.output for command in commands if command.output is not None]
 
 

@@ -4,9 +4,7 @@ A stage is a command whose config has an ``output``. Dependencies are not declar
 output its merged config names as an input path.
 """
 
-import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from guardreasoner.workflow.config_file import find_config, load_yaml
 from guardreasoner.workflow.manifest import Manifest
 from guardreasoner.workflow.output_checks import require_replaceable, require_writable
 from guardreasoner.workflow.replacing import restore_output
+from guardreasoner.workflow.stage_process import LAUNCHER, StageRunner
 from guardreasoner.workflow.staleness import (
     StageState,
     command_line,
@@ -32,9 +31,6 @@ from guardreasoner.workflow.staleness import (
 )
 
 PIPELINE = Path("configs/pipeline.yaml")
-LAUNCHER = (sys.executable, "-m", "guardreasoner")
-STAGE_VARIABLE = "GUARDREASONER_STAGE"
-"""Environment variable of the process of a stage that another command runs."""
 
 
 class StageFailed(InputError):
@@ -159,17 +155,18 @@ class Pipeline:
             StageFailed: a stage failed; the stages after it were not started.
         """
         built = []
-        for name in names:
-            stage = self.stages[name]
-            if reason := "requested" if name in forced else status(stage):
-                if kept := keep_if_not_ours(stage):
-                    print(f"moved {stage.output} to {kept}: it was not made by this stage")
-                print(f"building {stage.output} ({reason}): {command_line(stage)}", flush=True)
-                if code := run_stage([*self.launcher, *stage.argv]):
-                    raise StageFailed(f"stage {name} failed with exit code {code}: {command_line(stage)}", code)
-                if reason := status(stage):
-                    raise StageFailed(f"stage {name} did not write its output ({reason}): {command_line(stage)}", 1)
-                built.append(name)
+        with StageRunner(self.launcher) as runner:
+            for name in names:
+                stage = self.stages[name]
+                if reason := "requested" if name in forced else status(stage):
+                    if kept := keep_if_not_ours(stage):
+                        print(f"moved {stage.output} to {kept}: it was not made by this stage")
+                    print(f"building {stage.output} ({reason}): {command_line(stage)}", flush=True)
+                    if code := runner.run(stage.argv):
+                        raise StageFailed(f"stage {name} failed with exit code {code}: {command_line(stage)}", code)
+                    if reason := status(stage):
+                        raise StageFailed(f"stage {name} did not write its output ({reason}): {command_line(stage)}", 1)
+                    built.append(name)
         return built
 
 
@@ -223,23 +220,6 @@ def prepare(
     state = StageState.of(command)
     state.begin()
     return state
-
-
-def run_stage(argv: Sequence[str]) -> int:
-    """Run a program in this terminal and return its exit code.
-
-    A signal is passed on to the program, which may save what it has done.
-
-    Raises:
-        Stopped: a signal arrived; the program has ended.
-    """
-    with stop_signals.handled():
-        stop_signals.defer()
-        process = subprocess.Popen(argv, env={**os.environ, STAGE_VARIABLE: "1"})
-        stop_signals.defer(process.send_signal)
-        code = process.wait()
-        stop_signals.check()
-    return code if code >= 0 else 128 - code
 
 
 def checked_output(argv: Sequence[str]) -> Path | None:

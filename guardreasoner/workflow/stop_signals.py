@@ -16,6 +16,9 @@ _ONE_SIGNAL = 0.5
 """Seconds within which further signals count as the same one. A terminal signals all processes of a run, and the first
 process passes the signal on to the others."""
 
+_PR_SET_PDEATHSIG = 1
+"""From Linux's ``sys/prctl.h``."""
+
 _PRESS_AGAIN = b"stopping after the outputs in progress; press Ctrl-C again to end at once\n"
 _SHOW_CURSOR = b"\x1b[?25h"
 
@@ -170,6 +173,17 @@ def check_parent() -> None:
     """
     if is_later_process() and os.getppid() != _parent:
         raise Stopped(signal.SIGTERM)
+
+
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """Get a signal as soon as the process that started this one has ended, however it did; only on Linux."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number))
+    if os.getppid() != _parent:
+        os.kill(os.getpid(), number)
 
 
 def is_later_process() -> bool:

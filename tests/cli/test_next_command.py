@@ -11,7 +11,7 @@ from guardreasoner.cli.next_command import next_command, show_next
 from guardreasoner.cli.toy_base import toy_line
 from guardreasoner.workflow.config import resolve
 from guardreasoner.workflow.manifest import Manifest
-from guardreasoner.workflow.pipeline import STAGE_VARIABLE
+from guardreasoner.workflow.stage_process import STAGE_VARIABLE
 from tests.support.scored_predictions import model_folder, random_scores, record_test, scored_predictions
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from guardreasoner.errors import InputError
 from guardreasoner.workflow.config_file import load_yaml
-from guardreasoner.workflow.pipeline import LAUNCHER, PIPELINE, Pipeline
+from guardreasoner.workflow.pipeline import PIPELINE, Pipeline
+from guardreasoner.workflow.stage_process import LAUNCHER
 from guardreasoner.workflow.terminal import show_line, stdout_console
 
 HELP = "run the stages of a pipeline in order, skipping those that are up to date (configs/pipeline.yaml)"
