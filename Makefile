@@ -14,9 +14,7 @@ demo: $(VENV)/installed
 	$(RUN) report "R-SFT, 1 epoch=logs/predictions/rsft-1epoch" "R-SFT, 3 epochs=logs/predictions/rsft" "HS-DPO=logs/predictions/hsdpo" --out logs/report.html
 
 # Hours; goes on where it was stopped. BUDGET=full trains all weights on all records. GUARDREASONER_DATA is the folder of docs/released-data.md.
-# Answers are generated in bfloat16 where the processor multiplies it fast; training stays in float32.
 BUDGET ?= small
-export ANSWERS_DTYPE ?= $(shell grep -qsw amx_bf16 /proc/cpuinfo && echo bfloat16 || echo float32)
 REAL := logs/smollm2-135m/predictions
 REAL_RUNS := majority=$(REAL)/majority TF-IDF=$(REAL)/tf-idf zero-shot=$(REAL)/zero-shot direct=$(REAL)/direct R-SFT=$(REAL)/rsft HS-DPO=$(REAL)/hsdpo
 real: $(VENV)/installed

