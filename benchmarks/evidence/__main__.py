@@ -15,6 +15,7 @@ from pathlib import Path
 from evidence.page import write_page
 from evidence.study import ROOT, Study, require_known
 from guardreasoner.errors import InputError
+from guardreasoner.workflow.stop_signals import Stopped
 
 STUDIES = ROOT / "benchmarks" / "evidence" / "studies"
 
@@ -48,6 +49,9 @@ def main() -> int:
         hint = f"\nhint: {error.hint}" if error.hint else ""
         print(f"error: {error}{hint}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print(f"{stopped.line()}; start the study again to go on", file=sys.stderr)
+        return stopped.exit_code
     return 0 if complete else 1
 
 
