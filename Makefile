@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m guardreasoner
 
-.PHONY: demo real test lint campaign clean
+.PHONY: demo real test lint campaign evidence clean
 
 demo: $(VENV)/installed
 	$(RUN) fit --config configs/hsdpo.yaml
@@ -28,6 +28,11 @@ test: lint
 # Hours; goes on where it was stopped. PARTS="kills golden" runs some parts, FLAGS=--again failed trials again.
 campaign: $(VENV)/installed
 	PYTHONPATH=.:benchmarks $(VENV)/bin/python -m reliability $(PARTS) $(FLAGS)
+
+# A day or two; goes on where it was stopped, and may be started several times at once. FLAGS="--seeds 1 --arms rsft hsdpo" runs some of
+# it, FLAGS=--page-only writes docs/evidence.md from stored results, STUDY=benchmarks/evidence/studies/settings.yaml is the other study.
+evidence: $(VENV)/installed
+	PYTHONPATH=.:benchmarks $(VENV)/bin/python -m evidence $(STUDY) $(FLAGS)
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

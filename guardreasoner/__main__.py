@@ -2,9 +2,7 @@
 
 import sys
 
-from guardreasoner.cli.main import main
-from guardreasoner.workflow.terminal import show_traceback
+from guardreasoner.cli.main import start
 
 if __name__ == "__main__":
-    sys.excepthook = show_traceback
-    sys.exit(main())
+    sys.exit(start())

@@ -22,13 +22,19 @@ from guardreasoner.moved import current_argv
 from guardreasoner.workflow import stop_signals
 from guardreasoner.workflow.config import Command, with_config_names
 from guardreasoner.workflow.stage_process import STAGE_VARIABLE
-from guardreasoner.workflow.terminal import terminal_text
+from guardreasoner.workflow.terminal import show_traceback, terminal_text
 
 _STAGES = (*LIGHTNING, "base-model")
 """Verbs that are stages: they write the ``output`` of their config from the inputs that it names."""
 
 _IN_USE = ("judge", "serve", "moderate")
 """Verbs that ask a guard."""
+
+
+def start() -> int:
+    """Run the command of this process, and show unexpected errors as everything else: without secrets."""
+    sys.excepthook = show_traceback
+    return main()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

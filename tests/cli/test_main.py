@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,16 @@ def test_help_lists_every_verb_with_a_line(capsys: pytest.CaptureFixture[str]) -
 def test_no_verb_is_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert "usage: python -m guardreasoner VERB" in capsys.readouterr().out
+
+
+def test_unexpected_errors_of_the_installed_command_are_shown_like_everything_else() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    module, _, function = project["project"]["scripts"]["guardreasoner"].partition(":")
+    script = f"from {module} import {function}; {function}(); raise ValueError('\\x1b[31m')"
+    done = subprocess.run([sys.executable, "-c", script, "--help"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "ValueError: " in done.stderr
+    assert "\x1b" not in done.stderr
 
 
 def test_help_is_fast_and_imports_nothing_heavy() -> None:

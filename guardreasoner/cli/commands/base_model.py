@@ -49,6 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=("true", "false"),
         help="with --from: whether prompts go through the model's chat template (default: if it has one)",
     )
+    parser.add_argument("--seed", metavar="N", help="seed of the random weights, instead of the config's")
     parser.add_argument(
         "--overwrite",
         action="store_true",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from guardreasoner.cli.main import main
 from guardreasoner.model.backbone import Backbone
@@ -89,6 +90,19 @@ def test_the_output_is_up_to_date(make: Make) -> None:
     assert status(resolve(words)) is None
     Path("0.yaml").write_text(OVERLAY + "seed: 5\n")
     assert status(resolve(words)) == "config changed"
+
+
+def test_a_seed_gives_other_weights_and_is_checked(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    assert make(OVERLAY) == 0
+    words = ["base-model", "--config", str(CONFIG), "--config", "0.yaml", "--recipe.vocabulary", "320"]
+    assert main([*words, "--seed", "5", "--output", "other"]) == 0
+    first, other = (load_file(f"{folder}/model.safetensors") for folder in ("checkpoints/base", "other"))
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert first[name].shape == other[name].shape
+    assert not torch.equal(first[name], other[name])
+    capsys.readouterr()
+    assert main([*words, "--seed", "five"]) == 2
+    assert "seed" in capsys.readouterr().err.splitlines()[0]
 
 
 @pytest.mark.parametrize(

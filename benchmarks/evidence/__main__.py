@@ -1,0 +1,59 @@
+"""Runs a study, then writes the page ``docs/evidence.md``.
+
+    PYTHONPATH=.:benchmarks python -m evidence                              # all of studies/arms.yaml
+    PYTHONPATH=.:benchmarks python -m evidence --arms hsdpo rsft --seeds 1  # some of it
+    PYTHONPATH=.:benchmarks python -m evidence --page-only                  # the page, from the stored results
+
+Run it from the root of the repository. Start it again after a stop, or beside itself: what is finished is not repeated,
+and what was stopped halfway goes on.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from evidence.page import write_page
+from evidence.study import ROOT, Study, require_known
+from guardreasoner.errors import InputError
+from guardreasoner.workflow.stop_signals import Stopped
+
+STUDIES = ROOT / "benchmarks" / "evidence" / "studies"
+
+
+def main() -> int:
+    """Run the study; return 1 if a result is missing, 2 if the study or a flag is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path, nargs="?", default=STUDIES / "arms.yaml", help="default: studies/arms.yaml")
+    parser.add_argument("--data", nargs="+", help="data sets; default all of the study")
+    parser.add_argument("--seeds", type=int, nargs="+", help="seeds; default those of the study")
+    parser.add_argument("--arms", nargs="+", help="arms; default all of the study, in its order")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "evidence")
+    page = ROOT / "docs" / "evidence.md"
+    parser.add_argument("--page", type=Path, default=page, help="page of all studies in the study's folder")
+    parser.add_argument("--page-only", action="store_true", help="run nothing, only write the page")
+    arguments = parser.parse_args()
+    try:
+        study = Study.load(arguments.study)
+        require_known("--arms", "arm", arguments.arms or (), study.arms)
+        require_known("--data", "data set", arguments.data or (), study.data)
+        require_known("--seeds", "seed", arguments.seeds or (), study.seeds)
+        complete = True
+        if not arguments.page_only:
+            from evidence.campaign import run
+
+            chosen = (arguments.data or list(study.data), arguments.seeds or study.seeds, arguments.arms or study.arms)
+            complete = run(study, *map(list, chosen), arguments.results / study.name)
+        studies = [Study.load(path) for path in sorted(arguments.study.parent.glob("*.yaml"))]
+        write_page(studies, arguments.results, arguments.page)
+    except InputError as error:
+        hint = f"\nhint: {error.hint}" if error.hint else ""
+        print(f"error: {error}{hint}", file=sys.stderr)
+        return 2
+    except Stopped as stopped:
+        print(f"{stopped.line()}; start the study again to go on", file=sys.stderr)
+        return stopped.exit_code
+    return 0 if complete else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

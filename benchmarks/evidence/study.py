@@ -1,0 +1,184 @@
+"""A study: arms × seeds × data sets, read from a YAML file and expanded to one pipeline per data set and seed.
+
+The stages of a study are commands of this package, as in ``configs/pipeline.yaml``. ``{seed}`` in a command is replaced
+by the seed, and ``{NAME}`` by a text of ``define``. The overlays of the data set and the folders of the seed are added
+to every stage::
+
+    title: …
+    about: …                                # a paragraph for the page
+    seeds: [1, 2, 3]
+    data: {NAME: {overlays: [file], define: {NAME: text}}}
+    define: {NAME: text}
+    shared: {STAGE: command}                # stages that several arms need
+    test: command                           # what every arm is tested with
+    arms: {NAME: {title: …, stages: {STAGE: command}, test: flags, answers: greedy or votes}}
+    compare: NAME                           # the arm that all others are compared with
+    regime: [SHORTER, LONGER]               # R-SFT and longer R-SFT, whose difference says whether R-SFT is saturated
+    claims: [{text: …, better: NAME, than: NAME, figure: hard or all, at_least: points}]
+    later: {arm: what it needs}             # arms that cannot be run yet
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from guardreasoner.errors import InputError
+from guardreasoner.records import replacing_file
+from guardreasoner.workflow.config_file import load_yaml
+from guardreasoner.workflow.pipeline import Pipeline
+
+ROOT = Path(__file__).parents[2]
+Figure = Literal["hard", "all"]
+AnswerKind = Literal["greedy", "votes"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One training recipe.
+
+    Args:
+        title: What the tables call it.
+        test: Flags of its test.
+        stages: Commands by stage name, beyond the shared ones.
+        answers: What answers a record: the greedy output, or the majority of the sampled outputs that vote.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    title: str
+    test: str = ""
+    stages: dict[str, str] = field(default_factory=dict)
+    answers: AnswerKind = "greedy"
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set.
+
+    Args:
+        overlays: Config files that are added to every stage.
+        define: Texts by name, in place of the study's, such as the number of epochs.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    overlays: list[str] = field(default_factory=list)
+    define: dict[str, str | int | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim that the results decide.
+
+    Args:
+        text: The claim.
+        better: Arm that should be better.
+        than: Arm that it is compared with.
+        figure: Accuracy on hard records, or on all.
+        at_least: Required difference in percentage points; 0 means above 0.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    text: str
+    better: str
+    than: str
+    figure: Figure = "hard"
+    at_least: float = 0.0
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study; see the module.
+
+    Raises:
+        InputError: raised by :meth:`load` if the file is not a study.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    title: str
+    about: str
+    seeds: list[int]
+    data: dict[str, Data]
+    shared: dict[str, str]
+    test: str
+    arms: dict[str, Arm]
+    compare: str
+    regime: tuple[str, str]
+    claims: list[Claim] = field(default_factory=list)
+    define: dict[str, str | int | float] = field(default_factory=dict)
+    later: dict[str, str] = field(default_factory=dict)
+    name: str = ""
+
+    @classmethod
+    def load(cls, path: Path) -> "Study":
+        """Read a study, named after its file."""
+        content = {**load_yaml(path), "name": path.stem}
+        try:
+            study = TypeAdapter(cls).validate_python(content)
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]
+            key = ".".join(map(str, fault["loc"]))
+            unknown = fault["type"] in ("unexpected_keyword_argument", "extra_forbidden")
+            known = ", ".join(f.name for f in fields(Arm if key.startswith("arms.") else cls) if f.name != "name")
+            hint = f"the keys are {known}" if unknown else None
+            raise InputError(f"{path}: {key}: {'unknown key' if unknown else fault['msg']}", hint) from None
+        named = {"compare": [study.compare], "regime": study.regime}
+        named |= {f"claims.{number}": [claim.better, claim.than] for number, claim in enumerate(study.claims)}
+        for key, names in named.items():
+            require_known(f"{path}: {key}", "arm", names, study.arms)
+        return study
+
+    def place(self, data: str, seed: int) -> Path:
+        """Return the folder of what a data set and seed log."""
+        return Path("logs", "evidence", self.name, data, str(seed))
+
+    def pipeline(self, data: str, seed: int) -> Pipeline:
+        """Write the pipeline of a data set and seed to its folder and return it.
+
+        Args:
+            data: Name of the data set.
+            seed: The seed.
+
+        Raises:
+            InputError: A stage is not a command with a config, or two write one output.
+        """
+        place = self.place(data, seed)
+        lines = dict(self.shared)
+        for name, arm in self.arms.items():
+            if twice := lines.keys() & arm.stages.keys():
+                raise InputError(f"study {self.name}: arms.{name}.stages: there already is a stage {min(twice)!r}")
+            lines |= arm.stages
+            lines[stage_of_test(name)] = f"{self.test} {arm.test} --output ${{recipe.logs}}/predictions/{name}"
+        texts = {**self.define, **self.data[data].define, "seed": seed}
+        text = "".join(f"  {name}: >-\n    {self._expanded(name, line, texts)}\n" for name, line in lines.items())
+        path = place / "pipeline.yaml"
+        place.mkdir(parents=True, exist_ok=True)
+        with replacing_file(path) as partial:
+            partial.write_text("stages:\n" + text, encoding="utf-8")
+        models = Path("checkpoints", *place.parts[1:])
+        folders = [f"--recipe.checkpoints={models}", f"--recipe.logs={place}"]
+        return Pipeline.load(path, self.data[data].overlays, recipe=folders)
+
+    def _expanded(self, name: str, line: str, texts: Mapping[str, object]) -> str:
+        """Return a command on one line, with the defined texts, of which some contain others."""
+        for _ in texts:
+            for key, text in texts.items():
+                line = line.replace(f"{{{key}}}", str(text))
+        if unknown := re.search(r"(?<!\$)\{([\w-]+)\}", line):
+            hint = f"there are {', '.join(texts)}"
+            raise InputError(f"study {self.name}: stage {name}: {unknown[0]} is not defined", hint)
+        return " ".join(line.split())
+
+
+def stage_of_test(arm: str) -> str:
+    """Return the name of the stage that tests an arm."""
+    return f"test-{arm}"
+
+
+def require_known(where: str, what: str, names: Sequence[Any], known: Collection[Any] | Mapping[Any, Any]) -> None:
+    """Raise ``InputError`` if a name is not among the known ones."""
+    for name in names:
+        if name not in known:
+            raise InputError(f"{where}: no {what} {name!r}", f"there are {', '.join(map(str, known))}")

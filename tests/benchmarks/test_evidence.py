@@ -1,0 +1,372 @@
+"""Studies: their files, resuming, differences and intervals derived by hand, and the page made from stored results."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from evidence.__main__ import STUDIES, main
+from evidence.always_failed import AlwaysFailed
+from evidence.campaign import Unit
+from evidence.differences import Accuracies, holm, widened
+from evidence.figures import read_figures
+from evidence.results import Result, read_result, read_results, write_result
+from evidence.study import Study, stage_of_test
+
+from guardreasoner.errors import InputError
+from guardreasoner.sources.embedded import Embedded
+from tests.support.output_files import predictions
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = sorted(STUDIES.glob("*.yaml"))
+STUDY: dict[str, Any] = {
+    **{"title": "A study", "about": "What it is.", "seeds": [1, 2], "data": {"toy": {}}},
+    "shared": {"rsft": "fit --config configs/rsft.yaml"},
+    "test": "test --config configs/evaluate.yaml",
+    "arms": {
+        "a": {"title": "Arm A", "test": "--model.backbone.path ${recipe.checkpoints}/rsft"},
+        "b": {"title": "Arm B", "stages": {"b": "fit --config configs/rsft.yaml --output ${recipe.checkpoints}/b"}},
+    },
+    **{"compare": "a", "regime": ["b", "a"]},
+    "claims": [
+        {"text": "A beats B on hard records", "better": "a", "than": "b"},
+        {"text": "B beats A", "better": "b", "than": "a", "figure": "all"},
+    ],
+    "later": {"arm C": "an option"},
+}
+
+
+def result(arm: str, seed: int, right: str, hard: str, outputs: int = 4, **changes: Any) -> Result:
+    """Return a result with these records."""
+    fields: dict[str, Any] = {
+        **{"data": "toy", "arm": arm, "seed": seed, "config": "c", "records": "r", "right": right, "hard": hard},
+        **{"outputs": outputs, "figures": {"hard": 50.0, "all": 75.0}, "trained": ["rsft"], "machine": "M, 2 cores"},
+        "costs": {"rsft": {"wall": 3.0, "cpu": 5.0, "starts": 1.0, "trained": 1000.0}},
+        **{"lineage": {"rsft": {"content": "x", "fingerprint": "f", "commit": "abc"}}, "date": "2026-01-01"},
+    }
+    return Result(**(fields | changes))
+
+
+def study_file(folder: Path, **changes: Any) -> Path:
+    """Write a study and return its file."""
+    path = folder / "studies" / "toy.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(yaml.safe_dump(STUDY | changes, sort_keys=False))
+    return path
+
+
+def start(monkeypatch: pytest.MonkeyPatch, *argv: object) -> int:
+    """Run the command in this process."""
+    monkeypatch.setattr(sys, "argv", ["evidence", *map(str, argv)])
+    return main()
+
+
+def test_differences_are_the_means_over_seeds_of_differences_on_the_same_records() -> None:
+    found = Accuracies(
+        [
+            *(result("a", 1, "1110", "..42"), result("b", 1, "1000", "..20")),  # all: 75 - 25, hard: 6/8 - 2/8
+            *(result("a", 2, "11?0", ".4.."), result("b", 2, "1100", ".3..")),  # all: 50 - 50, hard: 4/4 - 3/4
+            result("b", 3, "1111", "4444"),  # a has no seed 3
+        ],
+        resamples=100,
+    )
+    all_records, hard = found.difference("a", "b", "all"), found.difference("a", "b", "hard")
+    assert all_records is not None
+    assert (all_records.seeds, all_records.by_seed, all_records.points.value) == ((1, 2), (50.0, 0.0), 25.0)
+    assert hard is not None
+    assert (hard.by_seed, hard.points.value) == ((50.0, 25.0), 37.5)
+    assert found.difference("a", "c", "all") is None
+
+
+def test_the_interval_over_records_of_one_seed_is_that_of_the_binomial() -> None:
+    # One of two records differs by 100 points. It is drawn 0, 1 or 2 times with probability 1/4, 1/2, 1/4: the
+    # difference is 0, 50 or 100 points, its percentiles are 0 and 100, and p = 2 · 1/4.
+    found = Accuracies([result("a", 1, "11", "42"), result("b", 1, "10", "42")]).difference("a", "b", "all")
+    assert found is not None
+    assert (found.points.value, found.points.low, found.points.high) == (50.0, 0.0, 100.0)
+    assert found.p == pytest.approx(0.5, abs=0.02)
+
+
+def test_records_move_together_in_all_seeds() -> None:
+    # Both seeds differ on the first record and are equal on the second: if each seed drew records of its own, the mean
+    # would also take the values 25 and 75.
+    results = [result(arm, seed, right, "42") for seed in (1, 2) for arm, right in (("a", "11"), ("b", "01"))]
+    found = Accuracies(results)
+    values = np.unique(found.by_figure["all"]["a", 1] - found.by_figure["all"]["b", 1])
+    assert values.tolist() == [0.0, 50.0, 100.0]
+    assert np.array_equal(*(found.by_figure["all"]["b", seed] for seed in (1, 2)))
+
+
+def test_weights_of_seeds_are_widened_to_students_distribution() -> None:
+    # √(2 / 1) · 12.7062 / 1.95996 = 9.1683 for two seeds: draws of (2, 0), (1, 1) and (0, 2) become 1/2 ± 4.5841.
+    weights = widened([1, 2], 200)
+    assert weights[0].tolist() == [0.5, 0.5]
+    assert np.unique(weights[1:].round(3)).tolist() == [-4.084, 0.5, 5.084]
+    assert widened([7], 3).tolist() == [[1.0]] * 4
+    # Five seeds that differ by -2, -1, 0, 1 and 2 points: s = √2.5, and t = 2.776 gives a half-width of 1.963.
+    low, high = np.percentile(widened(range(5), 20_000)[1:] @ np.arange(-2.0, 3.0), (2.5, 97.5))
+    assert (low, high) == pytest.approx((-1.963, 1.963), abs=0.15)
+
+
+def test_p_values_are_corrected_after_holm() -> None:
+    # 0.01 · 3, 0.03 · 2, then 0.04 · 1, which is raised to the value before it.
+    assert holm({"x": 0.01, "y": 0.04, "z": 0.03}) == pytest.approx({"x": 0.03, "z": 0.06, "y": 0.06})
+    assert holm({"x": 0.6, "y": 0.9}) == {"x": 1.0, "y": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (result("b", 1, "1000", ".24."), r"toy: a-1\.json and b-1\.json: the hard records differ"),
+        (result("b", 1, "1000", "..42", records="others"), r"toy: a-1\.json and b-1\.json: different records"),
+    ],
+)
+def test_results_on_other_records_are_not_compared(other: Result, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Accuracies([result("a", 1, "1110", "..42"), other])
+
+
+def store(folder: Path, seeds: Sequence[int] = (1, 2)) -> None:
+    """Store results of two arms that always differ on the same records."""
+    for seed in seeds:
+        write_result(folder / "toy", result("a", seed, "1" * 40, "4" * 40))
+        write_result(folder / "toy", result("b", seed, "10" * 20, "1" * 40))
+
+
+def test_the_page_says_what_holds_first_and_is_the_same_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(tmp_path / "results")
+    argv = [study_file(tmp_path), "--page-only", "--results", tmp_path / "results", "--page", tmp_path / "page.md"]
+    assert start(monkeypatch, *argv) == 0
+    page, plot = (tmp_path / "page.md").read_text(), (tmp_path / "page-toy-toy.svg").read_bytes()
+    first = page.splitlines()[:10]
+    assert "- A beats B on hard records: toy: **holds**, +75.0 (+75.0 to +75.0), 2 seeds." in first
+    assert any(line.startswith("- B beats A: toy: **does not hold**, -50.0 (-65.0 to ") for line in first)
+    assert "R-SFT is **not saturated** here: Arm A minus Arm B is +50.0" in page
+    assert "| Arm A | 1, 2 | 50.0 ± 0.0 | 75.0 ± 0.0 |" in page
+    assert "| Arm A | 5 | 3 | 0 | 1,000 |" in page
+    assert "- arm C: needs an option" in page
+    assert start(monkeypatch, *argv) == 0
+    assert (page, plot) == ((tmp_path / "page.md").read_text(), (tmp_path / "page-toy-toy.svg").read_bytes())
+
+
+def test_one_seed_or_none_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store(tmp_path / "results", seeds=[1])
+    argv = ["--page-only", "--results", tmp_path / "results", "--page", tmp_path / "page.md"]
+    assert start(monkeypatch, study_file(tmp_path, data={"toy": {}, "other": {}}), *argv) == 0
+    page = (tmp_path / "page.md").read_text()
+    assert (
+        "- A beats B on hard records: toy: **not decided**, +75.0 (+75.0 to +75.0), 1 seed; other: not run yet." in page
+    )
+    assert "- toy: Arm A (seeds: 1); Arm B (seeds: 1)\n- other: all arms (seeds: 2)" in page
+
+
+def test_a_damaged_result_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    store(tmp_path)
+    path = tmp_path / "toy" / "toy" / "a-1.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"outputs": "many"}))
+    with pytest.raises(InputError, match=r"a-1\.json: not a result: outputs"):
+        list(read_results(tmp_path / "toy"))
+    path.write_text("{")
+    argv = ["--page-only", "--results", tmp_path, "--page", tmp_path / "page.md"]
+    assert start(monkeypatch, study_file(tmp_path), *argv) == 2
+    assert capsys.readouterr().err == f"error: {path}: not a result: not valid JSON\n"
+    assert not (tmp_path / "page.md").exists()
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "key": ({"seed": [1]}, "seed: unknown key"),
+    "key of an arm": ({"arms": {**STUDY["arms"], "a": {"title": "A", "flags": "x"}}}, "arms.a.flags: unknown key"),
+    "compared arm": ({"compare": "c"}, "compare: no arm 'c'"),
+    "arm of a claim": ({"claims": [{"text": "x", "better": "a", "than": "c"}]}, "claims.0: no arm 'c'"),
+    "undefined text": ({"test": "{tset}"}, "stage test-a: {tset} is not defined"),
+    "stage given twice": ({"arms": {**STUDY["arms"], "b": {"title": "B", "stages": {"rsft": "x"}}}}, "a stage 'rsft'"),
+    "config": ({"test": "test --config configs/evalaute.yaml"}, "--config configs/evalaute.yaml: no such file"),
+    "flag": ({"test": f"{STUDY['test']} --model.kk 3"}, "stage test-a: "),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_a_wrong_study_ends_in_one_line(
+    fault: str, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes, message = WRONG[fault]
+    argv = ["--results", workplace / "results", "--page", workplace / "page.md"]
+    assert start(monkeypatch, study_file(workplace, **changes), *argv) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert [line.split(":")[0] for line in error.splitlines()] in (["error"], ["error", "hint"])
+    assert not list(workplace.rglob("checkpoints"))
+    assert not (workplace / "page.md").exists()
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--arms", "c"), ("--data", "other"), ("--seeds", "9")])
+def test_unknown_names_on_the_command_line_are_refused(
+    flag: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start(monkeypatch, study_file(tmp_path), flag, value) == 2
+    assert capsys.readouterr().err.startswith(f"error: {flag}: no ")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_studies_resolve(path: Path, workplace: Path) -> None:
+    (workplace / "benchmarks").symlink_to(ROOT / "benchmarks")
+    study = Study.load(path)
+    for data in study.data:
+        pipeline = study.pipeline(data, study.seeds[0])
+        for arm in study.arms:
+            stages = pipeline.upstream([stage_of_test(arm)])
+            assert stages[0] == "base"
+            assert "hard-set" in stages
+            assert all(f"/{study.seeds[0]}/" in str(pipeline.stages[name].output) for name in stages)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_the_configs_of_shipped_studies_are_right(path: Path, workplace: Path) -> None:
+    from guardreasoner.cli.lightning_cli import check_config
+
+    (workplace / "benchmarks").symlink_to(ROOT / "benchmarks")
+    study = Study.load(path)
+    for stage in study.pipeline(next(iter(study.data)), study.seeds[0]).stages.values():
+        if stage.verb != "base-model":
+            check_config(list(stage.argv))
+
+
+def test_a_result_is_made_again_if_its_configs_or_shared_models_changed(workplace: Path) -> None:
+    study = Study.load(study_file(workplace))
+    unit = Unit(study, study.pipeline("toy", 1), workplace / "results", "toy", 1)
+    assert unit.missing(["a"]) == ["a"]
+    write_result(unit.folder, result("a", 1, "1", "4", config=unit.config_hash("a")))
+    assert unit.missing(["a"]) == []  # no model is here, and none is needed
+    other = unit.pipeline.stages["rsft"].output
+    assert other is not None
+    other.mkdir(parents=True)
+    (other / "manifest.json").write_text(json.dumps({"command": [], "fingerprint": "", "inputs": {}, "content": "y"}))
+    assert unit.missing(["a"]) == ["a"]
+    longer = Study.load(study_file(workplace, shared={"rsft": "fit --config configs/rsft.yaml --data.epochs 9"}))
+    changed = Unit(longer, longer.pipeline("toy", 1), unit.folder, "toy", 1)
+    assert changed.config_hash("a") != unit.config_hash("a")
+
+
+def test_votes_answer_with_the_most_frequent_verdict(tmp_path: Path) -> None:
+    folder = predictions(tmp_path / "run", "HH HH UU")  # all right, one task
+    file = next(folder.glob("*/generated_predictions.jsonl"))
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    shares = [{"harmful": 0.625, "unharmful": 0.375}, {"harmful": 0.25, "unharmful": 0.5}, {}]
+    for row, share in zip(rows, shares, strict=True):
+        row["scores"] = {"votes": {"request": share} if share else {}}
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    hard = [
+        {"record_id": row["record_id"], "labels": row["labels"], "index": i, "seed": 0, "predict": row["predict"]}
+        for row in rows[:2]
+        for i in range(4)
+    ]
+    (file.parent / "hard_samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in hard))
+    greedy, voted = read_figures(folder, "greedy"), read_figures(folder, "votes")
+    assert (greedy["right"], greedy["hard"], greedy["outputs"]) == ("111", "44.", 4)
+    assert (voted["right"], voted["hard"], voted["outputs"]) == ("10?", "10.", 1)
+    assert (voted["figures"]["all"], voted["figures"]["unparsed"]) == pytest.approx((33.3333, 33.3333))
+    assert (greedy["figures"]["hard, greedy"], voted["figures"]["hard"]) == (100.0, 50.0)
+
+
+def test_always_failed_keeps_the_records_that_no_output_is_right_about(tmp_path: Path) -> None:
+    from tests.support.tiny import write_rollouts  # loads torch
+
+    records = Embedded(train=12, validation=3, test=3).records("train")
+    folder = write_rollouts(tmp_path / "rollouts", records)  # all four outputs of every fifth record are wrong
+    source = AlwaysFailed(str(folder), train=12, validation=3, test=3)
+    assert [record.id for record in source.records("train")] == [records[4].id, records[9].id]
+    assert len(source.records("test")) == 3
+
+
+def test_preference_terms_of_the_controls() -> None:
+    import torch
+    from evidence.objectives import no_preference, random_direction
+
+    from guardreasoner.model.log_probs import CompletionLogps
+
+    policy = torch.tensor([-2.0, -3.0], requires_grad=True)
+    chosen = CompletionLogps(policy, torch.tensor([3, 4]), torch.tensor([-3.0, -4.0]))
+    rejected = CompletionLogps(torch.tensor([-5.0, -5.0]), torch.tensor([2, 2]), torch.tensor([-5.0, -5.0]))
+    no_preference(chosen, rejected, 0.1).sum().backward()
+    assert policy.grad is not None
+    assert policy.grad.tolist() == [0.0, 0.0]
+    # Both margins are 1. The pair of 5 tokens is turned round, the pair of 6 is not: log(1 + e^{±0.5}).
+    assert random_direction(chosen, rejected, 0.5).tolist() == pytest.approx([0.974077, 0.474077])
+
+
+@pytest.fixture
+def tiny_study(workplace: Path, tiny_base: Path) -> Callable[..., subprocess.Popen]:
+    """Return a function that starts a study of two equal arms on tiny things in a process group of its own."""
+    from tests.support.tiny import TinySource, write_rollouts  # loads torch
+
+    hard_set = write_rollouts(workplace / "hard-set", TinySource().records("test"))
+    source = "--data.source tests.support.tiny.TinySource --auto_build false --trainer.accelerator cpu"
+    fit = f"fit --config configs/rsft.yaml --config {ROOT}/benchmarks/evidence/overlays/fit.yaml {source}"
+    fit += f" --model.backbone.path {tiny_base} --data.batch_size 6 --data.epochs 100 --checkpoint_every 5"
+    path = study_file(
+        workplace,
+        seeds=[1],
+        shared={},
+        test=f"test --config configs/evaluate.yaml {source} --data.rollouts [{hard_set}] --recipe.max_new_tokens 4",
+        arms={
+            name: {
+                "title": name,
+                "stages": {name: f"{fit} --output ${{recipe.checkpoints}}/{name}"},
+                "test": f"--model.backbone.path ${{recipe.checkpoints}}/{name}",
+            }
+            for name in ("a", "b")
+        },
+    )
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])
+    argv = [sys.executable, "-m", "evidence", str(path), "--results", "results", "--page", "page.md"]
+
+    def begin() -> subprocess.Popen:
+        environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen(argv, env=environment, start_new_session=True, **pipes)
+
+    return begin
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_and_repeats_nothing(tiny_study: Callable[..., subprocess.Popen]) -> None:
+    first = tiny_study()
+    unfinished = Path("checkpoints/evidence/toy/toy/1/.b.fit")
+    while not list(unfinished.glob("*.ckpt")):  # the first arm is done, the second is halfway
+        assert first.poll() is None, first.stdout and first.stdout.read()
+        time.sleep(0.01)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    stored = Path("results/toy/toy/a-1.json")
+    before = stored.read_bytes()
+    assert not Path("results/toy/toy/b-1.json").exists()
+
+    second = tiny_study()
+    output, _ = second.communicate()
+    assert second.returncode == 0, output
+    assert output.count("building") == 2, output  # the second fit, and its test
+    assert f"continuing an unfinished fit from {unfinished}" in output
+    assert stored.read_bytes() == before
+    whole, resumed = read_result(stored), read_result(Path("results/toy/toy/b-1.json"))
+    assert whole is not None
+    assert resumed is not None
+    assert (whole.costs["a"]["starts"], resumed.costs["b"]["starts"]) == (1, 2)
+    assert whole.costs["a"]["trained"] == resumed.costs["b"]["trained"] > 0
+    assert (whole.right, whole.hard) == (resumed.right, resumed.hard)
+    assert whole.lineage["a"]["content"] == resumed.lineage["b"]["content"]
+
+    third = tiny_study()
+    output, _ = third.communicate()
+    assert (third.returncode, output) == (0, "written: page.md\n")
