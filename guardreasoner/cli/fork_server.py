@@ -92,11 +92,9 @@ def _may_fork() -> bool:
 def _run(argv: Sequence[str]) -> int:
     """Run a stage as ``python -m guardreasoner`` does."""
     from guardreasoner.cli.main import main
-    from guardreasoner.workflow.terminal import show_traceback
 
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # not the state of all other forks
-    sys.excepthook = show_traceback
     module = find_spec("guardreasoner.__main__")
     sys.modules["__main__"].__spec__ = module  # what Lightning starts again on further devices
     sys.argv = [str(module and module.origin), *argv]
