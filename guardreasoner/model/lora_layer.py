@@ -32,7 +32,7 @@ class FusedLoraLinear(Linear):
             and type(self.base_layer) is nn.Linear
             and x.dtype == self.base_layer.weight.dtype == self.lora_A[name].weight.dtype
             and not (self.disable_adapters or self.merged)
-            and not torch.is_autocast_enabled(x.device.type)
+            and not (torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type))
         )
 
 
