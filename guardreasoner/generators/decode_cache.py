@@ -8,6 +8,12 @@ from torch import Tensor
 from guardreasoner.model.batch import Segment
 from guardreasoner.model.packed_attention import KeyValues, SharedPrefix
 
+_BLOCK_ROWS = 8
+"""Adjacent rows that attend together where attending all together would read much padding."""
+
+_MIN_SAVED = 1 << 21
+"""Values of padding (keys of a layer) that such blocks must save, since each block is some more operations."""
+
 _BLOCK = 128
 """Tokens by which the buffers grow. Outputs rarely reach the maximum length, so it is not allocated at the start."""
 
@@ -33,6 +39,8 @@ class DecodeCache:
         """Rows of the buffers, and tokens of each row."""
         self._positions = self._rows = torch.empty(0, dtype=torch.int64, device=device)
         self._longest = 0
+        self._blocks: list[tuple[slice, int]] = []
+        """Rows that attend together, and the tokens of the longest of them."""
         self._masks: dict[int | None, tuple[Tensor | None, Tensor]] = {}
 
     def enter(self, kv_out: dict[int, KeyValues], prompts: Sequence[tuple[Segment, int]]) -> None:
@@ -72,6 +80,7 @@ class DecodeCache:
         self._rows = torch.arange(len(self.lengths), device=self._device)
         self.lengths = [length + 1 for length in self.lengths]
         self._longest = max(self.lengths)
+        self._blocks = self._row_blocks()
         self._masks = {}
         return self._positions[:, None] + (self.prefix.length if self.prefix else 0)
 
@@ -99,22 +108,38 @@ class DecodeCache:
         keys, values = self._layers[layer]
         keys[self._rows, :, self._positions] = key[:, :, 0]
         values[self._rows, :, self._positions] = value[:, :, 0]
-        keys, values = (buffer[:rows, :, : self._longest] for buffer in (keys, values))
         scaled = (query * (size**-0.5 if scaling is None else scaling)).reshape(rows, *groups, size)
         hidden_prefix, hidden = self._hidden_keys(window)
         exact = torch.promote_types(query.dtype, torch.float32)
-        scores = (scaled @ keys.transpose(2, 3)).to(exact).masked_fill_(hidden, -torch.inf)
-        if self.prefix is None:
-            output = scores.softmax(-1).to(value.dtype) @ values
-            return output.reshape(rows, heads, 1, size)
-        prefix_keys, prefix_values = (states[0] for states in self.prefix.layers[layer])
-        prefix_scores = _shared_product(scaled, prefix_keys.transpose(1, 2)).to(exact)
-        if hidden_prefix is not None:
-            prefix_scores = prefix_scores.masked_fill(hidden_prefix, -torch.inf)
-        weights = torch.cat([prefix_scores, scores], dim=3).softmax(-1).to(value.dtype)
-        length = prefix_keys.shape[1]
-        output = _shared_product(weights[..., :length], prefix_values) + weights[..., length:] @ values
-        return output.reshape(rows, heads, 1, size)
+        prefix_length, prefix_values, prefix_scores = 0, None, None
+        if self.prefix is not None:
+            prefix_keys, prefix_values = (states[0] for states in self.prefix.layers[layer])
+            prefix_length = prefix_keys.shape[1]
+            prefix_scores = _shared_product(scaled, prefix_keys.transpose(1, 2)).to(exact)
+            if hidden_prefix is not None:
+                prefix_scores = prefix_scores.masked_fill(hidden_prefix, -torch.inf)
+        outputs = []
+        for block, tokens in self._blocks:
+            own_keys, own_values = (buffer[block, :, :tokens] for buffer in (keys, values))
+            scores = (scaled[block] @ own_keys.transpose(2, 3)).to(exact)
+            scores = scores.masked_fill_(hidden[block, ..., :tokens], -torch.inf)
+            if prefix_values is None or prefix_scores is None:
+                outputs.append(scores.softmax(-1).to(value.dtype) @ own_values)
+                continue
+            weights = torch.cat([prefix_scores[block], scores], dim=3).softmax(-1).to(value.dtype)
+            output = _shared_product(weights[..., :prefix_length], prefix_values)
+            outputs.append(output + weights[..., prefix_length:] @ own_values)
+        return torch.cat(outputs).reshape(rows, heads, 1, size)
+
+    def _row_blocks(self) -> list[tuple[slice, int]]:
+        """Return the rows in blocks if their padding costs much on a CPU, which reads all of it; else in one block."""
+        rows = len(self.lengths)
+        keys, _ = next(iter(self._layers.values()))
+        starts = range(0, rows, _BLOCK_ROWS)
+        blocks = [(slice(i, min(i + _BLOCK_ROWS, rows)), max(self.lengths[i : i + _BLOCK_ROWS])) for i in starts]
+        read = sum((block.stop - block.start) * tokens for block, tokens in blocks)
+        saved = (rows * self._longest - read) * keys.shape[1] * keys.shape[3]
+        return blocks if keys.device.type == "cpu" and saved >= _MIN_SAVED else [(slice(0, rows), self._longest)]
 
     def _hidden_keys(self, window: int | None) -> tuple[Tensor | None, Tensor]:
         """Return bool masks, True where a row must not attend.

@@ -4,6 +4,7 @@ The network is sharded from outside, by the strategy; the modules train it as th
 whole tensors, in the same files as those of an unsharded run, so either kind of run can continue the other's.
 """
 
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -11,8 +12,6 @@ import torch
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from guardreasoner.errors import InputError
@@ -106,6 +105,8 @@ def shard(backbone: Backbone, mesh: Any, compute_dtype: torch.dtype | None = Non
     Raises:
         InputError: the weights are quantized.
     """
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+
     if backbone.quantization:
         raise InputError(
             "trainer.strategy: ShardedStrategy cannot shard 4-bit weights",
@@ -128,6 +129,12 @@ def shard(backbone: Backbone, mesh: Any, compute_dtype: torch.dtype | None = Non
 def is_sharded(trainer: Any) -> bool:
     """Return whether the processes of a trainer hold shares of the weights, so that all must compute together."""
     return trainer is not None and isinstance(trainer.strategy, ShardedStrategy)
+
+
+def is_share(value: Any) -> bool:
+    """Return whether a value is this process's share of a tensor."""
+    module = sys.modules.get("torch.distributed.tensor")  # slow to import; without it nothing is sharded
+    return module is not None and isinstance(value, module.DTensor)
 
 
 @torch.no_grad()
@@ -175,7 +182,7 @@ def shares_of_state(optimizer: Optimizer, state: Mapping[str, Any]) -> dict[str,
 def _gathered(value: Any, keep: bool) -> Any:
     if isinstance(value, Mapping):
         return {name: _gathered(inner, keep) for name, inner in value.items()}
-    if isinstance(value, DTensor):
+    if is_share(value):
         whole: Tensor = value.full_tensor()
         return whole.cpu() if keep else None
     return value.detach().cpu() if isinstance(value, Tensor) and keep else value
@@ -183,7 +190,9 @@ def _gathered(value: Any, keep: bool) -> Any:
 
 def _like(target: Any, value: Any) -> Any:
     """Return this process's share of a whole tensor of the target's shape; any other value as it is."""
-    if isinstance(target, DTensor) and isinstance(value, Tensor) and value.shape == target.shape:
+    if is_share(target) and isinstance(value, Tensor) and value.shape == target.shape:
+        from torch.distributed.tensor import distribute_tensor
+
         whole = value.to(target.device)
         return distribute_tensor(whole, target.device_mesh, target.placements, src_data_rank=None)
     return value

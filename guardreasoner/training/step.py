@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from guardreasoner.errors import InputError
 from guardreasoner.model.batch import Batch, Step
 from guardreasoner.model.packed_attention import SharedPrefix
+from guardreasoner.training.sharding import is_share
 from guardreasoner.training.training_data import TrainingDataModule
 
 log = logging.getLogger("guardreasoner")
@@ -67,7 +67,8 @@ def take_step(module: Any, step: Step, loss_function: LossFunction) -> dict[str,
     limit = module.max_grad_norm or float("inf")
     parameters = [p for p in module.parameters() if p.grad is not None]
     norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-    totals["grad_norm"] = norm.full_tensor() if isinstance(norm, DTensor) else norm
+    whole: Any = norm  # a share where the weights are sharded
+    totals["grad_norm"] = whole.full_tensor() if is_share(norm) else norm
     is_finite = True
     for name, what in (("loss", "loss"), ("grad_norm", "gradient norm")):
         if is_finite and not torch.isfinite(totals[name]):

@@ -45,6 +45,7 @@ def trained_for(speeds: list[str], both_speeds: Path, folder: Path) -> Path:
 def test_every_example_is_tested() -> None:
     found = {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.*") if "__pycache__" not in path.parts}
     tested = {"guarded_chatbot.py", "litellm_config.yaml", "nemo/config.yml", "nemo/config.py"}
+    tested |= {f"slurm/{stage}.sbatch" for stage in ("rsft", "mine", "hsdpo")}
     assert found == tested | {"nightly_moderation.sh", "text_label.csv"}
 
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, Gemma2Config
 
-from guardreasoner.generators import Request
+from guardreasoner.generators import Request, decode_cache
 from guardreasoner.generators.decode_cache import DecodeCache
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.generators.plain import PlainGenerator
@@ -146,6 +146,22 @@ def test_batching_does_not_change_an_output(
     assert together.tokens == separate.tokens
     plain = texts_by_key(PlainGenerator(backbone, NEW, top_p=top_p), requests)
     assert plain == texts_by_key(LocalGenerator(backbone, NEW, top_p=top_p), requests)
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral-window"])
+def test_attending_in_blocks_of_rows_does_not_change_an_output(
+    name: str, folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for shared in (0, 20):
+        backbone, requests = loaded(name, folders), random_requests([90, *range(1, 30)], shared)
+        options: dict[str, Any] = {"temperature": 0.0, "batch_size": 30}
+        together = Recorder(backbone, NEW, **options)
+        list(together.generate(requests))
+        monkeypatch.setattr(decode_cache, "_MIN_SAVED", 1)
+        apart = Recorder(backbone, NEW, **options)
+        list(apart.generate(requests))
+        assert apart.tokens == together.tokens
+        monkeypatch.undo()
 
 
 def test_free_rows_are_refilled(folders: Callable[[str], Path]) -> None:

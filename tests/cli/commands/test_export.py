@@ -114,6 +114,7 @@ def test_other_architectures_are_merged(architecture: str, tiny_base: Path) -> N
     base = make_model_folder(architecture, tiny_base, Path("base"))
     layer = "qkv_proj" if architecture == "Phi3" else "q_proj"
     model = make_adapter(base.resolve(), Path("model"), target_modules=[layer, "down_proj"], r=4)
+    shutil.copy(tiny_base / "guard.json", model)  # names the prompt format
     expected = texts_of(model)
     assert expected != texts_of(base)
     assert export(model, "--as", "transformers") == 0
