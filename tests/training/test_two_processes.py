@@ -102,7 +102,7 @@ def test_the_model_of_two_processes_answers_like_that_of_one(chains: dict[int, t
         [
             row["predict"]
             for file in sorted((chains[devices][0] / "logs/predictions").rglob("generated_predictions.jsonl"))
-            for row in read_jsonl(file)
+            for _, row in read_jsonl(file)
         ]
         for devices in (1, 2)
     )
