@@ -37,8 +37,11 @@ _MIN_FREE = 0.25
 """Requests enter once this share of the rows is free. A smaller share would run the network often for a few short
 prompts; a larger one would leave many rows idle."""
 
-_MAX_PREFILL = 16384
-"""Maximum number of prompt tokens in one prefill, which bounds the memory for activations."""
+_PREFILL_TOKENS = 16384
+"""Prompt tokens computed in one row, which bounds the memory for activations; a longer prompt has a row of its own."""
+
+_CPU_PREFILL_TOKENS = 2048
+"""The same on a CPU, where the activations of longer rows leave its caches."""
 
 
 class LocalGenerator(Generator):
@@ -209,6 +212,10 @@ class _Output:
     abandoned: bool = False
 
 
+_Prompt = tuple[Sequence[int], int]
+"""Token ids of a prompt after the shared prefix, and the number of its outputs."""
+
+
 class _ChunkDecoder:
     """Decodes the outputs of a chunk of requests.
 
@@ -265,10 +272,10 @@ class _ChunkDecoder:
         active: list[_Output] = []
         while waiting or active:
             if entering := self._take_entering(waiting, active):
-                new_outputs = [outputs_by_request[n] for n in entering]
-                suffixes = [self.requests[n].prompt[self.prefix_length :] for n in entering]
-                logits = self._prefill(cache, suffixes, list(map(len, new_outputs)))
-                updated = [output for outputs in new_outputs for output in outputs]
+                suffixes = (self.requests[n].prompt[self.prefix_length :] for n in entering)
+                counts = (len(outputs_by_request[n]) for n in entering)
+                logits = self._prefill(cache, list(zip(suffixes, counts, strict=True)))
+                updated = [output for n in entering for output in outputs_by_request[n]]
                 active += updated
             else:
                 positions = cache.advance()
@@ -297,27 +304,55 @@ class _ChunkDecoder:
         if active and free < _MIN_FREE * rows:
             return []
         entering: list[int] = []
-        tokens = 0
         while waiting:
             outputs = len(self.requests[waiting[0]].seeds)
-            tokens += len(self.requests[waiting[0]].prompt) - self.prefix_length
-            alone = not (active or entering)
-            if (outputs > free and not alone) or (entering and tokens > _MAX_PREFILL):
+            if outputs > free and (active or entering):
                 break
             free -= outputs
             entering.append(waiting.popleft())
         return entering
 
-    def _prefill(self, cache: DecodeCache, suffixes: Sequence[Sequence[int]], counts: Sequence[int]) -> Tensor:
-        """Compute prompts in one packed row and add a cache row for each of their outputs.
+    def _prefill(self, cache: DecodeCache, prompts: Sequence[_Prompt]) -> Tensor:
+        """Compute prompts and add a cache row for each of their outputs.
 
         Args:
             cache: cache of the active outputs.
-            suffixes: token ids of each prompt after the shared prefix.
-            counts: number of outputs of each prompt.
+            prompts: token ids of each prompt after the shared prefix, and the number of its outputs.
 
         Returns:
             The logits of the first token of each output, (outputs, V).
+        """
+        coming = sum(count for _, count in prompts)
+        logits = []
+        for row in self._prefill_rows(prompts):
+            counts = [count for _, count in row]
+            coming -= sum(counts)
+            segments, kv_out, first_logits = self._prefill_row([suffix for suffix, _ in row], cache)
+            cache.enter(kv_out, list(zip(segments, counts, strict=True)), coming)
+            repeats = torch.tensor(counts, device=self.device)
+            logits.append(first_logits.repeat_interleave(repeats, 0, output_size=sum(counts)))
+        return torch.cat(logits)
+
+    def _prefill_rows(self, prompts: Sequence[_Prompt]) -> Iterator[list[_Prompt]]:
+        """Yield the prompts in rows of limited length."""
+        most = _CPU_PREFILL_TOKENS if self.device.type == "cpu" else _PREFILL_TOKENS
+        row: list[_Prompt] = []
+        tokens = 0
+        for suffix, count in prompts:
+            if row and tokens + len(suffix) > most:
+                yield row
+                row, tokens = [], 0
+            row.append((suffix, count))
+            tokens += len(suffix)
+        yield row
+
+    def _prefill_row(
+        self, suffixes: Sequence[Sequence[int]], cache: DecodeCache
+    ) -> tuple[list[Segment], dict[int, KeyValues], Tensor]:
+        """Compute prompts in one packed row.
+
+        Returns:
+            The segment of each prompt; keys and values by layer; the logits after each prompt, (prompts, V).
         """
         ids = torch.tensor([[token for suffix in suffixes for token in suffix]], device=self.device)
         positions = [self.prefix_length + offset for suffix in suffixes for offset in range(len(suffix))]
@@ -325,11 +360,8 @@ class _ChunkDecoder:
         segments = [Segment(start, end, num_predict=1) for start, end in bounds]
         kv_out: dict[int, KeyValues] = {}
         context = PackedContext(segments, cache.prefix, kv_out)
-        logits = self.backbone.logits(
-            self.backbone.packed_hidden(ids, torch.tensor([positions], device=self.device), context)
-        )
-        cache.enter(kv_out, list(zip(segments, counts, strict=True)))
-        return logits.repeat_interleave(torch.tensor(counts, device=self.device), 0, output_size=sum(counts))
+        hidden = self.backbone.packed_hidden(ids, torch.tensor([positions], device=self.device), context)
+        return segments, kv_out, self.backbone.logits(hidden)
 
     def _append_tokens(self, outputs: Sequence[_Output], logits: Tensor) -> None:
         """Sample the next token of each output from its logits, (outputs, V)."""

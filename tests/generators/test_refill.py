@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, Gemma2Config
 
-from guardreasoner.generators import Request, decode_cache
+from guardreasoner.generators import Request, decode_cache, local
 from guardreasoner.generators.decode_cache import DecodeCache
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.generators.plain import PlainGenerator
@@ -149,18 +149,20 @@ def test_batching_does_not_change_an_output(
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral-window"])
-def test_attending_in_blocks_of_rows_does_not_change_an_output(
+def test_the_size_of_pages_and_of_groups_of_rows_does_not_change_an_output(
     name: str, folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for shared in (0, 20):
         backbone, requests = loaded(name, folders), random_requests([90, *range(1, 30)], shared)
         options: dict[str, Any] = {"temperature": 0.0, "batch_size": 30}
-        together = Recorder(backbone, NEW, **options)
-        list(together.generate(requests))
-        monkeypatch.setattr(decode_cache, "_MIN_SAVED", 1)
-        apart = Recorder(backbone, NEW, **options)
-        list(apart.generate(requests))
-        assert apart.tokens == together.tokens
+        one_page = Recorder(backbone, NEW, **options)
+        list(one_page.generate(requests))
+        monkeypatch.setattr(decode_cache, "_PAGE", 16)
+        monkeypatch.setattr(decode_cache, "_GROUP", 4)
+        monkeypatch.setattr(local, "_CPU_PREFILL_TOKENS", 50)
+        pages = Recorder(backbone, NEW, **options)
+        list(pages.generate(requests))
+        assert pages.tokens == one_page.tokens
         monkeypatch.undo()
 
 
@@ -221,8 +223,8 @@ def test_a_long_prompt_does_not_lengthen_the_rows_of_short_ones(
 
     def counted(cache: DecodeCache) -> torch.Tensor:
         positions = advance(cache)
-        keys, _ = cache._layers[0]
-        cached.append(keys.shape[0] * keys.shape[2])
+        _, values = cache._layers[0]
+        cached.append(values.shape[0] * values.shape[1] * values.shape[3])
         assert len(cache.lengths) * max(cache.lengths) <= 2000
         return positions
 
