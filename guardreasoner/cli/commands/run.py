@@ -1,6 +1,7 @@
 """``run``: run the stages of a pipeline in order, skipping those that are up to date."""
 
 import argparse
+import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from guardreasoner.errors import InputError
 from guardreasoner.workflow.config_file import load_yaml
 from guardreasoner.workflow.pipeline import PIPELINE, Pipeline
+from guardreasoner.workflow.recipe import Recipe
 from guardreasoner.workflow.stage_process import LAUNCHER
 from guardreasoner.workflow.terminal import show_line, stdout_console
 
@@ -29,6 +31,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from", dest="start", metavar="STAGE", help="run this stage and all that depend on it, even if up to date"
     )
+    recipe = parser.add_argument_group(
+        "recipe", "--recipe.KEY VALUE sets a key of the recipe in every stage"
+    )
+    for field in dataclasses.fields(Recipe):
+        recipe.add_argument(f"--recipe.{field.name}", metavar="VALUE", help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace, launcher: Sequence[str] = LAUNCHER) -> int:
@@ -45,7 +52,10 @@ def run(args: argparse.Namespace, launcher: Sequence[str] = LAUNCHER) -> int:
     path, *overlays = args.config or [PIPELINE]
     for overlay in overlays:
         load_yaml(overlay)  # report a missing or broken overlay once, not as part of the first stage
-    pipeline = Pipeline.load(path, [str(overlay) for overlay in overlays], launcher)
+    recipe = [
+        f"--{key}={value}" for key, value in vars(args).items() if key.startswith("recipe.") and value is not None
+    ]
+    pipeline = Pipeline.load(path, [str(overlay) for overlay in overlays], launcher, recipe)
     names, forced = list(pipeline.stages), list[str]()
     if args.start:
         if args.start not in pipeline.stages:
