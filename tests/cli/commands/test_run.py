@@ -35,9 +35,9 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
     Path("configs").mkdir()
     Path("program.py").write_text(PROGRAM)
-    reads = {"left": "[]", "right": "[]", "both": "['${recipe.folder}/left', '${recipe.folder}/right']"}
+    reads = {"left": "[]", "right": "[]", "both": "['${recipe.logs}/left', '${recipe.logs}/right']"}
     for name, paths in reads.items():
-        text = f"recipe: {{folder: made}}\noutput: ${{recipe.folder}}/{name}\npaths: {paths}\n"
+        text = f"recipe: {{logs: made}}\noutput: ${{recipe.logs}}/{name}\npaths: {paths}\n"
         Path("configs", f"{name}.yaml").write_text(text)
     lines = "".join(f"  {name}: predict --config configs/{name}.yaml\n" for name in reads)
     Path("configs/pipeline.yaml").write_text(f"stages:\n{lines}")
@@ -103,7 +103,7 @@ def test_from_builds_missing_dependencies(start: Run) -> None:
 
 
 def test_overlays_reach_every_stage(start: Run) -> None:
-    Path("other.yaml").write_text("recipe: {folder: other}\n")
+    Path("other.yaml").write_text("recipe: {logs: other}\n")
     start("--config", "configs/pipeline.yaml", "--config", "other.yaml")
     assert times_made("other") == {"left": 1, "right": 1, "both": 1}
     assert not Path("made").exists()
@@ -134,3 +134,12 @@ def test_a_stage_without_output_is_rejected(start: Run) -> None:
     Path("configs/left.yaml").write_text("a: 1\n")
     with pytest.raises(InputError, match="stage left: its config has no `output`"):
         start()
+
+
+def test_a_recipe_flag_applies_to_every_stage(start: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert start("--recipe.logs", "elsewhere") == 0
+    assert times_made("elsewhere") == {"left": 1, "right": 1, "both": 1}
+    assert not Path("made").exists()
+    capfd.readouterr()
+    assert start("--recipe.logs", "elsewhere") == 0
+    assert capfd.readouterr().out == "nothing to do: 3 stages up to date\n"
