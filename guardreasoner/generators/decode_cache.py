@@ -1,108 +1,107 @@
-"""Keys and values of the outputs that are being decoded: one row each, in pages that grow with the longest output."""
+"""Keys and values of the outputs that are being decoded; what outputs share is stored and read once."""
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections import Counter
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from guardreasoner.generators.paged_states import PagedStates
 from guardreasoner.model.batch import Segment
 from guardreasoner.model.packed_attention import KeyValues, SharedPrefix
-
-_PAGE = 128
-"""Tokens of a page on a CPU, where few padded tokens should be read."""
-
-_LARGE_PAGE = 1024
-"""Tokens of a page on other devices, where few operations should be launched."""
-
-_GROUP = 8
-"""Adjacent rows of which all or none read a page."""
 
 
 class DecodeCache:
     """Attention context of the next token of each output (:class:`guardreasoner.model.packed_attention.Context`).
 
-    Outputs occupy the rows 0, 1, … of the buffers without gaps, each with a length of its own. The prefix that all
-    outputs share is stored once.
-
-    The tokens of a row lie in pages, (pages, rows, key heads, …), so that rows read a page that none of their group
-    reaches not at all, and the others as one contiguous block: a CPU copies other blocks before it multiplies bfloat16.
-    Keys are stored transposed, because a CPU multiplies a few queries by such a matrix about twice as fast.
+    The prefix that all prompts share is stored once, the rest of a prompt once for all its outputs, and each output has
+    a row of its own. All outputs of a prompt are queries of one product with its keys. A single softmax covers the
+    three parts.
 
     Args:
-        prefix: tokens that precede every output; None if there are none.
+        prefix: tokens that precede every prompt; None if there are none.
         device: where tensors are allocated.
     """
 
+    _own_positions: Tensor
+    """Position of the new token of each output after its prompt, (rows,) int64; like those below set by advance()."""
+    _prompt_lengths: Tensor
+    """Tokens of the prompt of each output, (rows,) int64."""
+    _slots: "_Slots"
+    _prompt_reads: list[tuple[int, slice]]
+    _output_reads: list[tuple[int, slice]]
+    _masks: dict[int | None, tuple[Tensor | None, Tensor]]
+
     def __init__(self, prefix: SharedPrefix | None, device: torch.device) -> None:
         self.prefix = prefix
-        self.lengths: list[int] = []
-        """Tokens of each active output after the prefix."""
         self._device = device
-        self._layers: dict[int, KeyValues] = {}
-        """Keys (pages, rows, key heads, head size, page) and values (pages, rows, key heads, page, head size)."""
-        self._page = _PAGE if device.type == "cpu" else _LARGE_PAGE
-        self._allocated = (0, 0)
-        """Pages and rows of the buffers."""
-        self._positions = self._rows = torch.empty(0, dtype=torch.int64, device=device)
-        self._reads: list[tuple[int, slice]] = []
-        """Pages, and the rows that read them."""
-        self._masks: dict[int | None, tuple[Tensor | None, Tensor]] = {}
+        self._prompts = PagedStates(device)
+        self._outputs = PagedStates(device)
+        self._prompt_of: list[int] = []
+        """The prompt of each output."""
 
-    def enter(self, kv_out: dict[int, KeyValues], prompts: Sequence[tuple[Segment, int]], coming: int = 0) -> None:
-        """Append rows.
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each output after the prefix, those of its prompt included."""
+        prompts = [self._prompts.lengths[prompt] for prompt in self._prompt_of]
+        return [prompt + own for prompt, own in zip(prompts, self._outputs.lengths, strict=True)]
+
+    @property
+    def prompts(self) -> int:
+        """Number of prompts that have outputs."""
+        return len(self._prompts.lengths)
+
+    @property
+    def allocated_tokens(self) -> int:
+        """Number of tokens after the prefix for which there is memory."""
+        return self._prompts.allocated_tokens + self._outputs.allocated_tokens
+
+    def enter(
+        self, kv_out: dict[int, KeyValues], prompts: Sequence[tuple[Segment, int]], coming: tuple[int, int] = (0, 0)
+    ) -> None:
+        """Append prompts and a row for each of their outputs.
 
         Args:
             kv_out: keys and values of a packed row by layer, each (1, key heads, T, head size).
-            prompts: the segment of each prompt in that row, and the number of outputs that follow the prompt.
-            coming: rows that will be appended next; with them, the buffers grow once for all.
+            prompts: the segment of each prompt in that row, and the number of its outputs.
+            coming: prompts and outputs that will be appended next; with them, the buffers grow once for all.
         """
-        lengths = [prompt.end - prompt.start for prompt, copies in prompts for _ in range(copies)]
-        first, rows = len(self.lengths), len(self.lengths) + len(lengths)
-        self._reserve(rows, coming, max(self.lengths + lengths), kv_out)
-        for layer, (new_keys, new_values) in kv_out.items():
-            keys, values = self._layers[layer]
-            # stale values are masked, but a mask does not remove an infinity or a NaN from a matrix product
-            keys[:, first:rows] = 0
-            values[:, first:rows] = 0
-            start = first
-            for prompt, copies in prompts:
-                own = slice(start, start + copies)
-                for page, offset in enumerate(range(prompt.start, prompt.end, self._page)):
-                    tokens = slice(offset, min(offset + self._page, prompt.end))
-                    size = tokens.stop - offset
-                    keys[page, own, :, :, :size] = new_keys[:, :, tokens].transpose(2, 3)
-                    values[page, own, :, :size] = new_values[:, :, tokens]
-                start += copies
-        self.lengths += lengths
+        rows = self._prompts.enter([prompt.end - prompt.start for prompt, _ in prompts], coming[0], kv_out)
+        for layer, (keys, values) in kv_out.items():
+            for row, (prompt, _) in enumerate(prompts, rows.start):
+                own = slice(prompt.start, prompt.end)
+                self._prompts.write(row, layer, keys[0, :, own], values[0, :, own])
+        new = [row for row, (_, outputs) in enumerate(prompts, rows.start) for _ in range(outputs)]
+        self._outputs.enter([0] * len(new), coming[1], kv_out)
+        self._prompt_of += new
 
     def keep(self, order: Sequence[int]) -> None:
-        """Keep only the rows in ``order``; row ``order[i]`` moves to row i, which must not be higher."""
-        self.lengths = [self.lengths[row] for row in order]
-        moves = [(target, row) for target, row in enumerate(order) if target != row]
-        if moves:
-            targets, rows = torch.tensor(moves, device=self._device).T
-            for pair in self._layers.values():
-                for buffer in pair:
-                    buffer[:, targets] = buffer[:, rows]
+        """Keep only the outputs in ``order``; output ``order[i]`` moves to row i, which must not be higher."""
+        self._outputs.keep(order)
+        prompt_of = [self._prompt_of[row] for row in order]
+        has_outputs = set(prompt_of)
+        prompts = without_gaps([prompt in has_outputs for prompt in range(self.prompts)])
+        self._prompts.keep(prompts)
+        moved = {old: new for new, old in enumerate(prompts)}
+        self._prompt_of = [moved[prompt] for prompt in prompt_of]
 
     def advance(self) -> Tensor:
         """Make room for one more token in every row; return the tokens' positions, (rows, 1) int64."""
-        self._reserve(len(self.lengths), 0, max(self.lengths) + 1, self._layers)
-        self._positions = torch.tensor(self.lengths, device=self._device)
-        self._rows = torch.arange(len(self.lengths), device=self._device)
-        self.lengths = [length + 1 for length in self.lengths]
-        self._reads = list(self._pages_to_read())
+        self._own_positions = torch.tensor(self._outputs.lengths, device=self._device)
+        self._prompt_lengths = torch.tensor([self._prompts.lengths[n] for n in self._prompt_of], device=self._device)
+        self._outputs.lengthen()
+        self._slots = _Slots(self._prompt_of, self.prompts, self._device)
+        self._prompt_reads, self._output_reads = self._prompts.reads(), self._outputs.reads()
         self._masks = {}
-        return self._positions[:, None] + (self.prefix.length if self.prefix else 0)
+        prefix = self.prefix.length if self.prefix else 0
+        return (self._own_positions + self._prompt_lengths + prefix)[:, None]
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
     ) -> Tensor:
         """Store the new token's key and value in every row and attend to all keys of the row.
 
-        Query heads that share a key head are queries of one matrix product, so no key is repeated. All rows are queries
-        of one product with the prefix keys. A single softmax covers the prefix scores and the row's own scores.
+        Query heads that share a key head are queries of one matrix product, so no key is repeated.
 
         Args:
             layer: index of the layer.
@@ -115,92 +114,111 @@ class DecodeCache:
         Returns:
             The attention output, (rows, heads, 1, head size).
         """
+        self._outputs.append(layer, self._own_positions, key[:, :, 0], value[:, :, 0])
         rows, heads, _, size = query.shape
         groups = key.shape[1], heads // key.shape[1]
-        keys, values = self._layers[layer]
-        pages, offsets = self._positions // self._page, self._positions % self._page
-        keys[pages, self._rows, :, :, offsets] = key[:, :, 0]
-        values[pages, self._rows, :, offsets] = value[:, :, 0]
         scaled = (query * (size**-0.5 if scaling is None else scaling)).reshape(rows, *groups, size)
-        hidden_prefix, hidden = self._hidden_keys(window)
-        prefix = 0 if self.prefix is None else self.prefix.length
-        exact = torch.promote_types(query.dtype, torch.float32)
-        scores = query.new_empty(rows, *groups, prefix + hidden.shape[-1], dtype=exact)
+        prefix = self.prefix.length if self.prefix else 0
+        prompt, own = slice(prefix, prefix + self._prompts.padded), slice(prefix + self._prompts.padded, None)
+        scores = scaled.new_empty(
+            rows,
+            *groups,
+            prompt.stop + self._outputs.padded,
+            dtype=torch.promote_types(query.dtype, torch.float32),
+        )
         if self.prefix is not None:
             prefix_keys, prefix_values = (states[0] for states in self.prefix.layers[layer])
             scores[..., :prefix] = _shared_product(scaled, prefix_keys.transpose(1, 2))
-            if hidden_prefix is not None:
-                scores[..., :prefix].masked_fill_(hidden_prefix, -torch.inf)
-        for page, reading in self._reads:
-            scores[reading, ..., self._columns(prefix, page)] = scaled[reading] @ keys[page, reading]
+        by_prompt = scores.new_empty(self.prompts, groups[0], self._slots.count * groups[1], self._prompts.padded)
+        self._prompts.score(layer, self._slots.gather(scaled), self._prompt_reads, by_prompt)
+        scores[..., prompt] = self._slots.scatter(by_prompt)
+        self._outputs.score(layer, scaled, self._output_reads, scores[..., own])
+        hidden_prefix, hidden = self._hidden_keys(window)
         scores[..., prefix:].masked_fill_(hidden, -torch.inf)
+        if hidden_prefix is not None:
+            scores[..., :prefix].masked_fill_(hidden_prefix, -torch.inf)
         weights = scores.softmax(-1).to(value.dtype)
+        output = self._outputs.weigh(layer, weights[..., own], self._output_reads)
+        by_prompt = self._prompts.weigh(layer, self._slots.gather(weights[..., prompt]), self._prompt_reads)
+        output += self._slots.scatter(by_prompt)
         if self.prefix is not None:
-            output = _shared_product(weights[..., :prefix], prefix_values).contiguous()
-        else:
-            output = torch.zeros_like(scaled)
-        for page, reading in self._reads:
-            output[reading] += weights[reading, ..., self._columns(prefix, page)] @ values[page, reading]
+            output += _shared_product(weights[..., :prefix], prefix_values)
         return output.reshape(rows, heads, 1, size)
-
-    def _columns(self, prefix: int, page: int) -> slice:
-        """Return where the scores of a page's tokens lie."""
-        return slice(prefix + page * self._page, prefix + (page + 1) * self._page)
-
-    def _pages_to_read(self) -> Iterator[tuple[int, slice]]:
-        """Yield each page with each run of row groups that reach it; on devices other than a CPU, with all rows."""
-        rows = len(self.lengths)
-        size = _GROUP if self._device.type == "cpu" else rows
-        longest = [max(self.lengths[start : start + size]) for start in range(0, rows, size)]
-        for page in range(-(-max(longest) // self._page)):
-            start = 0
-            for reaches, run in groupby(length > page * self._page for length in longest):
-                end = start + len(list(run))
-                if reaches:
-                    yield page, slice(start * size, min(end * size, rows))
-                start = end
 
     def _hidden_keys(self, window: int | None) -> tuple[Tensor | None, Tensor]:
         """Return bool masks, True where a row must not attend.
 
         Returns:
-            (rows, 1, 1, prefix keys) for the prefix, None if all of it is visible; (rows, 1, 1, keys) for own keys.
+            (rows, 1, 1, prefix keys) for the prefix, None if all of it is visible; (rows, 1, 1, keys) for the keys of
+            the prompts followed by those of the outputs.
         """
-        length = self.prefix.length if self.prefix else 0
-        longest = max(self.lengths)
-        if window is not None and length + longest <= window:
+        prefix = self.prefix.length if self.prefix else 0
+        if window is not None and prefix + max(self.lengths) <= window:
             window = None
         if window not in self._masks:
-            current = self._positions[:, None, None, None]
-            padded = -(-longest // self._page) * self._page
-            positions, hidden_prefix = torch.arange(padded, device=self._device), None
-            hidden = positions > current
+            own, prompt = self._own_positions[:, None], self._prompt_lengths[:, None]
+            prompt_keys = torch.arange(self._prompts.padded, device=self._device)
+            own_keys = torch.arange(self._outputs.padded, device=self._device)
+            in_prompt, in_output, hidden_prefix = prompt_keys >= prompt, own_keys > own, None
             if window is not None:
-                hidden |= positions <= current - window
-                hidden_prefix = torch.arange(-length, 0, device=self._device) <= current - window
-            self._masks[window] = hidden_prefix, hidden
+                in_prompt |= prompt_keys <= prompt + own - window
+                in_output |= own_keys <= own - window
+                prefix_keys = torch.arange(-prefix, 0, device=self._device)
+                hidden_prefix = (prefix_keys <= prompt + own - window)[:, None, None]
+            self._masks[window] = hidden_prefix, torch.cat([in_prompt, in_output], dim=1)[:, None, None]
         return self._masks[window]
 
-    def _reserve(self, rows: int, coming: int, tokens: int, states_by_layer: dict[int, KeyValues]) -> None:
-        """Grow the buffers, if necessary; the states give each layer's shape and dtype.
 
-        More tokens keep the number of rows. More rows keep only the pages that are needed, so that many short outputs
-        that follow a few long ones do not get rows of the long ones' length.
-        """
-        pages = -(-tokens // self._page)
-        most_pages, most_rows = self._allocated
-        if pages <= most_pages and rows <= most_rows:
-            return
-        self._allocated = pages, max(rows + coming, most_rows)
-        used = slice(-(-max(self.lengths, default=0) // self._page)), slice(len(self.lengths))
-        for layer, (_, states) in states_by_layer.items():
-            heads, size = states.shape[-3], states.shape[-1]
-            keys = states.new_zeros(*self._allocated, heads, size, self._page)
-            values = states.new_zeros(*self._allocated, heads, self._page, size)
-            if layer in self._layers:
-                old_keys, old_values = self._layers[layer]
-                keys[used], values[used] = old_keys[used], old_values[used]
-            self._layers[layer] = keys, values
+class _Slots:
+    """Arranges tensors of outputs by prompt; each prompt has as many slots as the most outputs of one.
+
+    Args:
+        prompt_of: the prompt of each output.
+        prompts: number of prompts.
+        device: where tensors are allocated.
+    """
+
+    def __init__(self, prompt_of: Sequence[int], prompts: int, device: torch.device) -> None:
+        filled: Counter[int] = Counter()
+        slots = []
+        for prompt in prompt_of:
+            slots.append(filled[prompt])
+            filled[prompt] += 1
+        self.count = max(filled.values())
+        """Slots of a prompt."""
+        self._is_identity = list(prompt_of) == list(range(prompts))
+        places = [prompt * self.count + slot for prompt, slot in zip(prompt_of, slots, strict=True)]
+        self._place_of = torch.tensor(places, device=device)
+        # an empty slot computes the first output once more, which scatter() leaves out
+        self._output_at = torch.zeros(prompts * self.count, dtype=torch.int64, device=device)
+        self._output_at[self._place_of] = torch.arange(len(places), device=device)
+
+    def gather(self, states: Tensor) -> Tensor:
+        """Arrange (outputs, key heads, groups, n) as (prompts, key heads, slots × groups, n)."""
+        if self._is_identity:
+            return states
+        _, heads, groups, size = states.shape
+        by_slot = states[self._output_at].view(-1, self.count, heads, groups, size)
+        return by_slot.transpose(1, 2).reshape(-1, heads, self.count * groups, size)
+
+    def scatter(self, states: Tensor) -> Tensor:
+        """Undo :meth:`gather`."""
+        if self._is_identity:
+            return states
+        prompts, heads, queries, size = states.shape
+        by_slot = states.view(prompts, heads, self.count, queries // self.count, size).transpose(1, 2)
+        return by_slot[self._place_of // self.count, self._place_of % self.count]
+
+
+def without_gaps(kept: Sequence[bool]) -> list[int]:
+    """Return the rows that are kept, the last ones moved into the positions of the others."""
+    order = list(range(len(kept)))
+    for row in reversed(range(len(kept))):
+        if not kept[row]:
+            last = order.pop()
+            if row < len(order):
+                order[row] = last
+    return order
 
 
 def _shared_product(states: Tensor, shared: Tensor) -> Tensor:

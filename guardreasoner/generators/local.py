@@ -16,7 +16,7 @@ from torch import Tensor
 
 from guardreasoner.errors import InputError
 from guardreasoner.generators import Completion, Generator, Request, Scorer, ScoreRequest, Scores, Watch
-from guardreasoner.generators.decode_cache import DecodeCache
+from guardreasoner.generators.decode_cache import DecodeCache, without_gaps
 from guardreasoner.generators.incremental_scores import IncrementalScorer
 from guardreasoner.generators.local_scores import score_packed
 from guardreasoner.generators.parallel import chunks, parallel_map, worker_count
@@ -60,9 +60,9 @@ class LocalGenerator(Generator):
         temperature: sampling temperature; 0 is greedy decoding.
         top_p: nucleus sampling threshold; 1 samples from the full distribution.
         batch_size: outputs computed at once; the outputs of one request always run together, even if they are more.
-        max_cache_tokens: bound of a worker's memory: the number of outputs computed at once times the longest that one
-            of them can become, in tokens after the shared prefix. None: no bound besides ``batch_size``. The outputs of
-            one request run together even if they exceed it.
+        max_cache_tokens: bound of a worker's memory: tokens of the longest prompt after the shared prefix for every
+            prompt, and ``max_new_tokens`` for every output computed at once. None: no bound besides ``batch_size``. The
+            outputs of one request run together even if they exceed it.
         workers: chunks computed in parallel, each on one thread. None: torch's number of threads on a CPU, where a
             small network cannot use two threads, and 1 on other devices.
         chunk: requests per chunk, whose outputs are returned as one group. None: enough for eight batches of outputs,
@@ -196,7 +196,7 @@ class _Output:
     Args:
         key: record id and index.
         draws: one random number for each of its tokens, (max_new_tokens,) float32.
-        longest: most tokens that its row can hold, those of the prompt included.
+        prompt_length: tokens of its prompt after the shared prefix.
         tokens: generated tokens without the end token.
         done: whether it has ended or reached the maximum length.
         last: its last token.
@@ -205,7 +205,7 @@ class _Output:
 
     key: tuple[str, int]
     draws: np.ndarray
-    longest: int
+    prompt_length: int
     tokens: list[int] = field(default_factory=list)
     done: bool = False
     last: int = -1
@@ -223,7 +223,7 @@ class _ChunkDecoder:
         backbone: the model.
         requests: requests of the chunk.
         batch_size: outputs computed at once, unless one request has more.
-        max_cache_tokens: outputs computed at once times the longest row, unless one request needs more; None: no bound.
+        max_cache_tokens: most tokens in the cache, unless one request needs more; None: no bound.
         max_new_tokens: maximum length of an output.
         sampler: chooses tokens.
         is_end: takes an output's key, its number of tokens and its last token; returns whether it has ended.
@@ -260,7 +260,10 @@ class _ChunkDecoder:
     def run(self) -> list[_Output]:
         """Return every request's outputs, in the order of the requests."""
         outputs_by_request = [
-            [_Output((r.record_id, n), draws(r, n, self.max_new_tokens), self._longest(r)) for n in range(len(r.seeds))]
+            [
+                _Output((r.record_id, n), draws(r, n, self.max_new_tokens), self._own_length(r))
+                for n in range(len(r.seeds))
+            ]
             for r in self.requests
         ]
         prefix = self.backbone.encode_prefix(
@@ -271,7 +274,7 @@ class _ChunkDecoder:
         waiting = deque(sorted(range(len(self.requests)), key=lambda n: len(self.requests[n].prompt), reverse=True))
         active: list[_Output] = []
         while waiting or active:
-            if entering := self._take_entering(waiting, active):
+            if entering := self._take_entering(waiting, active, cache.prompts):
                 suffixes = (self.requests[n].prompt[self.prefix_length :] for n in entering)
                 counts = (len(outputs_by_request[n]) for n in entering)
                 logits = self._prefill(cache, list(zip(suffixes, counts, strict=True)))
@@ -285,30 +288,38 @@ class _ChunkDecoder:
             self._append_tokens(updated, logits)
             if self.watched:
                 self._report(updated)
-            order = _order([output.done for output in active])
+            order = without_gaps([not output.done for output in active])
             cache.keep(order)
             active = [active[row] for row in order]
         return [output for outputs in outputs_by_request for output in outputs]
 
-    def _longest(self, request: Request) -> int:
-        """Return the most tokens that a row of a request can hold."""
-        return len(request.prompt) - self.prefix_length + self.max_new_tokens
+    def _own_length(self, request: Request) -> int:
+        """Return the number of tokens of a prompt after the shared prefix."""
+        return len(request.prompt) - self.prefix_length
 
-    def _take_entering(self, waiting: deque[int], active: Sequence[_Output]) -> list[int]:
-        """Remove and return the indices of the requests that enter now; none if too few rows are free."""
+    def _take_entering(self, waiting: deque[int], active: Sequence[_Output], prompts: int) -> list[int]:
+        """Remove and return the indices of the requests that enter now; none if too few rows are free.
+
+        Args:
+            waiting: indices of requests, the longest first.
+            active: the outputs in the cache.
+            prompts: number of prompts in the cache.
+        """
         if not waiting:
             return []
-        longest = max(self._longest(self.requests[waiting[0]]), *(output.longest for output in active), 0)
-        rows = min(self.batch_size, (self.max_cache_tokens or sys.maxsize) // longest)
-        free = rows - len(active)
-        if active and free < _MIN_FREE * rows:
+        longest = max([self._own_length(self.requests[waiting[0]]), *(output.prompt_length for output in active)])
+        most = self.max_cache_tokens or sys.maxsize
+        rows = min(self.batch_size, most // (longest // len(self.requests[waiting[0]].seeds) + self.max_new_tokens))
+        if active and rows - len(active) < _MIN_FREE * rows:
             return []
         entering: list[int] = []
+        outputs = len(active)
         while waiting:
-            outputs = len(self.requests[waiting[0]].seeds)
-            if outputs > free and (active or entering):
+            outputs += len(self.requests[waiting[0]].seeds)
+            prompts += 1
+            fits = outputs <= rows and prompts * longest + outputs * self.max_new_tokens <= most
+            if not fits and (active or entering):
                 break
-            free -= outputs
             entering.append(waiting.popleft())
         return entering
 
@@ -322,13 +333,14 @@ class _ChunkDecoder:
         Returns:
             The logits of the first token of each output, (outputs, V).
         """
-        coming = sum(count for _, count in prompts)
+        coming_prompts, coming_outputs = len(prompts), sum(count for _, count in prompts)
         logits = []
         for row in self._prefill_rows(prompts):
             counts = [count for _, count in row]
-            coming -= sum(counts)
+            coming_prompts -= len(row)
+            coming_outputs -= sum(counts)
             segments, kv_out, first_logits = self._prefill_row([suffix for suffix, _ in row], cache)
-            cache.enter(kv_out, list(zip(segments, counts, strict=True)), coming)
+            cache.enter(kv_out, list(zip(segments, counts, strict=True)), (coming_prompts, coming_outputs))
             repeats = torch.tensor(counts, device=self.device)
             logits.append(first_logits.repeat_interleave(repeats, 0, output_size=sum(counts)))
         return torch.cat(logits)
@@ -381,14 +393,3 @@ class _ChunkDecoder:
             watch, pieces = self.watched[output.key]
             if not watch(pieces.add(output.tokens)):
                 output.done = output.abandoned = True
-
-
-def _order(done: Sequence[bool]) -> list[int]:
-    """Return the unfinished rows, the last ones moved into the positions of finished ones."""
-    order = list(range(len(done)))
-    for row in reversed(range(len(done))):
-        if done[row]:
-            last = order.pop()
-            if row < len(order):
-                order[row] = last
-    return order

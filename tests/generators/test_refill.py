@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, Gemma2Config
 
-from guardreasoner.generators import Request, decode_cache, local
+from guardreasoner.generators import Request, local, paged_states
 from guardreasoner.generators.decode_cache import DecodeCache
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.generators.plain import PlainGenerator
@@ -157,8 +157,8 @@ def test_the_size_of_pages_and_of_groups_of_rows_does_not_change_an_output(
         options: dict[str, Any] = {"temperature": 0.0, "batch_size": 30}
         one_page = Recorder(backbone, NEW, **options)
         list(one_page.generate(requests))
-        monkeypatch.setattr(decode_cache, "_PAGE", 16)
-        monkeypatch.setattr(decode_cache, "_GROUP", 4)
+        monkeypatch.setattr(paged_states, "_PAGE", 16)
+        monkeypatch.setattr(paged_states, "_GROUP", 4)
         monkeypatch.setattr(local, "_CPU_PREFILL_TOKENS", 50)
         pages = Recorder(backbone, NEW, **options)
         list(pages.generate(requests))
@@ -223,16 +223,15 @@ def test_a_long_prompt_does_not_lengthen_the_rows_of_short_ones(
 
     def counted(cache: DecodeCache) -> torch.Tensor:
         positions = advance(cache)
-        _, values = cache._layers[0]
-        cached.append(values.shape[0] * values.shape[1] * values.shape[3])
-        assert len(cache.lengths) * max(cache.lengths) <= 2000
+        cached.append(cache.allocated_tokens)
+        assert sum(cache.lengths) <= 2000
         return positions
 
     monkeypatch.setattr(DecodeCache, "advance", counted)
     options: dict[str, Any] = {"temperature": 0.0, "batch_size": 32}
     bounded = Recorder(backbone, NEW, max_cache_tokens=2000, **options)
     list(bounded.generate(requests))
-    assert max(cached) <= 32 * 128  # a row has at least one block of 128 tokens
+    assert max(cached) <= 32 * 128  # at least one page of 64 tokens for a prompt and one for an output
     cached.clear()
     monkeypatch.setattr(DecodeCache, "advance", advance)
     unbounded = Recorder(backbone, NEW, **options)
