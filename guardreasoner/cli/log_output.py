@@ -23,6 +23,7 @@ def hide_library_warnings() -> None:
         "overridden `transfer_batch",
         "in eval mode at the start",
         "`is_gradient_checkpointing` is deprecated",  # transformers, called by peft
+        "`gradient_checkpointing_enable` is deprecated",  # transformers; its new name is not in version 4
     ):
         warnings.filterwarnings("ignore", f".*{message}")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on import: the optional package kernels is missing

@@ -3,7 +3,11 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+
+from guardreasoner.cli.log_output import hide_library_warnings
+from tests.support.tiny import load
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,3 +29,11 @@ def test_loading_an_adapter_prints_no_library_warnings(tiny_base: Path, tiny_ada
     assert done.stderr.splitlines() == [
         "note: a model of 0.01 million parameters shows how a guard works, but cannot be relied on"
     ]
+
+
+def test_deprecated_names_that_other_libraries_use_are_not_shown(tiny_adapter: Path) -> None:
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        hide_library_warnings()
+        load(tiny_adapter, gradient_checkpointing=True)
+    assert [one for one in shown if "gradient_checkpointing" in str(one.message)] == []
