@@ -1,4 +1,7 @@
-"""The engine of a guard on the command line: the overlays that ``predict`` and ``test`` take, with greedy decoding."""
+"""The engine of a guard on the command line: the overlays that ``predict`` and ``test`` take, with greedy decoding.
+
+Also the flag of an adapter's base model.
+"""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -21,6 +24,12 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     """Declare ``--engine``."""
     what = "local (default), plain, vllm, server or ray, as configs/engine/NAME.yaml has it, or your own such file"
     parser.add_argument("--engine", default=LOCAL, metavar="NAME|FILE", help=what)
+
+
+def add_base_path(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--base_path``."""
+    what = "base model of an adapter folder that names another place (default: the place that it names)"
+    parser.add_argument("--base_path", metavar="FOLDER", help=what)
 
 
 def engine_factory(given: str, settings: Mapping[str, Any] | None = None) -> EngineFactory | None:

@@ -35,7 +35,7 @@ from guardreasoner.cli import LIGHTNING
 from guardreasoner.cli.checkpoint_path import local_checkpoint
 from guardreasoner.cli.config_checks import TRUE_HALF, check_flags, check_values
 from guardreasoner.cli.everyday_help import opening
-from guardreasoner.cli.log_output import quiet_libraries
+from guardreasoner.cli.log_output import show_log
 from guardreasoner.cli.metric_lines import metric_lines
 from guardreasoner.cli.out_of_memory import is_out_of_memory, out_of_memory
 from guardreasoner.cli.parse_errors import accept_old_names, config_error, find_input_error
@@ -384,7 +384,7 @@ def check_config(argv: list[str]) -> None:
     Raises:
         InputError: a key or value is wrong.
     """
-    quiet_libraries()
+    show_log()
     GuardCLI(argv[0], argv[1:], parse_only=True)
 
 
@@ -399,7 +399,7 @@ def instantiate_fit(argv: list[str]) -> tuple[LightningDataModule, Any, bool]:
     Raises:
         InputError: a key or value is wrong.
     """
-    quiet_libraries()
+    show_log()
     cli = GuardCLI("fit", argv, parse_only=True)
     config = cli.config.clone()
     for name in ("logger", "callbacks", "plugins", "profiler"):
@@ -421,7 +421,7 @@ def run_lightning(argv: list[str]) -> None:
         InputError: a user error, such as a wrong key or a missing file.
         MachineFault: the run is out of memory, or another of its processes has ended.
     """
-    quiet_libraries()
+    show_log()
     hide_writer_thread_errors()
     try:
         GuardCLI(argv[0], argv[1:]).run()

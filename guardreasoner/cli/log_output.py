@@ -10,8 +10,8 @@ from guardreasoner.workflow.terminal import terminal_text
 log = logging.getLogger("guardreasoner")
 
 
-def quiet_libraries() -> None:
-    """Show this project's log lines; hide library warnings that a user cannot act on."""
+def hide_library_warnings() -> None:
+    """Hide library warnings that a user cannot act on."""
     for name in ("pytorch.utilities.rank_zero", "pytorch.accelerators.cuda", "fabric.utilities.seed"):
         logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
     for message in (
@@ -23,10 +23,10 @@ def quiet_libraries() -> None:
         "overridden `transfer_batch",
         "in eval mode at the start",
         "`is_gradient_checkpointing` is deprecated",  # transformers, called by peft
+        "`gradient_checkpointing_enable` is deprecated",  # transformers; its new name is not in version 4
     ):
         warnings.filterwarnings("ignore", f".*{message}")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    show_log()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on import: the optional package kernels is missing
 
 
 class _StdoutHandler(logging.StreamHandler):

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from guardreasoner import __version__
 from guardreasoner.cli import LIGHTNING
 from guardreasoner.cli.deferred_imports import defer_imports
+from guardreasoner.cli.log_output import hide_library_warnings
 from guardreasoner.cli.streams import discard_unwritable, open_streams, surviving_output
 from guardreasoner.errors import InputError, MachineFault, machine_error
 from guardreasoner.moved import current_argv
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "100" if argv[:1] and argv[0] in _IN_USE else "20000")
     open_streams()
     defer_imports()
+    hide_library_warnings()
     if STAGE_VARIABLE in os.environ:
         stop_signals.end_with_parent()
     try:

@@ -108,6 +108,7 @@ class Guard:
         quantization: Literal["4bit"] | None = None,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         device: str | None = None,
+        base_path: str | Path | None = None,
     ) -> "Guard":
         """Load a guard from a model folder, with its calibrations.
 
@@ -122,9 +123,12 @@ class Guard:
             quantization: "4bit" loads the weights as NF4.
             dtype: data type of the loaded weights.
             device: device of the weights, such as ``cuda:0``; None: the first GPU or else the CPU.
+            base_path: folder or hub id of the base model of an adapter folder that names another place, as in
+                :class:`guardreasoner.Backbone`.
 
         Raises:
-            InputError: there is no such model, one of its files is damaged, or it does not have the speed.
+            InputError: there is no such model, one of its files is damaged, it does not have the speed, or
+                ``base_path`` is not the model that the adapter was trained on.
         """
         # OpenMP threads that spin while they wait slow small models down many times if other processes need the
         # processors, as the application does that asks the guard. It has no effect once torch is imported.
@@ -132,8 +136,8 @@ class Guard:
         with _paused_collection():
             from guardreasoner.model.backbone import Backbone
 
-            path = str(path)
-            backbone = Backbone(path, format=format, quantization=quantization, dtype=dtype)
+            path, base = str(path), None if base_path is None else str(base_path)
+            backbone = Backbone(path, format=format, quantization=quantization, dtype=dtype, base_path=base)
             made = _local(backbone) if engine is None else engine(backbone)
             tasks = backbone.prompt_tokenizer.format.tasks
             guard = cls(backbone, made, _calibrations(path, tasks), speed=speed, unparsed=unparsed)

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +106,16 @@ def embedding_rows_of(path: str) -> int | None:
     return next(iter(found), None)
 
 
-def require_fitting(path: str, base: str, saved: Mapping[str, Any], network: Any) -> None:
+def require_fitting(path: str, base: str, config: Mapping[str, Any], saved: Mapping[str, Any], network: Any) -> None:
     """Require that an adapter's weights have the places and shapes of a base model.
+
+    An adapter of some layers fits into any deeper model of the same width. Whether it was trained on one shows only if
+    the model that it names, or a copy of that model's config beside it, can be read here.
 
     Args:
         path: folder of the adapter.
         base: folder or hub id of the base model, for the message.
+        config: content of the adapter's ``adapter_config.json``.
         saved: the adapter's weights by name.
         network: the base model, without the adapter.
 
@@ -120,6 +126,9 @@ def require_fitting(path: str, base: str, saved: Mapping[str, Any], network: Any
     used = sorted({int(found[1]) for name in saved if (found := _LAYER.search(name))})
     if used and used[-1] >= layers:
         raise other_base(path, base, f"it adapts layer {used[-1]} (counted from 0), the base model has {layers} layers")
+    for place, number in _known_depths(path, config):
+        if number != layers:
+            raise other_base(path, base, f"{place} has {number} layers, the base model has {layers}")
     modules = dict(network.named_modules())
     for name, weight in saved.items():
         module, part = _split(name)
@@ -175,6 +184,17 @@ def require_same_vocabulary(path: str, base: str, tokenizer: Any) -> None:
             )
     if extra := sorted(theirs.keys() - own.keys() - tokenizer.added_tokens_decoder.keys()):
         raise other_base(path, base, f"its tokenizer has no token {extra[0]}, {theirs[extra[0]]!r} in the base model")
+
+
+def _known_depths(path: str, config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Yield (folder, number of layers) of each readable config of the model that an adapter was trained on."""
+    from transformers import AutoConfig
+
+    for place in (config.get("base_model_name_or_path"), path):  # the second as Axolotl leaves it
+        if isinstance(place, str) and (Path(place) / "config.json").is_file():
+            with suppress(InputError, AttributeError):  # damaged, or of a model without layers: nothing is known
+                found = loading(place, partial(AutoConfig.from_pretrained, place, trust_remote_code=False))
+                yield place, found.get_text_config().num_hidden_layers
 
 
 def _words(tokenizer: Any) -> dict[int, str]:

@@ -445,10 +445,13 @@ class Backbone(nn.Module):
                 f"{self.path}: model.backbone.tasks differ from the tasks that the model was trained for: {own}",
                 "define tasks once, in recipe.tasks, and train the model again after a change",
             )
-        if isinstance(given, PromptFormat) and isinstance(format, PromptFormat) and None in (given.date, format.date):
-            # each of them takes the date from the other
-            format = replace(format, date=format.date or given.date)
-            given = replace(given, date=format.date)
+        if isinstance(given, PromptFormat) and isinstance(format, PromptFormat):
+            if None in (given.date, format.date):
+                # each of them takes the date from the other
+                format = replace(format, date=format.date or given.date)
+                given = replace(given, date=format.date)
+            if given.tasks == PromptFormat().tasks:
+                given = replace(given, tasks=format.tasks)  # it names none: those of the model count
         if given is not None and given != format:
             raise self._other_format()
         return format

@@ -104,7 +104,7 @@ def attach_adapter(network: Any, path: str, config: dict[str, Any], lora: LoRA |
     base = base_of(path, config, base)
     saved = loading(path, lambda: load_file(Path(path) / ADAPTER_WEIGHTS))
     require_finite(path, saved.items())
-    require_fitting(path, base, saved, network)
+    require_fitting(path, base, config, saved, network)
     base_weights = {f"base_model.model.{name}" for name in network.state_dict()}
     adapted = loading(path, lambda: PeftModel.from_pretrained(network, path, is_trainable=True))
     # what is saved later names this base model, wherever the adapter says that its own is

@@ -208,13 +208,13 @@ def prepare(
     recipe = [f"--{name}={value}" for name, value in flags(argv) if name.startswith("recipe.") and value is not None]
     graph = Pipeline.load(pipeline, overlays, launcher, recipe)
     keys = graph.needed_by(command)
-    if command.config.get("auto_build", True):
-        names = graph.upstream(keys, _made_by_others(graph, keys))
+    names = graph.upstream(keys, _made_by_others(graph, keys))
+    if not command.config.get("auto_build", True):
+        _require(graph, keys, names)
+    else:
         if graph.stale(names):
             print(f"building what is missing or out of date ({_origin(pipeline)})", flush=True)
         graph.build(names)
-    else:
-        _require(graph, keys)
     if command.output is None or not _writes(command):
         return None
     state = StageState.of(command)
@@ -282,8 +282,9 @@ def _origin(pipeline: Path) -> str:
     return f"pipeline {pipeline}" if file == pipeline else f"there is no {pipeline} here; pipeline {file}"
 
 
-def _require(graph: Pipeline, keys: Mapping[str, str]) -> None:
-    reasons = graph.stale(graph.upstream(keys))
+def _require(graph: Pipeline, keys: Mapping[str, str], names: Sequence[str]) -> None:
+    """Require the stages that are needed directly, by the key that names each; ``names`` are those to look at."""
+    reasons = graph.stale(names)
     absent = [name for name in keys if reasons.get(name) == "missing"]
     if absent:
         commands = " && ".join(command_line(graph.stages[name]) for name in graph.upstream(absent) if name in reasons)

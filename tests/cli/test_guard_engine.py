@@ -1,6 +1,7 @@
 """``--engine`` of the verbs that use a guard: the same overlays as for sampling, with greedy decoding."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from guardreasoner.cli.main import main
 from tests.support.fake_server import FakeServer
 from tests.support.guards import known_records
 from tests.support.served import ask, served
+from tests.support.tiny import make_tiny_adapter
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
@@ -53,6 +55,15 @@ def test_serve_asks_a_server(both_speeds: Path) -> None:
         with served(*argv, OPENAI_BASE_URL=server.base_url, OPENAI_API_KEY="any") as (_, port):
             status, answer = ask(port, "How do I mend it?")
     assert (status, answer["completion"], answer["flagged"]) == (200, ANSWER, True)
+
+
+@pytest.mark.slow
+def test_serve_takes_the_base_model_of_an_adapter(both_speeds: Path, tmp_path: Path) -> None:
+    adapter = make_tiny_adapter(shutil.copytree(both_speeds, tmp_path / "base"), tmp_path / "adapter")
+    moved = (tmp_path / "base").rename(tmp_path / "moved")
+    argv = ("guardreasoner", "serve", str(adapter), "--port", "0", "--speed", "direct", "--base_path", str(moved))
+    with served(*argv) as (_, port):  # it listens when the model is loaded
+        assert port > 0
 
 
 @pytest.mark.parametrize(

@@ -342,6 +342,26 @@ def test_vllm_answers_as_the_local_engine_does(
             assert_equal_scores(one, other)
 
 
+def test_the_base_model_of_an_adapter_can_be_elsewhere(both_speeds: Path, tmp_path: Path) -> None:
+    adapter = make_tiny_adapter(shutil.copytree(both_speeds, tmp_path / "base"), tmp_path / "adapter")
+    before = Guard.load(adapter).check("How do I mend it?", speed="direct")
+    moved = (tmp_path / "base").rename(tmp_path / "moved")
+    with pytest.raises(InputError, match="base") as error:
+        Guard.load(adapter)
+    assert "--base_path" in (error.value.hint or "")
+    assert Guard.load(adapter, base_path=moved).check("How do I mend it?", speed="direct") == before
+    with pytest.raises(InputError, match=r"base_path .*both is not the base model"):
+        Guard.load(adapter, base_path=make_other(both_speeds, tmp_path / "other" / "both"))
+
+
+def make_other(model: Path, folder: Path) -> Path:
+    """Return a copy of a model whose files have another fingerprint."""
+    shutil.copytree(model, folder)
+    (folder / "config.json").write_text((folder / "config.json").read_text() + "\n")
+    (folder / "manifest.json").unlink(missing_ok=True)
+    return folder
+
+
 def test_a_conversation_without_what_the_guard_judges_is_refused(tiny_base: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_base, tmp_path / "responses")
     (folder / GUARD_FILE).write_text(json.dumps({"format": PromptFormat(GUARD_TASKS[2:]).as_json()}))

@@ -139,6 +139,21 @@ def test_another_base_is_refused(
     assert "--model.backbone.base_path FOLDER" in (error.value.hint or "")
 
 
+@pytest.mark.parametrize("known_from", ["the base model that it names", "a config beside it"])
+def test_a_deeper_base_is_refused_for_an_adapter_of_single_layers(
+    known_from: str, tiny_base: Path, tmp_path: Path
+) -> None:
+    names = [f"model.layers.{layer}.self_attn.q_proj" for layer in (0, 1)]
+    run = make_adapter(tiny_base, tmp_path / "run", target_modules=names)
+    if known_from == "a config beside it":
+        shutil.copyfile(tiny_base / "config.json", run / "config.json")
+        name_base(run)
+    deeper = other_shape(tmp_path / "deeper", tiny_base, num_hidden_layers=4)
+    with pytest.raises(InputError, match=r"run: does not fit .*deeper: .* has 2 layers, the base model has 4"):
+        load(run, base_path=str(deeper))
+    load(run, base_path=str(tiny_base))
+
+
 def test_a_fingerprint_of_another_base_is_refused(tiny_base: Path, tiny_adapter: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(tiny_base, tmp_path / "other"))
     weights = {name: weight * 1.01 for name, weight in load_file(other / "model.safetensors").items()}

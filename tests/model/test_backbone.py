@@ -177,6 +177,11 @@ def test_the_prompt_format_travels_with_the_model(tiny_base: Path, tmp_path: Pat
     assert Backbone(str(tmp_path / "own"), format=own).prompt_tokenizer.format == own
     with pytest.raises(InputError, match=r"model\.backbone\.format differs"):
         _ = Backbone(str(tmp_path / "own"), format=PromptFormat()).prompt_tokenizer
+    without_tasks = PromptFormat(opening="Is it bad?")  # as the config of a later stage has it
+    for tasks in (None, list(own.tasks)):
+        assert Backbone(str(tmp_path / "own"), format=without_tasks, tasks=tasks).prompt_tokenizer.format == own
+    with pytest.raises(InputError, match=r"model\.backbone\.format differs"):
+        _ = Backbone(str(tmp_path / "own"), format=PromptFormat(GUARD_TASKS[1:], "Is it bad?")).prompt_tokenizer
 
 
 def test_fingerprints_tell_weights_apart(tiny_base: Path, tmp_path: Path) -> None:

@@ -83,10 +83,10 @@ def run(args: argparse.Namespace) -> int:
         InputError: the model is missing, damaged or of another kind than the form needs, the output must not be
             replaced, a file of an option is invalid, or the upload fails.
     """
-    from guardreasoner.cli.log_output import quiet_libraries
+    from guardreasoner.cli.log_output import show_log
     from guardreasoner.guard.hub_upload import require_upload, upload
 
-    quiet_libraries()
+    show_log()
     _require_options(args)
     command = Command(("export", *args.argv), _config(args))
     require_replaceable(command)

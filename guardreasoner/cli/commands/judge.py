@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from guardreasoner.cli.guard_engine import add_engine, engine_factory
+from guardreasoner.cli.guard_engine import add_base_path, add_engine, engine_factory
 from guardreasoner.errors import InputError
 from guardreasoner.guard import Guard, GuardResult, Query, TaskResult
 from guardreasoner.guard.results import GuardSpeed, task_flags
@@ -38,6 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, metavar="FOLDER", help=f"model folder or hub id (default {DEFAULT_MODEL})"
     )
+    add_base_path(parser)
     parser.add_argument(
         "--speed",
         choices=get_args(GuardSpeed),
@@ -112,7 +113,8 @@ def _guard(args: argparse.Namespace) -> Guard:
     if args.model == DEFAULT_MODEL and not Path(args.model).is_dir():
         hint = "python -m guardreasoner fit --config configs/hsdpo.yaml makes it; --model FOLDER names another one"
         raise InputError(f"{args.model}: no such model folder", hint)
-    guard = Guard.load(args.model, speed=args.speed, engine=engine_factory(args.engine))
+    engine = engine_factory(args.engine)
+    guard = Guard.load(args.model, speed=args.speed, engine=engine, base_path=args.base_path)
     if not guard.engine.needs_weights:
         return guard
     count = sum(parameter.numel() for parameter in guard.backbone.parameters())

@@ -321,9 +321,9 @@ def _measured(flags: list[str]) -> tuple[float, int]:
     """Run a few steps of the fit; return tokens per second without the first step, and the peak memory in bytes."""
     from guardreasoner.callbacks.throughput import StepTimer
     from guardreasoner.cli.lightning_cli import GuardCLI
-    from guardreasoner.cli.log_output import quiet_libraries
+    from guardreasoner.cli.log_output import show_log
 
-    quiet_libraries()
+    show_log()
     steps = ["--trainer.fast_dev_run", str(_MEASURED_STEPS), "--trainer.limit_val_batches", "0"]
     cli = GuardCLI("fit", [*flags, *steps, "--trainer.enable_progress_bar", "false"])
     timer = StepTimer()

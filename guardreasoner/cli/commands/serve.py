@@ -5,7 +5,7 @@ import os
 import re
 from typing import TYPE_CHECKING, get_args
 
-from guardreasoner.cli.guard_engine import add_engine, engine_factory
+from guardreasoner.cli.guard_engine import add_base_path, add_engine, engine_factory
 from guardreasoner.errors import InputError
 from guardreasoner.guard.results import GuardSpeed
 from guardreasoner.workflow import stop_signals
@@ -22,6 +22,7 @@ _UNITS = {"": 1, "kb": 1_000, "mb": 1_000_000}
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("model", metavar="FOLDER", help="model folder, such as checkpoints/hsdpo")
+    add_base_path(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=8080, metavar="N", help="port (default 8080); 0: any free port")
     parser.add_argument("--name", help="name of the model for clients (default: the name of the folder)")
@@ -71,6 +72,7 @@ def _serve(args: argparse.Namespace) -> int:
             quantization=args.quantization,
             dtype=args.dtype,
             device=args.device,
+            base_path=args.base_path,
         )
         service = GuardService(guard, args.name or guard.backbone.name, limits, args.log_texts)
         app = make_service_app(service, key, {*LOOPBACK_HOSTS, args.host.lower()})
