@@ -31,9 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from", dest="start", metavar="STAGE", help="run this stage and all that depend on it, even if up to date"
     )
-    recipe = parser.add_argument_group(
-        "recipe", "--recipe.KEY VALUE sets a key of the recipe in every stage"
-    )
+    recipe = parser.add_argument_group("recipe", "--recipe.KEY VALUE sets a key of the recipe in every stage")
     for field in dataclasses.fields(Recipe):
         recipe.add_argument(f"--recipe.{field.name}", metavar="VALUE", help=argparse.SUPPRESS)
 
