@@ -104,6 +104,19 @@ def test_hsdpo(
     require_exact_resume(start, argv, 8, remove_stored_reference)
 
 
+@pytest.mark.parametrize(
+    "more", [(), ("--model.beta", "0.1", "--model.updates", "2", *LORA)], ids=["β = 0", "LoRA, β > 0"]
+)
+def test_grpo(more: tuple[str, ...], both_speeds: Path, tiny_rollouts: Path, workplace: Path, start: Start) -> None:
+    argv = command(
+        *("grpo", both_speeds, "--data.rollouts", f"[{tiny_rollouts}]", "--data.batch_size", "4"),
+        *("--data.epochs", "2", "--model.k", "4", "--recipe.max_new_tokens", "60", "--recipe.grpo_lr", "1.0e-3", *more),
+    )
+    require_exact_resume(start, argv, 8, None)
+    whole = weights("whole")
+    assert more or any(not torch.equal(value, whole[name]) for name, value in weights(str(both_speeds)).items())
+
+
 def test_a_model_with_an_adapter_keeps_it_as_the_reference(
     tiny_adapter: Path, tiny_rollouts: Path, workplace: Path, start: Start
 ) -> None:
