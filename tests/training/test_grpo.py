@@ -1,6 +1,6 @@
 """GRPO against a naive implementation that knows one sequence at a time, and small fits."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -197,11 +197,11 @@ def test_outputs_depend_on_seed_step_and_record_alone(tiny_base: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [LocalGenerator, PlainGenerator])
-def test_an_engine_gives_the_tokens_that_it_sampled(make: type[Generator], both_speeds: Path) -> None:
+def test_an_engine_gives_the_tokens_that_it_sampled(make: Callable[..., Generator], both_speeds: Path) -> None:
     backbone = load(both_speeds)
     prompts = data()
     prompts.prepare_inspection(backbone.prompt_tokenizer)
-    sampler = GroupSampler(make(backbone, max_new_tokens=40), K, 0, Listed(REWARDS))  # type: ignore[call-arg]
+    sampler = GroupSampler(make(backbone, max_new_tokens=40), K, 0, Listed(REWARDS))
     examples = [item.example for item in prompts.items("train")]
     labels = {record.id: record.gold() for record, _ in prompts.records}
     groups = sampler.sample(examples, labels, 0, quiet_trainer())
