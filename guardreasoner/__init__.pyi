@@ -68,6 +68,7 @@ from guardreasoner.sources.xstest_completions import XSTestCompletions as XSTest
 from guardreasoner.sources.xstest_prompts import XSTestPrompts as XSTestPrompts
 from guardreasoner.synthesis.teacher import TeacherModule as TeacherModule
 from guardreasoner.tasks import Task as Task
+from guardreasoner.training.grpo import GRPOModule as GRPOModule
 from guardreasoner.training.hsdpo import HSDPOModule as HSDPOModule
 from guardreasoner.training.losses import dpo as dpo
 from guardreasoner.training.losses import hinge as hinge
@@ -75,6 +76,7 @@ from guardreasoner.training.losses import ipo as ipo
 from guardreasoner.training.losses import orpo as orpo
 from guardreasoner.training.losses import simpo as simpo
 from guardreasoner.training.preference_data import PreferenceDataModule as PreferenceDataModule
+from guardreasoner.training.prompt_data import PromptDataModule as PromptDataModule
 from guardreasoner.training.reasoning_data import ReasoningDataModule as ReasoningDataModule
 from guardreasoner.training.reference import FrozenAdapter as FrozenAdapter
 from guardreasoner.training.reference import FrozenCopy as FrozenCopy

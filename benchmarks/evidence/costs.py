@@ -13,6 +13,8 @@ from guardreasoner.workflow.config import Command
 
 TOKENS = "train/tokens"
 """Curve of the tokens that a fit has trained on so far."""
+GENERATED = "train/generated_tokens"
+"""Curve of the tokens that a fit has sampled so far, if it samples."""
 
 
 @contextmanager
@@ -49,7 +51,10 @@ def stage_cost(stage: Command, path: Path) -> dict[str, float]:
     seconds = _read(path)
     cost = {name: round(seconds.get(name, 0.0), 1) for name in ("wall", "cpu", "starts")}
     if stage.verb == "fit":
-        cost["trained"] = last_values(stage).get(TOKENS, 0.0)
+        values = last_values(stage)
+        cost["trained"] = values.get(TOKENS, 0.0)
+        if GENERATED in values:
+            cost["generated"] = values[GENERATED]
     elif stage.output is not None and (found := read_costs([stage.output])):
         cost["generated"] = float(sum(one.tokens for one in found))
     return cost

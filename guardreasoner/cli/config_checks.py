@@ -28,6 +28,7 @@ from guardreasoner.cli.machine_checks import check_machine
 from guardreasoner.cli.source_splits import may_have_split
 from guardreasoner.errors import InputError
 from guardreasoner.tasks import Task
+from guardreasoner.training.grpo import GRPOModule
 from guardreasoner.training.hsdpo import HSDPOModule
 from guardreasoner.training.rsft import RSFTModule
 from guardreasoner.training.training_data import TrainingDataModule
@@ -242,7 +243,7 @@ class _Checks:
     def monitors(self) -> None:
         """Refuse callbacks that watch a value which this module never logs."""
         module = _imported(self.config.get("model.class_path"))
-        if module not in (RSFTModule, HSDPOModule):
+        if module not in (RSFTModule, HSDPOModule, GRPOModule):
             return
         logged = sorted({*module.LOGGED, *Throughput.LOGGED})
         for callback in self.config.trainer.callbacks or []:

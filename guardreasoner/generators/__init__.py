@@ -51,6 +51,8 @@ class Completion:
         completion_tokens: generated tokens; counted as ``prompt_tokens`` are if they come from a server.
         problem: why a server's reply holds no usable text, such as "tool call"; details follow a colon. None if it
             does.
+        ids: the generated token ids, with the end token if the text has ended; empty from engines that return text
+            alone.
     """
 
     record_id: str
@@ -60,6 +62,7 @@ class Completion:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     problem: str | None = None
+    ids: tuple[int, ...] = ()
 
 
 Watch = Callable[[str], bool]

@@ -184,6 +184,7 @@ class LocalGenerator(Generator):
                 "" if output.abandoned else self.backbone.prompt_tokenizer.decode(output.tokens),
                 "abandoned" if output.abandoned else None,
                 completion_tokens=len(output.tokens),
+                ids=output.ids,
             )
             for output in decoder.run()
         ]
@@ -201,6 +202,7 @@ class _Output:
         done: whether it has ended or reached the maximum length.
         last: its last token.
         abandoned: whether it has ended because its watch no longer wants it.
+        end: the token that ended it, if it has ended by itself.
     """
 
     key: tuple[str, int]
@@ -210,6 +212,12 @@ class _Output:
     done: bool = False
     last: int = -1
     abandoned: bool = False
+    end: tuple[int, ...] = ()
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """All generated tokens, with the end token."""
+        return (*self.tokens, *self.end)
 
 
 _Prompt = tuple[Sequence[int], int]
@@ -381,7 +389,9 @@ class _ChunkDecoder:
         for output, token in zip(outputs, tokens, strict=True):
             output.last = token
             ended = self.is_end(output.key, len(output.tokens) + 1, token)
-            if not ended:
+            if ended:
+                output.end = (token,)
+            else:
                 output.tokens.append(token)
             output.done = ended or len(output.tokens) == self.max_new_tokens
 

@@ -99,11 +99,12 @@ class PlainGenerator(Generator):
         # ``outputs[row]`` is the index, in ``keys``, of the completion in a row of the shrinking batch
         outputs, active = list(range(len(keys))), [True] * len(keys)
         generated: list[list[int]] = [[] for _ in keys]
+        ends: list[tuple[int, ...]] = [()] * len(keys)
         for step in range(self.max_new_tokens):
             tokens = self.sampler(logits, (random_numbers[output][step] for output in outputs))
             for row, (output, token) in enumerate(zip(outputs, tokens, strict=True)):
                 if active[row] and self._is_end(keys[output], step + 1, token):
-                    active[row] = False
+                    active[row], ends[output] = False, (token,)
                 elif active[row]:
                     generated[output].append(token)
             if step + 1 == self.max_new_tokens or not any(active):
@@ -119,8 +120,8 @@ class PlainGenerator(Generator):
             logits = self._forward(network, torch.tensor(tokens, device=device)[:, None], mask, positions, cache)
             positions = positions + 1
         return [
-            Completion(*key, self.backbone.prompt_tokenizer.decode(ids), completion_tokens=len(ids))
-            for key, ids in zip(keys, generated, strict=True)
+            Completion(*key, self.backbone.prompt_tokenizer.decode(ids), completion_tokens=len(ids), ids=(*ids, *end))
+            for key, ids, end in zip(keys, generated, ends, strict=True)
         ]
 
     def _forward(self, network: Any, input_ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:

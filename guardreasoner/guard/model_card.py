@@ -21,7 +21,7 @@ from guardreasoner.workflow.visible_text import visible_line
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|~$&])")
 _UNKNOWN = "unknown"
 _COMMIT_LENGTH = 10
-_CLASSES = {"RSFTModule": "R-SFT", "HSDPOModule": "HS-DPO"}
+_CLASSES = {"RSFTModule": "R-SFT", "HSDPOModule": "HS-DPO", "GRPOModule": "GRPO"}
 
 
 @dataclass(frozen=True)

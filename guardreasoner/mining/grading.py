@@ -40,9 +40,20 @@ def grade(
     Returns:
         For each task with a gold label: whether the verdict is right; None if the output has no verdict.
     """
+    return grade_labels(record.labels, completion, tasks, parser, format)
+
+
+def grade_labels(
+    labels: Mapping[str, str | None],
+    completion: str,
+    tasks: Sequence[Task],
+    parser: ParserName = "final-block",
+    format: GuardFormat | None = None,
+) -> Grades:
+    """Do what :func:`grade` does, given the labels of the record by task."""
     verdicts = read_verdicts(completion, tasks, format, parser)
-    labelled = [task.name for task in tasks if record.labels.get(task.name) is not None]
-    return {name: None if verdicts[name] is None else verdicts[name] == record.labels[name] for name in labelled}
+    labelled = [task.name for task in tasks if labels.get(task.name) is not None]
+    return {name: None if verdicts[name] is None else verdicts[name] == labels[name] for name in labelled}
 
 
 def votes_by_question(grades: Sequence[Grades], tasks: Sequence[Task], pairing: Pairing) -> VotesByQuestion:

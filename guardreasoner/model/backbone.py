@@ -235,11 +235,11 @@ class Backbone(nn.Module):
             self.base_path,
         )
 
-    def forward(self, batch: Batch, prefix: SharedPrefix | None = None) -> Tensor:
+    def forward(self, batch: Batch, prefix: SharedPrefix | None = None, temperature: float = 1.0) -> Tensor:
         """Return the log-probability of each completion token, (N,) in nats; see :meth:`completion_logps`."""
-        return self.completion_logps(batch, prefix)
+        return self.completion_logps(batch, prefix, temperature)
 
-    def completion_logps(self, batch: Batch, prefix: SharedPrefix | None = None) -> Tensor:
+    def completion_logps(self, batch: Batch, prefix: SharedPrefix | None = None, temperature: float = 1.0) -> Tensor:
         """Return the log-probability of each completion token, (N,) in nats.
 
         The output layer is only applied to the N positions that predict a completion token.
@@ -247,6 +247,7 @@ class Backbone(nn.Module):
         Args:
             batch: rows of one layout.
             prefix: shared prefix of a packed batch; None encodes it here (:meth:`encode_prefix`).
+            temperature: sampling temperature, > 0, of the distribution: softmax(logits / temperature).
 
         Raises:
             InputError: the network does not support packed rows.
@@ -258,6 +259,8 @@ class Backbone(nn.Module):
             context = PackedContext(batch.segments, prefix or self._encoded(batch.prefix_ids))
             hidden = self.packed_hidden(batch.input_ids, batch.position_ids, context)
             hidden = hidden[torch.searchsorted(context.predict_positions(hidden.device), batch.predictors)]
+        if temperature != 1:
+            hidden = hidden / temperature  # the output layer is linear and has no bias
         return self.target_logps(hidden, batch.targets)
 
     def encode_prefix(self, ids: Tensor | None) -> SharedPrefix | None:

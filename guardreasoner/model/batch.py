@@ -13,13 +13,14 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prompt with its completions as token ids: one completion in R-SFT, chosen and rejected in HS-DPO.
+    """A prompt with its completions as token ids: one in R-SFT, chosen and rejected in HS-DPO, sampled ones in GRPO.
 
     Args:
         id: record id.
         prompt: token ids.
         completions: token ids of each completion, including its end token.
-        weights: weight of each completion in the loss; empty means 1 for all. Both completions of a pair carry its α.
+        weights: weight of each completion in the loss; empty means 1 for all. Both completions of a pair carry its α, a
+            sampled one its advantage.
         reference_logps: log π_ref of each completion in nats, None if not computed yet.
     """
 
@@ -31,8 +32,8 @@ class Example:
 
     @property
     def length(self) -> int:
-        """Tokens of the prompt and the longest completion."""
-        return len(self.prompt) + max(map(len, self.completions))
+        """Tokens of the prompt and the longest completion, if there is one."""
+        return len(self.prompt) + max(map(len, self.completions), default=0)
 
     @property
     def tokens(self) -> int:

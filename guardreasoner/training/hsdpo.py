@@ -18,9 +18,9 @@ from guardreasoner.model.batch import Batch, Step
 from guardreasoner.model.log_probs import CompletionLogps, sequence_logps
 from guardreasoner.model.packed_attention import SharedPrefix
 from guardreasoner.training.checkpoint import require_trained_weights, save_training_state, skipped_steps_of
+from guardreasoner.training.initial_policy import prepare_reference, turn_dropout_off
 from guardreasoner.training.losses import Objective, dpo, hsdpo, margin, needs_reference
 from guardreasoner.training.reference import FrozenAdapter, FrozenCopy, Reference
-from guardreasoner.training.sharding import is_sharded
 from guardreasoner.training.step import configure_optimizer, take_step
 from guardreasoner.workflow.ranges import CountOrZero, NotNegative, Positive, Share
 
@@ -110,12 +110,7 @@ class HSDPOModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Turn dropout off."""
-        from transformers.modeling_layers import GradientCheckpointingLayer
-
-        self.backbone.eval()
-        for layer in self.backbone.modules():
-            if isinstance(layer, GradientCheckpointingLayer):
-                layer.training = True  # only the layer itself, because it checkpoints in training mode only
+        turn_dropout_off(self.backbone)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return optimizer and schedule."""
@@ -195,18 +190,7 @@ class HSDPOModule(LightningModule):
         if self.reference is None:
             self.reference = FrozenAdapter() if self.backbone.has_adapter else FrozenCopy()
         trainer: Any = self.trainer
-        examples = trainer.datamodule.examples()
-        if str(trainer.precision).endswith("-mixed"):
-            self.backbone.compute_dtype = "bfloat16" if str(trainer.precision).startswith("bf16") else "float16"
-        with trainer.precision_plugin.forward_context():  # which the trainer enters for the policy
-            # With sharded weights, a checkpoint is restored later, so the policy still is the R-SFT model.
-            if not trainer.ckpt_path or is_sharded(trainer):
-                self.reference.prepare(self.backbone, examples, trainer)
-                return
-            initial = self.backbone.unloaded()
-            initial.load()
-            initial.compute_dtype = self.backbone.compute_dtype
-            self.reference.prepare(initial.to(self.device).eval(), examples, trainer, self.backbone)
+        prepare_reference(self.reference, self.backbone, trainer.datamodule.examples(), trainer)
 
     def _require_zero_margin(self, chosen: CompletionLogps, rejected: CompletionLogps) -> None:
         """Require that policy and reference are the same model, as before the first step of a fresh run."""

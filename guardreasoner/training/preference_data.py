@@ -1,6 +1,5 @@
 """Data of stage 2: weighted pairs, mined from rollouts as hard samples or read from files."""
 
-import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,20 +8,18 @@ from typing import Any
 from torch.utils.data import ConcatDataset
 
 from guardreasoner.errors import InputError
-from guardreasoner.mining import VALIDATION_SHARE, Pairing, mine
-from guardreasoner.mining.findings import Findings, findings
+from guardreasoner.mining import VALIDATION_SHARE, Pairing
+from guardreasoner.mining.findings import Findings
 from guardreasoner.model.batch import Example
 from guardreasoner.records import Pair, Split
 from guardreasoner.sources import Source
 from guardreasoner.sources.pair_files import PairColumns, read_pairs
-from guardreasoner.sources.rollouts import read_costs, read_training_rollouts, require_output_format
 from guardreasoner.sources.splits import split_of
 from guardreasoner.training.loaders import log
+from guardreasoner.training.mined_rollouts import mine_rollouts, read_findings, write_findings
 from guardreasoner.training.training_data import OnFault, TrainingDataModule, TrainingItem
 from guardreasoner.workflow.manifest import content_hash
 from guardreasoner.workflow.ranges import Count, ShareBelowOne
-
-_FINDINGS = "findings.json"
 
 
 class PreferenceDataModule(TrainingDataModule):
@@ -94,21 +91,11 @@ class PreferenceDataModule(TrainingDataModule):
             InputError: a rollout belongs to an unknown record, no record is hard, or a row of a pair file is faulty.
         """
         format = self.prompt_tokenizer.format
-        tasks = format.tasks
         if self.pair_files:
-            given = read_pairs(self.pair_files, self.pair_columns, tasks, format)
+            given = read_pairs(self.pair_files, self.pair_columns, format.tasks, format)
             log.info(f"HS-DPO: {len(given):,} pairs from {', '.join(self.pair_files)}")
             return self._clean(given)
-        require_output_format(self.rollouts, format)
-        records, rollouts = read_training_rollouts(self.rollouts, self.source, tasks, format)
-        mined = mine(records, rollouts, tasks, self.pairing, format)
-        self.findings = findings(mined, read_costs(self.rollouts))
-        total = mined.total()
-        if not mined.pairs:
-            message = f"data.rollouts: none of {len(records)} records is hard: {total.summary()}"
-            raise InputError(message, total.advice())
-        pair_count = f", {total.pairs:,} pairs" if total.pairs > total.hard else ""
-        log.info(f"HS-DPO: {total.hard:,} hard of {len(records):,} records{pair_count}")
+        mined, self.findings = mine_rollouts(self.rollouts, self.source, format, self.pairing, "HS-DPO")
         return self._clean(mined.pairs)
 
     def examples(self) -> Sequence[Example]:
@@ -140,9 +127,7 @@ class PreferenceDataModule(TrainingDataModule):
         return [pair for pair in pairs if pair.record.id in clean]
 
     def _write_extra(self, folder: Path) -> None:
-        content = None if self.findings is None else self.findings.as_json()
-        (folder / _FINDINGS).write_text(json.dumps(content), encoding="utf-8")
+        write_findings(folder, self.findings)
 
     def _read_extra(self, folder: Path) -> None:
-        content = json.loads((folder / _FINDINGS).read_text(encoding="utf-8"))
-        self.findings = None if content is None else Findings.from_json(content)
+        self.findings = read_findings(folder)

@@ -3,7 +3,7 @@
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, get_args
 from torch.utils.data import DataLoader
 
 from guardreasoner.errors import InputError
+from guardreasoner.formats import GuardFormat
 from guardreasoner.formats.verdicts import read_reasoning
 from guardreasoner.model.batch import Example
 from guardreasoner.prompts import PromptFormat
@@ -20,7 +21,6 @@ from guardreasoner.sources import Source
 from guardreasoner.sources.rollouts import read_rollouts_of, rollout_format, rollout_tasks
 from guardreasoner.sources.splits import unit_interval_hash
 from guardreasoner.synthesis.prompt import faults
-from guardreasoner.tasks import Task
 from guardreasoner.training.loaders import log, record_loader
 from guardreasoner.training.training_data import OnFault, TrainingDataModule, TrainingItem
 from guardreasoner.workflow.manifest import content_hash
@@ -113,8 +113,12 @@ class ReasoningDataModule(TrainingDataModule):
         if record is None:
             raise InputError("data.source: the training split is empty")
 
-    def records_with_reasoning(self, split: Split, tasks: Sequence[Task]) -> Iterator[Record]:
+    def records_with_reasoning(self, split: Split, format: GuardFormat) -> Iterator[Record]:
         """Yield the records of a split with their reasoning: their own, or a correct output from ``rollouts``.
+
+        Args:
+            split: the split.
+            format: format of the model, which names its tasks.
 
         Raises:
             InputError: no rollout of a training record is correct.
@@ -129,7 +133,7 @@ class ReasoningDataModule(TrainingDataModule):
         by_id = {record.id: record for record in records}
         written = rollout_format(self.rollouts)
         same = isinstance(self.format, PromptFormat | None) if written is None else written == self.format
-        answered = tasks if same else rollout_tasks(self.rollouts)
+        answered = format.tasks if same else rollout_tasks(self.rollouts)
         traces: dict[str, list[str]] = {}
         for rollout in read_rollouts_of(self.rollouts, self.source, answered):
             record, text = by_id.get(rollout.record_id), rollout.completion
@@ -175,7 +179,7 @@ class ReasoningDataModule(TrainingDataModule):
         """Yield (record, id of the example, speed, text) for each target."""
         format = self.prompt_tokenizer.format
         without, no_verdict, reasons = 0, 0, self.use_reasoning and format.has("reasoned")
-        for record in self.records_with_reasoning(split, format.tasks):
+        for record in self.records_with_reasoning(split, format):
             if not (reasons and record.reasoning):
                 without += 1
                 text = format.target(record, "direct")

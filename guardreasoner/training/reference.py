@@ -1,4 +1,4 @@
-"""The frozen reference of HS-DPO: the R-SFT model as a copy, as a second adapter, or as stored log-probabilities."""
+"""The frozen reference of HS-DPO and GRPO: the R-SFT model as a copy, a second adapter, or stored log-probabilities."""
 
 import copy
 import logging
@@ -54,10 +54,27 @@ class Reference(ABC):
         """Return the log-probabilities of a batch's completions, (B,) in nats, without gradient."""
 
 
-class FrozenCopy(Reference):
-    """A second set of weights: the simplest reference, at the price of its memory."""
+class FrozenModel(Reference):
+    """A reference that is run on each batch, so that it knows completions that were sampled during training."""
 
     is_initial_policy = True
+
+    @abstractmethod
+    def token_logps(self, batch: Batch, temperature: float = 1.0) -> Tensor:
+        """Return the log-probability of each completion token, (N,) in nats, without gradient.
+
+        Args:
+            batch: any batch.
+            temperature: sampling temperature of the distribution, > 0.
+        """
+
+    def sequence_logps(self, batch: Batch) -> Tensor:
+        """Run the reference and sum over each completion."""
+        return sequence_logps(self.token_logps(batch), batch.sequence, batch.sequences)
+
+
+class FrozenCopy(FrozenModel):
+    """A second set of weights: the simplest reference, at the price of its memory."""
 
     def __init__(self) -> None:
         self._copy: Backbone | None = None
@@ -79,14 +96,15 @@ class FrozenCopy(Reference):
         self._copy = frozen.eval().requires_grad_(False)
 
     @torch.no_grad()
-    def sequence_logps(self, batch: Batch) -> Tensor:
+    def token_logps(self, batch: Batch, temperature: float = 1.0) -> Tensor:
         """Run the copy."""
         assert self._copy is not None, "call prepare() first"
         self._copy.to(batch.input_ids.device)
-        return sequence_logps(self._copy(batch), batch.sequence, batch.sequences)
+        logps: Tensor = self._copy(batch, temperature=temperature)
+        return logps
 
 
-class FrozenAdapter(Reference):
+class FrozenAdapter(FrozenModel):
     """A second, frozen copy of the R-SFT adapter on the same base weights; for LoRA.
 
     Disabling the adapter instead would give the *base* model, not the R-SFT model. The two are the same only if R-SFT
@@ -94,7 +112,6 @@ class FrozenAdapter(Reference):
     """
 
     NAME = "reference"
-    is_initial_policy = True
 
     def __init__(self) -> None:
         self._backbone: Backbone | None = None
@@ -140,12 +157,13 @@ class FrozenAdapter(Reference):
         self._select("default")
 
     @torch.no_grad()
-    def sequence_logps(self, batch: Batch) -> Tensor:
+    def token_logps(self, batch: Batch, temperature: float = 1.0) -> Tensor:
         """Run the backbone with the frozen adapter, then activate the trained adapter again."""
         assert self._backbone is not None, "call prepare() first"
         self._select(self.NAME)
         try:
-            return sequence_logps(self._backbone(batch), batch.sequence, batch.sequences)
+            logps: Tensor = self._backbone(batch, temperature=temperature)
+            return logps
         finally:
             self._select("default")
 

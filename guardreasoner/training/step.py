@@ -84,16 +84,19 @@ def take_step(module: Any, step: Step, loss_function: LossFunction) -> dict[str,
     return totals
 
 
-def configure_optimizer(module: Any, optimizer: Callable[[Any], Optimizer], warmup: float) -> Any:
+def configure_optimizer(
+    module: Any, optimizer: Callable[[Any], Optimizer], warmup: float, updates_per_step: int = 1
+) -> Any:
     """Return the optimizer of the trainable weights and a cosine schedule to 0, in the form that Lightning expects.
 
     Args:
         module: LightningModule whose trainer knows the number of steps.
         optimizer: function of the parameters.
         warmup: share of the steps with a linear increase at the start; 0 in the paper.
+        updates_per_step: updates of the weights per step of the loader.
     """
     configured = optimizer([p for p in module.parameters() if p.requires_grad])
-    total = planned_steps(module.trainer)
+    total = planned_steps(module.trainer) * updates_per_step
     schedule = LambdaLR(configured, partial(_cosine, warmup=int(warmup * total), total=total))
     return {"optimizer": configured, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

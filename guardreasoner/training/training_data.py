@@ -53,7 +53,7 @@ class TrainingItem:
 
     Args:
         record: the conversation with its labels.
-        completions: target texts: one in R-SFT, chosen and rejected in HS-DPO.
+        completions: target texts: one in R-SFT, chosen and rejected in HS-DPO, none in GRPO.
         example: the same as token ids.
         speed: whether the prompt asks for reasoning.
     """
@@ -236,7 +236,7 @@ class TrainingDataModule(LightningDataModule, ABC):
         if not self.skip_too_long:
             raise InputError(
                 f"record {longest.id}: prompt of {len(longest.prompt)} and completion of "
-                f"{max(map(len, longest.completions))} tokens exceed data.max_length {self.max_length}; "
+                f"{max(map(len, longest.completions), default=0)} tokens exceed data.max_length {self.max_length}; "
                 f"so do {too_long - 1} more {name}",
                 "raise data.max_length, or leave them out with data.skip_too_long: true",
             )

@@ -25,9 +25,11 @@ class Recipe:
         rsft_lr: peak learning rate of R-SFT.
         rsft_continued_lr: peak learning rate of an R-SFT run that continues a finished one.
         hsdpo_lr: peak learning rate of HS-DPO.
+        grpo_lr: peak learning rate of GRPO.
         rsft_batch_size: records per optimizer step of R-SFT.
         hsdpo_batch_size: pairs per optimizer step of HS-DPO.
-        micro_batch_size: records or pairs per forward pass; None: the whole optimizer step.
+        grpo_batch_size: prompts per optimizer step of GRPO.
+        micro_batch_size: records, pairs or prompts with their outputs per forward pass; None: the whole optimizer step.
         max_length: maximum length of prompt plus completion, in tokens.
         skip_too_long: skip and count longer records or pairs instead of raising an error.
         skip_contaminated: skip and count training records whose prompt is in a benchmark instead of raising an error.
@@ -56,8 +58,10 @@ class Recipe:
     rsft_lr: Positive = 5e-5
     rsft_continued_lr: Positive = 5e-5
     hsdpo_lr: Positive = 5e-6
+    grpo_lr: Positive = 1e-6
     rsft_batch_size: Count = 384
     hsdpo_batch_size: Count = 256
+    grpo_batch_size: Count = 16
     micro_batch_size: Count | None = None
     max_length: Count = 2048
     skip_too_long: bool = False

@@ -16,6 +16,7 @@ import yaml
 from evidence.__main__ import STUDIES, main
 from evidence.always_failed import AlwaysFailed
 from evidence.campaign import Unit
+from evidence.costs import GENERATED, TOKENS, stage_cost
 from evidence.differences import Accuracies, holm, widened
 from evidence.figures import read_figures
 from evidence.results import Result, read_result, read_results, write_result
@@ -23,6 +24,7 @@ from evidence.study import Study, stage_of_test
 
 from guardreasoner.errors import InputError
 from guardreasoner.sources.embedded import Embedded
+from guardreasoner.workflow.config import resolve
 from tests.support.output_files import predictions
 
 ROOT = Path(__file__).parents[2]
@@ -241,6 +243,20 @@ def test_the_configs_of_shipped_studies_are_right(path: Path, workplace: Path) -
     for stage in study.pipeline(next(iter(study.data)), study.seeds[0]).stages.values():
         if stage.verb != "base-model":
             check_config(list(stage.argv))
+
+
+def test_the_cost_of_a_fit_that_samples_has_its_generated_tokens(workplace: Path) -> None:
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    values = {"grpo": {TOKENS: 20.0, GENERATED: 12.0}, "hsdpo": {TOKENS: 30.0}}
+    for name, logged in values.items():
+        logger = TensorBoardLogger("logs", f"fit/{name}", version=0)
+        logger.log_metrics(dict.fromkeys(logged, 5.0), 0)
+        logger.log_metrics(logged, 1)
+        logger.finalize("success")
+    costs = [stage_cost(resolve(["fit", "--config", f"configs/{name}.yaml"]), Path("no file")) for name in values]
+    assert costs[0] == {"wall": 0, "cpu": 0, "starts": 0, "trained": 20, "generated": 12}
+    assert costs[1] == {"wall": 0, "cpu": 0, "starts": 0, "trained": 30}
 
 
 def test_a_result_is_made_again_if_its_configs_or_shared_models_changed(workplace: Path) -> None:

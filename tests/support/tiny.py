@@ -204,7 +204,7 @@ def quiet_trainer(**changes: Any) -> Trainer:
 
 def command(stage: str, base: Path, *more: str) -> tuple[str, ...]:
     """Return the words of a stage on tiny things."""
-    verb = {"rsft": "fit", "hsdpo": "fit", "mine": "predict", "evaluate": "test"}[stage]
+    verb = {"rsft": "fit", "hsdpo": "fit", "grpo": "fit", "mine": "predict", "evaluate": "test"}[stage]
     start = (verb, "--config", f"configs/{stage}.yaml", "--model.backbone.path", str(base), "--auto_build", "false")
     quiet = ("--trainer.logger", "false", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu")
     return (*start, "--data.source", "tests.support.tiny.TinySource", "--output", "made", *quiet, *more)

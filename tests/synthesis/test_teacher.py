@@ -8,7 +8,7 @@ import pytest
 
 from guardreasoner.errors import InputError
 from guardreasoner.generators.server import ServerGenerator
-from guardreasoner.prompts import parse
+from guardreasoner.prompts import PromptFormat, parse
 from guardreasoner.records import read_jsonl, read_records, read_rollouts
 from guardreasoner.synthesis import EstimatesCost, WritesOutput
 from guardreasoner.synthesis.teacher import CostEstimator, Prices, TeacherModule
@@ -71,7 +71,7 @@ def test_the_output_can_be_used_for_training(folder: Path) -> None:
     with FakeServer(lambda prompt, times: "400" if record_number(prompt) == 3 else None) as server:
         run(teacher(server.base_url, folder))
     data = ReasoningDataModule(TinySource(), rollouts=[str(folder)])
-    reasoned = list(data.records_with_reasoning("train", GUARD_TASKS))
+    reasoned = list(data.records_with_reasoning("train", PromptFormat()))
     assert len(reasoned) == len(RECORDS) - 1
     assert (reasoned[0].reasoning or "").startswith("# Task 1\n## Reasoning Step 1")
 

@@ -51,8 +51,18 @@ def losses(output: str) -> dict[int, str]:
         return {int(row["step"]): row["train/loss"] for row in csv.DictReader(file) if row["train/loss"]}
 
 
-def require_exact_resume(start: Start, argv: tuple[str, ...], steps: int, clean: Callable[[], None] | None) -> None:
-    """Fit, resume from each checkpoint, and require equal weights and losses of the remaining steps."""
+def require_exact_resume(
+    start: Start, argv: tuple[str, ...], steps: int, clean: Callable[[], None] | None, updates: int = 1
+) -> None:
+    """Fit, resume from each checkpoint, and require equal weights and losses of the remaining steps.
+
+    Args:
+        start: runs a command.
+        argv: the fit.
+        steps: its number of steps.
+        clean: called before each resumed fit.
+        updates: updates of the weights per step, which the names of the checkpoints count.
+    """
     checkpoints = ("--trainer.enable_checkpointing", "true", "--trainer.callbacks", json.dumps(CHECKPOINTS))
     fit(start, argv, "whole", *checkpoints)
     whole, whole_losses = weights("whole"), losses("whole")
@@ -64,7 +74,7 @@ def require_exact_resume(start: Start, argv: tuple[str, ...], steps: int, clean:
             clean()
         output = f"resumed-{number}"
         fit(start, argv, output, "--ckpt_path", str(checkpoint))
-        first = int(checkpoint.stem.split("=")[1])
+        first = int(checkpoint.stem.split("=")[1]) // updates
         assert losses(output) == {step: loss for step, loss in whole_losses.items() if step >= first}
         resumed = weights(output)
         assert resumed.keys() == whole.keys()
@@ -102,6 +112,23 @@ def test_hsdpo(
         *("--model.reference", f"guardreasoner.{reference}", *more),
     )
     require_exact_resume(start, argv, 8, remove_stored_reference)
+
+
+@pytest.mark.parametrize(
+    ("updates", "more"),
+    [(1, ()), (2, ("--model.beta", "0.1", "--model.updates", "2", *LORA))],
+    ids=["β = 0", "LoRA, β > 0, two updates"],
+)
+def test_grpo(
+    updates: int, more: tuple[str, ...], both_speeds: Path, tiny_rollouts: Path, workplace: Path, start: Start
+) -> None:
+    argv = command(
+        *("grpo", both_speeds, "--data.rollouts", f"[{tiny_rollouts}]", "--data.batch_size", "4"),
+        *("--data.epochs", "2", "--model.k", "4", "--recipe.max_new_tokens", "60", "--recipe.grpo_lr", "1.0e-3", *more),
+    )
+    require_exact_resume(start, argv, 8, None, updates)
+    whole = weights("whole")
+    assert more or any(not torch.equal(value, whole[name]) for name, value in weights(str(both_speeds)).items())
 
 
 def test_a_model_with_an_adapter_keeps_it_as_the_reference(

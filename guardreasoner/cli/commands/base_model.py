@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import PromptFormat, render, target
 from guardreasoner.records import Record
-from guardreasoner.tasks import GUARD_TASKS, Task
+from guardreasoner.tasks import Task
 from guardreasoner.workflow.config import with_config_files
 from guardreasoner.workflow.ranges import Count, NotNegative, Positive, Seed
 from guardreasoner.workflow.recipe import Recipe
@@ -88,9 +88,8 @@ def run(args: argparse.Namespace) -> int:
     assert isinstance(config.data, ReasoningDataModule)
     config.data.allow_contamination = config.allow_contamination
     values = {name: value for name, value in config.as_dict().items() if name not in _NOT_ARGUMENTS}
-    make_base_model(
-        config.output, list(config.data.records_with_reasoning("train", values["tasks"] or GUARD_TASKS)), **values
-    )
+    format = PromptFormat(tuple(values["tasks"] or ()))
+    make_base_model(config.output, list(config.data.records_with_reasoning("train", format)), **values)
     return 0
 
 

@@ -111,6 +111,7 @@ def _diagnose(fit_flags: list[str], answers: int | None) -> tuple["Diagnosis", l
     from guardreasoner.cli.lightning_cli import instantiate_fit
     from guardreasoner.diagnosis import DiagnosisBuilder
     from guardreasoner.diagnosis.findings import SEVERITIES
+    from guardreasoner.training.prompt_data import PromptDataModule
     from guardreasoner.training.training_data import TrainingDataModule
     from guardreasoner.workflow.log_lines import collect_log_lines
 
@@ -118,6 +119,10 @@ def _diagnose(fit_flags: list[str], answers: int | None) -> tuple["Diagnosis", l
     if not isinstance(data, TrainingDataModule):
         raise InputError(
             f"doctor: {type(data).__name__} has no training data", "use the config of a fit, such as configs/rsft.yaml"
+        )
+    if isinstance(data, PromptDataModule):
+        raise InputError(
+            "doctor: PromptDataModule has no targets to check", "check configs/rsft.yaml or configs/hsdpo.yaml"
         )
     prompt_tokenizer = module.backbone.prompt_tokenizer
     data.prepare_inspection(prompt_tokenizer)

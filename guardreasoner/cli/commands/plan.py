@@ -137,7 +137,10 @@ def _plan(args: argparse.Namespace, flags: list[str]) -> dict[str, Any]:
 
     data, module, allowed = instantiate_fit(flags)
     if not (isinstance(data, TrainingDataModule) and isinstance(module, RSFTModule | HSDPOModule)):
-        raise InputError(f"plan: {type(module).__name__} is not trained", "use the config of a fit, such as rsft.yaml")
+        raise InputError(
+            f"plan: cannot plan {type(module).__name__}, only R-SFT and HS-DPO",
+            "use the config of a fit, such as rsft.yaml",
+        )
     data.allow_contamination = allowed
     argv = ["fit", *flags]
     config = resolve(argv).config
