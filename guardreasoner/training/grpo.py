@@ -204,8 +204,8 @@ class GRPOModule(LightningModule):
             turn_dropout_off(self.backbone)  # the engine turns activation checkpointing off too
             for name, value in take_step(self, step, loss_function).items():
                 totals[name] = totals.get(name, 0.0) + float(value) / self.updates
-        for name, value in totals.items():
-            self.log(f"train/{name}", value, prog_bar=name == "loss")
+        for name, total in totals.items():
+            self.log(f"train/{name}", total, prog_bar=name == "loss")
 
     def validation_step(self, step: PromptStep, index: int) -> None:
         """Log the rewards of outputs of held-out prompts."""

@@ -14,6 +14,7 @@ from guardreasoner.formats import GuardFormat
 from guardreasoner.model.batch import Example, StepCollator
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
 from guardreasoner.records import Record
+from guardreasoner.training.prompt_step import PromptCollator
 from guardreasoner.training.sampler import StepSampler
 
 log = logging.getLogger("guardreasoner")
@@ -60,7 +61,7 @@ def supports_packing(trainer: Any) -> bool:
 
 
 def step_loader(
-    examples: Sequence[Example], sampler: StepSampler, trainer: Trainer, collator: StepCollator
+    examples: Sequence[Example], sampler: StepSampler, trainer: Trainer, collator: StepCollator | PromptCollator
 ) -> StepLoader:
     """Return the training loader; an item is a whole :class:`guardreasoner.model.batch.Step`.
 
@@ -87,7 +88,9 @@ def step_loader(
     return StepLoader(examples, batch_sampler=sampler, collate_fn=collator, trainer=trainer)
 
 
-def validation_loader(examples: Sequence[Example], batch_size: int, collator: StepCollator) -> DataLoader:
+def validation_loader(
+    examples: Sequence[Example], batch_size: int, collator: StepCollator | PromptCollator
+) -> DataLoader:
     """Return a loader of held-out examples in their order; every process validates all of them."""
     return DataLoader(dataset=examples, batch_size=batch_size, collate_fn=collator)  # type: ignore[arg-type]
 
