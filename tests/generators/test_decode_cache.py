@@ -115,3 +115,10 @@ def test_attention_equals_that_over_all_keys(
         cache.keep(order)
         dense.rows = [dense.rows[row] for row in order]
         assert cache.prompts <= len(dense.rows)
+
+
+@given(st.lists(st.booleans(), max_size=12))
+def test_only_the_last_kept_rows_move(kept: list[bool]) -> None:
+    order = without_gaps(kept)
+    assert sorted(order) == [row for row, is_kept in enumerate(kept) if is_kept]
+    assert all(target == row for target, row in enumerate(order) if row < len(order))

@@ -7,7 +7,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardreasoner.generators.local import _order
 from guardreasoner.generators.token_sampler import TokenSampler
 
 EVEN = [(n + 0.5) / 1000 for n in range(1000)]
@@ -47,10 +46,3 @@ def test_the_nucleus_is_the_smallest_set_of_most_probable_tokens(logits: list[in
 
 def test_temperature_zero_is_greedy() -> None:
     assert TokenSampler(0.0, 0.5)(torch.tensor([[0.0, 2.0, 1.0], [3.0, 2.0, 1.0]]), []) == [1, 0]
-
-
-@given(st.lists(st.booleans(), max_size=12))
-def test_only_the_last_unfinished_rows_move(done: list[bool]) -> None:
-    order = _order(done)
-    assert sorted(order) == [row for row, is_done in enumerate(done) if not is_done]
-    assert all(target == row for target, row in enumerate(order) if row < len(order))
