@@ -25,7 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("OPENAI_API_KEY", "unused")
-    monkeypatch.setattr("guardreasoner.workflow.limited._SECONDS", 0.3)
+    monkeypatch.setattr("guardreasoner.workflow.limited._SECONDS", 1.0)
     Path("configs").symlink_to(Path(__file__).parents[1] / "configs")
     yield folder
     logging.getLogger("guardreasoner").handlers.clear()  # its handler writes to the captured stream of this test
