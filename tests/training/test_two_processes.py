@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from guardreasoner.records import read_jsonl, read_rollouts, write_jsonl
-from tests.support.tiny import TinySource
+from tests.support.tiny import TinySource, command
 
 ROOT = Path(__file__).parents[2]
 
@@ -123,3 +123,37 @@ def test_the_stored_reference_is_that_of_one_process(chains: dict[int, tuple[Pat
     values = load_file(one)["logps"]
     assert len(values) == 30  # 15 pairs
     assert load_file(two)["logps"].tolist() == pytest.approx(values.tolist(), abs=1e-2)
+
+
+def test_two_processes_sample_the_outputs_of_one(both_speeds: Path, tiny_rollouts: Path, tmp_path: Path) -> None:
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    rows, models = [], []
+    for devices, strategy in (("1", "auto"), ("2", "ddp")):
+        logger = {"class_path": "lightning.pytorch.loggers.CSVLogger"}
+        logger |= {"init_args": {"save_dir": "csv", "name": devices, "version": 0}}  # type: ignore[dict-item]
+        argv = command(
+            *("grpo", both_speeds, "--data.rollouts", f"[{tiny_rollouts}]", "--data.batch_size", "5", "--model.k", "4"),
+            *("--recipe.max_new_tokens", "60", "--data.micro_batch_size", "2", "--trainer.logger", json.dumps(logger)),
+            *("--trainer.devices", devices, "--trainer.strategy", strategy, "--output", f"made-{devices}"),
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "guardreasoner", *argv],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        with (tmp_path / "csv" / devices / "version_0" / "metrics.csv").open() as file:
+            rows.append([row for row in csv.DictReader(file) if row["train/loss"]])
+        models.append(load_file(tmp_path / f"made-{devices}" / "model.safetensors"))
+    assert len(rows[0]) == 3
+    for one, two in zip(*rows, strict=True):
+        for name in ("train/reward", "train/length", "train/generated_tokens"):
+            assert one[name] == two[name], name
+        for name in ("train/loss", "train/grad_norm"):
+            assert float(two[name]) == pytest.approx(float(one[name]), rel=1e-3, abs=1e-6)
+    for name, value in models[0].items():
+        torch.testing.assert_close(models[1][name], value, rtol=1e-3, atol=1e-4, msg=name)
