@@ -2,6 +2,9 @@
 
 import io
 import json
+import re
+import shutil
+import subprocess
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,13 +12,17 @@ from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.request import ProxyHandler, build_opener
 
 import pytest
 import yaml
 
 from guardreasoner.cli import LIGHTNING
+from guardreasoner.cli.lightning_cli import GuardCLI
 from guardreasoner.cli.main import main, own_verbs
 from guardreasoner.prompts import conversation, instruction
+from guardreasoner.records import write_jsonl
+from guardreasoner.sources.guardreasoner_train import PARTS
 from guardreasoner.sources.released import BENCHMARKS
 from guardreasoner.tasks import GUARD_TASKS
 from guardreasoner.workflow.config import config_files, flags, resolve, with_config_names
@@ -23,11 +30,15 @@ from guardreasoner.workflow.config_file import load_yaml
 from guardreasoner.workflow.every_model import commands_of_every_model
 from guardreasoner.workflow.pipeline import Pipeline
 from guardreasoner.workflow.recipe import Recipe
+from tests.support.fake_server import FakeServer
+from tests.support.hub_folders import stay_offline, write_readme, write_rows
+from tests.support.served import served
 from tests.support.tiny import THINGS, TinySource, answer
 from tests.support.walkthroughs import ROOT, Typed, typed
 
 QUICK = {"max_new_tokens": 90, "generation_batch_size": 64, "rsft_batch_size": 8, "micro_batch_size": 8}
 UPPER = {"lora": {"upper_layers": 2}}
+TEMPLATE = "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}<|assistant|>"
 Play = Callable[..., str]
 
 
@@ -46,7 +57,7 @@ def play(workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     def run(command: Typed, *more: str, codes: tuple[int, ...] = (0,)) -> str:
         for name, value in command.variables.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(sys, "stdin", io.StringIO(command.stdin))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(command.stdin.encode())))
         words = with_config_names([*command.argv, *more])
         for argv in [*processes_of(words), words]:
             capfd.readouterr()
@@ -56,6 +67,18 @@ def play(workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
         return message.out
 
     return run
+
+
+@pytest.fixture
+def hub_model(both_speeds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model in the form in which hubs hold it: with a chat template, without a format of ours."""
+    folder = Path(shutil.copytree(both_speeds, tmp_path_factory.mktemp("hub") / "model"))
+    for file in ("guard.json", "manifest.json"):
+        (folder / file).unlink(missing_ok=True)
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048}))
+    return folder
 
 
 def processes_of(argv: list[str]) -> list[Sequence[str]]:
@@ -119,7 +142,19 @@ def between(commands: list[Typed], first: int, verbs: str) -> list[Typed]:
     return chosen
 
 
+def serves(command: Typed) -> None:
+    """Start a service at any free port, ask it for its tasks, and stop it."""
+    verb, folder = command.argv
+    opener = build_opener(ProxyHandler({}))
+    with (
+        served("guardreasoner", verb, str(Path(folder).absolute()), "--port", "0") as (_, port),
+        opener.open(f"http://127.0.0.1:{port}/v1/guard", timeout=60) as reply,
+    ):
+        assert json.load(reply)["tasks"]
+
+
 LAPTOP = ("fit test score compare report judge lineage", "run run compare report")
+OWN = "doctor plan fit test test score compare judge judge serve"
 
 
 PAGES = sorted(path.name for path in (ROOT / "docs").glob("walkthrough-*.md"))
@@ -172,3 +207,98 @@ def test_the_real_records_of_the_laptop(play: Play, both_speeds: Path) -> None:
         here = replace(command, variables={"GUARDREASONER_DATA": "data"})
         play(here, *(small if "--config" in command.argv else ()))
     assert Path("logs/smollm2-135m/report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_own_rows_of_the_laptop(play: Play, hub_model: Path) -> None:
+    commands = typed("walkthrough-laptop.md", Path().absolute())
+    lines = [",".join(row.values()) for row in rows(60)]
+    Path("rows.csv").write_text("\n".join(["text,label", *lines]))
+    small = overlay("small.yaml", {"pretrained": str(hub_model), "max_length": 2000}, UPPER)
+    for command in between(commands, len(" ".join(LAPTOP).split()), OWN):
+        if command.argv[0] == "serve":
+            serves(command)
+            continue
+        judged = command.argv[0] == "judge"
+        play(command, *(small if "--config" in command.argv else ()), codes=(0, 1) if judged else (0,))
+
+
+@pytest.mark.slow
+def test_one_card_with_24_gb(play: Play, hub_model: Path) -> None:
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(60)))
+    recipe = {"rsft_lr": 1e-2, "rsft_epochs": 6, "hsdpo_batch_size": 8, "max_length": 512}
+    small = overlay("small.yaml", recipe, {"format": {"opening": "Judge."}})
+    teaching = overlay("teaching.yaml", recipe)  # a teacher has no prompt format
+    with FakeServer(say=teacher) as server:
+        for command in typed("walkthrough-24gb.md", Path().absolute(), hub_model):
+            verb, *words = command.argv
+            more = () if "--config" not in words else teaching if "synthesize" in words else small
+            if verb == "calibrate":
+                more = ("--fpr", "0.5", "--miss_rate", "0.5")
+            if verb == "serve":
+                serves(command)
+                continue
+            here = replace(command, variables=command.variables | {"OPENAI_BASE_URL": server.base_url})
+            play(here, *more, codes=(0, 1) if verb == "judge" else (0,))
+    assert json.loads(Path("checkpoints/card/hsdpo/adapter_config.json").read_text())["r"] == 16
+    assert Path("pairs.jsonl").read_text().count("\n") > 0
+
+
+def teacher(prompt: str, times: int) -> str:
+    """Return reasoning for one task, with the verdict that the prompt settles."""
+    (label,) = re.findall(r"^Request: (\w+)$", prompt, re.MULTILINE)[:1]
+    return f"# Task 1\n## Reasoning Step 1: I look at it.\n\nAnswers:\nRequest: {label}"
+
+
+@pytest.mark.slow
+def test_eight_gpus(play: Play, both_speeds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stay_offline(Path().absolute(), monkeypatch)
+    write_traces(Path("traces"))
+    write_jsonl("test.jsonl", TinySource().records("test"))
+    sources = [
+        {"class_path": "guardreasoner.GuardReasonerTrain", "init_args": {"path": "traces", "parts": "${recipe.parts}"}},
+        {"class_path": "guardreasoner.Files", "init_args": {"test": "test.jsonl"}},
+    ]
+    small = overlay(
+        "small.yaml", {"hsdpo_batch_size": 8}, class_path="guardreasoner.Concat", init_args={"sources": sources}
+    )
+    one = ("--trainer.devices", "1", "--trainer.strategy", "auto")
+    two = ("--trainer.devices", "2", "--trainer.strategy.init_args.compute_dtype", "null")
+    for command in typed("walkthrough-cluster.md", Path().absolute(), both_speeds):
+        verb, *words = command.argv
+        if "SLURM_NNODES" in command.variables:
+            parses_on_a_node(command, monkeypatch)
+        elif "checkpoints/trial" in words:
+            argv = [sys.executable, "-m", "guardreasoner", verb, *words, *small, *two]
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=1200)
+            assert done.returncode == 0, done.stderr[-3000:]
+            assert Path("checkpoints/trial/model.safetensors").is_file()
+        elif "trainer/fsdp2" in words or "trainer/ddp" in words:
+            play(command, *small, *one)
+        else:
+            play(command, *(small if "--config" in words and verb != "run" else ()))
+    assert Path("pairs.jsonl").read_text().count("\n") > 0
+
+
+def parses_on_a_node(command: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parse a job's command as the first of its sixteen processes would, without its GPU."""
+    with monkeypatch.context() as slurm:
+        for name, value in command.variables.items():
+            slurm.setenv(name, value)
+        verb, *words = with_config_names([*command.argv, "--trainer.accelerator", "cpu"])
+        config = GuardCLI(verb, words, parse_only=True).config
+        assert (int(config.trainer.devices), config.trainer.num_nodes) == (8, 2)
+        assert config.data.init_args.source.class_path.endswith(".Concat")
+
+
+def write_traces(folder: Path) -> None:
+    """Write GuardReasonerTrain with six rows in each of its four parts."""
+    files = {part: f"{part.removesuffix('R')}-R.json" for part in PARTS}
+    write_readme(folder, {"default": files})
+    records = TinySource().records("train")
+    for place, file in enumerate(files.values()):
+        traces = [
+            {"instruction": instruction(GUARD_TASKS), "input": conversation(record), "output": answer(record, True)}
+            for record in records[place::4]
+        ]
+        write_rows(folder / file, traces)
