@@ -35,7 +35,7 @@ def test_an_exception_is_raised_here() -> None:
 @pytest.mark.parametrize("function", [forever, in_one_call])
 def test_the_time_is_limited(monkeypatch: pytest.MonkeyPatch, function: Callable[[], Any]) -> None:
     monkeypatch.setattr("guardreasoner.workflow.limited._SECONDS", 0.2)
-    with pytest.raises(LimitError, match="longer than 0.2 seconds"):
+    with pytest.raises(LimitError, match=r"longer than 0\.2 seconds"):
         run_limited(function)
 
 
