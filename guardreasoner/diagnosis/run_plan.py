@@ -43,9 +43,6 @@ GPU_PROCESS = 0.6e9
 GPU_ALLOCATOR = 0.05
 """Share of the tensors' bytes that the caching allocator holds in addition; assumed, not measured."""
 
-_PREFILL = 16_384
-_BLOCK = 128
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -89,17 +86,39 @@ class Settings:
 
 @dataclass(frozen=True)
 class Mining:
-    """Settings of mining that determine its memory.
+    """Settings of mining with the local engine that determine its memory.
 
     Args:
-        batch_size: outputs generated at once.
+        k: outputs per record.
+        batch_size: outputs generated at once by a worker.
         max_new_tokens: longest output, in tokens.
+        max_cache_tokens: most tokens of a worker's cache; None for no bound.
         workers: chunks that are generated at once.
+        dtype: data type of the loaded weights.
+        page: tokens of a page of the cache.
+        prefill: most prompt tokens in one row; a longer prompt has a row of its own.
     """
 
+    k: int
     batch_size: int
     max_new_tokens: int
+    max_cache_tokens: int | None
     workers: int
+    dtype: str
+    page: int
+    prefill: int
+
+    def prompts(self, longest: int) -> int:
+        """Return the prompts whose outputs a worker generates at once, if each has ``longest`` tokens of its own."""
+        rows = self.batch_size // self.k
+        if self.max_cache_tokens is not None:
+            rows = min(rows, self.max_cache_tokens // (longest + self.k * self.max_new_tokens))
+        return max(1, rows)
+
+    def cache_tokens(self, longest: int) -> int:
+        """Return the tokens of a worker's cache when every output reaches its longest length, in whole pages."""
+        prompt, output = (-(-tokens // self.page) * self.page for tokens in (longest, self.max_new_tokens))
+        return self.prompts(longest) * (prompt + self.k * output)
 
 
 @dataclass(frozen=True)
@@ -252,19 +271,19 @@ class MemoryModel:
         config = self.shape.config
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         kv_heads = config.num_key_value_heads or config.num_attention_heads
-        element = 2 if settings.dtype != "float32" else 4
-        schedule = self.schedule(settings)
-        longest = max(schedule.sizes.prompts) - schedule.sizes.prefix
-        width = -(-(longest + mining.max_new_tokens) // _BLOCK) * _BLOCK
+        element = 2 if mining.dtype != "float32" else 4
         per_token = 2 * config.num_hidden_layers * kv_heads * size * element
-        cache = mining.workers * mining.batch_size * width * per_token
-        weights = self._loaded_bytes(settings)
-        prefill = min(_PREFILL, mining.batch_size * longest) * (
+        sizes = self.schedule(settings).sizes
+        longest = max(sizes.prompts) - sizes.prefix
+        prompts = mining.prompts(longest)
+        cache = mining.cache_tokens(longest) * per_token
+        prefill = max(longest, min(mining.prefill, prompts * longest)) * (
             per_token + element * (4 * config.hidden_size + 2 * config.intermediate_size)
         )
         # logits, their float copy, probabilities, and the sorted copies of a wide nucleus
-        logits = mining.batch_size * config.vocab_size * (element + 4 + 4)
-        parts = {WEIGHTS: weights, CACHE: cache, "prefill": mining.workers * prefill, "logits": mining.workers * logits}
+        logits = prompts * mining.k * config.vocab_size * (element + 4 + 4)
+        parts: dict[str, float] = {WEIGHTS: self._loaded_bytes(replace(settings, dtype=mining.dtype))}
+        parts |= {CACHE: mining.workers * cache, "prefill": mining.workers * prefill, "logits": mining.workers * logits}
         return with_process(parts, settings)
 
     def _loaded_bytes(self, settings: Settings) -> float:

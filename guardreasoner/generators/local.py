@@ -37,12 +37,6 @@ _MIN_FREE = 0.25
 """Requests enter once this share of the rows is free. A smaller share would run the network often for a few short
 prompts; a larger one would leave many rows idle."""
 
-_PREFILL_TOKENS = 16384
-"""Prompt tokens computed in one row, which bounds the memory for activations; a longer prompt has a row of its own."""
-
-_CPU_PREFILL_TOKENS = 2048
-"""The same on a CPU, where the activations of longer rows leave its caches."""
-
 
 class LocalGenerator(Generator):
     """Generate with the loaded backbone by continuous batching: when an output ends, another takes its row.
@@ -188,6 +182,14 @@ class LocalGenerator(Generator):
             )
             for output in decoder.run()
         ]
+
+
+def prefill_tokens(*, on_cpu: bool) -> int:
+    """Return the most prompt tokens computed in one row, except that a longer prompt has a row of its own.
+
+    The number bounds the memory for activations. On a CPU, the activations of longer rows would leave its caches.
+    """
+    return 2_048 if on_cpu else 16_384
 
 
 @dataclass(slots=True)
@@ -355,7 +357,7 @@ class _ChunkDecoder:
 
     def _prefill_rows(self, prompts: Sequence[_Prompt]) -> Iterator[list[_Prompt]]:
         """Yield the prompts in rows of limited length."""
-        most = _CPU_PREFILL_TOKENS if self.device.type == "cpu" else _PREFILL_TOKENS
+        most = prefill_tokens(on_cpu=self.device.type == "cpu")
         row: list[_Prompt] = []
         tokens = 0
         for suffix, count in prompts:

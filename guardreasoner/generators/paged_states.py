@@ -8,14 +8,13 @@ from torch import Tensor
 
 from guardreasoner.model.packed_attention import KeyValues
 
-_PAGE = 64
-"""Tokens of a page on a CPU, where few padded tokens should be read."""
-
-_LARGE_PAGE = 256
-"""Tokens of a page on other devices, where few operations should be launched."""
-
 _GROUP = 8
 """Adjacent rows of which all or none read a page."""
+
+
+def page_tokens(*, on_cpu: bool) -> int:
+    """Return the tokens of a page: a CPU should read few padded tokens, other devices should launch few operations."""
+    return 64 if on_cpu else 256
 
 
 class PagedStates:
@@ -32,7 +31,7 @@ class PagedStates:
     def __init__(self, device: torch.device) -> None:
         self.lengths: list[int] = []
         """Tokens of each row."""
-        self.page = _PAGE if device.type == "cpu" else _LARGE_PAGE
+        self.page = page_tokens(on_cpu=device.type == "cpu")
         """Tokens of a page."""
         self._device = device
         self._layers: dict[int, KeyValues] = {}

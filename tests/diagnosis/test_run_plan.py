@@ -99,10 +99,27 @@ def test_operations_are_two_per_weight_and_token_and_twice_that_backward() -> No
     assert operations(SHAPE, FULL, schedule, parameters).total == pytest.approx(expected)
 
 
-def test_the_cache_of_mining_holds_every_output_at_its_longest() -> None:
-    # 30 own prompt tokens and 100 new ones take two blocks of 128; keys and values of 4 layers, 2 heads of 8, float32
-    parts = model().mining(FULL, Mining(batch_size=10, max_new_tokens=100, workers=2))
-    assert parts[CACHE] == 2 * 10 * 256 * (2 * 4 * 2 * 8 * 4)
+@pytest.mark.parametrize(
+    ("bound", "tokens"),
+    [
+        (None, 5 * 64 + 10 * 128),  # 30 own prompt tokens take a page of 64, 100 new ones take two
+        (500, 2 * 64 + 4 * 128),  # a prompt and its two outputs have 230 tokens
+        (10, 64 + 2 * 128),  # the outputs of one prompt always run
+    ],
+)
+def test_the_cache_of_mining_holds_every_output_at_its_longest(bound: int | None, tokens: int) -> None:
+    mining = Mining(
+        k=2,
+        batch_size=11,
+        max_new_tokens=100,
+        max_cache_tokens=bound,
+        workers=3,
+        dtype="bfloat16",
+        page=64,
+        prefill=2048,
+    )
+    parts = model().mining(FULL, mining)
+    assert parts[CACHE] == 3 * tokens * (2 * 4 * 2 * 8 * 2)  # keys and values of 4 layers, 2 heads of 8, 2 bytes
 
 
 def test_on_a_gpu_the_allocator_holds_a_share_of_all_tensors() -> None:

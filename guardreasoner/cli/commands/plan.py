@@ -340,6 +340,8 @@ def _mining(flags: Sequence[str], settings: "Settings", model: "MemoryModel") ->
     import torch
 
     from guardreasoner.diagnosis.run_plan import Mining
+    from guardreasoner.generators.local import prefill_tokens
+    from guardreasoner.generators.paged_states import page_tokens
     from guardreasoner.workflow.config import config_files, resolve
     from guardreasoner.workflow.config import flags as flags_of
 
@@ -348,16 +350,21 @@ def _mining(flags: Sequence[str], settings: "Settings", model: "MemoryModel") ->
     words += [word for file in config_files(argv)[1:] for word in ("--config", file)]
     words += [f"--{name}={value}" for name, value in flags_of(argv) if name.startswith("recipe.")]
     try:
-        generator = resolve(words).config["model"]["init_args"]["generator"]
-        options = generator["init_args"]
+        module = resolve(words).config["model"]["init_args"]
+        options = module["generator"]["init_args"]
         mining = Mining(
-            options["batch_size"],
-            options["max_new_tokens"],
-            options.get("workers") or (torch.get_num_threads() if settings.device == "cpu" else 1),
+            k=module["k"],
+            batch_size=options["batch_size"],
+            max_new_tokens=options["max_new_tokens"],
+            max_cache_tokens=options["max_cache_tokens"],
+            workers=options.get("workers") or (torch.get_num_threads() if settings.device == "cpu" else 1),
+            dtype=module["backbone"]["dtype"],
+            page=page_tokens(on_cpu=settings.device == "cpu"),
+            prefill=prefill_tokens(on_cpu=settings.device == "cpu"),
         )
     except (InputError, KeyError, TypeError):
         return None
-    if not str(generator.get("class_path")).endswith("LocalGenerator"):
+    if not str(module["generator"].get("class_path")).endswith("LocalGenerator"):
         return None
     return dict(model.mining(settings, mining))
 
