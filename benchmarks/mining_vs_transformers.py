@@ -3,6 +3,8 @@
 Both sides have the same weights, prompts, output lengths, threads and allocator.
 
     python benchmarks/mining_vs_transformers.py --json benchmarks/results/mining.json
+    python benchmarks/mining_vs_transformers.py --base checkpoints/smollm2-135m/base \
+        --json benchmarks/results/mining-smollm2.json
     python benchmarks/mining_vs_transformers.py --quick
 
 Prompts are real, and each output is as long as a real one, which neither side knows in advance (see
@@ -52,6 +54,7 @@ def main() -> None:
     """Run the comparison."""
     parser = flags.shared(__doc__)
     flags.add_device(parser)
+    flags.add_base(parser)
     parser.add_argument("--prompts", type=int, default=64, help="number of prompts")
     parser.add_argument("--k", type=int, default=4, help="outputs per prompt")
     parser.add_argument(

@@ -20,7 +20,7 @@ def read(doc: str | None) -> argparse.Namespace:
     """Parse the flags of a training comparison; exit with one line if they are invalid."""
     parser = shared(doc)
     add_device(parser)
-    parser.add_argument("--base", type=Path, help="model folder to train, such as SmolLM2's; default: make a model")
+    add_base(parser)
     parser.add_argument("--pairs", type=int, default=32, help="number of examples, a multiple of --batch")
     parser.add_argument("--batch", type=int, default=8, help="examples per optimizer step")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8], help="micro-batches to search over")
@@ -35,12 +35,6 @@ def read(doc: str | None) -> argparse.Namespace:
     arguments = checked(parser, TRAINING, ("pairs", "batch", "search_steps"))
     if arguments.pairs % arguments.batch or any(arguments.batch % size for size in arguments.batches):
         parser.error("--pairs must be a multiple of --batch, and --batch of each of --batches")
-    if arguments.base is not None:
-        if not (arguments.base / "config.json").is_file():
-            parser.error(f"--base: {arguments.base}: not a model folder: no config.json")
-        config = json.loads((arguments.base / "config.json").read_text())
-        arguments.hidden, arguments.layers = config["hidden_size"], config["num_hidden_layers"]
-        arguments.vocabulary = config["vocab_size"]
     if find_spec("trl") is None:
         sys.exit("error: TRL is not installed\nhint: pip install --constraint constraints.txt --editable '.[bench]'")
     return arguments
@@ -69,8 +63,13 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32")
 
 
+def add_base(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of a model folder that replaces the model made for a benchmark."""
+    parser.add_argument("--base", type=Path, help="model folder to measure, such as SmolLM2's; default: make a model")
+
+
 def checked(parser: argparse.ArgumentParser, quick: Mapping[str, Any], counts: Sequence[str]) -> argparse.Namespace:
-    """Parse and check the flags; exit with one line if one is invalid.
+    """Parse and check the flags; exit with one line if one is invalid. The model's sizes are those of ``--base``.
 
     Args:
         parser: The parser, from :func:`shared`.
@@ -86,4 +85,11 @@ def checked(parser: argparse.ArgumentParser, quick: Mapping[str, Any], counts: S
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     if arguments.hidden % 64 or arguments.hidden < 64:
         parser.error("--hidden must be a multiple of 64")
+    base = getattr(arguments, "base", None)
+    if base is not None:
+        if not (base / "config.json").is_file():
+            parser.error(f"--base: {base}: not a model folder: no config.json")
+        config = json.loads((base / "config.json").read_text())
+        arguments.hidden, arguments.layers = config["hidden_size"], config["num_hidden_layers"]
+        arguments.vocabulary = config["vocab_size"]
     return arguments

@@ -16,7 +16,7 @@ WEIGHT_SCALE = 5.0
 
 
 def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
-    """Write a model and the prompts, each with the lengths of the outputs to sample.
+    """Write a model, unless one is given, and the prompts, each with the lengths of the outputs to sample.
 
     Two outputs per record are published. A prompt's lengths are those of its own outputs, followed by those of the
     next prompts in hash order.
@@ -24,7 +24,8 @@ def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
     Args:
         folder: Folder to write.
         predictions: Folder of the published predictions.
-        arguments: Flags: ``prompts``, ``k``, ``limit`` (of a prompt), ``max_new_tokens`` and those of ``make_base``.
+        arguments: Flags: ``prompts``, ``k``, ``limit`` (of a prompt), ``max_new_tokens``, ``base`` (a model folder to
+            measure; None makes one) and those of ``make_base``.
 
     Returns:
         Paths of ``model`` and ``prompts``; the longest prompt comes first.
@@ -35,9 +36,11 @@ def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
     from guardreasoner.model.backbone import Backbone
 
     records, rollouts = read_predictions(predictions)
-    base = folder / "base"
-    make_base(base, records, rollouts, arguments)
-    scale_weights(base)
+    base = arguments.base
+    if base is None:
+        base = folder / "base"
+        make_base(base, records, rollouts, arguments)
+        scale_weights(base)
     eligible = short_enough(Backbone(str(base)).prompt_tokenizer, records, rollouts, arguments)
     chosen = list(islice(eligible, arguments.prompts))
     if len(chosen) < arguments.prompts:
