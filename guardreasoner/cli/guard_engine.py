@@ -1,7 +1,4 @@
-"""The engine of a guard on the command line: the overlays that ``predict`` and ``test`` take, with greedy decoding.
-
-Also the flag of an adapter's base model.
-"""
+"""Flags that load a guard: its engine, by the overlays that ``predict`` and ``test`` take, and its base model."""
 
 import argparse
 from collections.abc import Callable, Mapping

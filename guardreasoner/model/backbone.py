@@ -437,7 +437,7 @@ class Backbone(nn.Module):
             if isinstance(format, PromptFormat):
                 return replace(format, tasks=self._tasks) if self._tasks else format
         elif is_user_defined(stored):
-            format = self._given_again(stored)
+            format = self._user_defined_format(stored)
         else:
             format = format_from_json(stored, str(Path(self.path) / FORMAT_FILE))
         if self._tasks and self._tasks != format.tasks:
@@ -465,12 +465,13 @@ class Backbone(nn.Module):
             f"leave it out to use the format in {Path(self.path) / FORMAT_FILE}",
         )
 
-    def _given_again(self, stored: Mapping[str, Any]) -> PublishedFormat:
-        """Return the format of the config for a model that was trained with a class of the user's own.
+    def _user_defined_format(self, stored: Mapping[str, Any]) -> PublishedFormat:
+        """Return the format of the config, for a model that was trained with a user-defined format.
+
+        The class that the model folder names is not imported: only code that the config names is trusted.
 
         Raises:
-            InputError: the config does not name that class, or has other options; a class is not imported because a
-                file names it.
+            InputError: the config has another class or other options.
         """
         name = stored["class"]
         if isinstance(self._format, PublishedFormat) and self._format.as_json()["class"] == name:
