@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from guardreasoner.errors import InputError
-from guardreasoner.model.loading import base_of, load_network, read_json, require_intact
+from guardreasoner.model.loading import GIVE_BASE, base_of, load_network, read_json, require_intact
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
 from guardreasoner.workflow.guard_file import GUARD_FILE
 from guardreasoner.workflow.manifest import MANIFEST, Manifest
@@ -33,29 +33,34 @@ class ExportSource:
         adapter: content of its ``adapter_config.json``; None if it holds all weights.
         quantization: "4bit" if the base model was quantized while the adapter was trained.
         dtype: data type that the model was trained in.
+        base_path: folder or hub id of the base model, if the adapter names another place.
     """
 
     path: str
     adapter: dict[str, Any] | None
     quantization: Literal["4bit"] | None
     dtype: Dtype
+    base_path: str | None = None
 
     @property
     def base(self) -> str:
         """Folder or hub id of the base model; the model's own folder if it holds all weights."""
-        return base_of(self.path, self.adapter) if self.adapter else self.path
+        return base_of(self.path, self.adapter, self.base_path) if self.adapter else self.path
 
 
-def export_source(path: str, quantization: Literal["4bit", "none"] | None = None) -> ExportSource:
+def export_source(
+    path: str, quantization: Literal["4bit", "none"] | None = None, base_path: str | None = None
+) -> ExportSource:
     """Return a model folder with what its manifest says about its training.
 
     Args:
         path: the folder.
         quantization: quantization of the base model during training; None: what the manifest says.
+        base_path: folder or hub id of the base model of an adapter that names another place.
 
     Raises:
-        InputError: the folder is missing, is no model folder or is damaged, its adapter is not LoRA, or the base model
-            of its adapter is missing.
+        InputError: the folder is missing, is no model folder or is damaged, its adapter is not LoRA, the base model
+            of its adapter is missing, or ``base_path`` is given for a folder that holds all weights.
     """
     from guardreasoner.model.adapter_folder import no_model_in
     from guardreasoner.model.lora import require_plain_lora
@@ -67,6 +72,8 @@ def export_source(path: str, quantization: Literal["4bit", "none"] | None = None
     if adapter is None and not (folder / "config.json").is_file():
         raise no_model_in(path)
     require_intact(path)
+    if adapter is None and base_path is not None:
+        raise InputError(f"--base_path: {path} holds all weights, no adapter of a base model", "leave it out")
     if adapter is not None:
         require_plain_lora(path, adapter)
         if not (folder / GUARD_FILE).is_file():
@@ -83,10 +90,11 @@ def export_source(path: str, quantization: Literal["4bit", "none"] | None = None
         adapter,
         "4bit" if adapter and trained == "4bit" else None,
         dtype if dtype in get_args(Dtype) else "float32",
+        base_path,
     )
     base = Path(source.base)
     if base.is_absolute() and not (base / "config.json").is_file():
-        raise InputError(f"{path}: the weights of its base model are missing: no model folder {base}")
+        raise InputError(f"{path}: the weights of its base model are missing: no model folder {base}", GIVE_BASE)
     return source
 
 
@@ -165,7 +173,7 @@ def _merged_network(source: ExportSource, tokenizer: PromptTokenizer, dtype: Dty
     tokenizer.require_embeddings(min(len(head), len(network.get_input_embeddings().weight)))
     if source.adapter is not None:
         adopt_output_layer(network)
-        adapted = attach_adapter(network, source.path, source.adapter, None)
+        adapted = attach_adapter(network, source.path, source.adapter, None, source.base_path)
         network = adapted.merge_and_unload(safe_merge=True)
         if network.get_input_embeddings().weight is not network.get_output_embeddings().weight:
             network.config.tie_word_embeddings = False  # the adapter holds a trained copy of one of them

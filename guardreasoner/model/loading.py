@@ -18,7 +18,7 @@ FORMAT_FILE = GUARD_FILE
 """File beside the weights that holds the prompt format and the fingerprint of an adapter's base model."""
 
 GIVE_BASE = (
-    "name the base model that it was trained on: --model.backbone.base_path FOLDER (judge and serve: --base_path), or "
+    "name the base model that it was trained on: --model.backbone.base_path FOLDER (other verbs: --base_path), or "
     "base_model_name_or_path in its adapter_config.json"
 )
 

@@ -66,6 +66,16 @@ def test_serve_takes_the_base_model_of_an_adapter(both_speeds: Path, tmp_path: P
         assert port > 0
 
 
+def test_moderate_takes_the_base_model_of_an_adapter(both_speeds: Path, tmp_path: Path) -> None:
+    adapter = make_tiny_adapter(shutil.copytree(both_speeds, tmp_path / "base"), tmp_path / "adapter")
+    moved = (tmp_path / "base").rename(tmp_path / "moved")
+    Path("log.jsonl").write_text(json.dumps({"prompt": HARMFUL.prompt}) + "\n")
+    argv = ["log.jsonl", "--out", "out.jsonl", "--model", str(adapter), "--speed", "direct"]
+    assert main(["moderate", *argv]) == 2
+    assert main(["moderate", *argv, "--base_path", str(moved)]) == 0
+    assert Path("out.jsonl").read_text().count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guardreasoner.cli.commands._card import add_card_options, card_facts
+from guardreasoner.cli.guard_engine import add_base_path
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, read_records
 from guardreasoner.tasks import Task
@@ -35,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("model", metavar="MODEL", help="model folder, such as checkpoints/hsdpo")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="folder to write")
+    add_base_path(parser)
     parser.add_argument(
         "--as",
         dest="form",
@@ -94,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         require_upload(args.push_to_hub)
     from guardreasoner.guard.export import export_source
 
-    source = export_source(args.model, args.quantization)
+    source = export_source(args.model, args.quantization, args.base_path)
     card_facts(args.model, args)  # reports a wrong file before the work
     require_writable(command)
     with locked_output(args.out):
@@ -130,7 +132,10 @@ def _export(args: argparse.Namespace, source: "ExportSource") -> "Verification |
 
     dtype: Dtype = args.dtype or ("bfloat16" if source.dtype == "bfloat16" else "float32")
     before = Backbone(
-        source.path, quantization=source.quantization, dtype="float32" if dtype == "float32" else source.dtype
+        source.path,
+        quantization=source.quantization,
+        dtype="float32" if dtype == "float32" else source.dtype,
+        base_path=source.base_path,
     )
     tokenizer = before.prompt_tokenizer
     records = _records(args, tokenizer.format.tasks) if args.verify else []
@@ -172,8 +177,8 @@ def _verify(
     if args.form == "transformers":
         after = plain_answers(before, folder, dtype, args.max_new_tokens)
     else:
-        quantization = source.quantization if args.form == "adapter" else None
-        exported = Backbone(str(folder), quantization=quantization, dtype=dtype)
+        quantization, base_path = (source.quantization, source.base_path) if args.form == "adapter" else (None, None)
+        exported = Backbone(str(folder), quantization=quantization, dtype=dtype, base_path=base_path)
         after = local_answers(exported, args.max_new_tokens)
     verification = compare_verdicts(before, after, records, dtype, args.max_new_tokens)
     for difference in verification.differences[:_SHOWN]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guardreasoner.cli.guard_engine import add_engine, engine_factory
+from guardreasoner.cli.guard_engine import add_base_path, add_engine, engine_factory
 from guardreasoner.cli.options import require_files, write
 from guardreasoner.errors import InputError
 from guardreasoner.records import leftovers, owned, temporary
@@ -84,6 +84,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"exit with {EXIT_DRIFT} if the population stability index of a task is above it, such as 0.25",
     )
     add_engine(parser)
+    add_base_path(parser)
     parser.add_argument("--actors", type=_count, default=1, metavar="N", help="actors of --engine ray (default 1)")
     parser.add_argument(
         "--chunk",
@@ -191,7 +192,7 @@ def _judges(args: argparse.Namespace) -> tuple["Judge", "Judge | None"]:
     from guardreasoner.guard.moderation import Judge
 
     engine = engine_factory(args.engine, {"actors": args.actors} if args.engine == "ray" else None)
-    guard = Guard.load(args.model, speed=args.speed, engine=engine)
+    guard = Guard.load(args.model, speed=args.speed, engine=engine, base_path=args.base_path)
     if not (args.second or args.second_speed):
         return Judge(guard), None
     if args.second is None:

@@ -27,7 +27,7 @@ from guardreasoner.workflow.lineage import lineage
 from guardreasoner.workflow.manifest import Manifest
 from guardreasoner.workflow.output_lock import locked_output
 from tests.support.architectures import make_adapter, make_model_folder
-from tests.support.tiny import TinySource, answer, load, make_tiny_base
+from tests.support.tiny import TinySource, answer, load, make_tiny_adapter, make_tiny_base
 
 SHORT = ("--max_new_tokens", "24")
 RECORDS = TinySource().records("test")
@@ -107,6 +107,21 @@ def test_a_merged_adapter_answers_as_before(tiny_adapter: Path, capsys: pytest.C
     assert tree.manifest
     assert tree.manifest.config
     assert tree.manifest.config["verified"]["changed"] == 0
+
+
+def test_an_adapter_is_merged_into_a_base_that_was_moved(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = make_tiny_adapter(shutil.copytree(tiny_base, tmp_path / "base"), tmp_path / "adapter")
+    before = texts_of(adapter)
+    moved = str((tmp_path / "base").rename(tmp_path / "moved"))
+    assert "--base_path" in failure(capsys, "export", str(adapter), "--out", "out")
+    assert export(adapter, "--base_path", moved, "--verify", "30", *SHORT) == 0
+    assert texts_of(Path("out")) == before
+    assert main(["export", str(adapter), "--out", "alone", "--as", "adapter", "--base_path", moved]) == 0
+    assert texts_of(Path("alone"), base_path=moved) == before
+    wrong = failure(capsys, "export", "out", "--out", "other", "--base_path", moved)
+    assert "out holds all weights" in wrong
 
 
 @pytest.mark.parametrize("architecture", ["Qwen3", "Gemma", "Mistral", "Phi3"])
