@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
-from guardreasoner.model.loading import base_of, loading, read_json
+from guardreasoner.model.loading import GIVE_BASE, base_of, loading, read_json
 from guardreasoner.model.lora import LoRA
 from guardreasoner.workflow.config import config_files, resolve
 from guardreasoner.workflow.staleness import full
@@ -80,25 +80,65 @@ def find_shape(path: str, base: str, argv: Sequence[str], adapter_base: str | No
 
 
 def _shape_at(place: str, before: str, adapter_base: str | None) -> ModelShape | None:
-    adapter, lora, shown = read_json(Path(place) / "adapter_config.json"), None, place
-    if adapter is not None:
-        lora = LoRA(adapter["r"], adapter["lora_alpha"], target_modules=adapter["target_modules"])
-        shown = base_of(place, adapter, adapter_base)
-    if Path(shown, "config.json").is_file():
-        return ModelShape(_config(shown), f"{before}config.json of {shown}", lora, place)
-    if Path(shown).is_dir() or Path(shown).is_absolute() or len(Path(shown).parts) != 2:
+    """Return the shape of the model at a place; None if there is none."""
+    adapter = read_json(Path(place) / "adapter_config.json")
+    base = place if adapter is None else base_of(place, adapter, adapter_base)
+    if (found := _base_shape(base, bool(before))) is None:
+        if adapter is not None:
+            raise InputError(f"{place}: its base model {base} is not here, and its shape is unknown", GIVE_BASE)
+        return None
+    config, source, is_here = found
+    lora = None if adapter is None else _stored_lora(place, adapter, config.num_hidden_layers)
+    return ModelShape(config, before + source, lora, place if is_here else None)
+
+
+def _base_shape(path: str, is_second: bool) -> tuple[Any, str, bool] | None:
+    """Return the config of a model that holds all weights, where it comes from, and whether its files are here."""
+    if Path(path, "config.json").is_file():
+        return _config(path), f"config.json of {path}", True
+    if Path(path).is_dir() or Path(path).is_absolute() or len(Path(path).parts) != 2:
         return None
     try:
-        return ModelShape(_config(shown), f"{before}{shown} in the hub's cache", lora, place)
+        return _config(path), f"{path} in the hub's cache", True
     except InputError:
-        if shown not in PUBLISHED:
+        if path not in PUBLISHED:
             return None
     from transformers import LlamaConfig
 
-    source = (
-        f"{before}published shape of {shown}, which is not here either" if before else f"published shape of {shown}"
-    )
-    return ModelShape(LlamaConfig(**PUBLISHED[shown]), source, lora, None)
+    source = f"published shape of {path}" + (", which is not here either" if is_second else "")
+    return LlamaConfig(**PUBLISHED[path]), source, False
+
+
+_NOT_PLANNED = ("rank_pattern", "alpha_pattern", "layers_pattern", "modules_to_save", "layer_replication")
+
+
+def _stored_lora(folder: str, adapter: dict[str, Any], layers: int) -> LoRA:
+    """Return the options of a stored adapter.
+
+    Args:
+        folder: folder of the adapter.
+        adapter: content of its ``adapter_config.json``.
+        layers: number of layers of the base model.
+
+    Raises:
+        InputError: the adapter is no LoRA, has settings that the plan does not know, or a setting is invalid.
+    """
+    where = f"{folder}: adapter_config.json"
+    if adapter.get("peft_type") != "LORA":
+        raise InputError(f"{where}: peft_type: expected LORA, got {adapter.get('peft_type')!r}")
+    for name in _NOT_PLANNED:
+        if adapter.get(name):
+            raise InputError(f"{where}: {name}: the plan does not know adapters with this setting")
+    rank = adapter.get("r")
+    if not isinstance(rank, int) or rank < 1:
+        raise InputError(f"{where}: r: expected a whole number of at least 1, got {rank!r}")
+    targets, chosen = adapter.get("target_modules"), adapter.get("layers_to_transform")
+    if not isinstance(targets, str | list):
+        raise InputError(f"{where}: target_modules: expected one or several names, got {targets!r}")
+    upper = None if chosen is None else len(chosen) if isinstance(chosen, list) else 1
+    if upper is not None and chosen not in (list(range(layers - upper, layers)), layers - upper):
+        raise InputError(f"{where}: layers_to_transform: the plan only knows adapters on all or on the upper layers")
+    return LoRA(rank, target_modules=targets, upper_layers=upper)
 
 
 def _config(path: str) -> Any:

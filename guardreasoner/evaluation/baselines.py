@@ -3,6 +3,7 @@
 The classifiers are scikit-learn's, one for each task, trained on the training split of the benchmark's source.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -13,11 +14,15 @@ from numpy.typing import NDArray
 from torchmetrics import Metric
 
 from guardreasoner.errors import InputError
+from guardreasoner.evaluation.benchmark_data import BenchmarkDataModule
 from guardreasoner.evaluation.verdict_metrics import VerdictF1
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.prompts import answer_block, conversation
 from guardreasoner.records import Answer, Record, Rollout
+from guardreasoner.sources.contamination import ContaminationIndex
 from guardreasoner.tasks import Task
+
+log = logging.getLogger("guardreasoner")
 
 
 class Classifier(Protocol):
@@ -59,12 +64,13 @@ class BaselineModule(LightningModule):
     """Answers benchmarks with a classifier for each task, trained when the test begins.
 
     Its predictions have the form of a guard's: an answer block without reasoning, and the probability of each label. A
-    task that no training record is labelled for has no verdict.
+    task that no training record is labelled for has no verdict, and a line says so.
 
     Args:
         backbone: model whose tasks and prompts the predictions are written in; its weights are not loaded.
         classifier: function that returns a new classifier, such as :func:`majority` or :func:`tf_idf`.
         metric: factory of the metric that counts verdicts, called with the tasks.
+        skip_contaminated: leave out and count training records whose prompt is tested, instead of refusing them.
     """
 
     def __init__(
@@ -72,33 +78,48 @@ class BaselineModule(LightningModule):
         backbone: Backbone,
         classifier: Callable[[], Any] = tf_idf,
         metric: Callable[[Sequence[Task]], Metric] = VerdictF1,
+        skip_contaminated: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.classifier = classifier
         self.metric = metric
+        self.skip_contaminated = skip_contaminated
         self._classifiers: dict[str, Classifier] = {}
 
     def setup(self, stage: str) -> None:
         """Train the classifiers.
 
         Raises:
-            InputError: no training record is labelled for a task of the model.
+            InputError: no training record is labelled for a task of the model, a training prompt is also tested, or the
+                classifier cannot be made.
         """
-        records = self.trainer.datamodule.source.records("train")  # type: ignore[attr-defined]
+        data: BenchmarkDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        tested = ContaminationIndex(data.records)
+        found = tested.filter(data.source.records("train"), "training data of the baseline", self.skip_contaminated)
+        records = list(found)
         tasks = self.backbone.prompt_tokenizer.format.tasks
         for task in tasks:
             labelled = [(_text(record), label) for record in records if (label := record.labels.get(task.name))]
             if labelled:
                 texts, labels = zip(*labelled, strict=True)
                 several = len(set(labels)) > 1
-                classifier: Classifier = self.classifier() if several else majority()
+                classifier = self._new_classifier() if several else majority()
                 classifier.fit(texts, labels)
                 self._classifiers[task.name] = classifier
+        without = ", ".join(task.name for task in tasks if task.name not in self._classifiers)
         if not self._classifiers:
-            names = ", ".join(task.name for task in tasks)
-            raise InputError(f"data.source: no training record has a label for {names}")
+            raise InputError(f"data.source: no training record has a label for {without}")
+        if without:
+            log.info(f"no training record has a label for {without}: no verdicts there")
         self.verdicts = self.metric(tasks)
+
+    def _new_classifier(self) -> Classifier:
+        try:
+            made: Classifier = self.classifier()
+        except TypeError as error:
+            raise InputError(f"model.classifier: {self.classifier.__name__}() makes no classifier: {error}") from None
+        return made
 
     def transfer_batch_to_device(self, batch: list[Record], device: torch.device, dataloader_idx: int) -> list[Record]:
         """Return the records unchanged."""

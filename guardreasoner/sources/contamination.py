@@ -161,7 +161,7 @@ class ContaminationIndex:
             return
         raise InputError(
             message,
-            "data.skip_contaminated: true drops them; --allow_contamination keeps them and marks all results",
+            "--recipe.skip_contaminated true drops them; --allow_contamination keeps them and marks all results",
             details=[match.line() for match in equal[:_LISTED]],
         )
 

@@ -12,6 +12,7 @@ from guardreasoner.workflow.manifest import Manifest
 from guardreasoner.workflow.staleness import full, path_values
 
 _DATA_MODULE = "BenchmarkDataModule"
+_BASELINE = "BaselineModule"
 _DEFAULT_SPLIT = "test"
 
 
@@ -23,11 +24,13 @@ class PredictionOrigin:
         split: split of the records; None if no manifest says it.
         model: folder of the model, or its hub id; None if no manifest names one.
         model_hash: content hash of the model's folder when the predictions were made; None if it is not recorded.
+        is_baseline: whether a baseline made the predictions, with the prompts of a model whose weights it did not use.
     """
 
     split: str | None = None
     model: str | None = None
     model_hash: str | None = None
+    is_baseline: bool = False
 
 
 def prediction_origin(path: str | Path) -> PredictionOrigin:
@@ -49,8 +52,10 @@ def _origin(folder: Path, manifest: Manifest, config: dict[str, Any]) -> Predict
     data = data if isinstance(data, dict) else {}
     arguments = data.get("init_args")
     named = str(arguments["split"]) if isinstance(arguments, dict) and "split" in arguments else None
-    is_ours = current_path(str(data.get("class_path", ""))).rpartition(".")[2] == _DATA_MODULE
+    is_ours = _class_name(data) == _DATA_MODULE
     split = named or (_DEFAULT_SPLIT if is_ours else None)
+    if _class_name(config.get("model")) == _BASELINE:
+        return PredictionOrigin(split, is_baseline=True)
     if config.get("ckpt_path"):
         return PredictionOrigin(split)  # the weights were those of a checkpoint
     paths = (text for key, text in path_values(config.get("model")) if re.search(r"backbone\.(init_args\.)?path$", key))
@@ -61,3 +66,9 @@ def _origin(folder: Path, manifest: Manifest, config: dict[str, Any]) -> Predict
     found = next((base / model for base in bases if (base / model).is_dir()), None)
     shown = model if found is None else os.path.relpath(found) if not os.path.isabs(model) else model
     return PredictionOrigin(split, shown, manifest.inputs.get(model))
+
+
+def _class_name(config: Any) -> str:
+    """Return the name of the class that a part of a config names, without its module; empty if it names none."""
+    named = config.get("class_path", "") if isinstance(config, dict) else ""
+    return current_path(str(named)).rpartition(".")[2]

@@ -62,7 +62,7 @@ def test_the_five_are_refused_by_id(capsys: pytest.CaptureFixture[str]) -> None:
         *(f"record copy-{n}: same prompt as test-{n}" for n in range(5)),
         "error: training data: 5 records with a prompt that also occurs in a benchmark of this run: "
         "copy-0, copy-1, copy-2, copy-3, copy-4",
-        "hint: data.skip_contaminated: true drops them; --allow_contamination keeps them and marks all results",
+        "hint: --recipe.skip_contaminated true drops them; --allow_contamination keeps them and marks all results",
     ]
 
 

@@ -157,6 +157,10 @@ def _is_folder(model: str | None) -> bool:
 
 
 def _model_folder(args: argparse.Namespace, made: PredictionOrigin) -> Path:
+    if made.is_baseline:
+        raise InputError(
+            f"{args.run}: made by a classifier of words, which has no model folder", "--out FILE writes to a file"
+        )
     named = args.model or made.model
     if named is None:
         raise InputError(f"{args.run}: no manifest names the model of these predictions", "name it: --model FOLDER")
