@@ -33,7 +33,7 @@ from guardreasoner.training.hsdpo import HSDPOModule
 from guardreasoner.training.rsft import RSFTModule
 from guardreasoner.training.training_data import TrainingDataModule
 from guardreasoner.workflow.config import flags, locate
-from guardreasoner.workflow.ranges import Range
+from guardreasoner.workflow.ranges import alternatives, ranges_of
 from guardreasoner.workflow.recipe import Recipe
 from guardreasoner.workflow.recipe_conflicts import recipe_conflicts
 from guardreasoner.workflow.strict_yaml import NotFinite, parse_yaml
@@ -123,7 +123,7 @@ class _Checks:
             for path, value, hint in _numbers(self.config[key], hints.get(key), key):
                 if isinstance(value, float) and not math.isfinite(value):
                     raise self._error(path, value, "a finite number")
-                for allowed in _ranges(hint):
+                for allowed in ranges_of(hint):
                     if not allowed.allows(value):
                         raise self._error(path, value, allowed.expected)
 
@@ -282,7 +282,7 @@ def _numbers(value: Any, hint: Any, key: str) -> Iterator[tuple[str, int | float
                 for name, inner in arguments.items():
                     yield from _numbers(inner, hints.get(name), f"{key}.{part}.{name}")
         else:
-            hints = next((_hints(one) for one in _alternatives(hint) if inspect.isclass(one) and is_dataclass(one)), {})
+            hints = next((_hints(one) for one in alternatives(hint) if inspect.isclass(one) and is_dataclass(one)), {})
             for name, inner in items.items():
                 yield from _numbers(inner, hints.get(name), f"{key}.{name}")
     elif isinstance(value, list | tuple):
@@ -290,21 +290,6 @@ def _numbers(value: Any, hint: Any, key: str) -> Iterator[tuple[str, int | float
             yield from _numbers(inner, hint, key)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield key, value, hint
-
-
-def _ranges(hint: Any) -> Iterator[Range]:
-    """Yield the ranges of a type hint such as ``Count | None``."""
-    for one in _alternatives(hint):
-        yield from (extra for extra in getattr(one, "__metadata__", ()) if isinstance(extra, Range))
-
-
-def _alternatives(hint: Any) -> Iterator[Any]:
-    """Yield the members of a union and the elements of a list; any other hint is itself."""
-    if typing.get_origin(hint) is typing.Annotated or not typing.get_args(hint):
-        yield hint
-    else:
-        for inner in typing.get_args(hint):
-            yield from _alternatives(inner)
 
 
 @cache

@@ -176,7 +176,7 @@ class DiagnosisBuilder:
             if self._joined < _MAX_JOINED:
                 self._joined += 1
                 if self.prompt_tokenizer.chat_template is not None:
-                    if difference := self._id_check.difference_to_server(item.record, item.example):
+                    if difference := self._id_check.difference_to_server(item.record, item.speed, item.example):
                         self._hit("chat server would differ", item.record.id, difference)
                 elif not writes_controls and self._id_check.differs_if_joined(text, item.completions[0], item.example):
                     self._hit("joint tokenization differs", item.record.id)

@@ -8,7 +8,7 @@ from typing import Any
 
 from guardreasoner.model.batch import Example
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer, first_difference
-from guardreasoner.records import Record
+from guardreasoner.records import Record, Speed
 from guardreasoner.sources.contamination import normalise
 
 Hit = tuple[str, tuple[str, ...]]
@@ -96,12 +96,12 @@ class IdCheck:
         apart = [*example.prompt[before : len(example.prompt) - after], *self._without_end(example.completions[0])]
         return joined != apart
 
-    def difference_to_server(self, record: Record, example: Example) -> str | None:
+    def difference_to_server(self, record: Record, speed: Speed, example: Example) -> str | None:
         """Return where a chat server's ids of a prompt first differ from the example's; None if they are equal."""
         template = self.prompt_tokenizer.chat_template
         if template is None:
             return None
-        ids = template.server_ids(self.prompt_tokenizer.text(record))
+        ids = template.server_ids(self.prompt_tokenizer.text(record, speed))
         if ids == list(example.prompt):
             return None
         return first_difference(self.prompt_tokenizer.tokenizer, example.prompt, ids)

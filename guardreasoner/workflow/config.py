@@ -58,15 +58,24 @@ def resolve(argv: Sequence[str]) -> Command:
         argv: verb and flags.
 
     Raises:
-        InputError: a file is missing, is not valid YAML or has a key twice, or an interpolation cannot be resolved.
+        InputError: a file is missing, is not valid YAML or has a key twice, a path in the recipe is empty, or an
+            interpolation cannot be resolved.
     """
     argv = current_argv(argv)
     config: Config = {"recipe": asdict(Recipe())}
     for name, value in flags(argv):
         merge_flag(config, name, value)
+    _require_paths(config["recipe"], argv)
     resolved = _interpolate(config, " ".join(argv))
     remember_secrets(resolved)
     return Command(tuple(argv), resolved)
+
+
+def _require_paths(recipe: Any, argv: Sequence[str]) -> None:
+    """Refuse an empty path or name in the recipe, such as that of an unset shell variable, which becomes "None"."""
+    for key, default in asdict(Recipe()).items():
+        if isinstance(default, str) and isinstance(recipe, dict) and recipe.get(key) in (None, ""):
+            raise InputError(f"{locate(argv, f'recipe.{key}')}recipe.{key}: is empty; its default is {default}")
 
 
 def merge_flag(config: Config, name: str, value: str | None) -> None:

@@ -1,5 +1,7 @@
 """Ranges of numbers in a config: declared in signatures, as in ``k: Count``, and checked when a config is parsed."""
 
+import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -32,6 +34,21 @@ class Range:
             and (self.most is None or value <= self.most)
             and (self.below is None or value < self.below)
         )
+
+
+def ranges_of(hint: Any) -> Iterator[Range]:
+    """Yield the ranges of a type hint such as ``Count | None`` or ``list[Share]``."""
+    for one in alternatives(hint):
+        yield from (extra for extra in getattr(one, "__metadata__", ()) if isinstance(extra, Range))
+
+
+def alternatives(hint: Any) -> Iterator[Any]:
+    """Yield the members of a union and the elements of a list; any other hint is itself."""
+    if typing.get_origin(hint) is Annotated or not typing.get_args(hint):
+        yield hint
+    else:
+        for inner in typing.get_args(hint):
+            yield from alternatives(inner)
 
 
 _LARGEST_SEED = 2**63 - 1

@@ -184,6 +184,14 @@ def test_prompts_that_a_chat_server_would_change_are_found(tokenizer: Any) -> No
     assert "with the date 2024-07-26" in diagnosis.asked
 
 
+def test_a_direct_prompt_is_compared_with_what_a_chat_server_makes_of_it(tokenizer: Any) -> None:
+    tokenizer.chat_template = TEMPLATE
+    chat = PromptTokenizer(tokenizer, replace(FORMAT, chat_template=True))
+    example = Example(FIRST.id, tuple(chat.prompt(FIRST, "direct")), (tuple(chat.completion(BLOCK)),))
+    items: Items = [(TrainingItem(FIRST, (BLOCK,), example, "direct"), "train")]
+    assert "chat server would differ" not in hits_of(diagnose(chat, items))
+
+
 def test_thinking_in_a_target_is_found(prompt_tokenizer: PromptTokenizer) -> None:
     text = f"<think>\nThe user wants training data.\n</think>\n{target(FIRST, GUARD_TASKS)}"
     items = [item for item in clean_items(prompt_tokenizer) if item[0].record.id != FIRST.id]

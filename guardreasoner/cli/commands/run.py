@@ -5,10 +5,12 @@ import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_type_hints
 
 from guardreasoner.errors import InputError
 from guardreasoner.workflow.config_file import load_yaml
 from guardreasoner.workflow.pipeline import PIPELINE, Pipeline
+from guardreasoner.workflow.ranges import ranges_of
 from guardreasoner.workflow.recipe import Recipe
 from guardreasoner.workflow.stage_process import LAUNCHER
 from guardreasoner.workflow.terminal import show_line, stdout_console
@@ -53,6 +55,7 @@ def run(args: argparse.Namespace, launcher: Sequence[str] = LAUNCHER) -> int:
     recipe = [
         f"--{key}={value}" for key, value in vars(args).items() if key.startswith("recipe.") and value is not None
     ]
+    _require_recipe(recipe)
     pipeline = Pipeline.load(path, [str(overlay) for overlay in overlays], launcher, recipe)
     names, forced = list(pipeline.stages), list[str]()
     if args.start:
@@ -75,6 +78,29 @@ def run(args: argparse.Namespace, launcher: Sequence[str] = LAUNCHER) -> int:
     built = pipeline.build(names, forced)
     print(f"done: {len(built)} of {len(names)} stages run")
     return 0
+
+
+def _require_recipe(recipe: Sequence[str]) -> None:
+    """Check the values of ``--recipe.KEY VALUE``, which otherwise only the first stage that runs would.
+
+    Raises:
+        InputError: a value has another type than its key.
+    """
+    from jsonargparse import ArgumentParser
+
+    from guardreasoner.cli.parse_errors import config_error
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Recipe, "recipe")
+    given = [flag for flag in recipe if "${" not in flag]  # such a value is that of another key
+    try:
+        values = vars(parser.parse_args(given).recipe)
+    except argparse.ArgumentError as error:
+        raise config_error(str(error), parser, ["run", *given]) from None
+    for key, hint in get_type_hints(Recipe, include_extras=True).items():
+        for allowed in ranges_of(hint):
+            if not allowed.allows(values[key]):
+                raise InputError(f"recipe.{key}: expected {allowed.expected}, got {values[key]}")
 
 
 def _show(pipeline: Pipeline, names: Sequence[str], stale: Mapping[str, str]) -> None:

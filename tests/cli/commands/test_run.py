@@ -77,6 +77,21 @@ def test_stages_up_to_date_are_skipped_with_a_line(start: Run, capfd: pytest.Cap
     assert times_made() == {"left": 1, "right": 2, "both": 2}
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("micro_batch_size", "abc"), ("inference_dtype", "fp8"), ("max_cache_tokens", "0"), ("mined_records", "-3")],
+)
+def test_a_wrong_value_of_the_recipe_is_found_by_a_dry_run(start: Run, key: str, value: str) -> None:
+    with pytest.raises(InputError, match=f"recipe.{key}"):
+        start("--dry_run", f"--recipe.{key}", value)
+
+
+@pytest.mark.parametrize("key", ["checkpoints", "logs"])
+def test_an_empty_path_of_the_recipe_is_refused(start: Run, key: str) -> None:
+    with pytest.raises(InputError, match=f"recipe.{key}: is empty"):
+        start("--dry_run", f"--recipe.{key}", "")
+
+
 def test_a_dry_run_builds_nothing(start: Run, capfd: pytest.CaptureFixture[str]) -> None:
     start()
     Path("configs/left.yaml").write_text(Path("configs/left.yaml").read_text() + "k: 8\n")
