@@ -63,7 +63,7 @@ def export_source(
             of its adapter is missing, or ``base_path`` is given for a folder that holds all weights.
     """
     from guardreasoner.model.adapter_folder import no_model_in
-    from guardreasoner.model.lora import require_plain_lora
+    from guardreasoner.model.lora import require_plain_lora, require_same_adapter
 
     folder = Path(path)
     if not folder.is_dir():
@@ -95,6 +95,8 @@ def export_source(
     base = Path(source.base)
     if base.is_absolute() and not (base / "config.json").is_file():
         raise InputError(f"{path}: the weights of its base model are missing: no model folder {base}", GIVE_BASE)
+    if adapter is not None:
+        require_same_adapter(path, adapter, None, base_path)
     return source
 
 
@@ -104,11 +106,15 @@ def export_adapter(source: ExportSource, folder: Path) -> None:
     Raises:
         InputError: the model has no adapter.
     """
+    from guardreasoner.model.lora import write_base
+
     if source.adapter is None:
         raise InputError(f"{source.path}: has no adapter, it holds all weights", "--as merged copies them")
     for file in sorted(Path(source.path).iterdir()):
         if file.is_file() and file.name.endswith(_COPIED) and file.name != MANIFEST:
             shutil.copyfile(file, folder / file.name)
+    if source.base_path is not None:
+        write_base(folder, source.base_path)
 
 
 def export_merged(source: ExportSource, tokenizer: PromptTokenizer, dtype: Dtype, folder: Path) -> None:

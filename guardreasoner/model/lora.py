@@ -61,7 +61,8 @@ def add_adapter(network: Any, lora: LoRA) -> Any:
     """Return a network with a new adapter, which does not change the output yet.
 
     Raises:
-        InputError: ``target_modules`` includes the output layer, or the network has fewer layers than ``upper_layers``.
+        InputError: ``target_modules`` names no layer or includes the output layer, the network has fewer layers than
+            ``upper_layers``, or another option is out of range.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -73,7 +74,10 @@ def add_adapter(network: Any, lora: LoRA) -> Any:
         layers_to_transform=None if lora.upper_layers is None else _upper_layers(network, lora.upper_layers),
         task_type="CAUSAL_LM",
     )
-    adapted = get_peft_model(network, config)
+    try:
+        adapted = get_peft_model(network, config)
+    except ValueError as error:
+        raise InputError(f"model.backbone.lora: {str(error).splitlines()[0]}") from None
     _require_no_adapter_on_output(adapted, "model.backbone.lora.target_modules", None)
     _fuse(adapted)
     return adapted
@@ -180,8 +184,10 @@ def require_same_adapter(path: str, config: dict[str, Any], lora: LoRA | None, b
     raise InputError(f"{path}: the base model {used} has changed since this adapter was trained")
 
 
-def write_base(folder: Path) -> None:
+def write_base(folder: Path, base: str | None = None) -> None:
     """Write the absolute path of the base model into a saved adapter's config, so that it loads from any folder.
+
+    ``base`` replaces the base model that the config names.
 
     peft holds the names of the adapted layers in a set, whose order changes from process to process; they are sorted,
     so that equal adapters have equal files.
@@ -189,8 +195,8 @@ def write_base(folder: Path) -> None:
     config = read_json(folder / "adapter_config.json") or {}
     if isinstance(config.get("target_modules"), list):
         config["target_modules"].sort()
-    base = Path(config["base_model_name_or_path"])
-    config["base_model_name_or_path"] = str(base.resolve()) if base.is_dir() else str(base)
+    place = Path(base or config["base_model_name_or_path"])
+    config["base_model_name_or_path"] = str(place.resolve()) if place.is_dir() else str(place)
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 

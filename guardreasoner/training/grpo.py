@@ -36,7 +36,7 @@ from guardreasoner.training.reference import FrozenAdapter, FrozenCopy, FrozenMo
 from guardreasoner.training.rewards import Reward, share_right
 from guardreasoner.training.sharding import is_sharded
 from guardreasoner.training.step import configure_optimizer, take_step
-from guardreasoner.workflow.ranges import Count, CountOrZero, NotNegative, Positive, Seed, Share
+from guardreasoner.workflow.ranges import Count, CountOrZero, NotNegative, Positive, Seed, Several, Share
 
 _GENERATED = "generated_tokens"
 
@@ -103,7 +103,7 @@ class GRPOModule(LightningModule):
         self,
         backbone: Backbone,
         generator: Callable[[Backbone], Generator] = lambda backbone: LocalGenerator(backbone),
-        k: Count = 8,
+        k: Several = 8,
         reward: Reward = share_right,
         beta: NotNegative = 0.0,
         reference: FrozenModel | None = None,

@@ -55,6 +55,7 @@ _LARGEST_SEED = 2**63 - 1
 """A generator of torch takes 64 bits; numpy, which no argument seeds directly, would take 32."""
 
 Count = Annotated[int, Range("a whole number of at least 1", least=1)]
+Several = Annotated[int, Range("a whole number of at least 2", least=2)]
 CountOrZero = Annotated[int, Range("a whole number of at least 0", least=0)]
 Seed = Annotated[int, Range(f"a whole number from 0 to {_LARGEST_SEED}", least=0, most=_LARGEST_SEED)]
 Positive = Annotated[float, Range("a number above 0", above=0)]

@@ -146,6 +146,12 @@ def test_an_adapter_on_the_output_layer_is_refused(tiny_base: Path) -> None:
         load(tiny_base, lora=LoRA(r=2, target_modules=["q_proj", "lm_head"]))
 
 
+@pytest.mark.parametrize("lora", [LoRA(target_modules=["nope"]), LoRA(r=0)], ids=["no such module", "rank 0"])
+def test_an_adapter_that_peft_refuses_is_one_line(lora: LoRA, tiny_base: Path) -> None:
+    with pytest.raises(InputError, match=r"^model.backbone.lora: .*$"):
+        load(tiny_base, lora=lora)
+
+
 @pytest.mark.parametrize("kind", ["tiny_base", "tiny_adapter"])
 def test_missing_weights_are_refused(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     folder = shutil.copytree(request.getfixturevalue(kind), tmp_path / "model")

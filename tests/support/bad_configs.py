@@ -67,6 +67,7 @@ MINE = ("predict", "--config", "mine")
 TEST = ("test", "--config", "evaluate")
 TEACH = ("predict", "--config", "synthesize")
 ATTACK = ("test", "--config", "robustness")
+GRPO = ("fit", "--config", "grpo")
 SERVER = (*MINE, "--config", "engine/server")
 RAY = (*MINE, "--config", "engine/ray")
 VLLM = (*MINE, "--config", "engine/vllm")
@@ -196,6 +197,8 @@ def _types() -> Iterator[BadConfig]:
 def _contradictions() -> Iterator[BadConfig]:
     """Yield values that contradict each other."""
     yield BadConfig("greedy", (*MINE, "--model.generator.temperature", "0"), "model.generator.temperature", "model.k")
+    yield BadConfig("greedy", (*GRPO, "--model.generator.temperature", "0"), "model.generator.temperature", "model.k")
+    yield BadConfig("one output", (*GRPO, "--model.k", "1"), "model.k", "at least 2")
     yield BadConfig("greedy", (*MINE, "--recipe.temperature", "0"), "model.generator.temperature", "model.k")
     yield BadConfig("greedy", (*SERVER, "--model.generator.temperature", "0"), "model.generator.temperature")
     yield BadConfig("greedy", (*RAY, "--model.generator.engine.temperature", "0"), "engine.temperature")

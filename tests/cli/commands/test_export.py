@@ -119,8 +119,10 @@ def test_an_adapter_is_merged_into_a_base_that_was_moved(
     assert export(adapter, "--base_path", moved, "--verify", "30", *SHORT) == 0
     assert texts_of(Path("out")) == before
     assert main(["export", str(adapter), "--out", "alone", "--as", "adapter", "--base_path", moved]) == 0
-    assert texts_of(Path("alone"), base_path=moved) == before
-    wrong = failure(capsys, "export", "out", "--out", "other", "--base_path", moved)
+    assert texts_of(Path("alone")) == before  # it names the place that was given
+    other = str(make_tiny_base(tmp_path / "other", hidden_size=32))
+    assert "is not the base model" in failure(capsys, "export", str(adapter), "--out", "x", "--base_path", other)
+    wrong = failure(capsys, "export", "out", "--out", "x", "--base_path", moved)
     assert "out holds all weights" in wrong
 
 
