@@ -32,7 +32,7 @@ campaign: $(VENV)/installed
 	PYTHONPATH=.:benchmarks $(VENV)/bin/python -m reliability $(PARTS) $(FLAGS)
 
 # A day or two; goes on where it was stopped, and may be started several times at once. FLAGS="--seeds 1 --arms rsft hsdpo" runs some of
-# it, FLAGS=--page-only writes docs/evidence.md from stored results, STUDY=benchmarks/evidence/studies/settings.yaml is the other study.
+# it, FLAGS=--page-only writes docs/evidence.md from stored results, STUDY=benchmarks/evidence/studies/settings.yaml (or real.yaml) is another study.
 evidence: $(VENV)/installed
 	PYTHONPATH=.:benchmarks $(VENV)/bin/python -m evidence $(STUDY) $(FLAGS)
 

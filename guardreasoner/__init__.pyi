@@ -51,6 +51,7 @@ from guardreasoner.sources.guardreasoner_train import GuardReasonerTrain as Guar
 from guardreasoner.sources.harmbench import HarmBench as HarmBench
 from guardreasoner.sources.jailbreak_artifacts import JailbreakArtifacts as JailbreakArtifacts
 from guardreasoner.sources.jailbreakbench import JailbreakBench as JailbreakBench
+from guardreasoner.sources.label_noise import LabelNoise as LabelNoise
 from guardreasoner.sources.language import DetectLanguage as DetectLanguage
 from guardreasoner.sources.openai_moderation import OpenAIModeration as OpenAIModeration
 from guardreasoner.sources.or_bench import ORBench as ORBench

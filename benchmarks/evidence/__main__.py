@@ -34,8 +34,9 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         study = Study.load(arguments.study)
-        require_known("--arms", "arm", arguments.arms or (), study.arms)
         require_known("--data", "data set", arguments.data or (), study.data)
+        known = {arm: None for name in arguments.data or study.data for arm in study.arms_of(name)}
+        require_known("--arms", "arm", arguments.arms or (), known)
         require_known("--seeds", "seed", arguments.seeds or (), study.seeds)
         complete = True
         if not arguments.page_only:

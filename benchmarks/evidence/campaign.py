@@ -81,8 +81,9 @@ class Unit:
         return self.study.place(self.data, self.seed)
 
     def missing(self, arms: Sequence[str]) -> list[str]:
-        """Return the arms without a result, or whose result has other configs or other shared models than now."""
-        return [arm for arm in arms if not self._is_current(arm)]
+        """Return the data set's arms without a result, or whose result has other configs or shared models than now."""
+        own = self.study.arms_of(self.data)
+        return [arm for arm in arms if arm in own and not self._is_current(arm)]
 
     def make(self, arms: Sequence[str]) -> bool:
         """Make the missing results; return whether all could be made."""

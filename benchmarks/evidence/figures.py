@@ -58,7 +58,7 @@ def read_figures(folder: Path, answers: AnswerKind) -> dict[str, Any]:
         "unparsed": 100 * scored.unparsed / scored.records,
         **{f"F1 {row.task}": row.positive_f1.value for row in scored.averages},
     }
-    asked = next((task.name for task in tasks if task.name == "request"), tasks[0].name)
+    asked = next((task.name for task in tasks if task.flags), tasks[0].name)
     kind = "votes" if answers == "votes" else found.rollouts[0].speed
     for row in scored.probabilities:
         if (row.task, row.kind) == (asked, kind) and (row.benchmark == POOLED or len(labels) == 1):
@@ -66,7 +66,7 @@ def read_figures(folder: Path, answers: AnswerKind) -> dict[str, Any]:
     for row in over_refusal([[labels]], found.records, tasks, "strict", resamples=0):
         figures["over-refusal"] = row.rows[-1].false_positive_rate.value
     for row in scored.steerability:
-        figures[f"steerability, {row.task}"] = row.both_right.value
+        figures[f"steerability, {row.task}, {row.benchmark}"] = row.both_right.value
     if costs := read_costs([folder]):
         figures["tokens an output"] = sum(c.tokens for c in costs) / sum(c.outputs for c in costs)
     return {

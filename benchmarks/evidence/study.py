@@ -7,7 +7,7 @@ to every stage::
     title: …
     about: …                                # a paragraph for the page
     seeds: [1, 2, 3]
-    data: {NAME: {overlays: [file], define: {NAME: text}}}
+    data: {NAME: {about: …, overlays: [file], define: {NAME: text}, arms: [NAME]}}
     define: {NAME: text}
     shared: {STAGE: command}                # stages that several arms need
     test: command                           # what every arm is tested with
@@ -59,13 +59,17 @@ class Data:
     """A data set.
 
     Args:
+        about: What it is, a paragraph for the page.
         overlays: Config files that are added to every stage.
         define: Texts by name, in place of the study's, such as the number of epochs.
+        arms: Arms that run on it; empty: all of the study.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
+    about: str = ""
     overlays: list[str] = field(default_factory=list)
     define: dict[str, str | int | float] = field(default_factory=dict)
+    arms: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,17 @@ class Study:
         named |= {f"claims.{number}": [claim.better, claim.than] for number, claim in enumerate(study.claims)}
         for key, names in named.items():
             require_known(f"{path}: {key}", "arm", names, study.arms)
+        for name, data in study.data.items():
+            require_known(f"{path}: data.{name}.arms", "arm", data.arms, study.arms)
+            require_known(f"{path}: data.{name}.arms", "arm", [study.compare, *study.regime], study.arms_of(name))
+        for number, claim in enumerate(study.claims):
+            if not any({claim.better, claim.than} <= set(study.arms_of(name)) for name in study.data):
+                raise InputError(f"{path}: claims.{number}: no data set has both {claim.better} and {claim.than}")
         return study
+
+    def arms_of(self, data: str) -> list[str]:
+        """Return the arms that run on a data set, in the order of the study."""
+        return [arm for arm in self.arms if arm in (self.data[data].arms or self.arms)]
 
     def place(self, data: str, seed: int) -> Path:
         """Return the folder of what a data set and seed log."""
@@ -146,7 +160,8 @@ class Study:
         """
         place = self.place(data, seed)
         lines = dict(self.shared)
-        for name, arm in self.arms.items():
+        for name in self.arms_of(data):
+            arm = self.arms[name]
             if twice := lines.keys() & arm.stages.keys():
                 raise InputError(f"study {self.name}: arms.{name}.stages: there already is a stage {min(twice)!r}")
             lines |= arm.stages

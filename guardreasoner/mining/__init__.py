@@ -11,6 +11,7 @@ from guardreasoner.mining.grading import Grades, grade
 from guardreasoner.mining.pairing import (
     PRESETS,
     VALIDATION_SHARE,
+    ChosenRule,
     GradingMode,
     Pairing,
     ParserName,
@@ -22,6 +23,7 @@ from guardreasoner.mining.pairs import MiningResult, mine
 __all__ = [
     "PRESETS",
     "VALIDATION_SHARE",
+    "ChosenRule",
     "Grades",
     "GradingMode",
     "MiningCounts",

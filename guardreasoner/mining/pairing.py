@@ -14,6 +14,7 @@ VALIDATION_SHARE = 0.05
 ParserName = Literal["final-block", "released"]
 UnparsablePolicy = Literal["wrong", "drop"]
 SelectionRule = Literal["random", "longest", "shortest", "all"]
+ChosenRule = Literal[SelectionRule, "gold"]
 GradingMode = Literal["all", "first-mixed"]
 
 
@@ -30,6 +31,8 @@ class Pairing:
         parser: how a verdict is read from an output.
         unparsable: whether an output without a verdict is a wrong vote ("wrong") or no vote ("drop").
         chosen: which of the right outputs is preferred. Lengths are in characters; the first of equal lengths is taken.
+            "gold": none of them, but the training target of R-SFT, that is the record's own reasoning and labels; the
+            rejected outputs are those of "random".
         rejected: which of the wrong outputs is rejected. With "all", here or for ``chosen``, a record has several
             pairs: one for each combination of the selected right and wrong outputs.
         cap: largest number of pairs per record; a random subset is kept.
@@ -46,7 +49,7 @@ class Pairing:
     sources_by_model: Mapping[str, Sequence[str]] = field(default_factory=dict)
     parser: ParserName = "final-block"
     unparsable: UnparsablePolicy = "wrong"
-    chosen: SelectionRule = "random"
+    chosen: ChosenRule = "random"
     rejected: SelectionRule = "random"
     cap: Count = 8
     graded: GradingMode = "all"
@@ -91,7 +94,7 @@ def source_matches(pattern: str, source: str) -> bool:
 _CHOICES: dict[str, tuple[str, ...]] = {
     "parser": get_args(ParserName),
     "unparsable": get_args(UnparsablePolicy),
-    "chosen": get_args(SelectionRule),
+    "chosen": get_args(ChosenRule),
     "rejected": get_args(SelectionRule),
     "graded": get_args(GradingMode),
 }

@@ -12,6 +12,7 @@ from guardreasoner.mining.grading import Grades, classify_votes, grade, votes_by
 from guardreasoner.mining.pairing import Pairing, source_matches
 from guardreasoner.mining.selection import HardGroup
 from guardreasoner.mining.weights import adaptive_weight
+from guardreasoner.prompts import PromptFormat
 from guardreasoner.records import FILE_FINGERPRINT, Pair, Record, Rollout, Speed, require_unique_ids
 from guardreasoner.tasks import Task
 
@@ -83,8 +84,8 @@ def mine(
 
     Raises:
         InputError: a rollout belongs to an unknown record or occurs twice, two models share a name, a record has no
-            label or an unknown one, ``pairing.sources_by_model`` names an unknown model or source, or no record has
-            two outputs to compare.
+            label or an unknown one, ``pairing.sources_by_model`` names an unknown model or source, no record has two
+            outputs to compare, or ``pairing.chosen`` is "gold" and a hard record has no reasoning.
     """
     by_record, models = _rollouts_by_record(records, rollouts)
     _require_known_sources(pairing, models, {record.source for record in records})
@@ -120,7 +121,8 @@ def mine(
             if record.id in pairs:
                 source_counts.duplicates += 1
                 continue
-            pairs[record.id], beyond_cap = hard_group.make_pairs(weight, pairing, record_ids)
+            gold = _gold_target(hard_group, tasks, format) if pairing.chosen == "gold" else None
+            pairs[record.id], beyond_cap = hard_group.make_pairs(weight, pairing, record_ids, gold)
             source_counts.pairs += len(pairs[record.id])
             source_counts.beyond_cap += beyond_cap
     in_record_order = [pair for record in records for pair in pairs.get(record.id, ())]
@@ -254,6 +256,14 @@ def _count_group(
         return None
     deciding = [(rollout, vote) for (rollout, _), vote in zip(group, votes[task], strict=True) if vote is not None]
     return HardGroup(record, task, tuple(rollout for rollout, _ in deciding), tuple(vote for _, vote in deciding))
+
+
+def _gold_target(group: HardGroup, tasks: Sequence[Task], format: GuardFormat | None) -> str:
+    """Return the training target of a group's record, for the speed of its outputs."""
+    try:
+        return (format or PromptFormat(tuple(tasks))).target(group.record, group.outputs[0].speed)
+    except InputError as error:
+        raise InputError(f"pairing: chosen gold: {error}", error.hint) from None
 
 
 def _refuse_single_outputs(pairing: Pairing) -> None:

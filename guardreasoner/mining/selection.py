@@ -5,8 +5,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from guardreasoner.errors import InputError
-from guardreasoner.mining.pairing import Pairing, SelectionRule
+from guardreasoner.mining.pairing import ChosenRule, Pairing
 from guardreasoner.records import Pair, Record, Rollout
+
+GOLD = "gold"
+"""Stands for model and fingerprint of a chosen text that no model wrote: a record's own reasoning and labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +32,16 @@ class HardGroup:
         """Return the number of wrong votes minus the number of right votes."""
         return len(self.votes) - 2 * sum(self.votes)
 
-    def make_pairs(self, weight: float, pairing: Pairing, reserved_ids: Collection[str] = ()) -> tuple[list[Pair], int]:
+    def make_pairs(
+        self, weight: float, pairing: Pairing, reserved_ids: Collection[str] = (), gold: str | None = None
+    ) -> tuple[list[Pair], int]:
         """Make the pairs of this group.
 
         Args:
             weight: weight of the record, which each of its pairs carries.
             pairing: the options.
             reserved_ids: record ids, which no numbered pair may have.
+            gold: text that replaces the chosen outputs; None keeps them.
 
         Returns:
             The pairs, in the order of the outputs, and how many more combinations exceed ``Pairing.cap``.
@@ -46,6 +52,9 @@ class HardGroup:
         votes = list(zip(self.outputs, self.votes, strict=True))
         right, wrong = ([output for output, vote in votes if vote is wanted] for wanted in (True, False))
         combinations, beyond_cap = select_outputs(right, wrong, pairing, self.record.id)
+        if gold is not None:
+            own = Rollout(self.record.id, GOLD, GOLD, 0, 0, gold, self.outputs[0].speed)
+            combinations = [(own, rejected) for _, rejected in combinations]
         rule = f"{pairing.chosen}/{pairing.rejected}"
         shared = (self.task, rule, self.excess_errors(), weight, self.votes)
         ids = _pair_ids(self.record.id, len(combinations), reserved_ids)
@@ -78,10 +87,10 @@ def select_outputs(
     return selected, count - len(selected)
 
 
-def _apply_rule(outputs: Sequence[Rollout], rule: SelectionRule, rng: random.Random) -> Sequence[Rollout]:
+def _apply_rule(outputs: Sequence[Rollout], rule: ChosenRule, rng: random.Random) -> Sequence[Rollout]:
     if rule == "all":
         return outputs
-    if rule == "random":
+    if rule in ("random", "gold"):  # "gold" draws too, so that the rejected outputs are those of "random"
         return [rng.choice(outputs)]
     sign = 1 if rule == "longest" else -1
     return [max(outputs, key=lambda output: sign * len(output.completion))]

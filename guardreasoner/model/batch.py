@@ -22,6 +22,7 @@ class Example:
         weights: weight of each completion in the loss; empty means 1 for all. Both completions of a pair carry its α, a
             sampled one its advantage.
         reference_logps: log π_ref of each completion in nats, None if not computed yet.
+        token_weights: factor of the log-probability of each token of each completion; empty means 1 for all.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Example:
     completions: tuple[tuple[int, ...], ...]
     weights: tuple[float, ...] = ()
     reference_logps: tuple[float, ...] | None = None
+    token_weights: tuple[tuple[float, ...], ...] = ()
 
     @property
     def length(self) -> int:
@@ -43,6 +45,10 @@ class Example:
     def weight_of(self, number: int) -> float:
         """Return the weight of completion ``number``."""
         return self.weights[number] if self.weights else 1.0
+
+    def token_weights_of(self, number: int) -> tuple[float, ...]:
+        """Return the weight of each token of completion ``number``."""
+        return self.token_weights[number] if self.token_weights else (1.0,) * len(self.completions[number])
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,7 @@ class Batch:
         segments: spans of a packed row (:mod:`guardreasoner.model.packing`); None for plain rows.
         prefix_ids: (tokens,) int64, shared start of all prompts, which is not part of a packed row; may be empty.
         tokens: prompt and completion tokens of all completions, counted as if each had a row of its own.
+        token_weight: (N,) float32 factor of the log-probability of each target in the loss; None: 1 for all.
     """
 
     input_ids: Tensor
@@ -100,6 +107,7 @@ class Batch:
     segments: tuple[Segment, ...] | None = None
     prefix_ids: Tensor | None = None
     tokens: int = 0
+    token_weight: Tensor | None = None
 
     @property
     def sequences(self) -> int:
@@ -110,6 +118,10 @@ class Batch:
     def lengths(self) -> Tensor:
         """(B,) int64 tokens of each completion, including its end token."""
         return torch.bincount(self.sequence, minlength=self.sequences)
+
+    def weighted(self, token_logps: Tensor) -> Tensor:
+        """Return log-probabilities of the targets, (N,) in nats, times their weights."""
+        return token_logps if self.token_weight is None else token_logps * self.token_weight
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
         """Return the batch with all its tensors on ``device``."""
@@ -179,11 +191,19 @@ def per_completion(examples: Sequence[Example], order: Sequence[tuple[int, int]]
         "number": torch.tensor([number for number, _ in order]),
         "weight": torch.tensor([examples[index].weight_of(number) for number, index in order], dtype=torch.float32),
         "reference_logps": None if references is None else torch.tensor(references, dtype=torch.float64),
+        "token_weight": _token_weight(examples, order),
         "ids": [example.id for example in examples],
         "tokens": sum(
             len(examples[index].prompt) + len(examples[index].completions[number]) for number, index in order
         ),
     }
+
+
+def _token_weight(examples: Sequence[Example], order: Sequence[tuple[int, int]]) -> Tensor | None:
+    if not any(example.token_weights for example in examples):
+        return None
+    rows = [examples[index].token_weights_of(number) for number, index in order]
+    return torch.tensor([weight for row in rows for weight in row], dtype=torch.float32)
 
 
 def two_row(examples: Sequence[Example], padding: int, prefix_length: int | None = None) -> Batch:

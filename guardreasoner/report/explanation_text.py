@@ -135,9 +135,12 @@ def _pairs(explanation: Explanation) -> Iterator[str]:
         "shortest": "the shortest",
         "all": "each one",
     }
-    chosen, rejected = rules[pairing.chosen], rules[pairing.rejected]
+    if pairing.chosen == "gold":
+        chosen = "chosen: the record's own reasoning and labels"
+    else:
+        chosen = f"chosen from right outputs: {rules[pairing.chosen]}"
     count = len(explanation.pairs)
-    yield f"pairs    {count}; chosen from right outputs: {chosen}; rejected from wrong ones: {rejected}"
+    yield f"pairs    {count}; {chosen}; rejected from wrong ones: {rules[pairing.rejected]}"
     for pair in explanation.pairs:
         yield f"  {visible_line(pair.id)}, weight {pair.weight:.6g}"
         yield f"    chosen   {_rollout_name(pair.chosen)}"

@@ -148,7 +148,8 @@ class HSDPOModule(LightningModule):
         self, batch: Batch, pairs: int, prefix: SharedPrefix | None = None, is_first_step: bool = False
     ) -> dict[str, Tensor]:
         """Return this micro-batch's contribution to each mean over ``pairs`` pairs."""
-        policy = sequence_logps(self.backbone(batch, prefix), batch.sequence, batch.sequences)
+        token_logps = batch.weighted(self.backbone(batch, prefix))
+        policy = sequence_logps(token_logps, batch.sequence, batch.sequences)
         reference = self.reference.sequence_logps(batch).to(policy) if self.reference is not None else None
         logps = CompletionLogps(policy, batch.lengths, reference)
         chosen, rejected = (logps.select(batch.number == number) for number in (0, 1))

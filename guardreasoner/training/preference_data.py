@@ -17,6 +17,7 @@ from guardreasoner.sources.pair_files import PairColumns, read_pairs
 from guardreasoner.sources.splits import split_of
 from guardreasoner.training.loaders import log
 from guardreasoner.training.mined_rollouts import mine_rollouts, read_findings, write_findings
+from guardreasoner.training.token_weights import TokenWeights
 from guardreasoner.training.training_data import OnFault, TrainingDataModule, TrainingItem
 from guardreasoner.workflow.manifest import content_hash
 from guardreasoner.workflow.ranges import Count, ShareBelowOne
@@ -34,6 +35,7 @@ class PreferenceDataModule(TrainingDataModule):
         epochs: epochs of the whole schedule. The trainer's own ``max_epochs`` stays 1.
         pairs: one or several files of ready pairs, which are used instead of mining.
         pair_columns: names of the columns in those files.
+        token_weights: weights of reasoning tokens and answer tokens in margin and NLL.
         **options: options of :class:`guardreasoner.training.training_data.TrainingDataModule`.
 
     Raises:
@@ -54,6 +56,7 @@ class PreferenceDataModule(TrainingDataModule):
         epochs: Count = 2,
         pairs: str | list[str] = [],  # noqa: B006
         pair_columns: PairColumns = PairColumns(),  # noqa: B008
+        token_weights: TokenWeights = TokenWeights(),  # noqa: B008
         **options: Any,
     ) -> None:
         super().__init__(source, batch_size=batch_size, epochs=epochs, **options)
@@ -72,6 +75,7 @@ class PreferenceDataModule(TrainingDataModule):
         self.rollouts = rollouts
         self.pair_columns = pair_columns
         self.pairing = pairing
+        self.token_weights = token_weights
         self.validation_share = validation_share
         self.findings: Findings | None = None
         """What mining found, known after setup."""
@@ -106,7 +110,7 @@ class PreferenceDataModule(TrainingDataModule):
     def fingerprint_parts(self) -> list[object]:
         """Return the content of rollouts and pairs, the pairing options and the share that is held out."""
         files = [content_hash(path) for path in (*self.rollouts, *self.pair_files)]
-        return [files, repr(self.pairing), self.validation_share, repr(self.pair_columns)]
+        return [files, repr(self.pairing), self.validation_share, repr(self.pair_columns), repr(self.token_weights)]
 
     def items(self, split: Split, on_fault: OnFault | None = None) -> Iterator[TrainingItem]:
         """Yield the pairs of a split, which a hash of the normalised prompt determines."""
@@ -118,7 +122,9 @@ class PreferenceDataModule(TrainingDataModule):
                 prompt = tuple(tokenizer.prompt(pair.record, speed))
                 completions = tuple(map(tuple, tokenizer.completions(texts)))
                 weights = (pair.weight, pair.weight)
-                yield TrainingItem(pair.record, texts, Example(pair.id, prompt, completions, weights), speed)
+                token_weights = self.token_weights.of(tokenizer, texts, completions)
+                example = Example(pair.id, prompt, completions, weights, token_weights=token_weights)
+                yield TrainingItem(pair.record, texts, example, speed)
 
     def _clean(self, pairs: Sequence[Pair]) -> list[Pair]:
         """Return the pairs whose prompt no benchmark of this run holds."""

@@ -22,6 +22,7 @@ from guardreasoner.sources.rollouts import read_rollouts_of, rollout_format, rol
 from guardreasoner.sources.splits import unit_interval_hash
 from guardreasoner.synthesis.prompt import faults
 from guardreasoner.training.loaders import log, record_loader
+from guardreasoner.training.token_weights import TokenWeights
 from guardreasoner.training.training_data import OnFault, TrainingDataModule, TrainingItem
 from guardreasoner.workflow.manifest import content_hash
 from guardreasoner.workflow.ranges import Count, CountOrZero, Share
@@ -55,6 +56,7 @@ class ReasoningDataModule(TrainingDataModule):
         epochs: epochs of the whole schedule. The trainer's own ``max_epochs`` stays 1.
         start_epoch: first epoch of this run, above 0 if it continues a finished run.
         chunk_size: records per generated chunk in ``predict``.
+        token_weights: weights of reasoning tokens and answer tokens in the loss.
         **options: options of :class:`guardreasoner.training.training_data.TrainingDataModule`.
 
     Raises:
@@ -73,6 +75,7 @@ class ReasoningDataModule(TrainingDataModule):
         epochs: Count = 3,
         start_epoch: CountOrZero = 0,
         chunk_size: Count = 64,
+        token_weights: TokenWeights = TokenWeights(),  # noqa: B008 - frozen
         **options: Any,
     ) -> None:
         super().__init__(source, batch_size=batch_size, epochs=epochs, **options)
@@ -84,6 +87,7 @@ class ReasoningDataModule(TrainingDataModule):
         """Speeds of the training targets, known after setup."""
         self.start_epoch = start_epoch
         self.chunk_size = chunk_size
+        self.token_weights = token_weights
         self.records: list[Record] = []
 
     def setup(self, stage: str) -> None:
@@ -157,7 +161,7 @@ class ReasoningDataModule(TrainingDataModule):
     def fingerprint_parts(self) -> list[object]:
         """Return the content of the rollouts, and the options that choose the targets."""
         files = [content_hash(path) for path in self.rollouts or ()]
-        return [*files, self.keep_own, self.use_reasoning, self.direct_share]
+        return [*files, self.keep_own, self.use_reasoning, self.direct_share, repr(self.token_weights)]
 
     def items(self, split: Split, on_fault: OnFault | None = None) -> Iterator[TrainingItem]:
         """Yield each record with its targets: reasoned, direct, or one item for each."""
@@ -169,7 +173,9 @@ class ReasoningDataModule(TrainingDataModule):
             completions = tokenizer.completions([text for _, _, _, text in chunk])
             for (record, name, speed, text), prompt, completion in zip(chunk, prompts, completions, strict=True):
                 counts[speed] += 1
-                yield TrainingItem(record, (text,), Example(name, tuple(prompt), (tuple(completion),)), speed)
+                weights = self.token_weights.of(tokenizer, (text,), (completion,))
+                example = Example(name, tuple(prompt), (tuple(completion),), token_weights=weights)
+                yield TrainingItem(record, (text,), example, speed)
         if counts["direct"]:
             log.info(f"{split}: {counts['reasoned']:,} reasoned and {counts['direct']:,} direct targets")
         if split == "train":

@@ -70,7 +70,7 @@ class FrozenModel(Reference):
 
     def sequence_logps(self, batch: Batch) -> Tensor:
         """Run the reference and sum over each completion."""
-        return sequence_logps(self.token_logps(batch), batch.sequence, batch.sequences)
+        return sequence_logps(batch.weighted(self.token_logps(batch)), batch.sequence, batch.sequences)
 
 
 class FrozenCopy(FrozenModel):
@@ -224,6 +224,8 @@ class Precomputed(Reference):
         lengths, starts = (np.zeros(len(examples), dtype=np.int64) for _ in range(2))
         for index, example in enumerate(_each(examples)):
             digest.update(repr((example.id, example.prompt, example.completions)).encode())
+            if example.token_weights:  # without weights, files of earlier versions are read
+                digest.update(repr(example.token_weights).encode())
             lengths[index], starts[index] = example.length, count
             keys[index] = _key(example.id, list(map(len, example.completions)))
             count += len(example.completions)
@@ -287,7 +289,7 @@ class Precomputed(Reference):
             indices = order[start : start + self.batch_size].tolist()
             computed = [examples[index] for index in indices or order[:1].tolist()]
             batch = collate(computed, backbone.prompt_tokenizer.padding, prefix_length).to(device)
-            logps = sequence_logps(backbone(batch), batch.sequence, batch.sequences)
+            logps = sequence_logps(batch.weighted(backbone(batch)), batch.sequence, batch.sequences)
             if not indices:
                 continue
             places = torch.from_numpy(starts[indices])[batch.example.cpu()] + batch.number.cpu()

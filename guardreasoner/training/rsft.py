@@ -140,7 +140,7 @@ class RSFTModule(LightningModule):
             self.log("val/loss", self._nll_sum(batch) / count, batch_size=count, prog_bar=True, sync_dist=True)
 
     def _nll_sum(self, batch: Batch, prefix: SharedPrefix | None = None) -> Tensor:
-        return -self.backbone(batch, prefix).sum()
+        return -batch.weighted(self.backbone(batch, prefix)).sum()
 
 
 def read_optimizer_state(path: str) -> dict[str, Any]:

@@ -169,7 +169,40 @@ def test_one_seed_or_none_decides_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     assert (
         "- A beats B on hard records: toy: **not decided**, +75.0 (+75.0 to +75.0), 1 seed; other: not run yet." in page
     )
-    assert "- toy: Arm A (seeds: 1); Arm B (seeds: 1)\n- other: all arms (seeds: 2)" in page
+    assert "- toy: Arm A (seeds: 1); Arm B (seeds: 1)\n- other: all 2 arms (seeds: 2)" in page
+
+
+ARM_C = {"title": "Arm C", "test": "--model.backbone.path ${recipe.checkpoints}/rsft"}
+THREE_ARMS = {**STUDY["arms"], "c": ARM_C}
+
+
+def test_an_arm_without_results_is_not_run_and_an_arm_of_other_data_is_not_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(tmp_path / "results")
+    data = {"toy": {"about": "Three arms."}, "part": {"arms": ["a", "b"]}}
+    claim = {"text": "C beats A", "better": "c", "than": "a"}
+    path = study_file(tmp_path, data=data, arms=THREE_ARMS, claims=[claim])
+    argv = ["--page-only", "--results", tmp_path / "results", "--page", tmp_path / "page.md"]
+    assert start(monkeypatch, path, *argv) == 0
+    page = (tmp_path / "page.md").read_text()
+    assert "- C beats A: toy: not run yet." in page
+    assert "### toy\n\nThree arms.\n\nR-SFT is" in page
+    assert "| Arm C | not run | – | – |" in page
+    assert "- toy: Arm C (seeds: 2)\n- part: all 2 arms (seeds: 2)" in page
+
+
+def test_a_data_set_runs_its_own_arms_only(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = study_file(workplace, data={"toy": {}, "part": {"arms": ["a", "b"]}}, arms=THREE_ARMS)
+    study = Study.load(path)
+    pipeline = study.pipeline("part", 1)
+    assert stage_of_test("c") not in pipeline.stages
+    assert stage_of_test("c") in study.pipeline("toy", 1).stages
+    assert Unit(study, pipeline, workplace, "part", 1).missing(["c", "a"]) == ["a"]
+    assert start(monkeypatch, path, "--data", "part", "--arms", "c") == 2
+    assert capsys.readouterr().err == "error: --arms: no arm 'c'\nhint: there are a, b\n"
 
 
 def test_a_damaged_result_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -191,6 +224,16 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "key of an arm": ({"arms": {**STUDY["arms"], "a": {"title": "A", "flags": "x"}}}, "arms.a.flags: unknown key"),
     "compared arm": ({"compare": "c"}, "compare: no arm 'c'"),
     "arm of a claim": ({"claims": [{"text": "x", "better": "a", "than": "c"}]}, "claims.0: no arm 'c'"),
+    "arm of a data set": ({"data": {"toy": {"arms": ["a", "c"]}}}, "data.toy.arms: no arm 'c'"),
+    "data set without the compared arm": ({"data": {"toy": {"arms": ["b"]}}}, "data.toy.arms: no arm 'a'"),
+    "claim without data": (
+        {
+            "arms": {**STUDY["arms"], "c": {"title": "C"}},
+            "data": {"toy": {"arms": ["a", "b"]}},
+            "claims": [{"text": "x", "better": "a", "than": "c"}],
+        },
+        "claims.0: no data set has both a and c",
+    ),
     "undefined text": ({"test": "{tset}"}, "stage test-a: {tset} is not defined"),
     "stage given twice": ({"arms": {**STUDY["arms"], "b": {"title": "B", "stages": {"rsft": "x"}}}}, "a stage 'rsft'"),
     "config": ({"test": "test --config configs/evalaute.yaml"}, "--config configs/evalaute.yaml: no such file"),
@@ -226,7 +269,7 @@ def test_shipped_studies_resolve(path: Path, workplace: Path) -> None:
     study = Study.load(path)
     for data in study.data:
         pipeline = study.pipeline(data, study.seeds[0])
-        for arm in study.arms:
+        for arm in study.arms_of(data):
             stages = pipeline.upstream([stage_of_test(arm)])
             assert stages[0] == "base"
             assert "hard-set" in stages
@@ -240,9 +283,10 @@ def test_the_configs_of_shipped_studies_are_right(path: Path, workplace: Path) -
 
     (workplace / "benchmarks").symlink_to(ROOT / "benchmarks")
     study = Study.load(path)
-    for stage in study.pipeline(next(iter(study.data)), study.seeds[0]).stages.values():
-        if stage.verb != "base-model":
-            check_config(list(stage.argv))
+    for data in study.data:
+        for stage in study.pipeline(data, study.seeds[0]).stages.values():
+            if stage.verb != "base-model":
+                check_config(list(stage.argv))
 
 
 def test_the_cost_of_a_fit_that_samples_has_its_generated_tokens(workplace: Path) -> None:

@@ -80,6 +80,13 @@ def test_each_step_is_listed() -> None:
         assert line in text.splitlines(), line
 
 
+def test_gold_is_named_as_the_chosen_text() -> None:
+    records = [replace(make_record("a"), reasoning="It is so.")]
+    text = explanation_text("a", records, make_outputs("a", [R, W]), chosen="gold")
+    rejected = "rejected from wrong ones: at random, seed 0"
+    assert f"pairs    1; chosen: the record's own reasoning and labels; {rejected}" in text.splitlines()
+
+
 def test_the_reason_for_no_pair_is_given() -> None:
     records = [make_record("a"), make_record("b", "t"), make_record("c"), make_record("d")]
     rollouts = [*make_outputs("a", [R, R]), *make_outputs("b", [R, W]), *make_outputs("d", [R, W])]

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -65,6 +66,33 @@ def test_rule_all_selects_every_output() -> None:
     assert [pair_id for pair_id, _, _ in pairs_of_a("all", "all", cap=1)] == ["a"]
     total = mine(records, rollouts, GUARD_TASKS, Pairing(chosen="all", rejected="all", cap=4)).total()
     assert (total.hard, total.pairs, total.beyond_cap) == (2, 5, 2)
+
+
+def test_gold_is_chosen_and_the_rejected_outputs_stay_those_of_random() -> None:
+    records = [replace(make_record(name), reasoning=f"Reasons of {name}.") for name in "abcdef"]
+    rollouts = [output for record in records for output in make_outputs(record.id, [R, W, W, R, W])]
+    gold = mine(records, rollouts, GUARD_TASKS, Pairing(chosen="gold")).pairs
+    drawn = mine(records, rollouts, GUARD_TASKS, Pairing(chosen="random")).pairs
+    answer = "Answers:\nRequest: harmful\nCompletion: None\nResponse: None"
+    assert [pair.chosen.completion for pair in gold] == [f"Reasons of {name}.\n\n{answer}" for name in "abcdef"]
+    assert {(pair.chosen.model, pair.rule) for pair in gold} == {("gold", "gold/random")}
+    assert [(pair.id, pair.rejected, pair.weight, pair.votes) for pair in gold] == [
+        (pair.id, pair.rejected, pair.weight, pair.votes) for pair in drawn
+    ]
+
+
+def test_gold_is_the_direct_target_where_the_outputs_are_direct() -> None:
+    rollouts = [replace(output, speed="direct") for output in make_outputs("a", [R, W])]
+    (pair,) = mine([make_record("a")], rollouts, GUARD_TASKS, Pairing(chosen="gold")).pairs
+    assert (pair.chosen.completion, pair.chosen.speed) == (
+        "Answers:\nRequest: harmful\nCompletion: None\nResponse: None",
+        "direct",
+    )
+
+
+def test_gold_needs_reasoning() -> None:
+    with pytest.raises(InputError, match="pairing: chosen gold: record a: no reasoning"):
+        mine([make_record("a")], make_outputs("a", [R, W]), GUARD_TASKS, Pairing(chosen="gold"))
 
 
 def test_a_pair_id_must_not_be_a_record_id() -> None:

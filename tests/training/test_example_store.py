@@ -19,6 +19,7 @@ EXAMPLES = st.builds(
     prompt=IDS,
     completions=st.lists(IDS, min_size=1, max_size=3).map(tuple),
     weights=st.lists(st.floats(allow_nan=False), max_size=3).map(tuple),
+    token_weights=st.lists(st.lists(st.floats(allow_nan=False), max_size=5).map(tuple), max_size=3).map(tuple),
 )
 
 
@@ -90,7 +91,7 @@ def test_a_file_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
     with pytest.raises(damage):
         ExampleStore(path)
     foreign(path)
-    with pytest.raises(pa.ArrowInvalid, match="other columns than id, prompt, completions, weights, length"):
+    with pytest.raises(pa.ArrowInvalid, match="other columns than id, prompt, completions, weights"):
         ExampleStore(path)
     write_examples(path, [example(number) for number in range(2000)])
     whole = path.read_bytes()

@@ -14,6 +14,7 @@ from guardreasoner.formats import GuardFormat
 from guardreasoner.formats.verdicts import read_verdicts
 from guardreasoner.mining import (
     PRESETS,
+    ChosenRule,
     GradingMode,
     MiningResult,
     Pairing,
@@ -50,7 +51,10 @@ OVERRIDES = ("--data", "--recipe", "--model", "--trainer", "--output", "--seed_e
 _CHOICES = {
     "parser": (get_args(ParserName), "how to parse the verdicts of an output"),
     "unparsable": (get_args(UnparsablePolicy), "how to treat an output without a verdict"),
-    "chosen": (get_args(SelectionRule), "which correct output to prefer; all: one pair for each"),
+    "chosen": (
+        get_args(ChosenRule),
+        "which correct output to prefer; all: one pair for each; gold: the record's own reasoning and labels",
+    ),
     "rejected": (get_args(SelectionRule), "which wrong output to reject; all: one pair for each"),
     "graded": (
         get_args(GradingMode),
