@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import secrets
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -387,45 +386,58 @@ def parse_json(text: str) -> Any:
 
 
 def read_records(path: str | Path) -> list[Record]:
-    """Read records from JSONL.
+    """Read records from JSONL; raise ``InputError`` as :func:`iter_records`."""
+    return list(iter_records(path))
+
+
+def iter_records(path: str | Path) -> Iterator[Record]:
+    """Yield records from JSONL.
 
     Raises:
         InputError: a field is missing, unknown or of the wrong type, an id occurs twice, or the file has no record.
     """
-    records = [record_of(row, f"{path}:{number}") for number, row in read_jsonl(path)]
-    if not records:
+    seen: set[str] = set()
+    for number, row in read_jsonl(path):
+        record = record_of(row, f"{path}:{number}")
+        _require_new_id(record, seen, str(path))
+        yield record
+    if not seen:
         raise InputError(f"{path}: the file has no record")
-    require_unique_ids(records, str(path))
-    return records
 
 
 def read_rollouts(path: str | Path) -> list[Rollout]:
-    """Read rollouts from JSONL. An incomplete last line is skipped with a warning.
+    """Read rollouts from JSONL; warn or raise ``InputError`` as :func:`iter_rollouts`."""
+    return list(iter_rollouts(path))
+
+
+def iter_rollouts(path: str | Path) -> Iterator[Rollout]:
+    """Yield rollouts from JSONL. An incomplete last line is skipped with a warning.
 
     Raises:
-        InputError: as :func:`read_records`.
+        InputError: a field is missing, unknown or of the wrong type, or the file has no rollout.
     """
-    rollouts, torn = list[Rollout](), list[int]()
+    count, torn = 0, list[int]()
     for number, row in read_jsonl(path, torn.append):
-        for name in ("record_id", "model", "fingerprint"):
-            if isinstance(row.get(name), str):
-                row[name] = sys.intern(row[name])  # many rollouts share these texts
-        rollouts.append(_build(Rollout, row, f"{path}:{number}"))
-    if not rollouts:
+        yield _build(Rollout, row, f"{path}:{number}")
+        count += 1
+    if not count:
         raise InputError(f"{path}: the file has no rollout")
     if torn:
         where = f"{path}:{torn[0]}"
-        log.warning(f"{where}: truncated line skipped; {len(rollouts):,} rollouts read")
-    return rollouts
+        log.warning(f"{where}: truncated line skipped; {count:,} rollouts read")
 
 
 def require_unique_ids(records: Iterable[Record], where: str) -> None:
     """Raise ``InputError`` if two records have the same id."""
     seen: set[str] = set()
     for record in records:
-        if record.id in seen:
-            raise InputError(f"{where}: record id {record.id!r} occurs twice; ids must be unique")
-        seen.add(record.id)
+        _require_new_id(record, seen, where)
+
+
+def _require_new_id(record: Record, seen: set[str], where: str) -> None:
+    if record.id in seen:
+        raise InputError(f"{where}: record id {record.id!r} occurs twice; ids must be unique")
+    seen.add(record.id)
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Record | Rollout | Pair | Mapping[str, Any]]) -> int:

@@ -103,7 +103,8 @@ def read_predictions(predictions: Path) -> tuple[list[Record], list[Rollout]]:
     folders = [predictions / name for name in MODELS]
     if missing := [path for path in folders if not path.is_dir()]:
         raise InputError(f"--predictions: {missing[0]}: no such folder of published predictions")
-    return read_rollout_folders(folders)
+    records, rollouts = read_rollout_folders(folders)
+    return list(records), list(rollouts)
 
 
 def mine_pairs(records: Sequence[Record], rollouts: Sequence[Rollout]) -> list[Pair]:
@@ -111,7 +112,7 @@ def mine_pairs(records: Sequence[Record], rollouts: Sequence[Rollout]) -> list[P
     from guardreasoner.mining import Pairing, mine
     from guardreasoner.tasks import GUARD_TASKS
 
-    return mine(records, rollouts, GUARD_TASKS, Pairing()).pairs
+    return list(mine(records, rollouts, GUARD_TASKS, Pairing()).pairs)
 
 
 def length(example: dict[str, Any]) -> int:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sections.formatting import hardware
+from sections.formatting import RESULTS, hardware
 
 
 def title(result: dict[str, Any]) -> str:
@@ -12,7 +12,12 @@ def title(result: dict[str, Any]) -> str:
 
 def overview(result: dict[str, Any]) -> list[str]:
     """Return the rows of the overview table."""
-    return [f"| {title(result)} | time per pair, most pairs / fewest | {result['time_a_pair']:.2f} × | – | – | |"]
+    bound = "–" if result["target"] is None else f"< {result['target']} MB"
+    return [
+        f"| {title(result)} | time per pair, most pairs / fewest | {result['time_a_pair']:.2f} × | – | – | |",
+        f"| {title(result)} | peak memory, most pairs − fewest | {result['memory_mb']:,.0f} MB | – | {bound} "
+        f"| {RESULTS[result['met']]} |",
+    ]
 
 
 def section(result: dict[str, Any]) -> str:

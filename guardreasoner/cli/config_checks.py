@@ -158,9 +158,7 @@ class _Checks:
     def sampling(self) -> None:
         """Refuse k equal outputs of each record, of which none could be mixed."""
         k = self.config.get("model.init_args.k")
-        samples = self.verb in ("predict", "fit") or (
-            self.verb == "test" and self.config.get("data.init_args.rollouts")
-        )
+        samples = self.verb != "test" or self.config.get("data.init_args.rollouts")
         key, engine = "model.init_args.generator", self.config.get("model.init_args.generator")
         while isinstance(engine, Namespace) and isinstance(engine.get("init_args.engine"), Namespace):
             key, engine = f"{key}.init_args.engine", engine.get("init_args.engine")

@@ -2,8 +2,8 @@
 
 A record is hard when some of its outputs are right and some wrong (arXiv 2501.18492, section 3.3). The paper's text,
 its released code (https://github.com/yueliu1999/GuardReasoner) and the plan that this project follows differ in the
-details. :class:`Pairing` holds the options, and :data:`PRESETS` the three combinations. Mining reads no files and
-loads no torch: the result depends only on the arguments.
+details. :class:`Pairing` holds the options, and :data:`PRESETS` the three combinations. Mining loads no torch, and its
+result depends only on the arguments; it keeps texts in temporary files instead of in memory.
 """
 
 from guardreasoner.mining.counts import MiningCounts

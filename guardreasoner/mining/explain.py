@@ -18,7 +18,6 @@ from guardreasoner.mining.grading import (
 )
 from guardreasoner.mining.pairing import Pairing
 from guardreasoner.mining.pairs import MiningResult, ScalingScope, group_outputs, scaling_scope_key, sort_rollouts
-from guardreasoner.mining.weights import adaptive_weight
 from guardreasoner.prompts import Verdicts
 from guardreasoner.records import Pair, Record, Rollout
 from guardreasoner.tasks import Task
@@ -155,7 +154,7 @@ def _explain_group(model: str, record: Record, votes: VotesByQuestion, result: M
     excess = len(deciding) - 2 * sum(deciding)
     key = scaling_scope_key(model, record, result.pairing)
     scope = result.scaling_scopes[key]
-    _, weight, _ = adaptive_weight([scope.min_excess, excess, scope.max_excess], result.pairing.gamma).tolist()
+    weight = scope.weight(excess, result.pairing.gamma)
     return ExplainedGroup(model, votes, outcome, task, excess, key, scope, weight)
 
 

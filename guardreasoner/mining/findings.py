@@ -1,6 +1,6 @@
 """Statistics of a mining run: outcomes, votes, weights, model agreement, and the gain from more outputs per record."""
 
-from collections import defaultdict
+from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -175,14 +175,15 @@ def findings(result: MiningResult, cost: Iterable[SamplingCost] = ()) -> Finding
     """
     table = _GradeTable(result)
     histograms = vote_histogram(table.right_votes, table.total_votes)
+    weights = np.fromiter((pair.weight for pair in result.pairs), np.float64, count=len(result.pairs))
     return Findings(
-        models=tuple(sorted({row.model for row in result.record_grades})),
-        records=len(table.sources),
+        models=tuple(sorted(table.models)),
+        records=table.records,
         counts=result.counts,
         outcomes=tuple(sorted(_outcomes(result, table), key=lambda row: row.source)),
         votes=tuple(VoteHistogram(votes, groups) for votes, groups in histograms.items()),
-        weights=weight_histogram([pair.weight for pair in result.pairs], result.pairing.gamma),
-        agreement=tuple(_agreement(result, table)),
+        weights=weight_histogram(weights, result.pairing.gamma),
+        agreement=tuple(_agreement(table)),
         growth=_growth(result, table),
         cost=tuple(cost),
     )
@@ -192,21 +193,33 @@ class _GradeTable:
     """The grades as arrays: by output, by unit (one model's outputs for a record), and by group that votes together."""
 
     def __init__(self, result: MiningResult) -> None:
-        units, pairing = result.record_grades, result.pairing
-        rows = [row for unit in units for row in unit.grades]
-        self.grades = np.array(rows, dtype=np.int8).reshape(len(rows), len(result.tasks))
-        """(outputs, tasks)"""
-        self.unit = np.repeat(np.arange(len(units)), [len(unit.grades) for unit in units])
+        pairing = result.pairing
+        last_id: str | None = None
+        self.records = 0
+        self.models: dict[str, int] = {}
+        """Number of each model by its name; sources alike."""
+        self.sources: dict[str, int] = {}
+        grades, sizes, records, models, sources = array("b"), array("q"), array("q"), array("q"), array("q")
+        for unit in result.record_grades:
+            self.records += unit.record_id != last_id  # the units of a record are neighbours
+            last_id = unit.record_id
+            records.append(self.records - 1)
+            models.append(self.models.setdefault(unit.model, len(self.models)))
+            sources.append(self.sources.setdefault(unit.source, len(self.sources)))
+            sizes.append(len(unit.grades))
+            for row in unit.grades:
+                grades.extend(row)
+        self.record, self.model, source = (np.array(column, dtype=np.int64) for column in (records, models, sources))
+        """(units,) number of each unit's record, and of its model."""
+        self.unit = np.repeat(np.arange(len(sizes)), np.array(sizes, dtype=np.int64))
         """(outputs,)"""
-        indices: dict[str, int] = {}
-        self.record = np.array([indices.setdefault(unit.record_id, len(indices)) for unit in units], dtype=np.int64)
-        """(units,)"""
-        self.sources = list({unit.record_id: unit.source for unit in units}.values())
-        """Source of each record."""
+        self.grades = np.array(grades, dtype=np.int8).reshape(len(self.unit), len(result.tasks))
+        """(outputs, tasks)"""
         self.group = self.record[self.unit] if pairing.pool else self.unit
         """(outputs,)"""
-        self.groups = len(self.sources) if pairing.pool else len(units)
-        self.source_of_group = self.sources if pairing.pool else [unit.source for unit in units]
+        self.groups = self.records if pairing.pool else len(sizes)
+        self.source_of_group = source[np.flatnonzero(np.diff(self.record, prepend=-1))] if pairing.pool else source
+        """(groups,)"""
         self.drop_unparsed = pairing.unparsable == "drop"
         labelled = self.grades != NO_LABEL
         unparsed = (self.grades == UNPARSED).any(axis=1)
@@ -229,14 +242,12 @@ class _GradeTable:
 
 
 def _outcomes(result: MiningResult, table: _GradeTable) -> Iterable[TaskOutcomes]:
-    source_indices = {name: index for index, name in enumerate(sorted(set(table.source_of_group)))}
-    source = np.array([source_indices[name] for name in table.source_of_group], dtype=np.int64)
     for task, task_name in enumerate(result.tasks):
         right, wrong, unparsed = map(table.count_by_group, table.votes(task))
         labelled = table.count_by_group(table.grades[:, task] != NO_LABEL) > 0
         outcomes = (right > 0) & (wrong == 0), (right > 0) & (wrong > 0), (right == 0) & (wrong > 0)
-        for name, index in source_indices.items():
-            selected = (source == index) & labelled
+        for name, index in table.sources.items():
+            selected = (table.source_of_group == index) & labelled
             groups = int(selected.sum())
             if groups:
                 all_right, mixed, all_wrong = (int((outcome & selected).sum()) for outcome in outcomes)
@@ -252,23 +263,22 @@ def _outcomes(result: MiningResult, table: _GradeTable) -> Iterable[TaskOutcomes
                 )
 
 
-def _agreement(result: MiningResult, table: _GradeTable) -> Iterable[ModelAgreement]:
-    units = len(result.record_grades)
+def _agreement(table: _GradeTable) -> Iterable[ModelAgreement]:
+    units = len(table.record)
     right = np.bincount(table.unit[table.all_labels == RIGHT], minlength=units)
     total = np.bincount(table.unit[table.all_labels != UNPARSED], minlength=units)
-    majorities: dict[str, dict[int, bool]] = defaultdict(dict)
-    for unit, record, right_votes, votes in zip(result.record_grades, table.record.tolist(), right, total, strict=True):
-        if votes:
-            majorities[unit.model][record] = bool(2 * right_votes > votes)
-    for first, second in combinations(sorted(majorities), 2):
-        shared = majorities[first].keys() & majorities[second].keys()
-        if shared:
-            ratings = (np.array([majorities[model][record] for record in shared]) for model in (first, second))
-            yield ModelAgreement(first, second, len(shared), *cohens_kappa(*ratings))
+    voted = total > 0
+    majorities = np.full((len(table.models), table.records), UNPARSED, dtype=np.int8)
+    majorities[table.model[voted], table.record[voted]] = 2 * right[voted] > total[voted]
+    for first, second in combinations(sorted(table.models), 2):
+        ratings = majorities[[table.models[first], table.models[second]]]
+        shared = (ratings != UNPARSED).all(axis=0)
+        if shared.any():
+            yield ModelAgreement(first, second, int(shared.sum()), *cohens_kappa(*ratings[:, shared]))
 
 
 def _growth(result: MiningResult, table: _GradeTable) -> tuple[tuple[int, float], ...]:
-    if not result.record_grades:
+    if not table.records:
         return ()
     if result.pairing.graded == "all":
         votes = table.all_labels[:, None]
@@ -278,6 +288,6 @@ def _growth(result: MiningResult, table: _GradeTable) -> tuple[tuple[int, float]
         split = [column for column in columns if (column == RIGHT).any() and (column == WRONG).any()]
         votes = np.stack(split, axis=1) if split else np.zeros((len(table.unit), 0), dtype=np.int8)
     pool = result.pairing.pool
-    several_models = pool and len(table.record) > len(table.sources)  # then one output of each model may be mixed
+    several_models = pool and len(table.record) > table.records  # then one output of each model may be mixed
     ks = range(1 if several_models else 2, int(np.bincount(table.unit).max()) + 1)
     return tuple(zip(ks, expected_hard(votes, table.unit, table.record, ks, pool), strict=True))

@@ -25,7 +25,7 @@ def vote_histogram(right: np.ndarray, total: np.ndarray) -> dict[int, tuple[int,
     return {n: tuple(np.bincount(right[total == n], minlength=n + 1).tolist()) for n in sizes}
 
 
-def weight_histogram(weights: Sequence[float], gamma: float) -> tuple[tuple[float, int], ...]:
+def weight_histogram(weights: Sequence[float] | np.ndarray, gamma: float) -> tuple[tuple[float, int], ...]:
     """Count pairs by weight.
 
     Returns:

@@ -1,9 +1,12 @@
 """Find hard records and make their weighted pairs from records and rollouts."""
 
+from array import array
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+
+import numpy as np
 
 from guardreasoner.errors import InputError
 from guardreasoner.formats import GuardFormat
@@ -15,6 +18,7 @@ from guardreasoner.mining.weights import adaptive_weight
 from guardreasoner.prompts import PromptFormat
 from guardreasoner.records import FILE_FINGERPRINT, Pair, Record, Rollout, Speed, require_unique_ids
 from guardreasoner.tasks import Task
+from guardreasoner.workflow.disk_list import DiskList
 
 _GradedRollout = tuple[Rollout, Grades]
 
@@ -33,6 +37,11 @@ class ScalingScope:
     min_excess: int
     max_excess: int
 
+    def weight(self, excess_errors: int, gamma: float) -> float:
+        """Return α of a group with this number of wrong minus right votes."""
+        _, weight, _ = adaptive_weight([self.min_excess, excess_errors, self.max_excess], gamma).tolist()
+        return float(weight)
+
 
 @dataclass(frozen=True, slots=True)
 class MiningResult:
@@ -47,9 +56,9 @@ class MiningResult:
         pairing: the options.
     """
 
-    pairs: list[Pair]
+    pairs: Sequence[Pair]
     counts: dict[str, MiningCounts]
-    record_grades: list[RecordGrades]
+    record_grades: Sequence[RecordGrades]
     scaling_scopes: dict[tuple[str, str], ScalingScope]
     tasks: tuple[str, ...]
     pairing: Pairing
@@ -61,7 +70,7 @@ class MiningResult:
 
 def mine(
     records: Sequence[Record],
-    rollouts: Iterable[Rollout],
+    rollouts: Sequence[Rollout],
     tasks: Sequence[Task],
     pairing: Pairing,
     format: GuardFormat | None = None,
@@ -69,7 +78,8 @@ def mine(
     """Find the hard records among those with rollouts, and make one or several pairs for each.
 
     The result does not depend on the order of the rollouts. The order of the records decides only the order of the
-    pairs.
+    pairs. The pairs are on the disk (:class:`guardreasoner.workflow.disk_list.DiskList`); if the records and rollouts
+    are too, only the texts of one record are in memory.
 
     Args:
         records: records with gold labels; those without rollouts are skipped.
@@ -87,48 +97,52 @@ def mine(
             label or an unknown one, ``pairing.sources_by_model`` names an unknown model or source, no record has two
             outputs to compare, or ``pairing.chosen`` is "gold" and a hard record has no reasoning.
     """
-    by_record, models = _rollouts_by_record(records, rollouts)
-    _require_known_sources(pairing, models, {record.source for record in records})
-    record_ids, counts = frozenset(by_record), defaultdict[str, MiningCounts](MiningCounts)
-    record_grades, shared_rows = list[RecordGrades](), dict[tuple[int, ...], tuple[int, ...]]()
-    hard: dict[tuple[str, str], list[HardGroup]] = defaultdict(list)
+    outputs = _OutputsByRecord(records, rollouts)
+    _require_known_sources(pairing, outputs.models, outputs.sources)
+    counts = defaultdict[str, MiningCounts](MiningCounts)
+    record_grades, hard_groups = DiskList[RecordGrades](), DiskList[tuple[tuple[str, str], HardGroup]]()
+    scopes: dict[tuple[str, str], ScalingScope] = {}
     largest_group = 0
-    for record in records:
+    for number, record in enumerate(records):
         _require_labels(record, tasks)
-        all_outputs = sort_rollouts(by_record.pop(record.id))
+        all_outputs = sort_rollouts(outputs.of(number))
         mined = [rollout for rollout in all_outputs if pairing.includes(rollout.model, record.source)]
         if len(mined) < len(all_outputs):
             counts[record.source].not_mined += len(all_outputs) - len(mined)
         graded = [(rollout, grade(record, rollout.completion, tasks, pairing.parser, format)) for rollout in mined]
         by_model = group_outputs(graded, pool=False)
         for model, group in by_model.items():
-            coded = [_grade_codes(grades, tasks) for _, grades in group]
-            # Equal rows share one tuple: there are few different ones among 500,000 outputs.
-            rows = tuple(shared_rows.setdefault(row, row) for row in coded)
+            rows = tuple(_grade_codes(grades, tasks) for _, grades in group)
             record_grades.append(RecordGrades(record.id, record.source, model, rows))
+        has_pairs = False
         for model, group in (group_outputs(graded, pool=True) if pairing.pool else by_model).items():
             largest_group = max(largest_group, len(group))
-            if hard_group := _count_group(record, group, tasks, pairing, counts[record.source]):
-                hard[scaling_scope_key(model, record, pairing)].append(hard_group)
+            hard_group = _count_group(record, group, tasks, pairing, counts[record.source])
+            if hard_group is None:
+                continue
+            scope, excess = scaling_scope_key(model, record, pairing), hard_group.excess_errors()
+            known = scopes.get(scope, ScalingScope(0, excess, excess))
+            scopes[scope] = ScalingScope(known.hard + 1, min(known.min_excess, excess), max(known.max_excess, excess))
+            if has_pairs:  # of the first model by name that is hard
+                counts[record.source].duplicates += 1
+                continue
+            hard_groups.append((scope, hard_group))
+            has_pairs = True
     if largest_group < 2:
         _refuse_single_outputs(pairing)
-    pairs: dict[str, list[Pair]] = {}
-    for scope in sorted(hard):
-        alphas = adaptive_weight([group.excess_errors() for group in hard[scope]], pairing.gamma).tolist()
-        for hard_group, weight in zip(hard[scope], alphas, strict=True):
-            record = hard_group.record
-            source_counts = counts[record.source]
-            if record.id in pairs:
-                source_counts.duplicates += 1
-                continue
-            gold = _gold_target(hard_group, tasks, format) if pairing.chosen == "gold" else None
-            pairs[record.id], beyond_cap = hard_group.make_pairs(weight, pairing, record_ids, gold)
-            source_counts.pairs += len(pairs[record.id])
-            source_counts.beyond_cap += beyond_cap
-    in_record_order = [pair for record in records for pair in pairs.get(record.id, ())]
-    scopes = {scope: _scaling_scope(hard[scope]) for scope in sorted(hard)}
+    pairs = DiskList[Pair]()
+    for scope, hard_group in hard_groups:
+        weight = scopes[scope].weight(hard_group.excess_errors(), pairing.gamma)
+        gold = _gold_target(hard_group, tasks, format) if pairing.chosen == "gold" else None
+        made, beyond_cap = hard_group.make_pairs(weight, pairing, outputs.numbers, gold)
+        pairs.extend(made)
+        source_counts = counts[hard_group.record.source]
+        source_counts.pairs += len(made)
+        source_counts.beyond_cap += beyond_cap
     task_names = tuple(task.name for task in tasks)
-    return MiningResult(in_record_order, dict(sorted(counts.items())), record_grades, scopes, task_names, pairing)
+    return MiningResult(
+        pairs, dict(sorted(counts.items())), record_grades, dict(sorted(scopes.items())), task_names, pairing
+    )
 
 
 def sort_rollouts(rollouts: Iterable[Rollout]) -> list[Rollout]:
@@ -162,34 +176,58 @@ def scaling_scope_key(model: str, record: Record, pairing: Pairing) -> tuple[str
     return model, "" if pairing.pool else record.source
 
 
-def _rollouts_by_record(
-    records: Sequence[Record], rollouts: Iterable[Rollout]
-) -> tuple[dict[str, list[Rollout]], set[str]]:
-    """Return the rollouts by record id, and the names of the models; refuse rollouts of two speeds."""
-    require_unique_ids(records, "records")
-    by_record: dict[str, list[Rollout]] = {record.id: [] for record in records}
-    fingerprints: dict[str, str] = {}
-    speeds: dict[Speed, Rollout] = {}
-    for rollout in rollouts:
-        if rollout.record_id not in by_record:
-            detail = f"{rollout.model} answered {rollout.record_id!r}, which is not among the {len(by_record)} records"
-            raise InputError(f"rollouts that belong to other records: {detail}")
-        # A file's fingerprint is a hash of the file, not of the weights: it may differ between files of one model.
-        fingerprint = "" if rollout.fingerprint.startswith(FILE_FINGERPRINT) else rollout.fingerprint
-        known = fingerprints.setdefault(rollout.model, fingerprint)
-        if fingerprint and known and known != fingerprint:
-            raise _shared_name_error(rollout, known)
-        fingerprints[rollout.model] = known or fingerprint
-        by_record[rollout.record_id].append(rollout)
-        speeds.setdefault(rollout.speed, rollout)
-    if len(speeds) > 1:
-        reasoned, direct = speeds["reasoned"], speeds["direct"]
-        raise InputError(
-            f"rollouts of two speeds: {reasoned.model} reasoned about {reasoned.record_id!r}, and {direct.model} "
-            f"answered {direct.record_id!r} at once",
-            "their prompts differ, so mine them separately",
-        )
-    return by_record, set(fingerprints)
+class _OutputsByRecord:
+    """The rollouts of each record, of which only the positions are in memory.
+
+    Raises:
+        InputError: two records have the same id, a rollout belongs to an unknown record, two models share a name, or
+            the rollouts are of two speeds.
+    """
+
+    def __init__(self, records: Sequence[Record], rollouts: Sequence[Rollout]) -> None:
+        self.numbers: dict[str, int] = {}
+        """Index of each record by its id."""
+        self.sources: set[str] = set()
+        for number, record in enumerate(records):
+            self.numbers[record.id] = number
+            self.sources.add(record.source)
+        if len(self.numbers) < len(records):
+            require_unique_ids(records, "records")
+        self._rollouts = rollouts
+        fingerprints: dict[str, str] = {}
+        speeds: dict[Speed, Rollout] = {}
+        owners = array("q")
+        for rollout in rollouts:
+            if rollout.record_id not in self.numbers:
+                where = f"which is not among the {len(self.numbers)} records"
+                detail = f"{rollout.model} answered {rollout.record_id!r}, {where}"
+                raise InputError(f"rollouts that belong to other records: {detail}")
+            # A file's fingerprint is a hash of the file, not of the weights: it may differ between files of one model.
+            fingerprint = "" if rollout.fingerprint.startswith(FILE_FINGERPRINT) else rollout.fingerprint
+            known = fingerprints.setdefault(rollout.model, fingerprint)
+            if fingerprint and known and known != fingerprint:
+                raise _shared_name_error(rollout, known)
+            fingerprints[rollout.model] = known or fingerprint
+            owners.append(self.numbers[rollout.record_id])
+            speeds.setdefault(rollout.speed, rollout)
+        if len(speeds) > 1:
+            reasoned, direct = speeds["reasoned"], speeds["direct"]
+            raise InputError(
+                f"rollouts of two speeds: {reasoned.model} reasoned about {reasoned.record_id!r}, and {direct.model} "
+                f"answered {direct.record_id!r} at once",
+                "their prompts differ, so mine them separately",
+            )
+        self.models = set(fingerprints)
+        owner = np.array(owners, dtype=np.int64)
+        self._order = np.argsort(owner, kind="stable")
+        """(rollouts,) positions, those of one record together."""
+        self._starts = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(records)))])
+        """(records + 1,) where those of each record start in ``_order``."""
+
+    def of(self, number: int) -> list[Rollout]:
+        """Read the rollouts of the record with this index."""
+        positions = self._order[self._starts[number] : self._starts[number + 1]]
+        return [self._rollouts[position] for position in positions.tolist()]
 
 
 def _shared_name_error(rollout: Rollout, fingerprint: str) -> InputError:
@@ -274,8 +312,3 @@ def _refuse_single_outputs(pairing: Pairing) -> None:
         "sample more outputs per record, or give the rollouts of several models"
         + ("" if pairing.pool else " and pool them"),
     )
-
-
-def _scaling_scope(hard: Sequence[HardGroup]) -> ScalingScope:
-    excess = [group.excess_errors() for group in hard]
-    return ScalingScope(len(hard), min(excess), max(excess))

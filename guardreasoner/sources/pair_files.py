@@ -27,6 +27,7 @@ from guardreasoner.sources.rows import Row, read_file_rows
 from guardreasoner.sources.template_text import strip_end_tokens
 from guardreasoner.sources.validation import validation_message
 from guardreasoner.tasks import Task
+from guardreasoner.workflow.disk_list import DiskList
 from guardreasoner.workflow.manifest import content_hash
 
 log = logging.getLogger("guardreasoner")
@@ -64,8 +65,8 @@ class PairColumns:
 
 def read_pairs(
     paths: Sequence[str | Path], columns: PairColumns, tasks: Sequence[Task], format: GuardFormat | None = None
-) -> list[Pair]:
-    """Read preference pairs.
+) -> Sequence[Pair]:
+    """Read preference pairs; their texts are on the disk.
 
     Args:
         paths: JSONL, JSON, CSV, TSV or Parquet files.
@@ -77,7 +78,7 @@ def read_pairs(
         InputError: a file cannot be read, has no pair or lacks a column, or rows are faulty (the details list each).
     """
     reader = _PairReader(columns, tasks, format)
-    pairs = [pair for path in paths for pair in reader.read(Path(path))]
+    pairs = DiskList(pair for path in paths for pair in reader.read(Path(path)))
     if reader.fault_count:
         verb = "is" if reader.faulty_rows == 1 else "are"
         raise InputError(

@@ -19,7 +19,7 @@ from guardreasoner.formats import GuardFormat
 from guardreasoner.formats.verdicts import JudgedRecords
 from guardreasoner.mining.findings import SamplingCost
 from guardreasoner.prompts import PromptFormat
-from guardreasoner.records import Record, Rollout, Split, read_records, read_rollouts
+from guardreasoner.records import Record, Rollout, Split, iter_records, iter_rollouts
 from guardreasoner.sources import ExcludesContaminated, Source
 from guardreasoner.sources.predictions import (
     holds_predictions,
@@ -30,6 +30,7 @@ from guardreasoner.sources.predictions import (
 )
 from guardreasoner.sources.validation import validation_message
 from guardreasoner.tasks import Task
+from guardreasoner.workflow.disk_list import DiskList
 from guardreasoner.workflow.integrity import warn_if_changed
 
 log = logging.getLogger("guardreasoner")
@@ -39,25 +40,59 @@ ROLLOUTS = "rollouts.jsonl"
 COST = "cost.manifest.json"
 
 
-def read_rollout_folder(path: str | Path, tasks: Sequence[Task] | None = None) -> tuple[list[Record], list[Rollout]]:
-    """Read one rollout folder, folder of predictions, or prediction file.
+def read_rollout_folders(
+    paths: Iterable[str | Path], tasks: Sequence[Task] | None = None
+) -> tuple[Sequence[Record], Sequence[Rollout]]:
+    """Read and merge rollout folders, folders of predictions, and prediction files.
 
-    A file that differs from its manifest is named in a warning.
+    Records are unique, in the order in which they first occur. A file that differs from its manifest is named in a
+    warning.
 
     Args:
-        path: the folder or file.
+        paths: the folders and files.
         tasks: tasks with their permitted labels, for prediction files; None for the tasks stored in the folder.
 
     Raises:
-        InputError: the files are missing, or a row is invalid (file:line).
+        InputError: files are missing, a row is invalid (file:line), or two folders have different conversations or
+            labels under the same record id.
     """
-    path = Path(path)
+    return _read_folders(paths, tasks)[:2]
+
+
+def _read_folders(
+    paths: Iterable[str | Path], tasks: Sequence[Task] | None
+) -> tuple[DiskList[Record], DiskList[Rollout], dict[str, int]]:
+    """Return the records and rollouts of several folders, and the index of each record by its id."""
+    records, rollouts, indices = DiskList[Record](), DiskList[Rollout](), dict[str, int]()
+    read: list[tuple[int, str | Path]] = []
+    for path in paths:
+        read.append((len(records), path))
+        folder_records, folder_rollouts = _open_folder(Path(path), tasks)
+        for record in folder_records:
+            index = indices.setdefault(record.id, len(records))
+            if index == len(records):
+                records.append(record)
+                continue
+            known = records[index]
+            for difference, differs in (
+                ("is another conversation", known.content_key() != record.content_key()),
+                ("has other labels", known.gold() != record.gold()),
+            ):
+                if differs:
+                    seen_in = next(earlier for first, earlier in reversed(read) if first <= index)
+                    raise InputError(f"{path}: record {record.id!r} {difference} than in {seen_in}")
+        rollouts.extend(folder_rollouts)
+    return records, rollouts, indices
+
+
+def _open_folder(path: Path, tasks: Sequence[Task] | None) -> tuple[Iterable[Record], Iterable[Rollout]]:
+    """Return the records and rollouts of one folder or file, which may be read during the iteration."""
     if (path / ROLLOUTS).exists() or (path / RECORDS).exists():
         for name in (RECORDS, ROLLOUTS):
             if not (path / name).is_file():
                 raise InputError(f"{path}: no {name} here, expected {RECORDS} and {ROLLOUTS}", _HINT)
         warn_if_changed(path)
-        return read_records(path / RECORDS), read_rollouts(path / ROLLOUTS)
+        return iter_records(path / RECORDS), iter_rollouts(path / ROLLOUTS)
     if path.is_file() and path.name in (RECORDS, ROLLOUTS):
         raise InputError(f"{path}: give the folder that holds {RECORDS} and {ROLLOUTS}, not one of the files")
     if not path.exists():
@@ -68,33 +103,6 @@ def read_rollout_folder(path: str | Path, tasks: Sequence[Task] | None = None) -
     for note in predictions.notes:
         log.warning("note: %s", note)
     return predictions.records, [*predictions.rollouts, *predictions.more_rollouts]
-
-
-def read_rollout_folders(
-    paths: Iterable[str | Path], tasks: Sequence[Task] | None = None
-) -> tuple[list[Record], list[Rollout]]:
-    """Read and merge several folders; records are unique, in the order in which they first occur.
-
-    Raises:
-        InputError: for the same reasons as :func:`read_rollout_folder`, or if two folders have different conversations
-            or labels under the same record id.
-    """
-    records: dict[str, Record] = {}
-    seen_in: dict[str, str | Path] = {}
-    rollouts: list[Rollout] = []
-    for path in paths:
-        folder_records, folder_rollouts = read_rollout_folder(path, tasks)
-        rollouts += folder_rollouts
-        for record in folder_records:
-            known = records.setdefault(record.id, record)
-            seen_in.setdefault(record.id, path)
-            for difference, differs in (
-                ("is another conversation", known.content_key() != record.content_key()),
-                ("has other labels", known.gold() != record.gold()),
-            ):
-                if differs:
-                    raise InputError(f"{path}: record {record.id!r} {difference} than in {seen_in[record.id]}")
-    return list(records.values()), rollouts
 
 
 _HINT = "python -m guardreasoner predict --config configs/mine.yaml (or configs/synthesize.yaml) writes rollouts"
@@ -167,7 +175,7 @@ def read_training_rollouts(
     source: Source,
     tasks: Sequence[Task] | None = None,
     format: GuardFormat | None = None,
-) -> tuple[list[Record], list[Rollout]]:
+) -> tuple[Sequence[Record], Sequence[Rollout]]:
     """Return a source's training records and the rollouts of these records, the input of mining for HS-DPO.
 
     Args:
@@ -180,14 +188,25 @@ def read_training_rollouts(
         InputError: for the same reasons as :func:`read_rollouts_of`, or if no training record has a rollout.
     """
     rollouts = read_rollouts_of(paths, source, tasks)
-    records = {record.id: record for record in JudgedRecords(format).of(source.records("train"))}
-    rollouts = [rollout for rollout in rollouts if rollout.record_id in records]
+    records, ids = DiskList[Record](), set[str]()
+    for record in JudgedRecords(format).of(source.records("train")):
+        if record.id not in ids:
+            ids.add(record.id)
+            records.append(record)
+    if any(rollout.record_id not in ids for rollout in rollouts):
+        rollouts = DiskList(rollout for rollout in rollouts if rollout.record_id in ids)
     if not rollouts:
         raise InputError(f"data.rollouts: {', '.join(map(str, paths))}: no output for a training record")
-    return list(records.values()), rollouts
+    return records, rollouts
 
 
-def read_rollouts_of(paths: Iterable[str | Path], source: Source, tasks: Sequence[Task] | None = None) -> list[Rollout]:
+_SAME, _OTHER = 1, 2
+"""Whether the source has the record of a rollout as the same conversation or as another one; 0 if it has no such id."""
+
+
+def read_rollouts_of(
+    paths: Iterable[str | Path], source: Source, tasks: Sequence[Task] | None = None
+) -> Sequence[Rollout]:
     """Read rollouts and require that they belong to records of a source, in any split.
 
     Rollouts of records that the source excludes because of contamination are dropped.
@@ -196,21 +215,22 @@ def read_rollouts_of(paths: Iterable[str | Path], source: Source, tasks: Sequenc
         InputError: for the same reasons as :func:`read_rollout_folders`, or if a record is unknown to the source or has
             another conversation there.
     """
-    records, rollouts = read_rollout_folders(paths, tasks)
-    wanted = {record.id: record.content_key() for record in records}
-    del records  # so that there is one copy of the records in memory, not one for the folder and one for the source
-    faults: dict[str, str | None] = dict.fromkeys(wanted, "is no record of data.source")
+    records, rollouts, indices = _read_folders(paths, tasks)
+    found = bytearray(len(records))
     for record in (record for split in get_args(Split) for record in source.records(split)):
-        if record.id in wanted:
-            is_same = record.content_key() == wanted[record.id]
-            faults[record.id] = None if is_same else "is another conversation in data.source"
+        index = indices.get(record.id)
+        if index is not None:
+            found[index] = _SAME if record.content_key() == records[index].content_key() else _OTHER
     excluded_ids = set(source.excluded_ids) if isinstance(source, ExcludesContaminated) else set[str]()
-    for record_id, fault in faults.items():
-        if fault is not None and record_id not in excluded_ids:
+    for index, state in enumerate(found):
+        if state != _SAME and (record_id := records[index].id) not in excluded_ids:
+            fault = "is another conversation in data.source" if state == _OTHER else "is no record of data.source"
             raise InputError(
                 f"{', '.join(map(str, paths))}: these rollouts belong to other records: {record_id!r} {fault}", _HINT
             )
-    return [rollout for rollout in rollouts if rollout.record_id not in excluded_ids]
+    if not excluded_ids:
+        return rollouts
+    return DiskList(rollout for rollout in rollouts if rollout.record_id not in excluded_ids)
 
 
 @dataclass(frozen=True)

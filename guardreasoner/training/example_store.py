@@ -1,5 +1,9 @@
-"""Tokenised examples in an Arrow file, read from disk on demand, so that a million of them need no memory."""
+"""Tokenised examples in an Arrow file, read from disk on demand, so that a million of them need little memory.
 
+The file is not memory-mapped: pages of a mapping that have been read count as memory of the process.
+"""
+
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -10,7 +14,8 @@ import pyarrow as pa
 
 from guardreasoner.model.batch import Example
 
-_BATCH = 1024  # examples per record batch
+_BATCH = 16
+"""Examples per record batch, all of which are read for one of them."""
 _IDS = pa.large_list(pa.int32())
 _SCHEMA = pa.schema(
     {
@@ -36,13 +41,14 @@ class ExampleStore(Sequence[Example]):
     """
 
     def __init__(self, path: Path) -> None:
-        self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        self._reader = pa.ipc.open_file(pa.OSFile(str(path)))
         if self._reader.schema != _SCHEMA:
             raise pa.ArrowInvalid(f"{path}: other columns than {', '.join(_SCHEMA.names)}")
-        self._batches = [self._reader.get_batch(number) for number in range(self._reader.num_record_batches)]
-        self.lengths = self._numbers("length")
+        self._last: tuple[int, Any] = (-1, None)
+        """Number and content of the batch that was read last."""
+        self.lengths = _numbers(path, "length")
         """(examples,) int64, tokens of each example's prompt and longest completion."""
-        self.tokens = self._numbers("tokens")
+        self.tokens = _numbers(path, "tokens")
         """(examples,) int64, tokens of each example's prompt and all completions."""
 
     def __len__(self) -> int:
@@ -58,7 +64,10 @@ class ExampleStore(Sequence[Example]):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         batch, row = divmod(index % len(self), _BATCH)
-        columns = self._batches[batch]
+        number, columns = self._last
+        if number != batch:
+            columns = self._reader.get_batch(batch)
+            self._last = (batch, columns)
         return Example(
             id=columns.column("id")[row].as_py(),
             prompt=_values(columns.column("prompt")[row]),
@@ -66,10 +75,6 @@ class ExampleStore(Sequence[Example]):
             weights=_values(columns.column("weights")[row]),
             token_weights=tuple(_values(weights) for weights in columns.column("token_weights")[row]),
         )
-
-    def _numbers(self, column: str) -> np.ndarray:
-        found = [np.from_dlpack(batch.column(column)) for batch in self._batches]
-        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
 
 def write_examples(path: Path, examples: Iterable[Example]) -> int:
@@ -80,6 +85,16 @@ def write_examples(path: Path, examples: Iterable[Example]) -> int:
             writer.write_batch(pa.record_batch(list(_columns(chunk)), schema=_SCHEMA))
             count += len(chunk)
     return count
+
+
+def _numbers(path: Path, column: str) -> np.ndarray:
+    """Read a column of numbers, (examples,) int64, and no other."""
+    options = pa.ipc.IpcReadOptions(included_fields=[_SCHEMA.get_field_index(column)])
+    reader = pa.ipc.open_file(pa.OSFile(str(path)), options=options)
+    numbers = array("q")
+    for batch in range(reader.num_record_batches):
+        numbers.frombytes(np.from_dlpack(reader.get_batch(batch).column(0)).tobytes())
+    return np.array(numbers, dtype=np.int64)
 
 
 def _columns(examples: Sequence[Example]) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.mining import VALIDATION_SHARE, Pairing
 from guardreasoner.mining.findings import Findings
 from guardreasoner.model.batch import Example
-from guardreasoner.records import Pair, Split
+from guardreasoner.records import Pair, Record, Split
 from guardreasoner.sources import Source
 from guardreasoner.sources.pair_files import PairColumns, read_pairs
 from guardreasoner.sources.splits import split_of
@@ -19,6 +19,7 @@ from guardreasoner.training.loaders import log
 from guardreasoner.training.mined_rollouts import mine_rollouts, read_findings, write_findings
 from guardreasoner.training.token_weights import TokenWeights
 from guardreasoner.training.training_data import OnFault, TrainingDataModule, TrainingItem
+from guardreasoner.workflow.disk_list import DiskList
 from guardreasoner.workflow.manifest import content_hash
 from guardreasoner.workflow.ranges import Count, ShareBelowOne
 
@@ -83,13 +84,13 @@ class PreferenceDataModule(TrainingDataModule):
     def setup(self, stage: str) -> None:
         """Open the tokenised pairs."""
         super().setup(stage)
-        self.__dict__.pop("pairs", None)  # the texts of all outputs, which training does not need
+        self.__dict__.pop("pairs", None)  # closes the file of all outputs, which training does not need
         if self._trainer.is_global_zero:
             log.info(f"HS-DPO: {len(self.train):,} pairs to train on, {len(self.validation):,} held out")
 
     @cached_property
-    def pairs(self) -> list[Pair]:
-        """The mined or given pairs without contaminated ones.
+    def pairs(self) -> Sequence[Pair]:
+        """The mined or given pairs without contaminated ones; read from the disk on demand.
 
         Raises:
             InputError: a rollout belongs to an unknown record, no record is hard, or a row of a pair file is faulty.
@@ -126,11 +127,21 @@ class PreferenceDataModule(TrainingDataModule):
                 example = Example(pair.id, prompt, completions, weights, token_weights=token_weights)
                 yield TrainingItem(pair.record, texts, example, speed)
 
-    def _clean(self, pairs: Sequence[Pair]) -> list[Pair]:
+    def _clean(self, pairs: Sequence[Pair]) -> Sequence[Pair]:
         """Return the pairs whose prompt no benchmark of this run holds."""
-        records = {pair.record.id: pair.record for pair in pairs}
-        clean = {record.id for record in self.drop_contaminated(records.values())}
-        return [pair for pair in pairs if pair.record.id in clean]
+        left_out = set[str]()
+
+        def distinct_records() -> Iterator[Record]:
+            seen = set[str]()
+            for pair in pairs:
+                if pair.record.id not in seen:
+                    seen.add(pair.record.id)
+                    left_out.add(pair.record.id)
+                    yield pair.record
+
+        for record in self.drop_contaminated(distinct_records()):
+            left_out.discard(record.id)
+        return DiskList(pair for pair in pairs if pair.record.id not in left_out) if left_out else pairs
 
     def _write_extra(self, folder: Path) -> None:
         write_findings(folder, self.findings)

@@ -129,4 +129,15 @@ def test_change_of_time_per_pair_and_memory() -> None:
         ),
     ]
     assert sizes[1]["microseconds"] == {"data": 5000, "training": 25000}
-    assert growth.change(sizes) == {"time_a_pair": 0.75, "memory_mb": 20}
+    assert growth.change(sizes) == {"time_a_pair": 0.75, "memory_mb": 20, "target": None, "met": None}
+
+
+@pytest.mark.parametrize(("peak", "met"), [(119, True), (120, False)])
+def test_the_target_of_memory_is_that_of_1000_to_100000_pairs(peak: float, met: bool) -> None:
+    few, many = (
+        growth.per_pair({"pairs": pairs, "seconds": {"data": 1.0}, "peak_mb": {"data": 50, "training": mb}})
+        for pairs, mb in ((1_000, 70), (100_000, peak))
+    )
+    changed = growth.change([few, many])
+    assert (changed["memory_mb"], changed["target"], changed["met"]) == (peak - 70, 50, met)
+    assert growth.change([few, few])["met"] is None

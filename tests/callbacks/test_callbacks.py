@@ -24,7 +24,7 @@ from guardreasoner.evaluation.guard_module import GuardModule
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.predictions import read_predictions
-from guardreasoner.sources.rollouts import read_rollout_folder
+from guardreasoner.sources.rollouts import read_rollout_folders
 from guardreasoner.training.reasoning_data import ReasoningDataModule
 from guardreasoner.training.rsft import RSFTModule
 from tests.support.tiny import Scripted, TinySource, answer, load, quiet_trainer, write_rollouts
@@ -74,7 +74,7 @@ def test_rollouts_are_written_with_their_records(tiny_base: Path, tmp_path: Path
     quiet_trainer(callbacks=[RolloutWriter(str(tmp_path / "out"))]).predict(
         module, datamodule=data, return_predictions=False
     )
-    records, rollouts = read_rollout_folder(tmp_path / "out")
+    records, rollouts = read_rollout_folders([tmp_path / "out"])
     assert records == TinySource().records("train")
     assert sorted((r.record_id, r.index) for r in rollouts) == [(r.id, n) for r in records for n in range(3)]
     by_id = {record.id: record for record in records}

@@ -14,6 +14,7 @@ from guardreasoner.mining import Pairing, grade, mine
 from guardreasoner.records import FILE_FINGERPRINT
 from guardreasoner.sources.rollouts import read_rollout_folders
 from guardreasoner.tasks import GUARD_TASKS
+from guardreasoner.workflow.disk_list import DiskList
 from tests.support.scripted import (
     R,
     RecordsAndRollouts,
@@ -33,7 +34,7 @@ def test_the_result_does_not_depend_on_the_order_of_the_inputs(
 ) -> None:
     records, rollouts = records_and_rollouts
     mined = mine(records, rollouts, GUARD_TASKS, pairing)
-    assert mine(records, rng.sample(rollouts, len(rollouts)), GUARD_TASKS, pairing) == mined
+    assert mine(DiskList(records), DiskList(rng.sample(rollouts, len(rollouts))), GUARD_TASKS, pairing) == mined
     shuffled = mine(rng.sample(records, len(records)), rollouts, GUARD_TASKS, pairing)
     # the sort is stable, so the pairs of one record keep their order
     assert sorted(shuffled.pairs, key=lambda pair: int(pair.record.id)) == mined.pairs

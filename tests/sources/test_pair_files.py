@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def read(*rows: Any, **columns: Any) -> list[Pair]:
+def read(*rows: Any, **columns: Any) -> Sequence[Pair]:
     """Write rows to ``a.jsonl`` and read them."""
     Path("a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return read_pairs(["a.jsonl"], PairColumns(**columns), GUARD_TASKS)

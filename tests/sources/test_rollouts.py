@@ -9,7 +9,6 @@ from guardreasoner.mining.findings import SamplingCost
 from guardreasoner.records import Record, Rollout, Split, write_jsonl
 from guardreasoner.sources.rollouts import (
     read_costs,
-    read_rollout_folder,
     read_rollout_folders,
     read_rollouts_of,
     read_training_rollouts,
@@ -36,7 +35,7 @@ def folder(path: Path, records: list[Record] = RECORDS, rollouts: list[Rollout] 
 
 
 def test_a_folder_of_records_and_rollouts(tmp_path: Path) -> None:
-    assert read_rollout_folder(folder(tmp_path)) == (RECORDS, ROLLOUTS)
+    assert read_rollout_folders([folder(tmp_path)]) == (RECORDS, ROLLOUTS)
 
 
 def test_several_folders_are_merged(tmp_path: Path) -> None:
@@ -45,6 +44,17 @@ def test_several_folders_are_merged(tmp_path: Path) -> None:
     records, outputs = read_rollout_folders([folder(tmp_path / "1"), folder(tmp_path / "2", other, rollouts)])
     assert records == [*RECORDS, other[1]]
     assert outputs == ROLLOUTS + rollouts
+
+
+def test_the_rollouts_of_a_record_may_be_anywhere(tmp_path: Path) -> None:
+    rollouts = [Rollout(name, model, "f", index, 0, "…") for index in range(2) for name in "ba" for model in "nm"]
+    folders = [
+        folder(tmp_path / "1", RECORDS, rollouts[::3]),
+        folder(tmp_path / "2", RECORDS[::-1], [*rollouts[1::3], *rollouts[2::3]]),
+    ]
+    records, read = read_training_rollouts(folders, ListSource(RECORDS))
+    assert records == RECORDS
+    assert read == [*rollouts[::3], *rollouts[1::3], *rollouts[2::3]]
 
 
 @pytest.mark.parametrize(
@@ -66,13 +76,13 @@ def test_missing_files_give_the_command_that_writes_them(tmp_path: Path) -> None
         (tmp_path, "neither rollouts.jsonl nor predictions"),
     ):
         with pytest.raises(InputError, match=what) as caught:
-            read_rollout_folder(path)
+            read_rollout_folders([path])
         assert "predict --config configs/mine.yaml" in (caught.value.hint or "")
     (folder(tmp_path) / "records.jsonl").unlink()
     with pytest.raises(InputError, match=r"no records\.jsonl here"):
-        read_rollout_folder(tmp_path)
+        read_rollout_folders([tmp_path])
     with pytest.raises(InputError, match="give the folder that holds"):
-        read_rollout_folder(tmp_path / "rollouts.jsonl")
+        read_rollout_folders([tmp_path / "rollouts.jsonl"])
 
 
 def test_rollouts_must_belong_to_the_source(tmp_path: Path) -> None:

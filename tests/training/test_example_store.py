@@ -44,7 +44,7 @@ def test_places_across_the_parts_of_a_file(tmp_path: Path) -> None:
     write_examples(tmp_path / "store", examples)
     store = ExampleStore(tmp_path / "store")
     assert len(store) == len(store.lengths) == 2500
-    for place in (0, 1023, 1024, 2047, 2048, 2499, -1, -452, -2500, np.int64(1500)):
+    for place in (0, 15, 16, 1023, 1024, 2047, 2048, 2499, -1, -452, -2500, np.int64(1500)):
         assert store[place] == examples[place]
     for part in (
         slice(1020, 1030),

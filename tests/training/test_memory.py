@@ -2,16 +2,21 @@
 
 import tracemalloc
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from guardreasoner.model.batch import Example, two_row
-from guardreasoner.sources.rollouts import read_training_rollouts
+from guardreasoner.records import read_rollouts, write_jsonl
+from guardreasoner.sources.files import Files
+from guardreasoner.training.hsdpo import HSDPOModule
+from guardreasoner.training.preference_data import PreferenceDataModule
 from guardreasoner.training.reference import Precomputed
-from tests.support.tiny import TinySource, load, write_rollouts
+from tests.support.tiny import K, TinySource, load, quiet_trainer, write_rollouts
 
 FEW, MANY = 200, 2000
+LONG = "Look at it from all sides. " * 40
 
 
 def bytes_per_pair(measure: Callable[[int], int]) -> float:
@@ -53,16 +58,24 @@ def test_the_reference_keeps_a_few_numbers_per_pair(tiny_base: Path, tmp_path: P
     assert bytes_per_pair(kept) < 40
 
 
-def test_rollouts_are_read_with_one_copy_of_their_records(tmp_path: Path) -> None:
+def test_the_texts_of_outputs_and_pairs_are_on_the_disk(tiny_base: Path, tmp_path: Path) -> None:
+    backbone = load(tiny_base)
+    outputs_of_a_record = K * len(LONG)
+
     def peak(count: int) -> int:
-        source = TinySource(count)
-        (tmp_path / str(count)).mkdir()
-        folder = write_rollouts(tmp_path / str(count), source.records("train"))
+        folder = write_rollouts(tmp_path / str(count), TinySource(count).records("train"))
+        rollouts = read_rollouts(folder / "rollouts.jsonl")
+        write_jsonl(folder / "rollouts.jsonl", [replace(r, completion=LONG + r.completion) for r in rollouts])
+        source = Files(train=str(folder / "records.jsonl"))
+        data = PreferenceDataModule(source, [str(folder)], validation_share=0.0)
+        data.trainer = quiet_trainer()
+        data.trainer.strategy.connect(HSDPOModule(backbone))
         tracemalloc.start()
-        records, rollouts = read_training_rollouts([folder], source)
+        data.setup("fit")
         size = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert len(records) == count < len(rollouts)
+        assert count / 4 < len(data.train) < count
         return size
 
-    assert bytes_per_pair(peak) < 2600  # with a second copy 3,000, with three 3,850
+    peak(50)  # loads modules and fills caches
+    assert (peak(500) - peak(100)) / 400 < outputs_of_a_record / 2

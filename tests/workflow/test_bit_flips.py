@@ -14,7 +14,7 @@ from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.lora import LoRA
 from guardreasoner.prompts import PromptFormat
 from guardreasoner.records import Rollout, write_jsonl
-from guardreasoner.sources.rollouts import read_rollout_folder
+from guardreasoner.sources.rollouts import read_rollout_folders
 from guardreasoner.training.checkpoint_file import SealedCheckpointIO
 from guardreasoner.training.reference import Precomputed
 from guardreasoner.training.rsft import read_optimizer_state
@@ -130,12 +130,12 @@ def test_tokenised_examples(
 def test_rollouts(tiny_rollouts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "guardreasoner")
     folder = finished(tiny_rollouts, tmp_path / "rollouts")
-    read_rollout_folder(folder)
+    read_rollout_folders([folder])
     assert caplog.text == ""
 
     def read() -> bool:
         caplog.clear()
-        read_rollout_folder(folder)
+        read_rollout_folders([folder])
         return "damaged or edited since it was made" in caplog.text
 
     assert unnoticed_flips(folder, read, 8) == []

@@ -125,8 +125,8 @@ class _MiningInputs:
     """Records and rollouts to mine, with the options."""
 
     paths: Sequence[str | Path]
-    records: list[Record]
-    rollouts: list[Rollout]
+    records: Sequence[Record]
+    rollouts: Sequence[Rollout]
     tasks: tuple[Task, ...]
     pairing: Pairing
     format: GuardFormat | None
