@@ -74,8 +74,8 @@ def find_shape(path: str, base: str, argv: Sequence[str], adapter_base: str | No
     if stage.output is not None and full(stage.output) == full(base):
         return ModelShape(_embedded(stage.config), f"{base} is not built; shape of {_BASE}", None, None)
     raise InputError(
-        f"model.backbone.path: {path}: the shape of this model is unknown here",
-        "pass a folder with its config.json: --model.backbone.path FOLDER; no weights are needed",
+        f"recipe.base: {base}: no such model here, and its shape is not among the published ones",
+        f"pass a folder with its config.json (no weights are needed) or a hub id such as {next(iter(PUBLISHED))}",
     )
 
 

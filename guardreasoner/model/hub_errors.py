@@ -4,6 +4,9 @@ from pathlib import Path
 
 from guardreasoner.errors import InputError
 
+_FOLDERS = ("models", "checkpoints")
+"""First parts of paths that are meant as folders here, not as ids of a hub."""
+
 
 def hub_error(path: str, error: BaseException) -> InputError | None:
     """Return the error that tells a user why the hub did not give a model; None if the hub is not the reason.
@@ -16,7 +19,8 @@ def hub_error(path: str, error: BaseException) -> InputError | None:
 
     if Path(path).exists():
         return None
-    get = f"or download it where you have access (hf download {path} --local-dir FOLDER) and pass that folder"
+    name = path if len(Path(path).parts) == 2 and Path(path).parts[0] not in _FOLDERS else "OWNER/NAME"
+    get = f"or download it where you have access (hf download {name} --local-dir FOLDER) and pass that folder"
     cause: BaseException | None = error
     seen = set[int]()  # causes may form a cycle
     while cause is not None and id(cause) not in seen:

@@ -184,6 +184,7 @@ def _plan(args: argparse.Namespace, flags: list[str]) -> dict[str, Any]:
             "computed_tokens": schedule.packed_tokens,
             "steps": schedule.steps,
         },
+        "has_pairs": any(len(lengths) > 1 for lengths in sizes.completions),
         "skips_too_long": data.skip_too_long,
         "max_length": data.max_length,
         "operations": work.total,
@@ -370,6 +371,14 @@ def _mining(flags: Sequence[str], settings: "Settings", model: "MemoryModel") ->
 
 
 def _verdict(plan: Mapping[str, Any]) -> str:
+    """Return the last lines: whether the fit fits, what would make it fit, and whether mining fits."""
+    lines = [_fit_verdict(plan)]
+    if plan["mining"] and plan["limit_bytes"] is not None and plan["mining_bytes"] > plan["limit_bytes"]:
+        lines.append(f"mining does not: {plan['mining_bytes'] / 1e9:.1f}; lower recipe.generation_batch_size")
+    return "\n".join(lines)
+
+
+def _fit_verdict(plan: Mapping[str, Any]) -> str:
     peak = plan["peak_bytes"] / 1e9
     if plan["fits"] is None:
         return f"peak memory of a device: {peak:.1f} GB"
@@ -427,7 +436,10 @@ def _lines(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append(
             ("", f"tokens are estimated: {data['characters_per_token']:g} characters each; no tokenizer is here")
         )
-    computed = f"{data['computed_tokens']:,} computed, since a pair shares its prompt and a step its instruction"
+    shared = (
+        "a pair shares its prompt and a step its instruction" if plan["has_pairs"] else "a step shares its instruction"
+    )
+    computed = f"{data['computed_tokens']:,} computed, since {shared}"
     lines.append(("tokens", f"{data['tokens']:,} in {data['steps']:,} steps ({computed})"))
     if plan["seconds"] is None:
         lines.append(("time", "unknown without --tokens_per_second, --tflops or --measure"))
@@ -443,15 +455,10 @@ def _lines(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append(("peaks", ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in phases.items())))
     if plan["mining"]:
         mined = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in plan["mining"].items())
-        fits = "" if plan["limit_bytes"] is None else f"; fits: {_yes(plan['mining_bytes'] <= plan['limit_bytes'])}"
-        lines.append(("mining", f"at most {plan['mining_bytes'] / 1e9:.2f} GB, a run of its own ({mined}){fits}"))
+        lines.append(("mining", f"at most {plan['mining_bytes'] / 1e9:.2f} GB, a run of its own ({mined})"))
     if plan["peak_measured_here"]:
         lines.append(("measured", f"peak of this process in those steps: {plan['peak_measured_here'] / 1e9:.2f} GB"))
     return lines
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no, lower recipe.generation_batch_size"
 
 
 def _gigabytes(size: float) -> str:

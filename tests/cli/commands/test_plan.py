@@ -126,7 +126,7 @@ def test_wrong_values_are_one_line(run: Run, tiny: tuple[str, ...], words: tuple
 def test_an_unknown_shape_asks_for_a_config(run: Run) -> None:
     code, _, err = run("--config", "configs/rsft.yaml", "--data.source", TINY, "--recipe.base", "nobody/knows-it")
     assert code == 2
-    assert err.startswith("error: model.backbone.path: nobody/knows-it: the shape of this model is unknown here")
+    assert err.startswith("error: recipe.base: nobody/knows-it: no such model here")
     assert "config.json" in err.splitlines()[1]
 
 
