@@ -436,10 +436,8 @@ def _lines(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append(
             ("", f"tokens are estimated: {data['characters_per_token']:g} characters each; no tokenizer is here")
         )
-    shared = (
-        "a pair shares its prompt and a step its instruction" if plan["has_pairs"] else "a step shares its instruction"
-    )
-    computed = f"{data['computed_tokens']:,} computed, since {shared}"
+    pair = "a pair shares its prompt and " if plan["has_pairs"] else ""
+    computed = f"{data['computed_tokens']:,} computed, since {pair}a step shares its instruction"
     lines.append(("tokens", f"{data['tokens']:,} in {data['steps']:,} steps ({computed})"))
     if plan["seconds"] is None:
         lines.append(("time", "unknown without --tokens_per_second, --tflops or --measure"))
