@@ -177,7 +177,7 @@ def keep_if_not_ours(command: Command) -> Path | None:
 def origins(command: Command) -> list[dict[str, Any]]:
     """Return the inputs of a command that are not files, in the form of ``Manifest.origins``."""
     result: list[dict[str, Any]] = []
-    config = _without_unused(command.config)
+    config = _without_unused(command.verb, command.config)
     for source in _sources(config.get("data")):
         arguments = source.get("init_args") or {}
         # A source that reads files is identified by them.
