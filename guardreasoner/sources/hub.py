@@ -17,6 +17,8 @@ from typing import Any, TypeVar, get_args
 from zipfile import BadZipFile
 from zlib import error as ZlibError
 
+import yaml
+
 from guardreasoner.errors import InputError, unique_keys
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.arguments import is_chosen
@@ -266,7 +268,10 @@ def _load(path: str, arguments: Mapping[str, Any], where: str, hint: str) -> Any
     if Path(path, datasets.config.DATASET_STATE_JSON_FILENAME).is_file():
         raise InputError(f"{where}: the folder was written by save_to_disk, which is another format", hint)
     with _reading(where, hint):
-        builder = datasets.load_dataset_builder(path, **given)
+        try:
+            builder = datasets.load_dataset_builder(path, **given)
+        except yaml.YAMLError as error:
+            raise InputError(_yaml_fault(path, error), hint) from None
         if isinstance(builder.config, CsvConfig):
             for file in (builder.config.data_files or {}).get(split, ()):
                 _require_sound_csv(file, builder.config)
@@ -322,6 +327,17 @@ def _quiet_datasets() -> Iterator[None]:
         datasets.logging.set_verbosity(verbosity)
         if not disabled:
             datasets.enable_progress_bars()
+
+
+def _yaml_fault(path: str, error: yaml.YAMLError) -> str:
+    """Return what is wrong with the metadata of a data set, at the start of its README.md or in a file of its own."""
+    from datasets import config
+
+    found = [name for name in (config.REPOCARD_FILENAME, config.REPOYAML_FILENAME) if Path(path, name).is_file()]
+    mark = getattr(error, "problem_mark", None)
+    place = f", line {mark.line + 1} of it" if mark else ""
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f"{path}/{' or '.join(found or [config.REPOCARD_FILENAME])}: its YAML is not valid{place}: {problem}"
 
 
 def _reason(error: BaseException) -> str:

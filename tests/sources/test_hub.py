@@ -277,6 +277,23 @@ def test_a_csv_file_is_checked_as_its_data_set_says_it_is_written(tmp_path: Path
         list(hub.read_dataset_rows(str(folder), "x", "test", ("a", "b")))
 
 
+@pytest.mark.parametrize(
+    ("front_matter", "message"),
+    [
+        ("configs: [a: b: c", "README.md: its YAML is not valid, line 1 of it: "),
+        ("configs:\n\t- a", "README.md: its YAML is not valid, line 2 of it: found character '\\t' that cannot start"),
+        ("configs: 3", ""),
+        ("configs: [{data_files: 3}]", ""),
+        ("- configs", ""),
+    ],
+)
+def test_a_broken_data_card_is_one_line(folder: Path, front_matter: str, message: str) -> None:
+    (folder / "README.md").write_text(f"---\n{front_matter}\n---\n")
+    found, _ = error_and_hint(hub.read_dataset_rows(str(folder), "one", "test", ["prompt"]))
+    assert found.startswith(f"{folder}/{message}" if message else str(folder))
+    assert "\n" not in found
+
+
 def test_a_damaged_archive_is_one_line(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
