@@ -52,7 +52,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", metavar="N", help="seed of the random weights, instead of the config's")
     parser.add_argument(
         "--overwrite",
-        action="store_true",
+        nargs="?",
+        const="true",
+        metavar="true|false",
         help="replace the output even if another command or tool made what lies there",
     )
 
@@ -95,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
 
 def config_parser() -> "ArgumentParser":
     """Return the parser of the config files."""
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ActionYesNo, ArgumentParser
     from lightning.pytorch import LightningDataModule
 
     from guardreasoner.cli.parse_errors import accept_old_names
@@ -104,7 +106,7 @@ def config_parser() -> "ArgumentParser":
     parser = ArgumentParser(parser_mode="omegaconf+", exit_on_error=False)
     parser.add_argument("--config", action="config")
     parser.add_argument("--auto_build", type=bool, default=True)
-    parser.add_argument("--overwrite", type=bool, default=False)
+    parser.add_argument("--overwrite", action=ActionYesNo(), nargs="?", default=False)
     parser.add_argument("--allow_contamination", type=bool, default=False)
     parser.add_argument("--output", type=str, required=True)
     parser.add_argument("--from", type=str | None, default=None)

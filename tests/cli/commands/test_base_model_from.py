@@ -115,6 +115,17 @@ def test_a_wheel_holds_the_model(tiny_base: Path, refused: Refused) -> None:
     assert f"expected {KNOWN.sha256}" in refused("base-model", "--from", str(wheel(content)), "--output", "other")
 
 
+def test_the_flag_of_the_hint_replaces_the_output(tiny_base: Path, refused: Refused) -> None:
+    Path("made").mkdir()
+    Path("made", "notes.txt").touch()
+    words = ["base-model", "--from", str(tiny_base), "--output", "made"]
+    assert "replace it with --overwrite" in refused(*words)
+    assert main([*words, "--overwrite=false"]) == 2
+    assert main([*words[:1], "--overwrite", *words[1:]]) == 0
+    assert Path("made", "model.safetensors").is_file()
+    assert not Path("made", "notes.txt").exists()
+
+
 @pytest.mark.parametrize("change", [{"num_attention_heads": 0}, {"num_key_value_heads": 0}])
 def test_a_config_with_impossible_numbers_is_one_line(
     change: dict[str, int], tiny_base: Path, refused: Refused
