@@ -9,7 +9,6 @@ from contextlib import redirect_stderr
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from warnings import catch_warnings
 
@@ -23,7 +22,7 @@ from guardreasoner.model.loading import (
     require_complete,
     require_supported,
 )
-from guardreasoner.model.packaged_model import PACKAGED, extracted, fetched, require_hash
+from guardreasoner.model.packaged_model import PACKAGED, fetched, require_hash, unpacked
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
 from guardreasoner.prompts import PromptFormat
 from guardreasoner.tasks import Task
@@ -67,9 +66,8 @@ def write_pretrained(
         _require_gguf(origin)
         if path.suffix == ".gguf":
             return _write_gguf(path, output, tasks, chat_template, sha256)
-        with TemporaryDirectory() as folder:
-            expected = sha256 or _known_hash(path)
-            return _write_gguf(extracted(path, Path(folder)), output, tasks, chat_template, expected)
+        with unpacked(path, origin) as file:
+            return _write_gguf(file, output, tasks, chat_template, sha256 or _known_hash(path))
     if path.exists():
         raise InputError(f"{origin}: expected a model folder, a .gguf file or a wheel (.whl)")
     if path.is_absolute() or origin.startswith(".") or len(path.parts) > 2:
@@ -138,8 +136,8 @@ def _require_whole(file: Path) -> None:
     try:
         with catch_warnings(action="ignore"):  # sizes in a damaged file overflow
             GGUFReader(file)
-    except (ValueError, LookupError, OverflowError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{file}: not a complete GGUF file: {reason}", "download or copy it again") from None
 
 

