@@ -32,6 +32,9 @@ LOADING_ERRORS = (
 Numbers of a config are divided by each other, so 0 heads are a ``ZeroDivisionError``.
 """
 
+_NO_TOKENIZER = "instantiate the backend tokenizer"
+"""A part of what transformers says of a folder without a tokenizer, over several lines."""
+
 _SAMPLE = 1 << 20  # bytes
 
 
@@ -163,8 +166,10 @@ def loading(path: str, load: Callable[[], Any]) -> Any:
     except (*LOADING_ERRORS, SafetensorError, StrictDataclassError) as error:
         if of_hub := hub_error(path, error):
             raise of_hub from error
-        lines = (str(error).strip() or "damaged").splitlines()
-        first = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
+        lines = [line.strip() for line in (str(error).strip() or "damaged").splitlines()]
+        if _NO_TOKENIZER in lines[0]:
+            raise InputError(f"{path}: it has no tokenizer that can be used; expected tokenizer.json") from error
+        first = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
         raise InputError(f"{path}: cannot be loaded: {type(error).__name__}: {first}") from error
 
 

@@ -215,6 +215,7 @@ def make_base_model(
 def _parse(argv: Sequence[str], parser: "ArgumentParser") -> "Namespace":
     from guardreasoner.cli.config_checks import check_numbers
     from guardreasoner.cli.parse_errors import config_error, find_input_error
+    from guardreasoner.model.pretrained import require_origin
 
     try:
         config = parser.parse_args(with_config_files(argv)[1:])
@@ -223,6 +224,8 @@ def _parse(argv: Sequence[str], parser: "ArgumentParser") -> "Namespace":
     check_numbers(config, argv, make_base_model)
     if config["from"] is None:
         _require_random(config)
+    else:
+        require_origin(config["from"], config["sha256"])  # before the folder's files are hashed
     _require_shape(config.hidden_size, config.heads, config.kv_heads)
     return config
 

@@ -181,6 +181,14 @@ def test_the_flag_of_the_hint_replaces_the_output(tiny_base: Path, refused: Refu
     assert not Path("made", "notes.txt").exists()
 
 
+def test_a_folder_without_a_model_is_refused_before_it_is_read(refused: Refused) -> None:
+    Path("much").mkdir()
+    Path("much", "data").symlink_to("nowhere")  # a hash of the folder would fail
+    assert refused("base-model", "--from", "much", "--output", "made") == (
+        "error: much: not a model folder: no config.json\n"
+    )
+
+
 @pytest.mark.parametrize("change", [{"num_attention_heads": 0}, {"num_key_value_heads": 0}])
 def test_a_config_with_impossible_numbers_is_one_line(
     change: dict[str, int], tiny_base: Path, refused: Refused
@@ -189,6 +197,12 @@ def test_a_config_with_impossible_numbers_is_one_line(
     config = json.loads(Path("wrong/config.json").read_text())
     Path("wrong/config.json").write_text(json.dumps(config | change))
     assert refused("base-model", "--from", "wrong", "--output", "made").startswith("error: wrong: ")
+
+
+def test_a_folder_without_a_tokenizer_is_one_line(tiny_base: Path, refused: Refused) -> None:
+    shutil.copytree(tiny_base, "bare", ignore=shutil.ignore_patterns("token*", "manifest.json"))
+    message = refused("base-model", "--from", "bare", "--output", "made")
+    assert message == "error: bare: it has no tokenizer that can be used; expected tokenizer.json\n"
 
 
 def test_a_download_is_announced_and_checked(tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,6 +235,7 @@ def test_without_an_index_it_says_where_to_get_the_file(refused: Refused) -> Non
         (("--from", "absent.gguf"), "absent.gguf: no such file"),
         (("--from", "./absent"), "./absent: no such model folder"),
         (("--from", "empty"), "empty: not a model folder: no config.json"),
+        (("--from", ""), "from: expected a model folder, a .gguf file, a wheel, a package or a hub id, got no text"),
         (("--from", "text.txt"), "text.txt: expected a model folder, a .gguf file or a wheel"),
         (("--from", "text.whl"), "text.whl: not a complete wheel"),
         (("--from", "wheels/bare-1-py3-none-any.whl"), "expected one .gguf file in it, found 0"),
