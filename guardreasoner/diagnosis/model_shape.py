@@ -72,7 +72,9 @@ def find_shape(path: str, base: str, argv: Sequence[str], adapter_base: str | No
     overlays = [word for file in config_files(argv)[1:] for word in ("--config", file)]
     stage = resolve(["base-model", "--config", _BASE, *overlays])
     if stage.output is not None and full(stage.output) == full(base):
-        return ModelShape(_embedded(stage.config), f"{base} is not built; shape of {_BASE}", None, None)
+        return ModelShape(
+            loading(_BASE, lambda: _embedded(stage.config)), f"{base} is not built; shape of {_BASE}", None, None
+        )
     raise InputError(
         f"recipe.base: {base}: no such model here, and its shape is not among the published ones",
         f"pass a folder with its config.json (no weights are needed) or a hub id such as {next(iter(PUBLISHED))}",

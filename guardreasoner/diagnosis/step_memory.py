@@ -14,6 +14,7 @@ from guardreasoner.diagnosis.memory_trace import Kind, MemoryTrace, efficient_at
 from guardreasoner.errors import InputError
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import Batch
+from guardreasoner.model.loading import LOADING_ERRORS
 from guardreasoner.model.log_probs import adopt_output_layer
 from guardreasoner.model.lora import LoRA, add_adapter, prepared
 
@@ -101,8 +102,9 @@ def put_on_meta(backbone: Backbone, config: Any, lora: LoRA | None) -> Parameter
         with torch.device("meta"), no_init_weights():
             network = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
             network.tie_weights()
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-        raise InputError(f"{backbone.path}: its config.json cannot be used: {str(error).splitlines()[0]}") from error
+    except LOADING_ERRORS as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{backbone.path}: its config.json cannot be used: {reason}") from error
     base = sum(weight.numel() for weight in network.parameters())
     if backbone.quantization:
         _quantize(network, dtype)

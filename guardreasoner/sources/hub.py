@@ -5,19 +5,24 @@ also hold for a clone (https://huggingface.co/docs/datasets/repository_structure
 files, so a data set is never in memory as a whole.
 """
 
-import csv
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from lzma import LZMAError
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, TypeVar, get_args
+from zipfile import BadZipFile
+from zlib import error as ZlibError
+
+import yaml
 
 from guardreasoner.errors import InputError, unique_keys
-from guardreasoner.records import MAX_ROW, Record, Split
+from guardreasoner.records import Record, Split
+from guardreasoner.sources.arguments import is_chosen
+from guardreasoner.sources.csv_table import table_rows
 from guardreasoner.sources.splits import split_of
 from guardreasoner.workflow.manifest import content_hash, fingerprint
 
@@ -25,9 +30,6 @@ log = logging.getLogger("guardreasoner")
 
 T = TypeVar("T")
 Choice = TypeVar("Choice", bound=str)
-
-CSV: Mapping[str, Any] = {"keep_default_na": False}
-"""Options for CSV files; without them, the texts "None" and "NA" would be read as null."""
 
 HARMFUL: Mapping[Any, str | None] = {"harmful": "harmful", "unharmful": "unharmful", None: None}
 REFUSAL: Mapping[Any, str | None] = {"refusal": "refusal", "compliance": "compliance", None: None}
@@ -53,11 +55,12 @@ def read_dataset_rows(
         split: name of the split on the hub.
         columns: columns to read.
         revision: branch, tag or commit of the repository; None for the newest; ignored for a folder.
-        options: options of the file reader, such as :data:`CSV`.
+        options: options of the file reader, such as those of :func:`csv_options`.
 
     Raises:
         InputError: the repository cannot be read (missing, gated, no connection), the folder, configuration, split or
-            column does not exist, the split is empty, or a file is damaged.
+            column does not exist, the split is empty, a file is damaged, or a CSV file has two columns of one name or a
+            row with more cells than its header.
     """
     where = f"{path} {config}/{split}" if config else f"{path} {split}"
     folder = Path(path).expanduser()
@@ -73,41 +76,45 @@ def read_dataset_rows(
 
 
 def read_csv_rows(
-    file: str, columns: Sequence[str], optional: Sequence[str] = (), skip_lines: int = 0
+    file: str,
+    columns: Sequence[str],
+    further: Callable[[Sequence[str]], Sequence[str]] | None = None,
+    skip_lines: int = 0,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (where, row) for each row of a CSV file, given by path or URL.
+    """Yield (where, row) for each row of a CSV file, given by path or URL; all cells are texts.
 
     Args:
         file: path or URL.
         columns: columns to read.
-        optional: further columns to read if the file has them.
+        further: returns the further columns to read, given the names of all columns of the file.
         skip_lines: number of lines before the header.
 
     Raises:
         InputError: for the same reasons as :func:`read_dataset_rows`.
     """
-    if Path(file).is_file():
-        _require_columns_in_every_row(Path(file), skip_lines)
-    arguments = {"data_files": file, "split": "train", "skiprows": skip_lines, **CSV}
-    yield from _rows("csv", arguments, columns, file, _file_hint(file), optional)
+    with _reading(file, _file_hint(file)):
+        local = _downloaded(file)
+    rows = table_rows(local, file, skip_lines=skip_lines)
+    names = next(rows)
+    _require_columns(file, columns, names)
+    wanted = [*columns, *(further(names) if further else ())]
+    places = [names.index(column) for column in wanted]
+    number = -1
+    for number, cells in enumerate(rows):
+        yield f"{file} row {number}", {column: cells[place] for column, place in zip(wanted, places, strict=True)}
+    if number < 0:
+        raise InputError(f"{file}: the split has no rows")
 
 
-def _require_columns_in_every_row(file: Path, skip_lines: int) -> None:
-    """Raise ``InputError`` at a row with more cells than the header, whose texts pandas would give to other columns."""
-    csv.field_size_limit(MAX_ROW)
-    with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-        reader = csv.reader(islice(lines, skip_lines, None))
-        header = next(reader, [])
-        try:
-            for row in reader:
-                if len(row) > len(header):
-                    line = skip_lines + reader.line_num
-                    raise InputError(
-                        f"{file}:{line}: found {len(row)} cells, but the header has {len(header)}; "
-                        "a text with a comma must be in quotes"
-                    )
-        except csv.Error as error:
-            raise InputError(f"{file}:{skip_lines + reader.line_num}: not valid CSV: {error}") from None
+def csv_options(*texts: str) -> dict[str, Any]:
+    """Return the options for a data set of CSV files.
+
+    Without them, the texts "None" and "NA" would be read as null, and a column of texts such as "12" as numbers.
+
+    Args:
+        texts: columns of texts; the types of the others are guessed.
+    """
+    return {"keep_default_na": False, "converters": dict.fromkeys(texts, str)}
 
 
 def read_json_file(file: str) -> Any:
@@ -116,18 +123,12 @@ def read_json_file(file: str) -> Any:
     Raises:
         InputError: the file cannot be read or is not JSON.
     """
-    import datasets
-
-    try:
-        with _quiet_datasets():
-            return json.loads(
-                Path(datasets.DownloadManager().download(file)).read_text(encoding="utf-8"),
-                object_pairs_hook=unique_keys,
-            )
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}:{error.lineno}: not valid JSON: {error.msg} at column {error.colno}") from None
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise InputError(f"{file}: {_reason(error)}", _file_hint(file)) from None
+    with _reading(file, _file_hint(file)):
+        text = _downloaded(file).read_text(encoding="utf-8")
+        try:
+            return json.loads(text, object_pairs_hook=unique_keys)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{file}:{error.lineno}: not valid JSON: {error.msg} at column {error.colno}") from None
 
 
 def required_text(row: Mapping[str, Any], column: str, where: str) -> str:
@@ -200,7 +201,7 @@ def require_distinct_choices(
     where: str, name: str, chosen: Sequence[Choice], permitted: Sequence[Choice]
 ) -> tuple[Choice, ...]:
     """Return the chosen values; raise ``InputError`` unless they are one or more of the permitted, each given once."""
-    if isinstance(chosen, str) or not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(permitted):
+    if not is_chosen(chosen, permitted) or len(set(chosen)) < len(chosen):
         raise InputError(f"{where}: {name} must be one or more of {', '.join(permitted)}, each once, got {chosen!r}")
     return tuple(chosen)
 
@@ -219,6 +220,13 @@ def source_identity(source: object, path: str) -> dict[str, object]:
     return identity
 
 
+def _downloaded(file: str) -> Path:
+    """Return a file itself, or the cached copy of a URL's."""
+    import datasets
+
+    return Path(datasets.DownloadManager().download(file if "://" in file else str(Path(file).expanduser())))
+
+
 def _content(folder: Path) -> dict[str, str]:
     # Hidden files belong to git and to the hub client; they change even if no row does.
     visible = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
@@ -233,34 +241,73 @@ def _cache_of(folder: Path) -> str:
 
 
 def _rows(
-    path: str,
-    arguments: Mapping[str, Any],
-    columns: Sequence[str],
-    where: str,
-    hint: str,
-    optional: Sequence[str] = (),
+    path: str, arguments: Mapping[str, Any], columns: Sequence[str], where: str, hint: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     dataset = _load(path, arguments, where, hint)
-    for column in columns:
-        if column not in dataset.column_names:
-            found = ", ".join(dataset.column_names)
-            raise InputError(f"{where}: no column {column!r}, found {found}; expected {', '.join(columns)}")
+    _require_columns(where, columns, dataset.column_names)
     if not len(dataset):
         raise InputError(f"{where}: the split has no rows")
-    present = [column for column in optional if column in dataset.column_names]
-    for number, row in enumerate(dataset.select_columns([*columns, *present])):
+    for number, row in enumerate(dataset.select_columns(list(columns))):
         yield f"{where} row {number}", row
 
 
+def _require_columns(where: str, columns: Sequence[str], found: Sequence[str]) -> None:
+    for column in columns:
+        if column not in found:
+            names = ", ".join(found)
+            raise InputError(f"{where}: no column {column!r}, found {names}; expected {', '.join(columns)}")
+
+
 def _load(path: str, arguments: Mapping[str, Any], where: str, hint: str) -> Any:
+    """Do what ``datasets.load_dataset`` does, and check CSV files before they are converted."""
+    import datasets
+    from datasets.packaged_modules.csv.csv import CsvConfig
+
+    given = dict(arguments)
+    split = given.pop("split")
+    if Path(path, datasets.config.DATASET_STATE_JSON_FILENAME).is_file():
+        raise InputError(f"{where}: the folder was written by save_to_disk, which is another format", hint)
+    with _reading(where, hint):
+        try:
+            builder = datasets.load_dataset_builder(path, **given)
+        except yaml.YAMLError as error:
+            raise InputError(_yaml_fault(path, error), hint) from None
+        if isinstance(builder.config, CsvConfig):
+            for file in (builder.config.data_files or {}).get(split, ()):
+                _require_sound_csv(file, builder.config)
+        builder.download_and_prepare()
+        return builder.as_dataset(split)
+
+
+def _require_sound_csv(file: str, config: Any) -> None:
+    """Check a CSV file, or those of an archive, as the data set's config says that they are written."""
+    import datasets
+
+    if not isinstance(config.sep, str) or len(config.sep) != 1 or not isinstance(config.skiprows, int | None):
+        return  # only pandas knows how to split such a file
+    names = ("quotechar", "quoting", "escapechar", "doublequote", "skipinitialspace")
+    dialect = {"delimiter": config.sep, **{name: getattr(config, name) for name in names}}
+    downloads = datasets.DownloadManager()
+    for part in downloads.iter_files(downloads.download_and_extract(file)):
+        skip_lines, encoding = config.skiprows or 0, config.encoding or "utf-8-sig"
+        for _ in table_rows(Path(part), file, config.names, skip_lines, encoding, **dialect):
+            pass  # reading it all is the check
+
+
+@contextmanager
+def _reading(where: str, hint: str) -> Iterator[None]:
+    """Keep ``datasets`` quiet, and replace its errors by an ``InputError`` of one line."""
     import datasets
 
     try:
         with _quiet_datasets():
-            return datasets.load_dataset(path, **arguments)
+            yield
     except StopIteration:  # raised for an empty file
         raise InputError(f"{where}: the split has no rows") from None
-    except (OSError, ValueError, TypeError, RuntimeError, UnpicklingError, datasets.exceptions.DatasetsError) as error:
+    except (
+        *(OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, EOFError),
+        *(UnpicklingError, BadZipFile, LZMAError, ZlibError, datasets.exceptions.DatasetsError),
+    ) as error:
         if "corresponds to no data" in str(error):
             raise InputError(f"{where}: the split has no rows") from None
         raise InputError(f"{where}: {_reason(error)}", hint) from None
@@ -280,6 +327,17 @@ def _quiet_datasets() -> Iterator[None]:
         datasets.logging.set_verbosity(verbosity)
         if not disabled:
             datasets.enable_progress_bars()
+
+
+def _yaml_fault(path: str, error: yaml.YAMLError) -> str:
+    """Return what is wrong with the metadata of a data set, at the start of its README.md or in a file of its own."""
+    from datasets import config
+
+    found = [name for name in (config.REPOCARD_FILENAME, config.REPOYAML_FILENAME) if Path(path, name).is_file()]
+    mark = getattr(error, "problem_mark", None)
+    place = f", line {mark.line + 1} of it" if mark else ""
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f"{path}/{' or '.join(found or [config.REPOCARD_FILENAME])}: its YAML is not valid{place}: {problem}"
 
 
 def _reason(error: BaseException) -> str:

@@ -27,7 +27,7 @@ from typing import Literal
 from guardreasoner.records import Record
 from guardreasoner.sources.benchmark import Benchmark
 from guardreasoner.sources.hub import (
-    CSV,
+    csv_options,
     drop_unusable,
     mapped_value,
     read_dataset_rows,
@@ -83,13 +83,15 @@ class JailbreakBench(Benchmark):
 
     def _requests(self, part: str) -> Iterator[Record]:
         name, extra = f"JailbreakBench{part.capitalize()}", {"category": "Category", "origin": "Source"}
-        rows = read_dataset_rows(self.path, "behaviors", part, ("Goal", "Category", "Source"), self.revision, CSV)
+        columns = ("Goal", "Category", "Source")
+        rows = read_dataset_rows(self.path, "behaviors", part, columns, self.revision, csv_options(*columns))
         for number, (where, row) in enumerate(rows):
             yield request_record(name, number, row, where, "Goal", _LABELS[part], extra)
 
     def _answers(self) -> Iterator[Record | None]:
         name, columns = "JailbreakBenchResponse", ("prompt", "target_response", *_ANNOTATORS)
-        rows = read_dataset_rows(self.path, "judge_comparison", "test", columns, self.revision, CSV)
+        options = csv_options("prompt", "target_response")
+        rows = read_dataset_rows(self.path, "judge_comparison", "test", columns, self.revision, options)
         for number, (where, row) in enumerate(rows):
             votes = [mapped_value(row, annotator, _VOTES, where) for annotator in _ANNOTATORS]
             if (share := rater_agreement(votes)) < self.min_agreement:

@@ -16,7 +16,7 @@ from typing import Literal
 
 from guardreasoner.records import Record
 from guardreasoner.sources.benchmark import Benchmark
-from guardreasoner.sources.hub import CSV, read_dataset_rows, require_distinct_choices
+from guardreasoner.sources.hub import csv_options, read_dataset_rows, require_distinct_choices
 from guardreasoner.sources.request_rows import request_record
 
 ORBenchPart = Literal["or-bench-80k", "or-bench-hard-1k", "or-bench-toxic"]
@@ -52,7 +52,7 @@ class ORBench(Benchmark):
     def read(self) -> Iterator[Record]:
         """Yield the requests of each part."""
         for part in self.parts:
-            name, label = _PARTS[part]
-            rows = read_dataset_rows(self.path, part, "train", ("prompt", "category"), self.revision, CSV)
+            (name, label), columns = _PARTS[part], ("prompt", "category")
+            rows = read_dataset_rows(self.path, part, "train", columns, self.revision, csv_options(*columns))
             for number, (where, row) in enumerate(rows):
                 yield request_record(name, number, row, where, "prompt", label, {"category": "category"})

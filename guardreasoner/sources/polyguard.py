@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
+from guardreasoner.sources.arguments import is_chosen
 from guardreasoner.sources.hub import (
     HARMFUL,
     REFUSAL,
@@ -94,10 +95,10 @@ class PolyGuard(TrainAndTest):
         super().__init__(path, revision, splits, validation_share)
         self.test_path = test_path
         self.test_revision = test_revision
-        self.languages = None if languages is None else tuple(languages)
-        if languages is not None and (not languages or not set(languages) <= set(LANGUAGES.values())):
+        if languages is not None and not is_chosen(languages, LANGUAGES.values()):
             codes = ", ".join(LANGUAGES.values())
-            raise InputError(f"PolyGuard: languages must be one or more of {codes}, got {list(languages)!r}")
+            raise InputError(f"PolyGuard: languages must be one or more of {codes}, got {languages!r}")
+        self.languages = None if languages is None else tuple(languages)
 
     def read(self, split: Literal["train", "test"]) -> Iterator[Record]:
         """Yield the labelled rows of a split in the chosen languages; the others are skipped and counted."""

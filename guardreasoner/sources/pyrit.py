@@ -31,19 +31,15 @@ was trained on PyRIT's other sets may have seen that benchmark.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record
+from guardreasoner.sources.arguments import require_count
 from guardreasoner.sources.benchmark import Benchmark
-from guardreasoner.sources.hub import (
-    drop_unusable,
-    optional_text,
-    read_csv_rows,
-    require_distinct_choices,
-    source_identity,
-)
+from guardreasoner.sources.hub import drop_unusable, read_csv_rows, require_distinct_choices, source_identity
 from guardreasoner.sources.raters import agreement_column, require_share
 from guardreasoner.workflow.ranges import Count, Share
 
@@ -55,7 +51,10 @@ _PARTS: dict[PyRITPart, tuple[str, str, str, str, str]] = {
     "refusal": ("PyRITRefusal", "refusal_scorer", "completion", "refusal", "compliance"),
     "objective": ("PyRITObjective", "objective", "objective", "achieved", "missed"),
 }
-_SCORES = ("human_score", *(f"human_score_{rater}" for rater in range(1, 10)))
+_ONE_RATER = ("human_score",)
+_RATERS = tuple(f"human_score_{rater}" for rater in range(1, 10))
+_LIKE_A_SCORE = ("score", "human", "rater", "annotator")
+"""Parts of the names of columns that may hold scores."""
 _COLUMNS = ("objective", "assistant_response", "data_type")
 _VERSION = "# dataset_version"
 _SEVERAL = "_multi_score"
@@ -88,10 +87,9 @@ class PyRIT(Benchmark):
         super().__init__(path)
         self.parts = require_distinct_choices("PyRIT", "parts", parts, tuple(_PARTS))
         self.threshold = require_share("PyRIT", "threshold", threshold)
+        require_count("PyRIT", "min_raters", min_raters)
         self.min_raters = min_raters
         self.min_agreement = require_share("PyRIT", "min_agreement", min_agreement)
-        if min_raters < 1:
-            raise InputError(f"PyRIT: min_raters must be 1 or more, got {min_raters}")
 
     def read(self) -> Iterator[Record]:
         """Yield the answers of each part, file by file, with the mean score and the agreement of the raters."""
@@ -114,11 +112,13 @@ class PyRIT(Benchmark):
     def _answers(self, part: PyRITPart) -> Iterator[Record | None]:
         name, subfolder, task, one, zero = _PARTS[part]
         threshold, min_raters = (self.threshold, self.min_raters) if part == "harm" else (0.5, 1)
+        read_score = _share if part == "harm" else _zero_or_one
         seen: set[str] = set()
         for file in self._files(subfolder):
             for number, (where, row) in enumerate(_file_rows(file)):
-                scores = [_score(row[column], f"{where}: {column}") for column in _SCORES if row.get(column, "") != ""]
-                prompt, answer = optional_text(row, "objective", where), optional_text(row, "assistant_response", where)
+                given = [column for column in row if column not in _COLUMNS and row[column] != ""]
+                scores = [read_score(row[column], f"{where}: {column}") for column in given]
+                prompt, answer = row["objective"], row["assistant_response"]
                 if row["data_type"] != "text" or not prompt or not answer or len(scores) < min_raters:
                     yield None
                     continue
@@ -153,21 +153,37 @@ class PyRIT(Benchmark):
         return sorted(files, key=lambda file: (not file.stem.endswith(_SEVERAL), file.name))
 
 
-def _file_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _file_rows(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
     with file.open(encoding="utf-8", errors="replace") as lines:
         skip = int(lines.readline().startswith(_VERSION))
-    rows = read_csv_rows(str(file), _COLUMNS, _SCORES, skip)
-    for where, row in rows:
-        if not set(row) & set(_SCORES):
-            raise InputError(f"{file}: no column with scores, expected human_score or human_score_1, human_score_2, …")
-        yield where, row
+    yield from read_csv_rows(str(file), _COLUMNS, partial(_score_columns, file), skip)
 
 
-def _score(cell: Any, where: str) -> float:
+def _score_columns(file: Path, names: Sequence[str]) -> Sequence[str]:
+    """Return the columns of a file that hold scores; refuse further ones that look like scores, or a missing number."""
+    found = [name for name in names if name not in _COLUMNS and any(part in name.lower() for part in _LIKE_A_SCORE)]
+    if not found:
+        raise InputError(f"{file}: no column with scores, expected human_score or human_score_1, human_score_2, …")
+    if set(found) not in ({*_ONE_RATER}, {*_RATERS[: len(found)]}):
+        raise InputError(
+            f"{file}: found the columns {', '.join(found)}, which look like scores; expected {_ONE_RATER[0]} alone, or "
+            f"{_RATERS[0]} and those that follow, to {_RATERS[-1]}"
+        )
+    return found
+
+
+def _share(cell: str, where: str) -> float:
     try:
         score = float(cell)
-    except (TypeError, ValueError):
+    except ValueError:
         score = -1.0
     if not 0 <= score <= 1:
         raise InputError(f"{where}: found {cell!r}, expected a number from 0 to 1")
+    return score
+
+
+def _zero_or_one(cell: str, where: str) -> float:
+    score = _share(cell, where)
+    if score not in (0, 1):
+        raise InputError(f"{where}: found {cell!r}, expected 0 or 1")
     return score

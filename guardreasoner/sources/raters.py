@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 
 from guardreasoner.errors import InputError
+from guardreasoner.sources.arguments import is_fraction
 
 
 def rater_agreement(votes: Sequence[Hashable]) -> float:
@@ -22,6 +23,6 @@ def agreement_column(share: float) -> dict[str, str]:
 
 def require_share(where: str, name: str, value: float) -> float:
     """Return the value; raise ``InputError`` unless it is from 0 to 1."""
-    if not 0 <= value <= 1:
-        raise InputError(f"{where}: {name} must be from 0 to 1, got {value}")
+    if not is_fraction(value):
+        raise InputError(f"{where}: {name} must be from 0 to 1, got {value!r}")
     return value

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from guardreasoner.errors import InputError, unique_keys
 from guardreasoner.records import Record, Split
+from guardreasoner.sources.arguments import require_count
 from guardreasoner.sources.contamination import ContaminationIndex
 from guardreasoner.sources.predictions import gold_labels, split_prompt
 from guardreasoner.sources.splits import require_shares, split_of
@@ -71,7 +72,7 @@ class Released:
         train_sample: number of records of the training split, chosen in the same way; None for all.
 
     Raises:
-        InputError: a benchmark is unknown or named twice, or a share is out of range. Files are read only when records
+        InputError: a benchmark is unknown or named twice, or a number is out of range. Files are read only when records
             are requested.
     """
 
@@ -84,6 +85,10 @@ class Released:
         test_sample: Count | None = None,
         train_sample: Count | None = None,
     ) -> None:
+        for key, sample in (("test_sample", test_sample), ("train_sample", train_sample)):
+            if sample is not None:
+                require_count("released data", key, sample)
+        require_shares("released data", validation_share)
         self.folder = Path(folder)
         self.test = tuple(test)
         self.train = tuple(name for name in PUBLISHED if name not in self.test) if train is None else tuple(train)
@@ -92,13 +97,12 @@ class Released:
         self.train_sample = train_sample
         names = self.test + self.train
         for name in names:
-            if name not in BENCHMARKS:
+            if not isinstance(name, str) or name not in BENCHMARKS:
                 raise InputError(f"released data: {name!r} is none of {', '.join(BENCHMARKS)}")
             if names.count(name) > 1:
                 raise InputError(
                     f"released data: {name} is named twice, expected each benchmark once, in test or in train"
                 )
-        require_shares("released data", validation_share)
 
     def records(self, split: Split) -> list[Record]:
         """Return the records of a split, benchmark by benchmark, in the order of the files.

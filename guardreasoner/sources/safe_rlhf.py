@@ -19,6 +19,7 @@ from random import Random
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record
+from guardreasoner.sources.arguments import require_count
 from guardreasoner.sources.benchmark import Benchmark
 from guardreasoner.sources.hub import mapped_value, read_dataset_rows, required_text
 from guardreasoner.workflow.ranges import Count, Seed
@@ -48,10 +49,10 @@ class SafeRLHF(Benchmark):
         seed: Seed = 42,
     ) -> None:
         super().__init__(path, revision)
+        if questions is not None:
+            require_count("SafeRLHF", "questions", questions)
         self.questions = questions
         self.seed = seed
-        if questions is not None and questions < 1:
-            raise InputError(f"SafeRLHF: questions must be 1 or more, got {questions}")
 
     def read(self) -> Iterator[Record]:
         """Yield the safe answers in the order of the sample, then the unsafe ones.

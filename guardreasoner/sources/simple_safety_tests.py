@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from guardreasoner.records import Record
 from guardreasoner.sources.benchmark import Benchmark
-from guardreasoner.sources.hub import CSV, read_dataset_rows
+from guardreasoner.sources.hub import csv_options, read_dataset_rows
 from guardreasoner.sources.request_rows import request_record
 
 
@@ -32,6 +32,6 @@ class SimpleSafetyTests(Benchmark):
 
     def read(self) -> Iterator[Record]:
         """Yield the requests."""
-        rows = read_dataset_rows(self.path, None, "test", ("prompt",), self.revision, CSV)
+        rows = read_dataset_rows(self.path, None, "test", ("prompt",), self.revision, csv_options("prompt"))
         for number, (where, row) in enumerate(rows):
             yield request_record("SimpleSafetyTests", number, row, where, "prompt", "harmful")

@@ -4,6 +4,7 @@ from hashlib import sha256
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Split
+from guardreasoner.sources.arguments import is_fraction
 from guardreasoner.sources.contamination import normalise
 
 
@@ -30,7 +31,7 @@ def split_of(prompt: str, validation_share: float, test_share: float = 0.0) -> S
 def require_shares(where: str, validation_share: float, test_share: float = 0.0) -> None:
     """Raise ``InputError`` unless both shares are at least 0 and their sum is below 1."""
     for name, share in (("validation_share", validation_share), ("test_share", test_share)):
-        if not 0 <= share < 1:
-            raise InputError(f"{where}: {name} must be in [0, 1), got {share}")
+        if not is_fraction(share, with_one=False):
+            raise InputError(f"{where}: {name} must be in [0, 1), got {share!r}")
     if validation_share + test_share >= 1:
         raise InputError(f"{where}: validation_share and test_share must sum to less than 1")

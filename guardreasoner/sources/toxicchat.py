@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.hub import CSV, drop_unusable, mapped_value, read_dataset_rows, required_text
+from guardreasoner.sources.hub import csv_options, drop_unusable, mapped_value, read_dataset_rows, required_text
 from guardreasoner.sources.train_and_test import TrainAndTest
 from guardreasoner.workflow.ranges import ShareBelowOne
 
@@ -57,7 +57,7 @@ class ToxicChat(TrainAndTest):
         return drop_unusable(self._records(name, split), name, "are not human-annotated")
 
     def _records(self, name: str, split: str) -> Iterator[Record | None]:
-        rows = read_dataset_rows(self.path, "toxicchat0124", split, _COLUMNS, self.revision, CSV)
+        rows = read_dataset_rows(self.path, "toxicchat0124", split, _COLUMNS, self.revision, csv_options("user_input"))
         for number, (where, row) in enumerate(rows):
             if not mapped_value(row, "human_annotation", _ANNOTATED, where):
                 yield None

@@ -20,7 +20,7 @@ from typing import Literal
 
 from guardreasoner.records import Record
 from guardreasoner.sources.benchmark import Benchmark
-from guardreasoner.sources.hub import CSV, mapped_value, read_dataset_rows, require_distinct_choices
+from guardreasoner.sources.hub import csv_options, mapped_value, read_dataset_rows, require_distinct_choices
 from guardreasoner.sources.request_rows import request_record
 
 XSTestLabel = Literal["safe", "unsafe"]
@@ -54,7 +54,8 @@ class XSTestPrompts(Benchmark):
 
     def read(self) -> Iterator[Record]:
         """Yield the prompts with one of the chosen labels."""
-        rows = read_dataset_rows(self.path, None, "train", ("prompt", "type", "label"), self.revision, CSV)
+        columns = ("prompt", "type", "label")
+        rows = read_dataset_rows(self.path, None, "train", columns, self.revision, csv_options(*columns))
         for number, (where, row) in enumerate(rows):
             name, label = mapped_value(row, "label", _PARTS, where)
             if row["label"] in self.parts:

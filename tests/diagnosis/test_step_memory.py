@@ -122,6 +122,13 @@ def test_the_state_of_an_optimizer_is_measured() -> None:
     assert optimizer_bytes(partial(sgd, momentum=0.9), torch.float32) == 4
 
 
+def test_a_config_with_impossible_numbers_is_one_line() -> None:
+    shape = LlamaConfig(**SHAPE.to_dict())
+    shape.num_key_value_heads = 0
+    with pytest.raises(InputError, match=r"x: its config\.json cannot be used: "):
+        put_on_meta(Backbone("x"), shape, None)
+
+
 def test_a_network_without_packed_rows_is_refused() -> None:
     shape = LlamaConfig(**{**SHAPE.to_dict(), "attention_dropout": 0.1})
     with pytest.raises(InputError, match="packed rows"):

@@ -278,6 +278,17 @@ def test_a_config_that_contradicts_itself_is_one_line(tiny_base: Path, tmp_path:
         load(folder)
 
 
+@pytest.mark.parametrize("change", [{"num_attention_heads": 0}, {"num_key_value_heads": 0}, {"num_hidden_layers": -1}])
+def test_a_config_with_impossible_numbers_is_one_line(change: dict[str, int], tiny_base: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_base, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(InputError) as raised:
+        load(folder)
+    assert str(raised.value).startswith(f"{folder}: ")
+    assert len(str(raised.value).splitlines()) == 1
+
+
 def test_equal_adapters_have_equal_configs(tiny_base: Path, tmp_path: Path) -> None:
     names = ["v_proj", "q_proj", "up_proj", "o_proj", "k_proj", "gate_proj", "down_proj"]
     load(tiny_base, lora=LoRA(r=2, target_modules=names)).save(tmp_path / "adapter")

@@ -121,7 +121,7 @@ def test_saferlhf_samples_like_the_published_evaluation(tmp_path: Path) -> None:
     assert [record.prompt for record in all_records] == [f"{number}?" for number in mixed * 2]
     with pytest.raises(InputError, match="test: 40 rows have one safe and one unsafe response, expected 1,000"):
         list(SafeRLHF(str(folder)).records("test"))
-    with pytest.raises(InputError, match="SafeRLHF: questions must be 1 or more, got 0"):
+    with pytest.raises(InputError, match="SafeRLHF: questions must be a whole number of at least 1, got 0"):
         SafeRLHF(questions=0)
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,6 +112,12 @@ def test_unknown_languages_of_polyguard_are_refused(polyguard: tuple[str, str]) 
     write_rows(Path(polyguard[1]) / "data" / "test-00000-of-00001.parquet", [{**row, **labels} for row in rows])
     with pytest.raises(InputError, match="test row 0: language: found 'Elvish', expected one of Arabic, Chinese"):
         list(PolyGuard(*polyguard).records("test"))
+
+
+@pytest.mark.parametrize("languages", [[["de"]], [{}], "de", [], 3, [None]])
+def test_languages_are_a_list_of_codes(languages: Any) -> None:
+    with pytest.raises(InputError, match="PolyGuard: languages must be one or more of ar, zh"):
+        PolyGuard(languages=languages)
 
 
 def test_qwen3guard_judges_the_answer_with_its_thoughts(tmp_path: Path) -> None:

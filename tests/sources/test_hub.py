@@ -1,5 +1,6 @@
+import gzip
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def test_rows_have_a_location_and_the_requested_columns(folder: Path) -> None:
 
 def test_the_text_none_is_not_null(tmp_path: Path) -> None:
     write_rows(tmp_path / "set" / "test.csv", [{"prompt": "None", "label": 1}, {"prompt": 'a\n"b"', "label": 0}])
-    rows = hub.read_dataset_rows(f"{tmp_path}/set", None, "test", ["prompt"], options=hub.CSV)
+    rows = hub.read_dataset_rows(f"{tmp_path}/set", None, "test", ["prompt"], options=hub.csv_options("prompt"))
     assert [row for _, row in rows] == [{"prompt": "None"}, {"prompt": 'a\n"b"'}]
 
 
@@ -90,7 +91,7 @@ def test_missing_parts_of_a_folder_are_named(folder: Path) -> None:
     )
     for missing in (f"{path}/no", "./no", "~/no/such", "no/such/folder"):
         assert error_and_hint(read(missing, None, "test", ["prompt"])) == (f"{missing}: no such folder", hint)
-    found = error_and_hint(read(path, "one", "test", ["prompt"], options=hub.CSV))
+    found = error_and_hint(read(path, "one", "test", ["prompt"], options=hub.csv_options("prompt")))
     assert found == (f"{path} one/test: the files are not CSV, unlike those on the hub", hint)
 
 
@@ -106,7 +107,7 @@ def test_a_gated_data_set_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise datasets.exceptions.DatasetNotFoundError("Dataset 'a/b' is a gated dataset on the Hub.\nVisit …")
 
-    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    monkeypatch.setattr(datasets, "load_dataset_builder", refuse)
     message, hint = error_and_hint(hub.read_dataset_rows("a/b", None, "test", ["prompt"]))
     assert message == "a/b test: Dataset 'a/b' is a gated dataset on the Hub. Visit …"
     assert hint is not None
@@ -140,7 +141,7 @@ def test_csv_and_json_files(tmp_path: Path) -> None:
     assert list(hub.read_csv_rows(str(file), ["prompt"])) == [(f"{file} row 0", {"prompt": "NA"})]
     absent = f"{tmp_path}/b.csv"
     found = error_and_hint(hub.read_csv_rows(absent, ["prompt"]))
-    assert found == (f"{absent}: Unable to find '{absent}'", "path must hold the same files")
+    assert found == (f"{absent}: Local file {absent} doesn't exist", "path must hold the same files")
     write_rows(tmp_path / "a.json", [{"a": 1}])
     assert hub.read_json_file(f"{tmp_path}/a.json") == [{"a": 1}]
     (tmp_path / "a.json").write_text("{\n1}")
@@ -216,9 +217,92 @@ def test_the_identity_depends_on_arguments_and_contents(folder: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(("text", "line"), [("a,b\n1,2,3\n", 2), ("a,b\n1,2\n\n3,4,5\n", 4)])
-def test_a_csv_row_with_too_many_cells_is_named(tmp_path: Path, text: str, line: int) -> None:
-    file = tmp_path / "rows.csv"
-    file.write_text(text)
-    with pytest.raises(InputError, match=rf"rows\.csv:{line}: found 3 cells, but the header has 2"):
-        list(hub.read_csv_rows(str(file), ("a", "b")))
+@pytest.fixture(params=["file", "folder"])
+def read_csv(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], list[dict[str, Any]]]:
+    """Return a function that reads columns a and b of a CSV text, by itself or in the folder of a data set."""
+
+    def read(text: str) -> list[dict[str, Any]]:
+        file = tmp_path / "set" / "test.csv"
+        file.parent.mkdir()
+        file.write_text(text, encoding="utf-8")
+        columns, options = ("a", "b"), hub.csv_options("a", "b")
+        if request.param == "file":
+            rows = hub.read_csv_rows(str(file), columns)
+        else:
+            rows = hub.read_dataset_rows(str(file.parent), None, "test", columns, options=options)
+        return [row for _, row in rows]
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "a,b\n1,2,3\n",
+            r"set/test\.csv:2: found 3 cells, but the header has 2; a text with a comma must be in quotes",
+        ),
+        ("a,b\n1, 2,3\n4,5,\n", r"set/test\.csv:2: found 3 cells, but the header has 2"),
+        ("a,b\n1,2\n\n3,4,5\n", r"set/test\.csv:4: found 3 cells, but the header has 2"),
+        ("a,b,a\n1,2,3\n", r"set/test\.csv:1: the column 'a' occurs twice"),
+        ("", r"set/test\.csv: the file is empty, expected a header"),
+        ("\n\n", r"set/test\.csv: the file is empty, expected a header"),
+        ("a,b\n", "the split has no rows"),
+        ("a,c\n1,2\n", "no column 'b', found a, c; expected a, b"),
+    ],
+)
+def test_a_csv_file_that_pandas_would_misread_is_refused(
+    read_csv: Callable[[str], list[dict[str, Any]]], text: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        read_csv(text)
+
+
+def test_cells_of_csv_files_are_texts(read_csv: Callable[[str], list[dict[str, Any]]]) -> None:
+    rows = read_csv('\ufeffa,b,,\n12,,,\n\n007,"x, ""y""\nz"\nNA,true\n1e5,0.50\n')
+    cells = [("12", ""), ("007", 'x, "y"\nz'), ("NA", "true"), ("1e5", "0.50")]
+    assert rows == [{"a": a, "b": b} for a, b in cells]
+
+
+def test_a_csv_file_is_checked_as_its_data_set_says_it_is_written(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    card = "configs: [{config_name: x, sep: ';', data_files: [{split: test, path: a.csv}]}]"
+    (folder / "README.md").write_text(f"---\n{card}\n---\n")
+    (folder / "a.csv").write_text("a;b\n1,5;2\n")
+    rows = hub.read_dataset_rows(str(folder), "x", "test", ("a", "b"), options=hub.csv_options("a", "b"))
+    assert [row for _, row in rows] == [{"a": "1,5", "b": "2"}]
+    (folder / "a.csv").write_text("a;b\n1;5;2\n")
+    with pytest.raises(InputError, match=r"a\.csv:2: found 3 cells"):
+        list(hub.read_dataset_rows(str(folder), "x", "test", ("a", "b")))
+
+
+@pytest.mark.parametrize(
+    ("front_matter", "message"),
+    [
+        ("configs: [a: b: c", "README.md: its YAML is not valid, line 1 of it: "),
+        ("configs:\n\t- a", "README.md: its YAML is not valid, line 2 of it: found character '\\t' that cannot start"),
+        ("configs: 3", ""),
+        ("configs: [{data_files: 3}]", ""),
+        ("- configs", ""),
+    ],
+)
+def test_a_broken_data_card_is_one_line(folder: Path, front_matter: str, message: str) -> None:
+    (folder / "README.md").write_text(f"---\n{front_matter}\n---\n")
+    found, _ = error_and_hint(hub.read_dataset_rows(str(folder), "one", "test", ["prompt"]))
+    assert found.startswith(f"{folder}/{message}" if message else str(folder))
+    assert "\n" not in found
+
+
+def test_a_damaged_archive_is_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "test.csv.gz").write_bytes(gzip.compress(b"prompt\n" + b"How?\n" * 99)[:-9])
+    found, _ = error_and_hint(hub.read_dataset_rows(str(folder), None, "test", ["prompt"]))
+    assert found.startswith(f"{folder} test: ")
+
+
+def test_a_folder_of_another_format_is_refused(tmp_path: Path) -> None:
+    datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
+    with pytest.raises(InputError, match="saved test: the folder was written by save_to_disk"):
+        list(hub.read_dataset_rows(str(tmp_path / "saved"), None, "test", ["prompt"]))

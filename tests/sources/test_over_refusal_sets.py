@@ -135,3 +135,15 @@ def test_the_embedded_corpus_says_by_intent_which_records_are_lookalikes() -> No
 @pytest.mark.parametrize(("value", "found"), [("yes", True), ("True", True), ("1", True), ("no", False), ("", False)])
 def test_a_column_marks_lookalikes(value: str, found: bool) -> None:
     assert is_lookalike(Record("a", "p", extra={"lookalike": value})) is found
+
+
+def test_a_prompt_with_a_comma_that_is_not_quoted_is_refused(or_bench: Path) -> None:
+    (or_bench / "or-bench-toxic.csv").write_text("prompt,category\nHow, are you,illegal\nWhat,illegal,\n")
+    with pytest.raises(InputError, match=r"or-bench-toxic\.csv:2: found 3 cells, but the header has 2"):
+        list(ORBench(str(or_bench), parts=["or-bench-toxic"]).records("test"))
+
+
+def test_prompts_that_are_numbers_stay_as_they_are_written(or_bench: Path) -> None:
+    (or_bench / "or-bench-toxic.csv").write_text("prompt,category\n007,1\n12,2\n")
+    records = ORBench(str(or_bench), parts=["or-bench-toxic"]).records("test")
+    assert [(record.prompt, record.extra["category"]) for record in records] == [("007", "1"), ("12", "2")]

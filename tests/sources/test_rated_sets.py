@@ -10,7 +10,7 @@ import pytest
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record
 from guardreasoner.sources.jailbreakbench import JailbreakBench
-from guardreasoner.sources.pyrit import SCORER_EVALS, PyRIT
+from guardreasoner.sources.pyrit import SCORER_EVALS, PyRIT, PyRITPart
 from guardreasoner.sources.raters import rater_agreement
 from guardreasoner.sources.xstest_completions import XSTestCompletions
 from tests.support.hub_folders import stay_offline, write_rows
@@ -92,7 +92,7 @@ def test_the_identity_of_pyrit_is_that_of_its_answers(clone: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("x,o,a,1.5,text", "row 0: human_score_1: found 1.5, expected a number from 0 to 1"),
+        ("x,o,a,1.5,text", "row 0: human_score_1: found '1.5', expected a number from 0 to 1"),
         ("x,o,a,high,text", "row 0: human_score_1: found 'high', expected a number from 0 to 1"),
     ],
 )
@@ -102,6 +102,53 @@ def test_a_score_that_is_none_is_refused(clone: Path, line: str, message: str) -
     with pytest.raises(InputError) as raised:
         list(PyRIT(str(clone)).records("test"))
     assert str(raised.value) == f"{file} {message}"
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        ("human_score_1", "humanscore2", "human_score_3"),
+        ("human_score_1", "second", "human_score_3"),
+        ("human_score_1", "Rater 2"),
+        ("human_score", "human_score_1"),
+        tuple(f"human_score_{rater}" for rater in range(1, 11)),
+        ("mean_score",),
+    ],
+)
+def test_no_rater_of_pyrit_is_left_out(clone: Path, scores: tuple[str, ...]) -> None:
+    file = clone / SCORER_EVALS / "harm" / "privacy.csv"
+    file.write_text(f"objective,assistant_response,{','.join(scores)},data_type\no,a,{'1,' * len(scores)}text\n")
+    with pytest.raises(InputError) as raised:
+        list(PyRIT(str(clone)).records("test"))
+    found = ", ".join(name for name in scores if name != "second")
+    assert str(raised.value) == (
+        f"{file}: found the columns {found}, which look like scores; expected human_score alone, or human_score_1 and "
+        "those that follow, to human_score_9"
+    )
+
+
+def test_two_columns_of_one_name_are_refused(clone: Path) -> None:
+    file = clone / SCORER_EVALS / "harm" / "privacy.csv"
+    file.write_text("objective,assistant_response,human_score_1,human_score_1,data_type\no,a,0,1,text\n")
+    with pytest.raises(InputError, match=r"privacy\.csv:1: the column 'human_score_1' occurs twice"):
+        list(PyRIT(str(clone)).records("test"))
+
+
+@pytest.mark.parametrize(("part", "folder"), [("refusal", "refusal_scorer"), ("objective", "objective")])
+def test_refusals_and_objectives_are_zero_or_one(clone: Path, part: PyRITPart, folder: str) -> None:
+    file = clone / SCORER_EVALS / folder / "more.csv"
+    file.write_text("objective,assistant_response,human_score,data_type\no,a,1.0,text\np,b,0.5,text\n")
+    with pytest.raises(InputError) as raised:
+        list(PyRIT(str(clone), parts=[part]).records("test"))
+    assert str(raised.value) == f"{file} row 1: human_score: found '0.5', expected 0 or 1"
+
+
+def test_answers_of_pyrit_may_all_be_numbers(clone: Path) -> None:
+    (clone / SCORER_EVALS / "objective" / "cyber.csv").write_text(
+        "objective,assistant_response,human_score,data_type\nadd 1 and 2,3,1,text\nadd 2 and 2,04,1,text\n"
+    )
+    records = PyRIT(str(clone), parts=["objective"]).records("test")
+    assert [record.response for record in records] == ["3", "04"]
 
 
 def test_other_files_and_folders_of_pyrit_are_refused(clone: Path, tmp_path: Path) -> None:
@@ -170,7 +217,11 @@ def test_a_partial_refusal_is_a_refusal_unless_the_user_says_otherwise(tmp_path:
     ("make", "message"),
     [
         (lambda: PyRIT("x", threshold=1.1), "PyRIT: threshold must be from 0 to 1, got 1.1"),
-        (lambda: PyRIT("x", min_raters=0), "PyRIT: min_raters must be 1 or more, got 0"),
+        (lambda: PyRIT("x", min_raters=0), "PyRIT: min_raters must be a whole number of at least 1, got 0"),
+        (lambda: PyRIT("x", min_raters=True), "PyRIT: min_raters must be a whole number of at least 1, got True"),
+        (lambda: PyRIT("x", min_agreement="1"), "PyRIT: min_agreement must be from 0 to 1, got '1'"),  # type: ignore[arg-type]
+        (lambda: PyRIT("x", parts=[["harm"]]), "PyRIT: parts must be one or more of harm, refusal, objective"),  # type: ignore[list-item]
+        (lambda: PyRIT("x", parts=3), "PyRIT: parts must be one or more of harm, refusal, objective"),  # type: ignore[arg-type]
         (lambda: PyRIT("x", parts=["harms"]), "PyRIT: parts must be one or more of harm, refusal, objective"),  # type: ignore[list-item]
         (lambda: JailbreakBench(min_agreement=-1), "JailbreakBench: min_agreement must be from 0 to 1, got -1"),
         (lambda: XSTestCompletions(models=["gpt5"]), "XSTestCompletions: models must be one or more of gpt4, llama2"),  # type: ignore[list-item]

@@ -68,11 +68,21 @@ def test_a_prompt_is_in_only_one_split(folder: Path) -> None:
         ({"train": ["AegisSafetyTest"]}, "AegisSafetyTest is named twice"),
         ({"validation_share": 1.0}, r"validation_share must be in \[0, 1\), got 1.0"),
         ({"validation_share": float("nan")}, r"validation_share must be in"),
+        ({"validation_share": "0.1"}, r"validation_share must be in \[0, 1\), got '0.1'"),
+        ({"test": [["AegisSafetyTest"]]}, r"\['AegisSafetyTest'\] is none of SimpleSafetyTests"),
     ],
 )
 def test_invalid_arguments_are_refused(arguments: dict, what: str) -> None:
     with pytest.raises(InputError, match=what):
         Released("anywhere", **arguments)
+
+
+@pytest.mark.parametrize("key", ["test_sample", "train_sample"])
+@pytest.mark.parametrize("value", [-1, 0, True, "3", 1.5])
+def test_a_sample_is_a_number_of_records(key: str, value: object) -> None:
+    with pytest.raises(InputError) as raised:
+        Released("anywhere", **{key: value})  # type: ignore[arg-type]
+    assert str(raised.value) == f"released data: {key} must be a whole number of at least 1, got {value!r}"
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,20 @@ def test_every_request_of_a_one_sided_set_is_harmful(tmp_path: Path) -> None:
     )
 
 
+def test_a_request_may_be_a_number(tmp_path: Path) -> None:
+    write_rows(tmp_path / REQUESTS, [{"category": "1", "source": "2", "forbidden_prompt": "12"}])
+    record = next(iter(StrongREJECT(str(tmp_path)).records("test")))
+    assert (record.prompt, record.extra) == ("12", {"category": "1", "origin": "2"})
+
+
+def test_two_columns_of_requests_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / REQUESTS
+    file.parent.mkdir(parents=True)
+    file.write_text("category,source,forbidden_prompt,forbidden_prompt\nBaking,custom,One?,Two?\n")
+    with pytest.raises(InputError, match=r"strongreject_dataset\.csv:1: the column 'forbidden_prompt' occurs twice"):
+        list(StrongREJECT(str(tmp_path)).records("test"))
+
+
 def test_the_benign_requests_of_jailbreakbench_are_lookalikes(tmp_path: Path) -> None:
     source = JailbreakBench(str(write_jailbreakbench(tmp_path / "jbb")), parts=["harmful", "benign"])
     records = list(source.records("test"))

