@@ -11,7 +11,7 @@ from tests.support.tiny import command
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--model.k", "0"), "k: expected a whole number of at least 1, got 0"),
+        (("--model.k", "0"), "k: expected a whole number of at least 2, got 0"),
         (("--model.beta", "-1"), "beta: expected a number of at least 0, got -1"),
         (
             ("--model.generator", "guardreasoner.VLLMGenerator"),
