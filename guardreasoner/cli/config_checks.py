@@ -33,7 +33,7 @@ from guardreasoner.training.hsdpo import HSDPOModule
 from guardreasoner.training.rsft import RSFTModule
 from guardreasoner.training.training_data import TrainingDataModule
 from guardreasoner.workflow.config import flags, locate
-from guardreasoner.workflow.ranges import alternatives, ranges_of
+from guardreasoner.workflow.ranges import hint_members, ranges_of
 from guardreasoner.workflow.recipe import Recipe
 from guardreasoner.workflow.recipe_conflicts import recipe_conflicts
 from guardreasoner.workflow.strict_yaml import NotFinite, parse_yaml
@@ -282,7 +282,7 @@ def _numbers(value: Any, hint: Any, key: str) -> Iterator[tuple[str, int | float
                 for name, inner in arguments.items():
                     yield from _numbers(inner, hints.get(name), f"{key}.{part}.{name}")
         else:
-            hints = next((_hints(one) for one in alternatives(hint) if inspect.isclass(one) and is_dataclass(one)), {})
+            hints = next((_hints(one) for one in hint_members(hint) if inspect.isclass(one) and is_dataclass(one)), {})
             for name, inner in items.items():
                 yield from _numbers(inner, hints.get(name), f"{key}.{name}")
     elif isinstance(value, list | tuple):

@@ -38,17 +38,17 @@ class Range:
 
 def ranges_of(hint: Any) -> Iterator[Range]:
     """Yield the ranges of a type hint such as ``Count | None`` or ``list[Share]``."""
-    for one in alternatives(hint):
+    for one in hint_members(hint):
         yield from (extra for extra in getattr(one, "__metadata__", ()) if isinstance(extra, Range))
 
 
-def alternatives(hint: Any) -> Iterator[Any]:
+def hint_members(hint: Any) -> Iterator[Any]:
     """Yield the members of a union and the elements of a list; any other hint is itself."""
     if typing.get_origin(hint) is Annotated or not typing.get_args(hint):
         yield hint
     else:
         for inner in typing.get_args(hint):
-            yield from alternatives(inner)
+            yield from hint_members(inner)
 
 
 _LARGEST_SEED = 2**63 - 1
