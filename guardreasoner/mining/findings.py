@@ -197,8 +197,9 @@ class _GradeTable:
         last_id: str | None = None
         self.records = 0
         self.models: dict[str, int] = {}
-        """Number of each model by its name; sources alike."""
+        """Index of each model by its name."""
         self.sources: dict[str, int] = {}
+        """Index of each source by its name."""
         grades, sizes, records, models, sources = array("b"), array("q"), array("q"), array("q"), array("q")
         for unit in result.record_grades:
             self.records += unit.record_id != last_id  # the units of a record are neighbours

@@ -101,7 +101,7 @@ class RSFTModule(LightningModule):
         return configured
 
     def on_fit_start(self) -> None:
-        """Note in the prompt format, which is saved with the model, for which speeds it is trained."""
+        """Set the speeds that the model is trained for in its prompt format, which is saved with it."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         tokenizer = self.backbone.prompt_tokenizer
         if isinstance(data, HasSpeeds) and data.speeds and isinstance(tokenizer.format, PromptFormat):
