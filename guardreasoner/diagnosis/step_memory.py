@@ -1,5 +1,6 @@
 """Memory of a training step, traced: the real code runs on meta tensors of the real shapes, without weights or data."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -207,21 +208,31 @@ def set_mode(backbone: Backbone, dropout: bool) -> None:
 def optimizer_bytes(optimizer: Callable[[Any], Optimizer], dtype: torch.dtype) -> float:
     """Return the bytes of an optimizer's state per trained parameter, measured on a small parameter.
 
-    An optimizer that does not run here is taken for Adam with 32-bit moments.
+    An optimizer that does not run here (:func:`optimizer_runs`) is taken for Adam with 32-bit moments.
 
     Args:
         optimizer: function of the parameters.
         dtype: data type of the trained weights.
     """
+    state = _optimizer_state(optimizer, dtype)
+    return _ADAM if state is None else _bytes(state) / math.prod(_SAMPLED_SHAPE)
+
+
+def optimizer_runs(optimizer: Callable[[Any], Optimizer], dtype: torch.dtype) -> bool:
+    """Return whether an optimizer can make a step on this machine, which optimizers for GPUs cannot without one."""
+    return _optimizer_state(optimizer, dtype) is not None
+
+
+def _optimizer_state(optimizer: Callable[[Any], Optimizer], dtype: torch.dtype) -> list[Tensor] | None:
+    """Return the tensors that an optimizer keeps for a small parameter; None if it does not run here."""
     weight = nn.Parameter(torch.zeros(_SAMPLED_SHAPE, dtype=dtype))
     weight.grad = torch.zeros_like(weight)
     try:
         sample = optimizer([weight])
         sample.step()
     except (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError):
-        return _ADAM
-    state = [value for value in sample.state[weight].values() if isinstance(value, Tensor) and value.numel() > 1]
-    return _bytes(state) / weight.numel()
+        return None
+    return [value for value in sample.state[weight].values() if isinstance(value, Tensor) and value.numel() > 1]
 
 
 def _bytes(tensors: Any) -> int:

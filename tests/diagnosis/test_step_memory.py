@@ -15,6 +15,7 @@ from guardreasoner.diagnosis.step_memory import (
     WEIGHTS,
     four_bit_bytes,
     optimizer_bytes,
+    optimizer_runs,
     put_on_meta,
     set_mode,
     trace_step,
@@ -112,6 +113,15 @@ def test_without_training_there_are_no_gradients() -> None:
     parts = trace_step(backbone, batches()[:1], trains=False)
     assert parts[GRADIENTS] == 0
     assert parts[ACTIVATIONS] < 0.5 * traced()[ACTIVATIONS]
+
+
+def test_an_optimizer_that_does_not_run_here_is_taken_for_adam() -> None:
+    def for_a_gpu(parameters: object) -> torch.optim.Optimizer:
+        raise RuntimeError("no GPU")
+
+    assert optimizer_runs(partial(torch.optim.SGD, lr=0.1), torch.float32)
+    assert not optimizer_runs(for_a_gpu, torch.float32)
+    assert optimizer_bytes(for_a_gpu, torch.bfloat16) == 8
 
 
 def test_the_state_of_an_optimizer_is_measured() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from guardreasoner.cli.options import require_files, write
 from guardreasoner.errors import InputError
-from guardreasoner.workflow.terminal import show_line, stdout_console
+from guardreasoner.workflow.terminal import show_line
 
 if TYPE_CHECKING:
     from guardreasoner.diagnosis.data_sizes import DataSizes
@@ -30,7 +30,6 @@ OVERRIDES = (
 
 _UNITS = {"MB": 1e6, "GB": 1e9, "TB": 1e12, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _MEASURED_STEPS = 4
-_WIDTH = 120
 _DOES_NOT_FIT = 1
 
 
@@ -97,8 +96,10 @@ def run(args: argparse.Namespace) -> int:
     flags = own.parse_known_args(args.argv)[1]
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a plan downloads nothing
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    from guardreasoner.report.plan_text import show_plan
+
     plan = _plan(args, flags)
-    _show(plan)
+    show_plan(plan)
     if args.json:
         write(args.json, json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
     show_line(plan["verdict"])
@@ -129,7 +130,8 @@ def _plan(args: argparse.Namespace, flags: list[str]) -> dict[str, Any]:
     from guardreasoner.diagnosis.data_sizes import CHARACTERS_PER_TOKEN, HARD_SHARE, read_sizes
     from guardreasoner.diagnosis.model_shape import find_shape
     from guardreasoner.diagnosis.run_plan import MemoryModel, disk, operations, trained_dtype
-    from guardreasoner.diagnosis.step_memory import optimizer_bytes
+    from guardreasoner.diagnosis.step_memory import optimizer_bytes, optimizer_runs
+    from guardreasoner.report.plan_text import plan_verdict
     from guardreasoner.training.hsdpo import HSDPOModule
     from guardreasoner.training.rsft import RSFTModule
     from guardreasoner.training.training_data import TrainingDataModule
@@ -187,6 +189,7 @@ def _plan(args: argparse.Namespace, flags: list[str]) -> dict[str, Any]:
         "has_pairs": any(len(lengths) > 1 for lengths in sizes.completions),
         "skips_too_long": data.skip_too_long,
         "max_length": data.max_length,
+        "optimizer_runs_here": optimizer_runs(module.optimizer, trained_dtype(settings)),
         "operations": work.total,
         "seconds": seconds,
         "rate": rate_source,
@@ -201,7 +204,7 @@ def _plan(args: argparse.Namespace, flags: list[str]) -> dict[str, Any]:
         changes, enough = model.changes(settings, args.memory)
         plan["changes"] = [{"flags": one.flags, "effect": one.effect, "peak_bytes": one.peak} for one in changes]
         plan["changes_are_enough"] = enough
-    plan["verdict"] = _verdict(plan)
+    plan["verdict"] = plan_verdict(plan)
     return plan
 
 
@@ -368,106 +371,6 @@ def _mining(flags: Sequence[str], settings: "Settings", model: "MemoryModel") ->
     if not str(module["generator"].get("class_path")).endswith("LocalGenerator"):
         return None
     return dict(model.mining(settings, mining))
-
-
-def _verdict(plan: Mapping[str, Any]) -> str:
-    """Return the last lines: whether the fit fits, what would make it fit, and whether mining fits."""
-    lines = [_fit_verdict(plan)]
-    if plan["mining"] and plan["limit_bytes"] is not None and plan["mining_bytes"] > plan["limit_bytes"]:
-        lines.append(f"mining does not: {plan['mining_bytes'] / 1e9:.1f}; lower recipe.generation_batch_size")
-    return "\n".join(lines)
-
-
-def _fit_verdict(plan: Mapping[str, Any]) -> str:
-    peak = plan["peak_bytes"] / 1e9
-    if plan["fits"] is None:
-        return f"peak memory of a device: {peak:.1f} GB"
-    limit = f"fits in {_gigabytes(plan['limit_bytes'])}"
-    if plan["fits"]:
-        return f"{limit}: yes, {peak:.1f}"
-    lines = [f"{limit}: no, {peak:.1f}"]
-    changes = plan["changes"]
-    if not changes:
-        lines.append("no change that this verb knows would save memory")
-    elif not plan["changes_are_enough"]:
-        lines.append(f"not even with all changes that this verb knows ({changes[-1]['peak_bytes'] / 1e9:.1f} GB)")
-    else:
-        lines.append(
-            "nearest change that would:" if len(changes) == 1 else "no single change would; together these do:"
-        )
-    lines += [f"  {change['flags']}  → {change['peak_bytes'] / 1e9:.1f} GB ({change['effect']})" for change in changes]
-    return "\n".join(lines)
-
-
-def _show(plan: Mapping[str, Any]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = stdout_console(_WIDTH)
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, text in _lines(plan):
-        table.add_row(name, escape(text))
-    console.print(table, highlight=False)
-    parts = Table(box=None, pad_edge=False, header_style="bold")
-    parts.add_column(f"memory of a {plan['device'].upper()} ({plan['phase']})")
-    parts.add_column("GB", justify="right")
-    for name, size in sorted(plan["memory"].items(), key=lambda item: -item[1]):
-        parts.add_row(name, f"{size / 1e9:.2f}")
-    parts.add_row("peak", f"{plan['peak_bytes'] / 1e9:.2f}", style="bold")
-    console.print()
-    console.print(parts, highlight=False)
-    console.print()
-
-
-def _lines(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
-    data, parameters = plan["data"], plan["parameters"]
-    devices = f", {plan['devices']} processes" if plan["devices"] > 1 else ""
-    lines = [
-        ("model", f"{plan['model']}; {plan['tuning']}, {plan['dtype']}{devices}"),
-        ("parameters", f"{parameters['total']:,}, of which {parameters['trained']:,} are trained"),
-        ("data", f"{data['examples']:,} {data['source']}; longest {data['longest']:,} tokens"),
-    ]
-    if data["left_out"]:
-        what = "left out" if plan["skips_too_long"] or data["characters_per_token"] else "fit will refuse to start"
-        lines.append(("", f"{data['left_out']:,} are longer than {plan['max_length']:,} tokens: {what}"))
-    if data["characters_per_token"]:
-        lines.append(
-            ("", f"tokens are estimated: {data['characters_per_token']:g} characters each; no tokenizer is here")
-        )
-    pair = "a pair shares its prompt and " if plan["has_pairs"] else ""
-    computed = f"{data['computed_tokens']:,} computed, since {pair}a step shares its instruction"
-    lines.append(("tokens", f"{data['tokens']:,} in {data['steps']:,} steps ({computed})"))
-    if plan["seconds"] is None:
-        lines.append(("time", "unknown without --tokens_per_second, --tflops or --measure"))
-    else:
-        lines.append(("time", f"{_duration(plan['seconds'])} ({plan['rate']})"))
-    if plan["price"] is not None:
-        lines.append(("price", f"{plan['price']:,.2f}"))
-    disk = plan["disk"]
-    parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in disk.items())
-    lines.append(("disk", f"{sum(disk.values()) / 1e9:.2f} GB: {parts}"))
-    phases = plan["phases"]
-    if len(phases) > 1:
-        lines.append(("peaks", ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in phases.items())))
-    if plan["mining"]:
-        mined = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in plan["mining"].items())
-        lines.append(("mining", f"at most {plan['mining_bytes'] / 1e9:.2f} GB, a run of its own ({mined})"))
-    if plan["peak_measured_here"]:
-        lines.append(("measured", f"peak of this process in those steps: {plan['peak_measured_here'] / 1e9:.2f} GB"))
-    return lines
-
-
-def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:.4g} GB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _size(text: str) -> float:
