@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,6 @@ def run_chain(folder: Path, base: Path, rollouts: Path, devices: int) -> dict[st
         write_jsonl(folder / f"{split}.jsonl", TinySource().records(split))  # type: ignore[arg-type]
     files = {split: f"{split}.jsonl" for split in ("train", "validation", "test")}
     source = json.dumps({"class_path": "guardreasoner.sources.files.Files", "init_args": files})
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     output = {}
     short = ["--recipe.max_new_tokens", "8"]
     for verb, stage, model, processes, more in (
@@ -45,17 +45,22 @@ def run_chain(folder: Path, base: Path, rollouts: Path, devices: int) -> dict[st
         logger |= {"init_args": {"save_dir": "csv", "name": stage, "version": 0}}
         argv += ["--trainer.strategy", "ddp" if processes > 1 else "auto", "--trainer.logger", json.dumps(logger)]
         argv += ["--trainer.log_every_n_steps", "1", *more]
-        done = subprocess.run(
-            [sys.executable, "-m", "guardreasoner", *argv],
-            capture_output=True,
-            text=True,
-            cwd=folder,
-            env=environment,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        output[stage] = done.stdout
+        output[stage] = run_in(folder, argv)
     return output
+
+
+def run_in(folder: Path, argv: Sequence[str]) -> str:
+    """Run a command in a folder that has the configs; return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "guardreasoner", *argv],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 def losses(folder: Path, stage: str) -> list[float]:
@@ -127,7 +132,6 @@ def test_the_stored_reference_is_that_of_one_process(chains: dict[int, tuple[Pat
 
 def test_two_processes_sample_the_outputs_of_one(both_speeds: Path, tiny_rollouts: Path, tmp_path: Path) -> None:
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     rows, models = [], []
     for devices, strategy in (("1", "auto"), ("2", "ddp")):
         logger = {"class_path": "lightning.pytorch.loggers.CSVLogger"}
@@ -137,15 +141,7 @@ def test_two_processes_sample_the_outputs_of_one(both_speeds: Path, tiny_rollout
             *("--recipe.max_new_tokens", "60", "--data.micro_batch_size", "2", "--trainer.logger", json.dumps(logger)),
             *("--trainer.devices", devices, "--trainer.strategy", strategy, "--output", f"made-{devices}"),
         )
-        done = subprocess.run(
-            [sys.executable, "-m", "guardreasoner", *argv],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=environment,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+        run_in(tmp_path, argv)
         with (tmp_path / "csv" / devices / "version_0" / "metrics.csv").open() as file:
             rows.append([row for row in csv.DictReader(file) if row["train/loss"]])
         models.append(load_file(tmp_path / f"made-{devices}" / "model.safetensors"))
