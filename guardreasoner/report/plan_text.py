@@ -70,6 +70,8 @@ def _lines(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     if plan["mining"]:
         mined = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in plan["mining"].items())
         lines.append(("mining", f"at most {plan['mining_bytes'] / 1e9:.2f} GB, a run of its own ({mined})"))
+    else:
+        lines.append(("mining", plan["mining_note"]))
     if plan["peak_measured_here"]:
         lines.append(("measured", f"peak of this process in those steps: {plan['peak_measured_here'] / 1e9:.2f} GB"))
     return lines

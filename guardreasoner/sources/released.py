@@ -10,7 +10,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from guardreasoner.records import Record, Split
 from guardreasoner.sources.arguments import require_count
 from guardreasoner.sources.contamination import ContaminationIndex
 from guardreasoner.sources.predictions import gold_labels, split_prompt
-from guardreasoner.sources.splits import require_shares, split_of
+from guardreasoner.sources.splits import require_shares, sample_of, split_of
 from guardreasoner.sources.validation import validation_message
 from guardreasoner.tasks import GUARD_TASKS
 from guardreasoner.workflow.manifest import content_hash
@@ -127,7 +126,7 @@ class Released:
     @cached_property
     def _splits(self) -> dict[Split, list[Record]]:
         by_benchmark = ([record for record in self._test_records if record.source == name] for name in self.test)
-        test = [record for records in by_benchmark for record in _sample(records, self.test_sample)]
+        test = [record for records in by_benchmark for record in sample_of(records, self.test_sample)]
         splits: dict[Split, list[Record]] = {"train": [], "validation": [], "test": test}
         excluded_ids = set(self.excluded_ids)
         for record in self._train_records:
@@ -137,7 +136,7 @@ class Released:
             "released data: %d of %d records skipped because their prompt is also in %s",
             *(len(self.excluded_ids), len(self._train_records), ", ".join(self.test)),
         )
-        splits["train"] = _sample(splits["train"], self.train_sample)
+        splits["train"] = sample_of(splits["train"], self.train_sample)
         return splits
 
     @cached_property
@@ -167,14 +166,6 @@ class Released:
         prompt, response = split_prompt(f"{sample.instruction}\n{sample.input}", GUARD_TASKS, where)
         labels = gold_labels(sample.output, response, GUARD_TASKS, where)
         return Record(f"{name}/{number:05d}", prompt, response, labels, source=name)
-
-
-def _sample(records: list[Record], count: int | None) -> list[Record]:
-    """Return the records with the smallest SHA-256 of their id, in their order; all if ``count`` is None."""
-    if count is None:
-        return records
-    ids = {record.id for record in sorted(records, key=lambda r: sha256(r.id.encode()).hexdigest())[:count]}
-    return [record for record in records if record.id in ids]
 
 
 def _rows(path: Path) -> list[Any]:

@@ -1,9 +1,10 @@
-"""Assign records to splits by a hash of the normalised prompt, so that added data move no record."""
+"""Assign records to splits, and draw samples of them, by hashes, so that added data move no record."""
 
+from collections.abc import Sequence
 from hashlib import sha256
 
 from guardreasoner.errors import InputError
-from guardreasoner.records import Split
+from guardreasoner.records import Record, Split
 from guardreasoner.sources.arguments import is_fraction
 from guardreasoner.sources.contamination import normalise
 
@@ -26,6 +27,14 @@ def split_of(prompt: str, validation_share: float, test_share: float = 0.0) -> S
     if position < test_share:
         return "test"
     return "validation" if position < test_share + validation_share else "train"
+
+
+def sample_of(records: Sequence[Record], count: int | None) -> Sequence[Record]:
+    """Return the ``count`` records with the smallest SHA-256 of their id, in their order; all if ``count`` is None."""
+    if count is None:
+        return records
+    ids = {record.id for record in sorted(records, key=lambda r: sha256(r.id.encode()).hexdigest())[:count]}
+    return [record for record in records if record.id in ids]
 
 
 def require_shares(where: str, validation_share: float, test_share: float = 0.0) -> None:

@@ -3,7 +3,7 @@
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from guardreasoner.prompts import PromptFormat
 from guardreasoner.records import Record, Speed, Split
 from guardreasoner.sources import Source
 from guardreasoner.sources.rollouts import read_rollouts_of, rollout_format, rollout_tasks
-from guardreasoner.sources.splits import unit_interval_hash
+from guardreasoner.sources.splits import sample_of, unit_interval_hash
 from guardreasoner.synthesis.prompt import faults
 from guardreasoner.training.loaders import log, record_loader
 from guardreasoner.training.token_weights import TokenWeights
@@ -56,6 +56,8 @@ class ReasoningDataModule(TrainingDataModule):
         epochs: epochs of the whole schedule. The trainer's own ``max_epochs`` stays 1.
         start_epoch: first epoch of this run, above 0 if it continues a finished run.
         chunk_size: records per generated chunk in ``predict``.
+        predict_sample: number of records that ``predict`` generates for, those with the smallest SHA-256 of their id;
+            None for all.
         token_weights: weights of reasoning tokens and answer tokens in the loss.
         **options: options of :class:`guardreasoner.training.training_data.TrainingDataModule`.
 
@@ -75,6 +77,7 @@ class ReasoningDataModule(TrainingDataModule):
         epochs: Count = 3,
         start_epoch: CountOrZero = 0,
         chunk_size: Count = 64,
+        predict_sample: Count | None = None,
         token_weights: TokenWeights = TokenWeights(),  # noqa: B008 - frozen
         **options: Any,
     ) -> None:
@@ -87,13 +90,17 @@ class ReasoningDataModule(TrainingDataModule):
         """Speeds of the training targets, known after setup."""
         self.start_epoch = start_epoch
         self.chunk_size = chunk_size
+        self.predict_sample = predict_sample
         self.token_weights = token_weights
-        self.records: list[Record] = []
+        self.records: Sequence[Record] = []
 
     def setup(self, stage: str) -> None:
         """Open the tokenised data, or read the records of ``predict``."""
         if stage == "predict":
-            self.records = list(self.labelled_records())
+            records = list(self.labelled_records())
+            self.records = sample_of(records, self.predict_sample)
+            if len(self.records) < len(records):
+                log.info(f"a sample of {len(self.records):,} of {len(records):,} records (data.predict_sample)")
         else:
             super().setup(stage)
             if self._trainer.is_global_zero:

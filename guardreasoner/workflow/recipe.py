@@ -36,7 +36,7 @@ class Recipe:
         direct_share: share of the records with reasoning that R-SFT trains to answer at once too.
         speed: whether mining and tests ask for reasoning; None: the speed that the model was trained for, reasoned if
             both.
-        mined_records: training records that configs/pipeline_real.yaml mines; None: all.
+        mined_records: training records that are mined, those with the smallest SHA-256 of their id; None: all.
         max_new_tokens: maximum length of a generated output, in tokens.
         temperature: sampling temperature.
         top_p: nucleus sampling threshold.

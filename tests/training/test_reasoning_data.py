@@ -149,6 +149,16 @@ def test_mining_gets_the_training_records_alone_in_chunks(tiny_base: Path) -> No
     assert data.train == data.validation == []
 
 
+def test_mining_can_have_a_sample_of_the_training_records(tiny_base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "guardreasoner"):
+        some, more = (
+            {record.id for record in prepared(tiny_base, "predict", predict_sample=size).records} for size in (5, 9)
+        )
+    assert (len(some), len(more)) == (5, 9)
+    assert some < more < {record.id for record in TRAIN}
+    assert "a sample of 5 of 24 records" in caplog.text
+
+
 def test_what_is_too_long_is_refused_or_left_out_and_counted(tiny_base: Path, caplog: pytest.LogCaptureFixture) -> None:
     lengths = sorted(example.length for example in prepared(tiny_base).train)
     limit = lengths[len(lengths) // 2]

@@ -55,6 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quarantine", metavar="FOLDER", help="move faulty rows there and judge the others")
     parser.add_argument("--texts", action="store_true", help="also write the conversations and the reasoning")
     parser.add_argument("--second", metavar="FOLDER", help="a second model, whose answers are compared")
+    parser.add_argument("--second_base_path", metavar="FOLDER", help="base model of the second model, as --base_path")
     parser.add_argument(
         "--second_speed",
         choices=_SPEEDS,
@@ -200,7 +201,7 @@ def _judges(args: argparse.Namespace) -> tuple["Judge", "Judge | None"]:
             raise InputError(f"moderate: --second_speed: {guard.speed}, which is the speed of the first answers too")
         _require_speed(guard, args.second_speed)
         return Judge(guard), Judge(guard, args.second_speed)
-    other = Guard.load(args.second, speed=args.second_speed, engine=engine)
+    other = Guard.load(args.second, speed=args.second_speed, engine=engine, base_path=args.second_base_path)
     if other.tasks != guard.tasks:
         raise InputError(f"{args.second}: has other tasks than {args.model}, so their answers cannot be compared")
     return Judge(guard), Judge(other)
@@ -301,6 +302,8 @@ def _require_options(args: argparse.Namespace) -> None:
         raise InputError("moderate: -: given twice, expected stdin once")
     if args.chunk < 1 or args.review_size < 1 or args.actors < 1:
         raise InputError("moderate: --chunk, --review_size and --actors: expected a whole number from 1")
+    if args.second_base_path and not args.second:
+        raise InputError("moderate: --second_base_path: there is no second model", "name it with --second FOLDER")
     inputs = {file.resolve() for pattern in args.logs for file in matching_files(pattern)}
     for option in ("out", "to_review", "json"):
         path = getattr(args, option)

@@ -158,7 +158,7 @@ def _plan(args: argparse.Namespace, flags: list[str]) -> dict[str, Any]:
     state = optimizer_bytes(module.optimizer, trained_dtype(settings))
     work = operations(shape.config, settings, schedule, memory.parameters)
     seconds, rate_source, peak_here = _seconds(args, flags, schedule, work.total, settings.world)
-    mining = _mining(flags, settings, model)
+    mining, mining_note = _mining(flags, settings, model)
     fits = None if args.memory is None else memory.peak <= args.memory
     plan: dict[str, Any] = {
         "model": shape.source,
@@ -176,6 +176,7 @@ def _plan(args: argparse.Namespace, flags: list[str]) -> dict[str, Any]:
         "phases": {name: sum(parts.values()) for name, parts in memory.phases.items()},
         "mining": mining,
         "mining_bytes": None if mining is None else sum(mining.values()),
+        "mining_note": mining_note,
         "data": {
             "source": sizes.source,
             "examples": len(sizes.prompts),
@@ -339,8 +340,10 @@ def _measured(flags: list[str]) -> tuple[float, int]:
     return timer.tokens / timer.seconds, timer.peak
 
 
-def _mining(flags: Sequence[str], settings: "Settings", model: "MemoryModel") -> dict[str, float] | None:
-    """Return the memory of mining with the local engine by part; None if mining is not configured for it."""
+def _mining(
+    flags: Sequence[str], settings: "Settings", model: "MemoryModel"
+) -> tuple[dict[str, float] | None, str | None]:
+    """Return the memory of mining with the local engine by part, or None and the reason why it is not planned."""
     import torch
 
     from guardreasoner.diagnosis.run_plan import Mining
@@ -355,6 +358,9 @@ def _mining(flags: Sequence[str], settings: "Settings", model: "MemoryModel") ->
     words += [f"--{name}={value}" for name, value in flags_of(argv) if name.startswith("recipe.")]
     try:
         module = resolve(words).config["model"]["init_args"]
+        generator = str(module["generator"].get("class_path"))
+        if not generator.endswith("LocalGenerator"):
+            return None, f"not planned: {generator} is not the local engine"
         options = module["generator"]["init_args"]
         mining = Mining(
             k=module["k"],
@@ -366,11 +372,11 @@ def _mining(flags: Sequence[str], settings: "Settings", model: "MemoryModel") ->
             page=page_tokens(on_cpu=settings.device == "cpu"),
             prefill=prefill_tokens(on_cpu=settings.device == "cpu"),
         )
-    except (InputError, KeyError, TypeError):
-        return None
-    if not str(module["generator"].get("class_path")).endswith("LocalGenerator"):
-        return None
-    return dict(model.mining(settings, mining))
+    except InputError as error:
+        return None, f"not planned: {error}"
+    except (KeyError, TypeError, AttributeError):  # an overlay of the fit that is none of mining
+        return None, "not planned: these configs, with configs/mine.yaml, do not describe a run of mining"
+    return dict(model.mining(settings, mining)), None
 
 
 def _size(text: str) -> float:

@@ -20,6 +20,7 @@ from guardreasoner.review.session import Session
 from guardreasoner.sources.files import Files
 from guardreasoner.workflow.guard_file import GUARD_FILE, write_calibration
 from tests.support.guards import calibration, known_records
+from tests.support.tiny import make_tiny_adapter
 
 Start = Callable[..., str]
 ROOT = Path(__file__).parents[3]
@@ -232,6 +233,7 @@ def test_drift_that_is_not_measured_says_why(logs: Path, both_speeds: Path, star
         (("logs.jsonl", "--drift_threshold", "0.2"), "no calibration of direct answers with a score histogram"),
         (("logs.jsonl", "--reference", "none.jsonl"), "none.jsonl: no such file"),
         (("logs.jsonl", "--second_speed", "direct"), "--second_speed: direct, which is the speed of the first answers"),
+        (("logs.jsonl", "--second_base_path", "base"), "--second_base_path: there is no second model"),
         (("logs.jsonl", "--chunk", "0"), "expected a whole number from 1"),
         (("logs.jsonl", "--random_share", "2"), "expected a share from 0 to 1"),
     ],
@@ -249,6 +251,15 @@ def test_a_file_of_the_user_is_not_replaced(logs: Path, both_speeds: Path, refus
     Path("notes.jsonl").write_text("my notes\n")
     assert "was not written by this option" in refused(*moderate(both_speeds, "logs.jsonl", out="notes.jsonl"))
     assert logs.read_bytes() == kept
+
+
+def test_the_second_model_can_be_an_adapter_of_a_base_that_was_moved(
+    logs: Path, both_speeds: Path, start: Start, tmp_path: Path
+) -> None:
+    adapter = make_tiny_adapter(shutil.copytree(both_speeds, tmp_path / "base"), tmp_path / "adapter")
+    moved = (tmp_path / "base").rename(tmp_path / "moved")
+    second = ("--second", str(adapter), "--second_base_path", str(moved))
+    assert "second answers: " in start(*moderate(both_speeds, "logs.jsonl", *second))
 
 
 def test_two_answers_are_compared(logs: Path, both_speeds: Path, start: Start) -> None:

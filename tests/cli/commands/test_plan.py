@@ -1,6 +1,7 @@
 """The verb ``plan`` through the command line."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +76,27 @@ def test_the_embedded_model_is_planned_before_it_is_built(run: Run) -> None:
     assert code == 0
     assert "checkpoints/base is not built; shape of configs/base.yaml" in " ".join(out.split())
     assert "tokens are estimated" in out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("LocalGenerator", "ServerGenerator", "ServerGenerator is not the local engine"),
+        ("recipe.temperature", "recipe.nothing", "recipe.nothing"),
+        ("max_cache_tokens:", "cache:", "do not describe a run of mining"),
+    ],
+)
+def test_a_plan_without_mining_says_why(run: Run, tiny: tuple[str, ...], old: str, new: str, reason: str) -> None:
+    shutil.copytree(Path("configs").resolve(), "own")
+    Path("configs").unlink()
+    mine = Path("own").rename("configs") / "mine.yaml"
+    assert "mining at most 0." in " ".join(run(*tiny)[1].split())
+    mine.write_text(mine.read_text().replace(old, new))
+    code, out, _ = run(*tiny)
+    assert code == 0
+    shown = " ".join(out.split())
+    assert "mining not planned: " in shown
+    assert reason in shown
 
 
 def test_a_few_steps_measure_the_rate(run: Run, tiny: tuple[str, ...]) -> None:
