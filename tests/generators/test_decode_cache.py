@@ -18,12 +18,16 @@ def states(tokens: int, value: float = 1.0) -> tuple[Tensor, Tensor]:
 
 def test_infinities_of_a_removed_row_do_not_affect_the_row_that_replaces_it() -> None:
     cache = DecodeCache(None, torch.device("cpu"))
-    cache.enter({0: states(9, torch.inf)}, [(Segment(0, 9), 2)])
     cache.enter({0: states(3)}, [(Segment(0, 3), 1)])
-    cache.keep([2])
+    cache.enter({0: states(9, torch.inf)}, [(Segment(0, 9), 2)])
+    new = torch.tensor([1, torch.inf, torch.inf]).view(3, 1, 1, 1).expand(3, 2, 1, 4)
+    for _ in range(4):
+        cache.advance()
+        cache.attend(0, torch.ones(3, 4, 1, 4), new, new, None, None)
+    cache.keep([0])
     cache.enter({0: states(5)}, [(Segment(0, 2), 1), (Segment(2, 5), 1)])
-    assert cache.lengths == [3, 2, 3]
-    assert cache.advance().tolist() == [[3], [2], [3]]
+    assert cache.lengths == [7, 2, 3]
+    assert cache.advance().tolist() == [[7], [2], [3]]
     ones = torch.ones(3, 2, 1, 4)
     assert torch.equal(cache.attend(0, torch.ones(3, 4, 1, 4), ones, ones, None, None), torch.ones(3, 4, 1, 4))
 
