@@ -52,7 +52,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--device",
         choices=("cpu", "gpu"),
         help="kind of device; default: trainer.accelerator, or where that is auto, gpu if this machine has one or the "
-        "weights are 16-bit or 4-bit, else cpu",
+        "weights are 16-bit, else cpu",
     )
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument("--measure", action="store_true", help=f"run {_MEASURED_STEPS} steps here to measure the rate")
