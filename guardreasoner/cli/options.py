@@ -8,7 +8,6 @@ from pathlib import Path
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.intervals import RESAMPLES
 from guardreasoner.records import replacing_file
-from guardreasoner.workflow.manifest import Manifest
 from guardreasoner.workflow.terminal import show_line
 
 
@@ -69,6 +68,7 @@ _STARTS_OF_OUT = {
     "report": _PAGE,
     "pairs": r"""\{("id": "[^\n]*", )?"record": \{""",
     "calibrate": r"""\{\n "calibration": """,
+    "card": r"---\n(?:[a-z_]+:|- | )",
     "moderate": r"""\{"id": "[^\n]*", "row": \"""",
 }
 _STARTS = {
@@ -77,7 +77,6 @@ _STARTS = {
     "records": r"""\{"id": "[^\n]*", "labels": \{""",
     "json": r"""\{\n "(?!format")""",
     "latex": r"% \\usepackage\{booktabs\}",
-    "card": r"---\n(?:[a-z_]+:|- | )",
     "audit": r"""\{"record_id": "[^\n]*", "task": """,
     "flips": r"""\{"first": """,
 }
@@ -87,7 +86,7 @@ _STARTS = {
 def _may_replace(path: Path, start: str) -> bool:
     with path.open(encoding="utf-8", errors="replace") as file:
         text = file.read(1 << 16)
-    return not text.strip() or bool(re.match(start, text)) or Manifest.read(path) is not None
+    return not text.strip() or bool(re.match(start, text))
 
 
 def _count(text: str) -> int:

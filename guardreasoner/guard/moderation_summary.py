@@ -230,7 +230,9 @@ def drift_from_calibration(calibration: Calibration, after: ModerationSummary, w
     if task is None or stored is None or task.scores.keys() != {calibration.score}:
         return None
     details = calibration.details
-    blocked = calibration.false_positives + details["recall"] * details["positives"]
+    blocked = details.get("blocked")
+    if blocked is None:  # of an earlier version; negative records without a score count too
+        blocked = calibration.false_positives + details["recall"] * details["positives"]
     return _drift(
         calibration.task,
         calibration.score,

@@ -141,7 +141,10 @@ def _parse_argument(argument: str, seeds: bool) -> tuple[str | None, tuple[str, 
     name, separator, rest = argument.partition("=")
     given, path = (name, rest) if separator and name and not Path(argument).exists() else (None, argument)
     several = seeds and not Path(path).exists()
-    return given, tuple(part for part in path.split(",") if part) if several else (path,)
+    paths = tuple(path.split(",")) if several else (path,)
+    if not all(paths):
+        raise InputError(f"{argument!r}: found an empty path, expected [NAME=]PATH{'[,PATH]' if seeds else ''}")
+    return given, paths
 
 
 def _numbered_contents(run: Predictions) -> Iterator[tuple[object, Record]]:

@@ -9,7 +9,8 @@ from guardreasoner.workflow.config import Command, flags, resolve
 from guardreasoner.workflow.manifest import Manifest
 from guardreasoner.workflow.pipeline import StageFailed
 from guardreasoner.workflow.stage_process import LAUNCHER, StageRunner
-from guardreasoner.workflow.staleness import command_line, status
+from guardreasoner.workflow.staleness import command_line, path_values, status
+from guardreasoner.workflow.terminal import show_line
 
 _FLAG = "--all"
 _KEPT = re.compile(r".+\.previous(-\d+)?")
@@ -42,7 +43,14 @@ def commands_of_every_model(argv: Sequence[str]) -> list[Command]:
     folder = Path(command.config["recipe"]["checkpoints"])
     if command.output is None:
         raise InputError(f"test {_FLAG}: the config has no `output`")
-    configured = Path(command.config["model"]["init_args"]["backbone"]["path"]).name
+    named = path_values(command.config.get("model") or {})
+    path = next((text for key, text in named if re.search(r"backbone\.(init_args\.)?path$", key)), None)
+    if path is None:
+        raise InputError(
+            f"test {_FLAG}: the config names no model (model.backbone.path)",
+            "use the config of a test, such as configs/evaluate.yaml",
+        )
+    configured = Path(path).name
     place = command.output.parent if command.output.name == configured else command.output
     models = _trained_models(folder)
     if not models:
@@ -70,9 +78,9 @@ def run_every_test(argv: Sequence[str], launcher: Sequence[str] = LAUNCHER) -> l
         for number, command in enumerate(commands, 1):
             count = f"{number} of {len(commands)}"
             if (reason := status(command)) is None:
-                print(f"model {count}: up to date: {command.output}", flush=True)
+                show_line(f"model {count}: up to date: {command.output}")
                 continue
-            print(f"model {count} ({reason}): {command_line(command)}", flush=True)
+            show_line(f"model {count} ({reason}): {command_line(command)}")
             if code := runner.run(command.argv):
                 line = command_line(command)
                 raise StageFailed(f"the test of model {count} failed with exit code {code}: {line}", code)

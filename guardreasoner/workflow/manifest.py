@@ -278,7 +278,8 @@ def _without_overwrite(command: Sequence[str]) -> list[str]:
     kept: list[str] = []
     former = ""
     for word in command:
-        if word.partition("=")[0] != "--overwrite" and not (former == "--overwrite" and not word.startswith("--")):
+        is_value = former == "--overwrite" and word.lower() in ("true", "false", "yes", "no")
+        if word.partition("=")[0] != "--overwrite" and not is_value:
             kept.append(word)
         former = word
     return kept

@@ -29,6 +29,7 @@ from guardreasoner.workflow.staleness import (
     path_values,
     status,
 )
+from guardreasoner.workflow.terminal import show_line
 
 PIPELINE = Path("configs/pipeline.yaml")
 
@@ -83,7 +84,8 @@ class Pipeline:
         if not isinstance(lines, dict) or not all(isinstance(line, str) and line for line in lines.values()):
             raise InputError(f"{path}: expected `stages:` with a command line for each name")
         stages = {
-            str(name): resolve(_with_overlays(shlex.split(line), overlays, recipe)) for name, line in lines.items()
+            str(name): resolve(_with_overlays(_words(line, f"{path}: stage {name}"), overlays, recipe))
+            for name, line in lines.items()
         }
         makers: dict[Path, str] = {}
         for name, stage in stages.items():
@@ -160,8 +162,8 @@ class Pipeline:
                 stage = self.stages[name]
                 if reason := "requested" if name in forced else status(stage):
                     if kept := keep_if_not_ours(stage):
-                        print(f"moved {stage.output} to {kept}: it was not made by this stage")
-                    print(f"building {stage.output} ({reason}): {command_line(stage)}", flush=True)
+                        show_line(f"moved {stage.output} to {kept}: it was not made by this stage")
+                    show_line(f"building {stage.output} ({reason}): {command_line(stage)}")
                     if code := runner.run(stage.argv):
                         raise StageFailed(f"stage {name} failed with exit code {code}: {command_line(stage)}", code)
                     if reason := status(stage):
@@ -247,6 +249,13 @@ def _runs(argv: Sequence[str]) -> bool:
     return not ({"help", "print_config"} & given or "-h" in argv or stop_signals.is_later_process())
 
 
+def _words(line: str, where: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise InputError(f"{where}: not a command line: {error}: {line}") from None
+
+
 def _writes(command: Command) -> bool:
     trainer: Any = command.config.get("trainer")
     is_trial = isinstance(trainer, dict) and trainer.get("fast_dev_run")
@@ -272,7 +281,7 @@ def _made_by_others(graph: Pipeline, keys: Collection[str]) -> set[str]:
     for name in given.intersection(keys):
         manifest = Manifest.read(graph.stages[name].output or "")
         command = shlex.join(manifest.command) if manifest else "?"
-        print(f"using {graph.stages[name].output} as it is: made by python -m guardreasoner {command}", flush=True)
+        show_line(f"using {graph.stages[name].output} as it is: made by python -m guardreasoner {command}")
     return given
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from guardreasoner.cli.options import require_files, write
 from guardreasoner.errors import InputError
+from guardreasoner.workflow.manifest import record_made
 
 
 def test_an_unpaired_surrogate_is_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,3 +67,13 @@ def test_a_pipe_or_device_is_no_output_file(tmp_path: Path) -> None:
     for path in (tmp_path / "pipe", tmp_path / "link", Path("/dev/stdout"), Path("/proc/self/fd/1")):
         with pytest.raises(InputError, match=rf"--out {path}: expected a file, found a device or a pipe"):
             require_files("moderate", out=path)
+
+
+def test_a_file_of_another_option_is_not_replaced_although_it_has_a_manifest(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"id": "1", "record": {"id": "1"}}\n')
+    record_made(path, ["pairs", "--out", str(path)], {}, [])
+    require_files("pairs", out=path)
+    for verb, option in (("score", "json"), ("pairs", "audit")):
+        with pytest.raises(InputError, match="was not written by this option"):
+            require_files(verb, **{option: path})

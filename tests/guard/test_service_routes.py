@@ -199,6 +199,24 @@ def test_a_stream_that_fails_ends_with_an_error(client: TestClient) -> None:
             },
             None,
         ),
+        (
+            {
+                "input_type": "request",
+                "texts": ["mend it"],
+                "images": ["aGk="],
+                "structured_messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "text", "text": "mend it"},
+                            {"type": "image_url", "image_url": {"url": "data:,"}},
+                        ],
+                    }
+                ],
+                "additional_provider_specific_params": {"ignore_images": True},
+            },
+            None,
+        ),
     ],
 )
 def test_litellm_s_guardrail(client: TestClient, body: dict[str, Any], blocked: str | None) -> None:

@@ -136,3 +136,11 @@ def test_runs_on_other_records_keep_their_ids(tmp_path: Path) -> None:
     write_released(tmp_path / "b", ROWS[1:], "Two")
     named = read_named_predictions([str(tmp_path / "a"), str(tmp_path / "b")], "compare")
     assert match_by_content(named) == named
+
+
+@pytest.mark.parametrize("argument", ["x=,", ",", "x=", "", "x={folder},", "x=,{folder}"])
+def test_an_empty_path_is_refused(argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_released(tmp_path / "a")
+    monkeypatch.chdir(folder)
+    with pytest.raises(InputError, match="found an empty path"):
+        read_named_predictions([argument.format(folder=folder)], "compare", seeds=True)

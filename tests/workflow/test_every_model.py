@@ -75,6 +75,20 @@ def test_an_output_with_a_name_of_its_own_gets_a_folder_per_model(argv: list[str
     assert next(command.output for command in commands_of_every_model(argv)) == Path("logs/robustness/zeroth")
 
 
+@pytest.mark.parametrize("model", ["", "model: {class_path: some.Teacher, init_args: {folder: x}}\n"])
+def test_a_config_without_a_model_is_refused(model: str, argv: list[str]) -> None:
+    Path("evaluate.yaml").write_text(f"output: logs/x\n{model}")
+    with pytest.raises(InputError, match="names no model"):
+        commands_of_every_model(argv)
+
+
+def test_a_backbone_may_be_given_with_its_class(argv: list[str]) -> None:
+    text = CONFIG.format(output="${recipe.logs}/predictions/second")
+    with_class = 'backbone: {class_path: some.Backbone, init_args: {path: "${recipe.checkpoints}/second"}}'
+    Path("evaluate.yaml").write_text(text.replace('backbone: {path: "${recipe.checkpoints}/second"}', with_class))
+    assert next(command.output for command in commands_of_every_model(argv)) == Path("logs/predictions/zeroth")
+
+
 @pytest.mark.parametrize("flag", ["--output", "--model.backbone.path", "--model.init_args.backbone.path"])
 def test_a_single_model_or_output_is_refused(flag: str, argv: list[str]) -> None:
     with pytest.raises(InputError, match="--all cannot be combined with") as caught:

@@ -136,3 +136,11 @@ def test_the_code_of_a_class_is_known_without_importing_it(tmp_path: Path, monke
 def test_a_damaged_manifest_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
     assert Manifest.read(tmp_path) is None
+
+
+@pytest.mark.parametrize("words", [["export", "m", "--out", "o"], ["fit", "-c", "rsft.yaml"]])
+def test_overwrite_takes_no_other_word_of_the_command_with_it(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    manifest = Manifest.describe(tmp_path / "a", [words[0], "--overwrite", *words[1:]], "", {})
+    assert manifest.command == words
+    assert manifest.made_by(words)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,23 @@ def test_validating_writes_no_manifest(launcher: tuple[str, ...]) -> None:
     assert prepare(["validate", "--config", "configs/third.yaml"], launcher=launcher) is None
     assert Manifest.read("made/third") == before
     assert sorted(path.name for path in Path("made").iterdir()) == ["first", "second", "third"]
+
+
+def test_a_command_line_with_an_open_quote_is_rejected(launcher: tuple[str, ...]) -> None:
+    change("configs/pipeline.yaml", "fit --config configs/first.yaml", 'fit --config "configs/first.yaml')
+    with pytest.raises(InputError, match="stage first: not a command line: No closing quotation"):
+        load(launcher)
+
+
+def test_the_command_in_a_manifest_cannot_control_the_terminal(
+    launcher: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    build(launcher)
+    made = Manifest.read("made/second")
+    assert made is not None
+    replace(made, command=["fit", "\x1b[2J"], fingerprint="other", config=None).write("made/second")
+    capfd.readouterr()
+    prepare(["fit", "--config", "configs/third.yaml"], launcher=launcher)
+    shown = capfd.readouterr().out
+    assert "using made/second as it is" in shown
+    assert "\x1b" not in shown

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from guardreasoner.guard.model_card import model_card
 
-    require_files("card", card=args.out)
+    require_files("card", out=args.out)
     if not Path(args.model).is_dir():
         raise InputError(f"{args.model}: no such model folder")
     if args.out and Manifest.read(args.out.parent):

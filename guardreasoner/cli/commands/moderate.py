@@ -309,6 +309,14 @@ def _require_options(args: argparse.Namespace) -> None:
         path = getattr(args, option)
         if path is not None and path.resolve() in inputs:
             raise InputError(f"moderate: --{option} {path}: is one of the logs")
+    if args.quarantine is not None:
+        folder, others = Path(args.quarantine).resolve(), (args.out, args.to_review, args.json, args.reference)
+        used = [*sorted(inputs), *(path.resolve() for path in others if path is not None)]
+        if inside := next((path for path in used if path.is_relative_to(folder)), None):
+            raise InputError(
+                f"moderate: --quarantine {args.quarantine}: {inside} is inside that folder, which is overwritten",
+                "move the corrected file out of it, or name another folder",
+            )
 
 
 def _columns(assignments: Sequence[str]) -> "Columns":
@@ -332,8 +340,11 @@ def _count(text: str) -> int:
 
 
 def _share(text: str) -> float:
-    value = _positive(text) if text != "0" else 0.0
-    if value > 1:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"expected a share from 0 to 1, got {text!r}")
     return value
 

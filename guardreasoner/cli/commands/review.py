@@ -89,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
     require_files("review", json=args.json, ratings=args.ratings, records=args.records)
     if args.seed < 0:
         raise InputError(f"review: --seed: expected a whole number from 0, got {args.seed}")
+    if args.sample is not None and args.sample < 1:
+        raise InputError(f"review: --sample: expected a whole number from 1, got {args.sample}")
     if args.records and not args.label:
         raise InputError("review: --records needs --label FILE, the queue that was labelled")
     if args.label and (args.runs or args.audit or args.intersect or args.json):
@@ -113,8 +115,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _rate(args: argparse.Namespace) -> int:
     rater, path = _rater_and_file(args.rater, args.ratings)
-    if args.sample is not None and args.sample < 1:
-        raise InputError(f"review: --sample: expected a whole number from 1, got {args.sample}")
     if args.port is not None and not 0 <= args.port < 1 << 16:
         raise InputError(f"review: --port: expected a number from 0 to 65535, got {args.port}")
     named = match_by_content(read_named_predictions(args.runs, "review")) if args.runs else []

@@ -130,6 +130,7 @@ def choose_calibration(
         details={
             "long_run_interval": list(long_run_interval(block.errors, block.n)),
             "recall": recalled / positives,
+            "blocked": int((found >= block.value).sum()),
             "recall_interval": list(long_run_interval(recalled, positives)),
             "miss_rate": miss_rate,
             "expected_miss_rate": passing.expected,

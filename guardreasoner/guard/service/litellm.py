@@ -19,6 +19,9 @@ from guardreasoner.tasks import Task
 _UNKNOWN_PROMPT = "(not known)"
 """Stands for the user's message where LiteLLM sends a response alone."""
 
+_IMAGES = ("image_url", "input_image", "image")
+"""Types of the parts of a message that are images."""
+
 _OPTIONS = {"policy": str, "speed": str, "ignore_images": bool}
 """Options that a proxy's config may give in ``additional_provider_specific_params``."""
 
@@ -43,6 +46,8 @@ def litellm_routes(service: GuardService) -> APIRouter:
         options = _options(body)
         if body.images and not options.get("ignore_images", False):
             return _blocked("images cannot be judged")
+        if body.structured_messages and options.get("ignore_images", False):
+            body = body.model_copy(update={"structured_messages": _without_images(body.structured_messages)})
         queries = _queries(body, options.get("policy"), options.get("speed"))
         if not queries:
             if body.images:
@@ -59,6 +64,20 @@ def litellm_routes(service: GuardService) -> APIRouter:
         return json_response({"action": "NONE"})
 
     return router
+
+
+def _without_images(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return messages without images, and without those of images alone; none if the user wrote no text."""
+    kept = []
+    for message in messages:
+        parts = message.get("content")
+        if isinstance(parts, list) and parts:
+            texts = [part for part in parts if not (isinstance(part, dict) and part.get("type") in _IMAGES)]
+            if not texts and not message.get("tool_calls"):
+                continue
+            message = {**message, "content": texts or None}
+        kept.append(message)
+    return kept if any(message.get("role") == "user" for message in kept) else []
 
 
 def _options(body: LitellmBody) -> dict[str, Any]:

@@ -117,6 +117,10 @@ def test_a_card_is_written_beside_the_folder_only(capsys: pytest.CaptureFixture[
     assert main(["card", "m", "--out", "card.md"]) == 0
     assert main(["card", "m", "--out", "card.md"]) == 0
     assert Path("card.md").read_text().startswith("---\nbase_model: org/base\n")
+    Path("notes.md").write_text("my notes\n")
+    capsys.readouterr()
+    assert main(["card", "m", "--out", "notes.md"]) == 2
+    assert "--out notes.md: the file was not written by this option" in capsys.readouterr().err
     for argv, says in (
         (("m", "--out", "m/README.md"), "manifest"),
         (("nowhere",), "no such model folder"),

@@ -262,6 +262,24 @@ def test_the_second_model_can_be_an_adapter_of_a_base_that_was_moved(
     assert "second answers: " in start(*moderate(both_speeds, "logs.jsonl", *second))
 
 
+def test_a_quarantine_around_a_log_or_an_output_is_refused(
+    logs: Path, both_speeds: Path, start: Start, refused: Start
+) -> None:
+    with logs.open("a") as file:
+        file.write('{"prompt": 5}\n')
+    start(*moderate(both_speeds, "logs.jsonl", "--quarantine", "bad"))
+    corrected = write(Path("bad/logs.jsonl"), {"prompt": "Hi"}, {"prompt": 5}).read_bytes()
+    assert "--quarantine bad" in refused(*moderate(both_speeds, "bad/logs.jsonl", "--quarantine", "bad", out="2.jsonl"))
+    assert Path("bad/logs.jsonl").read_bytes() == corrected
+    assert "--quarantine bad" in refused(*moderate(both_speeds, "logs.jsonl", "--quarantine", "bad", out="bad/o.jsonl"))
+
+
+@pytest.mark.parametrize("share", ["0", "0.0", "1"])
+def test_the_random_share_may_be_nothing_or_all(logs: Path, both_speeds: Path, start: Start, share: str) -> None:
+    start(*moderate(both_speeds, "logs.jsonl", "--to_review", "queue.jsonl", "--random_share", share))
+    assert json.loads(Path("queue.jsonl").read_text().splitlines()[0])["random_share"] == float(share)
+
+
 def test_two_answers_are_compared(logs: Path, both_speeds: Path, start: Start) -> None:
     shown = start(*moderate(both_speeds, "logs.jsonl", "--second_speed", "reasoned"))
     assert "second answers: 0 (0.0 %) differ in what they flag" in shown

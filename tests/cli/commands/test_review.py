@@ -93,6 +93,10 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
             ([run, "--ratings", f"{bad}/y"], "cannot be written"),
             ([run, "--host", "0.0.0.0"], "unknown option --host"),
             ([run, "--json", "x"], "--json needs --summary"),
+            (
+                ["--label", "queue.jsonl", "--summary", str(good), "--records", "new.jsonl", "--sample", "-1"],
+                "--sample: expected a whole number from 1",
+            ),
             (["--summary", str(good), "--port", "1"], "--port cannot be combined with --summary"),
             (["--summary", str(bad)], "bad.jsonl:2: kind: expected rating"),
             (["--summary", str(good), str(good)], "occurs twice"),
