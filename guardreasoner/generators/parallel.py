@@ -55,5 +55,9 @@ def parallel_map(
     if workers < 2:
         yield from map(work, chunks)
         return
-    with ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(1)) as pool:
-        yield from pool.map(work, chunks)
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(1)) as pool:
+            yield from pool.map(work, chunks)
+    finally:
+        torch.set_num_threads(threads)  # the workers also set it for MKL and for threads that start later

@@ -1,7 +1,8 @@
 """Find gold labels that every output of every model contradicts with the same verdict: the label may be the fault."""
 
+from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +65,7 @@ class DoubtedLabel:
 
 def doubted_labels(
     records: Sequence[Record],
-    rollouts: Iterable[Rollout],
+    rollouts: Sequence[Rollout],
     tasks: Sequence[Task],
     parser: ParserName = "final-block",
     format: GuardFormat | None = None,
@@ -80,12 +81,12 @@ def doubted_labels(
         parser: how GuardReasoner's answer block is read.
         format: format of the outputs; None: GuardReasoner's own.
     """
-    outputs: dict[str, list[Rollout]] = defaultdict(list)
-    for rollout in rollouts:
-        outputs[rollout.record_id].append(rollout)
+    positions: dict[str, array[int]] = defaultdict(lambda: array("q"))
+    for position, rollout in enumerate(rollouts):
+        positions[rollout.record_id].append(position)
     found = list[DoubtedLabel]()
     for record in records:
-        sorted_outputs = sort_rollouts(outputs[record.id])
+        sorted_outputs = sort_rollouts(rollouts[position] for position in positions.get(record.id, ()))
         verdicts = [read_verdicts(output.completion, tasks, format, parser) for output in sorted_outputs]
         found += _doubted(record, sorted_outputs, verdicts, tasks)
     return sorted(found, key=lambda one: (-one.outputs, -len(one.models), -one.agreement))
@@ -114,7 +115,9 @@ def _doubted(
 
 def _shown(rollouts: Sequence[Rollout]) -> tuple[Rollout, ...]:
     """Return the first output of the first two models; of a single model, its first two different outputs."""
-    by_model = {rollout.model: rollout for rollout in reversed(rollouts)}
-    by_text = {rollout.completion: rollout for rollout in reversed(rollouts)}
+    by_model, by_text = dict[str, Rollout](), dict[str, Rollout]()
+    for rollout in rollouts:
+        by_model.setdefault(rollout.model, rollout)
+        by_text.setdefault(rollout.completion, rollout)
     chosen = by_model if len(by_model) > 1 else by_text
-    return tuple(list(reversed(chosen.values()))[:_MAX_SHOWN])
+    return tuple(chosen.values())[:_MAX_SHOWN]

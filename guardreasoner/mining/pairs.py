@@ -285,9 +285,10 @@ def _count_group(
     counts.groups += 1
     counts.outputs += len(group)
     counts.unparsed += unparsed
-    counts.dropped += unparsed if pairing.unparsable == "drop" else 0
     votes = votes_by_question([grades for _, grades in group], tasks, pairing)
     outcome, task = classify_votes(votes)
+    questions = [votes[task]] if task else list(votes.values())
+    counts.dropped += sum(set(votes_of_output) == {None} for votes_of_output in zip(*questions, strict=True))
     field = outcome.replace(" ", "_")
     setattr(counts, field, getattr(counts, field) + 1)
     if outcome != "mixed":

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -129,22 +130,27 @@ class PreferenceDataModule(TrainingDataModule):
 
     def _clean(self, pairs: Sequence[Pair]) -> Sequence[Pair]:
         """Return the pairs whose prompt no benchmark of this run holds."""
-        left_out = set[str]()
+        left_out = set[bytes]()
 
         def distinct_records() -> Iterator[Record]:
-            seen = set[str]()
+            seen = set[bytes]()
             for pair in pairs:
-                if pair.record.id not in seen:
-                    seen.add(pair.record.id)
-                    left_out.add(pair.record.id)
+                if (identity := _identity(pair.record)) not in seen:
+                    seen.add(identity)
+                    left_out.add(identity)
                     yield pair.record
 
         for record in self.drop_contaminated(distinct_records()):
-            left_out.discard(record.id)
-        return DiskList(pair for pair in pairs if pair.record.id not in left_out) if left_out else pairs
+            left_out.discard(_identity(record))
+        return DiskList(pair for pair in pairs if _identity(pair.record) not in left_out) if left_out else pairs
 
     def _write_extra(self, folder: Path) -> None:
         write_findings(folder, self.findings)
 
     def _read_extra(self, folder: Path) -> None:
         self.findings = read_findings(folder)
+
+
+def _identity(record: Record) -> bytes:
+    """Return a hash of id and content: files of several data sets may use one id for different conversations."""
+    return sha256(f"{record.content_key()} {record.id}".encode(errors="surrogatepass")).digest()[:16]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,8 @@ class PromptDataModule(TrainingDataModule):
         """
         format = self.prompt_tokenizer.format
         if self.rollouts:
-            mined, self.findings = mine_rollouts(self.rollouts, self.source, format, self.pairing, "GRPO")
+            pairing = replace(self.pairing, chosen="random", rejected="random")  # no pair is used
+            mined, self.findings = mine_rollouts(self.rollouts, self.source, format, pairing, "GRPO")
             chosen = {pair.record.id: (pair.record, pair.chosen.speed) for pair in mined.pairs}
         else:
             records = list(self.judged("train"))

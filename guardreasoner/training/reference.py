@@ -146,7 +146,8 @@ class FrozenAdapter(FrozenModel):
         config.inference_mode = True
         config.lora_dropout = 0.0  # its new layers start in training mode
         config.init_lora_weights = True  # overwritten below; some other ways to start change the base weights
-        network.add_adapter(self.NAME, config)
+        if self.NAME not in network.peft_config:  # a module that was validated or fitted before has it
+            network.add_adapter(self.NAME, config)
         with torch.no_grad():
             initial = dict(backbone.network.named_parameters())
             for name, parameter in network.named_parameters():

@@ -1,5 +1,6 @@
 """Stage 1, R-SFT: learn to write the reasoning and then the verdicts (arXiv 2501.18492, section 3.2)."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -9,6 +10,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim import Optimizer
 
 from guardreasoner.errors import InputError
 from guardreasoner.model.backbone import Backbone
@@ -96,6 +98,7 @@ class RSFTModule(LightningModule):
         if self.optimizer_state:
             optimizer = configured["optimizer"]
             saved = read_optimizer_state(self.optimizer_state)
+            _require_same_weights(optimizer, saved["state"], self.optimizer_state)
             saved = {"state": saved["state"], "param_groups": optimizer.state_dict()["param_groups"]}
             optimizer.load_state_dict(shares_of_state(optimizer, saved))
         return configured
@@ -157,3 +160,19 @@ def read_optimizer_state(path: str) -> dict[str, Any]:
     if not isinstance(saved, dict) or "state" not in saved:
         raise InputError(f"model.optimizer_state: {path}: not the state of an optimizer")
     return saved
+
+
+def _require_same_weights(optimizer: Optimizer, state: Any, path: str) -> None:
+    """Raise ``InputError`` unless each saved moment belongs to a trained weight of its shape."""
+    weights = dict(enumerate(weight for group in optimizer.param_groups for weight in group["params"]))
+    fits = isinstance(state, Mapping) and all(
+        index in weights
+        and isinstance(values, Mapping)
+        and getattr(values.get("exp_avg"), "shape", weights[index].shape) == weights[index].shape
+        for index, values in state.items()
+    )
+    if not fits:
+        raise InputError(
+            f"model.optimizer_state: {path}: it belongs to other weights than the {len(weights)} that this run trains",
+            "continue the run that wrote it (same model, same LoRA options), or leave it out to start moments at zero",
+        )

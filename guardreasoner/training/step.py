@@ -96,7 +96,7 @@ def configure_optimizer(
         updates_per_step: updates of the weights per step of the loader.
     """
     configured = optimizer([p for p in module.parameters() if p.requires_grad])
-    total = planned_steps(module.trainer) * updates_per_step
+    total = planned_steps(module.trainer, updates_per_step) * updates_per_step
     schedule = LambdaLR(configured, partial(_cosine, warmup=int(warmup * total), total=total))
     return {"optimizer": configured, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -109,8 +109,8 @@ def _cosine(step: int, *, warmup: int, total: int) -> float:
     return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
-def planned_steps(trainer: Any) -> int:
-    """Return the number of optimizer steps of a run, at most ``max_steps`` and ``limit_train_batches``.
+def planned_steps(trainer: Any, updates_per_step: int = 1) -> int:
+    """Return the number of loader steps of a run: ``limit_train_batches`` limits them, ``max_steps`` the updates.
 
     ``trainer.estimated_stepping_batches`` must not be used: it builds the training loader before a checkpoint is
     restored, so that a resumed run would start again with the first examples.
@@ -121,7 +121,7 @@ def planned_steps(trainer: Any) -> int:
     limit = trainer.limit_train_batches
     if limit is not None:
         total = min(total, limit) if isinstance(limit, int) else int(total * limit)
-    return total if trainer.max_steps == -1 else min(total, trainer.max_steps)
+    return total if trainer.max_steps == -1 else min(total, -(-trainer.max_steps // updates_per_step))
 
 
 def _skip_or_stop(module: Any, step: Step, reason: str) -> None:

@@ -88,6 +88,8 @@ class UnfinishedFit:
             log_folder: TensorBoard folder of this run; that of the former run is continued.
             resumed_from: checkpoint that the fit continues from, None if it starts from the beginning.
         """
+        for half in self.folder.glob(".step-*.partial"):  # left by a kill while a checkpoint was written
+            half.unlink(missing_ok=True)
         last = int(resumed_from.stem.removeprefix("step-")) if resumed_from else -1
         for path in map(self.checkpoint, self.steps()):
             if path > self.checkpoint(max(last, 0)) or last < 0:

@@ -1,6 +1,7 @@
 """Local generation: greedy texts, independence of outputs, sampled distributions."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +181,14 @@ def test_the_nucleus_includes_the_token_that_reaches_top_p(backbone: Backbone, s
 def test_numbers_out_of_range_are_refused(backbone: Backbone, arguments: dict[str, Any], name: str) -> None:
     with pytest.raises(InputError, match=name):
         LocalGenerator(backbone, **arguments)
+
+
+def test_threads_that_start_later_keep_the_number_of_torch_threads(backbone: Backbone) -> None:
+    former = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        list(LocalGenerator(backbone, 2, workers=2, chunk=1).generate(record_requests(backbone, 2)))
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 2
+    finally:
+        torch.set_num_threads(former)

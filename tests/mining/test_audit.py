@@ -1,6 +1,8 @@
 """Label audit: which labels are doubted, their order, and the file."""
 
 import json
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from guardreasoner.mining.audit import doubted_labels
 from guardreasoner.prompts import answer_block
 from guardreasoner.records import Record, Rollout
 from guardreasoner.tasks import GUARD_TASKS
+from guardreasoner.workflow.disk_list import DiskList
 from tests.support.output_files import predictions, rollouts
 
 WORDS = {"H": "harmful", "U": "unharmful"}
@@ -118,3 +121,28 @@ def test_another_file_is_not_replaced(audit_file: Path, tmp_path: Path, capsys: 
     other.write_text("mine\n")
     assert main(["pairs", "--rollouts", str(tmp_path / "1"), "--audit", str(other)]) == 2
     assert other.read_text() == "mine\n"
+
+
+def test_the_first_two_different_outputs_of_one_model_are_shown() -> None:
+    a, b, c, last = outputs("0", "a", "UUUU")
+    given = [a, b, c, replace(last, completion=a.completion)]
+    (found,) = doubted_labels([Record("0", "p", labels={"request": "harmful"})], given, GUARD_TASKS)
+    assert [output.index for output in found.shown] == [0, 1]
+
+
+def test_the_texts_stay_on_the_disk() -> None:
+    def peak(count: int) -> int:
+        records = DiskList(Record(str(number), "p", labels={"request": "harmful"}) for number in range(count))
+        texts = DiskList(
+            replace(output, completion="x" * 20_000 + output.completion)
+            for number in range(count)
+            for output in outputs(str(number), "a", "HH")
+        )
+        tracemalloc.start()
+        assert doubted_labels(records, texts, GUARD_TASKS) == []
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return size
+
+    peak(5)
+    assert (peak(100) - peak(20)) / 80 < 4_000

@@ -224,3 +224,14 @@ def test_hard_records_of_the_published_models(shared_data: Any, parser: Any, har
 def test_mining_does_not_import_torch() -> None:
     code = "import sys, guardreasoner.mining; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_output_that_votes_is_not_dropped() -> None:
+    record = make_record("a", request="harmful", response="unharmful")
+    rollouts = [
+        output_with_verdicts("a", 0, request="harmful"),
+        output_with_verdicts("a", 1, request="unharmful", response="unharmful"),
+    ]
+    mined = mine([record], rollouts, GUARD_TASKS, Pairing(graded="first-mixed", unparsable="drop"))
+    assert [(pair.chosen.index, pair.rejected.index) for pair in mined.pairs] == [(0, 1)]
+    assert (mined.total().unparsed, mined.total().dropped) == (1, 0)

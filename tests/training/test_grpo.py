@@ -1,6 +1,7 @@
 """GRPO against a naive implementation that knows one sequence at a time, and small fits."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from guardreasoner.errors import InputError
 from guardreasoner.generators import Generator
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.generators.plain import PlainGenerator
+from guardreasoner.mining import Pairing
 from guardreasoner.mining.grading import Grades
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.lora import LoRA
+from guardreasoner.records import Record, Split
 from guardreasoner.training.group_sampler import Group, GroupSampler
 from guardreasoner.training.grpo import GRPOModule
 from guardreasoner.training.grpo_loss import Normalization, constant, sequence_mean, token_mean
@@ -252,3 +255,26 @@ def test_pairs_are_refused(tiny_base: Path, tiny_rollouts: Path) -> None:
 def test_a_frozen_adapter_needs_an_adapter(tiny_base: Path) -> None:
     with pytest.raises(InputError, match="FrozenAdapter needs a model with an adapter"):
         fitted(load(tiny_base), data(), beta=0.1, reference=FrozenAdapter())
+
+
+def test_the_schedule_ends_with_the_last_update_of_max_steps(tiny_base: Path) -> None:
+    module = GRPOModule(
+        load(tiny_base), generator=engine, k=K, optimizer=sgd, reward=Listed(REWARDS), updates=2
+    )
+    trainer = quiet_trainer(max_steps=4)  # two of six loader steps
+    trainer.fit(module, datamodule=data(batch_size=1, epochs=2))
+    assert trainer.global_step == 4
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
+
+
+def test_options_of_pairs_have_no_effect(tiny_base: Path, tiny_rollouts: Path) -> None:
+    class WithoutReasoning(TinySource):
+        def records(self, split: Split) -> list[Record]:
+            return [replace(record, reasoning=None) for record in super().records(split)]
+
+    def ids(pairing: Pairing) -> list[str]:
+        prompts = PromptDataModule(WithoutReasoning(), [str(tiny_rollouts)], pairing=pairing)
+        prompts.prepare_inspection(Backbone(str(tiny_base)).prompt_tokenizer)
+        return [record.id for record, _ in prompts.records]
+
+    assert ids(Pairing(chosen="gold")) == ids(Pairing(chosen="all", rejected="all")) == ids(Pairing())

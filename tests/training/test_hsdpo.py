@@ -243,3 +243,12 @@ def test_an_objective_with_the_wrong_arguments_is_refused(tiny_base: Path) -> No
 def test_an_objective_that_returns_the_wrong_shape_is_refused(tiny_base: Path, tiny_rollouts: Path) -> None:
     with pytest.raises(InputError, match=r"returned \(\), expected the loss of each pair, \(\d+,\)"):
         fitted(load(tiny_base), data(tiny_rollouts), objective=lambda chosen, rejected, beta: chosen.policy.mean())
+
+
+def test_a_validated_module_can_be_fitted_and_fitted_again(tiny_adapter: Path, tiny_rollouts: Path) -> None:
+    module, pairs = HSDPOModule(load(tiny_adapter), optimizer=sgd), data(tiny_rollouts, validation_share=0.5)
+    quiet_trainer().validate(module, datamodule=pairs, verbose=False)
+    for _ in range(2):
+        watch = Watch()
+        quiet_trainer(callbacks=[watch]).fit(module, datamodule=pairs)
+        assert watch.rows[0]["train/margin"] == 0

@@ -16,7 +16,7 @@ from guardreasoner.mining import Pairing
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import two_row
 from guardreasoner.model.log_probs import sequence_logps
-from guardreasoner.records import Record, Rollout, read_records, read_rollouts, write_jsonl
+from guardreasoner.records import Pair, Record, Rollout, read_records, read_rollouts, write_jsonl
 from guardreasoner.sources.files import Files
 from guardreasoner.sources.pair_files import PairColumns
 from guardreasoner.training.preference_data import PreferenceDataModule
@@ -222,3 +222,21 @@ def test_ready_pairs_have_weights_and_are_kept_apart_from_benchmarks(tiny_base: 
 def test_either_rollouts_or_pairs(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         PreferenceDataModule(TinySource(), **arguments)
+
+
+def test_every_conversation_is_compared_although_records_share_an_id(tiny_base: Path, tmp_path: Path) -> None:
+    def pair(pair_id: str, prompt: str) -> Pair:
+        texts = ("a.\nRequest: harmful", "b.\nRequest: unharmful")
+        chosen, rejected = (Rollout("7", "m", "f", number, 0, text) for number, text in enumerate(texts))
+        record = Record("7", prompt, labels={"request": "harmful"})
+        return Pair(pair_id, record, chosen, rejected, "all", "random/random", 0, 1.0, (True, False))
+
+    tested = TinySource().records("test")[0].prompt
+    files = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")]
+    write_jsonl(files[0], [pair("7", "May I borrow a ladder?")])
+    write_jsonl(files[1], [pair("7#1", tested), pair("7#2", tested)])
+    for given in (files, files[::-1]):
+        with pytest.raises(InputError, match="also occurs in a benchmark"):
+            prepared(tiny_base, [], pairs=given)
+        data = prepared(tiny_base, [], pairs=given, skip_contaminated=True)
+        assert [example.id for example in data.train] == ["7"]

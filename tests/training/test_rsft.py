@@ -237,3 +237,22 @@ def test_two_processes_train_the_same_weights(module: str, size: int, trained: t
         # the norms compute in float32 whatever they get, and how tokens are grouped changes how they round
         torch.testing.assert_close(two["weights"][name], value, rtol=1e-8, atol=1e-8, msg=name)
     assert two["logged"] == pytest.approx(one["logged"], rel=1e-5, abs=1e-6)
+
+
+def test_the_optimizer_state_of_other_weights_is_refused(tiny_base: Path, tmp_path: Path) -> None:
+    def fit(lora: LoRA | None, state: Path | None) -> Trainer:
+        module = RSFTModule(
+            load(tiny_base, lora=lora),
+            lambda parameters: AdamW(parameters, lr=0.01),
+            optimizer_state=None if state is None else str(state),
+        )
+        trainer = quiet_trainer()
+        trainer.fit(module, datamodule=ReasoningDataModule(TinySource(), batch_size=24, epochs=1))
+        return trainer
+
+    kinds = {"full": None, "lora": LoRA(r=2)}
+    for name, lora in kinds.items():
+        torch.save(fit(lora, None).optimizers[0].state_dict(), tmp_path / f"{name}.pt")
+    for name, other in (("full", "lora"), ("lora", "full")):
+        with pytest.raises(InputError, match=r"model\.optimizer_state: .*belongs to other weights"):
+            fit(kinds[name], tmp_path / f"{other}.pt")

@@ -331,3 +331,12 @@ def test_a_wrong_interval_is_refused(text: str, argv: tuple[str, ...], refused: 
     assert "checkpoint_every: expected steps such as 500, or minutes such as 10m" in refused(
         *argv, "--checkpoint_every", text
     )
+
+
+def test_a_half_written_checkpoint_of_a_killed_fit_is_removed(argv: tuple[str, ...]) -> None:
+    stop = int(signal.SIGTERM)
+    assert main([*argv, *with_callback("SignalAfter", step=2, number=stop)]) == 143
+    half = Path("made/.guard.fit/.step-000000005.ckpt.0123abcd.partial")
+    half.write_bytes(b"half")
+    assert main([*argv, *with_callback("SignalAfter", step=4, number=stop)]) == 143
+    assert not half.exists()

@@ -234,9 +234,9 @@ def _write_audit(args: argparse.Namespace, inputs: _MiningInputs) -> None:
     records = len({one.record.id for one in doubted})
     counts = f"{len(doubted):,} of {labels:,} gold labels, on {records:,} of {len(inputs.records):,} records"
     show_line(f"every output gives the same other verdict: {counts}; written: {args.audit}")
-    judged = [read_verdicts(r.completion, inputs.tasks, inputs.format, inputs.pairing.parser) for r in inputs.rollouts]
+    judged = (read_verdicts(r.completion, inputs.tasks, inputs.format, inputs.pairing.parser) for r in inputs.rollouts)
     if unparsed := sum(not any(verdicts.values()) for verdicts in judged):
-        show_line(f"{unparsed:,} of {len(judged):,} outputs have no verdict, so they contradict no label")
+        show_line(f"{unparsed:,} of {len(inputs.rollouts):,} outputs have no verdict, so they contradict no label")
     if doubted:
         show_line(f"to judge them: review --audit {args.audit}")
 
