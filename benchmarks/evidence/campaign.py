@@ -93,8 +93,12 @@ class Unit:
         complete = self._build([name for name in needed if name in self.study.shared])
         for arm in self.missing(arms) if complete else ():
             built = self._build(self.pipeline.upstream([stage_of_test(arm)]))
-            if built:
-                print(f"written: {write_result(self.folder, self._result(arm))}", flush=True)
+            try:
+                if built:
+                    print(f"written: {write_result(self.folder, self._result(arm))}", flush=True)
+            except InputError as error:  # such as no hard record: the other arms and seeds go on
+                print(f"{self.data}, seed {self.seed}, {arm}: {error}", flush=True)
+                built = False
             complete &= built
         return complete
 

@@ -66,12 +66,15 @@ class Accuracies:
             is_hard = np.array([mark != NOT_HARD for mark in result.hard])
             shares = np.array([0 if mark == NOT_HARD else int(mark) for mark in result.hard]) / result.outputs
             columns += [np.array([mark == "1" for mark in result.right]), shares, is_hard]
-        generator = generator_for(0, "records")
-        sums = resampled_sums(np.column_stack(columns).astype(np.float64), resamples, generator)
+        count = len(results[0].right)
+        groups = np.array(results[0].groups or range(count))
+        by_group = np.zeros((groups.max() + 1, len(columns) + 1))
+        np.add.at(by_group, groups, np.column_stack([*columns, np.ones(count)]).astype(np.float64))
+        sums = resampled_sums(by_group, resamples, generator_for(0, "records"))
         self.by_figure: dict[Figure, dict[tuple[str, int], Array]] = {"hard": {}, "all": {}}
         for number, result in enumerate(results):
             right, share, hard = sums[:, 3 * number : 3 * number + 3].T
-            self.by_figure["all"][result.arm, result.seed] = 100 * right / len(result.right)
+            self.by_figure["all"][result.arm, result.seed] = 100 * right / sums[:, -1]
             with np.errstate(invalid="ignore"):
                 self.by_figure["hard"][result.arm, result.seed] = 100 * share / hard
 

@@ -69,7 +69,10 @@ def read_figures(folder: Path, answers: AnswerKind) -> dict[str, Any]:
         figures[f"steerability, {row.task}, {row.benchmark}"] = row.both_right.value
     if costs := read_costs([folder]):
         figures["tokens an output"] = sum(c.tokens for c in costs) / sum(c.outputs for c in costs)
+    conversations = {record.id: replace(record, policy=None).content_key() for record in found.records}
+    numbers: dict[str, int] = {}
     return {
+        "groups": [numbers.setdefault(conversations[name], len(numbers)) for name in ids],
         "records": fingerprint(ids)[:16],
         "right": "".join(right[name] for name in ids),
         "hard": "".join(str(counts[name]) if name in counts else NOT_HARD for name in ids),

@@ -1,5 +1,6 @@
 """Preference terms that leave out what an arm removes."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -16,7 +17,11 @@ def no_preference(chosen: CompletionLogps, rejected: CompletionLogps, beta: floa
 def random_direction(chosen: CompletionLogps, rejected: CompletionLogps, beta: float) -> Tensor:
     """Return −log σ(± β · margin), (P,): DPO that does not know which of the two outputs is right.
 
-    The sign of a pair is that of the parity of its tokens: fixed, and unrelated to which output is right.
+    The sign of a pair follows from a digit of its reference log-probabilities: fixed, as often + as −, and unrelated to
+    which output is right. The parity of the lengths would always be even for two outputs of equal length.
     """
-    sign = 1 - 2 * ((chosen.lengths + rejected.lengths) % 2)
-    return -F.logsigmoid(beta * sign * margin(chosen, rejected))
+    gap = margin(chosen, rejected)
+    assert chosen.reference is not None  # margin() needs both
+    assert rejected.reference is not None
+    sign = 1 - 2 * (torch.floor(1000 * (chosen.reference + rejected.reference)) % 2)
+    return -F.logsigmoid(beta * sign * gap)

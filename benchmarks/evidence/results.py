@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Result:
         lineage: By stage: fingerprint of config and inputs, content hash and commit of its output.
         machine: Processor and cores.
         date: Day in UTC.
+        groups: For each record, the number of its conversation, which several policies may judge; empty: all differ.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -50,6 +51,7 @@ class Result:
     lineage: dict[str, dict[str, str | None]]
     machine: str
     date: str
+    groups: list[int] = field(default_factory=list)
 
     def cost(self, name: str) -> float:
         """Return a cost, summed over the stages that the model came from."""

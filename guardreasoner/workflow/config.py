@@ -6,6 +6,7 @@ class stay; the command line, which imports the classes, drops those that the ne
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,10 @@ from guardreasoner.workflow.redaction import remember_secrets
 from guardreasoner.workflow.strict_yaml import line_of, parse_yaml
 
 Config = dict[str, Any]
+
+_INTERPOLATION = re.compile(r"\$\{(?:[^{}]|\$\{[^{}]*\})*\}")
+_HIDDEN = re.compile("\ue000(\\d+)\ue000")
+"""What stands for an interpolation while YAML is read: private characters around its number."""
 
 
 @dataclass(frozen=True)
@@ -157,10 +162,29 @@ def _map_configs(argv: Sequence[str], change: Callable[[str], str]) -> list[str]
 def _flag_value(name: str, text: str) -> Any:
     if name in ("model", "data", "trainer") and text.endswith((".yaml", ".yml")) and os.path.isfile(text):
         return load_yaml(text)
+    hidden: list[str] = []
+
+    def hide(found: re.Match[str]) -> str:
+        hidden.append(found[0])
+        return f"\ue000{len(hidden) - 1}\ue000"
+
     try:
+        if "${" in text and text.lstrip()[:1] in ("[", "{"):  # YAML would end an element of the list at the brace
+            return _restore(parse_yaml(_INTERPOLATION.sub(hide, text)), hidden)
         return parse_yaml(text)
     except yaml.YAMLError:
         return text
+
+
+def _restore(value: Any, hidden: Sequence[str]) -> Any:
+    """Put interpolations back into the texts of a parsed value."""
+    if isinstance(value, dict):
+        return {_restore(key, hidden): _restore(inner, hidden) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_restore(inner, hidden) for inner in value]
+    if isinstance(value, str):
+        return _HIDDEN.sub(lambda found: hidden[int(found[1])], value)
+    return value
 
 
 def _merge(config: Config, more: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Studies: their files, resuming, differences and intervals derived by hand, and the page made from stored results."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -107,6 +108,13 @@ def test_records_move_together_in_all_seeds() -> None:
     assert np.array_equal(*(found.by_figure["all"]["b", seed] for seed in (1, 2)))
 
 
+def test_records_of_one_conversation_are_drawn_together() -> None:
+    results = [result(arm, 1, right, "4444", groups=[0, 0, 1, 1]) for arm, right in (("a", "1111"), ("b", "0011"))]
+    found = Accuracies(results)
+    values = np.unique(found.by_figure["all"]["a", 1] - found.by_figure["all"]["b", 1])
+    assert values.tolist() == [0.0, 50.0, 100.0]  # never 25 or 75
+
+
 def test_weights_of_seeds_are_widened_to_students_distribution() -> None:
     # √(2 / 1) · 12.7062 / 1.95996 = 9.1683 for two seeds: draws of (2, 0), (1, 1) and (0, 2) become 1/2 ± 4.5841.
     weights = widened([1, 2], 200)
@@ -151,7 +159,7 @@ def test_the_page_says_what_holds_first_and_is_the_same_each_time(
     assert start(monkeypatch, *argv) == 0
     page, plot = (tmp_path / "page.md").read_text(), (tmp_path / "page-toy-toy.svg").read_bytes()
     first = page.splitlines()[:10]
-    assert "- A beats B on hard records: toy: **holds**, +75.0 (+75.0 to +75.0), 2 seeds." in first
+    assert "- A beats B on hard records: toy: **holds**, +75.0 (+75.0 to +75.0), 2 seeds, at 1.0 × the CPU time." in first
     assert any(line.startswith("- B beats A: toy: **does not hold**, -50.0 (-65.0 to ") for line in first)
     assert "R-SFT is **not saturated** here: Arm A minus Arm B is +50.0" in page
     assert "| Arm A | 1, 2 | 50.0 ± 0.0 | 75.0 ± 0.0 |" in page
@@ -167,9 +175,22 @@ def test_one_seed_or_none_decides_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     assert start(monkeypatch, study_file(tmp_path, data={"toy": {}, "other": {}}), *argv) == 0
     page = (tmp_path / "page.md").read_text()
     assert (
-        "- A beats B on hard records: toy: **not decided**, +75.0 (+75.0 to +75.0), 1 seed; other: not run yet." in page
+        "- A beats B on hard records: toy: **not decided**, +75.0 (+75.0 to +75.0), 1 seed, at 1.0 × the CPU time; "
+        "other: not run yet." in page
     )
     assert "- toy: Arm A (seeds: 1); Arm B (seeds: 1)\n- other: all 2 arms (seeds: 2)" in page
+    assert "Whether R-SFT is saturated here is **not decided**" in page
+
+
+def test_the_claims_of_all_shipped_studies_are_in_the_first_ten_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in SHIPPED:
+        page = tmp_path / f"{path.stem}.md"
+        assert start(monkeypatch, path, "--page-only", "--results", tmp_path / "none", "--page", page) == 0
+        lines = page.read_text().splitlines()
+        claims = [claim.text for claim in Study.load(path).claims]
+        assert all(any(line.startswith(f"- {text}: ") for line in lines[:10]) for text in claims)
 
 
 ARM_C = {"title": "Arm C", "test": "--model.backbone.path ${recipe.checkpoints}/rsft"}
@@ -272,6 +293,10 @@ def test_shipped_studies_resolve(path: Path, workplace: Path) -> None:
         for arm in study.arms_of(data):
             stages = pipeline.upstream([stage_of_test(arm)])
             assert stages[0] == "base"
+            assert study.arms[arm].stages.keys() <= set(stages)
+            for name in stages:
+                options = (pipeline.stages[name].config.get("data") or {}).get("init_args") or {}
+                assert isinstance(options.get("rollouts") or [], list), name
             assert "hard-set" in stages
             assert all(f"/{study.seeds[0]}/" in str(pipeline.stages[name].output) for name in stages)
 
@@ -358,12 +383,26 @@ def test_preference_terms_of_the_controls() -> None:
 
     policy = torch.tensor([-2.0, -3.0], requires_grad=True)
     chosen = CompletionLogps(policy, torch.tensor([3, 4]), torch.tensor([-3.0, -4.0]))
-    rejected = CompletionLogps(torch.tensor([-5.0, -5.0]), torch.tensor([2, 2]), torch.tensor([-5.0, -5.0]))
+    values = torch.tensor([-5.0, -5.0005])
+    rejected = CompletionLogps(values, torch.tensor([2, 2]), values)
     no_preference(chosen, rejected, 0.1).sum().backward()
     assert policy.grad is not None
     assert policy.grad.tolist() == [0.0, 0.0]
-    # Both margins are 1. The pair of 5 tokens is turned round, the pair of 6 is not: log(1 + e^{±0.5}).
-    assert random_direction(chosen, rejected, 0.5).tolist() == pytest.approx([0.974077, 0.474077])
+    # Both margins are 1. 1000 · (-3 - 5) is even, ⌊1000 · (-4 - 5.0005)⌋ is odd: log(1 + e^{∓0.5}).
+    assert random_direction(chosen, rejected, 0.5).tolist() == pytest.approx([0.474077, 0.974077])
+
+
+def test_pairs_of_equal_length_are_turned_half_of_the_time() -> None:
+    import torch
+    from evidence.objectives import random_direction
+
+    from guardreasoner.model.log_probs import CompletionLogps
+
+    lengths, generator = torch.full((4000,), 90), torch.Generator().manual_seed(0)
+    references = -50 + 5 * torch.randn(2, 4000, generator=generator)
+    chosen = CompletionLogps(references[0] + 1, lengths, references[0])
+    loss = random_direction(chosen, CompletionLogps(references[1], lengths, references[1]), 0.5)
+    assert 0.45 < (loss > math.log(2)).float().mean() < 0.55
 
 
 @pytest.fixture

@@ -44,6 +44,21 @@ def test_interpolation_works_across_files_and_flags(here: Path) -> None:
     assert merged["data"]["init_args"]["k"] == 8
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("[${recipe.checkpoints}/a, b]", ["checkpoints/a", "b"]),
+        ("[${oc.env:NOT_SET_HERE,${recipe.checkpoints}}/1B, '${recipe.k}']", ["checkpoints/1B", 4]),
+        ("{folder: ${recipe.checkpoints}/a}", {"folder": "checkpoints/a"}),
+        ("${recipe.checkpoints}/a", "checkpoints/a"),
+        ("[${recipe.checkpoints}", "[checkpoints"),  # no YAML: a text
+    ],
+)
+def test_lists_in_flags_may_hold_interpolations(text: str, value: object) -> None:
+    config = resolve(["fit", "--config", "main.yaml", "--data.rollouts", text]).config
+    assert config["data"]["init_args"]["rollouts"] == value
+
+
 def test_the_recipe_has_defaults(here: Path) -> None:
     (here / "short.yaml").write_text("output: ${recipe.logs}/x")
     assert resolve(["fit", "--config", "short.yaml"]).config["output"] == f"{Recipe().logs}/x"
