@@ -5,4 +5,4 @@
 #     PYTHON=/path/to/python benchmarks/gpu.sh         # default: .venv/bin/python, else python3
 cd "$(dirname "$0")/.." || exit 1
 [ -n "$PYTHON" ] || { [ -x .venv/bin/python ] && PYTHON=.venv/bin/python || PYTHON=python3; }
-PYTHONPATH=".:benchmarks${PYTHONPATH:+:$PYTHONPATH}" exec "$PYTHON" -m gpu "$@"
+PYTHONPATH="$PWD:$PWD/benchmarks${PYTHONPATH:+:$PYTHONPATH}" exec "$PYTHON" -m gpu "$@"

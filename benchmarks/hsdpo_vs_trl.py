@@ -90,11 +90,11 @@ def targets(arguments: Namespace) -> list[Target]:
     if arguments.quick or arguments.device != "cpu" or arguments.dtype != "fp32":
         return []
     if arguments.vocabulary > 100_000:
-        return [Target("speed", "best", 3.0)]
+        return [Target("speed", "best", 2.2)]
     if arguments.lora:
-        return [Target("speed", "best", 2.5), Target("speed", "default", 3.5)]
+        return [Target("speed", "best", 2.2), Target("speed", "default", 3.5)]
     return [
-        Target("speed", "best", 2.5),
+        Target("speed", "best", 2.2),
         Target("speed", "default", 4.0),
         Target("memory", "best", 0.75),
         Target("memory", "default", 0.4),

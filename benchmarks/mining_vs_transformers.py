@@ -95,7 +95,7 @@ def compare(arguments: Namespace, folder: Path) -> dict[str, Any]:
     our_best, our_trials = search(candidates(replace(job, side="ours"), arguments.batches), measure)
     print("timing", flush=True)
     runs = in_turn([our_best, their_best], arguments.repeats, measure, line)
-    targets = [] if arguments.quick or arguments.device != "cpu" else [Target("speed", "best", 2.0)]
+    targets = [] if arguments.quick or arguments.device != "cpu" else [Target("speed", "best", 4.0)]
     result = {
         "comparison": "mining",
         "settings": settings(arguments),

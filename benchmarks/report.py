@@ -72,7 +72,7 @@ def page(results: Sequence[dict[str, Any]]) -> str:
     sections = [SECTIONS[result["comparison"]].section(result) for result in ordered]
     if not any(result["comparison"] == "gpu" for result in ordered):
         sections.append(gpu.NOT_MEASURED)
-    if not any(result["settings"].get("base") for result in ordered):
+    if not any(result["comparison"] == "rsft" and result["settings"].get("base") for result in ordered):
         table.append(training.NOT_MEASURED)
     return "\n".join([OPENING, *table, *sections])
 

@@ -46,23 +46,30 @@ def main() -> int:
     found = parts(work, arguments.smollm2, arguments.predictions, arguments.device, arguments.threads, arguments.tiny)
     chosen = (part for part in found if part.kind in ("peak", "model") or arguments.only in part.name)
     slowness = 1 if arguments.device == "cuda" else CPU_SLOWNESS
-    for row in rows_of(chosen, work / "rows", 60 * arguments.minutes, slowness):
-        rows.append(row)
-        print(table.line(row), flush=True)
+    path = arguments.json or (RESULT if arguments.device == "cuda" and not arguments.tiny else None)
     result: dict[str, Any] = {
         "comparison": "gpu",
         "settings": {"device": arguments.device, "tiny": arguments.tiny, "minutes": arguments.minutes},
-        "machine": machine.describe(arguments.device, arguments.threads),
+        "machine": machine.describe("cpu", arguments.threads),  # no memory of the GPU beside the measured processes
         "versions": machine.versions(),
         "rows": rows,
     }
+    for row in rows_of(chosen, work / "rows", 60 * arguments.minutes, slowness):
+        rows.append(row)
+        print(table.line(row), flush=True)
+        if path:  # after each part, since whoever lends the machine may end the run
+            _write(path, result)
+    result["machine"] = machine.describe(arguments.device, arguments.threads)
     print(f"{result['machine'].get('gpu', result['machine']['processor'])}: {table.counts(rows)}")
-    path = arguments.json or (RESULT if arguments.device == "cuda" and not arguments.tiny else None)
     if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n")
+        _write(path, result)
         print(f"written: {path}")
     return FAILED if any(is_failure(row) for row in rows) else 0
+
+
+def _write(path: Path, result: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def is_failure(row: dict[str, Any]) -> bool:
@@ -89,7 +96,7 @@ def read_flags() -> argparse.Namespace:
         default=Path(tempfile.gettempdir(), "guardreasoner-gpu"),
         help="folder of models and finished rows, about 12 GB (default: %(default)s)",
     )
-    parser.add_argument("--minutes", type=float, default=10, help="time of all parts together (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=9, help="time of all parts together (default: %(default)s)")
     parser.add_argument("--again", action="store_true", help="measure all parts again")
     parser.add_argument("--only", default="", metavar="TEXT", help="only parts whose name has this text")
     parser.add_argument(

@@ -23,7 +23,7 @@ BF16_RATIO = 1.5
 
 
 def gradients(job: Gradients, layout: Any, dtype: Any) -> tuple[float, dict[str, Tensor]]:
-    """Return the mean log-probability of a completion token and its gradient, in fp32 on the CPU."""
+    """Return the mean log-probability of a completion token and its gradient, in fp32 on the device."""
     backbone = Backbone(job.model, dtype=dtype)
     backbone.load()
     backbone.to(job.device).eval()
@@ -32,7 +32,7 @@ def gradients(job: Gradients, layout: Any, dtype: Any) -> tuple[float, dict[str,
     batch = layout(examples, backbone.prompt_tokenizer.padding).to(torch.device(job.device))
     value = backbone(batch).mean()
     value.backward()
-    found = {name: w.grad.float().cpu() for name, w in backbone.named_parameters() if w.grad is not None}
+    found = {name: w.grad.float() for name, w in backbone.named_parameters() if w.grad is not None}
     return float(value), found
 
 

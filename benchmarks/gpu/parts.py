@@ -116,6 +116,10 @@ def parts(work: Path, pretrained: str, predictions: Path, device: str, threads: 
             yield _training(shape, "rsft", "full", device, threads, gradient_checkpointing=True)
             yield _sharded(shape, device, threads)
             yield _decoding(shape, "ours", device, threads, size["outputs"])
+            yield _trl(one, "hsdpo", device, threads, size["longest"], precompute=True)
+            for layout in ("padding_free", "padded", "packing"):
+                yield _trl(one, "rsft", device, threads, size["longest"], layout=layout, width=size["longest"])
+            yield _decoding(one, "transformers", device, threads, size["outputs"])
         else:
             yield _training(shape, "rsft", "full", device, threads, gradient_checkpointing=True)
             yield _training(shape, "rsft", "4-bit", device, threads)
@@ -129,10 +133,6 @@ def parts(work: Path, pretrained: str, predictions: Path, device: str, threads: 
             yield _training(smol, "rsft", tuning, device, threads)
         yield _training(smol, "hsdpo", "full", device, threads)
         yield _decoding(smol, "ours", device, threads, size["outputs"])
-    for layout in ("padding_free", "padded", "packing"):
-        yield _trl(one, "rsft", device, threads, size["longest"], layout=layout, width=size["longest"])
-    yield _trl(one, "hsdpo", device, threads, size["longest"], precompute=True)
-    yield _decoding(one, "transformers", device, threads, size["outputs"])
     job = VLLM(str(one.folder / "base"), str(one.folder / "prompts.json"), threads=threads)
     yield Part(f"decode {one.name}: vLLM", "decoding", job, 180, _needs(one), "vllm")
 
@@ -144,13 +144,15 @@ def _needs(shape: Shape) -> tuple[str, ...]:
 
 def _gradients(shape: Shape, device: str, threads: int) -> Part:
     job = Gradients(str(shape.folder / "base"), str(shape.folder / "hsdpo.json"), device=device, threads=threads)
-    return Part(f"gradients of {shape.name}", "gradients", job, 60, _needs(shape))
+    return Part(f"gradients of {shape.name}", "gradients", job, 150, _needs(shape))
 
 
 def _training(shape: Shape, stage: str, tuning: str, device: str, threads: int, **options: Any) -> Part:
     job = Training(shape.job(stage, tuning, device, threads, **options), threads=threads)
     name = f"{_stage(stage)} {shape.name}, {tuning}" + (", checkpointing" if options else "")
-    return Part(name, "training", job, 90, _needs(shape))  # a large base model takes half a minute to read and check
+    package = "bitsandbytes" if tuning == "4-bit" else ""
+    # A large base model takes half a minute to read and check.
+    return Part(name, "training", job, 90, _needs(shape), package)
 
 
 def _sharded(shape: Shape, device: str, threads: int) -> Part:

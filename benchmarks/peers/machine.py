@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import resource
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -49,6 +50,10 @@ def versions() -> dict[str, str]:
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
             numbers[name] = version(name)
+    with suppress(OSError, subprocess.CalledProcessError):
+        git = ["git", "log", "-1", "--format=%h of %cs"]
+        commit = subprocess.check_output(git, cwd=Path(__file__).parent, text=True, stderr=subprocess.DEVNULL)
+        numbers["commit"] = commit.strip()
     return numbers
 
 

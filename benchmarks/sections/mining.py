@@ -9,6 +9,8 @@ def title(result: dict[str, Any]) -> str:
     """Return the title of the section."""
     settings = result["settings"]
     parts = [f"vocabulary {settings['vocabulary']:,}", settings["dtype"], settings["device"].upper()]
+    if settings.get("base"):
+        parts.insert(0, settings["base"])
     return f"Mining, {', '.join(parts)}" + (", quick" if settings["quick"] else "")
 
 

@@ -130,20 +130,20 @@ class LoggedAnswers:
     def wait_for_all(self) -> None:
         """Close the log of this process and wait until every process has committed its answers.
 
-        Processes of one machine wait in Python, because a signal would not end the wait in a collective operation.
+        Processes wait in Python, because a signal would not end the wait in a collective operation, and a long wait there
+        is an error.
 
         Raises:
             Stopped: a signal arrived, or another process has ended early.
         """
         self.close()
         trainer = self._trainer
-        if trainer.num_nodes == 1:
-            self.log.mark_finished(trainer.global_rank)
-            while self.log.finished() < trainer.world_size:
-                stop_signals.check()
-                if any(process.poll() is not None for process in self._processes()):
-                    raise stop_signals.Stopped(signal.SIGTERM, "another process of this run has ended")
-                time.sleep(_WAIT)
+        self.log.mark_finished(trainer.global_rank)
+        while self.log.finished() < trainer.world_size:
+            stop_signals.check()
+            if any(process.poll() is not None for process in self._processes()):
+                raise stop_signals.Stopped(signal.SIGTERM, "another process of this run has ended")
+            time.sleep(_WAIT)
         trainer.strategy.barrier()
 
     def abandon(self) -> None:

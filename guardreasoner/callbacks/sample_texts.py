@@ -53,6 +53,10 @@ class SampleTexts(Callback):
         for record, completion in zip(records, generator.generate(requests), strict=True):
             _write(trainer, record, completion.text, trainer.global_step)
 
+    def on_test_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Start to count anew."""
+        self._shown = 0
+
     def on_test_batch_end(
         self,
         trainer: Trainer,

@@ -36,7 +36,8 @@ def show_next(argv: Sequence[str]) -> None:
     if not sys.stderr.isatty() or STAGE_VARIABLE in os.environ:
         return
     if following := next_command(argv):
-        there = f"cd {shlex.quote(argv[1])} && " if argv[0] == "init" else ""
+        folder = next((word for word in argv[1:] if not word.startswith("-")), ".")
+        there = f"cd {shlex.quote(folder)} && " if argv[0] == "init" else ""
         print(terminal_text(f"next: {there}{shlex.join([*_RUN, *following])}"), file=sys.stderr)
 
 
@@ -112,7 +113,7 @@ def _after_test(output: str, command: Command) -> list[str] | None:
     if made.split == "validation" and made.model and Path(made.model).is_dir():
         for task in read.tasks:
             kinds = [kind for kind, rows in read.scores.items() if any(task.name in row for row in rows.values())]
-            if kinds:
+            if kinds and task.flags != "others":  # a guard refuses the calibration of such a task
                 chosen = ["--score", kinds[0]] if len(kinds) > 1 else []
                 return ["calibrate", output, "--task", task.name, "--fpr", "0.05", *chosen]
     return ["score", output]
@@ -199,12 +200,22 @@ def _judge(predictions: str) -> list[str] | None:
 def _paths(argv: Sequence[str]) -> list[str]:
     """Return the runs or models that a command names: for ``judge`` its model, for ``export`` the folder that it wrote.
 
-    For others, these are the words before the first flag.
+    For ``compare``, these are its runs and the options that ``report`` has too, for others the words before the first
+    flag.
     """
     if argv[0] == "judge":
         return [str(dict(flags(argv)).get("model") or _DEFAULTS["judge"])]
     if argv[0] == "export":
         return [str(dict(flags(argv))["out"])]
+    if argv[0] == "compare":
+        kept, words = list[str](), iter(argv[1:])
+        for word in words:
+            name, equals, _ = word.partition("=")
+            if name not in ("--flips", "--json", "--latex"):
+                kept.append(word)
+            elif not equals:
+                next(words, None)
+        return kept
     end = next((place for place, word in enumerate(argv) if word.startswith("-")), len(argv))
     return list(argv[1:end])
 

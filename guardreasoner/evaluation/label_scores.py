@@ -149,14 +149,14 @@ def probabilities(alternatives: Sequence[Alternative], logps: Sequence[float]) -
     Returns:
         Probabilities by task and label. A task is left out if one of its scores is not a number or all are -∞.
     """
-    by_task: dict[str, dict[str, float]] = {}
+    by_task: dict[str, dict[str, list[float]]] = {}
     for alternative, logp in zip(alternatives, logps, strict=True):
-        by_task.setdefault(alternative.task, {})[alternative.label] = logp
+        by_task.setdefault(alternative.task, {}).setdefault(alternative.label, []).append(logp)
     return {task: softmax for task, scores in by_task.items() if (softmax := _softmax(scores)) is not None}
 
 
-def _softmax(scores: Mapping[str, float]) -> dict[str, float] | None:
-    most = max(scores.values())
-    weights = {label: math.exp(logp - most) for label, logp in scores.items()}
+def _softmax(scores: Mapping[str, Sequence[float]]) -> dict[str, float] | None:
+    most = max(max(logps) for logps in scores.values())
+    weights = {label: sum(math.exp(logp - most) for logp in logps) for label, logps in scores.items()}
     total = sum(weights.values())
     return {label: weight / total for label, weight in weights.items()} if math.isfinite(total) else None

@@ -42,7 +42,8 @@ class FamilyScore:
         before: F1 on the originals in percent; None if no record has the positive label.
         after: F1 on the attacked records in percent.
         drop: before − after in percentage points, with a bootstrap interval over the pairs.
-        turned: share of the originals judged positive whose attacked version got another label.
+        turned: share of the originals judged positive whose attacked version got another label; where the other labels
+            flag, of those judged otherwise whose attacked version got the positive one.
         unparsed_before: number of unparsed answers on the originals.
         unparsed_after: number of unparsed answers on the attacked records.
     """
@@ -139,7 +140,12 @@ def _family_score(family: str, benchmark: str, task: Task, pairs: Sequence[_Pair
     counts = np.hstack([_f1_counts(labelled, before, task), _f1_counts(labelled, after, task)])
     f1 = _f1(resampled_sums(counts, DROP_RESAMPLES, np.random.default_rng(seed)))
     defined = bool(np.isfinite(f1[0]).all())
-    verdicts_after = [new for old, new in zip(before, after, strict=True) if old == task.positive]
+    if task.flags == "others":
+        verdicts_after = [new for old, new in zip(before, after, strict=True) if old not in (None, task.positive)]
+        turned = sum(verdict == task.positive for verdict in verdicts_after)
+    else:
+        verdicts_after = [new for old, new in zip(before, after, strict=True) if old == task.positive]
+        turned = sum(verdict not in (None, task.positive) for verdict in verdicts_after)
     return FamilyScore(
         family=family,
         benchmark=benchmark,
@@ -149,7 +155,7 @@ def _family_score(family: str, benchmark: str, task: Task, pairs: Sequence[_Pair
         before=float(f1[0, 0]) if defined else None,
         after=float(f1[0, 1]) if defined else None,
         drop=estimate(f1[:, 0] - f1[:, 1]),
-        turned=Share(sum(verdict not in (None, task.positive) for verdict in verdicts_after), len(verdicts_after)),
+        turned=Share(turned, len(verdicts_after)),
         unparsed_before=before.count(None),
         unparsed_after=after.count(None),
     )

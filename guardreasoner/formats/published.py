@@ -8,9 +8,12 @@ from typing import Any, ClassVar
 
 from guardreasoner.errors import InputError
 from guardreasoner.formats import Alternative
-from guardreasoner.prompts import Control, Part, Plain, Verdicts, reasoning_of
+from guardreasoner.prompts import Control, Part, Plain, Verdicts, parse, reasoning_of
 from guardreasoner.records import Message, Record, Speed
-from guardreasoner.tasks import GUARD_TASKS, Task
+from guardreasoner.tasks import GUARD_TASKS, POLICY_TASKS, Task
+
+_BLOCK_TASKS = (*GUARD_TASKS, *POLICY_TASKS)
+"""Tasks of GuardReasoner's own answer block, which the reasoning of a record may end with."""
 
 Span = tuple[int, int]
 """Start and end of a word in an output."""
@@ -96,14 +99,18 @@ class PublishedFormat(ABC):
         if not record.reasoning:
             raise InputError(f"record {record.id}: no reasoning, which a reasoned answer of {self.name} has")
         own = self.parse(record.reasoning)
-        if any(own.values()):
-            for task, label in record.gold().items():
-                if task in own and own[task] != label:
-                    raise InputError(
-                        f"record {record.id}: reasoning ends with {task}: {own[task]}, but the label is {label}"
-                    )
+        is_output = any(own.values())
+        if not is_output:
+            block = parse(record.reasoning, _BLOCK_TASKS)
+            own = {name: verdict for name, verdict in block.items() if name in own and verdict is not None}
+        for task, label in record.gold().items():
+            if task in own and own[task] != label:
+                raise InputError(
+                    f"record {record.id}: reasoning ends with {task}: {own[task]}, but the label is {label}"
+                )
+        if is_output:
             return record.reasoning.rstrip()
-        return self.reasoned(reasoning_of(record.reasoning, GUARD_TASKS), self.answer(record))
+        return self.reasoned(reasoning_of(record.reasoning, _BLOCK_TASKS), self.answer(record))
 
     def reasoned(self, reasoning: str, answer: str) -> str:
         """Return the output with reasoning before the answer."""

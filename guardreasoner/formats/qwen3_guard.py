@@ -75,7 +75,8 @@ class Qwen3GuardGen(PublishedFormat):
     @property
     def words(self) -> Mapping[str, Mapping[str, str]]:
         """Labels by published word."""
-        severity = {"safe": "unharmful", CONTROVERSIAL: self.controversial, "unsafe": "harmful"}
+        # The word of a label is the first that means it, so one that is merged comes last.
+        severity = {"safe": "unharmful", "unsafe": "harmful", CONTROVERSIAL: self.controversial}
         return {self.judges: severity, COMPLETION.name: {"yes": "refusal", "no": "compliance"}}
 
     def parts(self, record: Record, speed: Speed = "direct") -> tuple[Part, ...]:

@@ -161,9 +161,10 @@ class PagedStates:
             return
         self._allocated = pages, max(rows + coming, most_rows)
         used = slice(self.padded // self.page), slice(len(self.lengths))
-        for layer, (_, states) in states_by_layer.items():
+        for layer, (key_states, states) in states_by_layer.items():
             heads, size = states.shape[-3], states.shape[-1]
-            keys = states.new_zeros(*self._allocated, heads, size, self.page)
+            # With mixed precision, keys have the data type of the rotary embedding, values that of the products.
+            keys = key_states.new_zeros(*self._allocated, heads, size, self.page)
             values = states.new_zeros(*self._allocated, heads, self.page, size)
             if layer in self._layers:
                 old_keys, old_values = self._layers[layer]

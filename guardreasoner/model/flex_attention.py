@@ -26,6 +26,10 @@ MAX_KERNELS = 64
 """Most compiled variants: lengths of row and prefix, with and without gradient or window."""
 
 
+class TooManyKernels(Exception):
+    """The variants of :data:`MAX_KERNELS` are compiled, and this would be another one."""
+
+
 class Kernel(Protocol):
     """Computes attention under a mask; takes the arguments of PyTorch's ``flex_attention``."""
 
@@ -53,8 +57,11 @@ def compiled_kernel(backend: Any = "inductor") -> Kernel:
     compiled = torch.compile(flex_attention, backend=backend, dynamic=False, fullgraph=True)
 
     def kernel(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-        with torch._dynamo.config.patch(recompile_limit=MAX_KERNELS):  # 8 by default
-            output: Tensor = compiled(query, key, value, **options)
+        try:
+            with torch._dynamo.config.patch(recompile_limit=MAX_KERNELS):  # 8 by default
+                output: Tensor = compiled(query, key, value, **options)
+        except torch._dynamo.exc.FailOnRecompileLimitHit:
+            raise TooManyKernels from None
         return output
 
     return kernel

@@ -308,7 +308,8 @@ def _require_plain_logits(path: str, network: Any) -> None:
     head = network.get_output_embeddings()
     ids = torch.zeros(1, 2, dtype=torch.int64, device=head.weight.device)
     random = torch.Generator().manual_seed(0)  # the global state stays as it is
-    hidden = 1000 * torch.randn(1, 2, head.weight.shape[1], generator=random).to(head.weight)
+    # Lightning loads models with the GPU as default device, and the generator is on the CPU.
+    hidden = 1000 * torch.randn(1, 2, head.weight.shape[1], generator=random, device="cpu").to(head.weight)
     with torch.no_grad():
         with _replaced_forward(network.base_model, _DecoderOutput(last_hidden_state=hidden)) as calls:
             logits = network(input_ids=ids).logits

@@ -162,7 +162,8 @@ def require_same_adapter(path: str, config: dict[str, Any], lora: LoRA | None, b
         base: folder or hub id of the base model; None: the one that the adapter names.
 
     Raises:
-        InputError: it acts on some tokens only, the rank or scale differs, or the base model has changed.
+        InputError: it acts on some tokens only, the rank, scale or number of layers differs, or the base model has
+            changed.
     """
     if config.get("alora_invocation_tokens"):
         raise InputError(f"{path}: an adapter that only acts after certain tokens (aLoRA) is not supported")
@@ -171,6 +172,13 @@ def require_same_adapter(path: str, config: dict[str, Any], lora: LoRA | None, b
             f"{path}: the adapter has r {config['r']} and alpha {config['lora_alpha']}, "
             f"but model.backbone.lora sets r {lora.r} and alpha {lora.alpha}"
         )
+    if lora is not None and lora.upper_layers is not None:
+        adapted = config.get("layers_to_transform")
+        if not isinstance(adapted, list) or len(adapted) != lora.upper_layers:
+            raise InputError(
+                f"{path}: the adapter has {len(adapted) if isinstance(adapted, list) else 'no selected'} layers, "
+                f"but model.backbone.lora sets upper_layers {lora.upper_layers}"
+            )
     used, trained_on = base_of(path, config, base), (read_json(Path(path) / FORMAT_FILE) or {}).get("base")
     if trained_on is None or trained_on in (files_fingerprint(used), sampled_fingerprint(used)):
         return

@@ -4,6 +4,7 @@ Shapes: T tokens of a row, H hidden size.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from guardreasoner.model.batch import Segment
-from guardreasoner.model.flex_attention import FlexRow, Kernel, kernel_for
+from guardreasoner.model.flex_attention import FlexRow, Kernel, TooManyKernels, kernel_for
 
 _NAME = "guardreasoner"
 """Name of the attention function in transformers' registry."""
@@ -137,7 +138,8 @@ class PackedContext:
             prefix = self._prefix(layer, key, value)
             if self._flex_row is None:
                 self._flex_row = FlexRow(self.segments, prefix[0].shape[2], query.device)
-            return self._flex_row.attend(kernel, query, key, value, prefix, scaling, window)
+            with suppress(TooManyKernels):  # then segment by segment
+                return self._flex_row.attend(kernel, query, key, value, prefix, scaling, window)
         segments = range(len(self.segments))
         return _joined(self._attended(segments, layer, query, key, value, scaling, window))
 
@@ -306,6 +308,12 @@ def context_attention(
     return attended.transpose(1, 2).contiguous(), None
 
 
+def _rope_depends_on_length(config: Any) -> bool:
+    """Return whether rotations depend on the longest row of a pass; those of a prefix computed apart would differ."""
+    kind = str((getattr(config, "rope_parameters", None) or {}).get("rope_type"))
+    return kind == "longrope" or "dynamic" in kind
+
+
 def enable_packed_attention(decoder: Any) -> bool:
     """Make a decoder compute packed rows if its family is tested for it; return whether it does.
 
@@ -320,6 +328,7 @@ def enable_packed_attention(decoder: Any) -> bool:
         config.model_type not in PACKED_FAMILIES
         or not getattr(decoder, "_supports_attention_backend", False)
         or other_layers
+        or _rope_depends_on_length(config)
         or getattr(config, "attn_logit_softcapping", None)
         or getattr(config, "attention_dropout", 0)
         or getattr(config, "_attn_implementation", None) != "sdpa"

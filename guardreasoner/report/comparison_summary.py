@@ -57,7 +57,8 @@ def summarize_comparison(comparison: Comparison, criteria: Sequence[Criterion] =
     if change.value is not None:
         p = pair.records.flips.p
         test = "" if p is None else f"; exact McNemar test p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
-        shares = f"{_percent(last.accuracy)} of {last.records:,} records, against {_percent(base.accuracy)}"
+        whole = f"{'the parsed answers to ' if comparison.mode == 'drop' else ''}{last.records:,} records"
+        shares = f"{_percent(last.accuracy)} of {whole}, against {_percent(base.accuracy)}"
         details.append(f"Every verdict right: {shares}: {_points(change)}{test}.")
     if pair.records.f1.value is not None:
         details.append(f"F1 of the positive class, mean over tasks: {_points(pair.records.f1)}.")
@@ -65,7 +66,7 @@ def summarize_comparison(comparison: Comparison, criteria: Sequence[Criterion] =
         shares = f"{_percent(last.hard.accuracy)} of the outputs right, against {_percent(base.hard.accuracy)}"
         details.append(f"Hard records: {shares}: {_points(pair.hard)}.")
     if change.value is not None:
-        details.append(_worse(pair, last.unparsed - base.unparsed))
+        details.append(_worse(pair, _unparsed(comparison, last_name) - _unparsed(comparison, base_name)))
     others = [name for name in comparison.scores if name not in (base_name, last_name)]
     details += [_against(comparison, name, last_name) for name in reversed(others)]
     if criteria:
@@ -76,7 +77,12 @@ def summarize_comparison(comparison: Comparison, criteria: Sequence[Criterion] =
     return ComparisonSummary(tone, _headline(base_name, last_name, change, tone), tuple(details))
 
 
-def _worse(pair: Pairwise, more_unparsed: int) -> str:
+def _unparsed(comparison: Comparison, name: str) -> float:
+    """Return the number of unparsed answers of a run, the mean over its seeds."""
+    return comparison.scores[name].unparsed / len(comparison.files_of(name))
+
+
+def _worse(pair: Pairwise, more_unparsed: float) -> str:
     """Return a sentence that names what got worse from the first run of a pair to the second."""
     rows = [*pair.averages, *(pair.benchmarks if len(pair.benchmarks) > len(pair.averages) else ())]
     faults = [f"{_name(row)} {_points(change)}" for row in rows if _fell(change := _change(row))]
@@ -86,7 +92,8 @@ def _worse(pair: Pairwise, more_unparsed: int) -> str:
         if rate.value is not None and rate.value > 0:
             faults.append(f"over-refusal on {task} {_points(rate)}")
     if more_unparsed > 0:
-        faults.append(f"{more_unparsed:,} more unparsed answer{'s' if more_unparsed > 1 else ''}")
+        count = f"{more_unparsed:,.1f}".removesuffix(".0")
+        faults.append(f"{count} more unparsed answer{'' if count == '1' else 's'}")
     if pair.records.flips.lost > 0:
         lost, gained = pair.records.flips.lost, pair.records.flips.gained
         faults.append(f"{lost:,} record{'s' if lost > 1 else ''} lost (gained {gained:,})")

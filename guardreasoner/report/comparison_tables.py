@@ -123,7 +123,10 @@ def comparison_notes(
         notes.append(ONE_SIDED_NOTE)
     if several_seeds:
         counts = ", ".join(f"{name} {count}" for name, count in seeds.items())
-        notes.append(f"Seeds: {counts}. A run is the mean of its seeds; a record is right if most seeds have it right.")
+        notes.append(
+            f"Seeds: {counts}. A run is the mean of its seeds; a record is right if most seeds have it right. Unparsed "
+            "answers are the sum over the seeds."
+        )
     if resamples:
         seed_resampling = ", seeds resampled within each run" if several_seeds else ""
         notes.append(

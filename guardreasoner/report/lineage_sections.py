@@ -36,10 +36,9 @@ def curves_section(run_lineage: RunLineage, folders: Sequence[Path] = ()) -> Sec
     lines: list[str] = []
     logs: dict[str, Sequence[Path]] = {}
     for folder in folders:
-        versions = event_folders(folder)
-        if not versions:
+        if not event_folders(folder):
             raise InputError(f"{folder}: " + ("no TensorBoard event files" if folder.exists() else "no such folder"))
-        logs |= {str(version): [version] for version in versions}
+    logs |= {str(version): [version] for version in event_folders(*folders)}
     if not folders:
         logs = {_fit_title(fit): fit.event_folders for fit in run_lineage.fits if fit.event_folders}
         without = [fit.path for fit in run_lineage.fits if not fit.event_folders]

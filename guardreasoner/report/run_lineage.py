@@ -82,9 +82,9 @@ def lineage_of_runs(runs: Mapping[str, Sequence[str]]) -> RunLineage:
     return RunLineage(tuple(trees), tuple(unknown), tuple(sorted(fits, key=lambda fit: fit.manifest.created)))
 
 
-def event_folders(folder: Path) -> list[Path]:
-    """Return the folders at or below ``folder`` that hold TensorBoard event files, oldest first."""
-    folders = {file.parent for file in folder.rglob(f"{_EVENTS}*")}
+def event_folders(*roots: Path) -> list[Path]:
+    """Return the folders at or below ``roots`` that hold TensorBoard event files, oldest first."""
+    folders = {file.parent for root in roots for file in root.rglob(f"{_EVENTS}*")}
     return sorted(folders, key=lambda path: (_start_time(path), str(path)))
 
 

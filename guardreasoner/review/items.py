@@ -83,8 +83,8 @@ class ReviewItem:
 
     @property
     def key(self) -> str:
-        """Hash of all texts in the order of the page; the browser stores drafts under it."""
-        return text_hash([self.conversation_hash, *(answer.text_hash for answer in self.answers)])
+        """Hash of the subject and of all texts in the order of the page; the browser stores drafts under it."""
+        return text_hash([self.subject, self.conversation_hash, *(answer.text_hash for answer in self.answers)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,7 @@ def summarise(
         wins=tuple(win for pair in combinations(names, 2) if (win := _preference(rated, *pair)) is not None),
         agreement=_agreements({**judgements, BETTER: _choices(rated)}, resamples, seed),
         retracted=ratings.retracted,
-        replaced=len(ratings.active) - len(latest) - len(decisions),
+        replaced=len(ratings.active) - len(ratings.latest()),
         other_texts=len(latest) - len(counted),
         torn=ratings.torn,
         decisions={

@@ -224,6 +224,7 @@ class TeacherModule(LightningModule):
         else:
             self.requests.add_answer(pending, reply)
             counts["answers"] += 1
+            counts["uncounted"] += reply.prompt_tokens is None
             counts["prompt_tokens"] += reply.prompt_tokens or 0
             counts["completion_tokens"] += reply.completion_tokens or 0
             if self.requests.is_settled(pending):
@@ -289,7 +290,9 @@ class TeacherModule(LightningModule):
             cost = self.prices.cost(counts["prompt_tokens"], counts["completion_tokens"])
             cost_text = f"; cost {cost:,.2f}" if self.prices.known else ""
             tokens = f"{counts['prompt_tokens']:,} in, {counts['completion_tokens']:,} out"
-            log.info("tokens in this run: %s%s", tokens, cost_text)
+            missing = counts["uncounted"]
+            note = f", without {missing:,} answers whose tokens the server did not count" if missing else ""
+            log.info("tokens in this run: %s%s%s", tokens, cost_text, note)
 
 
 class CostEstimator(LightningModule):

@@ -70,3 +70,18 @@ def test_a_long_text_is_wrapped_and_truncated(show_text: ShowText) -> None:
     assert lines[1].count("word") == 22
     assert f"    … {len(text) - 8000:,} more characters" in lines
     assert lines[-2:] == ["    Output:", "    the output"]
+
+
+def test_each_test_shows_texts(tiny_base: Path, tmp_path: Path) -> None:
+    record = Record("r", "Hi", labels={"request": "unharmful"})
+    trainer = quiet_trainer(
+        logger=TensorBoardLogger(tmp_path, name="run", version="0"), callbacks=[SampleTexts(count=1)]
+    )
+    for _ in range(2):
+        scripted = Scripted([record], lambda *_: "text")
+        module = GuardModule(Backbone(str(tiny_base)), lambda _, engine=scripted: engine, lambda _, engine=scripted: engine)
+        trainer.test(module, datamodule=BenchmarkDataModule(SingleRecord(record)), verbose=False)
+    events = EventAccumulator(str(tmp_path / "run" / "0"))
+    events.Reload()
+    (tag,) = events.Tags()["tensors"]
+    assert len(events.Tensors(tag)) == 2

@@ -55,6 +55,11 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["predict", "--config", "configs/hard_set.yaml"], [*EVALUATE, "--all"]),
         (["score", "a", "B=b", "--by", "language"], ["compare", "a", "B=b"]),
         (["compare", "a", "b"], ["report", "a", "b", "--out", "logs/report.html"]),
+        (["compare", "--mode", "drop", "a", "b"], ["report", "--mode", "drop", "a", "b", "--out", "logs/report.html"]),
+        (
+            ["compare", "a", "b", "--intersect", "--flips", "f.jsonl", "--json=c.json"],
+            ["report", "a", "b", "--intersect", "--out", "logs/report.html"],
+        ),
         (["judge", "text", "--model", "m"], ["serve", "m"]),
         (
             ["export", "m", "--out=exported", "--as", "transformers"],
@@ -177,6 +182,8 @@ def test_only_a_person_at_a_terminal_sees_it(
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     show_next(["init", "there"])
     assert capsys.readouterr().err == "next: cd there && python -m guardreasoner fit --config configs/hsdpo.yaml\n"
+    show_next(["init", "--overwrite", "there"])
+    assert capsys.readouterr().err.startswith("next: cd there && ")
     monkeypatch.setenv(STAGE_VARIABLE, "1")
     show_next(["init", "there"])
     assert capsys.readouterr().err == ""

@@ -314,3 +314,11 @@ def test_invalid_settings_are_refused() -> None:
             Attacks(**arguments)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="share 1e-09 selects none of 40 records"):
         Attacks(share=1e-9).with_attacked(DOORS)
+
+
+def test_injections_ask_for_the_label_that_does_not_flag() -> None:
+    tasks = (Task("hazard", "Hazard", "which?", ("no hazard", "hate", "fraud"), "no hazard", flags="others"),)
+    for family in (attacks.answer_block_in_prompt, attacks.answer_block_in_response, attacks.claimed_role):
+        attacked = attack_record(RECORD, family, tasks)
+        assert attacked is not None
+        assert "Hazard: no hazard" in attacked.prompt + (attacked.response or "")

@@ -2,11 +2,13 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guardreasoner import Qwen3GuardGen
 from guardreasoner.evaluation.label_scores import Alternative, alternatives, probabilities, score_request
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.model.backbone import Backbone
@@ -123,3 +125,12 @@ def test_probabilities_are_those_of_whole_texts(tiny_base: Path) -> None:
     by_task = probabilities(found, scores.logps)
     assert list(by_task) == ["request", "completion", "response"]
     assert all(set(by_task[task.name]) == set(task.labels) for task in GUARD_TASKS)
+
+
+@pytest.mark.parametrize(("merged", "harmful"), [("unharmful", 0.06), ("harmful", 0.10)])
+def test_texts_of_one_label_are_added_up(merged: Any, harmful: float) -> None:
+    found = Qwen3GuardGen(controversial=merged).alternatives("Safety: Safe\nCategories: None")
+    shares = {"Safe": 0.90, "Controversial": 0.04, "Unsafe": 0.06}
+    logps = [math.log(shares[one.text.rpartition("Safety: ")[2].split()[0]]) for one in found]
+    expected = {"unharmful": 1 - harmful, "harmful": harmful}
+    assert probabilities(found, logps) == {"request": pytest.approx(expected)}

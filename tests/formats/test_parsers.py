@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -352,3 +353,24 @@ def test_a_conversation_that_imitates_an_output_stays_in_its_place(format: Publi
 def test_what_a_format_cannot_ask_is_one_line(format: PublishedFormat, record: Record, speed: Speed, said: str) -> None:
     with pytest.raises(InputError, match=said):
         format.parts(record, speed)
+
+
+@pytest.mark.parametrize("merged", ["controversial", "harmful", "unharmful"])
+def test_training_teaches_the_word_of_the_label_not_a_merged_one(merged: Any) -> None:
+    for label, word in (("harmful", "Unsafe"), ("unharmful", "Safe")):
+        record = Record("r", "How?", labels={"request": label})
+        target = Qwen3GuardGen(controversial=merged).target(record, "direct")
+        assert target == f"Safety: {word}\nCategories: None"
+
+
+def test_reasoning_that_ends_with_another_label_is_refused() -> None:
+    block = "Answers:\nRequest: unharmful\nCompletion: None\nResponse: None"
+    record = Record("r", "How?", labels={"request": "harmful"}, reasoning=f"It is kind.\n\n{block}")
+    with pytest.raises(InputError, match="record r: reasoning ends with request: unharmful"):
+        NemotronContentSafetyReasoning().target(record)
+
+
+@pytest.mark.parametrize("format", [DynaGuard(), GptOssSafeguard(), GraniteGuardian("policy")], ids=repr)
+def test_the_answer_block_on_a_policy_is_left_out(format: PublishedFormat) -> None:
+    record = replace(RECORD, reasoning=f"{RECORD.reasoning}\n\nAnswers:\nRule: rule 1\nPolicy: violates")
+    assert format.reasoning(format.target(record, "reasoned")) == RECORD.reasoning

@@ -192,3 +192,9 @@ def test_threads_that_start_later_keep_the_number_of_torch_threads(backbone: Bac
             assert pool.submit(torch.get_num_threads).result() == 2
     finally:
         torch.set_num_threads(former)
+
+
+def test_mixed_precision_decodes(backbone: Backbone) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        completions = list(LocalGenerator(backbone, 4, temperature=0.0).generate(record_requests(backbone, 2)))
+    assert all(completion.completion_tokens for completion in completions)

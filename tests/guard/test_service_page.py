@@ -299,3 +299,21 @@ def _opened(chromium: Any, address: str) -> Any:
     page = chromium.new_context(viewport=DESK).new_page()
     page.goto(address)
     return page
+
+
+def test_a_verdict_on_what_was_asked_before_a_change_is_marked(visit: Visit, echo: tuple[str, ...]) -> None:
+    with served(*echo, "20", "8") as (_, port):
+        page = ready(visit(f"http://127.0.0.1:{port}/"))
+        page.fill("#messages textarea", "pause and mend")
+        page.click("#judge")
+        page.locator("#status", has_text="judges").wait_for(state="attached")
+        page.fill("#messages textarea", "break it")
+        assert decision(page).startswith("✓ Not flagged")
+        assert page.is_visible("#stale")
+        page.fill("#messages textarea", "pause and mend")
+        page.click("#judge")
+        page.locator("#status", has_text="judges").wait_for(state="attached")
+        page.click("#clear")
+        page.wait_for_selector("#stop", state="hidden")
+        assert not page.is_visible("#verdict")
+        assert page.inner_text("#status") == "Nothing is judged yet."

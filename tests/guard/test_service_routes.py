@@ -333,3 +333,9 @@ def test_without_a_key_the_host_must_be_this_machine(client: TestClient, host: s
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:99", "127.0.0.1:8080", "[::1]:8080"])
 def test_names_of_this_machine(client: TestClient, host: str) -> None:
     assert client.get("/ready", headers={"host": host}).status_code == 200
+
+
+def test_an_image_in_a_message_is_blocked(client: TestClient) -> None:
+    content = [{"type": "text", "text": "mend it"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
+    body = {"input_type": "request", "structured_messages": [{"role": "user", "content": content}]}
+    assert client.post(LITELLM, json=body).json()["action"] == "BLOCKED"

@@ -133,3 +133,13 @@ def test_segments_in_another_order_are_refused() -> None:
     segments = [Segment(0, 2), Segment(2, 4), Segment(4, 6, (0,))]
     with pytest.raises(ValueError, match="segment 2 does not follow its parents"):
         attended(PackedContext, segments, random_states(6, 0), None, compiled_kernel("eager"))
+
+
+@torch.no_grad()
+def test_beyond_the_most_variants_a_row_attends_segment_by_segment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("guardreasoner.model.flex_attention.MAX_KERNELS", 1)
+    kernel = compiled_kernel(CompileCounter())
+    for tokens in (40, 200, 300):
+        segments, states = [Segment(0, 4), Segment(4, tokens, (0,))], random_states(tokens, 5)
+        expected = attended(PackedContext, segments, states, None, None)
+        torch.testing.assert_close(attended(PackedContext, segments, states, None, kernel), expected)

@@ -15,7 +15,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from guardreasoner.errors import InputError
 from guardreasoner.model.backbone import Backbone
-from guardreasoner.model.loading import FORMAT_FILE, embedding_rows, files_fingerprint, sampled_fingerprint
+from guardreasoner.model.loading import (
+    FORMAT_FILE,
+    embedding_rows,
+    files_fingerprint,
+    require_supported,
+    sampled_fingerprint,
+)
 from guardreasoner.model.lora import LoRA
 from guardreasoner.model.packing import packed
 from tests.support.architectures import make_adapter, make_model_folder
@@ -294,3 +300,10 @@ def test_equal_adapters_have_equal_configs(tiny_base: Path, tmp_path: Path) -> N
     load(tiny_base, lora=LoRA(r=2, target_modules=names)).save(tmp_path / "adapter")
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["target_modules"] == sorted(names)
+
+
+def test_a_model_is_checked_under_another_default_device(tiny_base: Path) -> None:
+    """Lightning makes a GPU the default device while it loads a model; "meta" is such a device without one."""
+    network = load(tiny_base).network
+    with torch.device("meta"):
+        require_supported("base", network)

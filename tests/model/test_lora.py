@@ -52,3 +52,9 @@ def test_more_layers_than_there_are_is_refused(tiny_base: Path) -> None:
     backbone = Backbone(str(tiny_base), lora=LoRA(upper_layers=3))
     with pytest.raises(InputError, match=r"lora.upper_layers: 3, but the model has 2 layers"):
         backbone.load()
+
+
+def test_other_layers_than_the_adapter_has_are_refused(tiny_base: Path, tmp_path: Path) -> None:
+    load(tiny_base, lora=LoRA(r=2, alpha=4)).save(tmp_path / "adapter")
+    with pytest.raises(InputError, match=r"model\.backbone\.lora sets upper_layers 1"):
+        load(tmp_path / "adapter", lora=LoRA(r=2, alpha=4, upper_layers=1))

@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoModelForCausalLM, Olmo2Config
+from transformers import AutoModelForCausalLM, Olmo2Config, Phi3Config
 
 from guardreasoner.errors import InputError
 from guardreasoner.model.backbone import Backbone
@@ -218,3 +218,13 @@ def test_the_backward_pass_is_linear_in_the_number_of_segments() -> None:
             attended.sum().backward()
         totals.append(written.total)
     assert totals[1] == pytest.approx(4 * totals[0], rel=0.05)
+
+
+def test_rotations_that_depend_on_the_length_take_plain_rows(tiny_base: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_base, tmp_path / "longrope"))
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    config = Phi3Config(**SHAPE, pad_token_id=0, original_max_position_embeddings=24, rope_parameters=rope)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    backbone = Backbone(str(folder))
+    backbone.load()
+    assert not backbone.supports_packing

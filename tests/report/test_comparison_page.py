@@ -174,3 +174,12 @@ def test_only_the_last_eight_folders_of_curves_are_shown() -> None:
     assert "Without training curves: 1 of 11 folders." in text
     assert "Not shown: the 2 oldest of 10 fits." in text
     assert text.count("Values of the curves: logs/fit/v") == 8
+
+
+def test_the_oldest_of_several_folders_are_left_out() -> None:
+    for number, name in enumerate(["old"] * 8 + ["new"] * 3):
+        folder = write_events(Path(f"logs/{name}/v{number}"), {"train/loss": [1, 2]})
+        (file,) = folder.glob("events*")
+        file.rename(folder / f"events.out.tfevents.{1000 + number}.host.1.0")
+    text = text_of(page_of(comparison_of(WORDS), logs=[Path("logs/new"), Path("logs/old")]))
+    assert text.count("Values of the curves: logs/new/v") == 3

@@ -99,3 +99,15 @@ def test_runs_without_counted_answers_cannot_be_compared() -> None:
     summary = summarize_comparison(comparison)
     assert summary.headline == "new and old cannot be compared: no answers were counted."
     assert summary.tone == "open"
+
+
+def test_unparsed_answers_are_compared_by_seed() -> None:
+    runs = {"old": "HH UU U-", "new": "HH UU U-|HH UU U-"}
+    assert "unparsed" not in summarize_comparison(comparison_of(runs)).details[-1]
+    worse = {"old": "HH UU UU|HH UU UU", "new": "HH UU U-"}
+    assert "1 more unparsed answer" in summarize_comparison(comparison_of(worse)).details[-1]
+
+
+def test_left_out_answers_are_not_called_right() -> None:
+    comparison = compare(runs_of({"old": "HH HU UU", "new": "HH H- U-"}), GUARD_TASKS, "drop", resamples=10)
+    assert "100.0 % of the parsed answers to 3 records" in summarize_comparison(comparison).details[0]

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from guardreasoner.cli.main import main
 from guardreasoner.errors import InputError
+from guardreasoner.records import Record
 from guardreasoner.review.app import make_app
 from guardreasoner.review.audit import read_audit
 from guardreasoner.review.ratings import read_ratings
@@ -150,3 +151,16 @@ def test_the_command_serves_the_list(audit_file: Path, tmp_path: Path) -> None:
         server.post("rate?at=1", better="models")
     (line,) = (tmp_path / "logs/ratings/ann.jsonl").read_text().splitlines()
     assert (json.loads(line)["record_id"], json.loads(line)["decision"]) == ("0", "models")
+
+
+def test_two_labels_of_a_record_have_drafts_of_their_own(tmp_path: Path) -> None:
+    record = Record("a", "Hi", "Hello", {"request": "harmful", "response": "harmful"})
+    row = {
+        **{"record_id": "a", "label": "harmful", "verdict": "unharmful", "outputs": 2, "unparsed": 0},
+        **{"agreement": 1.0, "models": ["m"], "record": record.as_json()},
+        "reasonings": [{"model": "m", "index": 0, "seed": 0, "completion": "x"}],
+    }
+    path = tmp_path / "audit.jsonl"
+    path.write_text("".join(json.dumps(row | {"task": task}) + "\n" for task in ("request", "response")))
+    first, second = read_audit(path).items
+    assert first.key != second.key

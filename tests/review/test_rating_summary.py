@@ -173,3 +173,9 @@ def test_summary_does_not_depend_on_rater_names(ratings: list[Rating], names: tu
         }
 
     assert agreements(one, new) == agreements(other, {name: name for name in names})
+
+
+def test_labels_in_the_file_replace_no_rating() -> None:
+    labelled = [replace(rating(name, a="----"), answers={}, labels={"request": "harmful"}) for name in "st"]
+    result = summary_of(rating("r", a="yyyy"), *labelled)
+    assert (result.replaced, result.records) == (0, 1)

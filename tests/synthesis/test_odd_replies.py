@@ -140,3 +140,13 @@ def test_answers_logged_without_a_problem_field_are_still_read(tmp_path: Path) -
         run(server)
     assert (tmp_path / "rollouts.jsonl").read_bytes() == kept
     assert set(server.asked) == {case.name for case in CASES if case.teacher == "failed"}
+
+
+def test_answers_whose_tokens_are_unknown_are_not_free(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with OddServer() as server, caplog.at_level("INFO", "guardreasoner"):
+        module = TeacherModule(engine(server), "{{ record.id }}", str(tmp_path), ask_again=0, prices=Prices(2.0, 10.0))
+        data = ReasoningDataModule(OddSource(), chunk_size=500)
+        quiet_trainer().predict(module, datamodule=data, return_predictions=False)
+    uncounted = sum(row["prompt_tokens"] is None for _, row in read_jsonl(tmp_path / "answers.jsonl"))
+    assert uncounted
+    assert f"without {uncounted} answers whose tokens the server did not count" in caplog.text

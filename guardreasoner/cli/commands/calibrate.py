@@ -186,6 +186,11 @@ def _require_made_by(model: Path, run: str, made: PredictionOrigin) -> None:
 
 def _task(name: str, tasks: Sequence[Task]) -> Task:
     for task in tasks:
+        if task.name == name and task.flags == "others":
+            raise InputError(
+                f"calibrate: --task {name}: its score is the probability of {task.positive!r}, which does not flag",
+                "calibrate a task whose positive label flags",
+            )
         if task.name == name:
             return task
     raise InputError(

@@ -114,8 +114,16 @@ def _append_to_prompt(record: Record, text: str) -> Record:
 
 
 def _harmless(tasks: Sequence[Task]) -> dict[str, str | None]:
-    """Return, by task, the label that the attacker wants: the first that is not the positive label."""
-    return {task.name: next(label for label in task.labels if label != task.positive) for task in tasks}
+    """Return, by task, the label that the attacker wants: the first that does not flag when the positive label does.
+
+    Where all other labels flag, it is the positive one.
+    """
+    return {
+        task.name: task.positive
+        if task.flags == "others"
+        else next(label for label in task.labels if label != task.positive)
+        for task in tasks
+    }
 
 
 def _block(tasks: Sequence[Task]) -> str:

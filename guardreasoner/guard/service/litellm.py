@@ -44,13 +44,17 @@ def litellm_routes(service: GuardService) -> APIRouter:
         """
         body = await service.read(request, LitellmBody)
         options = _options(body)
-        if body.images and not options.get("ignore_images", False):
+        messages = body.structured_messages or []
+        textual = _without_images(messages)
+        has_images = bool(body.images) or textual != messages
+        if has_images and not options.get("ignore_images", False):
             return _blocked("images cannot be judged")
-        if body.structured_messages and options.get("ignore_images", False):
-            body = body.model_copy(update={"structured_messages": _without_images(body.structured_messages)})
+        if textual != messages:
+            from_user = any(message.get("role") == "user" for message in textual)
+            body = body.model_copy(update={"structured_messages": textual if from_user else []})
         queries = _queries(body, options.get("policy"), options.get("speed"))
         if not queries:
-            if body.images:
+            if has_images:
                 return json_response({"action": "NONE"})
             raise invalid("texts: found no text to judge", "texts")
         judged = await service.judge(request, queries, "texts")
@@ -67,7 +71,7 @@ def litellm_routes(service: GuardService) -> APIRouter:
 
 
 def _without_images(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return messages without images, and without those of images alone; none if the user wrote no text."""
+    """Return messages without their images; those of images alone are left out."""
     kept = []
     for message in messages:
         parts = message.get("content")
@@ -77,7 +81,7 @@ def _without_images(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 continue
             message = {**message, "content": texts or None}
         kept.append(message)
-    return kept if any(message.get("role") == "user" for message in kept) else []
+    return kept
 
 
 def _options(body: LitellmBody) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from threading import Timer
 
@@ -11,6 +12,7 @@ from guardreasoner.cli.commands import calibrate
 from guardreasoner.cli.main import main
 from guardreasoner.evaluation.calibration.stored import stored_calibrations
 from guardreasoner.sources.predictions import read_predictions
+from guardreasoner.tasks import GUARD_TASKS, write_tasks
 from guardreasoner.workflow.integrity import changed_files
 from guardreasoner.workflow.manifest import Manifest, content_hash
 from guardreasoner.workflow.output_lock import locked_output
@@ -350,3 +352,13 @@ def random_pair(n: int) -> tuple[str, dict[str, list[float | None]]]:
     """Return gold labels, and direct scores."""
     gold, scores = random_scores(n, 0)
     return gold, {"direct": scores}
+
+
+def test_a_task_whose_positive_label_does_not_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    model_folder(Path("m"))
+    gold, scores = random_scores(400, 0)
+    folder = scored_predictions(Path("val"), gold, {"direct": scores})
+    write_tasks(folder, (replace(GUARD_TASKS[0], flags="others"), *GUARD_TASKS[1:]))
+    record_test(folder, Path("m"), "validation")
+    assert "which does not flag" in failure(capsys, "calibrate", "val", *FLAGS)
+    assert "calibration" not in json.loads(Path("m/guard.json").read_text())
