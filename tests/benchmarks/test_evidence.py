@@ -159,7 +159,9 @@ def test_the_page_says_what_holds_first_and_is_the_same_each_time(
     assert start(monkeypatch, *argv) == 0
     page, plot = (tmp_path / "page.md").read_text(), (tmp_path / "page-toy-toy.svg").read_bytes()
     first = page.splitlines()[:10]
-    assert "- A beats B on hard records: toy: **holds**, +75.0 (+75.0 to +75.0), 2 seeds, at 1.0 × the CPU time." in first
+    assert (
+        "- A beats B on hard records: toy: **holds**, +75.0 (+75.0 to +75.0), 2 seeds, at 1.0 × the CPU time." in first
+    )
     assert any(line.startswith("- B beats A: toy: **does not hold**, -50.0 (-65.0 to ") for line in first)
     assert "R-SFT is **not saturated** here: Arm A minus Arm B is +50.0" in page
     assert "| Arm A | 1, 2 | 50.0 ± 0.0 | 75.0 ± 0.0 |" in page

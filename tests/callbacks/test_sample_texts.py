@@ -79,7 +79,9 @@ def test_each_test_shows_texts(tiny_base: Path, tmp_path: Path) -> None:
     )
     for _ in range(2):
         scripted = Scripted([record], lambda *_: "text")
-        module = GuardModule(Backbone(str(tiny_base)), lambda _, engine=scripted: engine, lambda _, engine=scripted: engine)
+        module = GuardModule(
+            Backbone(str(tiny_base)), lambda _, engine=scripted: engine, lambda _, engine=scripted: engine
+        )
         trainer.test(module, datamodule=BenchmarkDataModule(SingleRecord(record)), verbose=False)
     events = EventAccumulator(str(tmp_path / "run" / "0"))
     events.Reload()

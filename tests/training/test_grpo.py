@@ -258,9 +258,7 @@ def test_a_frozen_adapter_needs_an_adapter(tiny_base: Path) -> None:
 
 
 def test_the_schedule_ends_with_the_last_update_of_max_steps(tiny_base: Path) -> None:
-    module = GRPOModule(
-        load(tiny_base), generator=engine, k=K, optimizer=sgd, reward=Listed(REWARDS), updates=2
-    )
+    module = GRPOModule(load(tiny_base), generator=engine, k=K, optimizer=sgd, reward=Listed(REWARDS), updates=2)
     trainer = quiet_trainer(max_steps=4)  # two of six loader steps
     trainer.fit(module, datamodule=data(batch_size=1, epochs=2))
     assert trainer.global_step == 4
