@@ -91,7 +91,7 @@ def per_pair(size: dict[str, Any]) -> dict[str, Any]:
 def change(sizes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the ratio of time per pair and the difference of peak memory (MB) between largest and smallest size.
 
-    The target of memory, and whether it is met, are None between other sizes than those of the target.
+    The target of memory, and whether it is met, are None unless the sizes are those of the target.
     """
     first, last = sizes[0], sizes[-1]
     memory_mb = max(last["peak_mb"].values()) - max(first["peak_mb"].values())

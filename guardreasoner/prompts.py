@@ -171,7 +171,7 @@ class PromptFormat:
         """Return the text that R-SFT trains: reasoning and answer block, or the answer block alone.
 
         Raises:
-            InputError: the record has no reasoning, or it contradicts a gold label, although it is to be reasoned.
+            InputError: ``speed`` is "reasoned", and the record has no reasoning or its reasoning contradicts a label.
         """
         return target(record, self.tasks) if speed == "reasoned" else direct_target(record, self.tasks)
 

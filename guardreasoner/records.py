@@ -464,7 +464,7 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     with naming(path):
         if path.exists() and not path.is_file():
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         for leftover in leftovers(path, "partial"):
             leftover.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Differences between arms, paired over seeds and records, with intervals and with p-values corrected after Holm.
+"""Differences between arms, paired over seeds and records, with intervals and Holm-corrected p-values.
 
 A resample draws the tested records once for all arms and seeds, and the seeds once for all arms. So each difference is
 taken between models of one seed on the same records, the records of all seeds move together, and both sources of chance

@@ -22,7 +22,7 @@ real records.
 
 Numbers are in percent or percentage points unless a unit is given. A difference is taken between models of one seed on
 the same records. Its 95 % interval covers the choice of records and, from two seeds on, of seeds
-(`benchmarks/evidence/differences.py` says how); *p* is corrected after Holm for all comparisons of its column. A claim
+(`benchmarks/evidence/differences.py` says how); *p* is Holm-corrected for all comparisons of its column. A claim
 holds if its whole interval is on its side, and does not hold if all of it is on the other; one seed decides nothing.
 Each claim is decided alone, without that correction: of 20 differences that are truly zero, about one is decided.
 """

@@ -57,7 +57,7 @@ def main() -> int:
     for row in rows_of(chosen, work / "rows", 60 * arguments.minutes, slowness):
         rows.append(row)
         print(table.line(row), flush=True)
-        if path:  # after each part, since whoever lends the machine may end the run
+        if path:  # after each part, since the machine may be taken away at any time
             _write(path, result)
     result["machine"] = machine.describe(arguments.device, arguments.threads)
     print(f"{result['machine'].get('gpu', result['machine']['processor'])}: {table.counts(rows)}")

@@ -15,7 +15,7 @@ from reliability.part import Outcome, Part, Trial
 
 _BY_NAME = {fit.name: fit for fit in FITS}
 TRIES = 3
-"""Killed fits until the fault must have shown. A kill before the first checkpoint does not show it."""
+"""Killed fits within which the fault must show. A kill before the first checkpoint does not show it."""
 
 
 @contextmanager

@@ -130,8 +130,8 @@ class LoggedAnswers:
     def wait_for_all(self) -> None:
         """Close the log of this process and wait until every process has committed its answers.
 
-        Processes wait in Python, because a signal would not end the wait in a collective operation, and a long wait there
-        is an error.
+        Processes wait in Python: a signal would not end the wait in a collective operation, and a long wait there is an
+        error.
 
         Raises:
             Stopped: a signal arrived, or another process has ended early.

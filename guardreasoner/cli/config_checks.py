@@ -90,7 +90,7 @@ def check_flags(argv: Sequence[str]) -> None:
         except NotFinite as error:
             raise InputError(f"--{name}: {error.problem}") from None
         except YAMLError:
-            continue  # a text
+            continue  # not YAML, so plain text
 
 
 def check_numbers(config: Namespace, argv: Sequence[str], function: Any = None) -> None:
@@ -232,7 +232,7 @@ class _Checks:
         name = strategy.class_path if isinstance(strategy, Namespace) and "class_path" in strategy else str(strategy)
         if any(
             word in name.lower() for word in ("fsdp", "deepspeed", "modelparallel")
-        ):  # the last is a mesh that shards nothing itself
+        ):  # ModelParallelStrategy leaves the sharding to the module
             raise self._error(
                 "trainer.strategy",
                 name,

@@ -2,7 +2,7 @@
 
 - ``import lightning`` imports all of torchmetrics: metrics of audio, images and text, hence scipy and transformers, and
   matplotlib. Lightning needs the classes ``Metric`` and ``MetricCollection``. Here the ``__init__.py`` of torchmetrics'
-  packages runs when a name is asked for that is not found without it, and metrics have no ``plot()``.
+  packages runs only when a name is requested that cannot be found without it, and metrics have no ``plot()``.
 - ``import lightning`` imports ``torch._dynamo``, the compiler, for ``isinstance`` checks and to exclude a method from
   compilation. Here both look for it when they are used. Optimizers and models import it as ever.
 - The network classes of transformers import losses of object detection, hence scipy. Here they do not find it.

@@ -1,4 +1,4 @@
-"""The process that the stages of a command are forks of: it imports what stages need, and computes nothing.
+"""Fork server: imports the modules that stages need, computes nothing, and forks once for each stage.
 
     python -m guardreasoner.cli.fork_server DESCRIPTOR
 

@@ -1,7 +1,7 @@
 """The command to type after a verb has succeeded, with the paths of the run: ``next: python -m guardreasoner …``.
 
-It names a new output where its own would replace one that was made from other data or another model. It is shown on
-standard error, and only if that is a terminal: a person reads it, and no output of a script changes.
+If the output of that command already holds results of other data or another model, the command names a new output. The
+line is written to standard error, and only if that is a terminal, so that it never mixes with the output of a script.
 """
 
 import math
@@ -182,7 +182,7 @@ def _is_same(manifest: Manifest, command: Command) -> bool:
 
 
 def _free(path: str) -> str:
-    """Return a path, or the first of ``NAME-2``, ``NAME-3``, … that nothing lies at, before the suffix of a file."""
+    """Return a path, or, if it exists, the first of ``NAME-2``, ``NAME-3``, … that does not; a suffix stays last."""
     place, number = Path(path), 2
     while place.exists():
         place, number = Path(path).with_stem(f"{Path(path).stem}-{number}"), number + 1

@@ -47,8 +47,8 @@ def _hint(plan: dict[str, Any]) -> str:
     changes = plan["changes"]
     if changes:
         flags = " ".join(change["flags"] for change in changes)
-        then = f"{changes[-1]['peak_bytes'] / 1e9:.1f} GB"
-        return f"{flags}: {then}" if plan["changes_are_enough"] else f"not even with {flags}: {then}"
+        peak = f"peak memory {changes[-1]['peak_bytes'] / 1e9:.1f} GB"
+        return f"{flags}: {peak}" if plan["changes_are_enough"] else f"still too much with {flags}: {peak}"
     return "other processes may use the device too, or the plan is too low: lower data.micro_batch_size"
 
 

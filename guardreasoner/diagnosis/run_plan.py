@@ -292,7 +292,7 @@ class MemoryModel:
         return sum(weight.numel() * weight.element_size() for weight in backbone.network.parameters())
 
     def changes(self, settings: Settings, limit: float) -> tuple[list[Change], bool]:
-        """Return the nearest change that makes a fit fit: one, or several together; and whether it then fits.
+        """Return a change that lowers the peak to ``limit``, or several made together; and whether they are enough.
 
         Single changes come first, in an order from those that leave the result of the run as it is to those that
         change the model. If no single one is enough, all are added up until the fit fits.

@@ -23,7 +23,7 @@ from guardreasoner.workflow import stop_signals
 from guardreasoner.workflow.ranges import Count, CountOrZero, Seed
 
 VOTES = 2
-"""Number that a sink knows the outputs by that vote, after those of the two data loaders."""
+"""Loader index under which a sink stores the outputs that vote; 0 and 1 are the two data loaders."""
 
 
 class AnswerSink(Protocol):

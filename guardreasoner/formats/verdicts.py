@@ -42,7 +42,7 @@ def read_reasoning(completion: str, tasks: Sequence[Task], format: GuardFormat |
 
 
 class JudgedRecords:
-    """The records that a format judges, with the labels of its tasks alone, and how many there were of others.
+    """Selects the records that a format can judge, keeps only the labels of its tasks, and counts the others.
 
     GuardReasoner's own format judges all records with all their labels.
 

@@ -46,7 +46,7 @@ class LocalGenerator(Generator):
     Each output has a RNG of its own, so it does not depend on other outputs, except through rounding. Chunks are
     processed independently, and generating the same chunk again gives the same texts.
 
-    A network that cannot compute packed rows (:attr:`Backbone.supports_packing``) is run by :class:``PlainGenerator`.
+    A network that cannot compute packed rows (:attr:`Backbone.supports_packing``) is run by :class:`PlainGenerator`.
 
     Args:
         backbone: the model.

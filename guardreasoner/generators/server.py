@@ -241,7 +241,7 @@ class ServerGenerator(Generator):
     def _checked(self, request: Request) -> Request:
         """Return a request; raise ``InputError`` if the server would make other ids of its text than the backbone.
 
-        A server tokenizes the text itself, after its own chat template with the date of the day.
+        A server applies its own chat template, with today's date, and tokenizes the resulting text itself.
         """
         if self._backbone is None or (self.send_ids and not self.chat):
             return request

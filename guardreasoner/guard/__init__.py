@@ -255,7 +255,7 @@ class Guard:
         """
         if not any(task.flags and judges_response(task) for task in self.tasks):
             parts = ", ".join(f"{task.name} ({_JUDGED[task.judges]})" for task in self.tasks)
-            raise InputError(f"{self.backbone.name} flags no response while it is written, but judges {parts}")
+            raise InputError(f"{self.backbone.name} cannot stream: none of its tasks flags a response; it has {parts}")
         before = record_of_query(Query(prompt, None, messages, policy, "direct")).messages
         if before[-1].role == "assistant":
             raise InputError(
@@ -341,7 +341,7 @@ class Guard:
         record = record_of_query(query, where)
         has_policies = any(task.uses_policy for task in self.tasks)
         if isinstance(self._format, PromptFormat) and has_policies != (record.policy is not None):
-            what = "missing, but {} judges by one" if has_policies else "given, but {} judges by none"
+            what = "missing, but {} needs one" if has_policies else "given, but {} was not trained with policies"
             raise InputError(f"{where}policy: {what.format(self.backbone.name)}")
         prompts = {}
         for one in get_args(Speed) if speed == "auto" else (speed,):
@@ -356,7 +356,7 @@ class Guard:
         flagging = [task for task in self.tasks if task.flags]
         if not any(applies(task, record) for task in flagging):
             parts = ", ".join(f"{task.name} ({_JUDGED[task.judges]})" for task in flagging)
-            raise InputError(f"{place}: {self.backbone.name} judges no part of it that it has, but {parts}")
+            raise InputError(f"{place}: contains nothing for {self.backbone.name} to judge: it judges only {parts}")
         return _Asked(record, speed, prompts)
 
     def _answered(

@@ -1,4 +1,4 @@
-"""A tokenizer whose chat template asks a guard's exact prompt, for servers that know nothing of this package.
+"""A tokenizer whose chat template renders exactly the prompts of a guard, for servers without this package.
 
 The messages of a chat request are the conversation to judge. Two things make the token ids those of
 :class:`~guardreasoner.model.prompt_tokenizer.PromptTokenizer`:
@@ -54,7 +54,7 @@ def chat_ids(tokenizer: Any, record: Record, speed: Speed) -> list[int]:
 
 
 def exported_tokenizer(source: PromptTokenizer) -> Any:
-    """Return a Hugging Face tokenizer whose chat template asks the prompts of a guard.
+    """Return a Hugging Face tokenizer whose chat template renders the prompts of a guard.
 
     Args:
         source: tokenizer and format of the guard.
@@ -93,7 +93,7 @@ def exported_tokenizer(source: PromptTokenizer) -> Any:
 
 
 def chat_template(format: PromptFormat, before: str, after: str, trimmed: bool = False) -> str:
-    """Return a chat template in Jinja that asks the prompts of a format.
+    """Return a chat template in Jinja that renders the prompts of a format.
 
     Its arguments are ``enable_thinking`` (True asks for reasoning, False for the verdicts alone) and ``policy``.
 
@@ -145,8 +145,8 @@ def require_equal_ids(source: PromptTokenizer, tokenizer: Any) -> None:
         ids, expected = chat_ids(tokenizer, record, speed), source.prompt(record, speed)
         if ids != expected:
             raise InputError(
-                f"{source.tokenizer.name_or_path}: --as transformers: a chat template cannot ask this model's prompts: "
-                f"it would ask {first_difference(tokenizer, ids, expected)} ({record.id})",
+                f"{source.tokenizer.name_or_path}: --as transformers: no chat template renders this model's prompts: "
+                f"the exported one renders {first_difference(tokenizer, ids, expected)} ({record.id})",
                 "--as merged keeps the prompts; serve that folder with this package",
             )
 

@@ -109,8 +109,8 @@ class DirectAnswers:
 def greedy_sequence(sequences: Sequence[Sequence[int]], logps: Sequence[float]) -> int | None:
     """Return the index of the sequence that greedy decoding writes; None if that cannot be told.
 
-    At each token, the probability of a token is at least that of the given sequences through it, and that of another
-    token at most that of the given sequences through the other token and of all sequences that are not given.
+    The probability of a next token is bounded from below by the given sequences that contain it. The probability of
+    any other next token is bounded from above by its own given sequences plus the probability of all other sequences.
 
     Args:
         sequences: distinct token ids, each with the end token.

@@ -130,12 +130,12 @@ def export_merged(source: ExportSource, tokenizer: PromptTokenizer, dtype: Dtype
 
 
 def export_transformers(source: ExportSource, tokenizer: PromptTokenizer, dtype: Dtype, folder: Path) -> None:
-    """Write a model folder whose chat template asks the guard's own prompts.
+    """Write a model folder whose chat template renders the guard's own prompts.
 
     Its generation config makes answers greedy and long enough, also in servers that take their defaults from it.
 
     Raises:
-        InputError: the model cannot be loaded or merged, or a chat template cannot ask its prompts.
+        InputError: the model cannot be loaded or merged, or no chat template renders its prompts.
     """
     from transformers import GenerationConfig
 

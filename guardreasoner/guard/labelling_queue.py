@@ -1,4 +1,4 @@
-"""Choose the conversations of a moderation whose labels would teach the guard most, and a random share beside them."""
+"""Choose the conversations of a moderation whose labels are most informative for training, and add a random share."""
 
 import hashlib
 import heapq

@@ -183,7 +183,7 @@ def plain_answers(source: Backbone, folder: Path, dtype: str, max_new_tokens: in
         for record, row in zip(records, rows, strict=True):
             if row["ids"] != (expected := tokenizer.prompt(record, speed)):
                 difference = first_difference(tokenizer.tokenizer, row["ids"], expected)
-                raise InputError(f"record {record.id}: the exported chat template asks {difference}")
+                raise InputError(f"record {record.id}: the exported chat template renders {difference}")
         return [row["text"] for row in rows]
 
     return answers

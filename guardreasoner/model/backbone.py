@@ -140,15 +140,15 @@ class Backbone(nn.Module):
             self._prompt_tokenizer = PromptTokenizer(tokenizer, self._format_with(stored))
             if stored is not None and stored.get("chat_template") and "date" not in stored:
                 log.warning(
-                    "%s: saved by an earlier version, whose prompts had the date of the day and untrimmed text where "
-                    "the chat template says otherwise; fit it again, or compare prompts with doctor",
+                    "%s: saved by an earlier version, whose prompts had the current date and were not trimmed as "
+                    "the chat template does; fit it again, or compare prompts with doctor",
                     self.path,
                 )
         return self._prompt_tokenizer
 
     @property
     def configured_format(self) -> PromptFormat | PublishedFormat:
-        """Format of the config, which a model has whose folder names none."""
+        """Prompt format in the config; used for a model whose folder does not name one."""
         return self._format_with(None)
 
     @property
@@ -454,7 +454,7 @@ class Backbone(nn.Module):
                 format = replace(format, date=format.date or given.date)
                 given = replace(given, date=format.date)
             if given.tasks == PromptFormat().tasks:
-                given = replace(given, tasks=format.tasks)  # it names none: those of the model count
+                given = replace(given, tasks=format.tasks)  # the config names no tasks: keep the model's
         if given is not None and given != format:
             raise self._other_format()
         return format

@@ -23,7 +23,7 @@ PACKED_FAMILIES = ("gemma", "llama", "mistral", "phi3", "qwen2", "qwen3")
 """``model_type`` of the decoders whose packed rows are tested against plain rows; all others get plain rows."""
 
 _MAX_MASKED = 512
-"""Tokens up to which a tree attends at once, which costs as much as if every token saw all others."""
+"""Tokens up to which the attention of a tree is computed at once with a mask, at the cost of full attention."""
 
 KeyValues = tuple[Tensor, Tensor]
 """Keys and values of one layer: (rows, key heads, tokens, head size) each."""

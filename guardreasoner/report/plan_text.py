@@ -81,7 +81,7 @@ def plan_verdict(plan: Mapping[str, Any]) -> str:
     """Return whether the fit fits, what would make it fit, and, if mining does not fit, how much it needs."""
     lines = [_fit_verdict(plan)]
     if plan["mining"] and plan["limit_bytes"] is not None and plan["mining_bytes"] > plan["limit_bytes"]:
-        lines.append(f"mining does not: {plan['mining_bytes'] / 1e9:.1f}; lower recipe.generation_batch_size")
+        lines.append(f"mining does not fit: {plan['mining_bytes'] / 1e9:.1f} GB; lower recipe.generation_batch_size")
     return "\n".join(lines)
 
 

@@ -16,7 +16,7 @@ Scores = Mapping[Mode, Sequence[ModelScore]]
 
 _MAX_COLUMNS = 6  # number columns that fit into a terminal of 120 characters
 READINGS_NOTE = (
-    "Behind the name of a task with ordered labels: (strict) counts every label but the first as positive, (loose) "
+    "After the name of a task with ordered labels: (strict) counts every label but the first as positive, (loose) "
     "only the last. This is independent of the mode."
 )
 ONE_SIDED_NOTE = "FPR: the false-positive rate, in place of F1 where no record is of the positive class."

@@ -65,7 +65,7 @@ def read_queue(path: Path, sample: int | None = None) -> ReviewSet:
 
 
 def labelled_records(review_set: ReviewSet, ratings: Ratings) -> Labelled:
-    """Return the records of a queue with the labels that one or more raters gave; a label that they differ on is none.
+    """Return the records of a queue with the labels that one or more raters gave, without those on which they differ.
 
     Args:
         review_set: the queue.

@@ -310,7 +310,7 @@ _PARSERS: Mapping[Any, Callable[[Mapping[str, Any], str], Rating]] = {
     "label": _parse_decision,
     "labels": _parse_labelling,
 }
-"""Parser of a line by its kind; ratings and skips have the other one."""
+"""Parser of a line by its kind; ratings and skips are parsed by :func:`_parse_rating`."""
 
 
 def _parse_answers(row: Mapping[str, Any], fields: Mapping[str, Sequence[type]], where: str) -> dict[str, RatedAnswer]:

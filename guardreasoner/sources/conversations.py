@@ -226,7 +226,7 @@ def _parsed(value: Any, where: str) -> Any:
     try:
         return parse_json(value)
     except ValueError as error:
-        raise ValueError(f"{where}: the tool call is no JSON: {error}") from None
+        raise ValueError(f"{where}: the tool call is not JSON: {error}") from None
 
 
 def _calls(value: Any, where: str) -> Iterator[ToolCall]:
@@ -266,12 +266,12 @@ def _arguments(value: Any, where: str) -> str:
         try:
             parse_json(value)
         except ValueError as error:
-            raise ValueError(f"{where}: the arguments are no JSON: {error}") from None
+            raise ValueError(f"{where}: the arguments are not JSON: {error}") from None
         return value
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
-        raise ValueError(f"{where}: the arguments are no JSON") from None
+        raise ValueError(f"{where}: the arguments are not JSON") from None
 
 
 def require_unicode(text: str, where: str) -> str:

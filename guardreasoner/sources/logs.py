@@ -29,7 +29,7 @@ class LogRow:
     """One conversation of a log.
 
     Args:
-        place: file and line, such as ``chat.jsonl:17``. It is unique, other than the id, which logs may repeat.
+        place: file and line, such as ``chat.jsonl:17``. It is unique, unlike the id, which logs may repeat.
         record: the conversation; without an id of its own, its id is the place.
     """
 

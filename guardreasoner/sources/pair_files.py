@@ -193,7 +193,7 @@ class _PairReader:
         else:
             raise ValueError(f"{column}: found {describe_value(value)}, expected text or a list of messages")
         output = strip_end_tokens(text)
-        self.changes["an end token was removed behind outputs"] += output != text
+        self.changes["an end token was removed from the outputs"] += output != text
         if not output.strip():
             raise ValueError(f"{column}: found an empty text, expected text")
         return require_unicode(output, column), before

@@ -1,7 +1,7 @@
 """Read prediction files, released or our own: ``<Benchmark>/generated_predictions.jsonl``, one answer per line.
 
 A released row is ``{"prompt", "label", "predict"}``: the full prompt text, the gold label (a label or an answer block)
-and the model's output. A chat template around the prompts and end tokens behind the outputs are removed and counted,
+and the model's output. A chat template around the prompts and end tokens after the outputs are removed and counted,
 since other tools write them. A file may also be a JSON list of such rows. The released miner samples k outputs of each
 record into ``<Benchmark>/0/generated_predictions.jsonl`` to ``<Benchmark>/k-1/…``.
 
@@ -396,7 +396,7 @@ def _rows_of_other_tools(
     outputs = [strip_end_tokens(row.predict) for _, row in rows]
     stripped = sum(output != row.predict for output, (_, row) in zip(outputs, rows, strict=True))
     if stripped:
-        predictions.notes.append(f"{file}: an end token was removed behind {stripped} of {len(rows)} outputs")
+        predictions.notes.append(f"{file}: an end token was removed from {stripped} of {len(rows)} outputs")
     return [
         (where, replace(row, prompt=prompt, predict=output))
         for (where, row), prompt, output in zip(rows, prompts, outputs, strict=True)

@@ -201,7 +201,7 @@ def read_training_rollouts(
 
 
 _SAME, _OTHER = 1, 2
-"""Whether the source has the record of a rollout as the same conversation or as another one; 0 if it has no such id."""
+"""State of a rollout's record in the source: the same conversation, or another one under its id; 0: no such id."""
 
 
 def read_rollouts_of(

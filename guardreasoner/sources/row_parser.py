@@ -127,7 +127,7 @@ class RowParser:
             _require_unambiguous(mapping, f"columns.label_map.{name}")
         for name in columns.extra:
             if name in SLICES or list(columns.extra).count(name) > 1:
-                reason = "is known of every record" if name in SLICES else "is given twice"
+                reason = "is a column of every record already" if name in SLICES else "is given twice"
                 raise InputError(f"columns.extra: {name!r} {reason}")
         if columns.prompt is not None and columns.messages is not None:
             raise InputError("columns: found prompt and messages, expected one of them")

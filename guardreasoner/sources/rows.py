@@ -161,7 +161,7 @@ class _JSONText:
                 return ""
 
     def value(self, name: str) -> str:
-        """Return the text of the next value, and move behind it.
+        """Return the text of the next value, and move past it.
 
         Args:
             name: what the value is, for messages.

@@ -1,4 +1,4 @@
-"""Remove what other tools write around a prompt and behind an output: a chat template, and end tokens."""
+"""Remove what other tools write around a prompt and after an output: a chat template, and end tokens."""
 
 import re
 from collections.abc import Sequence
@@ -98,7 +98,7 @@ def without_template(prompt: str, template: KnownTemplate) -> str:
 def unknown_end(prompts: Sequence[str], separator: str) -> str | None:
     """Return the end of the prompts if an unknown template seems to be around all of them; None otherwise.
 
-    A template shows by how the texts start, or by text that all of them have behind the word None.
+    A template is recognised by how the texts start, or by the same text after the word None in all of them.
 
     Args:
         prompts: prompt texts of one file.

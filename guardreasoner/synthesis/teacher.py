@@ -151,7 +151,9 @@ class TeacherModule(LightningModule):
             )
         if torn := self.answer_log.open():
             log.warning(
-                "%s: removed a torn last line of %d bytes; its record will be asked again", self.answer_log.path, torn
+                "%s: removed a truncated last line of %d bytes; its record will be asked again",
+                self.answer_log.path,
+                torn,
             )
         stop_signals.defer()
         self._progress = RecordProgress(

@@ -49,6 +49,6 @@ def write_findings(folder: Path, found: Findings | None) -> None:
 
 
 def read_findings(folder: Path) -> Findings | None:
-    """Read it back; raise ``OSError`` or ``ValueError`` if it is damaged."""
+    """Return the findings that :func:`write_findings` wrote; raise ``OSError`` or ``ValueError`` if damaged."""
     content = json.loads((folder / _FINDINGS).read_text(encoding="utf-8"))
     return None if content is None else Findings.from_json(content)

@@ -349,7 +349,7 @@ class TrainingDataModule(LightningDataModule, ABC):
         """Write what later runs need besides the ids."""
 
     def _read_extra(self, folder: Path) -> None:
-        """Read it back; raise ``OSError`` or ``ValueError`` if it is damaged."""
+        """Read what :meth:`_write_extra` wrote; raise ``OSError`` or ``ValueError`` if it is damaged."""
 
     def _require_token_budget(self, examples: Sequence[Example]) -> None:
         """Raise ``InputError`` if an example has more tokens than a micro-batch may have."""

@@ -32,7 +32,7 @@ class DiskList(Sequence[Item]):
         except OSError as error:
             raise _fault(error) from None
         self._ends = array("q", [0])
-        """Position in the file behind each item, after a first 0."""
+        """Position in the file after each item, after a first 0."""
         self.extend(items)
 
     def append(self, item: Item) -> None:

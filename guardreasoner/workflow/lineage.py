@@ -28,7 +28,8 @@ class Node:
         path: path, class path, hub name or package.
         kind: ``artefact`` has a manifest, ``file`` and ``folder`` have none; ``code`` is a class that generates or
             downloads records. None: it is missing, so its kind is unknown.
-        state: "changed since": after it was read as an input; "changed by hand": after its own manifest was written.
+        state: comparison with the recorded hashes: "changed since" it was read as an input, "changed by hand" since
+            its own manifest was written, or "not looked at" since no hash was recorded.
         recorded: hash of its content (or code) when it was read; None if not recorded.
         found: its current hash; None if it is missing.
         manifest: manifest of an artefact.

@@ -28,7 +28,7 @@ def write_or_rescue(
     except OSError as error:
         place = _rescue(output.name, write, others)
         remains = f"training can go on from {checkpoint}" if checkpoint else "the trained model is lost"
-        where = f"the trained model is in {place}" if place else f"nor could any other place; {remains}"
+        where = f"the trained model is in {place}" if place else f"no other folder could be written either; {remains}"
         raise MachineFault(
             f"{output}: cannot be written: {error.strerror}; {where}",
             f"move it: mv {place} {output}" if place else None,

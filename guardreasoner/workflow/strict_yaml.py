@@ -1,4 +1,4 @@
-"""Parse YAML strictly: no duplicate keys, infinite numbers or bombs of aliases; labels stay as they are written."""
+"""Parse YAML strictly: no duplicate keys, infinite numbers or alias bombs; labels stay as they are written."""
 
 import math
 import re

@@ -77,11 +77,9 @@ def test_each_test_shows_texts(tiny_base: Path, tmp_path: Path) -> None:
     trainer = quiet_trainer(
         logger=TensorBoardLogger(tmp_path, name="run", version="0"), callbacks=[SampleTexts(count=1)]
     )
+    engine = Scripted([record], lambda *_: "text")
     for _ in range(2):
-        scripted = Scripted([record], lambda *_: "text")
-        module = GuardModule(
-            Backbone(str(tiny_base)), lambda _, engine=scripted: engine, lambda _, engine=scripted: engine
-        )
+        module = GuardModule(Backbone(str(tiny_base)), lambda _: engine, lambda _: engine)
         trainer.test(module, datamodule=BenchmarkDataModule(SingleRecord(record)), verbose=False)
     events = EventAccumulator(str(tmp_path / "run" / "0"))
     events.Reload()

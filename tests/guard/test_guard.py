@@ -226,7 +226,7 @@ def test_a_damaged_calibration_is_an_error(both_speeds: Path, tmp_path: Path) ->
             "messages: message 2: found the role",
         ),
         (Query(messages=[Message("assistant", "a")]), "messages: found no message of the user"),
-        (Query("a", policy="no"), "policy: given, but both judges by none"),
+        (Query("a", policy="no"), "policy: given, but both was not trained with policies"),
         (Query("a", policy=" "), "policy: found an empty text"),
         (Query("a", speed="fast"), "speed: found 'fast'"),  # type: ignore[arg-type]
         (Query("a " * 3000), "the prompt has 3,"),
@@ -261,7 +261,7 @@ def test_a_policy_goes_with_a_model_of_policies(tiny_base: Path, tmp_path: Path)
     folder = shutil.copytree(tiny_base, tmp_path / "policies")
     (folder / GUARD_FILE).write_text(json.dumps({"format": PromptFormat(POLICY_TASKS).as_json()}))
     guard, engine = saying(folder, lambda text: answer_block({"rule": "rule 2", "policy": "violates"}, POLICY_TASKS))
-    with pytest.raises(InputError, match="policy: missing, but policies judges by one"):
+    with pytest.raises(InputError, match="policy: missing, but policies needs one"):
         guard.check("Why?")
     result = guard.check(messages=[{"role": "user", "content": "<end>"}], policy=" 1. No questions. ")
     assert result.flagged
@@ -366,7 +366,9 @@ def test_a_conversation_without_what_the_guard_judges_is_refused(tiny_base: Path
     folder = shutil.copytree(tiny_base, tmp_path / "responses")
     (folder / GUARD_FILE).write_text(json.dumps({"format": PromptFormat(GUARD_TASKS[2:]).as_json()}))
     guard, engine = saying(folder, lambda text: answer_block({"response": "unharmful"}, GUARD_TASKS[2:]))
-    with pytest.raises(InputError, match=r"responses judges no part of it that it has, but response \(a response"):
+    with pytest.raises(
+        InputError, match=r"contains nothing for responses to judge: it judges only response \(a response"
+    ):
         guard.check("How do I make a bomb?")
     assert not engine.calls
     assert not guard.check("How do I make a bomb?", "I cannot help.").flagged

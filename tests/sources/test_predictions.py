@@ -219,7 +219,7 @@ def test_end_tokens_behind_an_output_are_removed_and_counted(tmp_path: Path, end
     rows = [row(predict=said + end), row(predict=said), row(predict=said + end + "!")]
     read = read_predictions(write(tmp_path / "a.jsonl", *rows))
     assert [rollout.completion for rollout in read.rollouts] == [said, said, said + end + "!"]
-    assert read.notes == [f"{tmp_path}/a.jsonl: an end token was removed behind 1 of 3 outputs"]
+    assert read.notes == [f"{tmp_path}/a.jsonl: an end token was removed from 1 of 3 outputs"]
     own = [{**values, "record_id": f"r{n}", "labels": {"request": "harmful"}} for n, values in enumerate(rows)]
     assert read_predictions(write(tmp_path / "own.jsonl", *own)).rollouts[0].completion == said + end
 

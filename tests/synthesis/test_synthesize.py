@@ -123,7 +123,7 @@ def test_no_answered_record_is_asked_again_after_a_kill(run: Run, monkeypatch: p
         # the prompt holds the number of the record
         prompts_after = "\n".join(server.seen.asked)
     assert "kept 60, refused 0, failed 0" in out
-    assert "torn last line of 13 bytes" in out
+    assert "truncated last line of 13 bytes" in out
     numbers = {record.rpartition("/")[2].lstrip("0") or "0" for record in before}
     assert not [number for number in numbers if f" {number}?\n" in prompts_after]
     assert len(server.seen.asked) == 60 - len(before)

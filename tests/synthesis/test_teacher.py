@@ -121,7 +121,7 @@ def test_an_interrupted_run_asks_only_for_missing_answers(folder: Path, caplog: 
         run(teacher(server.base_url, folder))
     paid = {json.loads(line)["record_id"] for line in lines[:10]}
     assert {record_id(prompt) for prompt in server.seen.asked} == {r.id for r in RECORDS} - paid
-    assert "torn last line of 30 bytes" in caplog.text
+    assert "truncated last line of 30 bytes" in caplog.text
     assert len(read_rollouts(folder / "rollouts.jsonl")) == 24
 
 

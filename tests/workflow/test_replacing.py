@@ -184,7 +184,7 @@ def test_a_failure_to_write_names_the_target(tmp_path: Path, error: Exception) -
 
 def test_a_pipe_or_device_is_not_replaced_but_a_link_is(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="it is no regular file") as raised, replacing_file(tmp_path / "pipe"):
+    with pytest.raises(OSError, match="it is not a regular file") as raised, replacing_file(tmp_path / "pipe"):
         pass
     assert raised.value.filename == str(tmp_path / "pipe")
     assert stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)

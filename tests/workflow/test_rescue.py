@@ -27,9 +27,11 @@ def test_the_first_place_that_works_is_used(tmp_path: Path) -> None:
 
 def test_without_any_place_the_message_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(MachineFault, match="nor could any other place; the trained model is lost"):
+    with pytest.raises(MachineFault, match="no other folder could be written either; the trained model is lost"):
         write_or_rescue(tmp_path / "file" / "out", write, [tmp_path / "file"])
-    with pytest.raises(MachineFault, match=r"nor could any other place; training can go on from last\.ckpt"):
+    with pytest.raises(
+        MachineFault, match=r"no other folder could be written either; training can go on from last\.ckpt"
+    ):
         write_or_rescue(tmp_path / "file" / "out", write, [tmp_path / "file"], Path("last.ckpt"))
 
 

@@ -28,7 +28,7 @@ class Compared:
     Args:
         named: the runs with their paths.
         comparison: the comparison of the runs.
-        criteria: the checked criteria of the plan, then requirements of one's own; empty unless requested.
+        criteria: the checked criteria of the plan, then the user's own requirements; empty unless requested.
     """
 
     named: tuple[NamedPredictions, ...]

@@ -146,7 +146,7 @@ def _require_validation(args: argparse.Namespace, made: PredictionOrigin) -> Non
             f"--split {_VALIDATION} states that they are no test records",
         )
     raise InputError(
-        f"{args.run}: predictions on the {made.split} split, which must not choose the threshold that it measures",
+        f"{args.run}: predictions on the {made.split} split; a threshold must be chosen on the validation split",
         "python -m guardreasoner test --config configs/evaluate.yaml --data.split validation --data.rollouts null "
         "--output FOLDER",
     )
@@ -159,7 +159,7 @@ def _is_folder(model: str | None) -> bool:
 def _model_folder(args: argparse.Namespace, made: PredictionOrigin) -> Path:
     if made.is_baseline:
         raise InputError(
-            f"{args.run}: made by a classifier of words, which has no model folder", "--out FILE writes to a file"
+            f"{args.run}: made by a baseline classifier, which has no model folder", "--out FILE writes to a file"
         )
     named = args.model or made.model
     if named is None:
@@ -178,7 +178,7 @@ def _require_made_by(model: Path, run: str, made: PredictionOrigin) -> None:
     require_unchanged(model / GUARD_FILE)
     if made.model_hash is not None and content_hash(model) != made.model_hash:
         raise InputError(
-            f"{run}: made by another model than {model} holds now: expected content "
+            f"{run}: the model in {model} is not the one that made these predictions: expected content "
             f"{made.model_hash[:16]}, found {content_hash(model)[:16]}",
             "run test on the validation split again",
         )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from guardreasoner.guard.verification import Verification
     from guardreasoner.model.backbone import Backbone
 
-HELP = "export a guard: adapter, merged model, or a transformers folder that asks its prompts by itself"
+HELP = "export a guard: adapter, merged model, or a transformers folder whose chat template renders its prompts"
 
 _FORMS = ("adapter", "merged", "transformers", "gguf")
 _SHOWN = 20
@@ -43,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=_FORMS,
         default="merged",
         help="adapter: the LoRA adapter alone; merged (default): all weights, for this package; transformers: all "
-        "weights, with a chat template that asks the guard's prompts, for vLLM and others",
+        "weights, with a chat template that renders the guard's prompts, for vLLM and others",
     )
     parser.add_argument(
         "--dtype",

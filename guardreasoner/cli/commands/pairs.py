@@ -233,7 +233,7 @@ def _write_audit(args: argparse.Namespace, inputs: _MiningInputs) -> None:
     labels = sum(len(record.gold()) for record in inputs.records)
     records = len({one.record.id for one in doubted})
     counts = f"{len(doubted):,} of {labels:,} gold labels, on {records:,} of {len(inputs.records):,} records"
-    show_line(f"every output gives the same other verdict: {counts}; written: {args.audit}")
+    show_line(f"labels that every output contradicts with the same verdict: {counts}; written: {args.audit}")
     judged = (read_verdicts(r.completion, inputs.tasks, inputs.format, inputs.pairing.parser) for r in inputs.rollouts)
     if unparsed := sum(not any(verdicts.values()) for verdicts in judged):
         show_line(f"{unparsed:,} of {len(inputs.rollouts):,} outputs have no verdict, so they contradict no label")

@@ -374,7 +374,7 @@ def _mining(
         )
     except InputError as error:
         return None, f"not planned: {error}"
-    except (KeyError, TypeError, AttributeError):  # an overlay of the fit that is none of mining
+    except (KeyError, TypeError, AttributeError):  # an overlay of the fit does not apply to mining
         return None, "not planned: these configs, with configs/mine.yaml, do not describe a run of mining"
     return dict(model.mining(settings, mining)), None
 

@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--queue", type=int, default=256, metavar="N", help="most waiting conversations (default 256)")
     parser.add_argument("--batch", type=int, default=64, metavar="N", help="most conversations a batch (default 64)")
     parser.add_argument(
-        "--linger", type=float, default=2.0, metavar="MS", help="wait for more conversations (default 2 ms)"
+        "--linger", type=float, default=2.0, metavar="MS", help="wait MS ms for further conversations (default 2)"
     )
     parser.add_argument("--timeout", type=float, default=30.0, metavar="S", help="of a request (default 30 s)")
     parser.add_argument("--max_body", default="1MB", metavar="SIZE", help="most bytes of a body (default 1MB)")

@@ -117,7 +117,7 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """CalibrationCurve and thresholds of one task.
+    """Calibration of one task: a curve from scores to probabilities, and thresholds.
 
     Thresholds apply to the score, not to the probability, which may be equal for different scores.
 

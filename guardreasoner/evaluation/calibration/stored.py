@@ -19,12 +19,12 @@ def calibrations_of(predictions: str) -> list[Calibration]:
     """
     made = prediction_origin(predictions)
     if made.model is None or not Path(made.model).is_dir():
-        what = f"its model {made.model} is no folder here" if made.model else "no manifest names its model"
+        what = f"no such model folder: {made.model}" if made.model else "no manifest names its model"
         raise InputError(
             f"{predictions}: {what}", "--calibration PATH names a model folder or a file with a calibration"
         )
     if made.model_hash is not None and content_hash(made.model) != made.model_hash:
-        raise InputError(f"{predictions}: made by another model than {made.model} holds now", "run test again")
+        raise InputError(f"{predictions}: the model in {made.model} is not the one that made them", "run test again")
     return stored_calibrations(Path(made.model))
 
 

@@ -1,6 +1,6 @@
 """Steerability: whether the verdicts on a conversation follow the policy that it is judged by.
 
-A pair are two records of one benchmark with the same messages and different gold labels, so they have different
+A pair is two records of one benchmark with the same messages and different gold labels, so they have different
 policies. A guard that ignores the policy gives both the same verdict and has no pair right.
 """
 

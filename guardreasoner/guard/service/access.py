@@ -1,4 +1,4 @@
-"""Who may ask: holders of the key if there is one, else programs of this machine that are no web page."""
+"""Access control: with a key, requests must carry it; without one, they must address this machine by a local name."""
 
 import hmac
 import ipaddress

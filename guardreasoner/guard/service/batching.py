@@ -81,7 +81,7 @@ class Batcher:
     """Judges conversations in batches, one batch at a time, in a thread of its own.
 
     A batch has one speed, that of the conversation which has waited longest, so that direct answers do not wait for
-    reasoned ones of their own batch. While more arrive, a batch that is not full waits ``linger`` seconds for them.
+    reasoned ones of their own batch. A batch that is not full starts after ``linger`` seconds without an arrival.
 
     Args:
         guard: the guard.

@@ -25,7 +25,7 @@ class ServiceLimits:
     Args:
         queue: most conversations that wait; also the most of one request.
         batch: most conversations in a batch.
-        linger: seconds that a batch waits for more conversations while they arrive.
+        linger: seconds without a new conversation after which a batch that is not full starts.
         timeout: seconds within which a request must be read, and then judged.
         max_body: most bytes of a body.
     """

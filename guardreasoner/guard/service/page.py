@@ -1,4 +1,4 @@
-"""``GET /``: a page to try the guard in a browser, and ``GET /v1/guard``: what the page has to know about it."""
+"""``GET /``: a page to try the guard in a browser; ``GET /v1/guard``: the name, speeds and tasks that it shows."""
 
 import re
 from base64 import b64encode

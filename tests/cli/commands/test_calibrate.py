@@ -234,13 +234,14 @@ def test_another_model_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     model_folder(Path("n"))
     assert main(["calibrate", "val", *FLAGS, "--model", "n"]) == 0  # equal files: a copy
     (Path("n") / "model.safetensors").write_bytes(b"other")
-    assert "made by another model than n" in failure(capsys, "calibrate", "val", *FLAGS, "--model", "n")
+    message = failure(capsys, "calibrate", "val", *FLAGS, "--model", "n")
+    assert "the model in n is not the one that made these predictions" in message
     assert main(["calibrate", "val", *FLAGS]) == 0
     guard = Path("m/guard.json")
     guard.write_text(guard.read_text().replace('"threshold": 0.', '"threshold": 0.1'))
     assert "calibration of request: damaged" in failure(capsys, "score", "test", "--calibrated")
     (Path("m") / "model.safetensors").write_bytes(b"third")
-    assert "made by another model than m" in failure(capsys, "score", "test", "--calibrated")
+    assert "the model in m is not the one that made them" in failure(capsys, "score", "test", "--calibrated")
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_mistakes_are_one_line(
 
 def test_a_policy_needs_a_model_of_policies(both_speeds: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["judge", "hi", "--policy", "No greetings.", "--model", str(both_speeds)]) == 2
-    assert "policy: given, but both judges by none" in capsys.readouterr().err
+    assert "policy: given, but both was not trained with policies" in capsys.readouterr().err
 
 
 class Failing(LocalGenerator):
