@@ -90,7 +90,7 @@ def targets(arguments: Namespace) -> list[Target]:
     if arguments.quick or arguments.device != "cpu" or arguments.dtype != "fp32":
         return []
     if arguments.vocabulary > 100_000:
-        return [Target("speed", "best", 2.2)]
+        return [Target("speed", "best", 3.0)]
     if arguments.lora:
         return [Target("speed", "best", 2.2), Target("speed", "default", 3.5)]
     return [

@@ -94,7 +94,8 @@ class FitCheckpoints(Callback):
         if (must_stop or due) and self.unfinished is not None and index > self._first_step:
             self._save(trainer, index)
         if must_stop:
-            progress = f"{index:,} of {planned_steps(trainer):,} steps are done{self._how_to_continue()}"
+            updates = getattr(module, "updates", 1)
+            progress = f"{index:,} of {planned_steps(trainer, updates):,} steps are done{self._how_to_continue()}"
             raise Stopped(signal_number, progress) if signal_number else TimeOver(progress)
 
     def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:

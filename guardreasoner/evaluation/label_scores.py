@@ -156,7 +156,7 @@ def probabilities(alternatives: Sequence[Alternative], logps: Sequence[float]) -
 
 
 def _softmax(scores: Mapping[str, Sequence[float]]) -> dict[str, float] | None:
-    most = max(max(logps) for logps in scores.values())
+    most = max(logp for logps in scores.values() for logp in logps)
     weights = {label: sum(math.exp(logp - most) for logp in logps) for label, logps in scores.items()}
     total = sum(weights.values())
     return {label: weight / total for label, weight in weights.items()} if math.isfinite(total) else None

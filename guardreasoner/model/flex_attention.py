@@ -56,11 +56,18 @@ def compiled_kernel(backend: Any = "inductor") -> Kernel:
 
     compiled = torch.compile(flex_attention, backend=backend, dynamic=False, fullgraph=True)
 
+    refused = set[tuple[Any, ...]]()
+
     def kernel(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+        mask = options["block_mask"].mask_mod.__name__
+        variant = (query.shape, key.shape, query.dtype, torch.is_grad_enabled(), mask)
+        if variant in refused:  # each attempt would trace and warn again
+            raise TooManyKernels
         try:
             with torch._dynamo.config.patch(recompile_limit=MAX_KERNELS):  # 8 by default
                 output: Tensor = compiled(query, key, value, **options)
         except torch._dynamo.exc.FailOnRecompileLimitHit:
+            refused.add(variant)
             raise TooManyKernels from None
         return output
 

@@ -310,7 +310,8 @@ def context_attention(
 
 def _rope_depends_on_length(config: Any) -> bool:
     """Return whether rotations depend on the longest row of a pass; those of a prefix computed apart would differ."""
-    kind = str((getattr(config, "rope_parameters", None) or {}).get("rope_type"))
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kind = str(rope.get("rope_type") or rope.get("type"))
     return kind == "longrope" or "dynamic" in kind
 
 

@@ -62,7 +62,7 @@ def read_messages(value: Any) -> tuple[Message, ...]:
         value: a list of messages, or its JSON text.
 
     Raises:
-        ValueError: the value is no conversation: a message has no known role, no text or a call that is no JSON, a
+        ValueError: the value is no conversation: a message has no known role, no text or a call that is not JSON, a
             result of a tool follows no call, or no message is of the user. The message says what was found.
     """
     messages = tuple(_message(item, number) for number, item in enumerate(_list(value), start=1))

@@ -29,11 +29,15 @@ def split_of(prompt: str, validation_share: float, test_share: float = 0.0) -> S
     return "validation" if position < test_share + validation_share else "train"
 
 
-def sample_of(records: Sequence[Record], count: int | None) -> Sequence[Record]:
+def sample_of(records: Sequence[Record], count: int | None) -> list[Record]:
     """Return the ``count`` records with the smallest SHA-256 of their id, in their order; all if ``count`` is None."""
     if count is None:
-        return records
-    ids = {record.id for record in sorted(records, key=lambda r: sha256(r.id.encode()).hexdigest())[:count]}
+        return list(records)
+
+    def digest(record: Record) -> str:
+        return sha256(record.id.encode(errors="surrogatepass")).hexdigest()
+
+    ids = {record.id for record in sorted(records, key=digest)[:count]}
     return [record for record in records if record.id in ids]
 
 

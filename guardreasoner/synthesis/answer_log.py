@@ -66,7 +66,7 @@ class AnswerLog:
         return end
 
     def open(self) -> int:
-        """Index the file and open it for appending; return how many bytes of a torn last line were removed.
+        """Index the file and open it for appending; return how many bytes of a truncated last line were removed.
 
         Raises:
             InputError: raised as by :meth:`read`, or if another run is writing to the file.

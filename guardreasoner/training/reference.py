@@ -146,9 +146,10 @@ class FrozenAdapter(FrozenModel):
         config.inference_mode = True
         config.lora_dropout = 0.0  # its new layers start in training mode
         config.init_lora_weights = True  # overwritten below; some other ways to start change the base weights
-        if self.NAME not in network.peft_config:  # a module that was validated or fitted before has it
-            network.add_adapter(self.NAME, config)
-        with torch.no_grad():
+        # validate calls this in inference mode, whose tensors a later fit could not change
+        with torch.inference_mode(False), torch.no_grad():
+            if self.NAME not in network.peft_config:  # a module that was validated or fitted before has it
+                network.add_adapter(self.NAME, config)
             initial = dict(backbone.network.named_parameters())
             for name, parameter in network.named_parameters():
                 if self.owns(name):

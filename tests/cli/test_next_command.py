@@ -57,7 +57,7 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["compare", "a", "b"], ["report", "a", "b", "--out", "logs/report.html"]),
         (["compare", "--mode", "drop", "a", "b"], ["report", "--mode", "drop", "a", "b", "--out", "logs/report.html"]),
         (
-            ["compare", "a", "b", "--intersect", "--flips", "f.jsonl", "--json=c.json"],
+            ["compare", "a", "b", "--intersect", "--flips", "f.jsonl", "--latex=c.tex"],
             ["report", "a", "b", "--intersect", "--out", "logs/report.html"],
         ),
         (["judge", "text", "--model", "m"], ["serve", "m"]),

@@ -63,8 +63,6 @@ def test_a_fit_that_does_not_fit_ends_with_one(run: Run, tiny: tuple[str, ...]) 
 def test_a_plan_loads_no_weights_and_writes_nothing(
     run: Run, tiny: tuple[str, ...], tiny_base: Path, tmp_path: Path
 ) -> None:
-    import shutil
-
     shape = shutil.copytree(tiny_base, tmp_path / "shape", ignore=shutil.ignore_patterns("*.safetensors"))
     before = sorted(Path().rglob("*"))
     assert run(*tiny, "--model.backbone.path", str(shape))[0] == 0
