@@ -26,7 +26,8 @@ the use of the processor, most of all in R-SFT. The time to compute the referenc
 shown beside it. The number of settings and steps searched differs between results and is in their JSON. Sampling is
 compared in the same way: equal greedy texts first, the fastest settings of the other side searched, loading not
 counted. `python benchmarks/scoring.py` compares scores of labels with full logits in the same way; its result is not
-stored.
+stored. The versions of a result name the commit; results without one are older than the present cache of decoding,
+packed backward pass, LoRA layer and lists of pairs.
 """
 SECTIONS: dict[str, Any] = {
     "hsdpo": training,
