@@ -242,11 +242,3 @@ def tasks_from_json(stored: Any) -> tuple[Task, ...]:
     tasks = tuple(map(Task.from_json, stored))
     require_distinct(tasks)
     return tasks
-
-
-def task_named(name: str, tasks: Sequence[Task]) -> Task:
-    """Return the task with a name; raise ``KeyError`` if there is none."""
-    for task in tasks:
-        if task.name == name:
-            return task
-    raise KeyError(name)

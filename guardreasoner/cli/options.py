@@ -14,8 +14,8 @@ from guardreasoner.workflow.terminal import show_line
 def add_resampling(parser: argparse.ArgumentParser) -> None:
     """Declare ``--resamples`` and ``--seed``."""
     what = f"bootstrap resamples for the intervals (default {RESAMPLES:,}); 0: no intervals"
-    parser.add_argument("--resamples", type=_count, default=RESAMPLES, metavar="N", help=what)
-    parser.add_argument("--seed", type=_count, default=0, metavar="N", help="seed of the resampling (default 0)")
+    parser.add_argument("--resamples", type=parse_count, default=RESAMPLES, metavar="N", help=what)
+    parser.add_argument("--seed", type=parse_count, default=0, metavar="N", help="seed of the resampling (default 0)")
 
 
 def add_files(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +89,12 @@ def _may_replace(path: Path, start: str) -> bool:
     return not text.strip() or bool(re.match(start, text))
 
 
-def _count(text: str) -> int:
+def parse_count(text: str) -> int:
+    """Parse a whole number from 0 of a command line.
+
+    Raises:
+        argparse.ArgumentTypeError: the text is something else.
+    """
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
     return int(text)

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from guardreasoner.errors import InputError
 from guardreasoner.generators.rollout_log import lock, write_all
+from guardreasoner.records import sync_folder
 from guardreasoner.review.ratings import Ratings, read_ratings
 
 _LINE_START = b'{"kind": "'
@@ -37,7 +38,7 @@ class RatingsFile:
             self.ratings: Ratings = read_ratings([path])
             self.torn = self._repair_end()
             self._end = self._size()
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except BaseException:
             self._file.close()
             raise
@@ -84,14 +85,3 @@ class RatingsFile:
             raise InputError(f"{self.path}: the last line is not a rating", "name another file: --ratings FILE")
         self._file.truncate(len(complete) + len(newline))
         return 1
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush the directory entry of a new file to disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass  # not supported by every file system
-    finally:
-        os.close(descriptor)

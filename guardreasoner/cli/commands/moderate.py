@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guardreasoner.cli.guard_engine import add_base_path, add_engine, engine_factory
-from guardreasoner.cli.options import require_files, write
+from guardreasoner.cli.options import parse_count, require_files, write
 from guardreasoner.errors import InputError
 from guardreasoner.records import leftovers, owned, temporary
 from guardreasoner.workflow import stop_signals
@@ -61,12 +61,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=_SPEEDS,
         help="speed of the second answers; without --second, the same model answers at this speed too",
     )
-    parser.add_argument("--top", type=_count, default=0, metavar="N", help="print the N rows with the highest scores")
+    parser.add_argument(
+        "--top", type=parse_count, default=0, metavar="N", help="print the N rows with the highest scores"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the summary as JSON")
     parser.add_argument(
         "--to_review", "--to-review", type=Path, metavar="FILE", help="write a queue for review --label"
     )
-    parser.add_argument("--review_size", type=_count, default=100, metavar="N", help="rows in it (default 100)")
+    parser.add_argument("--review_size", type=parse_count, default=100, metavar="N", help="rows in it (default 100)")
     parser.add_argument(
         "--random_share",
         type=_share,
@@ -86,10 +88,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_engine(parser)
     add_base_path(parser)
-    parser.add_argument("--actors", type=_count, default=1, metavar="N", help="actors of --engine ray (default 1)")
+    parser.add_argument("--actors", type=parse_count, default=1, metavar="N", help="actors of --engine ray (default 1)")
     parser.add_argument(
         "--chunk",
-        type=_count,
+        type=parse_count,
         default=2048,
         metavar="N",
         help="conversations that are judged and committed together (default 2048)",
@@ -331,12 +333,6 @@ def _columns(assignments: Sequence[str]) -> "Columns":
             raise InputError(f"moderate: --columns: {name} is given twice")
         named[name] = column
     return replace(Columns(), **named)
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
-    return int(text)
 
 
 def _share(text: str) -> float:
