@@ -56,7 +56,7 @@ def test_a_wrong_cell_is_a_fault_of_its_row(tmp_path: Path, row: dict[str, Any],
     assert re.search(message, "\n".join([str(raised.value), *raised.value.details]))
 
 
-@pytest.mark.parametrize(("extra", "message"), [(["turns"], "'turns' is known"), (["a", "a"], "'a' is given twice")])
+@pytest.mark.parametrize(("extra", "message"), [(["turns"], "'turns' is a column"), (["a", "a"], "'a' is given twice")])
 def test_a_further_column_has_a_name_of_its_own(extra: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Files(test="a.jsonl", columns=Columns(extra=extra))
