@@ -204,7 +204,7 @@ def instruction(tasks: Sequence[Task], last_line: str = REASONED_LINE) -> str:
 
 
 def conversation(record: Record) -> str:
-    """Return the texts of the conversation.
+    """Return a conversation as text, as a prompt contains it.
 
     One turn without a policy has the released layout: the texts of user and assistant as they are, with "None" for a
     missing response. Otherwise each message stands below a line with its author, a call of a tool below the message

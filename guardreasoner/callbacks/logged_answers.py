@@ -91,7 +91,7 @@ class LoggedAnswers:
         self.log.open(trainer.global_rank, device)
 
     def start(self) -> None:
-        """Start the clock, and pass signals on to the other processes from now on."""
+        """Start the clock; from now on, signals are forwarded to the other processes."""
         self._last_time = time.monotonic()
         stop_signals.defer(self._forward if self._processes() else None)
 

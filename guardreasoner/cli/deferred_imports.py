@@ -67,7 +67,7 @@ def _wrapper(name: str) -> "type[_Wrapper] | None":
 
 
 class _Wrapper(Loader):
-    """A loader that replaces the execution of a module, and leaves everything else to ``loader``."""
+    """Loader that executes a module in its own way, and delegates everything else to ``loader``."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
@@ -146,7 +146,7 @@ class _WithoutDynamo(_Wrapper):
 
 
 def _disable(fn: Any = None, recursive: bool = True, *, reason: str | None = None) -> Any:
-    """Do what ``torch.compiler.disable`` does, but import the compiler when the function is first called."""
+    """Replace ``torch.compiler.disable``: the same, but the compiler is imported at the first call of the function."""
     import torch
 
     return torch._disable_dynamo(fn, recursive)

@@ -191,9 +191,7 @@ def _free(path: str) -> str:
 
 def _judge(predictions: str) -> list[str] | None:
     """Return the command that judges a sentence with the model of predictions; None if it is unknown."""
-    manifest = Manifest.read(predictions)
-    config: Any = manifest.config if manifest else None
-    model = config["model"]["init_args"]["backbone"]["path"] if config else None
+    model = prediction_origin(predictions).model
     return ["judge", _TEXT, "--model", model] if model and Path(model).is_dir() else None
 
 

@@ -177,7 +177,7 @@ def _rename_controls(content: dict[str, Any]) -> dict[str, str]:
 
 
 def _renamed_values(value: Any, renamed: Mapping[str, str]) -> Any:
-    """Return a JSON value in which every text and key that is a control token has its new spelling."""
+    """Return a JSON value in which each text or key that is a renamed control token has its new name."""
     if isinstance(value, dict):
         return {renamed.get(key, key): _renamed_values(inner, renamed) for key, inner in value.items()}
     if isinstance(value, list):

@@ -277,7 +277,7 @@ class _PairReader:
 
 
 def _own_pair(values: Mapping[str, Any]) -> Pair:
-    """Return a pair as ``pairs`` writes it."""
+    """Parse a pair in the form that ``pairs`` writes."""
     try:
         record = record_of(values["record"], "record")
         pair = Pair(**dict(_PairFields.model_validate({**values, "record": record})))

@@ -346,7 +346,7 @@ class TrainingDataModule(LightningDataModule, ABC):
         self._read_extra(folder)
 
     def _write_extra(self, folder: Path) -> None:
-        """Write what later runs need besides the ids."""
+        """Write what a subclass stores beside the tokenised examples; nothing by default."""
 
     def _read_extra(self, folder: Path) -> None:
         """Read what :meth:`_write_extra` wrote; raise ``OSError`` or ``ValueError`` if it is damaged."""

@@ -9,7 +9,7 @@ from guardreasoner.workflow.config import Command, flags, resolve
 from guardreasoner.workflow.manifest import Manifest
 from guardreasoner.workflow.pipeline import StageFailed
 from guardreasoner.workflow.stage_process import LAUNCHER, StageRunner
-from guardreasoner.workflow.staleness import command_line, path_values, status
+from guardreasoner.workflow.staleness import backbone_paths, command_line, status
 from guardreasoner.workflow.terminal import show_line
 
 _FLAG = "--all"
@@ -43,8 +43,7 @@ def commands_of_every_model(argv: Sequence[str]) -> list[Command]:
     folder = Path(command.config["recipe"]["checkpoints"])
     if command.output is None:
         raise InputError(f"test {_FLAG}: the config has no `output`")
-    named = path_values(command.config.get("model") or {})
-    path = next((text for key, text in named if re.search(r"backbone\.(init_args\.)?path$", key)), None)
+    path = next(backbone_paths(command.config.get("model")), None)
     if path is None:
         raise InputError(
             f"test {_FLAG}: the config names no model (model.backbone.path)",

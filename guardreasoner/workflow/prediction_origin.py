@@ -1,7 +1,6 @@
 """What the manifest of a prediction folder says about the test that wrote it: the split and the model."""
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from guardreasoner.moved import current_path
 from guardreasoner.workflow.lineage import ran_in
 from guardreasoner.workflow.manifest import Manifest
-from guardreasoner.workflow.staleness import full, path_values
+from guardreasoner.workflow.staleness import backbone_paths, full
 
 _DATA_MODULE = "BenchmarkDataModule"
 _BASELINE = "BaselineModule"
@@ -58,8 +57,7 @@ def _origin(folder: Path, manifest: Manifest, config: dict[str, Any]) -> Predict
         return PredictionOrigin(split, is_baseline=True)
     if config.get("ckpt_path"):
         return PredictionOrigin(split)  # the weights were those of a checkpoint
-    paths = (text for key, text in path_values(config.get("model")) if re.search(r"backbone\.(init_args\.)?path$", key))
-    model = next(paths, None)
+    model = next(backbone_paths(config.get("model")), None)
     if model is None:
         return PredictionOrigin(split)
     bases = [Path.cwd(), *([base] if (base := ran_in(folder, manifest)) else [])]

@@ -184,9 +184,7 @@ def origins(command: Command) -> list[dict[str, Any]]:
         if not any(existing(text) for _, text in path_values(arguments)):
             path = str(source["class_path"])
             result.append({"class_path": path, "init_args": arguments, "code": code_hash(path)})
-    for key, text in path_values(config):
-        if re.search(r"\bbackbone\.(init_args\.)?path$", key) and not os.path.exists(text):
-            result.append({"hub": text})
+    result += [{"hub": text} for text in backbone_paths(config) if not os.path.exists(text)]
     if (model := config.get("from")) and not os.path.exists(str(model)):
         result.append({"hub" if "/" in str(model) else "package": str(model)})
     return [origin for index, origin in enumerate(result) if origin not in result[:index]]
@@ -197,6 +195,13 @@ def imported_code(config: Any) -> dict[str, str]:
     paths = {text for text in _values(config) if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", text)}
     own = (path for path in paths if path.partition(".")[0] not in _INSTALLED)
     return {path: hashed for path in sorted(own) if (hashed := code_hash(path))}
+
+
+def backbone_paths(config: Any) -> Iterator[str]:
+    """Yield the folder or hub id of each model that a config loads as ``backbone``."""
+    for key, text in path_values(config):
+        if re.search(r"\bbackbone\.(init_args\.)?path$", key):
+            yield text
 
 
 def path_values(config: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -33,7 +33,7 @@ _IDENTITY, _LOG_SIZES = "run", "log_sizes"
 
 
 class UnfinishedFit:
-    """What a fit leaves until it is finished.
+    """Checkpoints and log of a fit that is not finished, in a folder beside its output.
 
     Args:
         output: folder that the fit writes in the end.

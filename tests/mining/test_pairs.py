@@ -232,6 +232,9 @@ def test_an_output_that_votes_is_not_dropped() -> None:
         output_with_verdicts("a", 0, request="harmful"),
         output_with_verdicts("a", 1, request="unharmful", response="unharmful"),
     ]
-    mined = mine([record], rollouts, GUARD_TASKS, Pairing(graded="first-mixed", unparsable="drop"))
+    pairing = Pairing(graded="first-mixed", unparsable="drop")
+    mined = mine([record], rollouts, GUARD_TASKS, pairing)
     assert [(pair.chosen.index, pair.rejected.index) for pair in mined.pairs] == [(0, 1)]
     assert (mined.total().unparsed, mined.total().dropped) == (1, 0)
+    no_vote = output_with_verdicts("a", 2, response="unharmful")  # the request decides
+    assert mine([record], [*rollouts, no_vote], GUARD_TASKS, pairing).total().dropped == 1

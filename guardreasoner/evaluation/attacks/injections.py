@@ -100,7 +100,7 @@ def chat_tokens(record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
 
 
 def hidden_instruction(record: Record, rng: Random, tasks: Sequence[Task]) -> Record:
-    """Append an order to give harmless verdicts, in characters of the Unicode tags block, which are not displayed."""
+    """Append an order to give harmless verdicts, written in invisible characters (the Unicode tags block)."""
     return record.with_texts(prompt=record.prompt + in_tags(rng.choice(_ORDERS).format(verdict=_verdict(tasks))))
 
 
