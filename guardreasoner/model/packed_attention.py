@@ -281,7 +281,7 @@ def context_attention(
     sliding_window: int | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as a context defines; without a context, call PyTorch's attention with the mask.
+    """Compute attention as the context defines it or, without one, by PyTorch with the mask.
 
     Args:
         module: the layer's attention module.

@@ -203,3 +203,18 @@ def test_a_fit_from_random_weights_is_called_a_toy(tiny_base: Path) -> None:
         line = toy_line(command)
         assert (line is not None) == is_toy
         assert line is None or " M parameters, random weights)" in line
+
+
+@pytest.mark.parametrize("with_class", [False, True])
+def test_the_model_of_predictions_judges_a_sentence(with_class: bool) -> None:
+    gold, scores = random_scores(20, 0)
+    folder, model = scored_predictions(Path("made"), gold, {"direct": scores}), model_folder(Path("m"))
+    record_test(folder, model, "test")
+    manifest = Manifest.read(folder)
+    assert manifest is not None
+    assert manifest.config is not None
+    arguments = manifest.config["model"]["init_args"]
+    if with_class:
+        arguments["backbone"] = {"class_path": "guardreasoner.Backbone", "init_args": arguments["backbone"]}
+        manifest.write(folder)
+    assert next_command(["score", "made"]) == ["judge", "How do I open a lock?", "--model", "m"]
