@@ -58,3 +58,8 @@ def test_other_layers_than_the_adapter_has_are_refused(tiny_base: Path, tmp_path
     load(tiny_base, lora=LoRA(r=2, alpha=4)).save(tmp_path / "adapter")
     with pytest.raises(InputError, match=r"model\.backbone\.lora sets upper_layers 1"):
         load(tmp_path / "adapter", lora=LoRA(r=2, alpha=4, upper_layers=1))
+    upper = LoRA(r=2, alpha=4, upper_layers=1)
+    load(tiny_base, lora=upper).save(tmp_path / "upper")
+    load(tmp_path / "upper", lora=upper)
+    with pytest.raises(InputError, match=r"the adapter has 1 layers, but model\.backbone\.lora sets upper_layers 2"):
+        load(tmp_path / "upper", lora=LoRA(r=2, alpha=4, upper_layers=2))
