@@ -67,6 +67,13 @@ def test_unchanged_verdicts_have_a_drop_of_zero() -> None:
     assert result.turned == Share(0, 2)
 
 
+def test_an_attack_turns_labels_that_flag_into_the_one_that_does_not() -> None:
+    tasks = (replace(GUARD_TASKS[0], positive="unharmful", flags="others"), *GUARD_TASKS[1:])
+    # Three originals are judged harmful, of which one attacked version is judged unharmful and one is unparsed.
+    (result,) = robustness(*attacked_pairs("HHU HHH HH- UUH UUU"), tasks)
+    assert result.turned == Share(1, 3)
+
+
 def test_f1_is_undefined_without_a_positive_record() -> None:
     result = family_score("UHU UUU")
     assert (result.before, result.after, result.drop) == (None, None, Estimate(None))
