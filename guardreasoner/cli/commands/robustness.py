@@ -68,8 +68,8 @@ def _show(scores: Sequence[FamilyScore]) -> None:
     notes = (
         "In percent, with 95 % intervals; sorted by drop. F1: over the attacked records of all benchmarks, without and",
         "with the attack; the interval of the drop is a paired bootstrap over records. Turned: records with a positive",
-        "verdict without the attack and another one with it (Wilson); where the other labels flag, the reverse. Unparsed:",
-        "answers without a verdict; each counts as one wrong answer in F1.",
+        "verdict without the attack and another one with it (Wilson); where the other labels flag, the reverse.",
+        "Unparsed: answers without a verdict; each counts as one wrong answer in F1.",
     )
     for note in notes:
         console.print(note, style="dim", highlight=False)
