@@ -55,13 +55,13 @@ def main() -> None:
     parser = flags.shared(__doc__)
     flags.add_device(parser)
     flags.add_base(parser)
-    parser.add_argument("--prompts", type=int, default=64, help="number of prompts")
+    parser.add_argument("--prompts", type=int, default=32, help="number of prompts")
     parser.add_argument("--k", type=int, default=4, help="outputs per prompt")
     parser.add_argument(
         "--max-new-tokens", type=int, default=512, help="longest output in tokens; longer ones are left out"
     )
     parser.add_argument(
-        "--batches", type=int, nargs="+", default=[4, 8, 16, 32, 64, 128], help="outputs at once to search over"
+        "--batches", type=int, nargs="+", default=[16, 32, 128], help="outputs at once to search over"
     )
     arguments = flags.checked(parser, QUICK, ("prompts", "k", "max_new_tokens"))
     run_and_write(arguments, lambda folder: compare(arguments, folder))
