@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sections import gpu, growth, mining, overhead, start_up, training
+from sections import demo, gpu, growth, mining, overhead, start_up, training
 
 HERE = Path(__file__).parent
 OPENING = """# Performance
@@ -36,6 +36,7 @@ SECTIONS: dict[str, Any] = {
     "growth": growth,
     "overhead": overhead,
     "start-up": start_up,
+    "demo": demo,
     "gpu": gpu,
 }
 """The section module by kind of result, in the order of the page."""

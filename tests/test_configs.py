@@ -209,6 +209,15 @@ def test_every_stage_of_a_pipeline_parses_with_the_overlays_of_make_real(
         assert parsed_leaves(list(stage.argv))["output"] == str(stage.output)
 
 
+@pytest.mark.parametrize("file", [file for file in MODELS if "hsdpo_lr" in (ROOT / file).read_text()])
+def test_the_overlay_of_a_pretrained_model_keeps_the_values_of_the_paper(file: str) -> None:
+    words = [*COMMANDS["configs/hsdpo.yaml"], "--config", file]
+    overlay = resolve(words).config["model"]["init_args"]
+    assert (overlay["beta"], overlay["sft_coef"]) == (0.01, 2.0)  # section 4.1
+    stated = yaml.safe_load((ROOT / file).read_text())["recipe"]
+    assert {"hsdpo_beta", "hsdpo_sft_coef"} <= set(stated)  # also if the defaults of configs/hsdpo.yaml change
+
+
 @pytest.mark.parametrize("file", FORMATS)
 def test_a_format_overlay_is_that_of_one_class(file: str) -> None:
     written = yaml.safe_load((ROOT / file).read_text())["model"]["init_args"]["backbone"]["format"]

@@ -23,6 +23,7 @@ from guardreasoner.model.adapter_folder import (
     require_same_vocabulary,
 )
 from guardreasoner.model.batch import Batch, Segment
+from guardreasoner.model.linear_layer import use_onednn
 from guardreasoner.model.loading import (
     FORMAT_FILE,
     GIVE_BASE,
@@ -211,6 +212,7 @@ class Backbone(nn.Module):
             # and which gives the layers below an adapter on the upper ones a backward pass.
             if hasattr(network, "_require_grads_hook"):
                 network.disable_input_require_grads()
+        use_onednn(network)
         self.network = network
         self.supports_packing = enable_packed_attention(self._decoder())
         if self.supports_packing:

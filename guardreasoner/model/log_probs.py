@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from guardreasoner.errors import InputError
+from guardreasoner.model.linear_layer import linear, product, subtract_summed_product
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class _TokenLogps(torch.autograd.Function):
             if trained and len(targets) <= chunk:
                 kept = logits.exp_().to(head.dtype)
             elif not trained and ctx.needs_input_grad[0]:
-                directions.append(head[target] - logits.exp_().to(head.dtype) @ head)
+                directions.append(head[target] - product(logits.exp_().to(head.dtype), head))
         if trained:
             ctx.save_for_backward(hidden, head, targets, kept)
         elif directions:
@@ -102,13 +103,13 @@ class _TokenLogps(torch.autograd.Function):
         parts = (tensor.split(ctx.chunk) for tensor in (hidden, targets, scale))
         for x, target, weight in zip(*parts, strict=True):
             probabilities = kept if kept is not None else _log_softmax(x, head).exp_().to(head.dtype)
-            to_hidden.append((head[target] - probabilities @ head) * weight)
-            to_head.addmm_(probabilities.T, x * weight, alpha=-1)
+            to_hidden.append((head[target] - product(probabilities, head)) * weight)
+            subtract_summed_product(to_head, probabilities, x * weight)
         return torch.cat(to_hidden), to_head, None, None
 
 
 def _log_softmax(hidden: Tensor, head: Tensor) -> Tensor:
-    logits = hidden @ head.T
+    logits = product(hidden, head.T)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return torch.log_softmax(logits, dim=-1, out=logits)  # in place, because a second (N, V) tensor costs as much again
 
@@ -142,7 +143,7 @@ class OutputLayer(nn.Linear):
     def forward(self, hidden: Tensor, targets: Tensor | None = None) -> Tensor:
         """Return the logits (N, V), or, given (N,) int64 targets, their log-probabilities (N,) in nats."""
         if targets is None:
-            return super().forward(hidden.to(self.weight.dtype))
+            return linear(hidden.to(self.weight.dtype), self.weight)
         return token_logps(hidden, self.weight, targets)
 
 

@@ -6,6 +6,8 @@ import torch
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
+from guardreasoner.model.linear_layer import OneDNNLinear
+
 
 class FusedLoraLinear(Linear):
     """A LoRA layer of peft that computes Wx + s·B(Ax) without a scaled copy of B(Ax) and a pass that adds it.
@@ -29,7 +31,7 @@ class FusedLoraLinear(Linear):
             name in self.lora_A
             and name not in self.lora_variant
             and self.lora_B[name].bias is None
-            and type(self.base_layer) is nn.Linear
+            and type(self.base_layer) in (nn.Linear, OneDNNLinear)
             and x.dtype == self.base_layer.weight.dtype == self.lora_A[name].weight.dtype
             and not (self.disable_adapters or self.merged)
             and not (torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type))

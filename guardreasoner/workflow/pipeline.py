@@ -6,8 +6,10 @@ output its merged config names as an input path.
 
 import shlex
 import sys
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -141,7 +143,7 @@ class Pipeline:
         return reasons
 
     def build(self, names: Sequence[str], forced: Collection[str] = ()) -> list[str]:
-        """Run the stages that are not up to date, each in its own process, and print a line before each.
+        """Run the stages that are not up to date, each in its own process, and print a line before and after each.
 
         Each stage is checked after the stages before it have run: one that was rebuilt with the same result makes no
         other stage stale.
@@ -164,10 +166,12 @@ class Pipeline:
                     if kept := keep_if_not_ours(stage):
                         show_line(f"moved {stage.output} to {kept}: it was not made by this stage")
                     show_line(f"building {stage.output} ({reason}): {command_line(stage)}")
+                    start = time.monotonic()
                     if code := runner.run(stage.argv):
                         raise StageFailed(f"stage {name} failed with exit code {code}: {command_line(stage)}", code)
                     if reason := status(stage):
                         raise StageFailed(f"stage {name} did not write its output ({reason}): {command_line(stage)}", 1)
+                    show_line(f"built {stage.output} in {timedelta(seconds=round(time.monotonic() - start))}")
                     built.append(name)
         return built
 

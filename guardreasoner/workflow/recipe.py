@@ -26,6 +26,8 @@ class Recipe:
         rsft_continued_lr: peak learning rate of an R-SFT run that continues a finished one.
         hsdpo_lr: peak learning rate of HS-DPO.
         grpo_lr: peak learning rate of GRPO.
+        hsdpo_beta: β of HS-DPO, the strength of the preference term.
+        hsdpo_sft_coef: c of HS-DPO, the factor of the chosen output's negative log-likelihood.
         rsft_batch_size: records per optimizer step of R-SFT.
         hsdpo_batch_size: pairs per optimizer step of HS-DPO.
         grpo_batch_size: prompts per optimizer step of GRPO.
@@ -59,6 +61,8 @@ class Recipe:
     rsft_continued_lr: Positive = 5e-5
     hsdpo_lr: Positive = 5e-6
     grpo_lr: Positive = 1e-6
+    hsdpo_beta: Positive = 0.01
+    hsdpo_sft_coef: NotNegative = 2.0
     rsft_batch_size: Count = 384
     hsdpo_batch_size: Count = 256
     grpo_batch_size: Count = 16
