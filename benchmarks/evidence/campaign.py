@@ -13,6 +13,7 @@ from evidence.costs import last_values, measured, stage_cost
 from evidence.figures import read_figures
 from evidence.results import Result, path_of, read_result, write_result
 from evidence.study import ROOT, Study, stage_of_test
+from guardreasoner.cli.log_output import hide_library_warnings
 from guardreasoner.errors import InputError
 from guardreasoner.workflow.config import Command
 from guardreasoner.workflow.file_lock import FileLock
@@ -157,6 +158,7 @@ class Unit:
 
 def _check_configs(units: Sequence[Unit], arms: Sequence[str]) -> None:
     """Check the config of every stage that will be needed, once for all seeds, before anything is built."""
+    hide_library_warnings()
     checked: set[str] = set()
     for unit in units:
         for name in unit.pipeline.upstream([stage_of_test(arm) for arm in unit.missing(arms)]):
