@@ -16,6 +16,7 @@ from evidence.__main__ import STUDIES
 from evidence.always_failed import AlwaysFailed
 from evidence.campaign import Unit
 from evidence.costs import GENERATED, TOKENS, stage_cost
+from evidence.curves import logged_figures
 from evidence.figures import read_figures
 from evidence.results import read_result, read_results, write_result
 from evidence.study import Study, stage_of_test
@@ -143,6 +144,39 @@ def test_the_cost_of_a_fit_that_samples_has_its_generated_tokens(workplace: Path
     costs = [stage_cost(resolve(["fit", "--config", f"configs/{name}.yaml"]), Path("no file")) for name in values]
     assert costs[0] == {"wall": 0, "cpu": 0, "starts": 0, "trained": 20, "generated": 12}
     assert costs[1] == {"wall": 0, "cpu": 0, "starts": 0, "trained": 30}
+
+
+def test_what_fits_log_about_chosen_outputs_and_groups_becomes_figures(workplace: Path) -> None:
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    groups, after_a_kill = {0: 1.0, 1: 0.5, 2: 0.75}, {1: 0.25, 2: 0.25}
+    logged: dict[str, list[dict[int, dict[str, float]]]] = {
+        "hsdpo": [{0: {"val/reward_chosen": -0.02, "val/sft_loss": 0.125}}],
+        "simpo": [{0: {"val/sft_loss": 0.25, "train/sft_loss": 9.0}}],
+        "rsft": [{0: {"train/sft_loss": 9.0, "val/loss": 9.0}}],
+        "grpo": [{step: {"train/no_signal": value} for step, value in run.items()} for run in (groups, after_a_kill)],
+    }
+    for name, runs in logged.items():
+        for number, run in enumerate(runs):
+            logger = TensorBoardLogger("logs", f"fit/{name}", version=0)
+            for step, values in run.items():
+                logger.log_metrics(values, step)
+            logger.finalize("success")
+            (file,) = Path(logger.log_dir).glob("events.out.*")
+            file.rename(file.with_name(f"events.{number}.out.tfevents"))  # in the order of the runs
+    to = ["--output", "checkpoints/simpo", "--model.objective", "guardreasoner.training.losses.simpo"]
+    flags = {"hsdpo": ["--model.beta", "0.01"], "simpo": to}
+
+    def figures(name: str) -> dict[str, float]:
+        config = "hsdpo" if name == "simpo" else name
+        return logged_figures(resolve(["fit", "--config", f"configs/{config}.yaml", *flags.get(name, ())]))
+
+    # -0.02 / 0.01 nats an output; SimPO keeps no reference, so only its value after the fit is known.
+    assert figures("hsdpo") == {"log-likelihood of chosen, change": -2.0, "NLL of chosen": 0.125}
+    assert figures("simpo") == {"NLL of chosen": 0.25}
+    assert figures("rsft") == {}
+    # Steps 0, 1 and 2 have 1, 0.25 and 0.25: steps 1 and 2 ran again after the kill.
+    assert figures("grpo") == {"groups without signal": 50.0}
 
 
 def test_a_result_is_made_again_if_its_configs_or_shared_models_changed(workplace: Path) -> None:
