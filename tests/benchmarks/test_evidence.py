@@ -71,8 +71,21 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
             "data": {"toy": {"arms": ["a", "b"]}},
             "claims": [{"text": "x", "better": "a", "than": "c"}],
         },
-        "claims.0: no data set has both a and c",
+        "claims.0: no data set has a and c",
     ),
+    "key of a claim": (
+        {"claims": [{"text": "x", "better": "a", "then": "b"}]},
+        "the keys are text, better, than, figure",
+    ),
+    "claim without an arm or a limit": (
+        {"claims": [{"text": "x", "better": "a"}]},
+        "claims.0: needs either than or at_most",
+    ),
+    "claim with both": (
+        {"claims": [{"text": "x", "better": "a", "than": "b", "at_most": 1}]},
+        "claims.0: needs either than or at_most",
+    ),
+    "sampled arm": ({"sampled": ["a", "c"]}, "sampled: no arm 'c'"),
     "undefined text": ({"test": "{tset}"}, "stage test-a: {tset} is not defined"),
     "stage given twice": ({"arms": {**STUDY["arms"], "b": {"title": "B", "stages": {"rsft": "x"}}}}, "a stage 'rsft'"),
     "config": ({"test": "test --config configs/evalaute.yaml"}, "--config configs/evalaute.yaml: no such file"),
