@@ -192,6 +192,17 @@ def test_what_fits_log_about_chosen_outputs_and_groups_becomes_figures(workplace
     assert figures("grpo") == {"groups without signal": 50.0}
 
 
+@pytest.mark.parametrize(("flags", "installs"), [("--seeds 1", True), ("", True), ("--page-only", False)])
+def test_make_evidence_installs_what_an_arm_is_compared_with_but_not_for_the_page(
+    flags: str, installs: bool, tmp_path: Path
+) -> None:
+    argv = ["make", "--dry-run", "--file", str(ROOT / "Makefile"), "--old-file", ".venv/installed", "evidence"]
+    done = subprocess.run([*argv, f"FLAGS={flags}"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    before, _, after = done.stdout.partition(" -m evidence ")
+    assert after.split() == flags.split()
+    assert ("pip install --quiet --constraint constraints.txt --editable '.[bench]'" in before) == installs
+
+
 def test_a_result_is_made_again_if_its_configs_or_shared_models_changed(workplace: Path) -> None:
     study = Study.load(study_file(workplace))
     unit = Unit(study, study.pipeline("toy", 1), workplace / "results", "toy", 1)
