@@ -33,7 +33,8 @@ campaign: $(VENV)/installed
 
 # A day or two; goes on where it was stopped, and may be started several times at once. FLAGS="--seeds 1 --arms rsft hsdpo" runs some of
 # it, FLAGS=--page-only writes docs/evidence.md from stored results, STUDY=benchmarks/evidence/studies/settings.yaml (or real.yaml) is another study.
-evidence: $(VENV)/installed
+# TRL, which an arm needs, is not part of what the other targets install, and the page does without it.
+evidence: $(VENV)/installed$(if $(findstring --page-only,$(FLAGS)),,-bench)
 	PYTHONPATH=.:benchmarks $(VENV)/bin/python -m evidence $(STUDY) $(FLAGS)
 
 lint: $(VENV)/installed
@@ -46,6 +47,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt torch
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	touch $@
 
 # Remove all outputs of runs except ratings.

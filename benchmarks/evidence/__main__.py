@@ -5,7 +5,7 @@
     PYTHONPATH=.:benchmarks python -m evidence --page-only                  # the page, from the stored results
 
 Run it from the root of the repository. Start it again after a stop, or beside itself: what is finished is not repeated,
-and what was stopped halfway goes on.
+and what was stopped halfway goes on. A result whose file is deleted is made anew from its finished stages, in seconds.
 """
 
 import argparse

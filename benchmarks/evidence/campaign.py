@@ -9,10 +9,12 @@ from typing import Any
 
 from peers import machine
 
-from evidence.costs import last_values, measured, stage_cost
+from evidence.costs import measured, stage_cost
+from evidence.curves import logged_figures
 from evidence.figures import read_figures
 from evidence.results import Result, path_of, read_result, write_result
 from evidence.study import ROOT, Study, stage_of_test
+from guardreasoner.cli.log_output import hide_library_warnings
 from guardreasoner.errors import InputError
 from guardreasoner.workflow.config import Command
 from guardreasoner.workflow.file_lock import FileLock
@@ -136,7 +138,7 @@ class Unit:
         models = [name for name in self.pipeline.needs[target] if not _only_tests(stages[name])]
         found = read_figures(_output(stages[target]), self.study.arms[arm].answers)
         for name in models:
-            found["figures"] |= _change_of_chosen(stages[name])
+            found["figures"] |= logged_figures(stages[name])
         described = machine.describe("cpu", 1)
         return Result(
             data=self.data,
@@ -157,6 +159,7 @@ class Unit:
 
 def _check_configs(units: Sequence[Unit], arms: Sequence[str]) -> None:
     """Check the config of every stage that will be needed, once for all seeds, before anything is built."""
+    hide_library_warnings()
     checked: set[str] = set()
     for unit in units:
         for name in unit.pipeline.upstream([stage_of_test(arm) for arm in unit.missing(arms)]):
@@ -169,13 +172,6 @@ def _check_configs(units: Sequence[Unit], arms: Sequence[str]) -> None:
                 except InputError as error:
                     raise InputError(f"stage {name}: {error}", error.hint) from None
                 checked.add(f"{unit.data} {name}")
-
-
-def _change_of_chosen(stage: Command) -> dict[str, float | None]:
-    """Return how far a fit on pairs changed the log-likelihood of held-out chosen outputs, in nats; {} for others."""
-    beta = stage.config["model"].get("init_args", {}).get("beta") if stage.verb == "fit" else None
-    reward = last_values(stage).get("val/reward_chosen") if beta else None
-    return {} if reward is None or not beta else {"log-likelihood of chosen, change": round(reward / beta, 2)}
 
 
 def _lineage(stage: Command) -> dict[str, str | None]:

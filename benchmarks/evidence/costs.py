@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from evidence.curves import last_values
 from guardreasoner.records import replacing_file
 from guardreasoner.sources.rollouts import read_costs
 from guardreasoner.workflow.config import Command
@@ -58,20 +59,6 @@ def stage_cost(stage: Command, path: Path) -> dict[str, float]:
     elif stage.output is not None and (found := read_costs([stage.output])):
         cost["generated"] = float(sum(one.tokens for one in found))
     return cost
-
-
-def last_values(stage: Command) -> dict[str, float]:
-    """Return the last value of each scalar of a fit, from its newest TensorBoard folder; {} if there is none."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    assert stage.output is not None
-    runs = Path(stage.config["recipe"]["logs"], stage.verb, stage.output.name).glob("version_*")
-    versions = sorted(runs, key=lambda folder: int(folder.name.removeprefix("version_")))
-    if not versions:
-        return {}
-    events = EventAccumulator(str(versions[-1]), size_guidance={"scalars": 0})
-    events.Reload()
-    return {tag: events.Scalars(tag)[-1].value for tag in events.Tags()["scalars"]}
 
 
 def _cpu_of_children() -> float:

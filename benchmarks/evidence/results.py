@@ -12,6 +12,9 @@ from guardreasoner.errors import InputError
 from guardreasoner.records import replacing_file
 
 NOT_HARD = "."
+"""Mark of a record that is not hard."""
+UNPARSED = "?"
+"""Mark of an answer without a verdict."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,10 @@ to every stage::
     arms: {NAME: {title: …, stages: {STAGE: command}, test: flags, answers: greedy or votes}}
     compare: NAME                           # the arm that all others are compared with
     regime: [SHORTER, LONGER]               # R-SFT and longer R-SFT, whose difference says whether R-SFT is saturated
-    claims: [{text: …, better: NAME, than: NAME, figure: hard or all, at_least: points}]
+    claims:                                 # what the first lines of the page say
+      - {text: …, better: NAME, than: NAME, figure: hard or all, at_least: points, cost: cpu or generated, tried: …}
+      - {text: …, better: NAME, figure: unparsed, at_most: percent}
+    sampled: [NAME]                         # arms whose accuracy is shown beside the tokens that they generated
     later: {arm: what it needs}             # arms that cannot be run yet
 """
 
@@ -32,8 +35,9 @@ from guardreasoner.workflow.config_file import load_yaml
 from guardreasoner.workflow.pipeline import Pipeline
 
 ROOT = Path(__file__).parents[2]
-Figure = Literal["hard", "all"]
+Figure = Literal["hard", "all", "unparsed"]
 AnswerKind = Literal["greedy", "votes"]
+CostName = Literal["cpu", "generated"]
 
 
 @dataclass(frozen=True)
@@ -74,22 +78,34 @@ class Data:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim that the results decide.
+    """A claim that the results decide: about the difference between two arms, or about a share of one arm.
 
     Args:
-        text: The claim.
+        text: The claim. Studies whose claims have the same text share a line of the page.
         better: Arm that should be better.
-        than: Arm that it is compared with.
-        figure: Accuracy on hard records, or on all.
-        at_least: Required difference in percentage points; 0 means above 0.
+        than: Arm that it is compared with; empty: the claim is about ``better`` alone, and needs ``at_most``.
+        figure: Accuracy on hard records or on all, or share of greedy answers that are unparsed.
+        at_least: Difference in percentage points. 0: above 0. Above 0: a gain that is required. Below 0: a margin, so
+            that the first arm is not worse by as much.
+        at_most: Limit of the figure, in percent.
+        cost: Cost of the two arms whose ratio is named with the difference; None: none.
+        tried: What was tried, for a claim that does not hold.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     text: str
     better: str
-    than: str
+    than: str = ""
     figure: Figure = "hard"
     at_least: float = 0.0
+    at_most: float | None = None
+    cost: CostName | None = None
+    tried: str = ""
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms that it is about."""
+        return [arm for arm in (self.better, self.than) if arm]
 
 
 @dataclass(frozen=True)
@@ -111,6 +127,7 @@ class Study:
     compare: str
     regime: tuple[str, str]
     claims: list[Claim] = field(default_factory=list)
+    sampled: list[str] = field(default_factory=list)
     define: dict[str, str | int | float] = field(default_factory=dict)
     later: dict[str, str] = field(default_factory=dict)
     name: str = ""
@@ -125,19 +142,22 @@ class Study:
             fault = error.errors(include_url=False)[0]
             key = ".".join(map(str, fault["loc"]))
             unknown = fault["type"] in ("unexpected_keyword_argument", "extra_forbidden")
-            known = ", ".join(f.name for f in fields(Arm if key.startswith("arms.") else cls) if f.name != "name")
+            part = {"arms": Arm, "data": Data, "claims": Claim}.get(key.partition(".")[0], cls)
+            known = ", ".join(f.name for f in fields(part) if not (part is cls and f.name == "name"))
             hint = f"the keys are {known}" if unknown else None
             raise InputError(f"{path}: {key}: {'unknown key' if unknown else fault['msg']}", hint) from None
-        named = {"compare": [study.compare], "regime": study.regime}
-        named |= {f"claims.{number}": [claim.better, claim.than] for number, claim in enumerate(study.claims)}
+        named = {"compare": [study.compare], "regime": study.regime, "sampled": study.sampled}
+        named |= {f"claims.{number}": claim.arms for number, claim in enumerate(study.claims)}
         for key, names in named.items():
             require_known(f"{path}: {key}", "arm", names, study.arms)
         for name, data in study.data.items():
             require_known(f"{path}: data.{name}.arms", "arm", data.arms, study.arms)
             require_known(f"{path}: data.{name}.arms", "arm", [study.compare, *study.regime], study.arms_of(name))
         for number, claim in enumerate(study.claims):
-            if not any({claim.better, claim.than} <= set(study.arms_of(name)) for name in study.data):
-                raise InputError(f"{path}: claims.{number}: no data set has both {claim.better} and {claim.than}")
+            if bool(claim.than) == (claim.at_most is not None):
+                raise InputError(f"{path}: claims.{number}: needs either than or at_most")
+            if not any(set(claim.arms) <= set(study.arms_of(name)) for name in study.data):
+                raise InputError(f"{path}: claims.{number}: no data set has {' and '.join(claim.arms)}")
         return study
 
     def arms_of(self, data: str) -> list[str]:

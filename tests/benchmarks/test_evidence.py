@@ -1,4 +1,4 @@
-"""Studies: their files, resuming, differences and intervals derived by hand, and the page made from stored results."""
+"""Studies: their files, resuming, the figures of results, and what only some arms use."""
 
 import json
 import math
@@ -7,212 +7,28 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import yaml
-from evidence.__main__ import STUDIES, main
+from evidence.__main__ import STUDIES
 from evidence.always_failed import AlwaysFailed
 from evidence.campaign import Unit
 from evidence.costs import GENERATED, TOKENS, stage_cost
-from evidence.differences import Accuracies, holm, widened
+from evidence.curves import logged_figures
 from evidence.figures import read_figures
-from evidence.results import Result, read_result, read_results, write_result
+from evidence.results import read_result, read_results, write_result
 from evidence.study import Study, stage_of_test
 
 from guardreasoner.errors import InputError
 from guardreasoner.sources.embedded import Embedded
 from guardreasoner.workflow.config import resolve
 from tests.support.output_files import predictions
+from tests.support.studies import STUDY, THREE_ARMS, result, start, store, study_file
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted(STUDIES.glob("*.yaml"))
-STUDY: dict[str, Any] = {
-    **{"title": "A study", "about": "What it is.", "seeds": [1, 2], "data": {"toy": {}}},
-    "shared": {"rsft": "fit --config configs/rsft.yaml"},
-    "test": "test --config configs/evaluate.yaml",
-    "arms": {
-        "a": {"title": "Arm A", "test": "--model.backbone.path ${recipe.checkpoints}/rsft"},
-        "b": {"title": "Arm B", "stages": {"b": "fit --config configs/rsft.yaml --output ${recipe.checkpoints}/b"}},
-    },
-    **{"compare": "a", "regime": ["b", "a"]},
-    "claims": [
-        {"text": "A beats B on hard records", "better": "a", "than": "b"},
-        {"text": "B beats A", "better": "b", "than": "a", "figure": "all"},
-    ],
-    "later": {"arm C": "an option"},
-}
-
-
-def result(arm: str, seed: int, right: str, hard: str, outputs: int = 4, **changes: Any) -> Result:
-    """Return a result with these records."""
-    fields: dict[str, Any] = {
-        **{"data": "toy", "arm": arm, "seed": seed, "config": "c", "records": "r", "right": right, "hard": hard},
-        **{"outputs": outputs, "figures": {"hard": 50.0, "all": 75.0}, "trained": ["rsft"], "machine": "M, 2 cores"},
-        "costs": {"rsft": {"wall": 3.0, "cpu": 5.0, "starts": 1.0, "trained": 1000.0}},
-        **{"lineage": {"rsft": {"content": "x", "fingerprint": "f", "commit": "abc"}}, "date": "2026-01-01"},
-    }
-    return Result(**(fields | changes))
-
-
-def study_file(folder: Path, **changes: Any) -> Path:
-    """Write a study and return its file."""
-    path = folder / "studies" / "toy.yaml"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(yaml.safe_dump(STUDY | changes, sort_keys=False))
-    return path
-
-
-def start(monkeypatch: pytest.MonkeyPatch, *argv: object) -> int:
-    """Run the command in this process."""
-    monkeypatch.setattr(sys, "argv", ["evidence", *map(str, argv)])
-    return main()
-
-
-def test_differences_are_the_means_over_seeds_of_differences_on_the_same_records() -> None:
-    found = Accuracies(
-        [
-            *(result("a", 1, "1110", "..42"), result("b", 1, "1000", "..20")),  # all: 75 - 25, hard: 6/8 - 2/8
-            *(result("a", 2, "11?0", ".4.."), result("b", 2, "1100", ".3..")),  # all: 50 - 50, hard: 4/4 - 3/4
-            result("b", 3, "1111", "4444"),  # a has no seed 3
-        ],
-        resamples=100,
-    )
-    all_records, hard = found.difference("a", "b", "all"), found.difference("a", "b", "hard")
-    assert all_records is not None
-    assert (all_records.seeds, all_records.by_seed, all_records.points.value) == ((1, 2), (50.0, 0.0), 25.0)
-    assert hard is not None
-    assert (hard.by_seed, hard.points.value) == ((50.0, 25.0), 37.5)
-    assert found.difference("a", "c", "all") is None
-
-
-def test_the_interval_over_records_of_one_seed_is_that_of_the_binomial() -> None:
-    # One of two records differs by 100 points. It is drawn 0, 1 or 2 times with probability 1/4, 1/2, 1/4: the
-    # difference is 0, 50 or 100 points, its percentiles are 0 and 100, and p = 2 · 1/4.
-    found = Accuracies([result("a", 1, "11", "42"), result("b", 1, "10", "42")]).difference("a", "b", "all")
-    assert found is not None
-    assert (found.points.value, found.points.low, found.points.high) == (50.0, 0.0, 100.0)
-    assert found.p == pytest.approx(0.5, abs=0.02)
-
-
-def test_records_move_together_in_all_seeds() -> None:
-    # Both seeds differ on the first record and are equal on the second: if each seed drew records of its own, the mean
-    # would also take the values 25 and 75.
-    results = [result(arm, seed, right, "42") for seed in (1, 2) for arm, right in (("a", "11"), ("b", "01"))]
-    found = Accuracies(results)
-    values = np.unique(found.by_figure["all"]["a", 1] - found.by_figure["all"]["b", 1])
-    assert values.tolist() == [0.0, 50.0, 100.0]
-    assert np.array_equal(*(found.by_figure["all"]["b", seed] for seed in (1, 2)))
-
-
-def test_records_of_one_conversation_are_drawn_together() -> None:
-    results = [result(arm, 1, right, "4444", groups=[0, 0, 1, 1]) for arm, right in (("a", "1111"), ("b", "0011"))]
-    found = Accuracies(results)
-    values = np.unique(found.by_figure["all"]["a", 1] - found.by_figure["all"]["b", 1])
-    assert values.tolist() == [0.0, 50.0, 100.0]  # never 25 or 75
-
-
-def test_weights_of_seeds_are_widened_to_students_distribution() -> None:
-    # √(2 / 1) · 12.7062 / 1.95996 = 9.1683 for two seeds: draws of (2, 0), (1, 1) and (0, 2) become 1/2 ± 4.5841.
-    weights = widened([1, 2], 200)
-    assert weights[0].tolist() == [0.5, 0.5]
-    assert np.unique(weights[1:].round(3)).tolist() == [-4.084, 0.5, 5.084]
-    assert widened([7], 3).tolist() == [[1.0]] * 4
-    # Five seeds that differ by -2, -1, 0, 1 and 2 points: s = √2.5, and t = 2.776 gives a half-width of 1.963.
-    low, high = np.percentile(widened(range(5), 20_000)[1:] @ np.arange(-2.0, 3.0), (2.5, 97.5))
-    assert (low, high) == pytest.approx((-1.963, 1.963), abs=0.15)
-
-
-def test_p_values_are_corrected_after_holm() -> None:
-    # 0.01 · 3, 0.03 · 2, then 0.04 · 1, which is raised to the value before it.
-    assert holm({"x": 0.01, "y": 0.04, "z": 0.03}) == pytest.approx({"x": 0.03, "z": 0.06, "y": 0.06})
-    assert holm({"x": 0.6, "y": 0.9}) == {"x": 1.0, "y": 1.0}
-
-
-@pytest.mark.parametrize(
-    ("other", "message"),
-    [
-        (result("b", 1, "1000", ".24."), r"toy: a-1\.json and b-1\.json: the hard records differ"),
-        (result("b", 1, "1000", "..42", records="others"), r"toy: a-1\.json and b-1\.json: different records"),
-    ],
-)
-def test_results_on_other_records_are_not_compared(other: Result, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        Accuracies([result("a", 1, "1110", "..42"), other])
-
-
-def store(folder: Path, seeds: Sequence[int] = (1, 2)) -> None:
-    """Store results of two arms that always differ on the same records."""
-    for seed in seeds:
-        write_result(folder / "toy", result("a", seed, "1" * 40, "4" * 40))
-        write_result(folder / "toy", result("b", seed, "10" * 20, "1" * 40))
-
-
-def test_the_page_says_what_holds_first_and_is_the_same_each_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store(tmp_path / "results")
-    argv = [study_file(tmp_path), "--page-only", "--results", tmp_path / "results", "--page", tmp_path / "page.md"]
-    assert start(monkeypatch, *argv) == 0
-    page, plot = (tmp_path / "page.md").read_text(), (tmp_path / "page-toy-toy.svg").read_bytes()
-    first = page.splitlines()[:10]
-    assert (
-        "- A beats B on hard records: toy: **holds**, +75.0 (+75.0 to +75.0), 2 seeds, at 1.0 × the CPU time." in first
-    )
-    assert any(line.startswith("- B beats A: toy: **does not hold**, -50.0 (-65.0 to ") for line in first)
-    assert "R-SFT is **not saturated** here: Arm A minus Arm B is +50.0" in page
-    assert "| Arm A | 1, 2 | 50.0 ± 0.0 | 75.0 ± 0.0 |" in page
-    assert "| Arm A | 5 | 3 | 0 | 1,000 |" in page
-    assert "- arm C: needs an option" in page
-    assert start(monkeypatch, *argv) == 0
-    assert (page, plot) == ((tmp_path / "page.md").read_text(), (tmp_path / "page-toy-toy.svg").read_bytes())
-
-
-def test_one_seed_or_none_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store(tmp_path / "results", seeds=[1])
-    argv = ["--page-only", "--results", tmp_path / "results", "--page", tmp_path / "page.md"]
-    assert start(monkeypatch, study_file(tmp_path, data={"toy": {}, "other": {}}), *argv) == 0
-    page = (tmp_path / "page.md").read_text()
-    assert (
-        "- A beats B on hard records: toy: **not decided**, +75.0 (+75.0 to +75.0), 1 seed, at 1.0 × the CPU time; "
-        "other: not run yet." in page
-    )
-    assert "- toy: Arm A (seeds: 1); Arm B (seeds: 1)\n- other: all 2 arms (seeds: 2)" in page
-    assert "Whether R-SFT is saturated here is **not decided**" in page
-
-
-def test_the_claims_of_all_shipped_studies_are_in_the_first_ten_lines(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for path in SHIPPED:
-        page = tmp_path / f"{path.stem}.md"
-        assert start(monkeypatch, path, "--page-only", "--results", tmp_path / "none", "--page", page) == 0
-        lines = page.read_text().splitlines()
-        claims = [claim.text for claim in Study.load(path).claims]
-        assert all(any(line.startswith(f"- {text}: ") for line in lines[:10]) for text in claims)
-
-
-ARM_C = {"title": "Arm C", "test": "--model.backbone.path ${recipe.checkpoints}/rsft"}
-THREE_ARMS = {**STUDY["arms"], "c": ARM_C}
-
-
-def test_an_arm_without_results_is_not_run_and_an_arm_of_other_data_is_not_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store(tmp_path / "results")
-    data = {"toy": {"about": "Three arms."}, "part": {"arms": ["a", "b"]}}
-    claim = {"text": "C beats A", "better": "c", "than": "a"}
-    path = study_file(tmp_path, data=data, arms=THREE_ARMS, claims=[claim])
-    argv = ["--page-only", "--results", tmp_path / "results", "--page", tmp_path / "page.md"]
-    assert start(monkeypatch, path, *argv) == 0
-    page = (tmp_path / "page.md").read_text()
-    assert "- C beats A: toy: not run yet." in page
-    assert "### toy\n\nThree arms.\n\nR-SFT is" in page
-    assert "| Arm C | not run | – | – |" in page
-    assert "- toy: Arm C (seeds: 2)\n- part: all 2 arms (seeds: 2)" in page
 
 
 def test_a_data_set_runs_its_own_arms_only(
@@ -255,8 +71,21 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
             "data": {"toy": {"arms": ["a", "b"]}},
             "claims": [{"text": "x", "better": "a", "than": "c"}],
         },
-        "claims.0: no data set has both a and c",
+        "claims.0: no data set has a and c",
     ),
+    "key of a claim": (
+        {"claims": [{"text": "x", "better": "a", "then": "b"}]},
+        "the keys are text, better, than, figure",
+    ),
+    "claim without an arm or a limit": (
+        {"claims": [{"text": "x", "better": "a"}]},
+        "claims.0: needs either than or at_most",
+    ),
+    "claim with both": (
+        {"claims": [{"text": "x", "better": "a", "than": "b", "at_most": 1}]},
+        "claims.0: needs either than or at_most",
+    ),
+    "sampled arm": ({"sampled": ["a", "c"]}, "sampled: no arm 'c'"),
     "undefined text": ({"test": "{tset}"}, "stage test-a: {tset} is not defined"),
     "stage given twice": ({"arms": {**STUDY["arms"], "b": {"title": "B", "stages": {"rsft": "x"}}}}, "a stage 'rsft'"),
     "config": ({"test": "test --config configs/evalaute.yaml"}, "--config configs/evalaute.yaml: no such file"),
@@ -328,6 +157,50 @@ def test_the_cost_of_a_fit_that_samples_has_its_generated_tokens(workplace: Path
     costs = [stage_cost(resolve(["fit", "--config", f"configs/{name}.yaml"]), Path("no file")) for name in values]
     assert costs[0] == {"wall": 0, "cpu": 0, "starts": 0, "trained": 20, "generated": 12}
     assert costs[1] == {"wall": 0, "cpu": 0, "starts": 0, "trained": 30}
+
+
+def test_what_fits_log_about_chosen_outputs_and_groups_becomes_figures(workplace: Path) -> None:
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    groups, after_a_kill = {0: 1.0, 1: 0.5, 2: 0.75}, {1: 0.25, 2: 0.25}
+    logged: dict[str, list[dict[int, dict[str, float]]]] = {
+        "hsdpo": [{0: {"val/reward_chosen": -0.02, "val/sft_loss": 0.125}}],
+        "simpo": [{0: {"val/sft_loss": 0.25, "train/sft_loss": 9.0}}],
+        "rsft": [{0: {"train/sft_loss": 9.0, "val/loss": 9.0}}],
+        "grpo": [{step: {"train/no_signal": value} for step, value in run.items()} for run in (groups, after_a_kill)],
+    }
+    for name, runs in logged.items():
+        for number, run in enumerate(runs):
+            logger = TensorBoardLogger("logs", f"fit/{name}", version=0)
+            for step, values in run.items():
+                logger.log_metrics(values, step)
+            logger.finalize("success")
+            (file,) = Path(logger.log_dir).glob("events.out.*")
+            file.rename(file.with_name(f"events.{number}.out.tfevents"))  # in the order of the runs
+    to = ["--output", "checkpoints/simpo", "--model.objective", "guardreasoner.training.losses.simpo"]
+    flags = {"hsdpo": ["--model.beta", "0.01"], "simpo": to}
+
+    def figures(name: str) -> dict[str, float]:
+        config = "hsdpo" if name == "simpo" else name
+        return logged_figures(resolve(["fit", "--config", f"configs/{config}.yaml", *flags.get(name, ())]))
+
+    # -0.02 / 0.01 nats an output; SimPO keeps no reference, so only its value after the fit is known.
+    assert figures("hsdpo") == {"log-likelihood of chosen, change": -2.0, "NLL of chosen": 0.125}
+    assert figures("simpo") == {"NLL of chosen": 0.25}
+    assert figures("rsft") == {}
+    # Steps 0, 1 and 2 have 1, 0.25 and 0.25: steps 1 and 2 ran again after the kill.
+    assert figures("grpo") == {"groups without signal": 50.0}
+
+
+@pytest.mark.parametrize(("flags", "installs"), [("--seeds 1", True), ("", True), ("--page-only", False)])
+def test_make_evidence_installs_what_an_arm_is_compared_with_but_not_for_the_page(
+    flags: str, installs: bool, tmp_path: Path
+) -> None:
+    argv = ["make", "--dry-run", "--file", str(ROOT / "Makefile"), "--old-file", ".venv/installed", "evidence"]
+    done = subprocess.run([*argv, f"FLAGS={flags}"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    before, _, after = done.stdout.partition(" -m evidence ")
+    assert after.split() == flags.split()
+    assert ("pip install --quiet --constraint constraints.txt --editable '.[bench]'" in before) == installs
 
 
 def test_a_result_is_made_again_if_its_configs_or_shared_models_changed(workplace: Path) -> None:

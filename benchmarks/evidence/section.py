@@ -1,0 +1,65 @@
+"""The results of a study on one data set, which is a section of the page."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+from evidence.differences import Accuracies, Difference
+from evidence.results import Result, read_results
+from evidence.study import Figure, Study
+
+
+@dataclass(frozen=True)
+class Section:
+    """The results of a study on one data set.
+
+    Args:
+        study: The study.
+        data: Name of the data set.
+        results: Results by arm, in the order of the study and of the seeds.
+        accuracies: Their resampled accuracies; None if there are no results.
+    """
+
+    study: Study
+    data: str
+    results: Mapping[str, Sequence[Result]]
+    accuracies: Accuracies | None
+
+    def difference(self, better: str, than: str, figure: Figure) -> Difference | None:
+        """Return a difference, or a figure of one arm if ``than`` is empty; None if there is no shared seed."""
+        return self.accuracies.difference(better, than, figure) if self.accuracies else None
+
+    def against_all(self, figure: Figure) -> dict[str, Difference]:
+        """Return the compared arm minus each other arm."""
+        others = [arm for arm in self.study.arms_of(self.data) if arm != self.study.compare]
+        found = {arm: self.difference(self.study.compare, arm, figure) for arm in others}
+        return {arm: difference for arm, difference in found.items() if difference is not None}
+
+    def cost(self, arm: str, name: str) -> float:
+        """Return a cost of all training behind the model of an arm with results, mean over seeds."""
+        return mean(one.cost(name) for one in self.results[arm])
+
+    def missing(self) -> dict[str, int]:
+        """Return the number of seeds without a result, by arm, of the arms that lack one."""
+        seeds = {arm: len(self.study.seeds) - len(self.results.get(arm, ())) for arm in self.study.arms_of(self.data)}
+        return {arm: count for arm, count in seeds.items() if count}
+
+
+def read_sections(study: Study, folder: Path) -> Iterator[Section]:
+    """Yield a section for each data set of a study.
+
+    Args:
+        study: The study.
+        folder: Folder of its results.
+
+    Raises:
+        InputError: A stored result is damaged, or results cannot be compared.
+    """
+    stored = [one for one in read_results(folder) if one.seed in study.seeds]
+    for data in study.data:
+        arms = study.arms_of(data)
+        own = [one for one in stored if one.data == data and one.arm in arms]
+        by_arm = {arm: [one for one in own if one.arm == arm] for arm in arms}
+        by_arm = {arm: found for arm, found in by_arm.items() if found}
+        yield Section(study, data, by_arm, Accuracies(own) if own else None)
