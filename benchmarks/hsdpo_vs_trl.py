@@ -92,12 +92,13 @@ def targets(arguments: Namespace) -> list[Target]:
     if arguments.vocabulary > 100_000:
         return [Target("speed", "best", 3.0)]
     if arguments.lora:
-        return [Target("speed", "best", 2.2), Target("speed", "default", 3.5)]
+        return [Target("speed", "best", 2.2), Target("speed", "default", 3.5), Target("share", "limit", 0.8)]
     return [
         Target("speed", "best", 2.2),
         Target("speed", "default", 4.0),
         Target("memory", "best", 0.75),
         Target("memory", "default", 0.4),
+        Target("share", "limit", 0.85),
     ]
 
 

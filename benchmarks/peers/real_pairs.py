@@ -135,34 +135,6 @@ def rows_of(examples: Sequence[dict[str, Any]]) -> list[list[int]]:
     return [[*example["prompt"], *completion] for example in examples for completion in example["completions"]]
 
 
-def useful_flops(example: dict[str, Any], shape: dict[str, int], adapter: bool) -> float:
-    """Return the minimum FLOP of a training step on one example, which is the same for both sides.
-
-    The prompt counts once, the output layer only on completion tokens, and attention only for unmasked positions. A
-    backward pass costs twice the forward pass; with an adapter, frozen weights need no gradient.
-
-    Args:
-        example: Token ids.
-        shape: ``body`` (weights of the layers), ``hidden``, ``layers``, ``vocabulary``.
-        adapter: Whether only an adapter is trained.
-    """
-    prompt, completions = len(example["prompt"]), [len(c) for c in example["completions"]]
-    head = 2 * shape["vocabulary"] * shape["hidden"] * sum(completions)
-    body = 2 * shape["body"] * (prompt + sum(completions))
-    seen = prompt * (prompt + 1) / 2 + sum(c * prompt + c * (c + 1) / 2 for c in completions)
-    attention = 4 * shape["hidden"] * shape["layers"] * seen
-    return (2 if adapter else 3) * (head + body) + 3 * attention
-
-
-def shape_of(base: str) -> dict[str, int]:
-    """Return the sizes that :func:`useful_flops` needs from a model's config."""
-    config = json.loads(Path(base, "config.json").read_text())
-    hidden, inner, layers = (config[n] for n in ("hidden_size", "intermediate_size", "num_hidden_layers"))
-    narrow = hidden * config["num_key_value_heads"] // config["num_attention_heads"]
-    body = layers * (2 * hidden * hidden + 2 * hidden * narrow + 3 * hidden * inner)
-    return {"body": body, "hidden": hidden, "layers": layers, "vocabulary": config["vocab_size"]}
-
-
 def hash_order(record_id: str) -> bytes:
     """Return a hash of the record id as a sort key, so that the first records are a random sample."""
     return hashlib.sha256(record_id.encode()).digest()

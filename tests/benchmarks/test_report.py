@@ -35,11 +35,14 @@ def ratio(what: str, median: float, target: float | None, met: bool | None) -> d
 
 def hsdpo() -> dict[str, Any]:
     measurements = {"pairs_per_second": 3.25, "tokens_per_second": 1500.0, "memory_mb": 800.0, "peak_mb": 1100.0}
-    measurements |= {"mfu": 0.5, "reference_seconds": 4.0, "slowest": 3.0, "fastest": 3.5}
+    measurements |= {"share": 0.5, "reference_seconds": 4.0, "slowest": 3.0, "fastest": 3.5}
     return {
         **{"comparison": "hsdpo", "settings": SETTINGS, **ENVIRONMENT, "matrix_peak_gflops": 100.0},
         "examples": {"prompt_tokens": 140, "completion_tokens": 300},
-        "rows": [{"name": "ours: packed, micro-batch 2", **measurements}],
+        "rows": [
+            {"role": "ours", "name": "ours: packed, micro-batch 2", **measurements, "share": 0.861},
+            {"role": "best", "name": "TRL: micro-batch 1 (best)", **measurements, "share": 0.333},
+        ],
         "ratios": [ratio("speed", 2.6, 2.5, True), ratio("memory", 0.8, 0.75, False)],
         "losses": [{"what": "micro-batch 1", "ours": [1.0], "trl": [1.000001], "difference": 1e-6}],
         "search": [{"name": "TRL: micro-batch 8", "failed": "no memory"}],
@@ -83,8 +86,8 @@ def overhead() -> dict[str, Any]:
 def test_page_has_a_row_and_a_section_for_every_result() -> None:
     page = report.page([overhead(), mining(), growth(), hsdpo()])
     title = "HS-DPO, full weights, vocabulary 12,000, fp32, CPU"
-    assert f"| {title} | speed, ours / TRL's best | 2.60 × | 2.50–2.70 | ≥ 2.5 | met |" in page
-    assert f"| {title} | memory, ours / TRL's best | 0.80 × | 0.70–0.90 | ≤ 0.75 | **missed** |" in page
+    assert f"| {title} | speed, ours / TRL's best | 2.60 × | 2.50–2.70 | ≥ 2.5 | met | 86.1 % / 33.3 % |" in page
+    assert f"| {title} | memory, ours / TRL's best | 0.80 × | 0.70–0.90 | ≤ 0.75 | **missed** |  |" in page
     assert "Settings tried for TRL, in pairs/s: micro-batch 8 failed." in page
     name = "Mining, vocabulary 12,000, fp32, CPU"
     assert f"| {name} | speed, ours / transformers' best | 2.50 × | 2.40–2.60 | ≥ 2.0 | met |" in page
@@ -97,11 +100,12 @@ def test_page_has_a_row_and_a_section_for_every_result() -> None:
     sections = [line for line in page.splitlines() if line.startswith("## ")]
     assert [part.split(" ")[1].rstrip(",") for part in sections] == ["HS-DPO", "Mining", "HS-DPO", "Overhead", "One"]
     assert "**Not measured**: no GPU was at hand." in page
+    assert {row.count("|") for row in page.split("\n\n## ")[0].splitlines() if row.startswith("| ")} == {8}
 
 
 def test_page_has_the_rows_of_a_gpu() -> None:
     done = {"status": "done"}
-    training = {"tokens_per_second": 12_345.6, "mfu": 0.4, "step_seconds": 0.5, "first_step_seconds": 2.0}
+    training = {"tokens_per_second": 12_345.6, "share": 0.4, "step_seconds": 0.5, "first_step_seconds": 2.0}
     training |= {"device_mb": 9_000.0, "peak_mb": 8_000.0, "predicted_mb": 9_500.0}
     rows = [
         {"name": "matrix products", "kind": "peak", **done, "flops": 7e14},
@@ -127,6 +131,25 @@ def test_page_has_the_rows_of_a_gpu() -> None:
     assert "| decode | 9,000 |  |  |  |  |  |" in page
     assert "| 3B |  |  |  |  | 31.00 GB | failed: CUDA out of memory |" in page
     assert "Not measured" not in page
+
+
+def test_a_judged_share_of_the_limit_has_a_row() -> None:
+    share = {"what": "share", "against": "limit", "median": 0.861, "min": 0.85, "max": 0.87}
+    judged = hsdpo()
+    judged["ratios"].append(share | {"target": 0.85, "met": True})
+    row = "| share of the limit, ours | 86.1 % | 85.0 %–87.0 % | ≥ 85 % | met |"
+    assert row in report.page([judged])
+    judged["ratios"][-1] |= {"target": None, "met": None}
+    assert "share of the limit, ours |" not in report.page([judged])
+
+
+def test_a_result_from_before_the_definition_of_the_share_has_none() -> None:
+    old = hsdpo()
+    for row in old["rows"]:
+        row["mfu"] = row.pop("share")
+    page = report.page([old])
+    assert "| 2.60 × | 2.50–2.70 | ≥ 2.5 | met | – / – |" in page
+    assert "| 800 MB | 1,100 MB | – | 4.0 s |" in page
 
 
 def test_page_omits_missing_results() -> None:

@@ -85,9 +85,20 @@ def test_missing_trl_is_one_error_line() -> None:
     assert process.stderr.splitlines()[0] == "error: TRL is not installed"
 
 
+def check_share_of_limit(result: dict[str, Any]) -> None:
+    """Check that the share of each side is its speed times the work of an example, over the rate of the machine."""
+    for row in result["rows"]:
+        assert row["share"] == pytest.approx(
+            row["pairs_per_second"] * result["useful_gflops"] / result["matrix_peak_gflops"]
+        )
+    (share,) = (ratio for ratio in result["ratios"] if ratio["what"] == "share")
+    assert share["median"] == result["rows"][0]["share"] < 1
+
+
 def test_hsdpo_quick(shared_data: Path, tmp_path: Path) -> None:
     if not find_spec("trl"):
         pytest.skip("TRL is not installed (pip install -e '.[bench]')")
     flags = ("--predictions", str(shared_data / "predictions"), "--batches", "1", "--batch", "2", "--pairs", "4")
     result = run_quick(tmp_path / "hsdpo.json", "hsdpo_vs_trl.py", *flags)
     assert result["losses"][0]["difference"] < 1e-4
+    check_share_of_limit(result)
