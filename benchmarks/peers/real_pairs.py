@@ -23,8 +23,8 @@ def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
     Args:
         folder: Folder to write.
         predictions: Folder of the published predictions.
-        arguments: Flags: ``stage``, ``pairs``, ``limit``, ``lora``, ``base`` (a model folder to train; None makes one)
-            and those of :func:`make_base`.
+        arguments: Flags: ``stage``, ``pairs``, ``limit``, ``instruction_tokens``, ``lora``, ``base`` (a model folder to
+            train; None makes one) and those of :func:`make_base`.
 
     Returns:
         Paths of ``model``, ``base`` and ``examples``.
@@ -34,14 +34,18 @@ def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
     """
     from guardreasoner.model.backbone import Backbone
     from guardreasoner.model.lora import LoRA
+    from peers.policy_instruction import policy_tokens, with_instruction
 
     base = arguments.base
     if base is None:
         base = folder / "base"
         make_base(base, *read_predictions(predictions), arguments)
+    tokenizer = Backbone(str(base)).prompt_tokenizer
+    instruction = policy_tokens(tokenizer, arguments.instruction_tokens)
     examples = []
-    for row in tokenized_pairs(predictions, Backbone(str(base)).prompt_tokenizer, embedded=arguments.base is not None):
-        ids = {**row, "completions": row["completions"][: 1 if arguments.stage == "rsft" else 2]}
+    for row in tokenized_pairs(predictions, tokenizer, embedded=arguments.base is not None):
+        prompt = with_instruction(row["prompt"], instruction, tokenizer)
+        ids = {**row, "prompt": prompt, "completions": row["completions"][: 1 if arguments.stage == "rsft" else 2]}
         if length(ids) <= arguments.limit:
             examples.append(ids)
     examples.sort(key=lambda example: hash_order(example["id"]))

@@ -30,6 +30,8 @@ def title(result: dict[str, Any]) -> str:
     settings = result["settings"]
     weights = f"LoRA r {settings['lora']}" if settings["lora"] else "full weights"
     parts = [weights, f"vocabulary {settings['vocabulary']:,}", settings["dtype"], settings["device"].upper()]
+    if settings.get("instruction_tokens"):
+        parts.insert(0, f"{settings['instruction_tokens']:,} tokens of policy")
     if settings.get("base"):
         parts.insert(0, settings["base"])
     if settings.get("clock") == "cpu":
@@ -47,7 +49,7 @@ def section(result: dict[str, Any]) -> str:
         f"Hidden size {settings['hidden']}, {settings['layers']} layers; {settings['examples']} real {unit} of at most "
         f"{settings['limit']:,} tokens (median prompt {result['examples']['prompt_tokens']:.0f}, completion "
         f"{result['examples']['completion_tokens']:.0f}), {settings['batch']} per optimizer step, "
-        f"{settings['repeats']} runs each.",
+        f"{settings['repeats']} runs each." + _instruction(settings),
         "",
         f"| | {unit}/s | range | tokens/s | memory | process | share of the limit | reference |",
         "|---|---|---|---|---|---|---|---|",
@@ -77,6 +79,11 @@ def section(result: dict[str, Any]) -> str:
         f"Settings tried for our side, in {unit}/s: {ours}.",
     ]
     return "\n".join([*lines, "", hardware(result), ""])
+
+
+def _instruction(settings: dict[str, Any]) -> str:
+    count = settings.get("instruction_tokens")
+    return f" Every prompt starts with the same {count:,} tokens of the embedded policies." if count else ""
 
 
 def _shares(result: dict[str, Any], against: str) -> str:

@@ -152,6 +152,14 @@ def test_a_result_from_before_the_definition_of_the_share_has_none() -> None:
     assert "| 800 MB | 1,100 MB | – | 4.0 s |" in page
 
 
+def test_pairs_with_policies_have_a_title_of_their_own() -> None:
+    result = hsdpo()
+    result["settings"] = {**SETTINGS, "instruction_tokens": 1500}
+    page = report.page([result])
+    assert "\n## HS-DPO, 1,500 tokens of policy, full weights, vocabulary 12,000, fp32, CPU\n" in page
+    assert " Every prompt starts with the same 1,500 tokens of the embedded policies." in page
+
+
 def test_page_omits_missing_results() -> None:
     page = report.page([mining()])
     assert "## Mining" in page

@@ -95,10 +95,14 @@ def check_share_of_limit(result: dict[str, Any]) -> None:
     assert share["median"] == result["rows"][0]["share"] < 1
 
 
-def test_hsdpo_quick(shared_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("instruction", [0, 64])
+def test_hsdpo_quick(shared_data: Path, tmp_path: Path, instruction: int) -> None:
     if not find_spec("trl"):
         pytest.skip("TRL is not installed (pip install -e '.[bench]')")
     flags = ("--predictions", str(shared_data / "predictions"), "--batches", "1", "--batch", "2", "--pairs", "4")
+    flags = (*flags, "--instruction-tokens", str(instruction))
     result = run_quick(tmp_path / "hsdpo.json", "hsdpo_vs_trl.py", *flags)
     assert result["losses"][0]["difference"] < 1e-4
+    assert result["settings"]["limit"] == 1024 + instruction
+    assert result["examples"]["prompt_tokens"] > 100 + instruction
     check_share_of_limit(result)
