@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sections import gpu, growth, mining, overhead, start_up, training
+from sections import gpu, growth, mining, not_measured, overhead, packed_segments, start_up, training
 from sections.formatting import HEADER
+from sections.not_measured import Expected
 
 HERE = Path(__file__).parent
 OPENING = """# Performance
@@ -38,6 +39,7 @@ SECTIONS: dict[str, Any] = {
     "growth": growth,
     "overhead": overhead,
     "start-up": start_up,
+    "packed-segments": packed_segments,
     "gpu": gpu,
 }
 """The section module by kind of result, in the order of the page."""
@@ -62,22 +64,19 @@ def main() -> None:
             assert results[-1]["comparison"] in SECTIONS
         except (ValueError, KeyError, TypeError, AssertionError):
             sys.exit(f"error: {path}: not a result of these benchmarks")
-    arguments.out.write_text(page(results), encoding="utf-8")
+    arguments.out.write_text(page(results, not_measured.missing(arguments.results)), encoding="utf-8")
     print(f"{arguments.out}: {len(results)} results")
 
 
-def page(results: Sequence[dict[str, Any]]) -> str:
-    """Return the page with a section for each result."""
+def page(results: Sequence[dict[str, Any]], absent: Sequence[Expected] = ()) -> str:
+    """Return the page with a section for each result, and a table of expected results that are absent."""
     order = list(SECTIONS)
     ordered = sorted(results, key=lambda result: order.index(result["comparison"]))
     rows = [row for result in ordered for row in SECTIONS[result["comparison"]].overview(result)]
-    table = [HEADER, *rows, ""]
     sections = [SECTIONS[result["comparison"]].section(result) for result in ordered]
-    if not any(result["comparison"] == "gpu" for result in ordered):
-        sections.append(gpu.NOT_MEASURED)
-    if not any(result["comparison"] == "rsft" and result["settings"].get("base") for result in ordered):
-        table.append(training.NOT_MEASURED)
-    return "\n".join([OPENING, *table, *sections])
+    if absent:
+        sections.insert(0, not_measured.section(absent))
+    return "\n".join([OPENING, HEADER, *rows, "", *sections])
 
 
 if __name__ == "__main__":

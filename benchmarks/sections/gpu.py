@@ -4,15 +4,6 @@ from typing import Any
 
 from sections.formatting import percent
 
-NOT_MEASURED = """## One GPU
-
-**Not measured**: no GPU was at hand. `benchmarks/gpu.sh` measures in at most 10 minutes: gradients of packed rows in
-bf16 against plain rows in fp32; R-SFT and HS-DPO at the shapes of Llama-3.2-1B and 3B, and on SmolLM2; all weights,
-LoRA, 4-bit, gradient checkpointing and FSDP2; decoding; TRL beside it. It prints a table, writes
-`benchmarks/results/gpu.json`, and `python benchmarks/report.py` then shows it here. On a CPU, with tiny shapes, it is
-a smoke test: `benchmarks/gpu.sh --device cpu --tiny`.
-"""
-
 
 def overview(result: dict[str, Any]) -> list[str]:
     """Return no rows: these measurements have no targets."""

@@ -5,10 +5,6 @@ from typing import Any
 
 from sections.formatting import hardware, overview_row, percent, ratio_row, tried
 
-NOT_MEASURED = """R-SFT on SmolLM2-135M (all weights, at most 768 tokens, target ≥ 1.5 × the tokens/s of TRL's best)
-is **not measured yet**. On a quiet machine:
-`python benchmarks/rsft_vs_trl.py --base checkpoints/smollm2-135m/base --limit 768`.
-"""
 NAMES = {"hsdpo": ("HS-DPO", "pairs"), "rsft": ("R-SFT", "examples")}
 
 
