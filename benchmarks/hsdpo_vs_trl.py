@@ -1,13 +1,18 @@
-"""Compares HS-DPO with TRL's DPOTrainer and its SFT loss: same weights, ids, order, optimizer, threads, allocator.
+r"""Compares HS-DPO with TRL's DPOTrainer and its SFT loss: same weights, ids, order, optimizer, threads, allocator.
 
     python benchmarks/hsdpo_vs_trl.py --json benchmarks/results/hsdpo.json
     python benchmarks/hsdpo_vs_trl.py --lora --json benchmarks/results/hsdpo-lora.json
     python benchmarks/hsdpo_vs_trl.py --vocabulary 128256 --best-alone --json benchmarks/results/hsdpo-vocabulary.json
+    python benchmarks/hsdpo_vs_trl.py --instruction-tokens 1500 --pairs 16 --batches 1 2 --search-steps 1 --best-alone \
+        --json benchmarks/results/hsdpo-policies.json
     python benchmarks/hsdpo_vs_trl.py --quick
 
 First, the losses of the first optimizer steps of both sides must be equal. Then the fastest settings of TRL and of our
 side are searched. These and TRL's defaults are timed in alternation, each in a separate process. Pairs have no weights
 because TRL does not support them. The time to precompute the reference is reported separately.
+
+Prompts of the published pairs are short. With --instruction-tokens, each has as much text in front of it as a guard
+with policies has; TRL computes it for each completion, our side once per step.
 """
 
 from argparse import Namespace
@@ -86,18 +91,21 @@ def ours(arguments: Namespace, size: int) -> Candidate:
 
 
 def targets(arguments: Namespace) -> list[Target]:
-    """Return the targets, which exist for full weights, LoRA and a large vocabulary, in fp32 on a CPU."""
+    """Return the targets, which exist for full weights, LoRA, a large vocabulary and policies, in fp32 on a CPU."""
     if arguments.quick or arguments.device != "cpu" or arguments.dtype != "fp32":
         return []
+    if arguments.instruction_tokens:
+        return [] if arguments.lora else [Target("speed", "best", 4.0)]
     if arguments.vocabulary > 100_000:
         return [Target("speed", "best", 3.0)]
     if arguments.lora:
-        return [Target("speed", "best", 2.2), Target("speed", "default", 3.5)]
+        return [Target("speed", "best", 2.2), Target("speed", "default", 3.5), Target("share", "limit", 0.8)]
     return [
         Target("speed", "best", 2.2),
         Target("speed", "default", 4.0),
         Target("memory", "best", 0.75),
         Target("memory", "default", 0.4),
+        Target("share", "limit", 0.85),
     ]
 
 

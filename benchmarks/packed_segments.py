@@ -1,14 +1,13 @@
 """Cost of the backward pass of packed attention by the number of segments in a row, against one slice per segment.
 
+    python benchmarks/packed_segments.py --json benchmarks/results/packed-segments.json
+    python benchmarks/packed_segments.py --segments 8 32 128 512
+
 Prints, for each number of segments of equal length, the megabytes that the operations of the backward pass write, and
 its CPU time on one thread. Linear growth doubles both with the number of segments, quadratic growth multiplies by four.
-
-    python benchmarks/packed_segments.py
-    python benchmarks/packed_segments.py --segments 8 32 128 512 --json segments.json
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from peers.machine import describe, versions
+from peers.result_file import run_and_write, settings
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -53,7 +54,7 @@ def sliced(segments: list[Segment], query: Tensor, key: Tensor, value: Tensor) -
     return torch.cat([F.scaled_dot_product_attention(*p, is_causal=True, enable_gqa=True) for p in parts], dim=2)
 
 
-def measure(attend: Attend, count: int, length: int, repeats: int) -> dict[str, float]:
+def backward_cost(attend: Attend, count: int, length: int, repeats: int) -> dict[str, float]:
     """Return megabytes written and milliseconds of one backward pass."""
     segments = [Segment(n * length, (n + 1) * length) for n in range(count)]
     query, key, value = (
@@ -73,22 +74,33 @@ def measure(attend: Attend, count: int, length: int, repeats: int) -> dict[str, 
 
 
 def main() -> None:
-    """Measure all numbers of segments in both ways."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    """Measure all numbers of segments in both ways, and write the result if requested."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--segments", type=int, nargs="+", default=[16, 32, 64, 128, 256], help="segments per row")
     parser.add_argument("--length", type=int, default=16, help="tokens per segment")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    parser.add_argument("--json", type=Path, help="file for the result")
     arguments = parser.parse_args()
+    run_and_write(arguments, lambda folder: measure(arguments))
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Print the cost of each number of segments and return the result."""
     torch.set_num_threads(1)
     rows = []
-    for count in arguments.segments:
-        both = {f.__name__: measure(f, count, arguments.length, arguments.repeats) for f in (sliced, split)}
+    for count in sorted(arguments.segments):
+        both = {f.__name__: backward_cost(f, count, arguments.length, arguments.repeats) for f in (sliced, split)}
         rows.append({"segments": count, **both})
         parts = (f"{name}: {row['megabytes']:9.1f} MB, {row['milliseconds']:8.1f} ms" for name, row in both.items())
         print(f"{count:5} segments  {'   '.join(parts)}", flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"length": arguments.length, "rows": rows}, indent=1) + "\n")
+    return {
+        "comparison": "packed-segments",
+        "rows": rows,
+        "settings": settings(arguments),
+        "machine": describe("cpu", 1),
+        "allocator": "system",
+        "versions": versions(),
+    }
 
 
 if __name__ == "__main__":

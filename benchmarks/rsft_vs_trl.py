@@ -76,8 +76,10 @@ def ours(arguments: Namespace, size: int) -> Candidate:
 
 
 def targets(arguments: Namespace) -> list[Target]:
-    """Return the targets, which exist for full weights in fp32 on a CPU."""
-    if arguments.quick or arguments.device != "cpu" or arguments.dtype != "fp32" or arguments.lora:
+    """Return the targets, which exist for full weights and short prompts in fp32 on a CPU."""
+    if arguments.quick or arguments.device != "cpu" or arguments.dtype != "fp32":
+        return []
+    if arguments.lora or arguments.instruction_tokens:
         return []
     if arguments.base is not None:
         return [Target("speed", "best", 1.5)]

@@ -6,7 +6,7 @@ can be had; all weights, LoRA and 4-bit; gradient checkpointing; FSDP2 in one pr
 transformers and vLLM; TRL. Each part is a process with a time limit. A part that fails, or that there is no time for,
 is a row with the reason; the same command later measures the parts that are not done yet.
 
-MFU is the minimum work (prompt once per pair, output layer on completions) divided by the best rate of square matrix
+The share is the least work of a step (peers/flops.py) divided by its time and by the best rate of square matrix
 products in bf16, which the first part measures on the same device. Peak memory is that of the device: what PyTorch's
 allocator held, and the CUDA context; beside it what `plan` predicts. TRL's rows have allocated memory alone.
 """

@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from peers.flops import shape_of, useful_flops
 from peers.process import MeasurementFailed, run
-from peers.real_pairs import shape_of, tokens, useful_flops
+from peers.real_pairs import tokens
 
 from gpu.parts import Part
 
@@ -45,7 +46,7 @@ def rows_of(parts: Iterable[Part], folder: Path, seconds: float, slowness: float
         if part.kind == "peak":
             peak = row.get("flops")
         if "flops_per_second" in row:
-            row["mfu"] = row["flops_per_second"] / peak if peak else None
+            row["share"] = row["flops_per_second"] / peak if peak else None
         yield row
 
 
@@ -75,11 +76,10 @@ def _rates(part: Part, measured: dict[str, Any]) -> Row:
     """Return rates without the first step, which is a warm-up, and memory in MB."""
     job = getattr(part.job, "job", part.job)
     examples = json.loads(Path(job.examples).read_text())[: len(job.steps[0])]
-    flops = [useful_flops(example, shape_of(job.base), job.model != job.base) for example in examples]
     rate = sum(measured["examples"][1:]) / sum(measured["seconds"][1:])
     return {
         "tokens_per_second": rate * sum(map(tokens, examples)) / len(examples),
-        "flops_per_second": rate * sum(flops) / len(flops),
+        "flops_per_second": rate * useful_flops(examples, shape_of(job.base, job.model)) / len(examples),
         "first_step_seconds": measured["seconds"][0],
         "step_seconds": sum(measured["seconds"][1:]) / len(measured["seconds"][1:]),
         "peak_mb": measured["peak_mb"],

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-HEADER = f"{'':<58} {'tokens/s':>9} {'MFU':>6} {'step':>8} {'first':>8} {'peak':>9} {'plan':>9} {'plan/peak':>9}"
+HEADER = f"{'':<58} {'tokens/s':>9} {'share':>6} {'step':>8} {'first':>8} {'peak':>9} {'plan':>9} {'plan/peak':>9}"
 
 
 def line(row: dict[str, Any]) -> str:
@@ -22,9 +22,9 @@ def line(row: dict[str, Any]) -> str:
     if row["kind"] == "decoding":
         return f"{name} {row['tokens_per_second']:9,.0f}"
     peak = row.get("device_mb", row["peak_mb"])
-    mfu = "" if row["mfu"] is None else f"{100 * row['mfu']:.1f}%"
-    cells = f"{row['tokens_per_second']:9,.0f} {mfu:>6} {row['step_seconds']:6.2f} s {row['first_step_seconds']:6.2f} s"
-    cells += f" {peak / 1e3:6.2f} GB"
+    share = "" if row["share"] is None else f"{100 * row['share']:.1f}%"
+    cells = f"{row['tokens_per_second']:9,.0f} {share:>6} {row['step_seconds']:6.2f} s"
+    cells += f" {row['first_step_seconds']:6.2f} s {peak / 1e3:6.2f} GB"
     if "predicted_mb" in row:
         cells += f" {row['predicted_mb'] / 1e3:6.2f} GB {row['predicted_mb'] / peak:9.2f}"
     return f"{name} {cells}"

@@ -10,10 +10,11 @@ from typing import Any
 
 from guardreasoner.errors import InputError
 from peers import machine, table
+from peers.flops import shape_of, useful_flops
 from peers.job import Job
 from peers.process import MeasurementFailed, allocator_settings, run
 from peers.ratios import TOLERANCE, Target, difference, in_turn, ratio, require_equal
-from peers.real_pairs import fingerprint, length, prepare, rows_of, shape_of, tokens, useful_flops
+from peers.real_pairs import fingerprint, length, prepare, rows_of, tokens
 from peers.result_file import run_and_write, settings
 
 SLACK = 0.05
@@ -56,10 +57,10 @@ class Comparison:
         self.allocator = allocator_settings(arguments.allocator)
         paths = prepare(folder, arguments.predictions, arguments)
         self.examples = json.loads(Path(paths["examples"]).read_text())
-        shape = shape_of(paths["base"])
-        flops = [useful_flops(example, shape, bool(arguments.lora)) for example in self.examples]
+        shape = shape_of(paths["base"], paths["model"])
+        steps = [[self.examples[number] for number in step] for step in self.steps("drawn")[1:]]
         self.tokens_each = sum(map(tokens, self.examples)) / len(self.examples)
-        self.flops_each = sum(flops) / len(flops)
+        self.flops_each = sum(useful_flops(step, shape) for step in steps) / len(self.examples)
         self.job = Job(
             side="",
             stage=stage,
@@ -102,7 +103,7 @@ class Comparison:
             **measured,
             "pairs_per_second": rate,
             "tokens_per_second": rate * self.tokens_each,
-            "mfu": rate * self.flops_each / self.peak_flops,
+            "share": rate * self.flops_each / self.peak_flops,
             "memory_mb": measured["peak_mb"] - measured["before_mb"],
         }
 
@@ -175,6 +176,8 @@ class Comparison:
             for against, rival in rivals.items()
             for what, name in (("speed", "pairs_per_second"), ("memory", "memory_mb"))
         ]
+        shares = [measured["share"] for measured in runs[ours.name]]
+        ratios.append(ratio("share", "limit", shares, [1.0] * len(shares), targets))
         result = {
             "comparison": self.job.stage,
             "settings": {**settings(self.arguments), "examples": len(self.examples)},
@@ -185,6 +188,7 @@ class Comparison:
             "machine": machine.describe(self.job.device, self.job.threads),
             "allocator": self.allocator or "system",
             "matrix_peak_gflops": self.peak_flops / 1e9,
+            "useful_gflops": self.flops_each / 1e9,
             "versions": machine.versions(),
             **more,
             "rows": [

@@ -25,6 +25,14 @@ def read(doc: str | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8, help="examples per optimizer step")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8], help="micro-batches to search over")
     parser.add_argument("--lora", type=int, nargs="?", const=16, default=0, metavar="R", help="train an adapter")
+    parser.add_argument(
+        "--instruction-tokens",
+        type=int,
+        default=0,
+        metavar="N",
+        help="put the first N tokens of the embedded corpus of policies, one policy below the other, in front of every "
+        "prompt, which is then as long as that of a guard with policies; --limit grows by N (default: none)",
+    )
     parser.add_argument("--search-steps", type=int, default=2, help="optimizer steps per trial in the search")
     parser.add_argument("--collate", choices=["packed", "two_row"], default="packed", help="batch layout of our side")
     parser.add_argument("--compile", action="store_true", help="also try both sides with torch.compile")
@@ -35,6 +43,9 @@ def read(doc: str | None) -> argparse.Namespace:
     arguments = checked(parser, TRAINING, ("pairs", "batch", "search_steps"))
     if arguments.pairs % arguments.batch or any(arguments.batch % size for size in arguments.batches):
         parser.error("--pairs must be a multiple of --batch, and --batch of each of --batches")
+    if arguments.instruction_tokens < 0:
+        parser.error("--instruction-tokens must be at least 0")
+    arguments.limit += arguments.instruction_tokens
     if find_spec("trl") is None:
         sys.exit("error: TRL is not installed\nhint: pip install --constraint constraints.txt --editable '.[bench]'")
     return arguments

@@ -17,9 +17,9 @@ class Target:
     """Target of a ratio.
 
     Args:
-        what: "speed" or "memory".
-        against: "best" or "default".
-        bound: Lower bound of speed, upper bound of memory.
+        what: "speed", "memory", or "share" of the limit.
+        against: Settings of the other side, "best" or "default"; "limit" for a share.
+        bound: Lower bound of speed or share, upper bound of memory.
     """
 
     what: str
@@ -28,7 +28,7 @@ class Target:
 
     def met(self, value: float) -> bool:
         """Return whether a ratio meets the target."""
-        return value >= self.bound if self.what == "speed" else value <= self.bound
+        return value <= self.bound if self.what == "memory" else value >= self.bound
 
 
 def ratio(
@@ -37,10 +37,10 @@ def ratio(
     """Return median and range of ours / theirs over alternating runs, and whether the median meets its target.
 
     Args:
-        what: "speed" or "memory".
-        against: Settings of the other side: "best" or "default".
+        what: "speed", "memory", or "share" of the limit.
+        against: Settings of the other side, "best" or "default"; "limit" for a share.
         ours: Measurement of each of our runs.
-        theirs: Measurement of each run of the other side, one per run of ours.
+        theirs: Measurement of each run of the other side, one per run of ours; 1 for a share.
         targets: All targets; ``target`` and ``met`` are None for a ratio without one.
     """
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]

@@ -23,8 +23,8 @@ def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
     Args:
         folder: Folder to write.
         predictions: Folder of the published predictions.
-        arguments: Flags: ``stage``, ``pairs``, ``limit``, ``lora``, ``base`` (a model folder to train; None makes one)
-            and those of :func:`make_base`.
+        arguments: Flags: ``stage``, ``pairs``, ``limit``, ``instruction_tokens``, ``lora``, ``base`` (a model folder to
+            train; None makes one) and those of :func:`make_base`.
 
     Returns:
         Paths of ``model``, ``base`` and ``examples``.
@@ -34,14 +34,18 @@ def prepare(folder: Path, predictions: Path, arguments: Any) -> dict[str, str]:
     """
     from guardreasoner.model.backbone import Backbone
     from guardreasoner.model.lora import LoRA
+    from peers.policy_instruction import policy_tokens, with_instruction
 
     base = arguments.base
     if base is None:
         base = folder / "base"
         make_base(base, *read_predictions(predictions), arguments)
+    tokenizer = Backbone(str(base)).prompt_tokenizer
+    instruction = policy_tokens(tokenizer, arguments.instruction_tokens)
     examples = []
-    for row in tokenized_pairs(predictions, Backbone(str(base)).prompt_tokenizer, embedded=arguments.base is not None):
-        ids = {**row, "completions": row["completions"][: 1 if arguments.stage == "rsft" else 2]}
+    for row in tokenized_pairs(predictions, tokenizer, embedded=arguments.base is not None):
+        prompt = with_instruction(row["prompt"], instruction, tokenizer)
+        ids = {**row, "prompt": prompt, "completions": row["completions"][: 1 if arguments.stage == "rsft" else 2]}
         if length(ids) <= arguments.limit:
             examples.append(ids)
     examples.sort(key=lambda example: hash_order(example["id"]))
@@ -133,34 +137,6 @@ def fingerprint(rows: Iterable[Sequence[int]]) -> str:
 def rows_of(examples: Sequence[dict[str, Any]]) -> list[list[int]]:
     """Return the rows of plain training: prompt and completion, for every completion."""
     return [[*example["prompt"], *completion] for example in examples for completion in example["completions"]]
-
-
-def useful_flops(example: dict[str, Any], shape: dict[str, int], adapter: bool) -> float:
-    """Return the minimum FLOP of a training step on one example, which is the same for both sides.
-
-    The prompt counts once, the output layer only on completion tokens, and attention only for unmasked positions. A
-    backward pass costs twice the forward pass; with an adapter, frozen weights need no gradient.
-
-    Args:
-        example: Token ids.
-        shape: ``body`` (weights of the layers), ``hidden``, ``layers``, ``vocabulary``.
-        adapter: Whether only an adapter is trained.
-    """
-    prompt, completions = len(example["prompt"]), [len(c) for c in example["completions"]]
-    head = 2 * shape["vocabulary"] * shape["hidden"] * sum(completions)
-    body = 2 * shape["body"] * (prompt + sum(completions))
-    seen = prompt * (prompt + 1) / 2 + sum(c * prompt + c * (c + 1) / 2 for c in completions)
-    attention = 4 * shape["hidden"] * shape["layers"] * seen
-    return (2 if adapter else 3) * (head + body) + 3 * attention
-
-
-def shape_of(base: str) -> dict[str, int]:
-    """Return the sizes that :func:`useful_flops` needs from a model's config."""
-    config = json.loads(Path(base, "config.json").read_text())
-    hidden, inner, layers = (config[n] for n in ("hidden_size", "intermediate_size", "num_hidden_layers"))
-    narrow = hidden * config["num_key_value_heads"] // config["num_attention_heads"]
-    body = layers * (2 * hidden * hidden + 2 * hidden * narrow + 3 * hidden * inner)
-    return {"body": body, "hidden": hidden, "layers": layers, "vocabulary": config["vocab_size"]}
 
 
 def hash_order(record_id: str) -> bytes:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-MEASUREMENTS = ("pairs_per_second", "tokens_per_second", "memory_mb", "peak_mb", "mfu", "reference_seconds")
+MEASUREMENTS = ("pairs_per_second", "tokens_per_second", "memory_mb", "peak_mb", "share", "reference_seconds")
 
 
 def kept_measurements(measured: dict[str, Any]) -> dict[str, float]:
@@ -41,25 +41,33 @@ def comparison(result: dict[str, Any]) -> str:
     lines = [
         f"\n  {result['machine']['processor']}, {result['machine']['threads']} threads, matrix products "
         f"{result['matrix_peak_gflops']:,.0f} GFLOP/s",
-        f"  {'':<44} {'per s':>9} {'tokens/s':>9} {'memory':>9} {'process':>9} {'MFU':>6} {'reference':>10}",
+        f"  {'':<44} {'per s':>9} {'tokens/s':>9} {'memory':>9} {'process':>9} {'share':>6} {'reference':>10}",
     ]
     lines += [
         f"  {row['name']:<44} {row['pairs_per_second']:9.3f} {row['tokens_per_second']:9,.0f} "
-        f"{row['memory_mb']:6,.0f} MB {row['peak_mb']:6,.0f} MB {100 * row['mfu']:5.1f}% "
+        f"{row['memory_mb']:6,.0f} MB {row['peak_mb']:6,.0f} MB {100 * row['share']:5.1f}% "
         f"{row['reference_seconds']:8.1f} s"
         for row in result["rows"]
     ]
-    lines += [
+    lines += map(ratio_line, result["ratios"])
+    return "\n".join(lines)
+
+
+def ratio_line(ratio: dict[str, Any]) -> str:
+    """Return the line of a ratio to TRL, or of our share of the limit."""
+    if ratio["what"] == "share":
+        share, low, high = (f"{100 * ratio[name]:.1f} %" for name in ("median", "min", "max"))
+        return f"  share of the limit: {share} ({low}–{high}){target_text(ratio)}"
+    return (
         f"  {ratio['what']} against TRL, {ratio['against']}: {ratio['median']:.2f} × "
         f"({ratio['min']:.2f}–{ratio['max']:.2f}){target_text(ratio)}"
-        for ratio in result["ratios"]
-    ]
-    return "\n".join(lines)
+    )
 
 
 def target_text(ratio: dict[str, Any]) -> str:
     """Return the target of a ratio and whether it is met; empty if there is none."""
     if ratio["target"] is None:
         return ""
-    bound = "at least" if ratio["what"] == "speed" else "at most"
-    return f", target {bound} {ratio['target']}: {'met' if ratio['met'] else 'missed'}"
+    bound = "at most" if ratio["what"] == "memory" else "at least"
+    target = f"{100 * ratio['target']:.0f} %" if ratio["what"] == "share" else ratio["target"]
+    return f", target {bound} {target}: {'met' if ratio['met'] else 'missed'}"

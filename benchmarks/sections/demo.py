@@ -3,7 +3,7 @@
 from statistics import median
 from typing import Any
 
-from sections.formatting import RESULTS, hardware
+from sections.formatting import hardware, overview_row
 
 
 def title(result: dict[str, Any]) -> str:
@@ -15,8 +15,14 @@ def overview(result: dict[str, Any]) -> list[str]:
     """Return the rows of the overview table."""
     against = result["settings"]["against"]
     return [
-        f"| {title(result)} | time of the {what} / that at {against} | {ratio['median']:.2f} × "
-        f"| {ratio['min']:.2f}–{ratio['max']:.2f} | ≤ {ratio['target']} | {RESULTS[ratio['met']]} |"
+        overview_row(
+            title(result),
+            f"time of the {what} / that at {against}",
+            f"{ratio['median']:.2f} ×",
+            f"{ratio['min']:.2f}–{ratio['max']:.2f}",
+            f"≤ {ratio['target']}",
+            ratio["met"],
+        )
         for what, ratio in result["ratios"].items()
     ]
 

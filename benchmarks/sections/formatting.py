@@ -4,23 +4,47 @@ from collections.abc import Sequence
 from typing import Any
 
 RESULTS = {True: "met", False: "**missed**", None: ""}
+HEADER = "| | ratio | median | range | target | | share of the limit, ours / theirs |\n|---|---|---|---|---|---|---|"
+"""Head of the overview table."""
 
 
-def ratio_row(title: str, ratio: dict[str, Any], against: str) -> str:
+def overview_row(
+    title: str, what: str, median: str, span: str = "–", bound: str = "–", met: bool | None = None, shares: str = ""
+) -> str:
+    """Return a row of the overview table.
+
+    Args:
+        title: Title of the section.
+        what: What is compared with what.
+        median: Median of the runs.
+        span: Their range.
+        bound: Target.
+        met: Whether it is met; None without a target.
+        shares: Share of the limit that each side reaches.
+    """
+    return f"| {title} | {what} | {median} | {span} | {bound} | {RESULTS[met]} | {shares} |"
+
+
+def ratio_row(title: str, ratio: dict[str, Any], against: str, shares: str = "") -> str:
     """Return the overview row of a ratio.
 
     Args:
-        title: Title of the comparison.
+        title: Title of the section.
         ratio: The ratio with its range and target.
         against: Name of the other side.
+        shares: Share of the limit that each side reaches.
     """
     bound = "–"
     if ratio["target"] is not None:
         bound = f"{'≥' if ratio['what'] == 'speed' else '≤'} {ratio['target']}"
-    return (
-        f"| {title} | {ratio['what']}, ours / {against} | {ratio['median']:.2f} × "
-        f"| {ratio['min']:.2f}–{ratio['max']:.2f} | {bound} | {RESULTS[ratio['met']]} |"
-    )
+    span = f"{ratio['min']:.2f}–{ratio['max']:.2f}"
+    what = f"{ratio['what']}, ours / {against}"
+    return overview_row(title, what, f"{ratio['median']:.2f} ×", span, bound, ratio["met"], shares)
+
+
+def percent(share: float | None) -> str:
+    """Return a share in percent; – if it was not measured."""
+    return "–" if share is None else f"{100 * share:.1f} %"
 
 
 def tried(trials: Sequence[dict[str, Any]], measurement: str) -> str:

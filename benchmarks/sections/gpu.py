@@ -2,14 +2,7 @@
 
 from typing import Any
 
-NOT_MEASURED = """## One GPU
-
-**Not measured**: no GPU was at hand. `benchmarks/gpu.sh` measures in at most 10 minutes: gradients of packed rows in
-bf16 against plain rows in fp32; R-SFT and HS-DPO at the shapes of Llama-3.2-1B and 3B, and on SmolLM2; all weights,
-LoRA, 4-bit, gradient checkpointing and FSDP2; decoding; TRL beside it. It prints a table, writes
-`benchmarks/results/gpu.json`, and `python benchmarks/report.py` then shows it here. On a CPU, with tiny shapes, it is
-a smoke test: `benchmarks/gpu.sh --device cpu --tiny`.
-"""
+from sections.formatting import percent
 
 
 def overview(result: dict[str, Any]) -> list[str]:
@@ -25,7 +18,7 @@ def section(result: dict[str, Any]) -> str:
         "",
         f"{machine.get('gpu', machine['processor'])}" + (", tiny shapes" if result["settings"]["tiny"] else "") + ":",
         "",
-        "| | tokens/s | MFU | step, first step | peak | plan | |",
+        "| | tokens/s | share of the limit | step, first step | peak | plan | |",
         "|---|---|---|---|---|---|---|",
         *map(_row, result["rows"]),
         "",
@@ -51,7 +44,7 @@ def _row(row: dict[str, Any]) -> str:
     else:
         cells[0] = f"{row['tokens_per_second']:,.0f}"
     if row["status"] == "done" and row["kind"] == "training":
-        cells[1] = "" if row["mfu"] is None else f"{100 * row['mfu']:.1f} %"
+        cells[1] = percent(row["share"])
         cells[2] = f"{row['step_seconds']:.2f}, {row['first_step_seconds']:.2f} s"
         cells[3] = _gigabytes(row, "device_mb") or _gigabytes(row, "peak_mb")
         cells[4] = _gigabytes(row, "predicted_mb")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sections.formatting import RESULTS, hardware
+from sections.formatting import hardware, overview_row
 
 
 def title(result: dict[str, Any]) -> str:
@@ -14,9 +14,14 @@ def overview(result: dict[str, Any]) -> list[str]:
     """Return the rows of the overview table."""
     bound = "–" if result["target"] is None else f"< {result['target']} MB"
     return [
-        f"| {title(result)} | time per pair, most pairs / fewest | {result['time_a_pair']:.2f} × | – | – | |",
-        f"| {title(result)} | peak memory, most pairs − fewest | {result['memory_mb']:,.0f} MB | – | {bound} "
-        f"| {RESULTS[result['met']]} |",
+        overview_row(title(result), "time per pair, most pairs / fewest", f"{result['time_a_pair']:.2f} ×"),
+        overview_row(
+            title(result),
+            "peak memory, most pairs − fewest",
+            f"{result['memory_mb']:,.0f} MB",
+            bound=bound,
+            met=result["met"],
+        ),
     ]
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sections.formatting import RESULTS, hardware
+from sections.formatting import hardware, overview_row
 
 
 def title(result: dict[str, Any]) -> str:
@@ -13,10 +13,9 @@ def title(result: dict[str, Any]) -> str:
 def overview(result: dict[str, Any]) -> list[str]:
     """Return the rows of the overview table."""
     bound = "–" if result["target"] is None else f"< {100 * result['target']:.0f} %"
-    return [
-        f"| {title(result)} | share of the step time | {100 * result['median']:.1f} % "
-        f"| {100 * result['min']:.1f}–{100 * result['max']:.1f} % | {bound} | {RESULTS[result['met']]} |"
-    ]
+    span = f"{100 * result['min']:.1f}–{100 * result['max']:.1f} %"
+    value = f"{100 * result['median']:.1f} %"
+    return [overview_row(title(result), "share of the step time", value, span, bound, result["met"])]
 
 
 def section(result: dict[str, Any]) -> str:

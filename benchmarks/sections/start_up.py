@@ -3,7 +3,7 @@
 from statistics import median
 from typing import Any
 
-from sections.formatting import RESULTS, hardware
+from sections.formatting import hardware, overview_row
 
 
 def title(result: dict[str, Any]) -> str:
@@ -14,10 +14,9 @@ def title(result: dict[str, Any]) -> str:
 def overview(result: dict[str, Any]) -> list[str]:
     """Return the rows of the overview table."""
     ratio = result["ratio"]
-    return [
-        f"| {title(result)} | imports of `fit` / `import torch` | {ratio['median']:.2f} × "
-        f"| {ratio['min']:.2f}–{ratio['max']:.2f} | ≤ {result['target']} | {RESULTS[result['met']]} |"
-    ]
+    value, span = f"{ratio['median']:.2f} ×", f"{ratio['min']:.2f}–{ratio['max']:.2f}"
+    bound = f"≤ {result['target']}"
+    return [overview_row(title(result), "imports of `fit` / `import torch`", value, span, bound, result["met"])]
 
 
 def section(result: dict[str, Any]) -> str:

@@ -3,19 +3,22 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sections.formatting import hardware, ratio_row, tried
+from sections.formatting import hardware, overview_row, percent, ratio_row, tried
 
-NOT_MEASURED = """R-SFT on SmolLM2-135M (all weights, at most 768 tokens, target ≥ 1.5 × the tokens/s of TRL's best)
-is **not measured yet**. On a quiet machine:
-`python benchmarks/rsft_vs_trl.py --base checkpoints/smollm2-135m/base --limit 768`.
-"""
 NAMES = {"hsdpo": ("HS-DPO", "pairs"), "rsft": ("R-SFT", "examples")}
 
 
 def overview(result: dict[str, Any]) -> list[str]:
     """Return the rows of the overview table."""
     names = {"best": "TRL's best", "default": "TRL's defaults"}
-    return [ratio_row(title(result), ratio, names[ratio["against"]]) for ratio in result["ratios"]]
+    rows = []
+    for ratio in result["ratios"]:
+        if ratio["what"] != "share":
+            shares = _shares(result, ratio["against"]) if ratio["what"] == "speed" else ""
+            rows.append(ratio_row(title(result), ratio, names[ratio["against"]], shares))
+        elif ratio["target"] is not None:
+            rows.append(_share_row(title(result), ratio))
+    return rows
 
 
 def title(result: dict[str, Any]) -> str:
@@ -23,6 +26,8 @@ def title(result: dict[str, Any]) -> str:
     settings = result["settings"]
     weights = f"LoRA r {settings['lora']}" if settings["lora"] else "full weights"
     parts = [weights, f"vocabulary {settings['vocabulary']:,}", settings["dtype"], settings["device"].upper()]
+    if settings.get("instruction_tokens"):
+        parts.insert(0, f"{settings['instruction_tokens']:,} tokens of policy")
     if settings.get("base"):
         parts.insert(0, settings["base"])
     if settings.get("clock") == "cpu":
@@ -40,15 +45,15 @@ def section(result: dict[str, Any]) -> str:
         f"Hidden size {settings['hidden']}, {settings['layers']} layers; {settings['examples']} real {unit} of at most "
         f"{settings['limit']:,} tokens (median prompt {result['examples']['prompt_tokens']:.0f}, completion "
         f"{result['examples']['completion_tokens']:.0f}), {settings['batch']} per optimizer step, "
-        f"{settings['repeats']} runs each.",
+        f"{settings['repeats']} runs each." + _instruction(settings),
         "",
-        f"| | {unit}/s | range | tokens/s | memory | process | MFU | reference |",
+        f"| | {unit}/s | range | tokens/s | memory | process | share of the limit | reference |",
         "|---|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {row['name']} | {row['pairs_per_second']:.2f} | {row['slowest']:.2f}–{row['fastest']:.2f} "
         f"| {row['tokens_per_second']:,.0f} | {row['memory_mb']:,.0f} MB | {row['peak_mb']:,.0f} MB "
-        f"| {100 * row['mfu']:.1f} % | {row['reference_seconds']:.1f} s |"
+        f"| {percent(row.get('share'))} | {row['reference_seconds']:.1f} s |"
         for row in result["rows"]
     ]
     lines += [
@@ -70,6 +75,22 @@ def section(result: dict[str, Any]) -> str:
         f"Settings tried for our side, in {unit}/s: {ours}.",
     ]
     return "\n".join([*lines, "", hardware(result), ""])
+
+
+def _instruction(settings: dict[str, Any]) -> str:
+    count = settings.get("instruction_tokens")
+    return f" Every prompt starts with the same {count:,} tokens of the embedded policies." if count else ""
+
+
+def _shares(result: dict[str, Any], against: str) -> str:
+    """Return the shares of the limit of both sides; results from before their present definition have none."""
+    shares = {row.get("role"): row.get("share") for row in result["rows"]}
+    return f"{percent(shares.get('ours'))} / {percent(shares.get(against))}"
+
+
+def _share_row(title: str, ratio: dict[str, Any]) -> str:
+    span, bound = f"{percent(ratio['min'])}–{percent(ratio['max'])}", f"≥ {100 * ratio['target']:.0f} %"
+    return overview_row(title, "share of the limit, ours", percent(ratio["median"]), span, bound, ratio["met"])
 
 
 def _series(values: Sequence[float]) -> str:

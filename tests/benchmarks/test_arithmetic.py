@@ -9,7 +9,8 @@ import mining_vs_transformers as mining
 import pytest
 from peers.process import MeasurementFailed
 from peers.ratios import Target, difference, in_turn, ratio, require_equal
-from peers.real_pairs import fingerprint, length, rows_of, tokens, useful_flops
+from peers.real_pairs import fingerprint, length, rows_of, tokens
+from peers.table import ratio_line
 
 from guardreasoner.errors import InputError
 
@@ -23,10 +24,23 @@ def test_ratio_compares_runs_pairwise() -> None:
 
 @pytest.mark.parametrize(
     ("what", "bound", "met"),
-    [("speed", 2.0, True), ("speed", 2.1, False), ("memory", 2.0, True), ("memory", 1.9, False)],
+    [
+        ("speed", 2.0, True),
+        ("speed", 2.1, False),
+        ("memory", 2.0, True),
+        ("memory", 1.9, False),
+        ("share", 2.0, True),
+        ("share", 2.1, False),
+    ],
 )
-def test_speed_has_a_lower_bound_and_memory_an_upper_one(what: str, bound: float, met: bool) -> None:
+def test_speed_and_share_have_a_lower_bound_and_memory_an_upper_one(what: str, bound: float, met: bool) -> None:
     assert ratio(what, "best", [2.0], [1.0], [Target(what, "best", bound)])["met"] is met
+
+
+def test_the_share_of_the_limit_is_judged_and_printed_in_percent() -> None:
+    share = ratio("share", "limit", [0.84, 0.86, 0.87], [1.0] * 3, [Target("share", "limit", 0.85)])
+    assert ratio_line(share) == "  share of the limit: 86.0 % (84.0 %–87.0 %), target at least 85 %: met"
+    assert ratio("share", "limit", [0.84], [1.0], [Target("share", "limit", 0.85)])["met"] is False
 
 
 def test_ratio_without_target_is_not_judged() -> None:
@@ -70,16 +84,6 @@ def test_runs_alternate_and_reverse_their_order() -> None:
     runs = in_turn([Named("ours"), Named("theirs")], 3, run, lambda name, measured: name)
     assert order == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
     assert [measured["speed"] for measured in runs["ours"]] == [1, 4, 5]
-
-
-def test_useful_flops_by_hand() -> None:
-    shape = {"body": 100, "hidden": 2, "layers": 3, "vocabulary": 10}
-    head = 2 * 10 * 2 * 4  # four completion tokens
-    body = 2 * 100 * (2 + 4)  # the prompt counts once
-    # attended positions: prompt 1 + 2, chosen 3 + 4 + 5, rejected 3
-    attention = 4 * 2 * 3 * (3 + 12 + 3)
-    assert useful_flops(EXAMPLE, shape, adapter=False) == 3 * (head + body + attention)
-    assert useful_flops(EXAMPLE, shape, adapter=True) == 2 * (head + body) + 3 * attention
 
 
 def test_tokens_and_rows_of_an_example() -> None:

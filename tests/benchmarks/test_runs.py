@@ -38,9 +38,11 @@ def test_growth_quick(tmp_path: Path) -> None:
 
 
 def test_packed_segments_writes_less_than_slices(tmp_path: Path) -> None:
-    process = run("packed_segments.py", "--segments", "4", "8", "--repeats", "1", "--json", str(tmp_path / "rows.json"))
+    process = run("packed_segments.py", "--segments", "8", "4", "--repeats", "1", "--json", str(tmp_path / "rows.json"))
     assert process.returncode == 0, process.stderr
-    few, many = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    result = json.loads((tmp_path / "rows.json").read_text())
+    few, many = result["rows"]
+    assert report.page([result])
     assert many["split"]["megabytes"] < 2.1 * few["split"]["megabytes"]
     assert many["sliced"]["megabytes"] > 3 * few["sliced"]["megabytes"]
 
@@ -85,9 +87,24 @@ def test_missing_trl_is_one_error_line() -> None:
     assert process.stderr.splitlines()[0] == "error: TRL is not installed"
 
 
-def test_hsdpo_quick(shared_data: Path, tmp_path: Path) -> None:
+def check_share_of_limit(result: dict[str, Any]) -> None:
+    """Check that the share of each side is its speed times the work of an example, over the rate of the machine."""
+    for row in result["rows"]:
+        assert row["share"] == pytest.approx(
+            row["pairs_per_second"] * result["useful_gflops"] / result["matrix_peak_gflops"]
+        )
+    (share,) = (ratio for ratio in result["ratios"] if ratio["what"] == "share")
+    assert share["median"] == result["rows"][0]["share"] < 1
+
+
+@pytest.mark.parametrize("instruction", [0, 64])
+def test_hsdpo_quick(shared_data: Path, tmp_path: Path, instruction: int) -> None:
     if not find_spec("trl"):
         pytest.skip("TRL is not installed (pip install -e '.[bench]')")
     flags = ("--predictions", str(shared_data / "predictions"), "--batches", "1", "--batch", "2", "--pairs", "4")
+    flags = (*flags, "--instruction-tokens", str(instruction))
     result = run_quick(tmp_path / "hsdpo.json", "hsdpo_vs_trl.py", *flags)
     assert result["losses"][0]["difference"] < 1e-4
+    assert result["settings"]["limit"] == 1024 + instruction
+    assert result["examples"]["prompt_tokens"] > 100 + instruction
+    check_share_of_limit(result)
