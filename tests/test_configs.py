@@ -209,6 +209,14 @@ def test_every_stage_of_a_pipeline_parses_with_the_overlays_of_make_real(
         assert parsed_leaves(list(stage.argv))["output"] == str(stage.output)
 
 
+def test_make_real_tests_on_as_many_records_as_the_recipe_says() -> None:
+    overlays = ["configs/model/smollm2-135m.yaml", "configs/data/real.yaml", "configs/budget/small.yaml"]
+    for recipe, expected in (((), 400), (("--recipe.test_sample=null",), None)):
+        stages = Pipeline.load(Path("configs/pipeline_real.yaml"), overlays, recipe=recipe).stages
+        data = [stage.config["data"]["init_args"] for stage in stages.values() if "data" in stage.config]
+        assert {one["source"]["init_args"]["test_sample"] for one in data} == {expected}
+
+
 @pytest.mark.parametrize("file", FORMATS)
 def test_a_format_overlay_is_that_of_one_class(file: str) -> None:
     written = yaml.safe_load((ROOT / file).read_text())["model"]["init_args"]["backbone"]["format"]
