@@ -26,6 +26,7 @@ TUNING = {
     "LoRA": ["--model.backbone.lora", "{r: 16, alpha: 32, dropout: 0.05, target_modules: all-linear}"],
 }
 TUNING["4-bit"] = [*TUNING["LoRA"], "--model.backbone.quantization", "4bit"]
+TUNING["bf16-mixed"] = ["--trainer.precision", "bf16-mixed"]
 SMOLLM2 = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9}
 DOCS = Path(__file__).parents[1] / "docs" / "plan.md"
 BEGIN, END = "<!-- benchmarks/plan_memory.py --table -->\n", "<!-- end of the table -->\n"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sections import demo, gpu, growth, mining, not_measured, overhead, packed_segments, start_up, training
+from sections import demo, gpu, growth, limits, mining, not_measured, overhead, packed_segments, start_up, training
 from sections.formatting import HEADER
 from sections.not_measured import Expected
 
@@ -77,7 +77,7 @@ def page(results: Sequence[dict[str, Any]], absent: Sequence[Expected] = ()) -> 
     sections = [SECTIONS[result["comparison"]].section(result) for result in ordered]
     if absent:
         sections.insert(0, not_measured.section(absent))
-    return "\n".join([OPENING, HEADER, *rows, "", *sections])
+    return "\n".join([OPENING, HEADER, *rows, "", *sections, limits.SECTION])
 
 
 if __name__ == "__main__":

@@ -101,6 +101,8 @@ def overlays(file: str) -> list[tuple[str, str]]:
         verbs = {"one_gpu": ("fit", "predict", "test"), "ddp": ("fit", "predict"), "fsdp2": ("fit",)}[Path(file).stem]
         unknown = "configs/grpo.yaml" if file.endswith("fsdp2.yaml") else None  # it cannot sample from sharded weights
         return [(base, file) for base, command in COMMANDS.items() if command[0] in verbs and base != unknown]
+    if file.startswith("configs/optimizer/"):
+        return [(base, file) for base, command in COMMANDS.items() if command[0] == "fit"]
     if file in PAIRINGS:
         return [("configs/hsdpo.yaml", file), ("configs/grpo.yaml", file)]
     if file in FORMATS:  # one goes over each config, and the others over one
@@ -218,6 +220,14 @@ def test_the_overlay_of_a_pretrained_model_keeps_the_values_of_the_paper(file: s
     assert {"hsdpo_beta", "hsdpo_sft_coef"} <= set(stated)  # also if the defaults of configs/hsdpo.yaml change
 
 
+def test_make_real_tests_on_as_many_records_as_the_recipe_says() -> None:
+    overlays = ["configs/model/smollm2-135m.yaml", "configs/data/real.yaml", "configs/budget/small.yaml"]
+    for recipe, expected in (((), 400), (("--recipe.test_sample=null",), None)):
+        stages = Pipeline.load(Path("configs/pipeline_real.yaml"), overlays, recipe=recipe).stages
+        data = [stage.config["data"]["init_args"] for stage in stages.values() if "data" in stage.config]
+        assert {one["source"]["init_args"]["test_sample"] for one in data} == {expected}
+
+
 @pytest.mark.parametrize("file", FORMATS)
 def test_a_format_overlay_is_that_of_one_class(file: str) -> None:
     written = yaml.safe_load((ROOT / file).read_text())["model"]["init_args"]["backbone"]["format"]
@@ -302,6 +312,28 @@ def test_another_number_of_processes_is_refused(launcher: str, monkeypatch: pyte
         monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
         with pytest.raises(InputError, match="--ntasks-per-node"):
             GuardCLI("fit", [*argv, "--trainer.num_nodes", "2"], parse_only=True)
+
+
+PAGED = ("--config", "configs/optimizer/paged_adamw_8bit.yaml")
+
+
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+@pytest.mark.parametrize("flags", [PAGED, ("--model.optimizer", "bitsandbytes.optim.PagedAdamW8bit")])
+@pytest.mark.parametrize("stage", ["rsft", "hsdpo"])
+def test_the_paged_optimizer_trains_4bit_weights_at_the_rate_of_the_stage(
+    stage: str, flags: tuple[str, ...], tiny_llama: Path, tiny_rollouts: Path, start: Callable[..., None]
+) -> None:
+    argv = ["fit", "--config", f"configs/{stage}.yaml", "--config", "configs/model/qlora.yaml", *flags]
+    argv += ["--model.backbone.path", str(tiny_llama), f"--recipe.{stage}_lr", "0.002", *QUIET]
+    argv += ["--data.source", "tests.support.tiny.TinySource", "--trainer.max_steps", "2"]
+    if stage == "hsdpo":
+        argv += ["--data.rollouts", f"[{tiny_rollouts}]"]
+    made = GuardCLI("fit", argv[1:]).model.optimizer([torch.nn.Parameter(torch.zeros(2))])
+    assert type(made).__name__ == "PagedAdamW8bit"
+    assert (made.defaults["lr"], made.defaults["weight_decay"]) == (0.002, 0.0)
+    assert tuple(made.defaults["betas"]) == ((0.9, 0.95) if stage == "rsft" else (0.9, 0.999))
+    start(*argv)
+    assert Path("checkpoints/qlora", stage, "adapter_model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("file", MODELS)

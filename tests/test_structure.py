@@ -46,7 +46,7 @@ HEAVY = {"torch", "transformers", "lightning", "peft", "bitsandbytes", "torchmet
 MAY_LOAD_HEAVY = (
     *("model", "generators", "training", "callbacks", "synthesis.teacher", "cli.lightning_cli"),
     *("cli.config_checks", "cli.machine_checks", "cli.out_of_memory"),
-    *("diagnosis.memory_trace", "diagnosis.step_memory", "diagnosis.run_plan"),
+    *("diagnosis.memory_trace", "diagnosis.sharded_memory", "diagnosis.step_memory", "diagnosis.run_plan"),
     *("evaluation.baselines", "evaluation.benchmark_data", "evaluation.guard_module", "evaluation.verdict_metrics"),
 )
 VAGUE = {"utils", "common", "helpers", "base"}

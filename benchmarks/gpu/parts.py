@@ -76,7 +76,7 @@ class Shape:
             base=base,
             examples=str(self.folder / f"{stage}.json"),
             steps=[list(range(examples))] * STEPS,
-            micro_batch=min(self.micro_batch, examples) if stage == "rsft" else max(1, self.micro_batch // 2),
+            micro_batch=min(examples, self.micro_batch if stage == "rsft" else max(1, self.micro_batch // 2)),
             dtype="bf16",
             device=device,
             threads=threads,

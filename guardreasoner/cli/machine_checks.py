@@ -20,7 +20,7 @@ def check_machine(config: Namespace, where: str) -> None:
     Raises:
         InputError: there is no GPU, or another number of processes was started.
     """
-    if config.accelerator in ("gpu", "cuda") and not _gpus():
+    if config.accelerator in ("gpu", "cuda") and not count_gpus():
         raise InputError(
             f"{where}trainer.accelerator: expected a GPU for {config.accelerator!r}, this machine has none",
             "leave that config out, or add --trainer.accelerator cpu --trainer.precision 32-true",
@@ -36,7 +36,8 @@ def check_machine(config: Namespace, where: str) -> None:
         )
 
 
-def _gpus() -> int:
+def count_gpus() -> int:
+    """Return the number of GPUs of this machine."""
     return torch.cuda.device_count() or int(torch.backends.mps.is_available())
 
 
@@ -46,7 +47,7 @@ def _devices(devices: Any, accelerator: Any) -> int:
         return len(devices)
     text = str(devices)
     if text in ("auto", "-1"):
-        return _gpus() or 1 if accelerator != "cpu" else 1
+        return count_gpus() or 1 if accelerator != "cpu" else 1
     return int(text) if text.isdigit() else 0
 
 

@@ -15,25 +15,34 @@ from torch.utils._pytree import tree_leaves
 Kind = str
 """What bytes are for, such as "weights" or "activations"."""
 
+COPIES: Kind = "16-bit copies"
+"""Copies of weights that mixed precision makes for matrix products."""
+
+_PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.bmm.default)
+
 
 class MemoryTrace(TorchDispatchMode):
     """Follows the tensors of a computation from their creation until they are freed.
 
     Args:
         kind_of: returns the kind of a new tensor from its shape.
+        mixed: data type of matrix products with mixed precision (:func:`mixed_precision`); None without it.
 
     Attributes:
         peak: bytes by kind at the moment when most bytes were live.
     """
 
-    def __init__(self, kind_of: Callable[[tuple[int, ...]], Kind]) -> None:
+    def __init__(self, kind_of: Callable[[tuple[int, ...]], Kind], mixed: torch.dtype | None = None) -> None:
         super().__init__()
         self.kind_of = kind_of
+        self.mixed = mixed
         self.peak: Counter[Kind] = Counter()
         self._live: Counter[Kind] = Counter()
         self._kinds: dict[int, tuple[Kind, int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.mixed is not None and func in _PRODUCTS:
+            args = [self._converted(argument, self.mixed) for argument in args]
         output = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(output):
             if isinstance(tensor, Tensor) and tensor.is_meta:
@@ -66,6 +75,11 @@ class MemoryTrace(TorchDispatchMode):
         if self._live.total() > self.peak.total():
             self.peak = +self._live
 
+    def _converted(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        copy = tensor.to(dtype)
+        self._add(copy, self.kind_of(tuple(copy.shape)))
+        return copy
+
     def _free(self, key: int) -> None:
         kind, size = self._kinds.pop(key)
         self._live[kind] -= size
@@ -92,19 +106,51 @@ class _Attention(torch.autograd.Function):
 
 
 @contextmanager
-def efficient_attention() -> Iterator[None]:
+def efficient_attention(mixed: torch.dtype | None = None) -> Iterator[None]:
     """Replace PyTorch's attention: on meta tensors, it would take the path that stores every score.
 
     A ``TorchFunctionMode`` would not do, because it is off while a backward pass computes checkpointed layers again.
+
+    Args:
+        mixed: data type of the attention with mixed precision; None without it.
     """
+
+    def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **others: Any) -> Tensor:
+        if mixed is not None:
+            query, key, value = query.to(mixed), key.to(mixed), value.to(mixed)
+        output: Tensor = _Attention.apply(query, key, value, attn_mask)
+        return output
+
     own = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = _attention  # type: ignore[assignment]
+    F.scaled_dot_product_attention = attention  # type: ignore[assignment]
     try:
         yield
     finally:
         F.scaled_dot_product_attention = own
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **others: Any) -> Tensor:
-    output: Tensor = _Attention.apply(query, key, value, attn_mask)
-    return output
+@contextmanager
+def mixed_precision(trace: MemoryTrace) -> Iterator[None]:
+    """Do what ``torch.autocast`` does, which leaves meta tensors as they are: convert the inputs of matrix products.
+
+    Lightning turns the cache of autocast off, so each call of a layer has a copy of its weight, which is freed with the
+    call unless its backward pass needs it. Products inside autograd functions are converted by the trace.
+
+    Args:
+        trace: the trace, which counts the copies of weights apart; without ``mixed`` nothing is changed.
+    """
+    own, dtype = F.linear, trace.mixed
+
+    def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        if dtype is None:
+            return own(x, weight, bias)
+        copy = weight.to(dtype)
+        if copy is not weight:
+            trace.hold([copy], COPIES)
+        return own(x.to(dtype), copy, None if bias is None else bias.to(dtype))
+
+    F.linear = linear  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        F.linear = own

@@ -1,4 +1,4 @@
-"""The plan of a fit: parameters, memory by part, steps, time, disk and price, before anything is loaded."""
+"""The plan of a fit: its steps, its memory by part, and what would lower it, before anything is loaded."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from guardreasoner.diagnosis.data_sizes import DataSizes
 from guardreasoner.diagnosis.model_shape import ModelShape
+from guardreasoner.diagnosis.sharded_memory import GATHERED, sharded_bytes
 from guardreasoner.diagnosis.step_memory import (
     CACHE,
     GRADIENTS,
@@ -27,7 +28,6 @@ from guardreasoner.model.batch import Example, StepCollator
 from guardreasoner.model.lora import LoRA
 from guardreasoner.model.packing import packed
 from guardreasoner.training.sampler import StepSampler
-from guardreasoner.workflow.unfinished_fit import KEPT
 
 PROCESS, ALLOCATOR = "process", "allocator"
 CPU_PROCESS = 0.65e9
@@ -62,6 +62,8 @@ class Settings:
         dropout: whether dropout is on.
         world: number of processes that share a step.
         device: "cpu" or "gpu".
+        mixed: data type of matrix products with mixed precision; None without it.
+        sharded: data type in which sharded weights (FSDP2) compute; None: each process has all weights.
     """
 
     dtype: str
@@ -77,6 +79,8 @@ class Settings:
     dropout: bool
     world: int
     device: str
+    mixed: str | None = None
+    sharded: str | None = None
 
     @property
     def tuning(self) -> str:
@@ -255,15 +259,25 @@ class MemoryModel:
         tokens = settings.micro_batch_tokens
         step = StepCollator(0, settings.micro_batch_size, packed, 0, settings.world, tokens)(examples)
         frozen = settings.reference if settings.reference in ("FrozenCopy", "FrozenAdapter") else None
-        training: dict[str, float] = dict(trace_step(backbone, step.batches[:2], frozen=frozen))
-        training[OPTIMIZER] = optimizer_bytes(self.optimizer, trained_dtype(settings)) * parameters.trained
-        if settings.world > 1:
+        mixed = getattr(torch, settings.mixed) if settings.mixed else None
+        shares: Mapping[str, float] = {}
+        if settings.sharded:
+            compute_dtype = getattr(torch, settings.sharded)
+            shares = sharded_bytes(backbone, settings.world, compute_dtype)
+            backbone.network.to(compute_dtype)
+        traced = trace_step(backbone, step.batches[:2], frozen=frozen, mixed=mixed, keeps_gradients=not shares)
+        training: dict[str, float] = {**traced, **shares}
+        state = optimizer_bytes(self.optimizer, trained_dtype(settings)) * parameters.trained
+        training[OPTIMIZER] = state / (settings.world if settings.sharded else 1)
+        if settings.world > 1 and not settings.sharded:
             training["DDP buckets"] = parameters.trained_bytes
         phases = {"training": training}
         if settings.reference == "Precomputed":
             backbone.eval()
             scored = StepCollator(0, settings.reference_batch, packed)(examples_of(schedule, settings.reference_batch))
-            phases["reference values"] = dict(trace_step(backbone, scored.batches[:1], trains=False))
+            whole = {name: size for name, size in shares.items() if name in (WEIGHTS, GATHERED)}
+            scoring = trace_step(backbone, scored.batches[:1], trains=False, mixed=mixed)
+            phases["reference values"] = {**scoring, **whole}
         return Memory({name: with_process(parts, settings) for name, parts in phases.items()}, parameters)
 
     def mining(self, settings: Settings, mining: Mining) -> Mapping[str, float]:
@@ -361,15 +375,16 @@ def _single_changes(settings: Settings, together: bool = False) -> Iterator[tupl
         yield replace(settings, checkpointing=True), flags, "same result, about a third slower"
     if settings.reference in ("FrozenCopy", "FrozenAdapter"):
         yield replace(settings, reference="Precomputed"), "--model.reference guardreasoner.Precomputed", "same result"
-    if settings.dtype == "float32" and settings.device == "gpu":
+    if settings.dtype == "float32" and settings.device == "gpu" and not settings.sharded:
         yield replace(settings, dtype="bfloat16"), "--model.backbone.dtype bfloat16", "weights rounded to 8 bits"
-    if settings.lora is None:
+    has_one_dtype = not settings.sharded or settings.dtype == "float32"  # adapters are float32
+    if settings.lora is None and has_one_dtype:
         lora = "{r: 16, alpha: 32, dropout: 0.05, target_modules: all-linear}"
         changed = replace(settings, lora=LoRA())
         if settings.reference == "FrozenCopy":
             changed = replace(changed, reference="FrozenAdapter")
         yield changed, f'--model.backbone.lora "{lora}"', "trains an adapter instead of all weights"
-    if settings.quantization is None and (settings.lora is not None or not together):
+    if settings.quantization is None and not settings.sharded and (settings.lora is not None or not together):
         if settings.lora is not None:
             changed = replace(settings, quantization="4bit")
             yield changed, "--model.backbone.quantization 4bit", "frozen weights in 4 bits"
@@ -381,63 +396,3 @@ def _single_changes(settings: Settings, together: bool = False) -> Iterator[tupl
         if limit >= 256:
             flags = f"--data.max_length {limit} --data.skip_too_long true"
             yield replace(settings, max_length=limit), flags, "leaves out longer examples"
-
-
-@dataclass(frozen=True)
-class Work:
-    """Floating-point operations of a fit.
-
-    Args:
-        total: of all steps.
-        reference: of the reference's log-probabilities, part of ``total``.
-    """
-
-    total: float
-    reference: float
-
-
-def operations(config: Any, settings: Settings, schedule: Schedule, parameters: Parameters) -> Work:
-    """Return the floating-point operations of a fit; a multiplication and an addition are two.
-
-    Args:
-        config: transformers' configuration of the base model.
-        settings: settings of the fit.
-        schedule: its steps.
-        parameters: numbers of parameters.
-    """
-    embedding = config.vocab_size * config.hidden_size
-    layers = parameters.base - embedding * (1 if config.tie_word_embeddings else 2)
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    mean = sum(schedule.sizes.lengths) / len(schedule.sizes.lengths)
-    attention = 4 * config.num_hidden_layers * config.num_attention_heads * size * mean / 2
-    forward = 2 * (layers + parameters.adapter) + attention
-    backward = 2 * forward if settings.lora is None else forward + 2 * parameters.adapter
-    again = forward if settings.checkpointing else 0
-    head = (6 if settings.lora is None else 4) * embedding
-    total = schedule.packed_tokens * (forward + backward + again) + schedule.predicted_tokens * head
-    reference = 0.0
-    if settings.reference:
-        once = schedule.packed_tokens * forward + schedule.predicted_tokens * 2 * embedding
-        epochs = schedule.steps / schedule.steps_per_epoch
-        reference = once / max(1.0, epochs) if settings.reference == "Precomputed" else once
-    return Work(total + reference, reference)
-
-
-def disk(config: Any, settings: Settings, schedule: Schedule, parameters: Parameters, state: float) -> dict[str, float]:
-    """Return the bytes of the files of a fit.
-
-    Args:
-        config: transformers' configuration of the base model.
-        settings: settings of the fit.
-        schedule: its steps.
-        parameters: numbers of parameters.
-        state: bytes of the optimizer's state per trained parameter.
-    """
-    checkpoint = parameters.trained_bytes + state * parameters.trained
-    ids = sum(schedule.sizes.prompts) + sum(map(sum, schedule.sizes.completions))
-    return {
-        "base model": parameters.base * (2 if settings.dtype != "float32" or settings.quantization else 4),
-        "trained model": parameters.saved_bytes,
-        "checkpoints while it runs": (KEPT + 1) * checkpoint,
-        "tokenised data": 4 * ids,
-    }

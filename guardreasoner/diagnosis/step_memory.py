@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from guardreasoner.diagnosis.memory_trace import Kind, MemoryTrace, efficient_attention
+from guardreasoner.diagnosis.memory_trace import Kind, MemoryTrace, efficient_attention, mixed_precision
 from guardreasoner.errors import InputError
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import Batch
@@ -132,7 +132,12 @@ def _quantize(network: Any, dtype: torch.dtype) -> None:
 
 
 def trace_step(
-    backbone: Backbone, batches: Sequence[Batch], trains: bool = True, frozen: str | None = None
+    backbone: Backbone,
+    batches: Sequence[Batch],
+    trains: bool = True,
+    frozen: str | None = None,
+    mixed: torch.dtype | None = None,
+    keeps_gradients: bool = True,
 ) -> Mapping[Kind, int]:
     """Return the bytes by kind when most are live during the forward and backward passes of a step.
 
@@ -141,15 +146,21 @@ def trace_step(
         batches: micro-batches of the step, in order; without training, each is a step of its own.
         trains: whether gradients are computed.
         frozen: the reference of HS-DPO that is in memory: "FrozenCopy", "FrozenAdapter" or None.
+        mixed: data type of matrix products with mixed precision; None without it.
+        keeps_gradients: whether the gradient of a weight stays; else it is freed as soon as it is complete.
     """
-    with _traced(backbone) as trace:
+    if mixed is not None and backbone.has_adapter:
+        from guardreasoner.model.lora_layer import unfuse_lora_layers  # imports peft
+
+        unfuse_lora_layers(backbone.network)
+    with _traced(backbone, mixed) as trace:
         reference = 0
         if frozen == "FrozenCopy":
             reference = _bytes(backbone.network.parameters())
         elif frozen == "FrozenAdapter":
             reference = _bytes(weight for weight in backbone.network.parameters() if weight.requires_grad)
         if trains:
-            _run_backward(backbone, batches, trace, with_reference=frozen is not None)
+            _run_backward(backbone, batches, trace, frozen is not None, keeps_gradients)
         else:
             with torch.no_grad():
                 for batch in batches:
@@ -157,10 +168,20 @@ def trace_step(
     return Counter(trace.peak) + Counter({REFERENCE: reference})
 
 
-def _run_backward(backbone: Backbone, batches: Sequence[Batch], trace: MemoryTrace, with_reference: bool) -> None:
+def _run_backward(
+    backbone: Backbone, batches: Sequence[Batch], trace: MemoryTrace, with_reference: bool, keeps_gradients: bool
+) -> None:
     """Run the passes of :func:`guardreasoner.training.step.take_step`."""
+
+    def completed(weight: Tensor) -> None:
+        assert weight.grad is not None
+        if keeps_gradients:
+            trace.hold([weight.grad], GRADIENTS)
+        else:
+            weight.grad = None
+
     hooks = [
-        weight.register_post_accumulate_grad_hook(lambda weight: trace.hold([weight.grad], GRADIENTS))
+        weight.register_post_accumulate_grad_hook(completed)
         for weight in backbone.network.parameters()
         if weight.requires_grad
     ]
@@ -182,11 +203,11 @@ def _run_backward(backbone: Backbone, batches: Sequence[Batch], trace: MemoryTra
 
 
 @contextmanager
-def _traced(backbone: Backbone) -> Iterator[MemoryTrace]:
+def _traced(backbone: Backbone, mixed: torch.dtype | None) -> Iterator[MemoryTrace]:
     vocabulary = backbone.network.get_output_embeddings().weight.shape[0]
-    trace = MemoryTrace(lambda shape: OUTPUT if vocabulary in shape and len(shape) > 1 else ACTIVATIONS)
+    trace = MemoryTrace(lambda shape: OUTPUT if vocabulary in shape and len(shape) > 1 else ACTIVATIONS, mixed)
     trace.hold([*backbone.network.parameters(), *backbone.network.buffers()], WEIGHTS)
-    with efficient_attention(), trace:
+    with efficient_attention(mixed), mixed_precision(trace), trace:
         yield trace
 
 

@@ -6,6 +6,7 @@ to the end of the last segment below its own. Rows are padded to a few lengths, 
 Shapes: T tokens of a row, P tokens of the shared prefix; both are padded, to T' and P'.
 """
 
+import logging
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +19,8 @@ from guardreasoner.model.batch import Segment
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
+
+log = logging.getLogger("guardreasoner")
 
 BLOCK = 128
 """Queries and keys of a block, for which a kernel computes or skips the scores together."""
@@ -67,6 +70,8 @@ def compiled_kernel(backend: Any = "inductor") -> Kernel:
             with torch._dynamo.config.patch(recompile_limit=MAX_KERNELS):  # 8 by default
                 output: Tensor = compiled(query, key, value, **options)
         except torch._dynamo.exc.FailOnRecompileLimitHit:
+            if not refused:
+                log.warning("%d FlexAttention kernels are compiled: other rows attend segment by segment", MAX_KERNELS)
             refused.add(variant)
             raise TooManyKernels from None
         return output

@@ -43,3 +43,10 @@ def fuse_lora_layers(network: Any) -> None:
     for module in network.modules():
         if type(module) is Linear:
             module.__class__ = FusedLoraLinear
+
+
+def unfuse_lora_layers(network: Any) -> None:
+    """Undo :func:`fuse_lora_layers`, in place: the layers compute as they do with mixed precision."""
+    for module in network.modules():
+        if type(module) is FusedLoraLinear:
+            module.__class__ = Linear  # type: ignore[assignment]

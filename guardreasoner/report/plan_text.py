@@ -37,9 +37,13 @@ def show_plan(plan: Mapping[str, Any]) -> None:
 
 def _lines(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     data, parameters = plan["data"], plan["parameters"]
-    devices = f", {plan['devices']} processes" if plan["devices"] > 1 else ""
+    more = f", {plan['devices']} processes" if plan["devices"] > 1 else ""
+    if plan["mixed"]:
+        more += f", matrix products in {plan['mixed']}"
+    if plan["sharded"]:
+        more += f", sharded weights that compute in {plan['sharded']}"
     lines = [
-        ("model", f"{plan['model']}; {plan['tuning']}, {plan['dtype']}{devices}"),
+        ("model", f"{plan['model']}; {plan['tuning']}, {plan['dtype']}{more}"),
         ("parameters", f"{parameters['total']:,}, of which {parameters['trained']:,} are trained"),
         ("data", f"{data['examples']:,} {data['source']}; longest {data['longest']:,} tokens"),
     ]

@@ -21,14 +21,14 @@ from guardreasoner.sources.hub import read_csv_rows
 from guardreasoner.sources.request_rows import request_record
 
 BEHAVIORS = "data/advbench/harmful_behaviors.csv"
-_RAW = "https://raw.githubusercontent.com/llm-attacks/llm-attacks/main"
+_RAW = "https://raw.githubusercontent.com/llm-attacks/llm-attacks/098262edf85f807224e70ecd87b9d83716bf6b73"
 
 
 class AdvBench(Benchmark):
     """Read AdvBench's harmful behaviours as a test split, for the task "request".
 
     Args:
-        path: URL of the repository's files, or a folder with a clone.
+        path: URL of the repository's files at a commit, or a folder with a clone.
     """
 
     def __init__(self, path: str = _RAW) -> None:

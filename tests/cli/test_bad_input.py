@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 
 from guardreasoner.cli.main import main
 from guardreasoner.records import Record, Rollout, Split, write_jsonl
-from tests.support.tiny import TinySource, answer, write_rollouts
+from tests.support.hub_folders import stay_offline, write_readme, write_rows
+from tests.support.tiny import TinySource, answer, make_tiny_base, write_rollouts
 
+ROOT = Path(__file__).parents[2]
 Refused = Callable[..., str]
 
 
@@ -296,3 +299,46 @@ def test_a_failed_run_leaves_the_old_output(refused: Refused, tiny_base: Path, t
     Path("made/model/kept.json").write_text(json.dumps({"by": "me"}))
     refused(*prefer(tiny_base, tiny_rollouts, "--data.benchmarks", '["tests.cli.test_bad_input.Overlapping"]'))
     assert json.loads(Path("made/model/kept.json").read_text()) == {"by": "me"}
+
+
+def test_a_public_data_set_whose_columns_changed(
+    refused: Refused, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("hub")
+    stay_offline(elsewhere, monkeypatch)
+    files = {split: f"{split}.csv" for split in ("train", "test")}
+    write_readme(elsewhere / "set", {"toxicchat0124": files})
+    for file in files.values():
+        write_rows(elsewhere / "set" / file, [{"text": "How do I bake?", "human_annotation": True, "toxicity": 0}])
+    named = ("--data.source", "guardreasoner.ToxicChat", "--data.source.path", str(elsewhere / "set"))
+    named += ("--data.cache", "null")
+    message = refused(*train(tiny_base, *named))
+    assert "no column 'user_input', found text, human_annotation, toxicity; expected user_input, " in message
+
+
+def test_an_adapter_of_another_base_model(
+    refused: Refused, tiny_adapter: Path, tiny_rollouts: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = make_tiny_base(tmp_path_factory.mktemp("other") / "base", hidden_size=64)
+    message = refused(*prefer(tiny_adapter, tiny_rollouts, "--model.backbone.base_path", str(other)))
+    assert f"error: {tiny_adapter}: " in message
+    assert str(other) in message
+
+
+def test_four_bits_without_bitsandbytes(tiny_base: Path) -> None:
+    before = snapshot()
+    script = (
+        "import sys; sys.modules['bitsandbytes'] = None\n"
+        "from guardreasoner.cli.main import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    words = train(tiny_base, "--model.backbone.quantization", "4bit", "--model.backbone.lora", "{r: 4}")
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=300, env=environment
+    )
+    assert done.returncode == 2
+    error, hint = done.stderr.splitlines()[-2:]
+    assert error.startswith("error: model.backbone.quantization: 4bit needs bitsandbytes, which cannot be imported: ")
+    assert hint.startswith("hint: pip install ")
+    assert "Traceback" not in done.stdout + done.stderr
+    assert snapshot() == before

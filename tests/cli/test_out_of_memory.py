@@ -56,3 +56,12 @@ def test_other_verbs_have_no_plan() -> None:
 def test_other_errors_are_not_about_memory() -> None:
     assert not is_out_of_memory(RuntimeError("shapes (2, 3) and (4,) do not match"))
     assert not is_out_of_memory(MemoryError())
+
+
+@pytest.mark.parametrize("overlay", ["one_gpu", "ddp", "fsdp2"])
+def test_overlays_of_the_trainer_are_planned(overlay: str, flags: list[str]) -> None:
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of …")
+    argv = ["fit", *flags, "--config", f"configs/trainer/{overlay}.yaml", "--trainer.devices", "2"]
+    fault = out_of_memory(error, argv)
+    assert "; plan: this fit needs 0.6 GB" in str(fault)
+    assert "micro_batch_size" in str(fault.hint)

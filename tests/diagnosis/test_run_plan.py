@@ -1,4 +1,4 @@
-"""Steps, tokens, operations, mining memory and changes of a plan, with numbers derived by hand."""
+"""Steps, tokens, memory of mining, of several processes, and changes of a plan, with numbers derived by hand."""
 
 from dataclasses import replace
 from functools import partial
@@ -8,6 +8,7 @@ import torch
 from transformers import LlamaConfig
 
 from guardreasoner.diagnosis.data_sizes import CharacterTokenizer, DataSizes, read_sizes
+from guardreasoner.diagnosis.memory_trace import COPIES
 from guardreasoner.diagnosis.model_shape import ModelShape
 from guardreasoner.diagnosis.run_plan import (
     ALLOCATOR,
@@ -16,9 +17,9 @@ from guardreasoner.diagnosis.run_plan import (
     Mining,
     Schedule,
     Settings,
-    operations,
 )
-from guardreasoner.diagnosis.step_memory import ACTIVATIONS, CACHE, OUTPUT, Parameters
+from guardreasoner.diagnosis.sharded_memory import GATHERED, UNREDUCED
+from guardreasoner.diagnosis.step_memory import ACTIVATIONS, CACHE, GRADIENTS, OPTIMIZER, OUTPUT, WEIGHTS
 from guardreasoner.model.lora import LoRA
 from guardreasoner.prompts import PromptFormat
 from guardreasoner.training.preference_data import PreferenceDataModule
@@ -91,14 +92,6 @@ def test_pairs_without_rollouts_are_a_share_of_the_records() -> None:
     assert "estimated as 1 of the records" in sizes.source
 
 
-def test_operations_are_two_per_weight_and_token_and_twice_that_backward() -> None:
-    parameters = Parameters(base=100 * 32 + 1000, adapter=0, trained=4200, trained_bytes=0, saved_bytes=0)
-    schedule = Schedule(SIZES, 2, 2)
-    attention = 4 * 4 * 4 * 8 * ((50 + 50 + 55) / 3) / 2
-    expected = schedule.packed_tokens * 3 * (2000 + attention) + 120 * 6 * 3200
-    assert operations(SHAPE, FULL, schedule, parameters).total == pytest.approx(expected)
-
-
 @pytest.mark.parametrize(
     ("bound", "tokens"),
     [
@@ -154,3 +147,41 @@ def test_an_impossible_limit_lists_all_changes() -> None:
 def test_an_adapter_needs_no_lora_change() -> None:
     changes, _ = model().changes(replace(FULL, lora=LoRA()), 1000)
     assert not any("backbone.lora" in change.flags for change in changes)
+
+
+def test_sharded_weights_are_divided_by_the_processes() -> None:
+    sharded = replace(FULL, device="gpu", world=4, reference="Precomputed", sharded="bfloat16")
+    memory = model().memory(sharded)
+    phases = {name: dict(parts) for name, parts in memory.phases.items()}
+    alone = model().memory(replace(FULL, device="gpu")).parts
+    training = phases["training"]
+    for part in (WEIGHTS, OPTIMIZER):
+        assert training[part] == pytest.approx(alone[part] / 4, rel=0.01)
+    assert training[GRADIENTS] == memory.parameters.trained
+    assert "DDP buckets" not in training
+    assert training[ACTIVATIONS] < alone[ACTIVATIONS]  # in bfloat16
+    assert phases["reference values"][GATHERED] == training[GATHERED] > 0
+    assert phases["reference values"][WEIGHTS] == training[WEIGHTS]
+    assert UNREDUCED in training
+    assert not {UNREDUCED, GRADIENTS} & phases["reference values"].keys()
+
+
+def test_changes_of_a_sharded_fit_keep_one_data_type_without_quantization() -> None:
+    changes, _ = model().changes(replace(FULL, device="gpu", world=4, sharded="bfloat16"), 1000)
+    flags = " ".join(change.flags for change in changes)
+    assert "lora" in flags
+    assert "dtype" not in flags
+    assert "qlora" not in flags
+    assert "quantization" not in flags
+    shares = replace(FULL, device="gpu", world=4, sharded="bfloat16", dtype="bfloat16")
+    assert not any("lora" in change.flags for change in model().changes(shares, 1000)[0])
+
+
+def test_mixed_precision_lowers_the_activations_of_both_phases() -> None:
+    mixed = replace(FULL, device="gpu", reference="Precomputed", mixed="bfloat16")
+    phases = model().memory(mixed).phases
+    assert phases["training"][COPIES] > 0
+    assert (
+        phases["reference values"][ACTIVATIONS]
+        < model().memory(replace(mixed, mixed=None)).phases["reference values"][ACTIVATIONS]
+    )

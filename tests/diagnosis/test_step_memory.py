@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
+from guardreasoner.diagnosis.memory_trace import COPIES
 from guardreasoner.diagnosis.model_shape import PUBLISHED
 from guardreasoner.diagnosis.step_memory import (
     ACTIVATIONS,
@@ -40,18 +41,20 @@ LAYER = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 64 + 2 * 32
 COUNT = 100 * 32 + 4 * LAYER + 32
 
 
-def batches(examples: int = 2, tokens: int = 200) -> list[Batch]:
-    """Return one micro-batch per example: a prompt of 50 tokens and two completions."""
-    made = [Example(str(n), (n + 1,) * 50, ((1,) * tokens, (2,) * tokens)) for n in range(examples)]
+def batches(examples: int = 2, tokens: int = 200, prefix: int = 0) -> list[Batch]:
+    """Return one micro-batch per example: a prompt of 50 tokens after a common prefix, and two completions."""
+    made = [Example(str(n), (9,) * prefix + (n + 1,) * 50, ((1,) * tokens, (2,) * tokens)) for n in range(examples)]
     return StepCollator(0, 1, packed)(made).batches
 
 
-def traced(frozen: str | None = None, **options: Any) -> dict[str, float]:
+def traced(
+    frozen: str | None = None, mixed: torch.dtype | None = None, prefix: int = 0, **options: Any
+) -> dict[str, float]:
     """Return the bytes by part of a step of a small Llama."""
     backbone = Backbone("x", **options)
     put_on_meta(backbone, SHAPE, options.get("lora"))
     set_mode(backbone, dropout=False)
-    return dict(trace_step(backbone, batches(), frozen=frozen))
+    return dict(trace_step(backbone, batches(prefix=prefix), frozen=frozen, mixed=mixed))
 
 
 @pytest.mark.parametrize(
@@ -97,6 +100,35 @@ def test_checkpointing_saves_activations() -> None:
 
 def test_half_precision_halves_weights() -> None:
     assert traced(dtype="bfloat16")[WEIGHTS] == pytest.approx(traced()[WEIGHTS] / 2, abs=64)
+
+
+def test_mixed_precision_copies_the_weights_of_each_layer() -> None:
+    products = 2 * 4 * (LAYER - 2 * 32)  # all but the norms, in 2 bytes
+    parts, whole = traced(mixed=torch.bfloat16), traced()
+    assert parts[COPIES] == products
+    assert parts[WEIGHTS] == whole[WEIGHTS]
+    assert parts[ACTIVATIONS] < whole[ACTIVATIONS]
+    assert COPIES not in whole
+    # the pass of the common prefix has copies of its own, except after the keys and values of the last layer
+    after = 2 * (2 * 32 * 32 + 3 * 32 * 64)
+    assert traced(mixed=torch.bfloat16, prefix=20)[COPIES] == 2 * products - after
+    # a layer that is computed again has them only meanwhile
+    assert traced(mixed=torch.bfloat16, gradient_checkpointing=True).get(COPIES, 0) <= products / 4
+
+
+def test_mixed_precision_only_copies_float32_weights() -> None:
+    assert COPIES not in traced(mixed=torch.bfloat16, dtype="bfloat16")
+    adapter = put_on_meta(Backbone("x"), SHAPE, LoRA()).adapter
+    for options in ({"dtype": "bfloat16"}, {"quantization": "4bit"}):
+        parts = traced(mixed=torch.bfloat16, lora=LoRA(), **options)
+        assert parts[COPIES] == pytest.approx(2 * adapter, rel=0.1)  # adapters stay float32
+
+
+def test_gradients_that_are_not_kept_take_no_memory() -> None:
+    backbone = Backbone("x")
+    put_on_meta(backbone, SHAPE, None)
+    parts = trace_step(backbone, batches(), keeps_gradients=False)
+    assert parts[GRADIENTS] == 0
 
 
 def test_a_frozen_copy_takes_its_weights_and_a_frozen_adapter_only_the_adapter() -> None:

@@ -136,10 +136,13 @@ def test_segments_in_another_order_are_refused() -> None:
 
 
 @torch.no_grad()
-def test_beyond_the_most_variants_a_row_attends_segment_by_segment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beyond_the_most_variants_a_row_attends_segment_by_segment(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("guardreasoner.model.flex_attention.MAX_KERNELS", 1)
     kernel = compiled_kernel(CompileCounter())
     for tokens in (40, 200, 300):
         segments, states = [Segment(0, 4), Segment(4, tokens, (0,))], random_states(tokens, 5)
         expected = attended(PackedContext, segments, states, None, None)
         torch.testing.assert_close(attended(PackedContext, segments, states, None, kernel), expected)
+    assert caplog.messages == ["1 FlexAttention kernels are compiled: other rows attend segment by segment"]

@@ -1,7 +1,9 @@
 """AdvBench, StrongREJECT, Do-Not-Answer, and JailbreakBench's requests and artifacts, from local folders."""
 
+import inspect
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -9,12 +11,15 @@ import pytest
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record
 from guardreasoner.sources.advbench import BEHAVIORS, AdvBench
+from guardreasoner.sources.benchmark import Benchmark
 from guardreasoner.sources.contamination import ContaminationIndex
 from guardreasoner.sources.do_not_answer import DoNotAnswer
+from guardreasoner.sources.harmbench import HarmBench
 from guardreasoner.sources.jailbreak_artifacts import FILES, JailbreakArtifacts
 from guardreasoner.sources.jailbreakbench import JailbreakBench
 from guardreasoner.sources.lookalikes import is_lookalike
 from guardreasoner.sources.strongreject import REQUESTS, StrongREJECT
+from guardreasoner.sources.xstest_completions import XSTestCompletions
 from tests.support.hub_folders import stay_offline, write_rows
 from tests.support.published_sets import (
     write_advbench,
@@ -179,3 +184,9 @@ def test_overlaps_between_the_sets_are_found(tmp_path: Path) -> None:
     training = StrongREJECT(str(write_strongreject(tmp_path / "strongreject"))).records("test")
     with pytest.raises(InputError, match="1 record with a prompt that also occurs in a benchmark of this run: Strong"):
         list(ContaminationIndex(list(benchmark)).filter(training, "training data"))
+
+
+@pytest.mark.parametrize("source", [AdvBench, HarmBench, JailbreakArtifacts, StrongREJECT, XSTestCompletions])
+def test_files_on_github_are_read_at_a_commit(source: type[Benchmark]) -> None:
+    path = inspect.signature(source).parameters["path"].default
+    assert re.fullmatch(r"https://raw\.githubusercontent\.com/[^/]+/[^/]+/[0-9a-f]{40}", path)

@@ -11,6 +11,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guardreasoner.cli.commands._fit_devices import (
+    flags_without_gpu,
+    mixed_dtype,
+    process_count,
+    sharded_dtype,
+)
 from guardreasoner.cli.options import require_files, write
 from guardreasoner.errors import InputError
 from guardreasoner.workflow.terminal import show_line
@@ -129,7 +135,8 @@ def _plan(args: argparse.Namespace, flags: list[str]) -> dict[str, Any]:
     from guardreasoner.cli.lightning_cli import instantiate_fit
     from guardreasoner.diagnosis.data_sizes import CHARACTERS_PER_TOKEN, HARD_SHARE, read_sizes
     from guardreasoner.diagnosis.model_shape import find_shape
-    from guardreasoner.diagnosis.run_plan import MemoryModel, disk, operations, trained_dtype
+    from guardreasoner.diagnosis.run_cost import disk, operations
+    from guardreasoner.diagnosis.run_plan import MemoryModel, trained_dtype
     from guardreasoner.diagnosis.step_memory import optimizer_bytes, optimizer_runs
     from guardreasoner.report.plan_text import plan_verdict
     from guardreasoner.training.hsdpo import HSDPOModule
@@ -137,22 +144,21 @@ def _plan(args: argparse.Namespace, flags: list[str]) -> dict[str, Any]:
     from guardreasoner.training.training_data import TrainingDataModule
     from guardreasoner.workflow.config import resolve
 
-    data, module, allowed = instantiate_fit(flags)
+    argv = ["fit", *flags]
+    config = resolve(argv).config
+    trainer = config["trainer"] if isinstance(config.get("trainer"), dict) else {}
+    data, module, allowed = instantiate_fit([*flags, *flags_without_gpu(trainer)])
     if not (isinstance(data, TrainingDataModule) and isinstance(module, RSFTModule | HSDPOModule)):
         raise InputError(
             f"plan: cannot plan {type(module).__name__}, only R-SFT and HS-DPO",
             "use the config of a fit, such as rsft.yaml",
         )
     data.allow_contamination = allowed
-    argv = ["fit", *flags]
-    config = resolve(argv).config
     shape = find_shape(module.backbone.path, config["recipe"]["base"], argv, module.backbone.base_path)
-    settings = _settings(
-        args, config["trainer"] if isinstance(config.get("trainer"), dict) else {}, data, module, shape
-    )
+    settings = _settings(args, trainer, data, module, shape)
     tokenizer = _tokenizer(module.backbone, shape, args.chars_per_token or CHARACTERS_PER_TOKEN)
     sizes = read_sizes(data, tokenizer, HARD_SHARE if args.hard_share is None else args.hard_share)
-    schedule_of = _schedules(config.get("trainer") or {}, data, sizes)
+    schedule_of = _schedules(trainer, data, sizes)
     model = MemoryModel(shape, module.optimizer, schedule_of)
     memory, schedule = model.memory(settings), schedule_of(settings)
     state = optimizer_bytes(module.optimizer, trained_dtype(settings))
@@ -170,6 +176,8 @@ def _plan(args: argparse.Namespace, flags: list[str]) -> dict[str, Any]:
         },
         "tuning": settings.tuning,
         "dtype": settings.dtype,
+        "mixed": settings.mixed,
+        "sharded": settings.sharded,
         "phase": memory.phase,
         "memory": dict(memory.parts),
         "peak_bytes": memory.peak,
@@ -228,14 +236,16 @@ def _settings(
             reference_batch = module.reference.batch_size
     if data.collate is not packed:
         raise InputError("data.collate: plan only knows packed rows (guardreasoner.model.packing.packed)")
-    strategy = str(trainer.get("strategy", "auto"))
-    if re.search("fsdp|deepspeed|modelparallel|sharded", strategy, re.I):
-        raise InputError(f"trainer.strategy: {strategy}: plan does not know runs that shard the weights")
-    if "mixed" in str(trainer.get("precision") or ""):
+    sharded = sharded_dtype(trainer, backbone.dtype)
+    if sharded and backbone.quantization:
         raise InputError(
-            f"trainer.precision: {trainer['precision']}: plan does not know mixed precision",
-            "set model.backbone.dtype instead",
+            "trainer.strategy: ShardedStrategy cannot shard 4-bit weights", "use configs/trainer/ddp.yaml instead"
         )
+    if sharded and reference in ("FrozenCopy", "FrozenAdapter"):
+        raise InputError(
+            f"model.reference: {reference} does not work with sharded weights", "use guardreasoner.Precomputed"
+        )
+    device = args.device or _device(str(trainer.get("accelerator", "auto")), backbone)
     return Settings(
         dtype=backbone.dtype,
         quantization=backbone.quantization,
@@ -248,8 +258,10 @@ def _settings(
         reference=reference,
         reference_batch=reference_batch,
         dropout=not isinstance(module, HSDPOModule),
-        world=_world(trainer),
-        device=args.device or _device(str(trainer.get("accelerator", "auto")), backbone),
+        world=process_count(trainer, device),
+        device=device,
+        mixed=mixed_dtype(trainer),
+        sharded=sharded,
     )
 
 
@@ -260,12 +272,6 @@ def _device(accelerator: str, backbone: Any) -> str:
 
     is_small = backbone.dtype != "float32"
     return "gpu" if torch.cuda.is_available() or is_small else "cpu"
-
-
-def _world(trainer: Mapping[str, Any]) -> int:
-    devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
-    count = len(devices) if isinstance(devices, list) else devices if isinstance(devices, int) and devices > 0 else 1
-    return count * (nodes if isinstance(nodes, int) else 1)
 
 
 def _tokenizer(backbone: Any, shape: "ModelShape", characters: float) -> Any:
@@ -352,6 +358,8 @@ def _mining(
     from guardreasoner.workflow.config import config_files, resolve
     from guardreasoner.workflow.config import flags as flags_of
 
+    if settings.sharded:
+        return None, "not planned: ShardedStrategy only trains; plan mining with another overlay of configs/trainer"
     argv = ["fit", *flags]
     words = ["predict", "--config", "configs/mine.yaml"]
     words += [word for file in config_files(argv)[1:] for word in ("--config", file)]

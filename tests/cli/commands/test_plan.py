@@ -6,12 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from guardreasoner.cli.main import main
 
 Run = Callable[..., tuple[int, str, str]]
 TINY = "tests.support.tiny.TinySource"
 QLORA = ("--config", "configs/hsdpo.yaml", "--config", "configs/model/llama-3.2-3b-qlora.yaml")
+FOUR_BITS = ("--model.backbone.quantization", "4bit", "--model.backbone.lora", "{r: 4}")
+ON_GPUS = ("--device", "gpu", "--json", "p.json")
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +133,11 @@ def test_a_gated_model_is_planned_from_its_published_shape(run: Run, memory: str
         (("--tflops", "100", "--mfu", "1.5"), "--mfu: expected a share"),
         (("--tflops", "100", "--measure"), "not allowed with"),
         (("--price_per_hour", "2"), "--price_per_hour needs a rate"),
-        (("--trainer.precision", "bf16-mixed"), "plan does not know mixed precision"),
+        (
+            ("--config", "configs/trainer/fsdp2.yaml", "--trainer.devices", "2", *FOUR_BITS),
+            "cannot shard 4-bit weights",
+        ),
+        (("--trainer.strategy", "deepspeed_stage_3"), "expected auto, ddp or guardreasoner.ShardedStrategy"),
         (("--data.collate", "guardreasoner.model.batch.two_row"), "plan only knows packed rows"),
         (("--data.max_length", "3"), "no training example of at most data.max_length 3 tokens"),
         (("--memry", "24GB"), "did you mean --memory?"),
@@ -141,6 +148,48 @@ def test_wrong_values_are_one_line(run: Run, tiny: tuple[str, ...], words: tuple
     assert (code, out) == (2, "")
     assert said in err
     assert len(err.splitlines()) <= 2
+
+
+def test_one_gpu_is_planned_with_copies_in_16_bits(run: Run, tiny: tuple[str, ...]) -> None:
+    code, out, _ = run(*tiny, "--config", "configs/trainer/one_gpu.yaml", *ON_GPUS)
+    plan = json.loads(Path("p.json").read_text())
+    assert code == 0
+    assert (plan["device"], plan["devices"], plan["mixed"], plan["sharded"]) == ("gpu", 1, "bfloat16", None)
+    assert plan["memory"]["16-bit copies"] > 0
+    assert "full, float32, matrix products in bfloat16" in " ".join(out.split())
+
+
+def test_every_gpu_has_all_weights_with_ddp_and_a_share_with_fsdp(run: Run, tiny: tuple[str, ...]) -> None:
+    parts = {}
+    for name in ("ddp", "fsdp2"):
+        code, out, _ = run(*tiny, "--config", f"configs/trainer/{name}.yaml", "--trainer.devices", "4", *ON_GPUS)
+        plan = json.loads(Path("p.json").read_text())
+        assert (code, plan["devices"]) == (0, 4)
+        parts[name] = plan["memory"]
+    assert "4 processes, sharded weights that compute in bfloat16" in " ".join(out.split())
+    assert "mining not planned: ShardedStrategy only trains" in " ".join(out.split())
+    assert parts["fsdp2"]["weights"] == pytest.approx(parts["ddp"]["weights"] / 4, rel=0.01)
+    assert parts["fsdp2"]["gathered weights"] > 0
+    assert parts["ddp"]["DDP buckets"] > 0
+    assert "DDP buckets" not in parts["fsdp2"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has GPUs")
+def test_all_gpus_of_a_machine_without_any_are_no_number(run: Run, tiny: tuple[str, ...]) -> None:
+    code, out, err = run(*tiny, "--config", "configs/trainer/ddp.yaml", *ON_GPUS)
+    assert (code, out) == (2, "")
+    assert err.splitlines() == [
+        "error: trainer.devices: auto: plan needs the number of devices, since this machine has no GPU",
+        "hint: --trainer.devices 8",
+    ]
+
+
+def test_references_that_run_beside_the_policy_are_refused_with_sharded_weights(run: Run, tiny_base: Path) -> None:
+    fit = ("--config", "configs/hsdpo.yaml", "--model.backbone.path", str(tiny_base), "--data.source", TINY)
+    sharded = ("--config", "configs/trainer/fsdp2.yaml", "--trainer.devices", "2")
+    code, out, err = run(*fit, *sharded, "--model.reference", "guardreasoner.FrozenCopy")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: model.reference: FrozenCopy does not work with sharded weights")
 
 
 def test_an_unknown_shape_asks_for_a_config(run: Run) -> None:
