@@ -117,11 +117,11 @@ def _suits(a: Tensor, b: Tensor, work: int) -> bool:
     """Return whether the product of two tensors of float32 on a CPU gains from oneDNN."""
     return (
         work >= _LEAST_WORK
+        and bool(torch.backends.mkldnn.enabled)  # the user may turn it off
         and a.device.type == b.device.type == "cpu"
         and a.dtype == b.dtype == torch.float32
         and min(a.shape[-1], *b.shape) >= _LEAST_WIDTH
         and gains_from_onednn()
-        and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
     )
 
