@@ -16,11 +16,12 @@ demo: $(VENV)/installed
 # Hours; goes on where it was stopped. BUDGET=full trains all weights on all records. GUARDREASONER_DATA is the folder of docs/released-data.md.
 # Generates in bfloat16 where the processor multiplies it fast.
 BUDGET ?= small
-REAL_FLAGS ?= $(shell grep -qsw amx_bf16 /proc/cpuinfo && echo --recipe.inference_dtype bfloat16)
+REAL_DTYPE := $(shell grep -qsw amx_bf16 /proc/cpuinfo && echo --recipe.inference_dtype bfloat16)
+REAL_FLAGS ?=
 REAL := logs/smollm2-135m/predictions
 REAL_RUNS := majority=$(REAL)/majority TF-IDF=$(REAL)/tf-idf zero-shot=$(REAL)/zero-shot direct=$(REAL)/direct R-SFT=$(REAL)/rsft HS-DPO=$(REAL)/hsdpo
 real: $(VENV)/installed
-	$(RUN) run --config configs/pipeline_real.yaml --config configs/model/smollm2-135m.yaml --config configs/data/real.yaml --config configs/budget/$(BUDGET).yaml $(REAL_FLAGS)
+	$(RUN) run --config configs/pipeline_real.yaml --config configs/model/smollm2-135m.yaml --config configs/data/real.yaml --config configs/budget/$(BUDGET).yaml $(REAL_DTYPE) $(REAL_FLAGS)
 	$(RUN) compare $(REAL_RUNS)
 	$(RUN) report $(REAL_RUNS) --out logs/smollm2-135m/report.html
 

@@ -59,7 +59,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "settings": settings(arguments),
         "machine": describe("cpu", os.cpu_count() or 1),
         "allocator": "system",
-        "versions": versions(),
+        "versions": versions() | {"commit": described(arguments.repository, arguments.commit)},
     }
 
 
@@ -75,6 +75,12 @@ def clone(repository: Path, commit: str, folder: Path) -> Path:
         if done.returncode:
             raise MeasurementFailed(f"{commit}: {(done.stderr.strip() or 'git failed').splitlines()[-1]}")
     return folder
+
+
+def described(repository: Path, commit: str) -> str:
+    """Return short hash and date of a commit."""
+    git = ("git", "-C", str(repository), "log", "-1", "--format=%h of %cs", commit)
+    return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def time_demo(folder: Path) -> dict[str, float]:

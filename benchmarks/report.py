@@ -30,7 +30,7 @@ number of settings and steps searched differs between results and is in their JS
 way: equal greedy texts first, the fastest settings of the other side searched, loading not counted.
 `python benchmarks/scoring.py` compares scores of labels with full logits in the same way; its result is not stored.
 The versions of a result name the commit; results without one are older than the present cache of decoding, packed
-backward pass, LoRA layer and lists of pairs.
+backward pass, LoRA layer, lists of pairs and products with oneDNN.
 """
 SECTIONS: dict[str, Any] = {
     "hsdpo": training,

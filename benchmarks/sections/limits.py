@@ -13,10 +13,11 @@ Shares of the time of an HS-DPO step (8 pairs, two cores) and of sampling (64 ou
 | all else: norms, activations, softmax over the vocabulary; in sampling also masks and the draw | 15 % | 26 % |
 
 - **Products.** PyTorch multiplies float32 matrices with MKL, which keeps to AVX2 on processors that are not from Intel.
-  There our side uses oneDNN, whose products take about half the time
-  (`guardreasoner/model/linear_layer.py`): HS-DPO at 3 × TRL's best instead of 2 ×. Where MKL uses the whole processor,
-  as on Intel's, expect about 2 × in HS-DPO, 1.7 × in R-SFT and 2 to 3 × in sampling. The measured rate of products is
-  that of the faster library, so both sides' shares of the limit are shares of the whole processor.
+  There our side uses oneDNN, whose products take about half the time (`guardreasoner/model/linear_layer.py`): HS-DPO at
+  3 × TRL's best instead of 2 ×. With MKL on both sides, HS-DPO was at 2.0 ×, R-SFT at 1.65 ×, sampling at 3.1 ×;
+  processors from Intel were not measured. The measured rate of products is that of the faster library, so both sides'
+  shares of the limit are shares of the whole processor. With full weights, oneDNN takes memory for padded rows, copies
+  and its code: 842 instead of 662 MB in HS-DPO with micro-batches of one pair.
 - **A larger share of the limit in training** needs fewer passes over memory around the products: norms, rotations and
   activations fused with them, and rows that need no padding.
 - **Sampling.** Attention reads the cached keys and values at about 15 GB/s on one core, so it takes longer for longer

@@ -25,9 +25,9 @@ def section(result: dict[str, Any]) -> str:
     lines = [
         f"## {title(result)}",
         "",
-        f"Segments of {result['settings']['length']} tokens. Training splits a row into its segments once, so that the "
-        "cost of a segment does not depend on their number. One slice for each would make it grow with the row, since "
-        "the backward pass of a slice writes the whole row. Written megabytes, and processor time on one thread:",
+        f"Segments of {result['settings']['length']} tokens. Training splits a row into its segments once, so that "
+        "a segment writes as many bytes however many there are. One slice for each would make that grow with the row, "
+        "since the backward pass of a slice writes the whole row. Written megabytes, and processor time on one thread:",
         "",
         "| segments | split once | | a slice each | |",
         "|---|---|---|---|---|",

@@ -71,7 +71,10 @@ def compiled_kernel(backend: Any = "inductor") -> Kernel:
                 output: Tensor = compiled(query, key, value, **options)
         except torch._dynamo.exc.FailOnRecompileLimitHit:
             if not refused:
-                log.warning("%d FlexAttention kernels are compiled: other rows attend segment by segment", MAX_KERNELS)
+                log.warning(
+                    "the limit of %d FlexAttention kernels is reached: rows of other lengths attend segment by segment",
+                    MAX_KERNELS,
+                )
             refused.add(variant)
             raise TooManyKernels from None
         return output

@@ -1,4 +1,4 @@
-"""Matrix products in float32 on a CPU with AVX-512 that MKL does not use.
+"""Float32 matrix products with oneDNN, on processors whose AVX-512 MKL does not use.
 
 PyTorch computes them with MKL, which keeps to AVX2 on processors that are not from Intel. oneDNN, another library that
 is part of PyTorch, uses AVX-512 there and takes about half the time. It generates code for each size of a product, so
@@ -61,8 +61,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if torch.compiler.is_compiling() or not _suits(x, weight, rows * weight.numel()):
         return F.linear(x, weight, bias)
     flat = x.reshape(rows, -1)
-    output = _Product.apply(flat, weight)
-    output = output.view(*x.shape[:-1], len(weight))
+    output: Tensor = _Product.apply(flat, weight)
+    output = output if x.dim() == 2 else output.view(*x.shape[:-1], len(weight))
     return output if bias is None else output + bias
 
 
@@ -94,7 +94,7 @@ def summed_product(a: Tensor, b: Tensor) -> Tensor:
     whole = _whole_rows(a, b)
     if not whole:
         return a.T @ b
-    output = _onednn(a[:whole].T, b[:whole].T)
+    output = _sum_over_rows(a[:whole], b[:whole])
     return output if whole == len(a) else output.addmm_(a[whole:].T, b[whole:])
 
 
@@ -102,9 +102,14 @@ def subtract_summed_product(target: Tensor, a: Tensor, b: Tensor) -> None:
     """Subtract ``aᵀ @ b`` from a matrix in place; see :func:`summed_product`."""
     whole = _whole_rows(a, b)
     if whole:
-        target -= _onednn(a[:whole].T, b[:whole].T)
+        target -= _sum_over_rows(a[:whole], b[:whole])
     if whole < len(a):
         target.addmm_(a[whole:].T, b[whole:], alpha=-1)
+
+
+def _sum_over_rows(a: Tensor, b: Tensor) -> Tensor:
+    """Return ``aᵀ @ b``; oneDNN copies its first operand, which is therefore the smaller one."""
+    return _onednn(a.T, b.T) if a.shape[1] <= b.shape[1] else _onednn(b.T, a.T).T
 
 
 def _whole_rows(a: Tensor, b: Tensor) -> int:
@@ -129,6 +134,9 @@ def _suits(a: Tensor, b: Tensor, work: int) -> bool:
 def _padded(a: Tensor, b: Tensor) -> Tensor:
     """Return ``a @ b``, computed with more rows, so that there are few sizes for which oneDNN generates code."""
     rows = len(a)
+    whole = rows - rows % _BLOCK
+    if 0 < whole < rows and a.shape[1] > b.shape[1]:  # then the product is smaller than a padded copy of its input
+        return torch.cat([_onednn(a[:whole], b.T), _padded(a[whole:], b)])
     block = _BLOCK if rows > _BLOCK else _SMALL_BLOCK
     if missing := -rows % block:
         output = _onednn(F.pad(a, (0, 0, 0, missing)), b.T)

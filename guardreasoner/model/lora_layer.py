@@ -12,7 +12,8 @@ from guardreasoner.model.linear_layer import OneDNNLinear
 class FusedLoraLinear(Linear):
     """A LoRA layer of peft that computes Wx + s·B(Ax) without a scaled copy of B(Ax) and a pass that adds it.
 
-    Cases other than one active adapter on a plain ``nn.Linear`` of the same data type use peft's own forward pass.
+    Cases other than one active adapter on an ``nn.Linear`` or ``OneDNNLinear`` of the same data type use peft's own
+    forward pass.
     """
 
     def forward(self, x: Tensor, *arguments: Any, **keywords: Any) -> Tensor:

@@ -89,7 +89,7 @@ def test_products_without_gradients(sizes: Sizes) -> None:
     expected = target - a.T @ b
     subtract_summed_product(target, a, b)
     torch.testing.assert_close(target, expected, rtol=1e-4, atol=1e-4)
-    assert len(sizes) == 3
+    assert sizes == [(256, 40), (64, 40), (40, 48), (40, 48)]  # what oneDNN copies is the smaller matrix
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def process_count(trainer: Mapping[str, Any], device: str) -> int:
                 "--trainer.devices 8",
             )
     else:
-        count = devices if isinstance(devices, int) and devices > 0 else 1
+        count = int(devices) if str(devices).isdigit() and int(devices) > 0 else 1
     return count * (nodes if isinstance(nodes, int) else 1)
 
 

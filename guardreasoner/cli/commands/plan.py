@@ -239,7 +239,8 @@ def _settings(
     sharded = sharded_dtype(trainer, backbone.dtype)
     if sharded and backbone.quantization:
         raise InputError(
-            "trainer.strategy: ShardedStrategy cannot shard 4-bit weights", "use configs/trainer/ddp.yaml instead"
+            "trainer.strategy: ShardedStrategy cannot shard 4-bit weights",
+            "use configs/trainer/ddp.yaml, or leave model.backbone.quantization out",
         )
     if sharded and reference in ("FrozenCopy", "FrozenAdapter"):
         raise InputError(
