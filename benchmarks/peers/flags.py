@@ -100,6 +100,7 @@ def checked(parser: argparse.ArgumentParser, quick: Mapping[str, Any], counts: S
     if base is not None:
         if not (base / "config.json").is_file():
             parser.error(f"--base: {base}: not a model folder: no config.json")
+        arguments.base = base.resolve()  # the measured processes run in another folder
         config = json.loads((base / "config.json").read_text())
         arguments.hidden, arguments.layers = config["hidden_size"], config["num_hidden_layers"]
         arguments.vocabulary = config["vocab_size"]

@@ -80,6 +80,17 @@ def test_the_flag_raises_the_length_limit(monkeypatch: pytest.MonkeyPatch, capsy
     assert "--instruction-tokens must be at least 0" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(find_spec("trl") is None, reason="TRL is not installed (pip install -e '.[bench]')")
+def test_a_relative_base_is_found_from_other_folders(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_base.parent)
+    monkeypatch.setattr(sys, "argv", ["x", "--base", tiny_base.name])
+    base = flags.read("").base
+    monkeypatch.chdir(tmp_path)  # the measured processes run in a folder of their own
+    assert (base / "config.json").is_file()
+
+
 def test_policies_have_a_target_of_their_own() -> None:
     plain = {"quick": False, "device": "cpu", "dtype": "fp32", "vocabulary": 12_000, "lora": 0, "base": None}
     with_policies = Namespace(**plain, instruction_tokens=1500)
