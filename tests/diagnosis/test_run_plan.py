@@ -5,9 +5,8 @@ from functools import partial
 
 import pytest
 import torch
-from transformers import LlamaConfig
 
-from guardreasoner.diagnosis.data_sizes import CharacterTokenizer, DataSizes, read_sizes
+from guardreasoner.diagnosis.data_sizes import CharacterTokenizer, read_sizes
 from guardreasoner.diagnosis.memory_trace import COPIES
 from guardreasoner.diagnosis.model_shape import ModelShape
 from guardreasoner.diagnosis.run_plan import (
@@ -16,7 +15,6 @@ from guardreasoner.diagnosis.run_plan import (
     MemoryModel,
     Mining,
     Schedule,
-    Settings,
 )
 from guardreasoner.diagnosis.sharded_memory import GATHERED, UNREDUCED
 from guardreasoner.diagnosis.step_memory import ACTIVATIONS, CACHE, GRADIENTS, OPTIMIZER, OUTPUT, WEIGHTS
@@ -24,19 +22,8 @@ from guardreasoner.model.lora import LoRA
 from guardreasoner.prompts import PromptFormat
 from guardreasoner.training.preference_data import PreferenceDataModule
 from guardreasoner.training.reasoning_data import ReasoningDataModule
+from tests.support.planned import FULL, SHAPE, SIZES
 from tests.support.tiny import COUNTS, TinySource
-
-SHAPE = LlamaConfig(
-    vocab_size=100,
-    hidden_size=32,
-    intermediate_size=64,
-    num_hidden_layers=4,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    tie_word_embeddings=True,
-)
-SIZES = DataSizes([30, 40, 50], [(10, 20), (10, 10), (5, 5)], 20, "three pairs")
-FULL = Settings("float32", None, None, False, 2, 2, None, 512, None, 1, False, 1, "cpu")
 
 
 def model() -> MemoryModel:

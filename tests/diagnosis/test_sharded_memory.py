@@ -1,23 +1,13 @@
 """Memory of sharded weights by part, with numbers derived by hand."""
 
 import torch
-from transformers import LlamaConfig
 
 from guardreasoner.diagnosis.sharded_memory import GATHERED, UNREDUCED, sharded_bytes
 from guardreasoner.diagnosis.step_memory import GRADIENTS, WEIGHTS, put_on_meta
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.lora import LoRA
+from tests.support.planned import LAYER, SHAPE
 
-SHAPE = LlamaConfig(
-    vocab_size=100,
-    hidden_size=32,
-    intermediate_size=64,
-    num_hidden_layers=4,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    tie_word_embeddings=True,
-)
-LAYER = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 64 + 2 * 32
 OTHERS = 100 * 32 + 32
 """Weights outside the layers: the embedding, which is the output layer too, and the last norm."""
 

@@ -26,18 +26,8 @@ from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import Batch, Example, StepCollator
 from guardreasoner.model.lora import LoRA
 from guardreasoner.model.packing import packed
+from tests.support.planned import LAYER, SHAPE
 
-SHAPE = LlamaConfig(
-    vocab_size=100,
-    hidden_size=32,
-    intermediate_size=64,
-    num_hidden_layers=4,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    tie_word_embeddings=True,
-)
-LAYER = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 64 + 2 * 32
-"""Weights of a layer: query and output, key and value, feed-forward, two norms."""
 COUNT = 100 * 32 + 4 * LAYER + 32
 
 
