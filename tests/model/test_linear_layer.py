@@ -1,6 +1,9 @@
 """Products of oneDNN are those of ``nn.Linear``, and are only used where that gains."""
 
 import copy
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -148,3 +151,10 @@ def test_a_step_has_the_losses_and_gradients_of_plain_layers(lora: LoRA | None, 
     assert found[0][1].keys() == found[1][1].keys()
     torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-4)
     assert len(sizes) > 20
+
+
+def test_without_avx512_products_stay_with_mkl() -> None:
+    program = "from guardreasoner.model.linear_layer import gains_from_onednn; print(gains_from_onednn())"
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": "avx2"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
