@@ -86,7 +86,8 @@ def described(repository: Path, commit: str) -> str:
 def time_demo(folder: Path) -> dict[str, float]:
     """Run the commands of ``make demo``, then the second fit, and return the seconds of each stage or command."""
     environment = Path(sys.prefix)
-    make = ("make", "--dry-run", f"--assume-old={environment}/installed", "demo", f"VENV={environment}")
+    options = ("--dry-run", "--no-print-directory", f"--assume-old={environment}/installed")
+    make = ("make", *options, "demo", f"VENV={environment}")
     listed = subprocess.run(make, cwd=folder, capture_output=True, text=True)
     if listed.returncode:
         raise MeasurementFailed(f"{folder}: make demo: {listed.stderr.strip()}")

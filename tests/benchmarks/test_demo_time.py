@@ -1,6 +1,7 @@
 """The time of the demo by stage, measured on a repository whose demo takes no time."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -51,7 +52,8 @@ def repository(tmp_path: Path) -> Path:
 
 def run(repository: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), "--repository", str(repository), "--repeats", "1", *flags]
-    return subprocess.run(command, capture_output=True, text=True)
+    inside_make = os.environ | {"MAKELEVEL": "1"}  # there, make also prints the folders that it enters
+    return subprocess.run(command, capture_output=True, text=True, env=inside_make)
 
 
 def test_each_stage_is_timed_and_only_the_last_one_runs_again(repository: Path, tmp_path: Path) -> None:
