@@ -96,12 +96,12 @@ def _section_lines(section: Section, page: Path) -> Iterator[str]:
     if not section.results:
         yield from ("No result is stored yet.", "")
         return
-    yield from (_regime(section), "", *_figure_table(section), "", *_sampled_table(section), *_cost_table(section), "")
+    yield from (*_regime(section), *_figure_table(section), "", *_sampled_table(section), *_cost_table(section), "")
     differences = {figure: section.against_all(figure) for figure in FIGURES}
     if differences["hard"]:
         plot = page.with_name(f"{page.stem}-{section.study.name}-{section.data}.svg")
         titles = {arm: section.study.arms[arm].title for arm in differences["hard"]}
-        compared = section.study.arms[section.study.compare].title
+        compared = section.study.arms[section.compared].title
         write_plot(plot, compared, titles, differences)
         yield from (
             *_difference_table(section, differences),
@@ -115,11 +115,16 @@ def _section_lines(section: Section, page: Path) -> Iterator[str]:
     yield from (f"Machine: {'; '.join(machines)}. Commits: {', '.join(commits)}.", "")
 
 
-def _regime(section: Section) -> str:
+def _regime(section: Section) -> Iterator[str]:
+    """Yield whether longer R-SFT still helps; nothing on a data set that lacks one of the two arms."""
     shorter, longer = section.study.regime
+    if not {shorter, longer} <= set(section.study.arms_of(section.data)):
+        return
     found = section.difference(longer, shorter, "all")
     if found is None:
-        return f"Whether R-SFT is saturated is not known: {section.study.arms[longer].title} has not been run."
+        what = f"{section.study.arms[longer].title} has not been run"
+        yield from (f"Whether R-SFT is saturated is not known: {what}.", "")
+        return
     titles = f"{section.study.arms[longer].title} minus {section.study.arms[shorter].title}"
     low, high = found.points.low, found.points.high
     if len(found.seeds) < 2 or low is None or high is None or (low <= 0 and high >= SATURATED):
@@ -128,7 +133,8 @@ def _regime(section: Section) -> str:
         state = f"R-SFT is **saturated** here, since longer training gains less than {SATURATED:g} points"
     else:
         state = "R-SFT is **not saturated** here, since longer training helps"
-    return f"{state}: {titles} is {points_of(found.points)} on all records (seeds: {len(found.seeds)})."
+    gain = f"{titles} is {points_of(found.points)} on all records (seeds: {len(found.seeds)})"
+    yield from (f"{state}: {gain}.", "")
 
 
 def _figure_table(section: Section) -> Iterator[str]:
@@ -147,7 +153,7 @@ def _figure_table(section: Section) -> Iterator[str]:
 
 def _sampled_table(section: Section) -> Iterator[str]:
     """Yield a table of the arms that learn from sampled outputs, with what these cost beside the compared arm's."""
-    compared = section.study.compare
+    compared = section.compared
     arms = [arm for arm in section.study.sampled if arm in section.results]
     if compared not in arms or len(arms) < 2:
         return
@@ -177,7 +183,7 @@ def _cost_table(section: Section) -> Iterator[str]:
 
 def _difference_table(section: Section, differences: Mapping[Figure, Mapping[str, Difference]]) -> Iterator[str]:
     heads = [f"{FIGURE_NAMES[figure]} | p | seeds ahead" for figure in FIGURES]
-    yield f"| {section.study.arms[section.study.compare].title} minus | {' | '.join(heads)} |"
+    yield f"| {section.study.arms[section.compared].title} minus | {' | '.join(heads)} |"
     yield f"|---|{'---|' * 3 * len(FIGURES)}"
     corrected = {figure: holm({arm: one.p for arm, one in found.items()}) for figure, found in differences.items()}
     for arm in differences["hard"]:

@@ -26,14 +26,19 @@ class Section:
     results: Mapping[str, Sequence[Result]]
     accuracies: Accuracies | None
 
+    @property
+    def compared(self) -> str:
+        """The arm that all others are compared with."""
+        return self.study.compared(self.data)
+
     def difference(self, better: str, than: str, figure: Figure) -> Difference | None:
         """Return a difference, or a figure of one arm if ``than`` is empty; None if there is no shared seed."""
         return self.accuracies.difference(better, than, figure) if self.accuracies else None
 
     def against_all(self, figure: Figure) -> dict[str, Difference]:
         """Return the compared arm minus each other arm."""
-        others = [arm for arm in self.study.arms_of(self.data) if arm != self.study.compare]
-        found = {arm: self.difference(self.study.compare, arm, figure) for arm in others}
+        others = [arm for arm in self.study.arms_of(self.data) if arm != self.compared]
+        found = {arm: self.difference(self.compared, arm, figure) for arm in others}
         return {arm: difference for arm, difference in found.items() if difference is not None}
 
     def cost(self, arm: str, name: str) -> float:

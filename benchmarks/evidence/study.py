@@ -7,7 +7,7 @@ to every stage::
     title: …
     about: …                                # a paragraph for the page
     seeds: [1, 2, 3]
-    data: {NAME: {about: …, overlays: [file], define: {NAME: text}, arms: [NAME]}}
+    data: {NAME: {about: …, overlays: [file], define: {NAME: text}, arms: [NAME], compare: NAME}}
     define: {NAME: text}
     shared: {STAGE: command}                # stages that several arms need
     test: command                           # what every arm is tested with
@@ -67,6 +67,7 @@ class Data:
         overlays: Config files that are added to every stage.
         define: Texts by name, in place of the study's, such as the number of epochs.
         arms: Arms that run on it; empty: all of the study.
+        compare: The arm that all others are compared with; empty: that of the study.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -74,6 +75,7 @@ class Data:
     overlays: list[str] = field(default_factory=list)
     define: dict[str, str | int | float] = field(default_factory=dict)
     arms: list[str] = field(default_factory=list)
+    compare: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ class Study:
             require_known(f"{path}: {key}", "arm", names, study.arms)
         for name, data in study.data.items():
             require_known(f"{path}: data.{name}.arms", "arm", data.arms, study.arms)
-            require_known(f"{path}: data.{name}.arms", "arm", [study.compare, *study.regime], study.arms_of(name))
+            require_known(f"{path}: data.{name}.arms", "arm", [study.compared(name)], study.arms_of(name))
         for number, claim in enumerate(study.claims):
             if bool(claim.than) == (claim.at_most is not None):
                 raise InputError(f"{path}: claims.{number}: needs either than or at_most")
@@ -163,6 +165,10 @@ class Study:
     def arms_of(self, data: str) -> list[str]:
         """Return the arms that run on a data set, in the order of the study."""
         return [arm for arm in self.arms if arm in (self.data[data].arms or self.arms)]
+
+    def compared(self, data: str) -> str:
+        """Return the arm that the others of a data set are compared with."""
+        return self.data[data].compare or self.compare
 
     def place(self, data: str, seed: int) -> Path:
         """Return the folder of what a data set and seed log."""

@@ -65,6 +65,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "arm of a claim": ({"claims": [{"text": "x", "better": "a", "than": "c"}]}, "claims.0: no arm 'c'"),
     "arm of a data set": ({"data": {"toy": {"arms": ["a", "c"]}}}, "data.toy.arms: no arm 'c'"),
     "data set without the compared arm": ({"data": {"toy": {"arms": ["b"]}}}, "data.toy.arms: no arm 'a'"),
+    "compared arm of a data set": ({"data": {"toy": {"compare": "c"}}}, "data.toy.arms: no arm 'c'"),
     "claim without data": (
         {
             "arms": {**STUDY["arms"], "c": {"title": "C"}},
@@ -196,7 +197,8 @@ def test_what_fits_log_about_chosen_outputs_and_groups_becomes_figures(workplace
 def test_make_evidence_installs_what_an_arm_is_compared_with_but_not_for_the_page(
     flags: str, installs: bool, tmp_path: Path
 ) -> None:
-    argv = ["make", "--dry-run", "--file", str(ROOT / "Makefile"), "--old-file", ".venv/installed", "evidence"]
+    options = ["--dry-run", "--no-print-directory", "--file", str(ROOT / "Makefile"), "--old-file", ".venv/installed"]
+    argv = ["make", *options, "evidence"]
     done = subprocess.run([*argv, f"FLAGS={flags}"], cwd=tmp_path, capture_output=True, text=True, check=True)
     before, _, after = done.stdout.partition(" -m evidence ")
     assert after.split() == flags.split()

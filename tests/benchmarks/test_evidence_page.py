@@ -155,6 +155,17 @@ def test_the_value_of_chosen_outputs_has_three_decimal_places_and_a_note(
     assert "\n\nπ(chosen) is the probability" in page
 
 
+def test_a_data_set_has_its_own_compared_arm_and_may_lack_longer_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(tmp_path / "results")
+    toy = {"arms": ["a", "b"], "compare": "b"}
+    page = page_of(tmp_path, monkeypatch, data={"toy": toy}, arms=THREE_ARMS, regime=["b", "c"])
+    assert "| Arm B minus | hard records |" in page
+    assert "| Arm A | -75.0 (-75.0 to -75.0) |" in page
+    assert "saturated" not in page
+
+
 @pytest.mark.parametrize("shorter", [990, 1000])
 def test_longer_training_that_gains_little_is_saturation(
     shorter: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
