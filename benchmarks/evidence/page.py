@@ -143,10 +143,9 @@ def _figure_table(section: Section) -> Iterator[str]:
     ordered = [name for name in COLUMNS if name in shown] + sorted(name for name in shown if name not in COLUMNS)
     yield f"| arm | seeds | {' | '.join(COLUMNS.get(name, name) for name in ordered)} |"
     yield f"|---|---|{'---|' * len(ordered)}"
-    for arm in section.study.arms_of(section.data):
-        found = section.results.get(arm, ())
+    for arm, found in section.results.items():
         cells = [_figure(found, name) for name in ordered]
-        yield f"| {section.study.arms[arm].title} | {_seeds(found) or 'not run'} | {' | '.join(cells)} |"
+        yield f"| {section.study.arms[arm].title} | {_seeds(found)} | {' | '.join(cells)} |"
     if CHOSEN_CHANGE in shown or CHOSEN_NLL in shown:
         yield from ("", OF_CHOSEN)
 
