@@ -113,8 +113,11 @@ def _timed(argv: Sequence[str], folder: Path) -> dict[str, float]:
     if not made:
         return {verb: end - start}
     ends = [when for when, _ in made[:-1]] + [end]
-    names = [str(path.parent.relative_to(folder)) for _, path in made]
-    return dict(zip(names, (b - a for a, b in zip([start, *ends], ends, strict=False)), strict=True))
+    stages: dict[str, float] = {}
+    for (_, path), begin, finish in zip(made, [start, *ends[:-1]], ends, strict=True):
+        name = str(path.parent.relative_to(folder))  # a stage may write several manifests
+        stages[name] = stages.get(name, 0.0) + finish - begin
+    return stages
 
 
 def _ratio(runs: Mapping[str, Sequence[Mapping[str, float]]], what: str) -> dict[str, Any]:
