@@ -61,7 +61,7 @@ def main() -> None:
         "--max-new-tokens", type=int, default=512, help="longest output in tokens; longer ones are left out"
     )
     parser.add_argument("--batches", type=int, nargs="+", default=[16, 32, 128], help="outputs at once to search over")
-    arguments = flags.checked(parser, QUICK, ("prompts", "k", "max_new_tokens"))
+    arguments = flags.checked(parser, QUICK, ("prompts", "k", "max_new_tokens", "batches"))
     run_and_write(arguments, lambda folder: compare(arguments, folder))
 
 

@@ -52,7 +52,7 @@ def main() -> None:
     flags.add_device(parser)
     parser.add_argument("--records", type=int, default=64, help="number of records")
     parser.add_argument("--batches", type=int, nargs="+", default=[4, 8, 16, 32], help="rows at once to search over")
-    arguments = flags.checked(parser, QUICK, ("records",))
+    arguments = flags.checked(parser, QUICK, ("records", "batches"))
     run_and_write(arguments, lambda folder: compare(arguments, folder))
 
 

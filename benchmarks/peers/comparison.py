@@ -87,7 +87,11 @@ class Comparison:
         return [cut[-1], *cut]
 
     def run(self, candidate: Candidate, count: int | None = None, check: bool = False) -> dict[str, Any]:
-        """Run a candidate and return the measurements with rates, which leave out the warm-up step."""
+        """Run a candidate and return the measurements with rates, which leave out the warm-up step.
+
+        Raises:
+            InputError: There was no other step.
+        """
         measured = run(
             self.job.replaced(
                 side=candidate.side,
@@ -98,7 +102,7 @@ class Comparison:
             ),
             self.allocator,
         )
-        rate = sum(measured["examples"][1:]) / sum(measured["seconds"][1:])
+        rate = timed_rate(candidate.name, measured)
         return {
             **measured,
             "pairs_per_second": rate,
@@ -202,6 +206,21 @@ class Comparison:
 
     def _longest_first(self, number: int) -> int:
         return -length(self.examples[number])
+
+
+def timed_rate(name: str, measured: dict[str, Any]) -> float:
+    """Return the examples per second of a run after its first step, which is a warm-up.
+
+    Raises:
+        InputError: There was one step only, as with packing if all examples fit into it.
+    """
+    seconds = measured["seconds"][1:]
+    if not seconds:
+        raise InputError(
+            f"{name}: all examples were in the first optimizer step, which is not timed",
+            "raise --search-steps or --pairs",
+        )
+    return float(sum(measured["examples"][1:]) / sum(seconds))
 
 
 def compare(stage: str, arguments: Namespace, measure: Callable[[Comparison], dict[str, Any]]) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import growth
 import mining_vs_transformers as mining
 import pytest
+import serving
+from peers.comparison import timed_rate
 from peers.process import MeasurementFailed
 from peers.ratios import Target, difference, in_turn, ratio, require_equal
 from peers.real_pairs import fingerprint, length, rows_of, tokens
@@ -84,6 +86,19 @@ def test_runs_alternate_and_reverse_their_order() -> None:
     runs = in_turn([Named("ours"), Named("theirs")], 3, run, lambda name, measured: name)
     assert order == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
     assert [measured["speed"] for measured in runs["ours"]] == [1, 4, 5]
+
+
+def test_the_rate_leaves_out_the_warm_up_step() -> None:
+    assert timed_rate("ours", {"examples": [8, 4, 2], "seconds": [9.0, 1.0, 2.0]}) == 2
+    with pytest.raises(InputError, match="ours: all examples were in the first optimizer step"):
+        timed_rate("ours", {"examples": [8], "seconds": [9.0]})
+
+
+def test_a_server_that_answers_nothing_is_one_error_line() -> None:
+    answered = serving.Load(1.0, [0.5], {0: {}}, {}, [1.0])
+    refused = serving.Load(1.0, [], {}, {"status 503": 2}, [1.0])
+    with pytest.raises(InputError, match="direct: no request was answered: 2 status 503"):
+        serving.figures("direct", 1.0, answered, refused, [{"tasks": {}}] * 2)
 
 
 def test_tokens_and_rows_of_an_example() -> None:
