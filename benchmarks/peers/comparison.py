@@ -13,7 +13,7 @@ from peers import machine, table
 from peers.flops import shape_of, useful_flops
 from peers.job import Job
 from peers.process import MeasurementFailed, allocator_settings, run
-from peers.ratios import TOLERANCE, Target, difference, in_turn, ratio, require_equal
+from peers.ratios import TOLERANCE, Target, difference, in_turn, ratio, require_equal, speed_and_memory
 from peers.real_pairs import fingerprint, length, prepare, rows_of, tokens
 from peers.result_file import run_and_write, settings
 
@@ -176,9 +176,9 @@ class Comparison:
             rivals = {"best": rivals["best"]}
         runs = in_turn([ours, *rivals.values()], self.arguments.repeats, self.run, table.trial)
         ratios = [
-            ratio(what, against, *([measured[name] for measured in runs[side.name]] for side in (ours, rival)), targets)
+            each
             for against, rival in rivals.items()
-            for what, name in (("speed", "pairs_per_second"), ("memory", "memory_mb"))
+            for each in speed_and_memory(against, runs[ours.name], runs[rival.name], "pairs_per_second", targets)
         ]
         shares = [measured["share"] for measured in runs[ours.name]]
         ratios.append(ratio("share", "limit", shares, [1.0] * len(shares), targets))
