@@ -57,7 +57,7 @@ def test_the_time_is_linear_in_the_number_of_turns(tokenizer: PromptTokenizer) -
     steps: dict[str, Callable[[list[Record], list[Example]], object]] = {
         "parsing": lambda records, _: parse(len(records[0].messages) // 4),
         "rendering": lambda records, _: [tokenizer.text(record) for record in records],
-        "tokenisation": lambda records, _: tokenizer.prompts(records),
+        "tokenization": lambda records, _: tokenizer.prompts(records),
         "identity": lambda records, _: [(r.content_key(), r.context(), r.as_json()) for r in records],
         "contamination": contamination,
         "diagnosis": diagnosis,

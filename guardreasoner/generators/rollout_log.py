@@ -69,7 +69,7 @@ class RolloutLog:
 
     Args:
         output: folder that the finished run becomes.
-        identity: everything that determines the rollouts, JSON-serialisable.
+        identity: everything that determines the rollouts, JSON-serializable.
         parts: number of rollouts of each record, by the name of the part.
     """
 

@@ -25,7 +25,7 @@ class ModerationLog:
 
     Args:
         output: file that the finished run becomes.
-        identity: everything that determines the rows, JSON-serialisable.
+        identity: everything that determines the rows, JSON-serializable.
 
     Raises:
         InputError: the folder is of a run with another identity, which the message names.

@@ -1,4 +1,4 @@
-"""Summarise the rows that a moderation wrote: counts by task, rankings, and drift against a reference."""
+"""Summarize the rows that a moderation wrote: counts by task, rankings, and drift against a reference."""
 
 import heapq
 from collections import Counter
@@ -165,8 +165,8 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def summarise_rows(path: Path, tasks: Sequence[Task], top: int = 0) -> ModerationSummary:
-    """Summarise the rows of a moderation, reading one at a time.
+def summarize_rows(path: Path, tasks: Sequence[Task], top: int = 0) -> ModerationSummary:
+    """Summarize the rows of a moderation, reading one at a time.
 
     Args:
         path: output of the moderation.

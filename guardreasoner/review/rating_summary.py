@@ -1,4 +1,4 @@
-"""Summarise the ratings of several raters: rates by run, preferences between runs, agreement, label decisions.
+"""Summarize the ratings of several raters: rates by run, preferences between runs, agreement, label decisions.
 
 Every record counts once, however many raters it has: the rate of an answer is the mean over its raters, and a run is
 better on a record if more raters prefer it. Intervals are 95 %: Wilson's over records for rates; for agreement and
@@ -118,10 +118,10 @@ Judgements = dict[str, dict[tuple[str, object], object]]
 """Judgements on one question: by rater, the value by (record id, run or set of runs)."""
 
 
-def summarise(
+def summarize(
     ratings: Ratings, texts: Mapping[str, Mapping[str, str]] | None = None, resamples: int = RESAMPLES, seed: int = 0
 ) -> Summary:
-    """Summarise ratings.
+    """Summarize ratings.
 
     Args:
         ratings: the ratings as read.

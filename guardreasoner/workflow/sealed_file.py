@@ -20,7 +20,7 @@ def seal(written: Path, path: Path, details: Mapping[str, Any] | None = None) ->
     Args:
         written: complete file in the same folder.
         path: final name.
-        details: what else to store in ``path.json``, JSON-serialisable.
+        details: what else to store in ``path.json``, JSON-serializable.
     """
     hashes = [content_hash(written)]
     if path.is_file():
