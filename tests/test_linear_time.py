@@ -12,7 +12,7 @@ from guardreasoner.prompts import conversation, parse, parse_released, reasoning
 from guardreasoner.records import Message, Record
 from guardreasoner.sources.contamination import normalize
 from guardreasoner.sources.conversations import read_messages
-from guardreasoner.synthesis.prompt import STEP_PATTERN, betrayals, faults, heading_pattern
+from guardreasoner.synthesis.prompt import STEP_PATTERN, faults, heading_pattern, label_leaks
 from guardreasoner.synthesis.trace import trace_of
 from guardreasoner.tasks import GUARD_TASKS
 from guardreasoner.workflow.redaction import command_without_secrets, without_secrets
@@ -90,7 +90,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "parse_released": lambda text: parse_released(text, GUARD_TASKS),
     "reasoning_of": lambda text: reasoning_of(text, GUARD_TASKS),
     "faults": lambda text: faults(text, RECORD, GUARD_TASKS),
-    "betrayals": lambda text: betrayals(text, text),
+    "label_leaks": lambda text: label_leaks(text, text),
     "trace_of": lambda text: trace_of(text, text, HEADING),
     "target_hits": lambda text: list(target_hits(RECORD, GUARD_TASKS, [text])),
     "answer_line": lambda text: ANSWER_LINE.search(text),
