@@ -302,12 +302,14 @@ class Answer:
         return self
 
 
-def read_jsonl(path: str | Path, torn: Callable[[int], None] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_jsonl(
+    path: str | Path, truncated: Callable[[int], None] | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number from 1, object) for each line of a JSONL file; blank lines are skipped.
 
     Args:
         path: the file.
-        torn: called with the number of an incomplete last line, left by an interrupted writer, which is then skipped.
+        truncated: called with the number of a truncated last line of an interrupted writer, which is then skipped.
             None: such a line is an error.
 
     Raises:
@@ -324,9 +326,9 @@ def read_jsonl(path: str | Path, torn: Callable[[int], None] | None = None) -> I
                 try:
                     row = parse_json(line.decode())
                 except ValueError as error:
-                    if torn is None or line.endswith(b"\n"):
+                    if truncated is None or line.endswith(b"\n"):
                         raise InputError(f"{path}:{number}: {_fault(error)}") from None
-                    torn(number)
+                    truncated(number)
                     return
                 if not isinstance(row, dict):
                     raise InputError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
@@ -411,19 +413,19 @@ def read_rollouts(path: str | Path) -> list[Rollout]:
 
 
 def iter_rollouts(path: str | Path) -> Iterator[Rollout]:
-    """Yield rollouts from JSONL. An incomplete last line is skipped with a warning.
+    """Yield rollouts from JSONL. A truncated last line is skipped with a warning.
 
     Raises:
         InputError: a field is missing, unknown or of the wrong type, or the file has no rollout.
     """
-    count, torn = 0, list[int]()
-    for number, row in read_jsonl(path, torn.append):
+    count, truncated = 0, list[int]()
+    for number, row in read_jsonl(path, truncated.append):
         yield _build(Rollout, row, f"{path}:{number}")
         count += 1
     if not count:
         raise InputError(f"{path}: the file has no rollout")
-    if torn:
-        where = f"{path}:{torn[0]}"
+    if truncated:
+        where = f"{path}:{truncated[0]}"
         log.warning(f"{where}: truncated line skipped; {count:,} rollouts read")
 
 

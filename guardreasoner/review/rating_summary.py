@@ -96,7 +96,7 @@ class Summary:
         retracted: number of retracted lines.
         replaced: number of ratings that a later one replaces.
         other_texts: number of ratings left out because their texts are not the requested or last rated ones.
-        torn: number of files whose last line was cut off.
+        truncated: number of files whose last line was truncated.
         decisions: by rater, number of labels by decision; a skipped label has the decision None.
     """
 
@@ -110,7 +110,7 @@ class Summary:
     retracted: int
     replaced: int
     other_texts: int
-    torn: int
+    truncated: int
     decisions: Mapping[str, Mapping[str | None, int]]
 
 
@@ -150,7 +150,7 @@ def summarize(
         retracted=ratings.retracted,
         replaced=len(ratings.active) - len(ratings.latest()),
         other_texts=len(latest) - len(counted),
-        torn=ratings.torn,
+        truncated=ratings.truncated,
         decisions={
             rater: Counter(one.better for one in decisions if one.rater == rater)
             for rater in dict.fromkeys(one.rater for one in decisions)

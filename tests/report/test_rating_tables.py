@@ -51,11 +51,11 @@ def test_tables_fit_a_terminal_and_names_are_escaped() -> None:
 
 
 def test_without_ratings_there_is_only_a_note() -> None:
-    empty = summarize(Ratings((), torn=1))
+    empty = summarize(Ratings((), truncated=1))
     assert rating_tables(empty) == []
     assert rating_notes(empty) == [
         "No ratings.",
-        "Ratings and skips not counted: 1 cut off in the file.",
+        "Ratings and skips not counted: 1 truncated in the file.",
     ]
 
 

@@ -116,8 +116,8 @@ def test_ratings_of_changed_texts_do_not_count() -> None:
 def test_ignored_ratings_are_counted() -> None:
     one, again = rating("r", a="nnnn"), rating("r", a="yyyy")
     skip = replace(rating("s", a="----"), skipped=True)
-    result = summarize(Ratings((one, again, skip), retracted=2, torn=1))
-    assert (result.replaced, result.retracted, result.torn, dict(result.skipped)) == (1, 2, 1, {"ann": 1})
+    result = summarize(Ratings((one, again, skip), retracted=2, truncated=1))
+    assert (result.replaced, result.retracted, result.truncated, dict(result.skipped)) == (1, 2, 1, {"ann": 1})
     assert (result.records, result.rubric["a"]["true"].percent.value) == (1, 100)
 
 

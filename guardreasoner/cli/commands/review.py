@@ -211,7 +211,7 @@ def _overview(review_set: ReviewSet, session: Session) -> list[str]:
         lines.append(f"left out because some run lacks them: {counts}")
     lines.append(f"ratings: {session.file.path}")
     file = {
-        "truncated by an interrupted write, removed": session.file.torn,
+        "truncated by an interrupted write, removed": session.file.truncated,
         "by other raters": session.by_other_raters,
         "on records outside the sample": session.not_sampled,
         "on changed texts or other runs, not counted here": session.other_texts,
