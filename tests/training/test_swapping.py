@@ -56,7 +56,7 @@ class HarmfulRecords(ReasoningDataModule):
         print(f"kept {len(self.train)} of {count}")
 
 
-class Answers(Metric):
+class AskedCount(Metric):
     """Counts what was asked.
 
     Args:
@@ -139,7 +139,7 @@ def test_metric_and_greedy_generator_are_flags(tiny_base: Path, start: Start) ->
     out = start(*command("evaluate", tiny_base, *parrot))
     # three of six requests are harmful, and no record with a response is met in full
     assert "request: f1/harmful 66.67 %" in out
-    metric = ("--model.metric", "tests.training.test_swapping.Answers", "--model.metric.factor", "10")
+    metric = ("--model.metric", "tests.training.test_swapping.AskedCount", "--model.metric.factor", "10")
     assert "asked 60.0000" in start(*command("evaluate", tiny_base, *parrot, *metric))
     rows = [row for file in Path("made").rglob("generated_predictions.jsonl") for _, row in read_jsonl(file)]
     assert len(rows) == 6
