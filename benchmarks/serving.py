@@ -27,7 +27,7 @@ from typing import Any
 from peers.flags import positive_int
 
 from guardreasoner.errors import InputError
-from guardreasoner.records import replacing_file
+from guardreasoner.records.atomic_file import replacing_file
 
 TOLERANCE = 1e-3
 """Largest difference of a score between batches by rounding."""

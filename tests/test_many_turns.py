@@ -13,7 +13,8 @@ from guardreasoner.model.batch import Example
 from guardreasoner.model.packing import packed
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
 from guardreasoner.prompts import PromptFormat
-from guardreasoner.records import Record, read_jsonl
+from guardreasoner.records import Record
+from guardreasoner.records.jsonl import read_jsonl
 from guardreasoner.sources.contamination import ContaminationIndex
 from guardreasoner.sources.row_parser import Columns, RowParser
 from guardreasoner.tasks import Task

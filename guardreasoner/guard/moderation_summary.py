@@ -17,7 +17,7 @@ from guardreasoner.evaluation.calibration.histogram import (
 )
 from guardreasoner.guard.moderation import row_score
 from guardreasoner.guard.results import flagging_labels
-from guardreasoner.records import read_jsonl
+from guardreasoner.records.jsonl import read_jsonl
 from guardreasoner.tasks import Task
 
 

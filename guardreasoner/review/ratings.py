@@ -14,7 +14,8 @@ from typing import Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.comparison.alignment import Answers
-from guardreasoner.records import Record, read_jsonl
+from guardreasoner.records import Record
+from guardreasoner.records.jsonl import read_jsonl
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from guardreasoner.errors import InputError
 from guardreasoner.generators.rollout_log import lock, write_all
-from guardreasoner.records import sync_folder
+from guardreasoner.records.atomic_file import sync_folder
 from guardreasoner.review.ratings import Ratings, read_ratings
 
 _LINE_START = b'{"kind": "'

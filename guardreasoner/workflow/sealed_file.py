@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.records import replacing_file, sync_folder
+from guardreasoner.records.atomic_file import replacing_file, sync_folder
 from guardreasoner.workflow.manifest import content_hash, fingerprint
 
 _HASHES, _DETAILS, _SEAL = "sha256", "details", "details_sha256"

@@ -12,7 +12,8 @@ from guardreasoner.cli.lightning_cli import GuardCLI
 from guardreasoner.generators import Completion, Generator, Request
 from guardreasoner.model.backbone import Backbone, LoRA
 from guardreasoner.prompts import Verdicts, answer_block
-from guardreasoner.records import read_jsonl, read_rollouts
+from guardreasoner.records import read_rollouts
+from guardreasoner.records.jsonl import read_jsonl
 from guardreasoner.tasks import GUARD_TASKS, Task
 from guardreasoner.training.hsdpo import HSDPOModule
 from guardreasoner.training.losses import ipo, margin

@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from guardreasoner.records import read_jsonl, read_rollouts, write_jsonl
+from guardreasoner.records import read_rollouts, write_jsonl
+from guardreasoner.records.jsonl import read_jsonl
 from tests.support.tiny import TinySource, command
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from guardreasoner.cli.guard_engine import add_base_path, add_engine, engine_factory
 from guardreasoner.cli.options import parse_count, require_files, write
 from guardreasoner.errors import InputError
-from guardreasoner.records import leftovers, owned, temporary
+from guardreasoner.records.atomic_file import leftovers, owned, temporary
 from guardreasoner.workflow import stop_signals
 from guardreasoner.workflow.output_lock import locked_output
 from guardreasoner.workflow.terminal import show_line
