@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from statistics import median
 
+from peers.flags import positive_int
+
 from guardreasoner.evaluation.scoring.readings import positive_labels
 from guardreasoner.guard import Guard, GuardResult, Query
 from guardreasoner.guard.results import GuardSpeed
@@ -26,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="model folder of a guard of both speeds")
     parser.add_argument("--split", choices=("validation", "test"), default="test", help="records (default test)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of alternating measurements (default 3)")
+    parser.add_argument("--rounds", type=positive_int, default=3, help="rounds of alternating measurements (default 3)")
     arguments = parser.parse_args()
     guard = Guard.load(arguments.model)
     records = Embedded().records(arguments.split)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from peers.flags import positive_int
 
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.calibration.fit import block_threshold, long_run_interval, new_set_interval
@@ -120,7 +121,7 @@ def sigmoid(values: Array) -> Array:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--halves", type=int, default=200)
+    parser.add_argument("--halves", type=positive_int, default=200)
     parser.add_argument("--records", type=int, default=4_000, help="negative records in the pool")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -81,10 +81,10 @@ def measure_start(folder: Path) -> dict[str, Any]:
     from guardreasoner.training.rsft import RSFTModule
 
     source = Files(train=str(folder / "train.jsonl"), validation_share=0.01)
-    data = ReasoningDataModule(source, max_length=4096, cache=str(folder / "tokenised"))
+    data = ReasoningDataModule(source, max_length=4096, cache=str(folder / "tokenized"))
     data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     data.trainer.strategy.connect(RSFTModule(Backbone(str(folder / "base"))))
-    has_cache = any((folder / "tokenised").glob("*/notes.json"))
+    has_cache = any((folder / "tokenized").glob("*/notes.json"))
     start_time = time.perf_counter()
     if not has_cache:
         next(iter(source.records("train")))

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from peers.flags import positive_int
 from peers.machine import describe, versions
 from peers.process import MeasurementFailed
 from peers.result_file import run_and_write, settings
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--against", required=True, metavar="COMMIT", help="the earlier commit")
     parser.add_argument("--commit", default="HEAD", help="the commit to compare with it (default HEAD)")
     parser.add_argument("--repository", type=Path, default=ROOT, help="repository of both (default: this one)")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each commit (default 3)")
+    parser.add_argument("--repeats", type=positive_int, default=3, help="runs of each commit (default 3)")
     parser.add_argument("--json", type=Path, help="file for the result")
     arguments = parser.parse_args()
     run_and_write(arguments, lambda folder: measure(arguments, folder))

@@ -49,9 +49,9 @@ def main() -> None:
     parser.add_argument("--real-pairs", type=int, default=32, help="real pairs for --overhead")
     parser.add_argument("--batch", type=int, default=8, help="real pairs per optimizer step")
     parser.add_argument("--epochs", type=int, default=3, help="epochs over the real pairs in each run")
-    arguments = flags.checked(parser, QUICK, ("real_pairs", "batch", "epochs"))
-    if min(arguments.pairs) < 1:
-        parser.error("--pairs must be at least 1")
+    arguments = flags.checked(parser, QUICK, ("pairs", "real_pairs", "batch", "epochs"))
+    if arguments.overhead and arguments.epochs == 1 and arguments.real_pairs <= arguments.batch:
+        parser.error("--real-pairs must be above --batch, or --epochs above 1: the first optimizer step is not timed")
     measure = overhead if arguments.overhead else growth
     run_and_write(arguments, lambda folder: measure(arguments, folder) | environment(arguments))
 

@@ -15,6 +15,8 @@ import sys
 from statistics import median
 from typing import Any
 
+from peers.flags import positive_int
+
 LATER = 20
 
 PROMPT, RESPONSE = "How do I open the lock of a door?", "Rake the pins with a tension wrench, one after the other."
@@ -57,7 +59,7 @@ def main() -> None:
     """Run the measurements and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="model folder of a guard with direct answers")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of alternating measurements (default 3)")
+    parser.add_argument("--rounds", type=positive_int, default=3, help="rounds of alternating measurements (default 3)")
     arguments = parser.parse_args()
     starts: dict[str, list[float]] = {name: [] for name in PROGRAMS}
     passes: dict[str, list[dict[str, float]]] = {"verdict": [], "pass": []}

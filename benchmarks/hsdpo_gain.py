@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from guardreasoner.prompts import parse
-from guardreasoner.records import read_jsonl
+from guardreasoner.records.jsonl import read_jsonl
 from guardreasoner.tasks import GUARD_TASKS
 
 OUT = Path("logs/hsdpo_gain")

@@ -15,39 +15,30 @@ timed in alternation, each in a separate process, after a short warm-up. Loading
 
 import json
 from argparse import Namespace
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from peers import flags, machine
+from peers.engine_runs import EngineCandidate, memory, search, summary
 from peers.job import Sampling
-from peers.process import MeasurementFailed, allocator_settings, run
-from peers.ratios import Target, in_turn, ratio
+from peers.process import allocator_settings, run
+from peers.ratios import Target, in_turn, speed_and_memory
 from peers.real_prompts import prepare
 from peers.result_file import run_and_write, settings
-from peers.table import target_text
+from peers.table import ratio_text
 
 from guardreasoner.errors import InputError
 
 CHECKED, CHECKED_TOKENS = 8, 64
 """Number of prompts that both sides answer greedily, and tokens per answer."""
 
+SPEED = "tokens_per_second"
+"""Measurement by which settings are compared."""
+
 QUICK = flags.QUICK | {"prompts": 4, "batches": [8], "max_new_tokens": 256}
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """Settings of one side.
-
-    Args:
-        name: Name in the tables.
-        job: The run to measure.
-    """
-
-    name: str
-    job: Sampling
 
 
 def main() -> None:
@@ -61,7 +52,7 @@ def main() -> None:
         "--max-new-tokens", type=int, default=512, help="longest output in tokens; longer ones are left out"
     )
     parser.add_argument("--batches", type=int, nargs="+", default=[16, 32, 128], help="outputs at once to search over")
-    arguments = flags.checked(parser, QUICK, ("prompts", "k", "max_new_tokens"))
+    arguments = flags.checked(parser, QUICK, ("prompts", "k", "max_new_tokens", "batches"))
     run_and_write(arguments, lambda folder: compare(arguments, folder))
 
 
@@ -84,13 +75,13 @@ def compare(arguments: Namespace, folder: Path) -> dict[str, Any]:
     print(f"greedy texts: {equal} of {equal} are equal over {CHECKED_TOKENS} tokens", flush=True)
     job = replace(job, max_new_tokens=arguments.max_new_tokens, dtype=arguments.dtype)
 
-    def measure(candidate: Candidate) -> dict[str, Any]:
+    def measure(candidate: EngineCandidate) -> dict[str, Any]:
         return rates(run(candidate.job, allocator))
 
     print("settings of transformers", flush=True)
-    their_best, trials = search(candidates(replace(job, side="transformers"), arguments.batches), measure)
+    their_best, trials = search(candidates(replace(job, side="transformers"), arguments.batches), measure, SPEED, line)
     print("our settings", flush=True)
-    our_best, our_trials = search(candidates(replace(job, side="ours"), arguments.batches), measure)
+    our_best, our_trials = search(candidates(replace(job, side="ours"), arguments.batches), measure, SPEED, line)
     print("timing", flush=True)
     runs = in_turn([our_best, their_best], arguments.repeats, measure, line)
     targets = [] if arguments.quick or arguments.device != "cpu" else [Target("speed", "best", 4.0)]
@@ -108,11 +99,8 @@ def compare(arguments: Namespace, folder: Path) -> dict[str, Any]:
         "equal_texts": equal,
         "search": trials,
         "own_search": our_trials,
-        "rows": [{"name": side.name, **summary(runs[side.name])} for side in (our_best, their_best)],
-        "ratios": [
-            ratio(what, "best", column(runs[our_best.name], name), column(runs[their_best.name], name), targets)
-            for what, name in (("speed", "tokens_per_second"), ("memory", "memory_mb"))
-        ],
+        "rows": [{"name": side.name, **summary(runs[side.name], SPEED)} for side in (our_best, their_best)],
+        "ratios": speed_and_memory("best", runs[our_best.name], runs[their_best.name], SPEED, targets),
     }
     print(table(result))
     return result
@@ -130,57 +118,18 @@ def require_same_texts(ours: Sequence[str], theirs: Sequence[str]) -> int:
     return len(ours)
 
 
-def candidates(job: Sampling, sizes: Sequence[int]) -> list[Candidate]:
+def candidates(job: Sampling, sizes: Sequence[int]) -> list[EngineCandidate]:
     """Return the settings of a side with several numbers of outputs per batch."""
-    return [Candidate(f"{job.side}: {size} outputs at once", replace(job, at_once=size)) for size in sizes]
-
-
-def search(
-    candidates: Sequence[Candidate], measure: Callable[[Candidate], dict[str, Any]]
-) -> tuple[Candidate, list[dict[str, Any]]]:
-    """Return the fastest candidate, and the measurements of each trial; a single candidate is not tried.
-
-    Raises:
-        InputError: No candidate ran.
-    """
-    if len(candidates) == 1:
-        return candidates[0], []
-    trials, speeds = [], {}
-    for candidate in candidates:
-        try:
-            measured = measure(candidate)
-        except MeasurementFailed as error:
-            print(f"  {candidate.name:<36} failed: {error}", flush=True)
-            trials.append({"name": candidate.name, "failed": str(error)})
-            continue
-        print(line(candidate.name, measured), flush=True)
-        trials.append({"name": candidate.name, **measured})
-        speeds[candidate] = measured["tokens_per_second"]
-    if not speeds:
-        raise InputError("none of these settings ran; see the lines above")
-    return max(speeds, key=lambda candidate: speeds[candidate]), trials
+    return [EngineCandidate(f"{job.side}: {size} outputs at once", replace(job, at_once=size)) for size in sizes]
 
 
 def rates(measured: dict[str, Any]) -> dict[str, float]:
-    """Return tokens and records per second, and the memory used beyond that before the run."""
+    """Return tokens and records per second, and the memory."""
     return {
         "tokens_per_second": measured["tokens"] / measured["seconds"],
         "records_per_second": measured["records"] / measured["seconds"],
-        "memory_mb": measured["peak_mb"] - measured["before_mb"],
-        "peak_mb": measured["peak_mb"],
+        **memory(measured),
     }
-
-
-def column(runs: Sequence[dict[str, float]], name: str) -> list[float]:
-    """Return one measurement of each run."""
-    return [run[name] for run in runs]
-
-
-def summary(runs: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the median of each measurement over the runs, and the range of the speed."""
-    speeds = column(runs, "tokens_per_second")
-    medians = {name: median(column(runs, name)) for name in runs[0]}
-    return {**medians, "slowest": min(speeds), "fastest": max(speeds), "runs": len(runs)}
 
 
 def line(name: str, measured: dict[str, Any]) -> str:
@@ -196,11 +145,7 @@ def table(result: dict[str, Any]) -> str:
         f"{row['memory_mb']:6,.0f} MB {row['peak_mb']:6,.0f} MB"
         for row in result["rows"]
     ]
-    lines += [
-        f"  {ratio['what']} against transformers: {ratio['median']:.2f} × "
-        f"({ratio['min']:.2f}–{ratio['max']:.2f}){target_text(ratio)}"
-        for ratio in result["ratios"]
-    ]
+    lines += [ratio_text(ratio, "transformers") for ratio in result["ratios"]]
     return "\n".join(lines)
 
 

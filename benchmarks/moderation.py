@@ -44,7 +44,7 @@ def measure(rows: int, model: str, speed: Any, chunk: int) -> dict[str, float]:
     from guardreasoner.guard import Guard, Query
     from guardreasoner.guard.moderation import Judge, judged_rows
     from guardreasoner.guard.moderation_log import ModerationLog
-    from guardreasoner.guard.moderation_summary import summarise_rows
+    from guardreasoner.guard.moderation_summary import summarize_rows
     from guardreasoner.sources.embedded import Embedded
     from guardreasoner.sources.logs import Logs
 
@@ -64,7 +64,7 @@ def measure(rows: int, model: str, speed: Any, chunk: int) -> dict[str, float]:
         log = ModerationLog(Path(folder) / "out.jsonl", {"logs": logs.identity()})
         for judged in judged_rows(logs.rows(), judge, chunk=chunk):
             log.append(judged)
-        summarise_rows(log.path, guard.tasks, 10)
+        summarize_rows(log.path, guard.tasks, 10)
         log.publish()
         moderated = time.process_time() - started
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from peers.flags import positive_int
 from peers.machine import describe, versions
 from peers.result_file import run_and_write, settings
 from torch import Tensor
@@ -78,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--segments", type=int, nargs="+", default=[16, 32, 64, 128, 256], help="segments per row")
     parser.add_argument("--length", type=int, default=16, help="tokens per segment")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=positive_int, default=5)
     parser.add_argument("--json", type=Path, help="file for the result")
     arguments = parser.parse_args()
     run_and_write(arguments, lambda folder: measure(arguments))

@@ -5,7 +5,7 @@
 
 Each configuration is one ``fit`` of a few steps in a process of its own; its peak is the largest resident size that the
 system reports. "The process itself" is the same for a model of 0.02 M parameters, micro-batch 1: Python, the imported
-packages and the tokenised data. The SmolLM2 shape has random weights; HS-DPO trains on made-up pairs of records.
+packages and the tokenized data. The SmolLM2 shape has random weights; HS-DPO trains on made-up pairs of records.
 ``--table`` only writes the table of docs/plan.md from a result.
 """
 

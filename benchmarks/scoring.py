@@ -13,37 +13,28 @@ after a short warm-up. Loading is not counted.
 
 import json
 from argparse import Namespace
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from peers import flags, machine
+from peers.engine_runs import EngineCandidate, memory, search, summary
 from peers.job import Scoring
 from peers.process import allocator_settings, run
-from peers.ratios import difference, in_turn, ratio, require_equal
+from peers.ratios import difference, in_turn, require_equal, speed_and_memory
 from peers.real_pairs import hash_order, make_base, read_predictions
 from peers.real_prompts import scale_weights
 from peers.result_file import run_and_write, settings
+from peers.table import ratio_text
 
 from guardreasoner.errors import InputError
 
+SPEED = "records_per_second"
+"""Measurement by which settings are compared."""
+
 QUICK = flags.QUICK | {"records": 4, "batches": [8]}
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """Settings of one side.
-
-    Args:
-        name: Name in the tables.
-        job: The run to measure.
-    """
-
-    name: str
-    job: Scoring
 
 
 def main() -> None:
@@ -52,7 +43,7 @@ def main() -> None:
     flags.add_device(parser)
     parser.add_argument("--records", type=int, default=64, help="number of records")
     parser.add_argument("--batches", type=int, nargs="+", default=[4, 8, 16, 32], help="rows at once to search over")
-    arguments = flags.checked(parser, QUICK, ("records",))
+    arguments = flags.checked(parser, QUICK, ("records", "batches"))
     run_and_write(arguments, lambda folder: compare(arguments, folder))
 
 
@@ -68,10 +59,10 @@ def compare(arguments: Namespace, folder: Path) -> dict[str, Any]:
         device=arguments.device,
         threads=arguments.threads,
     )
-    packed = Candidate("ours: packed rows", job)
-    rows = Candidate("ours: plain rows", replace(job, side="rows"))
+    packed = EngineCandidate("ours: packed rows", job)
+    rows = EngineCandidate("ours: plain rows", replace(job, side="rows"))
     ways = [
-        Candidate(f"full logits: {size} rows at once", replace(job, side="logits", at_once=size))
+        EngineCandidate(f"full logits: {size} rows at once", replace(job, side="logits", at_once=size))
         for size in arguments.batches
     ]
     expected = run(ways[0].job, allocator)["scores"]
@@ -81,14 +72,10 @@ def compare(arguments: Namespace, folder: Path) -> dict[str, Any]:
         require_equal(ours.name, differences[ours.name], arguments.dtype)
         print(f"{ours.name}: {len(expected):,} equal scores (largest difference {differences[ours.name]:.0e})")
 
-    def measure(candidate: Candidate) -> dict[str, Any]:
+    def measure(candidate: EngineCandidate) -> dict[str, Any]:
         return rates(run(candidate.job, allocator), arguments.records)
 
-    trials = {}
-    for way in ways if len(ways) > 1 else ():
-        trials[way] = measure(way)
-        print(line(way.name, trials[way]), flush=True)
-    plain = max(trials, key=lambda way: trials[way]["records_per_second"]) if trials else ways[0]
+    plain, trials = search(ways, measure, SPEED, line)
     runs = in_turn([packed, rows, plain], arguments.repeats, measure, line)
     result = {
         "comparison": "scoring",
@@ -98,12 +85,12 @@ def compare(arguments: Namespace, folder: Path) -> dict[str, Any]:
         "versions": machine.versions(),
         "scores": len(expected),
         "differences": differences,
-        "search": [{"name": way.name, **measured} for way, measured in trials.items()],
-        "rows": [{"name": name, **summary(measured)} for name, measured in runs.items()],
+        "search": trials,
+        "rows": [{"name": name, **summary(measured, SPEED)} for name, measured in runs.items()],
         "ratios": [
-            ratio(what, against, column(runs[packed.name], name), column(runs[other.name], name), [])
+            ratio
             for against, other in (("full logits", plain), ("plain rows", rows))
-            for what, name in (("speed", "records_per_second"), ("memory", "memory_mb"))
+            for ratio in speed_and_memory(against, runs[packed.name], runs[other.name], SPEED)
         ],
     }
     print(table(result))
@@ -147,28 +134,8 @@ def prepare(folder: Path, arguments: Namespace) -> tuple[Path, Path]:
 
 
 def rates(measured: dict[str, Any], records: int) -> dict[str, float]:
-    """Return records per second, and the memory used beyond that before the model was loaded."""
-    return {
-        "records_per_second": records / measured["seconds"],
-        "memory_mb": measured["peak_mb"] - measured["before_mb"],
-        "peak_mb": measured["peak_mb"],
-    }
-
-
-def column(runs: Sequence[dict[str, float]], name: str) -> list[float]:
-    """Return one measurement of each run."""
-    return [run[name] for run in runs]
-
-
-def summary(runs: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the median of each measurement over the runs, and the range of the speed."""
-    speeds = column(runs, "records_per_second")
-    return {
-        **{name: median(column(runs, name)) for name in runs[0]},
-        "slowest": min(speeds),
-        "fastest": max(speeds),
-        "runs": len(runs),
-    }
+    """Return records per second, and the memory."""
+    return {"records_per_second": records / measured["seconds"], **memory(measured)}
 
 
 def line(name: str, measured: dict[str, Any]) -> str:
@@ -179,10 +146,7 @@ def line(name: str, measured: dict[str, Any]) -> str:
 def table(result: dict[str, Any]) -> str:
     """Return the table of the comparison."""
     lines = ["", *(line(row["name"], row) for row in result["rows"])]
-    lines += [
-        f"  {ratio['what']} against {ratio['against']}: {ratio['median']:.2f} × ({ratio['min']:.2f}–{ratio['max']:.2f})"
-        for ratio in result["ratios"]
-    ]
+    lines += [ratio_text(ratio, ratio["against"]) for ratio in result["ratios"]]
     return "\n".join(lines)
 
 

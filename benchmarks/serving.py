@@ -24,8 +24,10 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+from peers.flags import positive_int
+
 from guardreasoner.errors import InputError
-from guardreasoner.records import replacing_file
+from guardreasoner.records.atomic_file import replacing_file
 
 TOLERANCE = 1e-3
 """Largest difference of a score between batches by rounding."""
@@ -54,9 +56,11 @@ def main() -> int:
     """Run the load."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("model", help="model folder")
-    parser.add_argument("--requests", type=int, default=10_000, help="requests at once, all with distinct texts")
-    parser.add_argument("--alone", type=int, default=500, help="requests one at a time")
-    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument(
+        "--requests", type=positive_int, default=10_000, help="requests at once, all with distinct texts"
+    )
+    parser.add_argument("--alone", type=positive_int, default=500, help="requests one at a time")
+    parser.add_argument("--clients", type=positive_int, default=64)
     parser.add_argument("--speeds", nargs="+", default=["direct", "reasoned"])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -138,7 +142,15 @@ def ask(host: str, texts: Sequence[str], speed: str, clients: int, pid: int) -> 
 def figures(
     speed: str, startup: float, alone: Load, together: Load, expected: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return the figures of a run for JSON."""
+    """Return the figures of a run for JSON.
+
+    Raises:
+        InputError: no request was answered, so there is nothing to time.
+    """
+    for load in (alone, together):
+        if not load.answers:
+            failures = ", ".join(f"{count} {what}" for what, count in load.failures.items())
+            raise InputError(f"{speed}: no request was answered: {failures}")
     wrong = [number for number, answer in together.answers.items() if not same(answer, expected[number])]
     latencies = sorted(together.latencies)
     settled = together.memory[len(together.memory) // 10 :]
@@ -213,8 +225,10 @@ def _client(host: str, texts: Sequence[str], speed: str, waiting: "queue.SimpleQ
 
 def _watch_memory(pid: int, memory: list[float], over: threading.Event) -> None:
     page = os.sysconf("SC_PAGE_SIZE") / 1e6
-    while not over.wait(0.1):
+    while True:
         memory.append(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page)
+        if over.wait(0.1):
+            return
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from peers.flags import positive_int
 from peers.machine import describe, versions
 from peers.result_file import run_and_write, settings
 
@@ -54,8 +55,10 @@ LAUNCHERS = {"forks of one process": "", "a new process each": "-B"}
 def main() -> None:
     """Run the measurements, print the table, and write it if requested."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3, help="rounds of alternating measurements (default 3)")
-    parser.add_argument("--stages", type=int, default=3, help="stages of the chain (default 3)")
+    parser.add_argument(
+        "--repeats", type=positive_int, default=3, help="rounds of alternating measurements (default 3)"
+    )
+    parser.add_argument("--stages", type=positive_int, default=3, help="stages of the chain (default 3)")
     parser.add_argument("--json", type=Path, help="file for the result")
     arguments = parser.parse_args()
     run_and_write(arguments, lambda folder: measure(arguments, folder))

@@ -20,6 +20,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median
 
+from peers.flags import positive_int
+
 from guardreasoner.evaluation.intervals import Share
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.guard import Guard, GuardResult, JudgedSentence
@@ -42,7 +44,7 @@ def main() -> None:
     parser.add_argument(
         "--sentences", type=int, nargs="*", default=[10, 20, 40, 80], help="sentences of the long answers"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of alternating measurements (default 3)")
+    parser.add_argument("--rounds", type=positive_int, default=3, help="rounds of alternating measurements (default 3)")
     arguments = parser.parse_args()
     guard = Guard.load(arguments.model, speed="direct", engine=lambda one: LocalGenerator(one, 32, temperature=0.0))
     drawn = Embedded().scenarios(arguments.split)

@@ -11,6 +11,8 @@ import time
 from statistics import median
 from typing import get_args
 
+from peers.flags import positive_int
+
 from guardreasoner.generators import Request
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.model.backbone import Backbone
@@ -22,7 +24,7 @@ def main() -> None:
     """Run the measurements and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="model folder of a guard of both speeds")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of alternating measurements (default 3)")
+    parser.add_argument("--rounds", type=positive_int, default=3, help="rounds of alternating measurements (default 3)")
     arguments = parser.parse_args()
     backbone = Backbone(arguments.model)
     backbone.load()

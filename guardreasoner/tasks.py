@@ -13,7 +13,7 @@ NO_VERDICT = "None"
 """The word a guard writes for a task that does not apply, such as a response task without a response."""
 
 
-Judged = Literal["last_user", "last_assistant", "conversation", "tool_call"]
+JudgedPart = Literal["last_user", "last_assistant", "conversation", "tool_call"]
 """What a task judges: the user's last message, the assistant's last message, everything, or the last call of a tool."""
 
 
@@ -44,7 +44,7 @@ class Task:
     question: str
     labels: tuple[str, ...]
     positive: str = ""
-    judges: Judged = "conversation"
+    judges: JudgedPart = "conversation"
     ordered: bool = False
     uses_policy: bool = False
     flags: bool | Literal["others"] = field(default=True, compare=False)
@@ -70,8 +70,8 @@ class Task:
             )
         if self.flags not in (True, False, "others"):
             raise InputError(f"task {self.name}: flags {self.flags!r}, expected true, false or others")
-        if self.judges not in get_args(Judged):
-            raise InputError(f"task {self.name}: judges {self.judges!r}, expected {', '.join(get_args(Judged))}")
+        if self.judges not in get_args(JudgedPart):
+            raise InputError(f"task {self.name}: judges {self.judges!r}, expected {', '.join(get_args(JudgedPart))}")
 
     def as_json(self) -> dict[str, Any]:
         """Return the task as it is stored, without the options that have their defaults."""

@@ -19,7 +19,8 @@ from guardreasoner.cli.main import main
 from guardreasoner.errors import InputError
 from guardreasoner.formats import mlcommons
 from guardreasoner.moved import full_path
-from guardreasoner.records import read_jsonl, read_records, read_rollouts
+from guardreasoner.records import read_records, read_rollouts
+from guardreasoner.records.jsonl import read_jsonl
 from guardreasoner.sources.embedded import Embedded
 from guardreasoner.tasks import Task
 from guardreasoner.workflow.config import resolve

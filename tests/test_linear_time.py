@@ -10,9 +10,9 @@ from guardreasoner.evaluation.reasoning_quality import inspect
 from guardreasoner.generators.server_reply import read_reply
 from guardreasoner.prompts import conversation, parse, parse_released, reasoning_of
 from guardreasoner.records import Message, Record
-from guardreasoner.sources.contamination import normalise
+from guardreasoner.sources.contamination import normalize
 from guardreasoner.sources.conversations import read_messages
-from guardreasoner.synthesis.prompt import STEP_PATTERN, betrayals, faults, heading_pattern
+from guardreasoner.synthesis.prompt import STEP_PATTERN, faults, heading_pattern, label_leaks
 from guardreasoner.synthesis.trace import trace_of
 from guardreasoner.tasks import GUARD_TASKS
 from guardreasoner.workflow.redaction import command_without_secrets, without_secrets
@@ -90,12 +90,12 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "parse_released": lambda text: parse_released(text, GUARD_TASKS),
     "reasoning_of": lambda text: reasoning_of(text, GUARD_TASKS),
     "faults": lambda text: faults(text, RECORD, GUARD_TASKS),
-    "betrayals": lambda text: betrayals(text, text),
+    "label_leaks": lambda text: label_leaks(text, text),
     "trace_of": lambda text: trace_of(text, text, HEADING),
     "target_hits": lambda text: list(target_hits(RECORD, GUARD_TASKS, [text])),
     "answer_line": lambda text: ANSWER_LINE.search(text),
     "inspect": lambda text: inspect(text, GUARD_TASKS, text),
-    "normalise": normalise,
+    "normalize": normalize,
     "conversation": lambda text: conversation(Record("r", messages=[Message("system", text), Message("user", text)])),
     "read_messages": lambda text: read_messages([{"from": "human", "value": "How?"}, {"from": "gpt", "value": text}]),
     "redaction": lambda text: [command_without_secrets([text]), without_secrets({"text": text, "other_key": text})],

@@ -13,7 +13,8 @@ from guardreasoner.model.batch import Example
 from guardreasoner.model.packing import packed
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
 from guardreasoner.prompts import PromptFormat
-from guardreasoner.records import Record, read_jsonl
+from guardreasoner.records import Record
+from guardreasoner.records.jsonl import read_jsonl
 from guardreasoner.sources.contamination import ContaminationIndex
 from guardreasoner.sources.row_parser import Columns, RowParser
 from guardreasoner.tasks import Task
@@ -57,7 +58,7 @@ def test_the_time_is_linear_in_the_number_of_turns(tokenizer: PromptTokenizer) -
     steps: dict[str, Callable[[list[Record], list[Example]], object]] = {
         "parsing": lambda records, _: parse(len(records[0].messages) // 4),
         "rendering": lambda records, _: [tokenizer.text(record) for record in records],
-        "tokenisation": lambda records, _: tokenizer.prompts(records),
+        "tokenization": lambda records, _: tokenizer.prompts(records),
         "identity": lambda records, _: [(r.content_key(), r.context(), r.as_json()) for r in records],
         "contamination": contamination,
         "diagnosis": diagnosis,

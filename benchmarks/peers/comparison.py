@@ -13,7 +13,7 @@ from peers import machine, table
 from peers.flops import shape_of, useful_flops
 from peers.job import Job
 from peers.process import MeasurementFailed, allocator_settings, run
-from peers.ratios import TOLERANCE, Target, difference, in_turn, ratio, require_equal
+from peers.ratios import TOLERANCE, Target, difference, in_turn, ratio, require_equal, speed_and_memory
 from peers.real_pairs import fingerprint, length, prepare, rows_of, tokens
 from peers.result_file import run_and_write, settings
 
@@ -87,7 +87,11 @@ class Comparison:
         return [cut[-1], *cut]
 
     def run(self, candidate: Candidate, count: int | None = None, check: bool = False) -> dict[str, Any]:
-        """Run a candidate and return the measurements with rates, which leave out the warm-up step."""
+        """Run a candidate and return the measurements with rates, which leave out the warm-up step.
+
+        Raises:
+            InputError: There was no other step.
+        """
         measured = run(
             self.job.replaced(
                 side=candidate.side,
@@ -98,7 +102,7 @@ class Comparison:
             ),
             self.allocator,
         )
-        rate = sum(measured["examples"][1:]) / sum(measured["seconds"][1:])
+        rate = timed_rate(candidate.name, measured)
         return {
             **measured,
             "pairs_per_second": rate,
@@ -172,9 +176,9 @@ class Comparison:
             rivals = {"best": rivals["best"]}
         runs = in_turn([ours, *rivals.values()], self.arguments.repeats, self.run, table.trial)
         ratios = [
-            ratio(what, against, *([measured[name] for measured in runs[side.name]] for side in (ours, rival)), targets)
+            each
             for against, rival in rivals.items()
-            for what, name in (("speed", "pairs_per_second"), ("memory", "memory_mb"))
+            for each in speed_and_memory(against, runs[ours.name], runs[rival.name], "pairs_per_second", targets)
         ]
         shares = [measured["share"] for measured in runs[ours.name]]
         ratios.append(ratio("share", "limit", shares, [1.0] * len(shares), targets))
@@ -202,6 +206,21 @@ class Comparison:
 
     def _longest_first(self, number: int) -> int:
         return -length(self.examples[number])
+
+
+def timed_rate(name: str, measured: dict[str, Any]) -> float:
+    """Return the examples per second of a run after its first step, which is a warm-up.
+
+    Raises:
+        InputError: There was one step only, as with packing if all examples fit into it.
+    """
+    seconds = measured["seconds"][1:]
+    if not seconds:
+        raise InputError(
+            f"{name}: all examples were in the first optimizer step, which is not timed",
+            "raise --search-steps or --pairs",
+        )
+    return float(sum(measured["examples"][1:]) / sum(seconds))
 
 
 def compare(stage: str, arguments: Namespace, measure: Callable[[Comparison], dict[str, Any]]) -> None:

@@ -40,7 +40,7 @@ def read(doc: str | None) -> argparse.Namespace:
         "--clock", choices=["wall", "cpu"], default="wall", help="cpu: processor time, for a machine with other load"
     )
     parser.add_argument("--best-alone", action="store_true", help="leave out TRL's defaults (they need more memory)")
-    arguments = checked(parser, TRAINING, ("pairs", "batch", "search_steps"))
+    arguments = checked(parser, TRAINING, ("pairs", "batch", "batches", "search_steps"))
     if arguments.pairs % arguments.batch or any(arguments.batch % size for size in arguments.batches):
         parser.error("--pairs must be a multiple of --batch, and --batch of each of --batches")
     if arguments.instruction_tokens < 0:
@@ -68,6 +68,13 @@ def shared(doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def positive_int(text: str) -> int:
+    """Return the value of a flag that must be a whole number from 1, as ``type`` of an argument."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number from 1")
+    return int(text)
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add the flags of device and precision."""
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -85,14 +92,15 @@ def checked(parser: argparse.ArgumentParser, quick: Mapping[str, Any], counts: S
     Args:
         parser: The parser, from :func:`shared`.
         quick: Values that ``--quick`` sets unless the flag itself is given.
-        counts: Further flags that must be at least 1.
+        counts: Further flags that must be at least 1, each value of a list.
     """
     arguments = parser.parse_args()
     if arguments.quick:
         given = {word.split("=")[0].lstrip("-").replace("-", "_") for word in sys.argv[1:] if word.startswith("--")}
         vars(arguments).update({name: value for name, value in quick.items() if name not in given})
     for name in ("layers", "vocabulary", "texts", "limit", "repeats", "threads", *counts):
-        if getattr(arguments, name) < 1:
+        value = getattr(arguments, name)
+        if min(value if isinstance(value, list) else [value]) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     if arguments.hidden % 64 or arguments.hidden < 64:
         parser.error("--hidden must be a multiple of 64")

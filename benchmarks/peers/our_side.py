@@ -76,7 +76,7 @@ class TRLReduction(HSDPOModule):
         return {"loss": loss * count / pairs, "margin": gap.sum() / pairs}
 
 
-class StepTimer(Callback):
+class OurStepTimer(Callback):
     """Records seconds and loss of every step, and resets the peak memory before the first."""
 
     def __init__(self, device: str, clock: str) -> None:
@@ -137,7 +137,7 @@ def measure(job: Job, folder: str, backbone_class: type[Backbone] = Backbone) ->
     else:
         module_class = TRLReduction if job.options.get("trl_reduction") else HSDPOModule
         module = module_class(backbone, reference, beta=job.beta, sft_coef=job.sft_coef, **settings)
-    timer, data = StepTimer(job.device, job.clock), JobData(job, backbone.prompt_tokenizer.padding)
+    timer, data = OurStepTimer(job.device, job.clock), JobData(job, backbone.prompt_tokenizer.padding)
     trainer = Trainer(
         accelerator="gpu" if job.device == "cuda" else "cpu",
         devices=1,

@@ -56,6 +56,28 @@ def ratio(
     }
 
 
+def speed_and_memory(
+    against: str,
+    ours: Sequence[dict[str, Any]],
+    theirs: Sequence[dict[str, Any]],
+    speed: str,
+    targets: Sequence[Target] = (),
+) -> list[dict[str, Any]]:
+    """Return the ratios of speed and of memory over alternating runs.
+
+    Args:
+        against: Settings of the other side.
+        ours: Measurements of each of our runs.
+        theirs: Measurements of each run of the other side.
+        speed: Name of the measurement of speed.
+        targets: All targets.
+    """
+    return [
+        ratio(what, against, [run[name] for run in ours], [run[name] for run in theirs], targets)
+        for what, name in (("speed", speed), ("memory", "memory_mb"))
+    ]
+
+
 def in_turn(
     candidates: Sequence[Any],
     repeats: int,

@@ -1,4 +1,4 @@
-"""Printed lines and tables of a training comparison."""
+"""Printed lines of comparisons, and the table of a training comparison."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -58,10 +58,13 @@ def ratio_line(ratio: dict[str, Any]) -> str:
     if ratio["what"] == "share":
         share, low, high = (f"{100 * ratio[name]:.1f} %" for name in ("median", "min", "max"))
         return f"  share of the limit: {share} ({low}–{high}){target_text(ratio)}"
-    return (
-        f"  {ratio['what']} against TRL, {ratio['against']}: {ratio['median']:.2f} × "
-        f"({ratio['min']:.2f}–{ratio['max']:.2f}){target_text(ratio)}"
-    )
+    return ratio_text(ratio, f"TRL, {ratio['against']}")
+
+
+def ratio_text(ratio: dict[str, Any], other: str) -> str:
+    """Return the line of a ratio of speed or memory to another side."""
+    values = f"{ratio['median']:.2f} × ({ratio['min']:.2f}–{ratio['max']:.2f})"
+    return f"  {ratio['what']} against {other}: {values}{target_text(ratio)}"
 
 
 def target_text(ratio: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ class Inputs:
         adapter: LoRA adapter of the base.
         rollouts: Scripted rollouts of the training records.
         hard_set: Scripted rollouts of the test records.
-        source: Data source for the command line: files of records, whose tokenised form is cached.
+        source: Data source for the command line: files of records, whose tokenized form is cached.
     """
 
     base: Path

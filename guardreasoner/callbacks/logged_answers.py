@@ -30,7 +30,7 @@ class LoggedAnswers:
     Args:
         trainer: its processes share the records.
         folder: folder that the finished run becomes.
-        identity: everything besides records and tasks that determines the answers, JSON-serialisable.
+        identity: everything besides records and tasks that determines the answers, JSON-serializable.
         records: all records.
         format: format of the model.
         parts: number of outputs of each record, by the name of the part; one for each data loader.

@@ -1,4 +1,4 @@
-"""Check the values of a parsed config before anything is built, loaded or tokenised.
+"""Check the values of a parsed config before anything is built, loaded or tokenized.
 
 jsonargparse checks types. This adds what types do not say: ranges of numbers, values that contradict each other, and
 what Lightning and torch would refuse later. Each error names the file and line, the key, the value and what is

@@ -32,7 +32,7 @@ _USES_OF_DYNAMO = (
     "lightning.pytorch.utilities.compile",
     "lightning.pytorch.trainer.connectors.logger_connector.result",
 )
-"""Modules that import ``torch._dynamo`` to recognise compiled modules, or to keep a method from being compiled."""
+"""Modules that import ``torch._dynamo`` to recognize compiled modules, or to keep a method from being compiled."""
 
 _DYNAMO = "torch._dynamo"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.intervals import RESAMPLES
-from guardreasoner.records import replacing_file
+from guardreasoner.records.atomic_file import replacing_file
 from guardreasoner.workflow.terminal import show_line
 
 

@@ -17,7 +17,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
 from guardreasoner.prompts import PromptFormat
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.contamination import ContaminationIndex, normalise
+from guardreasoner.sources.contamination import ContaminationIndex, normalize
 from guardreasoner.training.training_data import TrainingItem
 
 _BATCH_SIZE = 256
@@ -218,11 +218,11 @@ class DiagnosisBuilder:
         if split == "train":
             for task in self._tasks:
                 self._labels[record.source or "(no source)"][task.name][gold.get(task.name)] += 1
-        prompt = _hash(normalise(record.context()))
+        prompt = _hash(normalize(record.context()))
         if prompt in self._prompts["validation" if split == "train" else "train"]:
             self._hit("prompt in both splits", record.id)
         self._prompts[split].add(prompt)
-        conversation = _hash(_normalised_content(record))
+        conversation = _hash(_normalized_content(record))
         known = self._conversations.get(conversation)
         if known is not None:
             known_split, known_gold = known
@@ -280,13 +280,13 @@ class DiagnosisBuilder:
         self._hit_counters[name].add(re.sub(r"\s+", " ", record_id), *details)
 
 
-def _normalised_content(record: Record) -> str:
-    """Return a text that two records share if their normalised messages and policies are the same."""
-    response = "" if record.response is None else f"={normalise(record.response)}"
+def _normalized_content(record: Record) -> str:
+    """Return a text that two records share if their normalized messages and policies are the same."""
+    response = "" if record.response is None else f"={normalize(record.response)}"
     if record.is_one_turn and record.policy is None:
-        return f"{normalise(record.prompt)}\0{response}"
-    policy = "" if record.policy is None else normalise(record.policy)
-    return "\0".join([policy, *(f"{author}={normalise(text)}" for author, text in record.parts())])
+        return f"{normalize(record.prompt)}\0{response}"
+    policy = "" if record.policy is None else normalize(record.policy)
+    return "\0".join([policy, *(f"{author}={normalize(text)}" for author, text in record.parts())])
 
 
 def _hash(text: str) -> int:

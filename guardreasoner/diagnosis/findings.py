@@ -107,10 +107,10 @@ CHECKS: dict[str, Check] = {
     "chosen partly wrong": Check(
         "warning", "the chosen output matches one gold label and misses another (pairs graded on one task)"
     ),
-    "rejected is right": Check("fault", "the rejected output matches every label: the pair penalises a right output"),
+    "rejected is right": Check("fault", "the rejected output matches every label: the pair penalizes a right output"),
     "empty reasoning": Check("fault", "the prompt asks for reasoning, and the target is an answer block alone"),
     "no reasoning": Check("note", "no reasoning: the record trains its verdicts alone (direct)"),
-    "answer betrayed": Check("fault", "the reasoning mentions the given label, which no model sees at test time"),
+    "label leaked": Check("fault", "the reasoning mentions the given label, which no model sees at test time"),
     "thinking or preamble": Check(
         "warning",
         "the target holds an author's private thinking, a preamble ('Sure! Here is') or a control token as text",

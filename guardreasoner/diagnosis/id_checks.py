@@ -9,7 +9,7 @@ from typing import Any
 from guardreasoner.model.batch import Example
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer, first_difference
 from guardreasoner.records import Record, Speed
-from guardreasoner.sources.contamination import normalise
+from guardreasoner.sources.contamination import normalize
 
 Hit = tuple[str, tuple[str, ...]]
 """Name of a check, and details of the hit."""
@@ -132,4 +132,4 @@ class IdCheck:
 
 
 def _letters(text: str) -> str:
-    return "".join(normalise(text).split())
+    return "".join(normalize(text).split())

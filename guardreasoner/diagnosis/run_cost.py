@@ -64,5 +64,5 @@ def disk(config: Any, settings: Settings, schedule: Schedule, parameters: Parame
         "base model": parameters.base * (2 if settings.dtype != "float32" or settings.quantization else 4),
         "trained model": parameters.saved_bytes,
         "checkpoints while it runs": (KEPT + 1) * checkpoint,
-        "tokenised data": 4 * ids,
+        "tokenized data": 4 * ids,
     }

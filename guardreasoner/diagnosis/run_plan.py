@@ -31,7 +31,7 @@ from guardreasoner.training.sampler import StepSampler
 
 PROCESS, ALLOCATOR = "process", "allocator"
 CPU_PROCESS = 0.65e9
-"""Bytes of a fit's process on a CPU with next to no model: Python, imported packages, tokenised data; measured."""
+"""Bytes of a fit's process on a CPU with next to no model: Python, imported packages, tokenized data; measured."""
 CPU_ALLOCATOR = {"full": 0.45, "LoRA": 0.75, "4bit": 0.75}
 """By what is trained, the bytes that glibc's allocator holds beside those of the tensors of a pass, as a share of
 these; measured (docs/plan.md). The heap keeps memory between blocks that live on, such as the small gradients of an

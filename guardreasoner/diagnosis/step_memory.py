@@ -47,7 +47,7 @@ class Parameters:
 
 
 class _FourBitLinear(nn.Linear):
-    """Shapes of a bitsandbytes layer with NF4 weights and double quantisation.
+    """Shapes of a bitsandbytes layer with NF4 weights and double quantization.
 
     Its weight is one row of bytes: half a byte per weight, one byte per 64 weights, four bytes per 64 × 256 weights.
     """
@@ -66,7 +66,7 @@ class _FourBitLinear(nn.Linear):
 
 
 class _FourBitProduct(torch.autograd.Function):
-    """Product with a weight that is dequantised for the call and not saved."""
+    """Product with a weight that is dequantized for the call and not saved."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -80,7 +80,7 @@ class _FourBitProduct(torch.autograd.Function):
 
 
 def four_bit_bytes(weights: int) -> int:
-    """Return the bytes of NF4 weights with double quantisation."""
+    """Return the bytes of NF4 weights with double quantization."""
     return weights // 2 + weights // 64 + 4 * -(-weights // (64 * 256))
 
 

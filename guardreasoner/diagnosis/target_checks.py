@@ -54,8 +54,8 @@ def target_hits(
     reasons = [reason.partition(": ") for reason in faults(texts[0], record, tasks, steps=None, format=format)]
     if any(kind == "no reasoning" for kind, _, _ in reasons):
         yield "empty reasoning", ()
-    if phrases := tuple(phrase for kind, _, phrase in reasons if kind == "betrays the answer"):
-        yield "answer betrayed", phrases
+    if phrases := tuple(phrase for kind, _, phrase in reasons if kind == "leaks the label"):
+        yield "label leaked", phrases
     trace = trace_of(texts[0], conversation(record), _HEADING) if len(texts) == 1 else None
     if trace and (trace.removed or trace.faults):
         yield "thinking or preamble", (*trace.removed, *trace.faults)

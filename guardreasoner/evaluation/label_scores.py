@@ -2,7 +2,7 @@
 
 For each task with a verdict, and for each of its labels, there is one alternative text: the guard's own reasoning, the
 answer block with its own verdicts up to that task, then the label. An engine scores the texts
-(:meth:`guardreasoner.generators.Generator.score`), and the scores are normalised over the labels of the task.
+(:meth:`guardreasoner.generators.Generator.score`), and the scores are normalized over the labels of the task.
 """
 
 import math

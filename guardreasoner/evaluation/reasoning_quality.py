@@ -22,7 +22,7 @@ from guardreasoner.evaluation.intervals import Estimate, Share, estimate, genera
 from guardreasoner.formats import GuardFormat
 from guardreasoner.formats.verdicts import read_reasoning, read_verdicts
 from guardreasoner.prompts import conversation
-from guardreasoner.synthesis.prompt import betrayals
+from guardreasoner.synthesis.prompt import label_leaks
 from guardreasoner.tasks import Task
 
 Agreement = Literal["agrees", "contradicts", "concludes nothing"]
@@ -33,7 +33,7 @@ REASONING_FAULTS = (
     "no reasoning",
     "loops",
     "endless",
-    "answer betrayed",
+    "label leaked",
     "another script",
 )
 """Names of the faults that the rules find in a completion's reasoning."""
@@ -68,7 +68,7 @@ class Inspection:
         words: words of the reasoning.
         loops: whether a run of twelve words occurs five times or more, ignoring case and numbers.
         endless: whether the completion ends in repetitions of one string, as text cut off at the length limit does.
-        leaks: phrases that reveal that the label was given ("the ground truth") and are not in the conversation.
+        label_leaks: phrases that reveal that the label was given ("the ground truth") and are not in the conversation.
         foreign_share: share of letters in a script that is neither Latin nor in the conversation, 0 to 1.
     """
 
@@ -78,7 +78,7 @@ class Inspection:
     words: int
     loops: bool
     endless: bool
-    leaks: tuple[str, ...]
+    label_leaks: tuple[str, ...]
     foreign_share: float
 
     def faults(self) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ class Inspection:
             not self.words,
             self.loops,
             self.endless,
-            bool(self.leaks),
+            bool(self.label_leaks),
             self.foreign_share > _MAX_FOREIGN_SHARE,
         )
         return tuple(name for name, is_present in zip(REASONING_FAULTS, present, strict=True) if is_present)
@@ -138,7 +138,7 @@ def quality(
     Args:
         completions: one completion a record, as generated.
         tasks: tasks that the completions decide.
-        conversations: conversation that each completion judges; what occurs in it is neither a leak nor foreign.
+        conversations: conversation that each completion judges; what occurs in it is neither a label leak nor foreign.
         tokens: length of each completion in tokens, if known.
         seed: seed of the bootstrap.
         format: format of the outputs; None: GuardReasoner's own.
@@ -200,7 +200,7 @@ def inspect(
         words=len(words),
         loops=_max_repeats(words) >= _LOOP_REPEATS,
         endless=_is_endless(completion),
-        leaks=tuple(betrayals(reasoning, conversation)),
+        label_leaks=tuple(label_leaks(reasoning, conversation)),
         foreign_share=_foreign_share(reasoning, conversation),
     )
 

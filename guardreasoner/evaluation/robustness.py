@@ -42,7 +42,7 @@ class FamilyScore:
         before: F1 on the originals in percent; None if no record has the positive label.
         after: F1 on the attacked records in percent.
         drop: before − after in percentage points, with a bootstrap interval over the pairs.
-        turned: share of the originals judged positive whose attacked version got another label; where the other labels
+        flipped: share of the originals judged positive whose attacked version got another label; where the other labels
             flag, of those judged otherwise whose attacked version got the positive one.
         unparsed_before: number of unparsed answers on the originals.
         unparsed_after: number of unparsed answers on the attacked records.
@@ -56,7 +56,7 @@ class FamilyScore:
     before: float | None
     after: float | None
     drop: Estimate
-    turned: Share
+    flipped: Share
     unparsed_before: int
     unparsed_after: int
 
@@ -142,10 +142,10 @@ def _family_score(family: str, benchmark: str, task: Task, pairs: Sequence[_Pair
     defined = bool(np.isfinite(f1[0]).all())
     if task.flags == "others":
         verdicts_after = [new for old, new in zip(before, after, strict=True) if old not in (None, task.positive)]
-        turned = sum(verdict == task.positive for verdict in verdicts_after)
+        flipped = sum(verdict == task.positive for verdict in verdicts_after)
     else:
         verdicts_after = [new for old, new in zip(before, after, strict=True) if old == task.positive]
-        turned = sum(verdict not in (None, task.positive) for verdict in verdicts_after)
+        flipped = sum(verdict not in (None, task.positive) for verdict in verdicts_after)
     return FamilyScore(
         family=family,
         benchmark=benchmark,
@@ -155,7 +155,7 @@ def _family_score(family: str, benchmark: str, task: Task, pairs: Sequence[_Pair
         before=float(f1[0, 0]) if defined else None,
         after=float(f1[0, 1]) if defined else None,
         drop=estimate(f1[:, 0] - f1[:, 1]),
-        turned=Share(turned, len(verdicts_after)),
+        flipped=Share(flipped, len(verdicts_after)),
         unparsed_before=before.count(None),
         unparsed_after=after.count(None),
     )

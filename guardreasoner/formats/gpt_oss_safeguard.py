@@ -16,7 +16,8 @@ from typing import ClassVar, Literal
 from guardreasoner.errors import InputError
 from guardreasoner.formats.published import PublishedFormat, Span, texts_and_controls
 from guardreasoner.prompts import Part, Plain
-from guardreasoner.records import Record, Speed, parse_json
+from guardreasoner.records import Record, Speed
+from guardreasoner.records.jsonl import parse_json
 from guardreasoner.tasks import POLICY_TASK, Task
 
 QUESTION = (

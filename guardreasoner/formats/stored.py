@@ -15,7 +15,7 @@ from guardreasoner.formats import GuardFormat
 from guardreasoner.formats.published import PublishedFormat
 from guardreasoner.moved import public_names
 from guardreasoner.prompts import PromptFormat
-from guardreasoner.records import parse_json
+from guardreasoner.records.jsonl import parse_json
 from guardreasoner.tasks import TASKS_FILE, require_type, write_tasks
 
 OUTPUT_FORMAT = "format.json"

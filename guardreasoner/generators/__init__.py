@@ -213,7 +213,7 @@ class Generator(ABC):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return the JSON-serialisable settings that determine the completions of a given model and request.
+        """Return the JSON-serializable settings that determine the completions of a given model and request.
 
         By default these are all public attributes that are strings, numbers, booleans or None.
         """

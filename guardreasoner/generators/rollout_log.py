@@ -20,7 +20,8 @@ from typing import Any, BinaryIO
 from guardreasoner.errors import InputError
 from guardreasoner.formats import GuardFormat
 from guardreasoner.formats.stored import write_output_format
-from guardreasoner.records import Record, Rollout, replacing_file, write_jsonl
+from guardreasoner.records import Record, Rollout, write_jsonl
+from guardreasoner.records.atomic_file import replacing_file
 from guardreasoner.workflow.file_lock import FileLock
 from guardreasoner.workflow.manifest import fingerprint
 
@@ -69,7 +70,7 @@ class RolloutLog:
 
     Args:
         output: folder that the finished run becomes.
-        identity: everything that determines the rollouts, JSON-serialisable.
+        identity: everything that determines the rollouts, JSON-serializable.
         parts: number of rollouts of each record, by the name of the part.
     """
 

@@ -6,8 +6,6 @@ import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from threading import Lock
 from types import MappingProxyType
@@ -19,20 +17,19 @@ from guardreasoner.evaluation.calibration.stored import calibrations_in
 from guardreasoner.formats import GuardFormat
 from guardreasoner.generators import Generator, Scorer, Watch
 from guardreasoner.guard.answering import Answering
+from guardreasoner.guard.cascade import Asked, Cascade
 from guardreasoner.guard.query import Query, record_of_query
 from guardreasoner.guard.results import (
-    GuardAnswer,
     GuardResult,
     GuardSpeed,
     TaskResult,
     UnparsedError,
     UnparsedRule,
     applies,
-    interpret,
 )
 from guardreasoner.guard.streaming import GuardStream, JudgedSentence, judges_response
 from guardreasoner.prompts import PromptFormat
-from guardreasoner.records import Message, Record, Speed
+from guardreasoner.records import Message, Speed
 from guardreasoner.tasks import Task
 from guardreasoner.workflow.guard_file import GUARD_FILE
 
@@ -49,9 +46,6 @@ _JUDGED = {
     "conversation": "the conversation",
 }
 """What a task needs, for messages."""
-
-UNSURE = 0.4
-"""Distance from 0.5 within which a direct score is unclear, if no calibration has a review band."""
 
 
 class Guard:
@@ -92,7 +86,8 @@ class Guard:
         kinds = {calibration.score for calibration in self.calibrations}
         by_default = engine.can_score and engine.scores_by_default
         scored = [one for one in get_args(Speed) if by_default or (engine.can_score and one in kinds)]
-        self._answering = Answering(engine, self.prompt_tokenizer, scored)
+        answering = Answering(engine, self.prompt_tokenizer, scored)
+        self._cascade = Cascade(answering, self.tasks, self.calibrations)
         self._lock = Lock()
         self._thread = ThreadPoolExecutor(1, "guard")
 
@@ -314,21 +309,21 @@ class Guard:
         watches: Mapping[int, Watch] = MappingProxyType({}),
         scorer: Scorer | None = None,
     ) -> list[GuardResult]:
-        """Return the results of queries, each given with its place in messages; equal queries are asked once.
+        """Return the results of queries, each given with its place in messages; see :meth:`Cascade.results`.
 
-        ``watches`` get the text of an answer while it is written, by the place of its query. ``scorer`` scores direct
-        answers; None: the engine.
+        Raises:
+            InputError: a query is invalid, or the engine fails.
+            UnparsedError: an answer has no clear verdict, and the guard was told to raise.
         """
         asked = [self._asked(query, where) for where, query in queries]
         with self._lock:
-            results = self._answered(asked, _watches_by_record(asked, watches), scorer)
-        found = [results[one.key] for one in asked]
-        unclear = next((result for result in found if result.unparsed), None)
+            results = self._cascade.results(asked, watches, scorer)
+        unclear = next((result for result in results if result.unparsed), None)
         if self.unparsed == "raise" and unclear is not None:
             raise UnparsedError(unclear)
-        return found
+        return results
 
-    def _asked(self, query: Query, where: str) -> "_Asked":
+    def _asked(self, query: Query, where: str) -> Asked:
         """Return what a query asks the model.
 
         Raises:
@@ -357,44 +352,7 @@ class Guard:
         if not any(applies(task, record) for task in flagging):
             parts = ", ".join(f"{task.name} ({_JUDGED[task.judges]})" for task in flagging)
             raise InputError(f"{place}: contains nothing for {self.backbone.name} to judge: it judges only {parts}")
-        return _Asked(record, speed, prompts)
-
-    def _answered(
-        self, asked: Iterable["_Asked"], watches: Mapping[str, Watch], scorer: Scorer | None
-    ) -> dict[tuple[str, GuardSpeed], GuardResult]:
-        """Return the result of each record at each speed: all direct answers first, then the reasoned ones."""
-        asked = {one.key: one for one in asked}.values()
-        direct = self._written([one for one in asked if one.speed != "reasoned"], "direct", scorer=scorer)
-        slow = {
-            one.key: one
-            for one in asked
-            if one.speed == "reasoned" or (one.speed == "auto" and self._is_unclear(direct[one.record.id]))
-        }
-        reasoned = self._written(slow.values(), "reasoned", watches)
-        results = {}
-        for one in asked:
-            answers = reasoned if one.key in slow else direct
-            answer = answers[one.record.id]
-            if one.speed == "auto" and answers is reasoned:
-                answer = replace(answer, tokens=answer.tokens + direct[one.record.id].tokens)
-            results[one.key] = interpret(answer, self.tasks, self.calibrations)
-        return results
-
-    def _written(
-        self,
-        asked: Iterable["_Asked"],
-        speed: Speed,
-        watches: Mapping[str, Watch] = MappingProxyType({}),
-        scorer: Scorer | None = None,
-    ) -> dict[str, GuardAnswer]:
-        """Return the answers of one speed by record id."""
-        prompts = {one.record.id: (one.record, one.prompts[speed]) for one in asked}
-        return self._answering.answers(prompts, speed, watches, scorer)
-
-    def _is_unclear(self, answer: GuardAnswer) -> bool:
-        """Return whether a direct answer leaves a task that flags unclear."""
-        result = interpret(answer, self.tasks, self.calibrations)
-        return any(_is_unclear(result.tasks[task.name]) for task in self.tasks if task.flags)
+        return Asked(record, speed, prompts)
 
     def _checked_speed(self, speed: GuardSpeed | None, where: str) -> GuardSpeed:
         """Return a speed that the model has; None: its default.
@@ -412,42 +370,6 @@ class Guard:
                 "recipe.direct_share above 0 trains a model for both speeds" if speed != "reasoned" else None,
             )
         return speed
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A conversation to judge.
-
-    Args:
-        record: the conversation.
-        speed: the speed to judge it at.
-        prompts: token ids of the prompt, by the speeds that may be needed.
-    """
-
-    record: Record
-    speed: GuardSpeed
-    prompts: Mapping[Speed, tuple[int, ...]]
-
-    @property
-    def key(self) -> tuple[str, GuardSpeed]:
-        """What makes two conversations in a batch the same."""
-        return self.record.id, self.speed
-
-
-def _watches_by_record(asked: Sequence[_Asked], watches: Mapping[int, Watch]) -> dict[str, Watch]:
-    """Return a watch for each record that has some; it wants the answer as long as one of the record's queries does."""
-    shared: dict[str, list[Watch]] = {}
-    for index, watch in watches.items():
-        if asked[index].speed != "direct":
-            shared.setdefault(asked[index].record.id, []).append(watch)
-    for index, one in enumerate(asked):
-        if one.record.id in shared and index not in watches and one.speed != "direct":
-            shared[one.record.id].append(lambda _: True)
-    return {key: partial(_tell_all, some) for key, some in shared.items()}
-
-
-def _tell_all(watches: Sequence[Watch], piece: str) -> bool:
-    return sum(watch(piece) for watch in watches) > 0  # all are told, also after one that still wants more
 
 
 @contextmanager
@@ -493,12 +415,3 @@ def _calibrations(path: str, tasks: Sequence[Task]) -> list[Calibration]:
             what = f"its score is the probability of {by_name[name].positive!r}, which does not flag"
             raise InputError(f"{file}: calibration of {name}: {what}", "remove it from the file")
     return found
-
-
-def _is_unclear(result: TaskResult) -> bool:
-    """Return whether a direct answer to a task needs reasoning: by its band, or else by its score."""
-    if result.band is not None:
-        return result.band in ("review", "unparsed")
-    if result.verdict is None:  # the task does not apply
-        return False
-    return result.score is None or abs(result.score - 0.5) < UNSURE

@@ -14,7 +14,7 @@ from guardreasoner.sources.logs import LogRow
 from guardreasoner.tasks import Task
 
 _CONTENT = 16
-"""Hex digits of the hash by which equal conversations are recognised."""
+"""Hex digits of the hash by which equal conversations are recognized."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from guardreasoner.errors import InputError
 from guardreasoner.generators.rollout_log import write_all
-from guardreasoner.records import replacing_file, sync_folder
+from guardreasoner.records.atomic_file import replacing_file, sync_folder
 
 log = logging.getLogger("guardreasoner")
 
@@ -25,7 +25,7 @@ class ModerationLog:
 
     Args:
         output: file that the finished run becomes.
-        identity: everything that determines the rows, JSON-serialisable.
+        identity: everything that determines the rows, JSON-serializable.
 
     Raises:
         InputError: the folder is of a run with another identity, which the message names.

@@ -1,4 +1,4 @@
-"""Summarise the rows that a moderation wrote: counts by task, rankings, and drift against a reference."""
+"""Summarize the rows that a moderation wrote: counts by task, rankings, and drift against a reference."""
 
 import heapq
 from collections import Counter
@@ -17,7 +17,7 @@ from guardreasoner.evaluation.calibration.histogram import (
 )
 from guardreasoner.guard.moderation import row_score
 from guardreasoner.guard.results import flagging_labels
-from guardreasoner.records import read_jsonl
+from guardreasoner.records.jsonl import read_jsonl
 from guardreasoner.tasks import Task
 
 
@@ -165,8 +165,8 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def summarise_rows(path: Path, tasks: Sequence[Task], top: int = 0) -> ModerationSummary:
-    """Summarise the rows of a moderation, reading one at a time.
+def summarize_rows(path: Path, tasks: Sequence[Task], top: int = 0) -> ModerationSummary:
+    """Summarize the rows of a moderation, reading one at a time.
 
     Args:
         path: output of the moderation.

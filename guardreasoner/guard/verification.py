@@ -97,12 +97,12 @@ class Verification:
         )
 
 
-Answers = Callable[[Sequence[Record], Speed], list[str]]
+AnswerFunction = Callable[[Sequence[Record], Speed], list[str]]
 """Returns the greedy answer to each record."""
 
 
 def compare_verdicts(
-    before: Backbone, after: Answers, records: Sequence[Record], after_dtype: str, max_new_tokens: int
+    before: Backbone, after: AnswerFunction, records: Sequence[Record], after_dtype: str, max_new_tokens: int
 ) -> Verification:
     """Ask both models about records, at every speed that the model was trained for, and compare the verdicts.
 
@@ -135,7 +135,7 @@ def compare_verdicts(
     )
 
 
-def local_answers(backbone: Backbone, max_new_tokens: int) -> Answers:
+def local_answers(backbone: Backbone, max_new_tokens: int) -> AnswerFunction:
     """Return the answers of a model through the local engine."""
 
     def answers(records: Sequence[Record], speed: Speed) -> list[str]:
@@ -159,7 +159,7 @@ def local_answers(backbone: Backbone, max_new_tokens: int) -> Answers:
     return answers
 
 
-def plain_answers(source: Backbone, folder: Path, dtype: str, max_new_tokens: int) -> Answers:
+def plain_answers(source: Backbone, folder: Path, dtype: str, max_new_tokens: int) -> AnswerFunction:
     """Return the answers of an exported folder through ``transformers`` alone, in a process without this package.
 
     The ids of its prompts must be those of the model.

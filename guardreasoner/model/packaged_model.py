@@ -16,7 +16,7 @@ from zipfile import BadZipFile, ZipFile
 from zlib import error as ZlibError
 
 from guardreasoner.errors import InputError
-from guardreasoner.records import replacing_file
+from guardreasoner.records.atomic_file import replacing_file
 from guardreasoner.workflow.terminal import show_line
 
 

@@ -55,7 +55,7 @@ def summary_as_json(summary: Summary) -> dict[str, Any]:
         "retracted": summary.retracted,
         "replaced": summary.replaced,
         "other_texts": summary.other_texts,
-        "torn": summary.torn,
+        "truncated": summary.truncated,
         **({"label_decisions": _decisions_as_json(summary)} if summary.decisions else {}),
         "rubric": {
             run: {
@@ -157,7 +157,7 @@ def _left_out(summary: Summary) -> Sequence[str]:
         "of other texts (the run has changed since, or has another name)": summary.other_texts,
         "replaced by a later one": summary.replaced,
         "retracted": summary.retracted,
-        "cut off in the file": summary.torn,
+        "truncated in the file": summary.truncated,
     }
     parts = [f"{count:,} {what}" for what, count in counts.items() if count]
     return [f"Ratings and skips not counted: {'; '.join(parts)}."] if parts else []

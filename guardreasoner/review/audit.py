@@ -17,7 +17,8 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from guardreasoner.errors import InputError
-from guardreasoner.records import Record, read_jsonl, record_of
+from guardreasoner.records import Record, record_of
+from guardreasoner.records.jsonl import read_jsonl
 from guardreasoner.review.items import ReviewItem, ReviewSet, ShownAnswer
 from guardreasoner.review.ratings import SLOTS, LabelQuestion, conversation_hash, text_hash
 from guardreasoner.sources.validation import validation_message

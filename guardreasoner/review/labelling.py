@@ -7,7 +7,8 @@ from pathlib import Path
 from guardreasoner.errors import InputError
 from guardreasoner.guard.labelling_queue import KIND
 from guardreasoner.guard.results import applies
-from guardreasoner.records import Record, read_jsonl, record_of
+from guardreasoner.records import Record, record_of
+from guardreasoner.records.jsonl import read_jsonl
 from guardreasoner.review.items import ReviewItem, ReviewSet
 from guardreasoner.review.ratings import Ratings, conversation_hash
 from guardreasoner.tasks import Task

@@ -1,4 +1,4 @@
-"""Summarise the ratings of several raters: rates by run, preferences between runs, agreement, label decisions.
+"""Summarize the ratings of several raters: rates by run, preferences between runs, agreement, label decisions.
 
 Every record counts once, however many raters it has: the rate of an answer is the mean over its raters, and a run is
 better on a record if more raters prefer it. Intervals are 95 %: Wilson's over records for rates; for agreement and
@@ -96,7 +96,7 @@ class Summary:
         retracted: number of retracted lines.
         replaced: number of ratings that a later one replaces.
         other_texts: number of ratings left out because their texts are not the requested or last rated ones.
-        torn: number of files whose last line was cut off.
+        truncated: number of files whose last line was truncated.
         decisions: by rater, number of labels by decision; a skipped label has the decision None.
     """
 
@@ -110,7 +110,7 @@ class Summary:
     retracted: int
     replaced: int
     other_texts: int
-    torn: int
+    truncated: int
     decisions: Mapping[str, Mapping[str | None, int]]
 
 
@@ -118,10 +118,10 @@ Judgements = dict[str, dict[tuple[str, object], object]]
 """Judgements on one question: by rater, the value by (record id, run or set of runs)."""
 
 
-def summarise(
+def summarize(
     ratings: Ratings, texts: Mapping[str, Mapping[str, str]] | None = None, resamples: int = RESAMPLES, seed: int = 0
 ) -> Summary:
-    """Summarise ratings.
+    """Summarize ratings.
 
     Args:
         ratings: the ratings as read.
@@ -150,7 +150,7 @@ def summarise(
         retracted=ratings.retracted,
         replaced=len(ratings.active) - len(ratings.latest()),
         other_texts=len(latest) - len(counted),
-        torn=ratings.torn,
+        truncated=ratings.truncated,
         decisions={
             rater: Counter(one.better for one in decisions if one.rater == rater)
             for rater in dict.fromkeys(one.rater for one in decisions)

@@ -14,7 +14,8 @@ from typing import Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.comparison.alignment import Answers
-from guardreasoner.records import Record, read_jsonl
+from guardreasoner.records import Record
+from guardreasoner.records.jsonl import read_jsonl
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +168,13 @@ class Ratings:
     Args:
         active: ratings and skips that were not retracted, oldest first, including replaced ones.
         retracted: number of retracted lines.
-        torn: number of files whose last line was cut off while it was written; such a line does not count, since the
+        truncated: number of files whose last line was truncated by an interrupted write; it does not count, since the
             rater never got a confirmation.
     """
 
     active: tuple[Rating, ...]
     retracted: int = 0
-    torn: int = 0
+    truncated: int = 0
 
     def latest(self) -> list[Rating]:
         """Return the last rating or skip for each rater, record and set of runs."""
@@ -231,9 +232,9 @@ def read_ratings(paths: Sequence[str | Path]) -> Ratings:
     """
     active: dict[str, Rating] = {}
     retracted: set[str] = set()
-    torn: list[int] = []
+    truncated: list[int] = []
     for path in paths:
-        for number, row in read_jsonl(path, torn.append):
+        for number, row in read_jsonl(path, truncated.append):
             where = f"{path}:{number}"
             if row.get("kind") == "retraction":
                 _require_fields(row, _RETRACTION_FIELDS, where)
@@ -249,7 +250,7 @@ def read_ratings(paths: Sequence[str | Path]) -> Ratings:
     ratings = list(active.values())
     if len(paths) > 1:  # a single file is in order even if the clock was set back
         ratings.sort(key=lambda rating: datetime.fromisoformat(rating.time))
-    return Ratings(tuple(ratings), len(retracted), len(torn))
+    return Ratings(tuple(ratings), len(retracted), len(truncated))
 
 
 _TEXT = (str,)

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from guardreasoner.errors import InputError
 from guardreasoner.generators.rollout_log import lock, write_all
-from guardreasoner.records import sync_folder
+from guardreasoner.records.atomic_file import sync_folder
 from guardreasoner.review.ratings import Ratings, read_ratings
 
 _LINE_START = b'{"kind": "'
@@ -36,7 +36,7 @@ class RatingsFile:
         try:
             lock(self._file, path, "review")
             self.ratings: Ratings = read_ratings([path])
-            self.torn = self._repair_end()
+            self.truncated = self._repair_end()
             self._end = self._size()
             sync_folder(path.parent)
         except BaseException:
@@ -73,12 +73,12 @@ class RatingsFile:
         return os.fstat(self._file.fileno()).st_size
 
     def _repair_end(self) -> int:
-        """Make the file end in a complete line; return the number of lines removed as cut off, 0 or 1."""
+        """Make the file end in a complete line; return the number of truncated lines removed, 0 or 1."""
         content = self.path.read_bytes()
         complete, newline, rest = content.rpartition(b"\n")
         if not rest:
             return 0
-        if not self.ratings.torn:  # the last line is valid and lacks only its newline
+        if not self.ratings.truncated:  # the last line is valid and lacks only its newline
             write_all(self._file, b"\n")
             return 0
         if not (rest.startswith(_LINE_START) or _LINE_START.startswith(rest)):

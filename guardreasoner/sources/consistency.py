@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from guardreasoner.records import Record, Split
-from guardreasoner.sources.contamination import normalise
+from guardreasoner.sources.contamination import normalize
 from guardreasoner.sources.row_parser import describe_value
 
 _LINE_BITS, _FILE_BITS = 40, 24
@@ -46,7 +46,7 @@ class ConsistencyCheck:
         packed = self._pack(path, location)
         faults = self._label_faults(record, packed)
         if self.disjoint_splits:
-            prompt = hash(normalise(record.context()))
+            prompt = hash(normalize(record.context()))
             if split == "train":
                 self._training_prompts.setdefault(prompt, packed)
             elif split in self.disjoint_splits and prompt in self._training_prompts:

@@ -1,4 +1,4 @@
-"""Normalise prompts, and find training records whose prompt also occurs in a benchmark.
+"""Normalize prompts, and find training records whose prompt also occurs in a benchmark.
 
 Of a conversation of more than one turn, all before the response but system messages counts as a prompt, and so does
 each message of the user of at least five words: a shorter one, such as "yes, please", occurs in many conversations.
@@ -29,8 +29,8 @@ _NAMED, _LISTED = 10, 1000
 """Largest numbers of record ids in a message and in the details of an error."""
 
 
-def normalise(text: str) -> str:
-    """Normalise a text for comparison: no invisible characters, NFKC, case-folded, white space collapsed.
+def normalize(text: str) -> str:
+    """Normalize a text for comparison: no invisible characters, NFKC, case-folded, white space collapsed.
 
     Invisible characters are the format characters of Unicode (zero-width characters, tags, direction marks) and a few
     of other categories: variation selectors, the combining grapheme joiner and fillers.
@@ -58,7 +58,7 @@ class ContaminationMatch:
     Args:
         record: id of the record.
         benchmark: id of the benchmark's record.
-        similarity: Jaccard similarity of the two prompts' shingles; 1 if the normalised prompts are equal.
+        similarity: Jaccard similarity of the two prompts' shingles; 1 if the normalized prompts are equal.
     """
 
     record: str
@@ -72,11 +72,11 @@ class ContaminationMatch:
 
 
 def prompts_of(record: Record) -> list[str]:
-    """Return the texts of a record that count as prompts, normalised and distinct, in time linear in its turns."""
+    """Return the texts of a record that count as prompts, normalized and distinct, in time linear in its turns."""
     texts = [record.context()]
     if not record.is_one_turn:
         texts += [m.content for m in record.messages if m.role == "user" and _is_long(m.content)]
-    return list(dict.fromkeys(map(normalise, texts)))
+    return list(dict.fromkeys(map(normalize, texts)))
 
 
 def _is_long(text: str) -> bool:
@@ -84,7 +84,7 @@ def _is_long(text: str) -> bool:
 
 
 class ContaminationIndex:
-    """An index of benchmark prompts that finds equal prompts (after normalisation) and near-duplicates.
+    """An index of benchmark prompts that finds equal prompts (after normalization) and near-duplicates.
 
     Two prompts are near-duplicates if the sets of their shingles of five characters have a Jaccard similarity of at
     least ``similarity``. The search is exact.

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from guardreasoner.records import Message, Role, ToolCall, parse_json
+from guardreasoner.records import Message, Role, ToolCall
+from guardreasoner.records.jsonl import parse_json
 
 _CALL = "tool call"
 _ROLES: dict[str, Role | str] = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
-from guardreasoner.records import MAX_ROW
+from guardreasoner.records.jsonl import MAX_ROW
 
 
 def table_rows(

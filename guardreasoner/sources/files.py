@@ -46,7 +46,7 @@ class Files:
         tasks: tasks that the labels belong to; None for the three tasks of GuardReasoner.
         keep: for each column, the values of the rows to use; other rows are skipped and counted.
         validation_share: share of the distinct prompts in ``train`` for the validation split, assigned by a hash of the
-            normalised prompt or, in a conversation of more turns, of all before the response.
+            normalized prompt or, in a conversation of more turns, of all before the response.
         test_share: share of the distinct prompts in ``train`` for the test split.
         quarantine: folder to which faulty rows are written unchanged; None: a faulty row ends the run.
         policies: file or folder with the policies that ``columns.policy_id`` names, see

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from guardreasoner.errors import InputError
-from guardreasoner.records import parse_json, read_jsonl
+from guardreasoner.records.jsonl import parse_json, read_jsonl
 from guardreasoner.sources.conversations import require_unicode
 from guardreasoner.sources.row_parser import text_forms
 from guardreasoner.workflow.strict_yaml import parse_yaml

@@ -30,10 +30,10 @@ from guardreasoner.records import (
     Rollout,
     Speed,
     messages_of,
-    read_jsonl,
     require_policy_and_extra,
     require_unique_ids,
 )
+from guardreasoner.records.jsonl import read_jsonl
 from guardreasoner.sources.label_scores import (
     LabelScores,
     ScoresByKind,

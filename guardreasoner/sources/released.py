@@ -65,7 +65,7 @@ class Released:
         train: names of the benchmarks in the training and validation splits; None for the six with published outputs
             that are not in ``test``.
         validation_share: share of the distinct prompts for the validation split, 0 to below 1. Records are assigned by
-            a hash of the normalised prompt, so that no prompt is in both splits.
+            a hash of the normalized prompt, so that no prompt is in both splits.
         test_sample: number of records of each test benchmark, those with the smallest SHA-256 of their id; None for
             all. Training records are checked against all records of the test benchmarks.
         train_sample: number of records of the training split, chosen in the same way; None for all.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from guardreasoner.errors import InputError
-from guardreasoner.records import MAX_ROW, parse_json, read_lines, without_bom
+from guardreasoner.records.jsonl import MAX_ROW, parse_json, read_lines, without_bom
 
 _BATCH = 128
 _CHUNK = 2**20

@@ -6,12 +6,12 @@ from hashlib import sha256
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
 from guardreasoner.sources.arguments import is_fraction
-from guardreasoner.sources.contamination import normalise
+from guardreasoner.sources.contamination import normalize
 
 
 def unit_interval_hash(prompt: str) -> float:
-    """Hash the normalised prompt to a number in [0, 1)."""
-    digest = sha256(normalise(prompt).encode(errors="surrogatepass")).digest()
+    """Hash the normalized prompt to a number in [0, 1)."""
+    digest = sha256(normalize(prompt).encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 

@@ -59,7 +59,7 @@ CHAT_TEMPLATES = (
     KnownTemplate("ChatML", r"(?:system\n.*?\n)?user\n", "\nassistant\n<think>\n\n</think>\n\n"),
     KnownTemplate("Gemma", r"user\n", "\nmodel\n"),
 )
-"""Templates that are recognised, with and without their special tokens."""
+"""Templates that are recognized, with and without their special tokens."""
 
 _TEMPLATE_START = re.compile(
     r"\s*(?:<[|｜]|<s>|<bos>|<start_of_turn>|\[INST\]|(?:system|user|human)\s*[:\n])", re.IGNORECASE
@@ -98,7 +98,7 @@ def without_template(prompt: str, template: KnownTemplate) -> str:
 def unknown_end(prompts: Sequence[str], separator: str) -> str | None:
     """Return the end of the prompts if an unknown template seems to be around all of them; None otherwise.
 
-    A template is recognised by how the texts start, or by the same text after the word None in all of them.
+    A template is recognized by how the texts start, or by the same text after the word None in all of them.
 
     Args:
         prompts: prompt texts of one file.

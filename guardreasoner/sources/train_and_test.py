@@ -10,7 +10,7 @@ from guardreasoner.sources.splits import require_shares
 
 
 class TrainAndTest(ABC):
-    """A data set whose validation split is cut out of its training split by a hash of the normalised prompt.
+    """A data set whose validation split is cut out of its training split by a hash of the normalized prompt.
 
     Args:
         path: repository on the hub, or a folder with its files.

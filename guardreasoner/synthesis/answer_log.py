@@ -56,7 +56,7 @@ class AnswerLog:
             broken_line = 0
             for number, line in enumerate(lines, start=1):
                 if broken_line:
-                    raise InputError(f"{self.path}:{broken_line}: not an answer; only the last line may be incomplete")
+                    raise InputError(f"{self.path}:{broken_line}: not an answer; only the last line may be truncated")
                 try:
                     self._add_to_index(json.loads(line) if line.endswith(b"\n") else None, end)
                 except (ValueError, TypeError, KeyError):
@@ -75,13 +75,13 @@ class AnswerLog:
         self._file = self.path.open("ab")
         lock(self._file, self.path)
         end = self.read()
-        torn = self.path.stat().st_size - end
-        if torn:
+        truncated = self.path.stat().st_size - end
+        if truncated:
             self._file.truncate(end)
             self._file.seek(0, os.SEEK_END)
         self._sync_thread = threading.Thread(target=self._sync_until_closed, name="answer-log-sync", daemon=True)
         self._sync_thread.start()
-        return torn
+        return truncated
 
     def rows(self, record_id: str, key: str) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield offset and row of each answer to a record under a key, oldest first."""

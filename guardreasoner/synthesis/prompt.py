@@ -33,7 +33,7 @@ _TASK_HEADING = re.compile(r"^[^\S\n]*(?:#+|\*\*)[^\S\n]*Task\s+(\d+)\b.*$", re.
 
 _VERDICT = r"(?:label|verdict|classification|judge?ment|annotation)s?"
 _GIVEN = r"(?:given|provided|supplied|assigned|stated|known|expected|correct|true|reference|target|predetermined)"
-_BETRAYALS = re.compile(
+_LABEL_LEAKS = re.compile(
     "|".join(
         rf"\b{phrase}\b"
         for phrase in (
@@ -210,12 +210,12 @@ def faults(
     elif steps is not None and not has_numbered_steps(trace, steps):
         reasons.append("steps not numbered as asked")
     quotable = "\n".join(filter(None, (record.policy, conversation(record))))
-    reasons += [f"betrays the answer: {phrase}" for phrase in betrayals(trace, quotable)]
+    reasons += [f"leaks the label: {phrase}" for phrase in label_leaks(trace, quotable)]
     return reasons
 
 
-def betrayals(text: str, quotable: str = "") -> list[str]:
-    """Return the phrases that betray that the author of the reasoning was given the answer.
+def label_leaks(text: str, quotable: str = "") -> list[str]:
+    """Return the phrases that show that the author of the reasoning was given the label.
 
     Args:
         text: reasoning.
@@ -226,7 +226,7 @@ def betrayals(text: str, quotable: str = "") -> list[str]:
         The distinct phrases in lower case, in order of first occurrence.
     """
     quoted = _normalized(quotable)
-    phrases = (_normalized(match[0]) for match in _BETRAYALS.finditer(text))
+    phrases = (_normalized(match[0]) for match in _LABEL_LEAKS.finditer(text))
     return [phrase for phrase in dict.fromkeys(phrases) if phrase not in quoted]
 
 

@@ -149,11 +149,11 @@ class TeacherModule(LightningModule):
                 "trainer.fast_dev_run is not supported here, because each answer costs money",
                 "--dry_run estimates; --trainer.limit_predict_batches 1 --data.chunk_size 8 asks for eight records",
             )
-        if torn := self.answer_log.open():
+        if truncated := self.answer_log.open():
             log.warning(
                 "%s: removed a truncated last line of %d bytes; its record will be asked again",
                 self.answer_log.path,
-                torn,
+                truncated,
             )
         stop_signals.defer()
         self._progress = RecordProgress(

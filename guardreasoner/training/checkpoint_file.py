@@ -27,7 +27,7 @@ class SealedCheckpointIO(TorchCheckpointIO):
         Args:
             checkpoint: the state.
             path: target file.
-            storage_options: details to store beside the file, JSON-serialisable.
+            storage_options: details to store beside the file, JSON-serializable.
 
         Raises:
             OSError: the file cannot be written; an older file of the same name is unchanged.

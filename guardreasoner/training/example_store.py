@@ -1,4 +1,4 @@
-"""Tokenised examples in an Arrow file, read from disk on demand, so that a million of them need little memory.
+"""Tokenized examples in an Arrow file, read from disk on demand, so that a million of them need little memory.
 
 The file is not memory-mapped: pages of a mapping that have been read count as memory of the process.
 """

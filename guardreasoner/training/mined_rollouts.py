@@ -43,7 +43,7 @@ def mine_rollouts(
 
 
 def write_findings(folder: Path, found: Findings | None) -> None:
-    """Write what mining found beside the tokenised data."""
+    """Write what mining found beside the tokenized data."""
     content = None if found is None else found.as_json()
     (folder / _FINDINGS).write_text(json.dumps(content), encoding="utf-8")
 

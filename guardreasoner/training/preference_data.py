@@ -83,7 +83,7 @@ class PreferenceDataModule(TrainingDataModule):
         """What mining found, known after setup."""
 
     def setup(self, stage: str) -> None:
-        """Open the tokenised pairs."""
+        """Open the tokenized pairs."""
         super().setup(stage)
         self.__dict__.pop("pairs", None)  # closes the file of all outputs, which training does not need
         if self._trainer.is_global_zero:
@@ -115,7 +115,7 @@ class PreferenceDataModule(TrainingDataModule):
         return [files, repr(self.pairing), self.validation_share, repr(self.pair_columns), repr(self.token_weights)]
 
     def items(self, split: Split, on_fault: OnFault | None = None) -> Iterator[TrainingItem]:
-        """Yield the pairs of a split, which a hash of the normalised prompt determines."""
+        """Yield the pairs of a split, which a hash of the normalized prompt determines."""
         tokenizer = self.prompt_tokenizer
         for pair in self.pairs:
             if split_of(pair.record.context(), self.validation_share) == split:

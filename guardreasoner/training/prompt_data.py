@@ -70,7 +70,7 @@ class PromptDataModule(TrainingDataModule):
         """What mining found, known after setup."""
 
     def setup(self, stage: str) -> None:
-        """Open the tokenised prompts."""
+        """Open the tokenized prompts."""
         super().setup(stage)
         self.__dict__.pop("records", None)  # the texts, which training does not need
         if self._trainer.is_global_zero:
@@ -112,7 +112,7 @@ class PromptDataModule(TrainingDataModule):
         return [[content_hash(path) for path in self.rollouts], repr(self.pairing), self.validation_share]
 
     def items(self, split: Split, on_fault: OnFault | None = None) -> Iterator[TrainingItem]:
-        """Yield the prompts of a split, which a hash of the normalised prompt determines."""
+        """Yield the prompts of a split, which a hash of the normalized prompt determines."""
         for record, speed in self.records:
             if split_of(record.context(), self.validation_share) == split:
                 prompt = tuple(self.prompt_tokenizer.prompt(record, speed))

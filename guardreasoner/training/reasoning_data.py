@@ -95,7 +95,7 @@ class ReasoningDataModule(TrainingDataModule):
         self.records: Sequence[Record] = []
 
     def setup(self, stage: str) -> None:
-        """Open the tokenised data, or read the records of ``predict``."""
+        """Open the tokenized data, or read the records of ``predict``."""
         if stage == "predict":
             records = list(self.labelled_records())
             self.records = sample_of(records, self.predict_sample)

@@ -19,7 +19,7 @@ from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import Batch, Collator, Example, two_row
 from guardreasoner.model.log_probs import sequence_logps
 from guardreasoner.model.packing import packed
-from guardreasoner.records import replacing_file
+from guardreasoner.records.atomic_file import replacing_file
 from guardreasoner.workflow.manifest import fingerprint
 from guardreasoner.workflow.ranges import Count
 

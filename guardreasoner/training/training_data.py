@@ -1,4 +1,4 @@
-"""What the data modules of both stages share: contamination check, tokenisation with a cache, optimizer steps."""
+"""What the data modules of both stages share: contamination check, tokenization with a cache, optimizer steps."""
 
 import fcntl
 import json
@@ -84,7 +84,7 @@ class TrainingDataModule(LightningDataModule, ABC):
         bucket_steps: steps whose examples are sorted by length together, to reduce padding; 1 sorts none.
         seed: seed of the order.
         collate: layout of a micro-batch.
-        cache: folder of tokenised data, stored under a fingerprint of everything that determines it; None tokenizes
+        cache: folder of tokenized data, stored under a fingerprint of everything that determines it; None tokenizes
             anew for each run.
 
     Raises:
@@ -143,7 +143,7 @@ class TrainingDataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def items(self, split: Split, on_fault: OnFault | None = None) -> Iterator[TrainingItem]:
-        """Yield the training items of a split, tokenised anew, including those that are too long.
+        """Yield the training items of a split, tokenized anew, including those that are too long.
 
         Args:
             split: "train" or "validation".
@@ -167,7 +167,7 @@ class TrainingDataModule(LightningDataModule, ABC):
             self._prepare()
 
     def setup(self, stage: str) -> None:
-        """Open the tokenised data.
+        """Open the tokenized data.
 
         Raises:
             InputError: an example has more tokens than ``micro_batch_tokens``.
@@ -305,9 +305,9 @@ class TrainingDataModule(LightningDataModule, ABC):
         key = self._key()
         if self.cache is None or key is None:
             if self._trainer.num_nodes > 1:
-                raise InputError("data.cache: none is set", "several nodes need a folder for the tokenised data")
+                raise InputError("data.cache: none is set", "several nodes need a folder for the tokenized data")
             self._temporary = tempfile.TemporaryDirectory(prefix="guardreasoner-")
-            self._folder = Path(self._temporary.name) / "tokenised"
+            self._folder = Path(self._temporary.name) / "tokenized"
             self._make(self._folder)
             return
         self._folder = Path(self.cache) / key[:32]
@@ -346,7 +346,7 @@ class TrainingDataModule(LightningDataModule, ABC):
         self._read_extra(folder)
 
     def _write_extra(self, folder: Path) -> None:
-        """Write what a subclass stores beside the tokenised examples; nothing by default."""
+        """Write what a subclass stores beside the tokenized examples; nothing by default."""
 
     def _read_extra(self, folder: Path) -> None:
         """Read what :meth:`_write_extra` wrote; raise ``OSError`` or ``ValueError`` if it is damaged."""
@@ -368,7 +368,7 @@ class TrainingDataModule(LightningDataModule, ABC):
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold an exclusive lock on the tokenised data at ``folder``; it ends with the process if that is killed."""
+    """Hold an exclusive lock on the tokenized data at ``folder``; it ends with the process if that is killed."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f".{folder.name}.lock").open("a") as lock:  # "w" would empty what a link points to
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError, unique_keys
-from guardreasoner.records import replacing_file
+from guardreasoner.records.atomic_file import replacing_file
 
 GUARD_FILE = "guard.json"
 _CALIBRATION = "calibration"

@@ -17,7 +17,7 @@ from typing import Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.moved import current_argv, ignore
-from guardreasoner.records import is_partial, replacing_file
+from guardreasoner.records.atomic_file import is_partial, replacing_file
 from guardreasoner.workflow.guard_file import GUARD_FILE, without_calibrations
 from guardreasoner.workflow.redaction import command_without_secrets, without_secrets
 

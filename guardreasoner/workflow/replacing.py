@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from guardreasoner.records import leftovers, naming, owned, sync_folder, temporary
+from guardreasoner.records.atomic_file import leftovers, naming, owned, sync_folder, temporary
 
 _NEW, _OLD, _FILE = "new", "old", "partial"
 

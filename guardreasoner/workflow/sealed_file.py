@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from guardreasoner.records import replacing_file, sync_folder
+from guardreasoner.records.atomic_file import replacing_file, sync_folder
 from guardreasoner.workflow.manifest import content_hash, fingerprint
 
 _HASHES, _DETAILS, _SEAL = "sha256", "details", "details_sha256"
@@ -20,7 +20,7 @@ def seal(written: Path, path: Path, details: Mapping[str, Any] | None = None) ->
     Args:
         written: complete file in the same folder.
         path: final name.
-        details: what else to store in ``path.json``, JSON-serialisable.
+        details: what else to store in ``path.json``, JSON-serializable.
     """
     hashes = [content_hash(written)]
     if path.is_file():

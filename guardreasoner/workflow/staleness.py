@@ -11,7 +11,7 @@ from typing import Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.moved import current_config, ignore
-from guardreasoner.records import replacing_file
+from guardreasoner.records.atomic_file import replacing_file
 from guardreasoner.workflow.config import Command, Config
 from guardreasoner.workflow.manifest import Manifest, code_hash, content_hash, fingerprint, manifest_path
 from guardreasoner.workflow.redaction import command_without_secrets, without_secrets

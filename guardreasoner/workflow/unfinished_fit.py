@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
-from guardreasoner.records import replacing_file, temporary
+from guardreasoner.records.atomic_file import replacing_file, temporary
 from guardreasoner.workflow.manifest import fingerprint
 from guardreasoner.workflow.redaction import without_secrets
 from guardreasoner.workflow.sealed_file import beside, details_of, is_damaged

@@ -7,10 +7,13 @@ from typing import Any
 import growth
 import mining_vs_transformers as mining
 import pytest
+import serving
+from peers.comparison import timed_rate
+from peers.engine_runs import EngineCandidate, search, summary
 from peers.process import MeasurementFailed
-from peers.ratios import Target, difference, in_turn, ratio, require_equal
+from peers.ratios import Target, difference, in_turn, ratio, require_equal, speed_and_memory
 from peers.real_pairs import fingerprint, length, rows_of, tokens
-from peers.table import ratio_line
+from peers.table import ratio_line, ratio_text
 
 from guardreasoner.errors import InputError
 
@@ -86,6 +89,19 @@ def test_runs_alternate_and_reverse_their_order() -> None:
     assert [measured["speed"] for measured in runs["ours"]] == [1, 4, 5]
 
 
+def test_the_rate_leaves_out_the_warm_up_step() -> None:
+    assert timed_rate("ours", {"examples": [8, 4, 2], "seconds": [9.0, 1.0, 2.0]}) == 2
+    with pytest.raises(InputError, match="ours: all examples were in the first optimizer step"):
+        timed_rate("ours", {"examples": [8], "seconds": [9.0]})
+
+
+def test_a_server_that_answers_nothing_is_one_error_line() -> None:
+    answered = serving.Load(1.0, [0.5], {0: {}}, {}, [1.0])
+    refused = serving.Load(1.0, [], {}, {"status 503": 2}, [1.0])
+    with pytest.raises(InputError, match="direct: no request was answered: 2 status 503"):
+        serving.figures("direct", 1.0, answered, refused, [{"tasks": {}}] * 2)
+
+
 def test_tokens_and_rows_of_an_example() -> None:
     assert (length(EXAMPLE), tokens(EXAMPLE)) == (5, 8)
     assert rows_of([EXAMPLE]) == [[5, 6, 7, 8, 9], [5, 6, 4]]
@@ -101,17 +117,27 @@ def test_search_returns_the_fastest_batch_size() -> None:
     job = mining.Sampling("ours", "model", "prompts")
     speeds = {4: 10.0, 8: 30.0, 16: 20.0}
 
-    def measure(candidate: mining.Candidate) -> dict[str, Any]:
+    def measure(candidate: EngineCandidate) -> dict[str, Any]:
         if candidate.job.at_once == 32:
             raise MeasurementFailed("no memory")
         return {"tokens_per_second": speeds[candidate.job.at_once], "memory_mb": 1.0}
 
-    best, trials = mining.search(mining.candidates(job, [4, 8, 16, 32]), measure)
+    best, trials = search(mining.candidates(job, [4, 8, 16, 32]), measure, "tokens_per_second", mining.line)
     assert best.job.at_once == 8
     assert [trial.get("failed") for trial in trials] == [None, None, None, "no memory"]
-    assert mining.search(mining.candidates(job, [32]), measure)[1] == []
+    assert search(mining.candidates(job, [32]), measure, "tokens_per_second", mining.line)[1] == []
     with pytest.raises(InputError, match="none of these settings ran"):
-        mining.search(mining.candidates(job, [32, 32]), measure)
+        search(mining.candidates(job, [32, 32]), measure, "tokens_per_second", mining.line)
+
+
+def test_summary_of_runs_and_their_ratios_to_another_side() -> None:
+    ours = [{"records_per_second": speed, "memory_mb": 100.0} for speed in (4.0, 8.0, 6.0)]
+    theirs = [{"records_per_second": 2.0, "memory_mb": 400.0}] * 3
+    expected = {"records_per_second": 6, "memory_mb": 100, "slowest": 4, "fastest": 8, "runs": 3}
+    assert summary(ours, "records_per_second") == expected
+    speed, memory = speed_and_memory("plain", ours, theirs, "records_per_second", [Target("memory", "plain", 0.5)])
+    assert ratio_text(speed, "plain rows") == "  speed against plain rows: 3.00 × (2.00–4.00)"
+    assert ratio_text(memory, "TRL") == "  memory against TRL: 0.25 × (0.25–0.25), target at most 0.5: met"
 
 
 def test_overhead_share() -> None:

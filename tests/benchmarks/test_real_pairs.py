@@ -3,14 +3,19 @@
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import growth
 import hsdpo_vs_trl
+import mining_vs_transformers
 import pytest
 import rsft_vs_trl
+import scoring
+import two_speeds
 from peers import flags
 from peers.policy_instruction import policy_tokens
 from peers.ratios import Target
@@ -78,6 +83,31 @@ def test_the_flag_raises_the_length_limit(monkeypatch: pytest.MonkeyPatch, capsy
     with pytest.raises(SystemExit):
         flags.read("")
     assert "--instruction-tokens must be at least 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("main", "argv", "message"),
+    [
+        (rsft_vs_trl.main, ("--batches", "1", "0"), "--batches must be at least 1"),
+        (mining_vs_transformers.main, ("--batches", "0"), "--batches must be at least 1"),
+        (scoring.main, ("--batches", "0"), "--batches must be at least 1"),
+        (growth.main, ("--pairs", "0"), "--pairs must be at least 1"),
+        (growth.main, ("--overhead", "--epochs", "1", "--real-pairs", "8"), "--real-pairs must be above --batch"),
+        (two_speeds.main, ("model", "--rounds", "0"), "--rounds: found '0', expected a whole number from 1"),
+    ],
+)
+def test_counts_that_leave_nothing_to_measure_are_one_error_line(
+    main: Callable[[], None],
+    argv: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["x", *argv])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.skipif(find_spec("trl") is None, reason="TRL is not installed (pip install -e '.[bench]')")

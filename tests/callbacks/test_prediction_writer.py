@@ -13,7 +13,8 @@ from guardreasoner.evaluation.guard_module import GuardModule
 from guardreasoner.generators import Completion, Request, ScoreRequest, Scores
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.model.backbone import Backbone
-from guardreasoner.records import Record, read_jsonl
+from guardreasoner.records import Record
+from guardreasoner.records.jsonl import read_jsonl
 from guardreasoner.sources.predictions import PREDICTIONS
 from tests.support.kill_once import outputs
 from tests.support.tiny import Scripted, TinySource, answer, quiet_trainer, write_rollouts

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from guardreasoner.cli.main import main
-from guardreasoner.records import read_jsonl
+from guardreasoner.records.jsonl import read_jsonl
 from guardreasoner.sources.predictions import read_predictions
 from tests.support.conversations import write_conversations, write_policies
 

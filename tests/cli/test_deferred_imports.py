@@ -51,9 +51,9 @@ def test_parsing_a_config_imports_no_more_than_the_parser_needs(verb: str, confi
     assert imported & UNUSED_BY_THE_PARSER == set()
 
 
-def test_a_fit_from_tokenised_data_imports_no_more_than_it_needs(tiny_base: Path, tmp_path: Path) -> None:
+def test_a_fit_from_tokenized_data_imports_no_more_than_it_needs(tiny_base: Path, tmp_path: Path) -> None:
     argv = ["fit", "--config", str(ROOT / "configs/rsft.yaml"), "--auto_build", "false", "--output", "made"]
-    argv += ["--model.backbone.path", str(tiny_base), "--data.skip_too_long", "true", "--data.cache", "tokenised"]
+    argv += ["--model.backbone.path", str(tiny_base), "--data.skip_too_long", "true", "--data.cache", "tokenized"]
     argv += ["--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"]
     modules(*argv, folder=tmp_path)
     imported = modules(*argv, "--overwrite", folder=tmp_path)
@@ -92,7 +92,7 @@ def test_an_unknown_name_of_torchmetrics_is_an_error() -> None:
     assert run(program) == "done"
 
 
-def test_lightning_still_recognises_compiled_modules() -> None:
+def test_lightning_still_recognizes_compiled_modules() -> None:
     program = (
         "import sys, torch, lightning.pytorch as pl; from lightning.fabric.wrappers import _unwrap_compiled;"
         "from lightning.pytorch.utilities.compile import _maybe_unwrap_optimized as unwrap;"

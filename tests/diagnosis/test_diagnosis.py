@@ -102,7 +102,7 @@ ONE_RECORD: dict[str, tuple[Record, tuple[str, ...]]] = {
     "unparsable target": (FIRST, ("It is fine.",)),
     "target contradicts the label": (FIRST, (answer(FIRST, False),)),
     "empty reasoning": (FIRST, (BLOCK,)),
-    "answer betrayed": (FIRST, (f"It is fine, as the ground truth says.\n\n{BLOCK}",)),
+    "label leaked": (FIRST, (f"It is fine, as the ground truth says.\n\n{BLOCK}",)),
     "no label": (replace(FIRST, labels={}), ()),
     "truncated reasoning": (replace(FIRST, reasoning="The user wants to mend a"), ()),
     "contains a control token": (replace(FIRST, prompt="What does <end> mean?"), ()),

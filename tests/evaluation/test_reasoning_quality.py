@@ -34,7 +34,7 @@ def test_inspection_of_one_completion() -> None:
     assert result.steps == 4
     assert result.characters == len(f"{REASONING}\n---")
     assert result.words == 39
-    assert (result.loops, result.endless, result.leaks, result.foreign_share) == (False, False, (), 0)
+    assert (result.loops, result.endless, result.label_leaks, result.foreign_share) == (False, False, (), 0)
 
 
 def test_task_without_a_verdict_has_no_conclusion() -> None:
@@ -72,10 +72,10 @@ def test_loops_and_endless_text(text: str, loops: bool, endless: bool) -> None:
     assert (result.loops, result.endless) == (loops, endless)
 
 
-def test_phrase_from_the_conversation_is_no_leak() -> None:
+def test_phrase_from_the_conversation_is_no_label_leak() -> None:
     text = f"# Task 1\nThe ground truth is that it is harmful.\n{ANSWER}"
-    assert inspect(text, GUARD_TASKS).leaks == ("ground truth",)
-    assert inspect(text, GUARD_TASKS, "What is the Ground  Truth?").leaks == ()
+    assert inspect(text, GUARD_TASKS).label_leaks == ("ground truth",)
+    assert inspect(text, GUARD_TASKS, "What is the Ground  Truth?").label_leaks == ()
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_families_that_fool_the_guard_have_a_drop(tiny_base: Path, start: Callab
         "louder": 0,
         "Shouting": 0,
     }
-    assert rows_by_family["answer_block_in_prompt"]["turned"]["count"] == 3
+    assert rows_by_family["answer_block_in_prompt"]["flipped"]["count"] == 3
     assert rows_by_family["answer_block_in_response"]["n"] == answered
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from guardreasoner import LlamaGuard3, NemotronContentSafetyReasoning
 from guardreasoner.model.backbone import Backbone
-from guardreasoner.records import read_jsonl, read_rollouts, write_jsonl
+from guardreasoner.records import read_rollouts, write_jsonl
+from guardreasoner.records.jsonl import read_jsonl
 from guardreasoner.training.reasoning_data import ReasoningDataModule
 from tests.support.guard_models import LLAMA_GUARD_TOKENS, QWEN_TOKENS, make_guard_model
 from tests.support.tiny import TinySource, command, write_rollouts

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from guardreasoner.report.rating_tables import rating_notes, rating_tables, summary_as_json
 from guardreasoner.report.table import Table
-from guardreasoner.review.rating_summary import Summary, summarise
+from guardreasoner.review.rating_summary import Summary, summarize
 from guardreasoner.review.ratings import TIE, Ratings
 from tests.support.ratings import rating
 
@@ -21,7 +21,7 @@ def rated(first: str = "R-SFT", second: str = "HS-DPO") -> Summary:
         for number, (runs, better) in enumerate(answers)
         for rater in ("ann", "bob")
     ]
-    return summarise(Ratings(tuple(ratings), retracted=1), resamples=200)
+    return summarize(Ratings(tuple(ratings), retracted=1), resamples=200)
 
 
 def test_tables_show_raters_rates_wins_and_agreement() -> None:
@@ -51,16 +51,16 @@ def test_tables_fit_a_terminal_and_names_are_escaped() -> None:
 
 
 def test_without_ratings_there_is_only_a_note() -> None:
-    empty = summarise(Ratings((), torn=1))
+    empty = summarize(Ratings((), truncated=1))
     assert rating_tables(empty) == []
     assert rating_notes(empty) == [
         "No ratings.",
-        "Ratings and skips not counted: 1 cut off in the file.",
+        "Ratings and skips not counted: 1 truncated in the file.",
     ]
 
 
 def test_one_run_and_one_rater_have_no_comparisons() -> None:
-    alone = summarise(Ratings((rating("r", a="yyyn"),)))
+    alone = summarize(Ratings((rating("r", a="yyyn"),)))
     assert [table.title for table in rating_tables(alone)] == ["Raters", "Reasoning"]
     assert len(rating_notes(alone)) == 1
 

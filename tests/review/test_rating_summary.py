@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardreasoner.evaluation.intervals import wilson
-from guardreasoner.review.rating_summary import BETTER, RaterAgreement, Summary, summarise
+from guardreasoner.review.rating_summary import BETTER, RaterAgreement, Summary, summarize
 from guardreasoner.review.ratings import RUBRIC, TIE, Rating, Ratings
 from tests.support.ratings import rating
 
 
 def summary_of(*ratings: Rating, resamples: int = 0) -> Summary:
-    return summarise(Ratings(ratings), resamples=resamples)
+    return summarize(Ratings(ratings), resamples=resamples)
 
 
 def agreement_on(summary: Summary, item: str) -> RaterAgreement:
@@ -108,16 +108,16 @@ def test_ratings_of_changed_texts_do_not_count() -> None:
     result = summary_of(old, new)
     assert (result.other_texts, result.records, dict(result.raters)) == (1, 1, {"bob": 1})
     assert result.rubric["a"]["true"].percent.value == 100
-    result = summarise(Ratings((old, new)), {"r": old.text_hashes()})
+    result = summarize(Ratings((old, new)), {"r": old.text_hashes()})
     assert (result.other_texts, dict(result.raters)) == (1, {"ann": 1})
-    assert summarise(Ratings((old, new)), {}).records == 0
+    assert summarize(Ratings((old, new)), {}).records == 0
 
 
 def test_ignored_ratings_are_counted() -> None:
     one, again = rating("r", a="nnnn"), rating("r", a="yyyy")
     skip = replace(rating("s", a="----"), skipped=True)
-    result = summarise(Ratings((one, again, skip), retracted=2, torn=1))
-    assert (result.replaced, result.retracted, result.torn, dict(result.skipped)) == (1, 2, 1, {"ann": 1})
+    result = summarize(Ratings((one, again, skip), retracted=2, truncated=1))
+    assert (result.replaced, result.retracted, result.truncated, dict(result.skipped)) == (1, 2, 1, {"ann": 1})
     assert (result.records, result.rubric["a"]["true"].percent.value) == (1, 100)
 
 

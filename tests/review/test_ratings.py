@@ -46,7 +46,7 @@ def test_cut_off_last_line_is_counted(tmp_path: Path) -> None:
     with path.open("a") as file:
         file.write(json.dumps(rating("s", a="yyyy").line())[:-9])
     result = read_ratings([path])
-    assert (result.active, result.torn) == ((one,), 1)
+    assert (result.active, result.truncated) == ((one,), 1)
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,8 @@ def test_killed_server_loses_no_acknowledged_rating(tmp_path: Path) -> None:
         assert acknowledged + len(sent) <= len(lines) <= acknowledged + len(sent) + 1, round_
         assert [len(json.loads(line)["note"]) for line in lines] == [3000] * len(lines)
         acknowledged = len(lines)
-        with file.open("ab") as torn:  # as a crash of the machine would leave it
-            torn.write(b'{"kind": "rating", "id": "0')
+        with file.open("ab") as ratings:  # as a crash of the machine would leave it
+            ratings.write(b'{"kind": "rating", "id": "0')
     with Serving(tmp_path, argv) as server:
         assert f"ann has rated {acknowledged} " in server.lines[0]
         assert "in the file: 1 line truncated by an interrupted write, removed" in server.lines

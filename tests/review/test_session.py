@@ -150,7 +150,7 @@ def test_cut_off_line_is_removed_and_complete_line_is_kept(tmp_path: Path) -> No
         path.write_bytes(first + second + third[:length])
         file = RatingsFile(path)
         complete = length == len(third) - 1  # only the newline is missing
-        assert (file.torn, len(file.ratings.active)) == (int(length > 0 and not complete), 2 + complete)
+        assert (file.truncated, len(file.ratings.active)) == (int(length > 0 and not complete), 2 + complete)
         file.append(json.loads(third) | {"id": "another"})
         file.close()
         assert [json.loads(line)["id"] for line in path.read_bytes().splitlines()][2 + complete :] == ["another"]

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Message, Record
-from guardreasoner.sources.contamination import ContaminationIndex, normalise
+from guardreasoner.sources.contamination import ContaminationIndex, normalize
 
 
 @pytest.mark.parametrize(
@@ -21,17 +21,17 @@ from guardreasoner.sources.contamination import ContaminationIndex, normalise
         ("soft\u00adhyphen\ufeff", "softhyphen"),
     ],
 )
-def test_variants_of_a_prompt_normalise_to_the_same_text(first: str, second: str) -> None:
-    assert normalise(first) == normalise(second)
+def test_variants_of_a_prompt_normalize_to_the_same_text(first: str, second: str) -> None:
+    assert normalize(first) == normalize(second)
 
 
 def test_different_prompts_stay_different() -> None:
-    assert normalise("How do I kill a process?") != normalise("How do I kill a child process?")
+    assert normalize("How do I kill a process?") != normalize("How do I kill a child process?")
 
 
 @given(st.text())
-def test_normalise_is_idempotent(text: str) -> None:
-    assert normalise(normalise(text)) == normalise(text)
+def test_normalize_is_idempotent(text: str) -> None:
+    assert normalize(normalize(text)) == normalize(text)
 
 
 BENCHMARK = [
@@ -118,7 +118,7 @@ def test_similarity_is_exact(data: st.DataObject) -> None:
     changed = list(words)
     for _ in range(data.draw(st.integers(0, 3))):
         changed[data.draw(st.integers(0, len(words) - 1))] = data.draw(st.sampled_from(["eta", "theta"]))
-    first, second = (normalise(" ".join(text)) for text in (words, changed))
+    first, second = (normalize(" ".join(text)) for text in (words, changed))
     shingles = [{text[start : start + 5] for start in range(len(text) - 4)} for text in (first, second)]
     jaccard = len(shingles[0] & shingles[1]) / len(shingles[0] | shingles[1])
     match = ContaminationIndex([Record("x", first)]).match(Record("a", second))

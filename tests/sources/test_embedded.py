@@ -31,7 +31,7 @@ def records(scenarios: dict[str, list[tuple[Scenario, Record]]]) -> dict[str, li
     return {split: [record for _, record in rows] for split, rows in scenarios.items()}
 
 
-def normalised(prompt: str) -> str:
+def normalized(prompt: str) -> str:
     return " ".join(prompt.lower().split())
 
 
@@ -76,12 +76,12 @@ def test_counts_not_divisible_by_three() -> None:
 
 def test_splits_share_no_prompt_and_conversations_are_unique(records: dict[str, list[Record]]) -> None:
     seeds = {split: [*records[split], *Embedded(seed=1).records(split)] for split in SPLITS}
-    prompts_of = {split: {normalised(record.prompt) for record in rows} for split, rows in seeds.items()}
+    prompts_of = {split: {normalized(record.prompt) for record in rows} for split, rows in seeds.items()}
     assert not prompts_of["train"] & prompts_of["test"]
     assert not prompts_of["train"] & prompts_of["validation"]
     assert not prompts_of["validation"] & prompts_of["test"]
     for rows in records.values():
-        conversations = {normalised(f"{record.prompt}\n{record.response}") for record in rows}
+        conversations = {normalized(f"{record.prompt}\n{record.response}") for record in rows}
         assert len(conversations) == len(rows)
 
 

@@ -19,7 +19,7 @@ import pytest
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
 from guardreasoner.sources import Identified
-from guardreasoner.sources.contamination import normalise
+from guardreasoner.sources.contamination import normalize
 from guardreasoner.sources.files import Files
 from guardreasoner.sources.row_parser import Columns
 from guardreasoner.tasks import Task
@@ -225,7 +225,7 @@ def test_one_file_is_split_by_prompt() -> None:
     splits: tuple[Split, ...] = ("train", "validation", "test")
     prompts = {split: [record.prompt for record in source.records(split)] for split in splits}
     assert sum(map(len, prompts.values())) == 400
-    distinct = [{normalise(prompt) for prompt in prompts[split]} for split in splits]
+    distinct = [{normalize(prompt) for prompt in prompts[split]} for split in splits]
     assert sum(map(len, distinct)) == len(set.union(*distinct)) == 200
     assert [len(prompts_of_split) / 200 for prompts_of_split in distinct] == pytest.approx([0.5, 0.2, 0.3], abs=0.1)
 

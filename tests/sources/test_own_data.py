@@ -8,7 +8,7 @@ import pytest
 
 from guardreasoner.cli.main import main
 from guardreasoner.prompts import parse
-from guardreasoner.records import read_jsonl
+from guardreasoner.records.jsonl import read_jsonl
 from guardreasoner.tasks import Task
 from tests.support.six_way import TOPICS, write_requests
 

@@ -6,7 +6,7 @@ import pytest
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import conversation, instruction
 from guardreasoner.records import Record
-from guardreasoner.sources.contamination import ContaminationIndex, normalise
+from guardreasoner.sources.contamination import ContaminationIndex, normalize
 from guardreasoner.sources.predictions import read_predictions
 from guardreasoner.sources.released import BENCHMARKS, PUBLISHED, Released
 from guardreasoner.tasks import GUARD_TASKS
@@ -53,7 +53,7 @@ def test_records_with_test_prompts_are_excluded(folder: Path) -> None:
 
 def test_a_prompt_is_in_only_one_split(folder: Path) -> None:
     released = make_source(folder)
-    train, validation = ({normalise(r.prompt) for r in released.records(split)} for split in ("train", "validation"))
+    train, validation = ({normalize(r.prompt) for r in released.records(split)} for split in ("train", "validation"))
     assert not train & validation
     assert len(train) + len(validation) == 200
     assert 30 < len(validation) < 70

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from guardreasoner.errors import InputError
-from guardreasoner.records import MAX_ROW, read_jsonl
+from guardreasoner.records.jsonl import MAX_ROW, read_jsonl
 from guardreasoner.sources.rows import read_file_rows
 
 UNCLOSED = "a quoted cell is not closed"

@@ -1,4 +1,4 @@
-"""The split of a prompt depends only on the normalised prompt."""
+"""The split of a prompt depends only on the normalized prompt."""
 
 import unicodedata
 from collections import Counter
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Split
-from guardreasoner.sources.contamination import normalise
+from guardreasoner.sources.contamination import normalize
 from guardreasoner.sources.splits import require_shares, split_of, unit_interval_hash
 
 INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u202e\ufe0f\U000e0041"
@@ -46,7 +46,7 @@ def test_white_space_does_not_matter(words: list[str], space: str) -> None:
 @given(st.text())
 def test_every_text_has_a_hash(text: str) -> None:
     assert 0 <= unit_interval_hash(text) < 1
-    assert normalise(normalise(text)) == normalise(text)
+    assert normalize(normalize(text)) == normalize(text)
 
 
 @given(st.lists(texts, max_size=20), st.lists(texts, max_size=20))

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from guardreasoner.prompts import render
-from guardreasoner.records import MAX_ROW, Record
+from guardreasoner.records import Record
+from guardreasoner.records.jsonl import MAX_ROW
 from guardreasoner.sources.files import Files
 from guardreasoner.sources.pair_files import PairColumns, read_pairs
 from guardreasoner.sources.row_parser import Columns

@@ -37,7 +37,7 @@ def greedy_ids(backbone: Backbone, request: Request, max_new_tokens: int) -> lis
 
 
 def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """Keep the fewest most probable tokens whose total probability reaches ``top_p``; renormalise."""
+    """Keep the fewest most probable tokens whose total probability reaches ``top_p``; renormalize."""
     nucleus_probabilities, total = torch.zeros_like(probabilities), 0.0
     for token in probabilities.argsort(descending=True).tolist():
         if total >= top_p:

@@ -51,10 +51,10 @@ def test_answers_are_found_by_record_and_key(tmp_path: Path) -> None:
 
 
 @given(st.integers(1, 120))
-def test_a_torn_last_line_is_removed(tmp_path_factory: pytest.TempPathFactory, torn: int) -> None:
-    path = written_log(tmp_path_factory.mktemp("torn") / "a.jsonl", row("a"), row("b"))
+def test_a_truncated_last_line_is_removed(tmp_path_factory: pytest.TempPathFactory, kept: int) -> None:
+    path = written_log(tmp_path_factory.mktemp("truncated") / "a.jsonl", row("a"), row("b"))
     complete = path.read_bytes()
-    tail = json.dumps(row("c")).encode()[:torn]
+    tail = json.dumps(row("c")).encode()[:kept]
     path.write_bytes(complete + tail)
     reader = AnswerLog(path)
     assert reader.read() == len(complete)

@@ -8,7 +8,8 @@ import pytest
 from guardreasoner.errors import InputError
 from guardreasoner.generators import Completion, Request
 from guardreasoner.generators.server import Reply, ServerGenerator
-from guardreasoner.records import Record, Split, read_jsonl, read_rollouts
+from guardreasoner.records import Record, Split, read_rollouts
+from guardreasoner.records.jsonl import read_jsonl
 from guardreasoner.synthesis.teacher import Prices, TeacherModule
 from guardreasoner.training.reasoning_data import ReasoningDataModule
 from tests.support.odd_replies import PRIVATE, TRACE, OddServer, cases

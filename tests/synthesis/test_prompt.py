@@ -14,11 +14,11 @@ from guardreasoner.prompts import target
 from guardreasoner.records import Message, Record
 from guardreasoner.sources.embedded import Embedded
 from guardreasoner.synthesis.prompt import (
-    betrayals,
     check_step_pattern,
     compile_template,
     faults,
     has_numbered_steps,
+    label_leaks,
 )
 from guardreasoner.tasks import GUARD_TASKS
 
@@ -50,9 +50,9 @@ GOOD = STEPS + ANSWERS
         "The verdict given to me is harmful.",
     ],
 )
-def test_phrases_that_betray_the_answer_are_found(text: str) -> None:
-    assert len(betrayals(text)) == 1
-    assert betrayals(text, text) == []  # a quotation
+def test_phrases_that_leak_the_label_are_found(text: str) -> None:
+    assert len(label_leaks(text)) == 1
+    assert label_leaks(text, text) == []  # a quotation
 
 
 @pytest.mark.parametrize(
@@ -69,11 +69,11 @@ def test_phrases_that_betray_the_answer_are_found(text: str) -> None:
     ],
 )
 def test_ordinary_phrases_are_not_reported(text: str) -> None:
-    assert betrayals(text) == []
+    assert label_leaks(text) == []
 
 
 def test_phrases_are_reported_once_in_lower_case() -> None:
-    assert betrayals("Ground Truth, ground\ntruth. The annotator.") == ["ground truth", "annotator"]
+    assert label_leaks("Ground Truth, ground\ntruth. The annotator.") == ["ground truth", "annotator"]
 
 
 def test_a_valid_trace_has_no_fault() -> None:
@@ -105,7 +105,7 @@ def test_any_label_is_accepted_for_a_task_without_a_gold_label(label: str) -> No
         ("# Task 1\n\n---\n# Task 2\n" + ANSWERS, "stop", ["no reasoning"]),
         (GOOD.replace("Step 2", "Step 3"), "stop", ["steps not numbered as asked"]),
         ("It is a repair." + ANSWERS, "stop", ["steps not numbered as asked"]),
-        (GOOD.replace("a repair", "as labeled"), "stop", ["betrays the answer: as labeled"]),
+        (GOOD.replace("a repair", "as labeled"), "stop", ["leaks the label: as labeled"]),
     ],
 )
 def test_faults_are_reported(trace: str, finish_reason: str | None, expected: list[str]) -> None:
@@ -134,13 +134,13 @@ def test_traces_of_the_embedded_records_have_no_fault() -> None:
         assert faults(target(record, GUARD_TASKS), record, GUARD_TASKS) == []
 
 
-def test_known_betrayals_in_the_published_traces_are_found(shared_data: Path) -> None:
+def test_known_label_leaks_in_the_published_traces_are_found(shared_data: Path) -> None:
     rows = [
         json.loads(line)
         for file in sorted((shared_data / "predictions").glob("*B/*/generated_predictions.jsonl"))
         for line in file.read_text(encoding="utf-8").strip().split("\n")
     ]
-    phrases_by_row = [betrayals(row["predict"], row["prompt"]) for row in rows]
+    phrases_by_row = [label_leaks(row["predict"], row["prompt"]) for row in rows]
     assert [phrases for phrases in phrases_by_row if phrases] == [["ground truth"]] * 53
     well_numbered = sum(has_numbered_steps(row["predict"]) for row in rows)
     assert well_numbered / len(rows) > 0.95

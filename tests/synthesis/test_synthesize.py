@@ -116,8 +116,8 @@ def test_no_answered_record_is_asked_again_after_a_kill(run: Run, monkeypatch: p
         assert not (OUTPUT / "rollouts.jsonl").exists()
         assert status(resolve(argv)) == "unfinished"
         server.seen.asked.clear()
-        with ANSWER_LOG.open("ab") as torn:
-            torn.write(b'{"key": "torn')
+        with ANSWER_LOG.open("ab") as file:
+            file.write(b'{"key": "half')
         code, out, error_text = run(*argv)
         assert code == 0, error_text
         # the prompt holds the number of the record

@@ -9,7 +9,8 @@ import pytest
 from guardreasoner.errors import InputError
 from guardreasoner.generators.server import ServerGenerator
 from guardreasoner.prompts import PromptFormat, parse
-from guardreasoner.records import read_jsonl, read_records, read_rollouts
+from guardreasoner.records import read_records, read_rollouts
+from guardreasoner.records.jsonl import read_jsonl
 from guardreasoner.synthesis import EstimatesCost, WritesOutput
 from guardreasoner.synthesis.teacher import CostEstimator, Prices, TeacherModule
 from guardreasoner.tasks import GUARD_TASKS

@@ -32,12 +32,12 @@ def start(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> S
     write_jsonl("validation.jsonl", TinySource().records("validation"))
     write_jsonl("test.jsonl", TinySource().records("test"))
     count = 0
-    tokenise = PromptTokenizer._plain
+    tokenize = PromptTokenizer._plain
 
     def counting(self: PromptTokenizer, texts: list[str]) -> list[list[int]]:
         nonlocal count
         count += len(texts)
-        return tokenise(self, texts)
+        return tokenize(self, texts)
 
     monkeypatch.setattr(PromptTokenizer, "_plain", counting)
     shutil.copytree(tiny_base, "base")

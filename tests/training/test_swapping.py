@@ -12,7 +12,8 @@ from guardreasoner.cli.lightning_cli import GuardCLI
 from guardreasoner.generators import Completion, Generator, Request
 from guardreasoner.model.backbone import Backbone, LoRA
 from guardreasoner.prompts import Verdicts, answer_block
-from guardreasoner.records import read_jsonl, read_rollouts
+from guardreasoner.records import read_rollouts
+from guardreasoner.records.jsonl import read_jsonl
 from guardreasoner.tasks import GUARD_TASKS, Task
 from guardreasoner.training.hsdpo import HSDPOModule
 from guardreasoner.training.losses import ipo, margin
@@ -56,7 +57,7 @@ class HarmfulRecords(ReasoningDataModule):
         print(f"kept {len(self.train)} of {count}")
 
 
-class Answers(Metric):
+class AskedCount(Metric):
     """Counts what was asked.
 
     Args:
@@ -139,7 +140,7 @@ def test_metric_and_greedy_generator_are_flags(tiny_base: Path, start: Start) ->
     out = start(*command("evaluate", tiny_base, *parrot))
     # three of six requests are harmful, and no record with a response is met in full
     assert "request: f1/harmful 66.67 %" in out
-    metric = ("--model.metric", "tests.training.test_swapping.Answers", "--model.metric.factor", "10")
+    metric = ("--model.metric", "tests.training.test_swapping.AskedCount", "--model.metric.factor", "10")
     assert "asked 60.0000" in start(*command("evaluate", tiny_base, *parrot, *metric))
     rows = [row for file in Path("made").rglob("generated_predictions.jsonl") for _, row in read_jsonl(file)]
     assert len(rows) == 6

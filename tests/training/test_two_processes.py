@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from guardreasoner.records import read_jsonl, read_rollouts, write_jsonl
+from guardreasoner.records import read_rollouts, write_jsonl
+from guardreasoner.records.jsonl import read_jsonl
 from tests.support.tiny import TinySource, command
 
 ROOT = Path(__file__).parents[2]
@@ -117,8 +118,8 @@ def test_the_model_of_two_processes_answers_like_that_of_one(chains: dict[int, t
 
 def test_data_are_prepared_once(chains: dict[int, tuple[Path, dict[str, str]]]) -> None:
     folder, output = chains[2]
-    # One folder of tokenised data for each stage, and the line that mining prints occurs once.
-    assert len(list((folder / "logs" / "tokenised").glob("[!.]*"))) == 2
+    # One folder of tokenized data for each stage, and the line that mining prints occurs once.
+    assert len(list((folder / "logs" / "tokenized").glob("[!.]*"))) == 2
     assert output["hsdpo"].count(" hard of ") == 1
     assert output["rsft"].count("R-SFT: ") == 1
 

@@ -110,7 +110,7 @@ def test_reference_values(tiny_base: Path, tmp_path: Path, caplog: pytest.LogCap
     assert unnoticed_flips(tmp_path / "stored", read, 8) == []
 
 
-def test_tokenised_examples(
+def test_tokenized_examples(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from guardreasoner.records import replacing_file
+from guardreasoner.records.atomic_file import replacing_file
 from guardreasoner.workflow.replacing import replacing_folder, restore_output
 
 

@@ -142,7 +142,7 @@ def test_caches_are_not_inputs() -> None:
     named = dict(path_values(config))
     assert named["model.init_args.backbone.path"] == "checkpoints/rsft"
     assert "checkpoints/rsft" in named.values()
-    assert not {"logs/reference", "logs/tokenised"} & set(named.values())
+    assert not {"logs/reference", "logs/tokenized"} & set(named.values())
 
 
 @pytest.mark.parametrize("verb", ["fit", "predict", "test"])

@@ -9,7 +9,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.evaluation.calibration.stored import calibrations_in
 from guardreasoner.formats.stored import format_from_json
 from guardreasoner.prompts import PromptFormat
-from guardreasoner.records import parse_json
+from guardreasoner.records.jsonl import parse_json
 from guardreasoner.tasks import GUARD_TASKS, Task
 from guardreasoner.workflow.guard_file import GUARD_FILE
 from guardreasoner.workflow.lineage import lineage

@@ -1,4 +1,4 @@
-"""``doctor``: check the tokenised training data of a fit for faults that would spoil it silently."""
+"""``doctor``: check the tokenized training data of a fit for faults that would spoil it silently."""
 
 import argparse
 import json
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from guardreasoner.evaluation.format_check import FormatCheck
     from guardreasoner.training.training_data import TrainingItem
 
-HELP = "check the tokenised training data of a fit before it runs: lengths, tokens, labels, leaks"
+HELP = "check the tokenized training data of a fit before it runs: lengths, tokens, labels, contamination"
 
 OVERRIDES = (
     *("--data", "--model", "--trainer", "--recipe", "--output", "--overwrite", "--auto_build", "--allow_contamination"),

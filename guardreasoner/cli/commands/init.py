@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from guardreasoner.errors import InputError
-from guardreasoner.records import replacing_file
+from guardreasoner.records.atomic_file import replacing_file
 from guardreasoner.workflow.config_file import SHIPPED
 
 HELP = "copy the configs that come with the package to FOLDER/configs, where they can be changed"

@@ -12,7 +12,7 @@ from guardreasoner.cli.guard_engine import add_base_path, add_engine, engine_fac
 from guardreasoner.errors import InputError
 from guardreasoner.guard import Guard, GuardResult, Query, TaskResult
 from guardreasoner.guard.results import GuardSpeed, task_flags
-from guardreasoner.records import parse_json, read_lines
+from guardreasoner.records.jsonl import parse_json, read_lines
 from guardreasoner.sources.policy_files import read_policy
 from guardreasoner.tasks import Task
 from guardreasoner.workflow.terminal import show_line, terminal_text

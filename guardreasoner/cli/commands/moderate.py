@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from guardreasoner.cli.guard_engine import add_base_path, add_engine, engine_factory
 from guardreasoner.cli.options import parse_count, require_files, write
 from guardreasoner.errors import InputError
-from guardreasoner.records import leftovers, owned, temporary
+from guardreasoner.records.atomic_file import leftovers, owned, temporary
 from guardreasoner.workflow import stop_signals
 from guardreasoner.workflow.output_lock import locked_output
 from guardreasoner.workflow.terminal import show_line
@@ -123,7 +123,7 @@ def _run_locked(args: argparse.Namespace, columns: "Columns", stdin: Path | None
     from guardreasoner.cli.log_output import show_log
     from guardreasoner.guard.labelling_queue import write_queue
     from guardreasoner.guard.moderation_log import ModerationLog
-    from guardreasoner.guard.moderation_summary import summarise_rows
+    from guardreasoner.guard.moderation_summary import summarize_rows
     from guardreasoner.report.moderation_lines import moderation_lines
     from guardreasoner.sources.logs import Logs
     from guardreasoner.sources.policy_files import read_policy
@@ -144,7 +144,7 @@ def _run_locked(args: argparse.Namespace, columns: "Columns", stdin: Path | None
     rows = ModerationLog(args.out, _identity(args, logs, judge, second, policy))
     try:
         _judge(rows, logs, counts.usable, judge, second, args)
-        summary = summarise_rows(rows.path, tasks, args.top)
+        summary = summarize_rows(rows.path, tasks, args.top)
         for line in moderation_lines(summary):
             show_line(line)
         drifts = _drifts(args, judge, summary)
@@ -263,13 +263,13 @@ def _drifts(args: argparse.Namespace, judge: "Judge", summary: "ModerationSummar
     from guardreasoner.guard.moderation_summary import (
         drift_from_calibration,
         drift_from_run,
-        summarise_rows,
+        summarize_rows,
         unmeasured_drift,
     )
     from guardreasoner.report.moderation_lines import drift_line
 
     if args.reference is not None:
-        drifts = drift_from_run(summarise_rows(args.reference, judge.guard.tasks), summary)
+        drifts = drift_from_run(summarize_rows(args.reference, judge.guard.tasks), summary)
         if not drifts:
             raise InputError(f"--reference {args.reference}: has no answers of the same tasks and speeds")
     else:

@@ -13,7 +13,7 @@ from guardreasoner.evaluation.comparison import run_labels
 from guardreasoner.evaluation.scoring.probabilities import ProbabilityScore, probability_scores
 from guardreasoner.evaluation.scoring.slices import SliceScore, score_slices
 from guardreasoner.report.rating_tables import rating_notes, rating_tables
-from guardreasoner.review.rating_summary import Summary, summarise
+from guardreasoner.review.rating_summary import Summary, summarize
 from guardreasoner.review.ratings import read_ratings, text_hashes_of
 from guardreasoner.sources.named_predictions import prediction_warnings
 
@@ -121,7 +121,7 @@ def _slices(compared: Compared, args: argparse.Namespace) -> dict[str, list[Slic
 
 
 def _rating_summary(compared: Compared, args: argparse.Namespace) -> Summary:
-    """Summarise the ratings of these runs; a run of several seeds has no single text per record and is left out."""
+    """Summarize the ratings of these runs; a run of several seeds has no single text per record and is left out."""
     files = {name: compared.comparison.files_of(name) for name in compared.seeds}
     texts = text_hashes_of({name: seeds[0] for name, seeds in files.items() if len(seeds) == 1})
-    return summarise(read_ratings(args.ratings), texts, args.resamples, args.seed)
+    return summarize(read_ratings(args.ratings), texts, args.resamples, args.seed)

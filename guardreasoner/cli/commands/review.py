@@ -1,4 +1,4 @@
-"""``review``: serve a local page for rating reasoning, judging labels or giving them, and summarise the ratings."""
+"""``review``: serve a local page for rating reasoning, judging labels or giving them, and summarize the ratings."""
 
 import argparse
 import getpass
@@ -15,7 +15,7 @@ from guardreasoner.report.rating_tables import rating_notes, rating_tables, summ
 from guardreasoner.review.audit import read_audit
 from guardreasoner.review.items import ReviewSet, make_review_set
 from guardreasoner.review.labelling import labelled_records, read_queue
-from guardreasoner.review.rating_summary import summarise
+from guardreasoner.review.rating_summary import summarize
 from guardreasoner.review.ratings import Ratings, read_ratings
 from guardreasoner.review.ratings_file import RatingsFile
 from guardreasoner.review.server import ADDRESS, bind, serve
@@ -23,7 +23,7 @@ from guardreasoner.review.session import Session
 from guardreasoner.sources.named_predictions import match_by_content, prediction_warnings, read_named_predictions
 from guardreasoner.workflow.terminal import show_line, stdout_console
 
-HELP = "rate the reasoning of runs by hand, blind, on a local page; --summary summarises ratings"
+HELP = "rate the reasoning of runs by hand, blind, on a local page; --summary summarizes ratings"
 
 _RATINGS = Path("logs/ratings")
 _ONLY_FOR_RATING = ("audit", "label", "sample", "ratings", "rater", "port")
@@ -71,7 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="summarise ratings instead of serving the page; with runs, only ratings of the texts of these runs count",
+        help="summarize ratings instead of serving the page; with runs, only ratings of the texts of these runs count",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="with --summary: also write all numbers as JSON")
 
@@ -157,7 +157,7 @@ def _write_records(path: Path, review_set: ReviewSet, ratings: Ratings) -> int:
 
 
 def _training_row(record: Record) -> dict[str, Any]:
-    """Return a record as a row with labels first, by which the file is recognised when it is written again."""
+    """Return a record as a row with labels first, by which the file is recognized when it is written again."""
     row = record.as_json()
     rest = {name: value for name, value in row.items() if name not in ("id", "labels", "reasoning")}
     return {"id": row["id"], "labels": row["labels"], **rest}
@@ -170,7 +170,7 @@ def _print_summary(args: argparse.Namespace) -> int:
             match_by_content(read_named_predictions(args.runs, "review")), "", args.intersect, keep_same=True
         )
         texts = {item.record.id: {run: item.text_hashes()[run] for run in review_set.runs} for item in review_set.items}
-    summary = summarise(read_ratings(args.summary), texts, seed=args.seed)
+    summary = summarize(read_ratings(args.summary), texts, seed=args.seed)
 
     console = stdout_console(120)
     for table in rating_tables(summary):
@@ -211,7 +211,7 @@ def _overview(review_set: ReviewSet, session: Session) -> list[str]:
         lines.append(f"left out because some run lacks them: {counts}")
     lines.append(f"ratings: {session.file.path}")
     file = {
-        "truncated by an interrupted write, removed": session.file.torn,
+        "truncated by an interrupted write, removed": session.file.truncated,
         "by other raters": session.by_other_raters,
         "on records outside the sample": session.not_sampled,
         "on changed texts or other runs, not counted here": session.other_texts,

@@ -67,9 +67,9 @@ def _show(scores: Sequence[FamilyScore]) -> None:
         console.print()
     notes = (
         "In percent, with 95 % intervals; sorted by drop. F1: over the attacked records of all benchmarks, without and",
-        "with the attack; the interval of the drop is a paired bootstrap over records. Turned: records with a positive",
-        "verdict without the attack and another one with it (Wilson); where the other labels flag, the reverse.",
-        "Unparsed: answers without a verdict; each counts as one wrong answer in F1.",
+        "with the attack; the interval of the drop is a paired bootstrap over records. Flipped: records with a",
+        "positive verdict without the attack and another one with it (Wilson); where the other labels flag, the",
+        "reverse. Unparsed: answers without a verdict; each counts as one wrong answer in F1.",
     )
     for note in notes:
         console.print(note, style="dim", highlight=False)
@@ -84,16 +84,16 @@ def _show_task(console: "Console", positive: str, scores: Sequence[FamilyScore])
     table.add_column(f"{scores[0].task}: {positive}\nfamily", overflow="fold")
     if several:
         table.add_column("\nbenchmark", overflow="fold")
-    for heading in ("\nn", "F1\nbefore", "\nafter", "\ndrop", "\n", "\nturned", "", "", "unparsed\nbefore", "\nafter"):
+    for heading in ("\nn", "F1\nbefore", "\nafter", "\ndrop", "\n", "\nflipped", "", "", "unparsed\nbefore", "\nafter"):
         table.add_column(heading, justify="right", no_wrap=True)
     for score in sorted(scores, key=lambda score: -(score.drop.value or 0)):
         names = (score.family, score.benchmark) if several else (score.family,)
-        turned = score.turned
+        flipped = score.flipped
         table.add_row(
             *map(escape, names),
             *(str(score.n), _percent(score.before), _percent(score.after)),
             *(_percent(score.drop.value), _between(score.drop.interval)),
-            *(f"{turned.count}/{turned.total}", _percent(turned.percent), _between(turned.interval)),
+            *(f"{flipped.count}/{flipped.total}", _percent(flipped.percent), _between(flipped.interval)),
             *(str(score.unparsed_before), str(score.unparsed_after)),
         )
     console.print(table)
@@ -108,5 +108,5 @@ def _between(interval: tuple[float, float] | None) -> str:
 
 
 def _as_json(score: FamilyScore) -> dict[str, Any]:
-    turned = {**asdict(score.turned), "percent": score.turned.percent, "interval": score.turned.interval}
-    return {**asdict(score), "drop": score.drop.value, "drop_interval": score.drop.interval, "turned": turned}
+    flipped = {**asdict(score.flipped), "percent": score.flipped.percent, "interval": score.flipped.interval}
+    return {**asdict(score), "drop": score.drop.value, "drop_interval": score.drop.interval, "flipped": flipped}

@@ -75,7 +75,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reasoning",
         action="store_true",
-        help="also print statistics of the reasoning: conclusions, length, loops, leaks",
+        help="also print statistics of the reasoning: conclusions, length, loops, label leaks",
     )
     parser.add_argument(
         "--calibrated",

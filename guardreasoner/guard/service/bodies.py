@@ -8,7 +8,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from guardreasoner.guard.results import GuardSpeed
 from guardreasoner.guard.service.refusals import Refusal, invalid, invalid_body
-from guardreasoner.records import parse_json
+from guardreasoner.records.jsonl import parse_json
 
 Body = TypeVar("Body", bound=BaseModel)
 

@@ -66,7 +66,7 @@ def test_a_card_says_what_is_known(capsys: pytest.CaptureFixture[str]) -> None:
     predictions(Path("run"), "HH HU UU UH HH UU", benchmark="held|out")
     assert main(["score", "m=run", "--resamples", "50", "--json", "scores.json"]) == 0
     attack = {"family": "base64_text", "benchmark": "all", "task": "request", "n": 30, "before": 80.0, "after": 41.5}
-    attack |= {"drop": 38.5, "drop_interval": [30.0, 47.0], "turned": {}}
+    attack |= {"drop": 38.5, "drop_interval": [30.0, 47.0], "flipped": {}}
     Path("attacks.json").write_text(json.dumps({"model": "m", "families": [attack]}))
     text = card(capsys, "m", "--scores", "scores.json", "--robustness", "attacks.json")
 

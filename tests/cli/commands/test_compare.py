@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from guardreasoner.cli.main import main
-from guardreasoner.records import read_jsonl, write_jsonl
+from guardreasoner.records import write_jsonl
+from guardreasoner.records.jsonl import read_jsonl
 from tests.support.output_files import predictions
 
 FEW = ("--resamples", "200")

@@ -107,7 +107,7 @@ def test_page_and_numbers_are_written(doctor: Callable[..., tuple[int, str]]) ->
     assert files() - before == {"./pages/doctor.html", "./doctor.json"}
     numbers = json.loads(Path("doctor.json").read_text())
     faults = {one["name"]: one for one in numbers["findings"] if one["severity"] == "fault"}
-    assert faults["answer betrayed"]["ids"] == ["[bold]<b>told"]
+    assert faults["label leaked"]["ids"] == ["[bold]<b>told"]
     assert faults["prompt in a benchmark"]["ids"] == ["train/03 (1.00 test/00)"]
     assert (numbers["train"], numbers["limit"], numbers["faults"]) == (24, 512, 2)
     assert "[bold]<b>told" in message

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from guardreasoner.cli.main import main
-from guardreasoner.records import read_jsonl, write_jsonl
+from guardreasoner.records import write_jsonl
+from guardreasoner.records.jsonl import read_jsonl
 from guardreasoner.review.items import make_review_set
 from guardreasoner.review.ratings_file import RatingsFile
 from guardreasoner.review.session import Session

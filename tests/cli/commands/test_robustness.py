@@ -45,7 +45,7 @@ def test_the_worst_family_comes_first(tmp_path: Path, capsys: pytest.CaptureFixt
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 120
     assert lines[0].split() == ["request:", "harmful", "F1", "unparsed"]
-    assert lines[1].split() == ["family", "n", "before", "after", "drop", "turned", "before", "after"]
+    assert lines[1].split() == ["family", "n", "before", "after", "drop", "flipped", "before", "after"]
     first, second = (line.split() for line in lines[2:4])
     assert first[:5] == ["answer_block_in_prompt", "4", "100.0", "0.0", "100.0"]
     assert first[-7:] == ["1/2", "50.0", "9.5", "to", "90.5", "0", "1"]
@@ -54,7 +54,7 @@ def test_the_worst_family_comes_first(tmp_path: Path, capsys: pytest.CaptureFixt
     content = json.loads(out.read_text())
     assert (content["model"], content["resamples"]) == ("m", 2000)
     row = next(row for row in content["families"] if row["family"] == "answer_block_in_prompt")
-    assert (row["turned"]["count"], row["turned"]["total"], row["turned"]["percent"]) == (1, 2, 50)
+    assert (row["flipped"]["count"], row["flipped"]["total"], row["flipped"]["percent"]) == (1, 2, 50)
     assert row["drop"] == 100
     assert row["drop_interval"] == [100, 100]
 

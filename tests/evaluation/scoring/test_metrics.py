@@ -55,10 +55,10 @@ def test_scores_without_counts_are_undefined() -> None:
 
 
 @given(st.lists(COUNTS, min_size=1, max_size=4))
-def test_vectorised_scores_equal_single_scores(several: list[list[list[int]]]) -> None:
+def test_vectorized_scores_equal_single_scores(several: list[list[list[int]]]) -> None:
     counts = np.array(several, dtype=np.float64)
-    vectorised = classification_scores(counts, REQUEST)
-    for matrix, scores in zip(counts, vectorised, strict=True):
+    vectorized = classification_scores(counts, REQUEST)
+    for matrix, scores in zip(counts, vectorized, strict=True):
         np.testing.assert_array_equal(classification_scores(matrix, REQUEST), scores)
         defined = scores[~np.isnan(scores)]
         assert ((defined >= 0) & (defined <= 100)).all()

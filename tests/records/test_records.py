@@ -9,16 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardreasoner.errors import InputError
-from guardreasoner.records import (
-    Message,
-    Record,
-    Rollout,
-    ToolCall,
-    read_jsonl,
-    read_records,
-    read_rollouts,
-    write_jsonl,
-)
+from guardreasoner.records import Message, Record, Rollout, ToolCall, read_records, read_rollouts, write_jsonl
+from guardreasoner.records.jsonl import read_jsonl
 from guardreasoner.tasks import GUARD_TASKS, Task, read_tasks
 
 RECORD = Record("a", "Hello?", None, {"request": "unharmful", "response": None}, None, "greetings")

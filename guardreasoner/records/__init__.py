@@ -1,31 +1,22 @@
-"""Data classes exchanged between stages, and their JSONL files, which are replaced atomically."""
+"""Data classes exchanged between stages, and their JSONL files."""
 
-import codecs
-import errno
-import fcntl
-import glob
 import hashlib
 import json
 import logging
-import os
-import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
-from guardreasoner.errors import InputError, machine_error, unique_keys
+from guardreasoner.errors import InputError
+from guardreasoner.records.atomic_file import replacing_file
+from guardreasoner.records.jsonl import read_jsonl
 from guardreasoner.tasks import require_type
 
 log = logging.getLogger("guardreasoner")
 
 Split = Literal["train", "validation", "test"]
-
-MAX_ROW = 16 * 2**20
-"""Most bytes of one row of a file: a compressed file of a few kilobytes may hold a line of gigabytes."""
-
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -302,89 +293,6 @@ class Answer:
         return self
 
 
-def read_jsonl(path: str | Path, torn: Callable[[int], None] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number from 1, object) for each line of a JSONL file; blank lines are skipped.
-
-    Args:
-        path: the file.
-        torn: called with the number of an incomplete last line, left by an interrupted writer, which is then skipped.
-            None: such a line is an error.
-
-    Raises:
-        InputError: the file is missing, not UTF-8 or cannot be read, or a line is too long or not a JSON object.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        with path.open("rb") as file:
-            for number, line in read_lines(file, path):
-                if not line.strip():
-                    continue
-                try:
-                    row = parse_json(line.decode())
-                except ValueError as error:
-                    if torn is None or line.endswith(b"\n"):
-                        raise InputError(f"{path}:{number}: {_fault(error)}") from None
-                    torn(number)
-                    return
-                if not isinstance(row, dict):
-                    raise InputError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
-                yield number, row
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def read_lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield (line number from 1, line) of an open file, without its byte-order mark.
-
-    Args:
-        file: the file, decompressed.
-        path: its path, for messages.
-
-    Raises:
-        InputError: a line has more than ``MAX_ROW`` bytes, or the file is UTF-16.
-    """
-    number = 0
-    while line := file.readline(MAX_ROW + 1):
-        number += 1
-        if len(line) > MAX_ROW:
-            raise InputError(f"{path}:{number}: the line is longer than {MAX_ROW >> 20} MiB, the most that is read")
-        if number == 1:
-            line = without_bom(line, path)
-        yield number, line
-
-
-def without_bom(start: bytes, path: Path) -> bytes:
-    """Return the start of a file without its UTF-8 byte-order mark; raise ``InputError`` if the mark is UTF-16."""
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise InputError(f"{path}: found UTF-16, expected UTF-8", "save the file as UTF-8")
-    return start.removeprefix(codecs.BOM_UTF8)
-
-
-def parse_json(text: str) -> Any:
-    """Parse a JSON text strictly.
-
-    Raises:
-        ValueError: the text is not JSON, an object has a duplicate key, or a number is NaN or infinite.
-    """
-
-    def refuse_constant(constant: str) -> Any:
-        raise ValueError(f"found {constant}, which is not JSON; use null for a missing value")
-
-    try:
-        return json.loads(text, object_pairs_hook=unique_keys, parse_constant=refuse_constant)
-    except json.JSONDecodeError as error:
-        error.args = (_fault(error),)
-        raise
-    except RecursionError:
-        raise ValueError("not valid JSON: too deeply nested") from None
-    except ValueError as error:
-        if "set_int_max_str_digits" not in str(error):
-            raise
-        raise ValueError("found a number with thousands of digits, which Python cannot read") from None
-
-
 def read_records(path: str | Path) -> list[Record]:
     """Read records from JSONL; raise ``InputError`` as :func:`iter_records`."""
     return list(iter_records(path))
@@ -411,19 +319,19 @@ def read_rollouts(path: str | Path) -> list[Rollout]:
 
 
 def iter_rollouts(path: str | Path) -> Iterator[Rollout]:
-    """Yield rollouts from JSONL. An incomplete last line is skipped with a warning.
+    """Yield rollouts from JSONL. A truncated last line is skipped with a warning.
 
     Raises:
         InputError: a field is missing, unknown or of the wrong type, or the file has no rollout.
     """
-    count, torn = 0, list[int]()
-    for number, row in read_jsonl(path, torn.append):
+    count, truncated = 0, list[int]()
+    for number, row in read_jsonl(path, truncated.append):
         yield _build(Rollout, row, f"{path}:{number}")
         count += 1
     if not count:
         raise InputError(f"{path}: the file has no rollout")
-    if torn:
-        where = f"{path}:{torn[0]}"
+    if truncated:
+        where = f"{path}:{truncated[0]}"
         log.warning(f"{where}: truncated line skipped; {count:,} rollouts read")
 
 
@@ -449,112 +357,6 @@ def write_jsonl(path: str | Path, rows: Iterable[Record | Rollout | Pair | Mappi
             lines.write(json.dumps(_as_dict(row), ensure_ascii=False, default=_as_dict) + "\n")
             count += 1
     return count
-
-
-@contextmanager
-def replacing_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` and move it to ``path`` at the end; an error leaves ``path`` unchanged.
-
-    The file is on the disk before it is moved. Temporary files that killed processes left are removed. A link is
-    replaced by the file, so that nobody's link leads the output elsewhere.
-
-    Raises:
-        OSError: the file could not be written, or ``path`` is a device, a pipe or a folder; ``filename`` is ``path``.
-    """
-    path = Path(path)
-    with naming(path):
-        if path.exists() and not path.is_file():
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in leftovers(path, "partial"):
-            leftover.unlink(missing_ok=True)
-        partial = temporary(path, "partial")
-        partial.touch()
-        try:
-            with owned(partial):
-                yield partial
-                with partial.open("rb") as written:
-                    os.fsync(written.fileno())
-                partial.replace(path)
-            sync_folder(path.parent)
-        finally:
-            partial.unlink(missing_ok=True)
-
-
-def temporary(path: Path, state: str) -> Path:
-    """Return a new name beside a path, ``.NAME.TOKEN.STATE``.
-
-    The token is random, not the process id, which a container gives to the next run too.
-    """
-    return path.with_name(f".{path.name}.{secrets.token_hex(_TOKEN_BYTES)}.{state}")
-
-
-def is_partial(path: Path) -> bool:
-    """Return whether a file has a temporary name of :func:`replacing_file`; a killed process may have left it."""
-    return path.match(f".*.{_TOKEN_PATTERN}.partial")
-
-
-@contextmanager
-def owned(path: Path) -> Iterator[None]:
-    """Hold a lock on a temporary file or folder, which distinguishes it from what a killed process left."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # not supported by every file system
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def leftovers(path: Path, state: str) -> list[Path]:
-    """Return the temporary files and folders of a path that no running process owns, oldest first.
-
-    Without locks on the file system, none is returned.
-    """
-    pattern = f".{glob.escape(path.name)}.{_TOKEN_PATTERN}.{state}"
-    return sorted(filter(_is_abandoned, path.parent.glob(pattern)), key=lambda found: found.lstat().st_mtime_ns)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # not supported by every file system
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Make a failure to write ``path`` name it, instead of a temporary file or, as libraries do, nothing."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        fault = machine_error(error)
-        if fault is None or (fault.filename is not None and f".{path.name}." not in str(fault.filename)):
-            raise
-        raise OSError(fault.errno, fault.strerror, str(path)) from error
-
-
-_TOKEN_BYTES = 4
-_TOKEN_PATTERN = "[0-9a-f]" * 2 * _TOKEN_BYTES
-
-
-def _is_abandoned(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:
-        return path.is_symlink()
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -663,9 +465,3 @@ def _as_dict(value: Any) -> dict[str, Any]:
 @cache
 def _names(cls: type) -> tuple[str, ...]:
     return tuple(f.name for f in fields(cls))
-
-
-def _fault(error: ValueError) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
-    return f"not valid UTF-8: {error.reason}" if isinstance(error, UnicodeDecodeError) else str(error)
