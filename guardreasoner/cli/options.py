@@ -68,7 +68,7 @@ _STARTS_OF_OUT = {
     "report": _PAGE,
     "pairs": r"""\{("id": "[^\n]*", )?"record": \{""",
     "calibrate": r"""\{\n "calibration": """,
-    "card": r"---\n(?:[a-z_]+:|- | )",
+    "card": r"---\n(?:(?!---)[^\n]*\n)*?- guardreasoner\n",
     "moderate": r"""\{"id": "[^\n]*", "row": \"""",
 }
 _STARTS = {

@@ -31,8 +31,11 @@ _NEVER_INPUTS = {
     "class_path",
 }
 _INSTALLED = {"guardreasoner", "lightning", "pytorch_lightning", "torch", "transformers", "peft"}
-_PATH_KEYS = {"rollouts", "pairs", "optimizer_state", "from"}
+_PATH_KEYS = {"rollouts", "pairs", "optimizer_state", "from", "policies"}
 _FILE_KEYS = {"train", "validation", "test"}
+_TEXT_FILES = (".txt", ".md")
+"""Endings by which a ``policy`` is the path of a text file, as :mod:`guardreasoner.sources.policy_files` reads it."""
+
 _PATH_WORDS = {"path", "file", "folder", "dir", "directory", "paths", "files", "folders", "dirs", "directories"}
 _NO_EFFECT = {"output", "overwrite", "auto_build", "recipe", "checkpoint_every"}
 _PRETRAINED = {"output", "from", "sha256", "chat_template", "tasks"}
@@ -208,9 +211,10 @@ def path_values(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Yield (dotted key, text) for each text of a config whose key says that it is the path of an input.
 
     A key says so if one of its words (between ``_``) is path, file, folder, dir or directory, or the plural of one, or
-    if it is ``rollouts``, ``pairs``, ``optimizer_state`` or ``from``. ``train``, ``validation`` and ``test`` do if the
-    text has a suffix or is a pattern, since they also name data sets. An argument of a user-defined class also counts,
-    whatever its key, if it has a suffix and names an existing file.
+    if it is ``rollouts``, ``pairs``, ``optimizer_state``, ``from`` or ``policies``. ``train``, ``validation`` and
+    ``test`` do if the text has a suffix or is a pattern, since they also name data sets, and ``policy`` does if the
+    text is one line that ends in .txt or .md. An argument of a user-defined class also counts, whatever its key, if it
+    has a suffix and names an existing file.
 
     Args:
         config: a config, or the part of one below ``key``.
@@ -261,6 +265,8 @@ def _existing_files(arguments: Any, key: str) -> Iterator[tuple[str, str]]:
 def _is_path(name: str, text: str) -> bool:
     if name in _FILE_KEYS:
         return bool(Path(text).suffix) or glob.has_magic(text)
+    if name == "policy":
+        return len(text.strip().splitlines()) == 1 and text.strip().lower().endswith(_TEXT_FILES)
     return name in _PATH_KEYS or not _PATH_WORDS.isdisjoint(name.split("_"))
 
 

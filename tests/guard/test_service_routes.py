@@ -15,6 +15,12 @@ from guardreasoner.guard.service.judging import GuardService
 from tests.support.services import KEY, echo_service
 
 LITELLM = "/beta/litellm_basic_guardrail_api"
+BREAKING_CALL = {
+    "id": "call-1",
+    "type": "function",
+    "index": 0,
+    "function": {"name": "shell", "arguments": '{"command": "break it"}'},
+}
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +175,8 @@ def test_a_stream_that_fails_ends_with_an_error(client: TestClient) -> None:
         ({"input_type": "request", "texts": ["mumble"]}, "no clear verdict"),
         ({"input_type": "response", "texts": ["I mend it"]}, None),
         ({"input_type": "response", "texts": ["I break it"]}, "response: harmful"),
+        ({"input_type": "response", "texts": ["I run it"], "tool_calls": [BREAKING_CALL]}, "response: harmful"),
+        ({"input_type": "response", "texts": [], "tool_calls": [BREAKING_CALL]}, "response: harmful"),
         (
             {
                 "input_type": "request",

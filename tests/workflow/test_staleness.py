@@ -169,6 +169,11 @@ def test_values_that_are_folder_names_are_not_inputs(verb: str, workplace: Path)
         ),
         ({"source": {"init_args": {"profile": "x", "filename": "y", "name": "z"}}}, []),
         ({"output": "x", "cache": "x", "logger": {"path": "x"}, "reference": {"folder": "x"}}, []),
+        (
+            {"source": {"init_args": {"policies": "rules", "policy": "default.md", "columns": {"policy": "text"}}}},
+            ["policies", "policy"],
+        ),
+        ({"policy": "Nobody may name README.md\nor notes.txt"}, []),
         ({"ckpt_path": "x", "optimizer_state": "x", "rollouts": ["x"]}, ["ckpt_path", "optimizer_state", "rollouts"]),
     ],
 )
@@ -208,6 +213,25 @@ def test_a_file_that_a_pattern_no_longer_matches_makes_a_stage_stale(workplace: 
     assert status(command) is None
     Path("b.jsonl").unlink()
     assert status(command) == "config changed"
+
+
+def test_an_edited_policy_makes_a_stage_stale(workplace: Path) -> None:
+    Path("rules").mkdir()
+    Path("rules/a.md").write_text("No bread.")
+    Path("default.md").write_text("No bread.")
+    arguments = {"train": "rows.jsonl", "policies": "rules", "policy": "default.md"}
+    config = {"output": "made/out", "data": {"init_args": {"source": {"init_args": arguments}}}}
+    command = Command(("fit",), config)
+    state = StageState.of(command)
+    state.begin()
+    Path("made/out").mkdir(parents=True)
+    state.finish()
+    assert status(command) is None
+    Path("rules/a.md").write_text("No butter.")
+    assert status(command) == "input rules changed"
+    Path("rules/a.md").write_text("No bread.")
+    Path("default.md").write_text("No butter.")
+    assert status(command) == "input default.md changed"
 
 
 def test_a_file_in_the_arguments_of_a_users_class_is_an_input(workplace: Path) -> None:

@@ -97,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
     from guardreasoner.guard.export import export_source
 
     source = export_source(args.model, args.quantization, args.base_path)
+    require_replaceable(Command(command.argv, command.config | {"base": {"path": source.base}}))
     card_facts(args.model, args)  # reports a wrong file before the work
     require_writable(command)
     with locked_output(args.out):

@@ -149,7 +149,14 @@ def _read_messages(path: Path) -> Any:
         content = parse_json(_decoded(data, str(path)))
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
-    return content["messages"] if isinstance(content, dict) and "messages" in content else content
+    if not isinstance(content, dict) or "messages" not in content:
+        return content
+    if beside := content.keys() & (set(_FIELDS) - {"messages"}):
+        raise InputError(
+            f"{path}: found {min(beside)} beside messages, which --messages does not read",
+            "put the answer into the messages and the policy into --policy, or send the object to judge --jsonl",
+        )
+    return content["messages"]
 
 
 def _judge_lines(guard: Guard, policy: str | None) -> int:

@@ -17,6 +17,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.records.atomic_file import leftovers, owned, temporary
 from guardreasoner.workflow import stop_signals
 from guardreasoner.workflow.output_lock import locked_output
+from guardreasoner.workflow.redaction import without_secrets
 from guardreasoner.workflow.terminal import show_line
 
 if TYPE_CHECKING:
@@ -241,6 +242,7 @@ def _model_identity(judge: "Judge") -> dict[str, Any]:
         "calibration": [{"task": one.task, **one.as_json()} for one in guard.calibrations],
         "speed": judge.speed or guard.speed,
         "engine": type(guard.engine).__name__,
+        "engine settings": without_secrets(guard.engine.settings),
     }
 
 

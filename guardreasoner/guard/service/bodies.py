@@ -68,6 +68,7 @@ class LitellmBody(BaseModel):
     structured_messages: list[dict[str, Any]] | None = None
     images: list[Any] | None = None
     tools: list[Any] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
     request_data: dict[str, Any] | None = None
     litellm_call_id: str | None = None
     litellm_trace_id: str | None = None

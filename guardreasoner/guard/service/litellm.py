@@ -39,8 +39,9 @@ def litellm_routes(service: GuardService) -> APIRouter:
         """Return the action ``NONE``, or ``BLOCKED`` with its reason.
 
         A request with ``structured_messages`` is judged as that conversation, else each text as a message of the user.
-        The texts of a response are judged as answers to ``structured_messages``; without them, only tasks that do not
-        judge the user's message decide. Images cannot be judged: they are blocked unless ``ignore_images`` is given.
+        The texts of a response, each with all its calls of tools, are judged as answers to ``structured_messages``;
+        without those, only tasks that do not judge the user's message decide. Images cannot be judged: they are blocked
+        unless ``ignore_images`` is given.
         """
         body = await service.read(request, LitellmBody)
         options = _options(body)
@@ -102,7 +103,10 @@ def _queries(body: LitellmBody, policy: str | None, speed: GuardSpeed | None) ->
     messages = body.structured_messages or []
     if body.input_type == "response":
         before = messages or [{"role": "user", "content": _UNKNOWN_PROMPT}]
-        answers = [{"role": "assistant", "content": text} for text in texts]
+        calls = body.tool_calls or None
+        answers: list[dict[str, Any]] = [{"role": "assistant", "content": text, "tool_calls": calls} for text in texts]
+        if calls and not answers:
+            answers = [{"role": "assistant", "content": None, "tool_calls": calls}]
         return [Query(messages=[*before, answer], policy=policy, speed=speed) for answer in answers]
     if messages:
         return [Query(messages=messages, policy=policy, speed=speed)]

@@ -121,6 +121,11 @@ def test_a_card_is_written_beside_the_folder_only(capsys: pytest.CaptureFixture[
     capsys.readouterr()
     assert main(["card", "m", "--out", "notes.md"]) == 2
     assert "--out notes.md: the file was not written by this option" in capsys.readouterr().err
+    own = "---\nlicense: apache-2.0\ntags:\n- guard\n---\n# Our guard\n- guardreasoner\n"
+    Path("README.md").write_text(own)
+    assert main(["card", "m", "--out", "README.md"]) == 2
+    assert Path("README.md").read_text() == own
+    capsys.readouterr()
     for argv, says in (
         (("m", "--out", "m/README.md"), "manifest"),
         (("nowhere",), "no such model folder"),

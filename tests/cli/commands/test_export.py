@@ -208,6 +208,13 @@ def test_a_four_bit_base_is_dequantized_first(capsys: pytest.CaptureFixture[str]
     assert "base model are missing" in error
 
 
+def test_the_base_model_of_an_adapter_is_never_replaced(tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export(tiny_base) == 0  # so that another export may replace it
+    make_tiny_adapter(Path("out"), Path("adapter"))
+    for more in ((), ("--overwrite",), ("--as", "adapter")):
+        assert "also read by this command (base.path)" in failure(capsys, "export", "adapter", "--out", "out", *more)
+
+
 def test_an_adapter_alone(tiny_adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = Path(shutil.copytree(tiny_adapter, "model"))
     (model / "optimizer.pt").write_bytes(b"state")

@@ -92,6 +92,7 @@ def test_each_line_of_stdin_gets_a_line(
         (("hi", "--messages", "chat.json"), "", "--messages: given beside a text"),
         (("--messages", "none.json"), "", "none.json: cannot be read"),
         (("--messages", "chat.json"), "", "chat.json: not valid JSON"),
+        (("--messages", "row.json"), "", "row.json: found response beside messages"),
         (("hi", "--jsonl"), "", "--jsonl reads conversations from stdin"),
         (("hi", "--policy", "none.txt"), "", "none.txt: cannot be read"),
         (("hi", "--speed", "fast"), "", "invalid choice: 'fast'"),
@@ -110,6 +111,7 @@ def test_mistakes_are_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("chat.json").write_text("{")
+    Path("row.json").write_text('{"messages": [{"role": "user", "content": "hi"}], "response": "no", "model": "x"}')
     send(monkeypatch, stdin or "", is_terminal=stdin is None)
     assert main(["judge", *flags]) == 2
     err = capsys.readouterr().err

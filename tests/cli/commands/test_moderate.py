@@ -114,6 +114,20 @@ def test_an_unfinished_run_with_other_settings_is_refused_by_name(
     assert Path("out.jsonl").read_bytes() == whole
 
 
+def test_an_unfinished_run_with_other_settings_of_its_engine_is_refused(
+    logs: Path, tiny_base: Path, refused: Start
+) -> None:
+    engine = Path("engine.yaml")
+    plain = "model: {init_args: {generator: {class_path: guardreasoner.PlainGenerator, init_args: %s}}}"
+    engine.write_text(plain % "{max_new_tokens: 8, temperature: 0}")
+    row = {"id": "a", "row": "a:1", "content": "0", "flagged": False, "unparsed": False, "speed": None, "tasks": {}}
+    write(Path("week.jsonl"), row)
+    argv = moderate(tiny_base, "logs.jsonl", "--engine", "engine.yaml")
+    assert "has no answers" in refused(*argv, "--reference", "week.jsonl")  # after the rows are committed
+    engine.write_text(plain % "{max_new_tokens: 9, temperature: 0}")
+    assert "has another model: engine settings: max_new_tokens: 8, now 9" in refused(*argv)
+
+
 def test_what_is_not_read_is_named(logs: Path, both_speeds: Path, start: Start) -> None:
     write(logs, {"id": "a", "prompt": "How do I mend a chair?", "respnse": "With glue.", "created": 5})
     assert "columns that are not read: respnse, created" in start(*moderate(both_speeds, "logs.jsonl"))
