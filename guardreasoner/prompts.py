@@ -250,7 +250,8 @@ def target(record: Record, tasks: Sequence[Task]) -> str:
     without a gold label.
 
     Raises:
-        InputError: the record has no reasoning, or the answer block in it contradicts a gold label.
+        InputError: the record has no reasoning, the answer block in it contradicts a gold label, or no verdict can be
+            read from a block below it.
     """
     if not record.reasoning:
         raise InputError(
@@ -259,7 +260,15 @@ def target(record: Record, tasks: Sequence[Task]) -> str:
         )
     own = parse(record.reasoning, tasks)
     if all(verdict is None for verdict in own.values()):
-        return f"{record.reasoning.rstrip()}\n\n{answer_block(record.labels, tasks)}"
+        text = f"{record.reasoning.rstrip()}\n\n{answer_block(record.labels, tasks)}"
+        verdicts = parse(text, tasks)
+        if any(verdicts.get(task, label) != label for task, label in record.gold().items()):
+            fault = "in an open think block" if _is_thinking(text) else "with an answer block without a clear verdict"
+            raise InputError(
+                f"record {record.id}: the reasoning ends {fault}, so the label below it could not be read",
+                "remove that block from the reasoning, or close the think block",
+            )
+        return text
     for task, label in record.gold().items():
         if own.get(task) != label:
             raise InputError(

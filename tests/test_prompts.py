@@ -179,6 +179,20 @@ def test_a_target_needs_consistent_reasoning(reasoning: str | None, what: str) -
 
 
 @pytest.mark.parametrize(
+    ("end", "what"),
+    [
+        ("Answers:\nRequest: None\nCompletion: None\nResponse: None", "an answer block without a clear verdict"),
+        ("Answers:\nRequest: ambiguous", "an answer block without a clear verdict"),
+        ("<think>\nHm.", "in an open think block"),
+    ],
+)
+def test_a_target_whose_label_could_not_be_read_is_refused(end: str, what: str) -> None:
+    record = Record("a", "p", labels={"request": "harmful"}, reasoning=f"It is harmful.\n\n{end}")
+    with pytest.raises(InputError, match=what):
+        target(record, GUARD_TASKS)
+
+
+@pytest.mark.parametrize(
     ("completion", "reasoning"),
     [
         (f"Some reasoning.\n\n{BLOCK}\n", "Some reasoning."),

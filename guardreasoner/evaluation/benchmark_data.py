@@ -1,6 +1,5 @@
 """Data module of the benchmarks: the held-out records and the hard records among them."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 from lightning.pytorch import LightningDataModule
@@ -8,7 +7,6 @@ from torch.utils.data import DataLoader
 
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.attacks import Attacks
-from guardreasoner.formats import GuardFormat
 from guardreasoner.formats.verdicts import JudgedRecords
 from guardreasoner.mining import Pairing, mine
 from guardreasoner.records import Record
@@ -76,8 +74,6 @@ class BenchmarkDataModule(LightningDataModule):
                 self.split,
                 f"{len(unlabelled):,}",
             )
-        else:
-            _require_judged(self.records, format)
         if self.attacks is not None:
             self.records = self.attacks.with_attacked(self.records)
         if stage == "test" and self.rollouts is not None and not unlabelled:
@@ -105,13 +101,3 @@ class BenchmarkDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         """Return a loader of all records, whose rollouts define the hard set."""
         return record_loader(self.records, self.chunk_size)
-
-
-def _require_judged(records: Sequence[Record], format: GuardFormat | None) -> None:
-    """Raise ``InputError`` if no record has a label for any task of the model."""
-    names = [] if format is None else [task.name for task in format.tasks]
-    if names and not any(name in record.gold() for record in records for name in names):
-        labelled = ", ".join(sorted({name for record in records for name in record.gold()}))
-        raise InputError(
-            f"data.source: the records are labelled for {labelled}, but the tasks of the model are {', '.join(names)}"
-        )

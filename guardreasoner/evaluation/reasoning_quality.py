@@ -22,6 +22,7 @@ from guardreasoner.evaluation.intervals import Estimate, Share, estimate, genera
 from guardreasoner.formats import GuardFormat
 from guardreasoner.formats.verdicts import read_reasoning, read_verdicts
 from guardreasoner.prompts import conversation
+from guardreasoner.records import Record
 from guardreasoner.synthesis.prompt import label_leaks
 from guardreasoner.tasks import Task
 
@@ -138,7 +139,8 @@ def quality(
     Args:
         completions: one completion a record, as generated.
         tasks: tasks that the completions decide.
-        conversations: conversation that each completion judges; what occurs in it is neither a label leak nor foreign.
+        conversations: text that each completion judges (:func:`judged_text`); what occurs in it is neither a label leak
+            nor foreign.
         tokens: length of each completion in tokens, if known.
         seed: seed of the bootstrap.
         format: format of the outputs; None: GuardReasoner's own.
@@ -205,6 +207,11 @@ def inspect(
     )
 
 
+def judged_text(record: Record) -> str:
+    """Return what the reasoning on a record may quote: its policy, if there is one, and its conversation."""
+    return "\n".join(filter(None, (record.policy, conversation(record))))
+
+
 def faultless(seeds: Sequence[Answers], tasks: Sequence[Task]) -> list[float]:
     """Return, for each record, the share of outputs whose reasoning has none of ``REASONING_FAULTS``, 0 to 1.
 
@@ -212,7 +219,7 @@ def faultless(seeds: Sequence[Answers], tasks: Sequence[Task]) -> list[float]:
         seeds: answers of one run, one output a record for each training seed, all for the same records.
         tasks: tasks that the answers decide.
     """
-    conversations = {record.id: conversation(record) for record in seeds[0].records}
+    conversations = {record.id: judged_text(record) for record in seeds[0].records}
     counts = dict.fromkeys(conversations, 0)
     for answers in seeds:
         for answer in answers.rollouts:

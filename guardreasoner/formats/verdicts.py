@@ -44,34 +44,35 @@ def read_reasoning(completion: str, tasks: Sequence[Task], format: GuardFormat |
 class JudgedRecords:
     """Selects the records that a format can judge, keeps only the labels of its tasks, and counts the others.
 
-    GuardReasoner's own format judges all records with all their labels.
+    GuardReasoner's own format also judges records without any label. Without a format, all records keep all labels.
 
     Args:
-        format: the format; None: GuardReasoner's own.
+        format: the format; None: GuardReasoner's own with unknown tasks.
     """
 
     def __init__(self, format: GuardFormat | None) -> None:
         self.own = format is None or isinstance(format, PromptFormat)
-        self.names = [] if format is None else [task.name for task in format.tasks]
+        self.names = None if format is None else [task.name for task in format.tasks]
         self.left_out = self.relabelled = self.seen = 0
 
     def of(self, records: Iterable[Record]) -> Iterator[Record]:
         """Yield the judged ones of some records."""
         for record in records:
-            if self.own:
+            self.seen += 1
+            gold = record.gold()
+            if self.names is None or (self.own and gold.keys() <= set(self.names)):
                 yield record
                 continue
-            self.seen += 1
             labels = {name: label for name, label in record.labels.items() if name in self.names}
-            if not any(label is not None for label in labels.values()):
+            if gold.keys().isdisjoint(labels):
                 self.left_out += 1
                 continue
-            self.relabelled += len(labels) < len(record.gold())
+            self.relabelled += not gold.keys() <= labels.keys()
             yield record if labels == record.labels else replace(record, labels=labels)
 
     def note(self) -> str | None:
         """Return what was left out in one sentence; None if nothing was."""
-        tasks = ", ".join(self.names)
+        tasks = ", ".join(self.names or ())
         parts = []
         if self.left_out:
             parts.append(f"{self.left_out:,} of {self.seen:,} records have no label for {tasks} and are left out")

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from guardreasoner.evaluation.comparison import Comparison, Pairwise
 from guardreasoner.evaluation.comparison.criteria import Criterion
-from guardreasoner.evaluation.reasoning_quality import Quality, quality
+from guardreasoner.evaluation.reasoning_quality import Quality, judged_text, quality
 from guardreasoner.evaluation.scoring.probabilities import ProbabilityScore
 from guardreasoner.evaluation.scoring.slices import SliceScore
-from guardreasoner.prompts import conversation
 from guardreasoner.report.comparison_tables import (
     criteria_table,
     p_value,
@@ -226,7 +225,7 @@ def published_section(comparison: Comparison) -> Section:
 
 def _quality(comparison: Comparison, run: str) -> Quality:
     files = comparison.files_of(run)
-    conversations = {record.id: conversation(record) for record in files[0].records}
+    conversations = {record.id: judged_text(record) for record in files[0].records}
     answers = [answer for file in files for answer in file.rollouts]
     texts = [answer.completion for answer in answers]
     judged = [conversations[answer.record_id] for answer in answers]

@@ -39,3 +39,18 @@ class ExcludesContaminated(Protocol):
     def excluded_ids(self) -> Sequence[str]:
         """Ids of the excluded records."""
         ...
+
+
+@runtime_checkable
+class CutsByPrompt(Protocol):
+    """A source whose training split lacks the prompts of lowest hash, which its other splits have."""
+
+    @property
+    def cut_share(self) -> float:
+        """Share of the prompts that are not in the training split (:func:`guardreasoner.sources.splits.split_of`)."""
+        ...
+
+
+def cut_share(source: Source) -> float:
+    """Return the share of a source's prompts that a hash has cut out of its training split; 0 if none were."""
+    return source.cut_share if isinstance(source, CutsByPrompt) else 0.0

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
-from guardreasoner.sources import ExcludesContaminated, Identified, Source
+from guardreasoner.sources import ExcludesContaminated, Identified, Source, cut_share
 
 
 class Concat:
@@ -50,6 +50,11 @@ class Concat:
         """Ids of the records that the sources exclude because a benchmark contains their prompt."""
         excluding = (source for source in self.sources if isinstance(source, ExcludesContaminated))
         return [record_id for source in excluding for record_id in source.excluded_ids]
+
+    @property
+    def cut_share(self) -> float:
+        """Largest share of the prompts that a source has cut out of its training split."""
+        return max(map(cut_share, self.sources))
 
     def _identity(self) -> object:
         known = [source.identity() for source in self.sources if isinstance(source, Identified)]

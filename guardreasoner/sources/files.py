@@ -131,6 +131,11 @@ class Files:
                     if self._split_of(file_split, record) == split:
                         yield record
 
+    @property
+    def cut_share(self) -> float:
+        """Share of the training files' prompts that the other splits have."""
+        return self.validation_share + self.test_share
+
     def identity(self) -> object:
         """Return the arguments and the content hash of every file, with the policies."""
         files = [(name, content_hash(path)) for split in self._files().values() for path, name in split]

@@ -72,6 +72,11 @@ class GuardReasonerTrain:
                 read = drop_unusable(self._records(name), name, "do not end in a parsable answer block")
                 yield from select_training_split(read, split, self.validation_share)
 
+    @property
+    def cut_share(self) -> float:
+        """Share of the prompts that the validation split has."""
+        return self.validation_share
+
     def identity(self) -> object:
         """Return the arguments and, for a local folder, its content hashes."""
         return source_identity(self, self.path)

@@ -10,7 +10,7 @@ from random import Random
 from guardreasoner.errors import InputError
 from guardreasoner.prompts import answer_block, parse, reasoning_of
 from guardreasoner.records import Record, Split
-from guardreasoner.sources import ExcludesContaminated, Identified, Source
+from guardreasoner.sources import ExcludesContaminated, Identified, Source, cut_share
 from guardreasoner.tasks import GUARD_TASKS, Task
 from guardreasoner.workflow.ranges import Seed, ShareBelowOne
 
@@ -80,6 +80,11 @@ class LabelNoise:
     def excluded_ids(self) -> list[str]:
         """Ids of the records that the source excludes because a benchmark contains their prompt."""
         return list(self.source.excluded_ids) if isinstance(self.source, ExcludesContaminated) else []
+
+    @property
+    def cut_share(self) -> float:
+        """Share of the prompts that the source has cut out of its training split."""
+        return cut_share(self.source)
 
     def _other_labels(self, record: Record) -> dict[str, str]:
         """Return the labels that replace those of a record, by task."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from guardreasoner.errors import InputError
 from guardreasoner.records import Record, Split
-from guardreasoner.sources import ExcludesContaminated, Identified, Source
+from guardreasoner.sources import ExcludesContaminated, Identified, Source, cut_share
 
 log = logging.getLogger("guardreasoner")
 
@@ -54,6 +54,11 @@ class DetectLanguage:
     def excluded_ids(self) -> list[str]:
         """Ids of the records that the source excludes because a benchmark contains their prompt."""
         return list(self.source.excluded_ids) if isinstance(self.source, ExcludesContaminated) else []
+
+    @property
+    def cut_share(self) -> float:
+        """Share of the prompts that the source has cut out of its training split."""
+        return cut_share(self.source)
 
     def _identity(self) -> object:
         assert isinstance(self.source, Identified)

@@ -75,8 +75,12 @@ def read_pairs(
         format: format of the outputs; None: GuardReasoner's own.
 
     Raises:
-        InputError: a file cannot be read, has no pair or lacks a column, or rows are faulty (the details list each).
+        InputError: a file is given twice, cannot be read, has no pair or lacks a column, or rows are faulty (the
+            details list each).
     """
+    real = [Path(path).resolve() for path in paths]
+    if twice := next((path for path, file in zip(paths, real, strict=True) if real.count(file) > 1), None):
+        raise InputError(f"data.pairs: {twice} is given twice, expected each file once")
     reader = _PairReader(columns, tasks, format)
     pairs = DiskList(pair for path in paths for pair in reader.read(Path(path)))
     if reader.fault_count:

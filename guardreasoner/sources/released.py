@@ -116,6 +116,11 @@ class Released:
         """Ids of train records that are in no split because their prompt also occurs in a test benchmark."""
         return [record.id for record in self._train_records if self._contamination_index.match(record)]
 
+    @property
+    def cut_share(self) -> float:
+        """Share of the prompts that the validation split has."""
+        return self.validation_share
+
     def identity(self) -> object:
         """Return the arguments and the content hashes of the files."""
         files = [content_hash(self._path(name)) for name in (*self.train, *self.test)]

@@ -29,6 +29,18 @@ def split_of(prompt: str, validation_share: float, test_share: float = 0.0) -> S
     return "validation" if position < test_share + validation_share else "train"
 
 
+def is_held_out(prompt: str, share: float, cut: float = 0.0) -> bool:
+    """Return whether a fit holds a training prompt out: those of the lowest hash that the training split still has.
+
+    Args:
+        prompt: as for :func:`split_of`.
+        share: share of the training prompts that are held out.
+        cut: share of all prompts that :func:`split_of` has cut out of the training split already. Without it, prompts
+            would be held out that are no training prompts, and none or too few of those that are.
+    """
+    return cut <= unit_interval_hash(prompt) < cut + share * (1 - cut)
+
+
 def sample_of(records: Sequence[Record], count: int | None) -> list[Record]:
     """Return the ``count`` records with the smallest SHA-256 of their id, in their order; all if ``count`` is None."""
     if count is None:

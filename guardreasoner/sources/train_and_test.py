@@ -47,6 +47,11 @@ class TrainAndTest(ABC):
         else:
             yield from select_training_split(self.read("train"), split, self.validation_share)
 
+    @property
+    def cut_share(self) -> float:
+        """Share of the prompts that the validation split has."""
+        return self.validation_share
+
     def identity(self) -> object:
         """Return the arguments and, for a local folder, its content hashes."""
         return source_identity(self, self.path)

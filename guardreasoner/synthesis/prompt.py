@@ -238,9 +238,10 @@ def has_numbered_steps(trace: str, steps: str = STEP_PATTERN) -> bool:
     pattern = re.compile(steps, re.IGNORECASE | re.MULTILINE)
     pieces = _TASK_HEADING.split(trace)
     # grouped by task number, because "# Task 1 Conclusion" belongs to task 1; "" is the text above the first heading
-    numbers_by_task: dict[str, list[int]] = {}
+    numbers_by_task: dict[str, list[int | None]] = {}
     for task, piece in zip(["", *pieces[1::2]], pieces[::2], strict=True):
-        numbers_by_task.setdefault(task, []).extend(int(number) for number in pattern.findall(piece))
+        found = numbers_by_task.setdefault(task, [])
+        found.extend(int(number) if number.isdecimal() else None for number in pattern.findall(piece))
     if not numbers_by_task[""] and len(numbers_by_task) > 1:
         del numbers_by_task[""]
     return all(numbers and numbers == list(range(1, len(numbers) + 1)) for numbers in numbers_by_task.values())

@@ -101,7 +101,8 @@ class GroupSampler:
             step: index of the optimizer step, or ``VALIDATION``.
             trainer: the trainer.
         """
-        seeds = (self.seed * _STEPS + step,) * self.k
+        # Seeds of rollouts are smaller, so the outputs that made mining choose a record are not sampled again.
+        seeds = ((self.seed + 1) * _STEPS + step + 1,) * self.k
         own = prompts[trainer.global_rank :: trainer.world_size]
         found: dict[str, list[Completion]] = defaultdict(list)
         device = next(self.engine.backbone.parameters()).device

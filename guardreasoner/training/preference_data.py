@@ -13,9 +13,9 @@ from guardreasoner.mining import VALIDATION_SHARE, Pairing
 from guardreasoner.mining.findings import Findings
 from guardreasoner.model.batch import Example
 from guardreasoner.records import Pair, Record, Split
-from guardreasoner.sources import Source
+from guardreasoner.sources import Source, cut_share
 from guardreasoner.sources.pair_files import PairColumns, read_pairs
-from guardreasoner.sources.splits import split_of
+from guardreasoner.sources.splits import is_held_out
 from guardreasoner.training.loaders import log
 from guardreasoner.training.mined_rollouts import mine_rollouts, read_findings, write_findings
 from guardreasoner.training.token_weights import TokenWeights
@@ -117,8 +117,9 @@ class PreferenceDataModule(TrainingDataModule):
     def items(self, split: Split, on_fault: OnFault | None = None) -> Iterator[TrainingItem]:
         """Yield the pairs of a split, which a hash of the normalized prompt determines."""
         tokenizer = self.prompt_tokenizer
+        cut = 0.0 if self.pair_files else cut_share(self.source)
         for pair in self.pairs:
-            if split_of(pair.record.context(), self.validation_share) == split:
+            if is_held_out(pair.record.context(), self.validation_share, cut) == (split == "validation"):
                 texts = (pair.chosen.completion, pair.rejected.completion)
                 speed = pair.chosen.speed
                 prompt = tuple(tokenizer.prompt(pair.record, speed))

@@ -14,8 +14,8 @@ from guardreasoner.mining import VALIDATION_SHARE, Pairing
 from guardreasoner.mining.findings import Findings
 from guardreasoner.model.batch import Example
 from guardreasoner.records import Record, Speed, Split, require_unique_ids
-from guardreasoner.sources import Source
-from guardreasoner.sources.splits import split_of
+from guardreasoner.sources import Source, cut_share
+from guardreasoner.sources.splits import is_held_out
 from guardreasoner.training.loaders import StepLoader, log, step_loader, validation_loader
 from guardreasoner.training.mined_rollouts import mine_rollouts, read_findings, write_findings
 from guardreasoner.training.prompt_step import PromptCollator
@@ -113,8 +113,9 @@ class PromptDataModule(TrainingDataModule):
 
     def items(self, split: Split, on_fault: OnFault | None = None) -> Iterator[TrainingItem]:
         """Yield the prompts of a split, which a hash of the normalized prompt determines."""
+        cut = cut_share(self.source)
         for record, speed in self.records:
-            if split_of(record.context(), self.validation_share) == split:
+            if is_held_out(record.context(), self.validation_share, cut) == (split == "validation"):
                 prompt = tuple(self.prompt_tokenizer.prompt(record, speed))
                 yield TrainingItem(record, (), Example(record.id, prompt, ()), speed)
 

@@ -88,7 +88,7 @@ def test_labels_for_no_task_of_the_model_are_refused(tiny_base: Path) -> None:
         def records(self, split: Split) -> list[Record]:
             return [replace(record, labels={"tone": "rude"}) for record in super().records(split)]
 
-    with pytest.raises(InputError, match="are labelled for tone, but the tasks of the model are request, completion"):
+    with pytest.raises(InputError, match="6 of 6 records have no label for request, completion, response"):
         set_up(tiny_base, source=Other())
 
 

@@ -108,6 +108,15 @@ def test_faultless_is_the_share_over_seeds() -> None:
     assert faultless([seed(b=bad, a=good)], GUARD_TASKS) == [1, 0]
 
 
+def test_a_phrase_and_a_script_of_the_policy_are_no_faults() -> None:
+    policy = "1. Do not call a rumour the ground truth.\n2. Не обещать возврата денег."
+    block = answer_block({"request": "harmful"}, GUARD_TASKS)
+    text = f"It calls a rumour the ground truth. Не обещать возврата денег: broken. The request is harmful.\n\n{block}"
+    for shown, share in ((policy, 1), (None, 0)):
+        answers = Answers("m", [Record("a", "Hello?", policy=shown)], [Rollout("a", "m", "f", 0, 0, text)])
+        assert faultless([answers], GUARD_TASKS) == [share]
+
+
 def test_rates_and_means_of_a_model() -> None:
     good, bare = f"{REASONING}\n{ANSWER}", ANSWER
     result = quality([good, good, good, bare], GUARD_TASKS, tokens=[100, 100, 100, 20])

@@ -148,6 +148,12 @@ def test_a_wrong_mapping_is_one_fault(columns: dict[str, str], message: str) -> 
     assert caught.value.details == ()
 
 
+def test_a_file_is_given_once() -> None:
+    read(GOOD)
+    with pytest.raises(InputError, match=r"data\.pairs: a\.jsonl is given twice"):
+        read_pairs(["a.jsonl", "./a.jsonl"], PairColumns(), GUARD_TASKS)
+
+
 def test_longer_conversations_and_policies(caplog: pytest.LogCaptureFixture) -> None:
     system = {"role": "system", "content": "Be good."}
     longer = {**GOOD, "prompt": [system, *USER, SAID, *USER], "rules": " Be brief. "}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from guardreasoner.errors import InputError
 from guardreasoner.records import Split
 from guardreasoner.sources.contamination import normalize
-from guardreasoner.sources.splits import require_shares, split_of, unit_interval_hash
+from guardreasoner.sources.splits import is_held_out, require_shares, split_of, unit_interval_hash
 
 INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u202e\ufe0f\U000e0041"
 SPACES = " \t\n\r\v\f\u00a0\u2003\u3000\u2028"
@@ -54,6 +54,18 @@ def test_added_prompts_move_no_prompt(first: list[str], added: list[str]) -> Non
     before = {text: split_of(text, 0.3, 0.2) for text in first}
     after = {text: split_of(text, 0.3, 0.2) for text in [*added, *first]}
     assert {text: after[text] for text in first} == before
+
+
+@pytest.mark.parametrize("cut", [0.0, 0.02, 0.1, 0.5])
+def test_a_fit_holds_out_its_share_of_what_a_source_has_left_for_training(cut: float) -> None:
+    prompts = [text for text in map(str, range(4000)) if split_of(text, cut) == "train"]
+    held_out = sum(is_held_out(text, 0.05, cut) for text in prompts)
+    assert held_out / len(prompts) == pytest.approx(0.05, abs=0.015)
+
+
+@given(texts, st.floats(0, 0.99))
+def test_without_a_cut_the_held_out_prompts_are_those_of_the_validation_split(text: str, share: float) -> None:
+    assert is_held_out(text, share) == (split_of(text, share) == "validation")
 
 
 @given(texts, st.floats(0, 0.5), st.floats(0, 0.4), st.floats(0, 0.1))

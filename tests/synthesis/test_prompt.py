@@ -115,6 +115,8 @@ def test_faults_are_reported(trace: str, finish_reason: str | None, expected: li
 def test_the_check_of_steps_can_be_changed_or_skipped() -> None:
     assert faults("It is a repair." + ANSWERS, RECORD, GUARD_TASKS, steps=None) == []
     assert faults("1) It is a repair." + ANSWERS, RECORD, GUARD_TASKS, steps=r"^(\d+)\)") == []
+    unnumbered = faults("Step one: it is a repair." + ANSWERS, RECORD, GUARD_TASKS, steps=r"^Step (\w+)")
+    assert unnumbered == ["steps not numbered as asked"]
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.booleans(), st.sampled_from(["\n", ": x\n", "\nx\n\n"]))

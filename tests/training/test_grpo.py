@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import SGD, AdamW
 
 from guardreasoner.errors import InputError
-from guardreasoner.generators import Generator
+from guardreasoner.generators import Generator, Request
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.generators.plain import PlainGenerator
 from guardreasoner.mining import Pairing
@@ -196,6 +196,9 @@ def test_outputs_depend_on_seed_step_and_record_alone(tiny_base: Path) -> None:
     assert {name: found for one in examples for name, found in outputs(0, 5, [one]).items()} == whole
     assert outputs(0, 6, examples) != whole
     assert outputs(1, 5, examples) != whole
+    mined = engine(backbone).generate(Request(one.id, one.prompt, "", (0,) * K) for one in examples)
+    first = {ids for group in outputs(0, 0, examples).values() for ids in group}
+    assert not {completion.ids for completion in mined} <= first
 
 
 @pytest.mark.parametrize("make", [LocalGenerator, PlainGenerator])

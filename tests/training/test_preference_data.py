@@ -17,7 +17,9 @@ from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import two_row
 from guardreasoner.model.log_probs import sequence_logps
 from guardreasoner.records import Pair, Record, Rollout, read_records, read_rollouts, write_jsonl
+from guardreasoner.sources.concat import Concat
 from guardreasoner.sources.files import Files
+from guardreasoner.sources.label_noise import LabelNoise
 from guardreasoner.sources.pair_files import PairColumns
 from guardreasoner.training.preference_data import PreferenceDataModule
 from guardreasoner.training.reference import Precomputed
@@ -154,6 +156,17 @@ def test_a_folder_may_hold_some_of_the_records(tmp_path: Path, tiny_base: Path) 
     halves = [write_rollouts(tmp_path / name, part) for name, part in (("first", TRAIN[:10]), ("second", TRAIN[10:20]))]
     pairs = prepared(tiny_base, halves).pairs
     assert [pair.record.id for pair in pairs] == [name for name in HARD if name < "train/20"]
+
+
+def test_pairs_are_held_out_of_a_source_that_has_cut_its_own_splits_out(tmp_path: Path, tiny_base: Path) -> None:
+    write_jsonl(tmp_path / "train.jsonl", TinySource(80).records("train"))
+    source = Files(train=str(tmp_path / "train.jsonl"), validation_share=0.3, test_share=0.2)
+    rollouts = [write_rollouts(tmp_path / "mined", list(source.records("train")))]
+    plain = prepared(tiny_base, rollouts, source=source, validation_share=0.3)
+    noisy = prepared(tiny_base, rollouts, source=Concat([LabelNoise(source, 0.0)]), validation_share=0.3)
+    for data in (plain, noisy):
+        assert 0.1 < len(data.validation) / len(data.pairs) < 0.5
+        assert len(data.train) + len(data.validation) == len(data.pairs)
 
 
 def test_outputs_on_held_out_records_are_no_pairs(tmp_path: Path, tiny_base: Path) -> None:

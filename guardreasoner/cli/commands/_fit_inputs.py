@@ -8,9 +8,9 @@ from guardreasoner.cli.parse_errors import find_input_error
 from guardreasoner.errors import InputError
 from guardreasoner.mining import VALIDATION_SHARE, Pairing
 from guardreasoner.records import Pair, Record
-from guardreasoner.sources import Source
+from guardreasoner.sources import Source, cut_share
 from guardreasoner.sources.contamination import SIMILARITY, ContaminationIndex
-from guardreasoner.sources.splits import split_of
+from guardreasoner.sources.splits import is_held_out
 from guardreasoner.workflow.config import resolve
 
 
@@ -49,7 +49,7 @@ class FitInputs:
                 return
             what = "refuses it without --allow_contamination" if match.similarity == 1 else "warns about it"
             yield f"the fit {what}: {reason}"
-        held_out = split_of(record.context(), self.validation_share) == "validation"
+        held_out = is_held_out(record.context(), self.validation_share, cut_share(self.source))
         yield "the fit uses it for validation" if held_out else "the fit trains on it"
 
 

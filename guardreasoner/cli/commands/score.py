@@ -14,13 +14,12 @@ from guardreasoner.evaluation.attacks import origin
 from guardreasoner.evaluation.calibration.scored import CalibratedScore, calibrated_scores
 from guardreasoner.evaluation.calibration.stored import calibrations_of, stored_calibrations
 from guardreasoner.evaluation.comparison.alignment import describe_missing, differing_ids, missing_records
-from guardreasoner.evaluation.reasoning_quality import Quality, quality
+from guardreasoner.evaluation.reasoning_quality import Quality, judged_text, quality
 from guardreasoner.evaluation.scoring import ModelScore, score
 from guardreasoner.evaluation.scoring.labels import PARSER_BY_MODE, BenchmarkLabels, Mode, collect_labels
 from guardreasoner.evaluation.scoring.over_refusal import OverRefusal, over_refusal
 from guardreasoner.evaluation.scoring.probabilities import ProbabilityScore, probability_scores
 from guardreasoner.evaluation.scoring.slices import SliceScore, score_slices
-from guardreasoner.prompts import conversation
 from guardreasoner.report.calibration_tables import calibrated_as_json, calibrated_notes, calibrated_table
 from guardreasoner.report.probability_tables import probabilities_as_json, probability_notes, probability_table
 from guardreasoner.report.score_tables import score_notes, score_tables, scores_as_json
@@ -235,7 +234,7 @@ def _part_tables(parts: Mapping[str, _Parts], mode: str) -> list[Table]:
 
 def _quality(model: NamedPredictions) -> Quality:
     (read,) = model.seeds
-    conversations = {record.id: conversation(record) for record in read.records}
+    conversations = {record.id: judged_text(record) for record in read.records}
     answers = [answer.completion for answer in read.rollouts]
     judged = [conversations[answer.record_id] for answer in read.rollouts]
     return quality(answers, read.tasks, judged, format=read.format)
