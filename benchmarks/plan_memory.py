@@ -5,8 +5,9 @@
 
 Each configuration is one ``fit`` of a few steps in a process of its own; its peak is the largest resident size that the
 system reports. "The process itself" is the same for a model of 0.02 M parameters, micro-batch 1: Python, the imported
-packages and the tokenized data. The SmolLM2 shape has random weights; HS-DPO trains on made-up pairs of records.
-``--table`` only writes the table of docs/plan.md from a result.
+packages and the tokenized data; it differs between machines, so it is measured with every result. The SmolLM2 shape has
+random weights; HS-DPO trains on made-up pairs of records. ``--json`` keeps the rows of the file that were not measured
+now. ``--table`` only writes the table of docs/plan.md from a result.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 RECORDS = 400
+PROCESS = "rsft nano full"
 TUNING = {
     "full": [],
     "LoRA": ["--model.backbone.lora", "{r: 16, alpha: 32, dropout: 0.05, target_modules: all-linear}"],
@@ -44,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, help="folder for models and runs; finished runs are kept")
     parser.add_argument("--table", type=Path, metavar="JSON", help="write the table of docs/plan.md from this result")
-    parser.add_argument("--json", type=Path, help="also write the table")
+    parser.add_argument("--json", type=Path, help="also write the rows to this result")
     parser.add_argument("--only", default="", help="only configurations whose name contains this text")
     parser.add_argument("--measure_only", action="store_true")
     parser.add_argument("--make_models", action="store_true", help=argparse.SUPPRESS)
@@ -61,25 +63,40 @@ def main() -> None:
     if not (work / "pairs.jsonl").is_file():
         # In a process of its own: a child's peak begins with the size of the process that starts it.
         subprocess.run([sys.executable, __file__, "--work", str(work), "--make_models"], check=True)
+    fits = jobs(work)
+
+    def measured(name: str) -> dict[str, Any]:
+        return once(work / "measured" / f"{name}.json", lambda: measure(fits[name], work))
+
     rows = []
-    for name, flags in jobs(work).items():
+    for name in fits:
         if arguments.only not in name:
             continue
-        measured = once(work / "measured" / f"{name}.json", lambda flags=flags: measure(flags, work))
         if arguments.measure_only:
-            print(name, measured, flush=True)
+            print(name, measured(name), flush=True)
             continue
-        rows.append({"name": name, **measured, **predict(flags)})
+        process = measured(PROCESS)["measured"]
+        rows.append({"name": name, **measured(name), "measured_process": process, **predict(fits[name])})
     for row in rows:
         row["ratio"] = row["predicted"] / row["measured"]
-        own = row["measured"] - row["process"]
         print(
             f"{row['name']:28} predicted {row['predicted'] / 1e9:6.3f} GB, measured {row['measured'] / 1e9:6.3f} GB, "
-            f"ratio {row['ratio']:.2f}; without the process {(row['predicted'] - row['process']) / 1e9:.3f} and "
-            f"{own / 1e9:.3f} GB"
+            f"ratio {row['ratio']:.2f}; without the process {' and '.join(f'{size / 1e9:.3f}' for size in own(row))} GB"
         )
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+        stored = json.loads(arguments.json.read_text()) if arguments.json.is_file() else []
+        arguments.json.write_text(json.dumps(merged(stored, rows, list(fits)), indent=1) + "\n")
+
+
+def own(row: dict[str, Any]) -> tuple[float, float]:
+    """Return the bytes without the process, predicted and measured."""
+    return row["predicted"] - row["process"], row["measured"] - row["measured_process"]
+
+
+def merged(stored: list[dict[str, Any]], rows: list[dict[str, Any]], names: list[str]) -> list[dict[str, Any]]:
+    """Return the stored rows with the new ones in their places, in the order of ``names``."""
+    by_name = {row["name"]: row for row in [*stored, *rows]}
+    return [by_name[name] for name in names if name in by_name]
 
 
 def write_table(rows: list[dict[str, Any]], page: Path) -> None:
@@ -94,10 +111,10 @@ def write_table(rows: list[dict[str, Any]], page: Path) -> None:
     ]
     for row in rows:
         stage, model, tuning = row["name"].split()
-        own = ", ".join(f"{(row[name] - row['process']) / 1e9:.2f}" for name in ("predicted", "measured"))
         lines.append(
             f"| {STAGES[stage]}, {MODELS[model]}, {tuning} | {row['predicted'] / 1e9:.2f} "
-            f"| {row['measured'] / 1e9:.2f} | {row['predicted'] / row['measured']:.2f} | {own} |"
+            f"| {row['measured'] / 1e9:.2f} | {row['predicted'] / row['measured']:.2f} "
+            f"| {', '.join(f'{size / 1e9:.2f}' for size in own(row))} |"
         )
     page.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + after)
 

@@ -213,6 +213,8 @@ def load_network(path: str, dtype: Any, quantization: str | None = None) -> Any:
             ignore_mismatched_sizes=True,  # reported below, with the name
         ),
     )
+    if quantization:
+        _release_files(network)
     for layer in network.modules() if quantization else ():
         # On a CPU with AVX512-BF16, bitsandbytes repacks the weights at the first forward pass without gradients for a
         # kernel that has no backward pass; later gradients would silently stop at every such layer.
@@ -265,6 +267,17 @@ def require_supported(path: str, network: Any) -> None:
     _require_no_experts(path, network.config)
     require_finite(path, network.named_parameters())
     loading(path, lambda: _require_plain_logits(path, network))
+
+
+def _release_files(network: Any) -> None:
+    """Copy what a quantized network has from its files as it is: embedding, norms and output layer.
+
+    On a CPU, a tensor of the file's data type is a view of the mapped file. One such view keeps the whole file mapped,
+    with all the weights that were read to be quantized.
+    """
+    for parameter in network.parameters():
+        if parameter.device.type == "cpu" and getattr(parameter, "quant_state", None) is None:
+            parameter.data = parameter.data.clone()
 
 
 def _require_safetensors(path: str) -> None:

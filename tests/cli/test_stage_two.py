@@ -1,5 +1,6 @@
 """Stage two from another tool's run, through the commands of docs/stage-two.md."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -10,10 +11,12 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from guardreasoner.cli.main import main
 from guardreasoner.records import read_rollouts
-from tests.support.foreign_runs import HUB_NAME, llama_factory
+from tests.support.foreign_runs import HUB_NAME, LINEAR, axolotl, llama_factory, trl
 from tests.support.tiny import command
 
 TEMPLATE = "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}<|assistant|>"
@@ -81,6 +84,38 @@ def test_a_run_of_llama_factory_is_checked_mined_and_trained(
     start(*stage("evaluate", Path("checkpoints/other/hsdpo"), *tested))  # neither base nor format
     assert "request" in start("score", "logs/other/predictions").lower()
     assert not (folder.parent / "unpickled").exists()
+
+
+@pytest.mark.parametrize("write", [trl, axolotl])
+def test_another_tools_run_is_trained_beside_a_frozen_second_adapter(
+    write: Callable[..., Path], run: tuple[Path, Path], start: Callable[..., str], tmp_path: Path
+) -> None:
+    base = run[0]
+    folder = write(base, tmp_path / "run", tmp_path / "unpickled", target_modules=LINEAR, r=2, lora_alpha=1)
+    given = ("--model.backbone.base_path", str(base), "--model.backbone.format", "{opening: Judge.}")
+    start(*doctor(folder, "--auto_build", "false", *given, "--answers", "8", "--json", "doctor.json"))
+    found = {one["name"]: one for one in json.loads(Path("doctor.json").read_text())["findings"]}
+    assert found["answers not in the format"]["count"] <= 2
+    assert found["another format fits better"]["severity"] == "ok"
+
+    start(*stage("mine", folder, *given, *SMALL, "--output", "rollouts"))
+    assert len(list(read_rollouts("rollouts/rollouts.jsonl"))) == 4 * 24
+    frozen = ("--model.reference", "guardreasoner.FrozenAdapter", "--data.rollouts", '["rollouts"]')
+    logger = {"class_path": "lightning.pytorch.loggers.CSVLogger"}
+    logger |= {"init_args": {"save_dir": "csv", "name": None, "version": 0}}  # type: ignore[dict-item]
+    start(*stage("hsdpo", folder, *given, *frozen, "--trainer.logger", json.dumps(logger)))
+    with Path("csv/version_0/metrics.csv").open() as file:
+        margins = [float(row["train/margin"]) for row in csv.DictReader(file) if row["train/margin"]]
+    assert margins[0] == 0  # the reference is this run, not the base model
+    assert margins[-1] != 0
+    assert not list(Path("made").glob("*/adapter_config.json"))  # the reference is not saved
+    start_weights, end_weights = (load_file(place / "adapter_model.safetensors") for place in (folder, Path("made")))
+    assert start_weights.keys() == end_weights.keys()
+    assert not any(torch.equal(weight, end_weights[name]) for name, weight in start_weights.items())
+
+    start(*stage("evaluate", Path("made"), "--data.rollouts", "null", *SMALL, "--output", "predictions"))
+    assert "request" in start("score", "predictions").lower()
+    assert not (tmp_path / "unpickled").exists()
 
 
 def test_doctor_sees_the_wrong_format(run: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from guardreasoner.model.loading import (
     FORMAT_FILE,
     embedding_rows,
     files_fingerprint,
+    load_network,
     require_supported,
     sampled_fingerprint,
 )
@@ -73,6 +74,16 @@ def test_wrong_weights_are_refused_by_name(name: str, quantization: Any, tiny_ba
     save_file(change(weights), folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(InputError, match=message):
         load(folder, quantization=quantization)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="the mapped files of a process are read from /proc")
+def test_quantized_weights_do_not_keep_the_file_mapped(untied_base: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(untied_base, tmp_path / "model"))  # no other test has loaded it
+    network = load_network(str(folder), torch.float32, "4bit")
+    assert str(folder) not in Path("/proc/self/maps").read_text()
+    expected = load_file(folder / "model.safetensors")
+    for name in ("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"):
+        torch.testing.assert_close(network.get_parameter(name).detach(), expected[name], rtol=0, atol=0)
 
 
 def test_a_tied_output_layer_may_be_stored_too(tiny_base: Path, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def trl(base: Path, folder: Path, alarm: Path, **options: Any) -> Path:
     return folder
 
 
-def axolotl(base: Path, folder: Path, alarm: Path, tokens: Mapping[str, str] | None = None) -> Path:
+def axolotl(base: Path, folder: Path, alarm: Path, tokens: Mapping[str, str] | None = None, **options: Any) -> Path:
     """Write the folder of ``axolotl train``: config.json beside the adapter, added tokens with resized embeddings.
 
     Args:
@@ -92,6 +92,7 @@ def axolotl(base: Path, folder: Path, alarm: Path, tokens: Mapping[str, str] | N
         folder: folder to write.
         alarm: see :func:`trainer_files`.
         tokens: special tokens to add, such as ``{"eos_token": "<|im_end|>"}``.
+        options: of the adapter, as peft's ``LoraConfig`` names them.
     """
     tokenizer = AutoTokenizer.from_pretrained(base)
     network = AutoModelForCausalLM.from_pretrained(base)
@@ -102,7 +103,8 @@ def axolotl(base: Path, folder: Path, alarm: Path, tokens: Mapping[str, str] | N
 
     saved = {"modules_to_save": ["embed_tokens", "lm_head"]} if tokens else {}
     torch.manual_seed(1)
-    adapted = get_peft_model(network, LoraConfig(task_type="CAUSAL_LM", target_modules=LINEAR, **saved))
+    config: dict[str, Any] = {"task_type": "CAUSAL_LM", "target_modules": LINEAR} | saved | options
+    adapted = get_peft_model(network, LoraConfig(**config))
     with torch.no_grad():
         for parameter in adapted.parameters():
             if parameter.requires_grad:
