@@ -137,13 +137,17 @@ def test_control_tokens_in_text_are_encoded_as_text(tokenizer: Any, more: list[s
         " ".join(control_tokens),
         *(f"x{token * 3}\n{token}y" for token in control_tokens),
     ]
-    rows = [{"prompt": text, "response": text, "reasoning": text, "labels": LABELS} for text in texts]
+    reasoning = [f"{text}</think>" for text in texts]  # closed, since a verdict in an open block would not be read
+    rows = [
+        {"prompt": text, "response": text, "reasoning": closed, "labels": LABELS}
+        for text, closed in zip(texts, reasoning, strict=True)
+    ]
     for text, record in zip(texts, Files(train=write("jsonl", rows)).records("train"), strict=True):
         prompt, completion = prompt_tokenizer.prompt(record), prompt_tokenizer.completion(target(record, GUARD_TASKS))
         assert (prompt[0], completion[-1]) == (tokenizer.bos_token_id, prompt_tokenizer.end)
         assert not control & {*prompt[1:], *completion[:-1]}
         assert tokenizer.decode(prompt[1:]) == f"Judge.\nHuman user:\n{text}\n\nAI assistant:\n{text}\n\n"
-        assert tokenizer.decode(completion[:-1]).startswith(f"{text}\n\nAnswers:\n")
+        assert tokenizer.decode(completion[:-1]).startswith(f"{text}</think>\n\nAnswers:\n")
 
 
 TEMPLATE = (

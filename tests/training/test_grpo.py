@@ -206,7 +206,7 @@ def test_an_engine_gives_the_tokens_that_it_sampled(make: Callable[..., Generato
     backbone = load(both_speeds)
     prompts = data()
     prompts.prepare_inspection(backbone.prompt_tokenizer)
-    sampler = GroupSampler(make(backbone, max_new_tokens=40), K, 0, Listed(REWARDS))
+    sampler = GroupSampler(make(backbone, max_new_tokens=40), K, 1, Listed(REWARDS))
     examples = [item.example for item in prompts.items("train")]
     labels = {record.id: record.gold() for record, _ in prompts.records}
     groups = sampler.sample(examples, labels, 0, quiet_trainer())
