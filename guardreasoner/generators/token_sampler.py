@@ -11,7 +11,7 @@ from guardreasoner.generators import Request
 from guardreasoner.model.backbone import Backbone
 
 _TOP_K = 32
-"""The nucleus is first searched among this many of the most probable tokens."""
+"""A nucleus of several tokens is first searched among this many of the most probable ones."""
 
 
 class TokenSampler:
@@ -41,8 +41,6 @@ class TokenSampler:
     def __call__(self, logits: Tensor, draws: Iterable[float]) -> list[int]:
         """Return one token per row: the most probable one, or the one that the row's random number selects.
 
-        The host waits for the device once, or twice if the nucleus of some row is wide.
-
         Args:
             logits: (rows, V).
             draws: one random number per row, uniform in [0, 1).
@@ -53,16 +51,19 @@ class TokenSampler:
         uniforms = torch.from_numpy(np.fromiter(draws, np.float32)).to(logits.device)
         if self.top_p == 1:
             return _inverse_cdf(probabilities, uniforms).tolist()
-        # the nucleus is nearly always a few tokens, and sorting the full vocabulary costs more than a small network
-        top, ids = probabilities.topk(min(_TOP_K, probabilities.shape[-1]), dim=-1)
-        sampled = _sample_nucleus(top, ids, uniforms, self.top_p)
-        tokens, is_wide = torch.stack([sampled, (top.sum(dim=-1) < self.top_p).long()]).tolist()
-        if wide_rows := [row for row, wide in enumerate(is_wide) if wide]:
-            rows = torch.tensor(wide_rows, device=logits.device)
-            sorted_probabilities, sorted_ids = probabilities[rows].sort(dim=-1, descending=True)
-            resampled = _sample_nucleus(sorted_probabilities, sorted_ids, uniforms[rows], self.top_p)
-            for row, token in zip(wide_rows, resampled.tolist(), strict=True):
+        # For most rows of a trained guard one token is the nucleus, and for nearly all others a few are. Only the others
+        # are sorted: sorting the full vocabulary for all rows costs more than a small network.
+        largest, most_probable = probabilities.max(dim=-1)
+        tokens = most_probable.tolist()
+        rows = torch.nonzero(largest < self.top_p)[:, 0]
+        for width in (min(_TOP_K, probabilities.shape[-1]), probabilities.shape[-1]):
+            if not len(rows):
+                break
+            top, ids = probabilities[rows].topk(width, dim=-1)
+            sampled = _sample_nucleus(top, ids, uniforms[rows], self.top_p)
+            for row, token in zip(rows.tolist(), sampled.tolist(), strict=True):
                 tokens[row] = token
+            rows = rows[top.sum(dim=-1) < self.top_p]
         return tokens
 
 
