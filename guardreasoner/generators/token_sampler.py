@@ -51,8 +51,8 @@ class TokenSampler:
         uniforms = torch.from_numpy(np.fromiter(draws, np.float32)).to(logits.device)
         if self.top_p == 1:
             return _inverse_cdf(probabilities, uniforms).tolist()
-        # For most rows of a trained guard one token is the nucleus, and for nearly all others a few are. Only the others
-        # are sorted: sorting the full vocabulary for all rows costs more than a small network.
+        # For most rows of a trained guard one token is the nucleus, and for nearly all others a few are. Only the rest
+        # is sorted: sorting the full vocabulary for all rows costs more than a small network.
         largest, most_probable = probabilities.max(dim=-1)
         tokens = most_probable.tolist()
         rows = torch.nonzero(largest < self.top_p)[:, 0]
