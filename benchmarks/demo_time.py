@@ -20,7 +20,7 @@ from typing import Any
 
 from peers.flags import positive_int
 from peers.machine import describe, versions
-from peers.process import MeasurementFailed
+from peers.process import MeasurementFailed, last_message
 from peers.result_file import run_and_write, settings
 
 ROOT = Path(__file__).parents[1]
@@ -106,7 +106,7 @@ def _timed(argv: Sequence[str], folder: Path) -> dict[str, float]:
     done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True)
     end = time.time()
     if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+        last = last_message(done.stderr) or last_message(done.stdout) or "no message"
         raise MeasurementFailed(f"{shlex.join(argv[1:])}: exit code {done.returncode}: {last}")
     written = {path: path.stat().st_mtime for path in folder.rglob("*manifest.json")}
     made = sorted((when, path) for path, when in written.items() if when >= start)

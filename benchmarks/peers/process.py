@@ -15,7 +15,7 @@ Kind = TypeVar("Kind")
 
 
 class MeasurementFailed(Exception):
-    """A measurement failed; the message is the last line of the process's stderr.
+    """A measurement failed; the message is the last line of the process's stderr that is no hint.
 
     Args:
         message: The message.
@@ -59,9 +59,14 @@ def run(job: Any, allocator: dict[str, str], seconds: float | None = None) -> di
         if code is None:
             raise MeasurementFailed(f"took more than {seconds:.0f} s", result)
         if code or not result:
-            lines = stderr.strip().splitlines() or [f"exit status {code}"]
-            raise MeasurementFailed(lines[-1], result)
+            raise MeasurementFailed(last_message(stderr) or f"exit status {code}", result)
         return result
+
+
+def last_message(stderr: str) -> str:
+    """Return the last line of what a process wrote that is no hint; empty if there is none."""
+    lines = [line for line in stderr.strip().splitlines() if line.strip() and not line.startswith("hint: ")]
+    return lines[-1] if lines else ""
 
 
 def _run(argv: list[str], cwd: Path, environment: dict[str, str], seconds: float | None) -> tuple[int | None, str]:

@@ -76,3 +76,12 @@ def test_an_unknown_commit_is_one_line(repository: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: no-such-commit: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_failed_stage_is_named_with_its_error(repository: Path) -> None:
+    program = 'import sys; sys.exit("error: no such model\\nhint: make one")'
+    (repository / "guardreasoner" / "__main__.py").write_text(program)
+    git(repository, "commit", "-q", "-a", "-m", "failing")
+    done = run(repository, "--against", "slow")
+    assert done.returncode == 1
+    assert "guardreasoner fit --config configs/hsdpo.yaml: exit code 1: error: no such model" in done.stderr
