@@ -54,6 +54,7 @@ from guardreasoner.model.packed_attention import (
     skip_unpredicted_positions,
 )
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
+from guardreasoner.model.vector_functions import prepare_vector_functions
 from guardreasoner.prompts import PromptFormat
 from guardreasoner.tasks import Task
 from guardreasoner.workflow.guard_file import is_model_folder
@@ -213,6 +214,7 @@ class Backbone(nn.Module):
             if hasattr(network, "_require_grads_hook"):
                 network.disable_input_require_grads()
         use_onednn(network)
+        prepare_vector_functions()
         self.network = network
         self.supports_packing = enable_packed_attention(self._decoder())
         if self.supports_packing:

@@ -25,7 +25,11 @@ from guardreasoner.training.step import configure_optimizer, take_step
 from guardreasoner.workflow.ranges import CountOrZero, NotNegative, Positive, Share
 
 _MARGIN_TOLERANCE = 1e-6
-"""Largest margin before the first step in float32, as a share of |log π| of the pair plus one nat per token."""
+"""Largest margin before the first step in float32, as a share of |log π| of the pair plus one nat per token.
+
+Measured on 64 pairs of the demo: 1.3e-7 between AVX-512 and AVX2; 1.2e-4 with weights rounded to bfloat16, and 4e-4
+after one update at a learning rate of 5e-6.
+"""
 
 
 class HSDPOModule(LightningModule):
@@ -197,13 +201,15 @@ class HSDPOModule(LightningModule):
         """Require that policy and reference are the same model, as before the first step of a fresh run."""
         if not (self.reference and self.reference.is_initial_policy):
             return
-        gap = margin(chosen, rejected).abs()
-        scale = chosen.policy.abs() + rejected.policy.abs() + chosen.lengths + rejected.lengths
+        gap = margin(chosen, rejected).detach().abs()
+        scale = (chosen.policy.abs() + rejected.policy.abs()).detach() + chosen.lengths + rejected.lengths
         is_exact = self.backbone.dtype == self.backbone.compute_dtype == "float32" and not self.backbone.quantization
         tolerance = _MARGIN_TOLERANCE if is_exact else 0.05
-        if bool((gap > tolerance * scale).any()):
+        worst = (gap / scale).argmax()
+        if gap[worst] > tolerance * scale[worst]:
+            found = f"{gap[worst]:.3g} nats, expected 0 (rounding: up to {tolerance * scale[worst]:.1g})"
             raise InputError(
-                f"step 0: the margin is {float(gap.max()):.3g} nats, expected 0: the reference is not the R-SFT model",
+                f"step 0: the margin is {found}: the reference is not the R-SFT model",
                 "delete the folder of stored reference values (model.reference.folder) and run again",
             )
 
