@@ -1,4 +1,4 @@
-"""Flags that load a guard: its engine, by the overlays that ``predict`` and ``test`` take, and its base model."""
+"""Flags that load a guard: its engine, by the overlays that ``predict`` and ``test`` take, base model, quantization."""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -27,6 +27,11 @@ def add_base_path(parser: argparse.ArgumentParser) -> None:
     """Declare ``--base_path``."""
     what = "base model of an adapter folder that names another place (default: the place that it names)"
     parser.add_argument("--base_path", metavar="FOLDER", help=what)
+
+
+def add_quantization(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--quantization``."""
+    parser.add_argument("--quantization", choices=("4bit",), help="load the weights as NF4, as QLoRA trains on them")
 
 
 def engine_factory(given: str, settings: Mapping[str, Any] | None = None) -> EngineFactory | None:

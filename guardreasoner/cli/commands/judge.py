@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from guardreasoner.cli.guard_engine import add_base_path, add_engine, engine_factory
+from guardreasoner.cli.guard_engine import add_base_path, add_engine, add_quantization, engine_factory
 from guardreasoner.errors import InputError
 from guardreasoner.guard import Guard, GuardResult, Query, TaskResult
 from guardreasoner.guard.results import GuardSpeed, task_flags
@@ -27,6 +27,7 @@ _TOY = 10_000_000
 
 _STDIN = Path("stdin")
 _FIELDS = ("prompt", "response", "messages", "policy")
+_POLICY_HELP = "policy to judge by, or a .txt or .md file with it; with --jsonl for lines without a policy of their own"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,11 +35,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", nargs="?", metavar="TEXT", help="what the user wrote; default: read from stdin")
     parser.add_argument("--response", metavar="TEXT", help="what the assistant answered")
     parser.add_argument("--messages", type=Path, metavar="FILE", help="a JSON list of messages")
-    parser.add_argument("--policy", metavar="TEXT|FILE", help="policy to judge by, or a .txt or .md file with it")
+    parser.add_argument("--policy", metavar="TEXT|FILE", help=_POLICY_HELP)
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, metavar="FOLDER", help=f"model folder or hub id (default {DEFAULT_MODEL})"
     )
     add_base_path(parser)
+    add_quantization(parser)
     parser.add_argument(
         "--speed",
         choices=get_args(GuardSpeed),
@@ -114,7 +116,9 @@ def _guard(args: argparse.Namespace) -> Guard:
         hint = "python -m guardreasoner fit --config configs/hsdpo.yaml makes it; --model FOLDER names another one"
         raise InputError(f"{args.model}: no such model folder", hint)
     engine = engine_factory(args.engine)
-    guard = Guard.load(args.model, speed=args.speed, engine=engine, base_path=args.base_path)
+    guard = Guard.load(
+        args.model, speed=args.speed, engine=engine, quantization=args.quantization, base_path=args.base_path
+    )
     if not guard.engine.needs_weights:
         return guard
     count = sum(parameter.numel() for parameter in guard.backbone.parameters())
@@ -160,11 +164,20 @@ def _read_messages(path: Path) -> Any:
 
 
 def _judge_lines(guard: Guard, policy: str | None) -> int:
-    """Print a line of JSON for each line of stdin, as soon as it is judged; return the exit code."""
-    code = 0
+    """Print a line of JSON for each line of stdin, as soon as it is judged; return the exit code.
+
+    Args:
+        guard: the guard.
+        policy: policy of the lines that have none.
+
+    Raises:
+        InputError: stdin is empty.
+    """
+    code = None
     for number, line in read_lines(sys.stdin.buffer, _STDIN):
         if not line.strip():
             continue
+        code = code or 0
         try:
             row = _row(line, number)
             answer = _judged(guard, row, policy, number)
@@ -176,11 +189,13 @@ def _judge_lines(guard: Guard, policy: str | None) -> int:
         else:
             code = max(code, int(answer["flagged"]))
         print(json.dumps(answer), flush=True)
+    if code is None:
+        raise InputError("stdin: found no conversation, expected a line of JSON for each")
     return code
 
 
 def _judged(guard: Guard, row: Mapping[str, Any], policy: str | None, number: int) -> dict[str, Any]:
-    query = Query(**{name: row.get(name) for name in _FIELDS} | ({"policy": policy} if policy is not None else {}))
+    query = Query(**{"policy": policy} | {name: row[name] for name in _FIELDS if row.get(name) is not None})
     try:
         result = guard.check(query.prompt, query.response, messages=query.messages, policy=query.policy)
     except InputError as error:

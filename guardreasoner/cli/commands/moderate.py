@@ -8,10 +8,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guardreasoner.cli.guard_engine import add_base_path, add_engine, engine_factory
+from guardreasoner.cli.guard_engine import add_base_path, add_engine, add_quantization, engine_factory
 from guardreasoner.cli.options import parse_count, require_files, write
 from guardreasoner.errors import InputError
 from guardreasoner.records.atomic_file import leftovers, owned, temporary
@@ -89,6 +90,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_engine(parser)
     add_base_path(parser)
+    add_quantization(parser)
     parser.add_argument("--actors", type=parse_count, default=1, metavar="N", help="actors of --engine ray (default 1)")
     parser.add_argument(
         "--chunk",
@@ -196,7 +198,8 @@ def _judges(args: argparse.Namespace) -> tuple["Judge", "Judge | None"]:
     from guardreasoner.guard.moderation import Judge
 
     engine = engine_factory(args.engine, {"actors": args.actors} if args.engine == "ray" else None)
-    guard = Guard.load(args.model, speed=args.speed, engine=engine, base_path=args.base_path)
+    load = partial(Guard.load, engine=engine, quantization=args.quantization)
+    guard = load(args.model, speed=args.speed, base_path=args.base_path)
     if not (args.second or args.second_speed):
         return Judge(guard), None
     if args.second is None:
@@ -204,7 +207,7 @@ def _judges(args: argparse.Namespace) -> tuple["Judge", "Judge | None"]:
             raise InputError(f"moderate: --second_speed: {guard.speed}, which is the speed of the first answers too")
         _require_speed(guard, args.second_speed)
         return Judge(guard), Judge(guard, args.second_speed)
-    other = Guard.load(args.second, speed=args.second_speed, engine=engine, base_path=args.second_base_path)
+    other = load(args.second, speed=args.second_speed, base_path=args.second_base_path)
     if other.tasks != guard.tasks:
         raise InputError(f"{args.second}: has other tasks than {args.model}, so their answers cannot be compared")
     return Judge(guard), Judge(other)
@@ -240,6 +243,7 @@ def _model_identity(judge: "Judge") -> dict[str, Any]:
         "path": str(path),
         "content": content_hash(path) if path.is_dir() else None,
         "calibration": [{"task": one.task, **one.as_json()} for one in guard.calibrations],
+        "quantization": guard.backbone.quantization,
         "speed": judge.speed or guard.speed,
         "engine": type(guard.engine).__name__,
         "engine settings": without_secrets(guard.engine.settings),

@@ -5,7 +5,7 @@ import os
 import re
 from typing import TYPE_CHECKING, get_args
 
-from guardreasoner.cli.guard_engine import add_base_path, add_engine, engine_factory
+from guardreasoner.cli.guard_engine import add_base_path, add_engine, add_quantization, engine_factory
 from guardreasoner.errors import InputError
 from guardreasoner.guard.results import GuardSpeed
 from guardreasoner.workflow import stop_signals
@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeout", type=float, default=30.0, metavar="S", help="of a request (default 30 s)")
     parser.add_argument("--max_body", default="1MB", metavar="SIZE", help="most bytes of a body (default 1MB)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the weights")
-    parser.add_argument("--quantization", choices=("4bit",), help="load the weights as NF4")
+    add_quantization(parser)
     parser.add_argument("--device", help="device of the weights (default: the first GPU or else the CPU)")
     parser.add_argument("--log_texts", action="store_true", help="log conversations and answers too")
 

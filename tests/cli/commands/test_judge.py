@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -14,6 +15,9 @@ from guardreasoner.cli.main import main
 from guardreasoner.generators import Completion, Request
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.model.backbone import Backbone
+from guardreasoner.prompts import PromptFormat, answer_block
+from guardreasoner.tasks import POLICY_TASKS
+from guardreasoner.workflow.guard_file import GUARD_FILE
 from tests.support.guards import known_records
 
 HARMFUL, UNHARMFUL = (
@@ -83,6 +87,10 @@ def test_each_line_of_stdin_gets_a_line(
     assert [one["error"].partition(": ")[0] for one in answers[:4]] == [f"stdin:{n}" for n in (1, 2, 3, 4)]
     assert answers[4]["flagged"] is False
 
+    send(monkeypatch, "\n \n")
+    assert main(["judge", *model]) == 2
+    assert "stdin: found no conversation, expected a line of JSON for each" in capsys.readouterr().err
+
 
 @pytest.mark.parametrize(
     ("flags", "stdin", "message"),
@@ -124,6 +132,33 @@ def test_mistakes_are_one_line(
 def test_a_policy_needs_a_model_of_policies(both_speeds: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["judge", "hi", "--policy", "No greetings.", "--model", str(both_speeds)]) == 2
     assert "policy: given, but both was not trained with policies" in capsys.readouterr().err
+
+
+class NoQuestions(LocalGenerator):
+    """A greedy engine that finds a violation if the policy is "No questions."."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(backbone, temperature=0.0)
+
+    def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
+        for request in requests:
+            policy, rule = ("violates", "rule 1") if "No questions." in request.text else ("complies", "no rule")
+            answer = answer_block({"rule": rule, "policy": policy}, POLICY_TASKS)
+            yield [Completion(request.record_id, 0, answer, completion_tokens=1)]
+
+
+def test_a_line_is_judged_by_its_own_policy(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(tiny_base, tmp_path / "policies")
+    (folder / GUARD_FILE).write_text(json.dumps({"format": PromptFormat(POLICY_TASKS).as_json()}))
+    engine = tmp_path / "engine.yaml"
+    engine.write_text("model: {init_args: {generator: {class_path: tests.cli.commands.test_judge.NoQuestions}}}")
+    send(monkeypatch, '{"prompt": "Why?"}\n{"prompt": "Why?", "policy": "1. No insults."}\n')
+    flags = ("--model", str(folder), "--engine", str(engine), "--policy", "1. No questions.")
+    code, shown = main(["judge", "--jsonl", *flags]), capsys.readouterr()
+    assert code == 1, shown
+    assert [json.loads(line)["flagged"] for line in shown.out.splitlines()] == [True, False]
 
 
 class Failing(LocalGenerator):

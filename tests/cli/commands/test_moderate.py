@@ -114,7 +114,7 @@ def test_an_unfinished_run_with_other_settings_is_refused_by_name(
     assert Path("out.jsonl").read_bytes() == whole
 
 
-def test_an_unfinished_run_with_other_settings_of_its_engine_is_refused(
+def test_an_unfinished_run_with_other_weights_or_another_engine_is_refused(
     logs: Path, tiny_base: Path, refused: Start
 ) -> None:
     engine = Path("engine.yaml")
@@ -126,6 +126,8 @@ def test_an_unfinished_run_with_other_settings_of_its_engine_is_refused(
     assert "has no answers" in refused(*argv, "--reference", "week.jsonl")  # after the rows are committed
     engine.write_text(plain % "{max_new_tokens: 9, temperature: 0}")
     assert "has another model: engine settings: max_new_tokens: 8, now 9" in refused(*argv)
+    engine.write_text(plain % "{max_new_tokens: 8, temperature: 0}")
+    assert 'has another model: quantization: null, now "4bit"' in refused(*argv, "--quantization", "4bit")
 
 
 def test_what_is_not_read_is_named(logs: Path, both_speeds: Path, start: Start) -> None:
