@@ -144,10 +144,10 @@ def between(commands: list[Typed], first: int, verbs: str) -> list[Typed]:
 
 def serves(command: Typed) -> None:
     """Start a service at any free port, ask it for its tasks, and stop it."""
-    verb, folder = command.argv
+    verb, folder, *flags = command.argv
     opener = build_opener(ProxyHandler({}))
     with (
-        served("guardreasoner", verb, str(Path(folder).absolute()), "--port", "0") as (_, port),
+        served("guardreasoner", verb, str(Path(folder).absolute()), *flags, "--port", "0") as (_, port),
         opener.open(f"http://127.0.0.1:{port}/v1/guard", timeout=60) as reply,
     ):
         assert json.load(reply)["tasks"]
