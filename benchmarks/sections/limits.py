@@ -26,8 +26,8 @@ with `torch.profiler` on an AMD EPYC with AVX-512 at hidden size 512, 3 layers, 
 - **The demo's model** (0.65 M parameters, hidden size 128), on a Xeon with AVX-512: a step of R-SFT takes 82 ms on one
   thread, 39 % of it in products at the full rate of 150 GFLOP/s and 18 % in attention; the rest are element-wise
   operations. It takes 54 ms on two threads; two that never wait would take 41 ms. With 128 outputs at once, two threads
-  sample 1.4 × as fast as one, since Python holds them up; with 512, 1.8 ×.
+  sample 1.4 × as fast as one, since Python holds them up; with 512, 1.7 ×.
 - **Tried without gain:** another memory allocator for that model (81 ms); for larger ones, weights packed for oneDNN
-  beforehand, a second copy of all weights, save nothing at 64 rows (0.40 instead of 0.42 ms for 64 × 512 × 1,376) and 0.05 ms a product at 16 rows; MKL's packed products take as long as
-  its plain ones (0.85 ms).
+  beforehand, a second copy of all weights, save nothing at 64 rows (0.40 instead of 0.42 ms for 64 × 512 × 1,376) and
+  0.05 ms a product at 16 rows; MKL's packed products take as long as its plain ones (0.85 ms).
 """
