@@ -21,6 +21,6 @@ FUNCTIONS = (
 def prepare_vector_functions() -> None:
     """Call each function with one number, which one thread computes; later calls of this do nothing."""
     for dtype in (torch.float32, torch.float64):
-        one = torch.ones(1, dtype=dtype)
+        one = torch.ones(1, dtype=dtype, device="cpu")  # also where another device is the default
         for name in FUNCTIONS:
             getattr(torch, name)(one)
