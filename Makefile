@@ -1,10 +1,10 @@
 # `make demo` runs the whole pipeline on the embedded data, `make real` on real records and a pretrained model, `make test` runs lint
-# and tests. All create .venv first.
+# and the quick tests, `make test-all` all tests. All create .venv first.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m guardreasoner
 
-.PHONY: demo real test lint campaign evidence clean
+.PHONY: demo real test test-all lint campaign evidence clean
 
 demo: $(VENV)/installed
 	$(RUN) fit --config configs/hsdpo.yaml
@@ -25,8 +25,14 @@ real: $(VENV)/installed
 	$(RUN) compare $(REAL_RUNS)
 	$(RUN) report $(REAL_RUNS) --out logs/smollm2-135m/report.html
 
+# Files with slow tests come first (tests/conftest.py), so that none of them is left to one worker at the end.
+PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: lint
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile
+	$(PYTEST) -m "not slow"
+
+# Also the tests that train for more than some steps, kill runs, start several processes, open a browser or run a benchmark.
+test-all: lint
+	$(PYTEST)
 
 # Hours; goes on where it was stopped. PARTS="kills golden" runs some parts, FLAGS=--again failed trials again.
 campaign: $(VENV)/installed

@@ -202,6 +202,7 @@ def test_an_overlay_parses(base: str, overlay: str) -> None:
     assert_read_alike([*COMMANDS[base], "--config", overlay, *on_cpu], COMMANDS[base])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", ["small", "full"])
 def test_every_stage_of_a_pipeline_parses_with_the_overlays_of_make_real(
     budget: str, shared_data: Path, monkeypatch: pytest.MonkeyPatch
@@ -262,6 +263,7 @@ def test_a_data_overlay_keeps_the_attacks() -> None:
     assert attacked["init_args"]["attacks"]["class_path"] == "guardreasoner.evaluation.attacks.Attacks"
 
 
+@pytest.mark.slow
 def test_the_overlay_of_one_gpu_takes_a_step_of_both_stages(
     tiny_llama: Path, tiny_rollouts: Path, start: Callable[..., None]
 ) -> None:
@@ -318,6 +320,7 @@ def test_another_number_of_processes_is_refused(launcher: str, monkeypatch: pyte
 PAGED = ("--config", "configs/optimizer/paged_adamw_8bit.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
 @pytest.mark.parametrize("flags", [PAGED, ("--model.optimizer", "bitsandbytes.optim.PagedAdamW8bit")])
 @pytest.mark.parametrize("stage", ["rsft", "hsdpo"])
@@ -337,6 +340,7 @@ def test_the_paged_optimizer_trains_4bit_weights_at_the_rate_of_the_stage(
     assert Path("checkpoints/qlora", stage, "adapter_model.safetensors").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", MODELS)
 def test_a_model_overlay_builds_and_takes_a_step(
     file: str, tiny_llama: Path, tiny_chat: Path, start: Callable[..., None]
@@ -362,6 +366,7 @@ def test_a_model_overlay_builds_and_takes_a_step(
     start(*argv, *TRIAL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["configs/model/lora.yaml", "configs/model/llama-3.2-3b-qlora.yaml"])
 def test_a_model_overlay_runs_through_the_stages(
     file: str, tiny_llama: Path, tiny_chat: Path, start: Callable[..., None]
@@ -378,6 +383,7 @@ def test_a_model_overlay_runs_through_the_stages(
     start("predict", "--config", "configs/mine.yaml", *changes, *short)
 
 
+@pytest.mark.slow
 def test_the_stages_run_one_after_the_other(start: Callable[..., None]) -> None:
     counts = "\n".join(f"        {split}: {count}" for split, count in SMALL.items())
     Path("small.yaml").write_text(
@@ -427,6 +433,7 @@ def test_the_stages_run_one_after_the_other(start: Callable[..., None]) -> None:
     assert len(sampled) == 3 * 4  # the second to the fourth record are mixed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["rsft", "hsdpo", "evaluate"])
 def test_stages_run_on_the_released_records(
     stage: str, tiny_base: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

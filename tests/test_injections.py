@@ -80,6 +80,7 @@ PIECES = [
 completions = st.lists(st.sampled_from(PIECES) | st.text(max_size=3)).map("".join)
 
 
+@pytest.mark.slow
 @settings(max_examples=1000)
 @given(completions)
 def test_any_text_is_parsed(text: str) -> None:

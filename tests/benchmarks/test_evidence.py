@@ -116,6 +116,7 @@ def test_unknown_names_on_the_command_line_are_refused(
     assert capsys.readouterr().err.startswith(f"error: {flag}: no ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_studies_resolve(path: Path, workplace: Path) -> None:
     (workplace / "benchmarks").symlink_to(ROOT / "benchmarks")

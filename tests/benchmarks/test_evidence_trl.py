@@ -39,6 +39,7 @@ def test_the_overlay_repeats_the_arguments_of_hsdpo() -> None:
     assert ours.keys() - theirs.keys() == {"objective", "optimizer"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("trl") is None, reason="TRL is not installed")
 @pytest.mark.parametrize("sft_coef", [0.0, 2.0])
 def test_one_step_on_all_pairs_is_that_of_hsdpo(sft_coef: float, tiny_base: Path, tiny_rollouts: Path) -> None:

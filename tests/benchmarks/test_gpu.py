@@ -25,6 +25,7 @@ def run(*flags: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_without_a_gpu_it_ends_with_one_line() -> None:
     if torch.cuda.is_available():
         pytest.skip("a GPU is here")
@@ -49,6 +50,7 @@ def test_a_part_that_takes_too_long_is_a_row_and_the_next_one_runs(tmp_path: Pat
     assert counts(rows) == "1 failed, 2 not run"
 
 
+@pytest.mark.slow
 def test_a_finished_row_is_kept(tmp_path: Path) -> None:
     (row,) = rows_of([PEAK], tmp_path, 600.0)
     assert row["status"] == "done"

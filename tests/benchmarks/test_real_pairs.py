@@ -33,6 +33,7 @@ def prepared(folder: Path, base: Path, **changes: Any) -> list[dict[str, Any]]:
     return examples
 
 
+@pytest.mark.slow
 def test_without_predictions_the_embedded_corpus_is_paired(tiny_base: Path, tmp_path: Path) -> None:
     tokenizer = Backbone(str(tiny_base)).prompt_tokenizer
     rows = tokenized_pairs(tmp_path / "none", tokenizer)
@@ -58,6 +59,7 @@ def test_an_instruction_has_as_many_tokens_of_policies_as_wanted(tiny_base: Path
         assert tokenizer.decode(ids).startswith("1. ")
 
 
+@pytest.mark.slow
 def test_the_same_policies_stand_in_front_of_every_prompt(tiny_base: Path, tmp_path: Path) -> None:
     tokenizer = Backbone(str(tiny_base)).prompt_tokenizer
     plain = prepared(tmp_path / "plain", tiny_base)
@@ -68,6 +70,7 @@ def test_the_same_policies_stand_in_front_of_every_prompt(tiny_base: Path, tmp_p
         assert other["completions"] == one["completions"]
 
 
+@pytest.mark.slow
 def test_the_length_limit_counts_the_policies(tiny_base: Path, tmp_path: Path) -> None:
     longest = max(len(example["prompt"]) for example in prepared(tmp_path / "plain", tiny_base))
     with pytest.raises(InputError, match=f"only 0 pairs have at most {longest} tokens"):

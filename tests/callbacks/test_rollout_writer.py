@@ -108,6 +108,7 @@ def stopping(module: GuardModule, after: int) -> GuardModule:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"seed": 1}, {"temperature": 0.5}, {"batch_size": 4}])
 def test_other_settings_start_from_scratch(change: dict[str, Any], tiny_base: Path, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="enough"):

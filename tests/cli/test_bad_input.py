@@ -210,6 +210,7 @@ def test_beta_outside_its_range(beta: str, refused: Refused, tiny_base: Path, ti
         assert "model.init_args.beta: expected a number above 0" in message
 
 
+@pytest.mark.slow
 def test_an_empty_file(refused: Refused, tiny_base: Path, tiny_rollouts: Path) -> None:
     shutil.copytree(tiny_rollouts, "empty")
     Path("empty/rollouts.jsonl").write_text("")
@@ -240,6 +241,7 @@ def test_a_rollout_given_twice(refused: Refused, tiny_base: Path, tiny_rollouts:
     assert "gives output 0 twice" in message
 
 
+@pytest.mark.slow
 def test_a_completion_longer_than_the_limit(refused: Refused, tiny_base: Path, tiny_rollouts: Path) -> None:
     for words in (
         train(tiny_base, "--data.max_length", "60"),
@@ -325,6 +327,7 @@ def test_an_adapter_of_another_base_model(
     assert str(other) in message
 
 
+@pytest.mark.slow
 def test_four_bits_without_bitsandbytes(tiny_base: Path) -> None:
     before = snapshot()
     script = (

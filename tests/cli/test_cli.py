@@ -115,6 +115,7 @@ def test_test_prints_its_metrics_and_output(tiny_base: Path, start: Start) -> No
     assert "accuracy" in start("score", "made")
 
 
+@pytest.mark.slow
 def test_the_config_is_saved_beside_the_curves(tiny_base: Path, start: Start) -> None:
     logger = ("--trainer.logger", "lightning.pytorch.loggers.TensorBoardLogger", "--trainer.logger.save_dir", "logs")
     argv = [*command("rsft", tiny_base), *logger, "--data.batch_size", "24", "--data.epochs", "1"]

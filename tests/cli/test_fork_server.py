@@ -69,6 +69,7 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_forks_write_what_new_processes_write(folder: Path) -> None:
     write_pipeline(one=base_model("one"), two=base_model("two"))
     done = run()
@@ -82,6 +83,7 @@ def test_forks_write_what_new_processes_write(folder: Path) -> None:
     assert not list(Path("made").glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_user_error_in_a_fork_is_two_lines_and_its_exit_code(folder: Path) -> None:
     write_pipeline(one=base_model("one", heads=3))
     done = run()
@@ -138,6 +140,7 @@ def running(folder: Path, tiny_base: Path) -> Iterator[Running]:
             os.killpg(started.command.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_reaches_the_fork_which_saves_its_work(number: signal.Signals, running: Running) -> None:
     running.wait_for_a_checkpoint()
@@ -172,6 +175,7 @@ def test_a_killed_server_ends_the_stage(running: Running) -> None:
     assert "error: stage long failed with exit code 137: " in text
 
 
+@pytest.mark.slow
 def test_a_killed_command_leaves_no_process(running: Running) -> None:
     running.wait_for_a_checkpoint()
     running.command.kill()

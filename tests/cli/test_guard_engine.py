@@ -66,6 +66,7 @@ def test_serve_takes_the_base_model_of_an_adapter(both_speeds: Path, tmp_path: P
         assert port > 0
 
 
+@pytest.mark.slow
 def test_moderate_takes_the_base_model_of_an_adapter(both_speeds: Path, tmp_path: Path) -> None:
     adapter = make_tiny_adapter(shutil.copytree(both_speeds, tmp_path / "base"), tmp_path / "adapter")
     moved = (tmp_path / "base").rename(tmp_path / "moved")

@@ -26,6 +26,7 @@ def flags(workplace: Path, tiny_base: Path) -> list[str]:
     return ["--config", "configs/rsft.yaml", "--auto_build", "false", "--output", "out", *path]
 
 
+@pytest.mark.slow
 def test_a_fit_without_enough_memory_names_what_the_plan_needs(
     flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,6 +58,7 @@ def doctor(run: Path, *more: str) -> list[str]:
     return ["doctor", "--config", "configs/rsft.yaml", *more, "--model.backbone.path", str(run), *data]
 
 
+@pytest.mark.slow
 def test_a_run_of_llama_factory_is_checked_mined_and_trained(
     run: tuple[Path, Path], start: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,6 +87,7 @@ def test_a_run_of_llama_factory_is_checked_mined_and_trained(
     assert not (folder.parent / "unpickled").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [trl, axolotl])
 def test_another_tools_run_is_trained_beside_a_frozen_second_adapter(
     write: Callable[..., Path], run: tuple[Path, Path], start: Callable[..., str], tmp_path: Path
@@ -187,6 +189,7 @@ def hub() -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "token", "error"),
     [

@@ -124,6 +124,7 @@ def test_the_nearest_change_is_the_one_that_keeps_the_result() -> None:
     assert changes[0].peak < whole
 
 
+@pytest.mark.slow
 def test_an_impossible_limit_lists_all_changes() -> None:
     changes, enough = model().changes(FULL, 1000)
     assert not enough
@@ -131,6 +132,7 @@ def test_an_impossible_limit_lists_all_changes() -> None:
     assert any("quantization" in change.flags for change in changes)
 
 
+@pytest.mark.slow
 def test_an_adapter_needs_no_lora_change() -> None:
     changes, _ = model().changes(replace(FULL, lora=LoRA()), 1000)
     assert not any("backbone.lora" in change.flags for change in changes)
@@ -153,6 +155,7 @@ def test_sharded_weights_are_divided_by_the_processes() -> None:
     assert not {UNREDUCED, GRADIENTS} & phases["reference values"].keys()
 
 
+@pytest.mark.slow
 def test_changes_of_a_sharded_fit_keep_one_data_type_without_quantization() -> None:
     changes, _ = model().changes(replace(FULL, device="gpu", world=4, sharded="bfloat16"), 1000)
     flags = " ".join(change.flags for change in changes)

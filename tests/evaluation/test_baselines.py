@@ -100,6 +100,7 @@ def test_what_makes_no_classifier_is_refused(tiny_base: Path, refused: Callable[
     assert "model.classifier: len()" in refused(*words, "builtins.len")
 
 
+@pytest.mark.slow
 def test_a_baseline_does_not_calibrate_the_base_model(
     both_speeds: Path, start: Callable[..., str], refused: Callable[..., str]
 ) -> None:

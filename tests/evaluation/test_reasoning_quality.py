@@ -177,6 +177,7 @@ def test_one_megabyte_takes_less_than_a_second(piece: str) -> None:
     assert time.process_time() - start < 1
 
 
+@pytest.mark.slow
 def test_published_models_conclude_their_answers(shared_data: object) -> None:
     from guardreasoner.prompts import conversation
     from guardreasoner.sources.predictions import read_predictions

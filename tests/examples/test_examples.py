@@ -145,6 +145,7 @@ def test_the_config_of_nemo_names_parsers_that_it_registers() -> None:
     assert parsers["guardreasoner_prompt"]("no verdict")[0] is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("speeds", [["reasoned", "direct"], ["reasoned"]])
 def test_the_nightly_job_judges_a_log(speeds: list[str], both_speeds: Path, tmp_path: Path) -> None:
     model = trained_for(speeds, both_speeds, tmp_path / "model")

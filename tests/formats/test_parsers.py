@@ -288,6 +288,7 @@ CHUNKS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(CHUNKS, max_size=8).map("".join) | st.text(max_size=60))
 def test_text_of_any_kind_has_verdicts_among_the_labels(text: str) -> None:
     for format in FORMATS:

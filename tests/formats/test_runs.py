@@ -32,6 +32,7 @@ def rows(folder: str) -> list[dict[str, Any]]:
     return [row for file in files for _, row in read_jsonl(file)]
 
 
+@pytest.mark.slow
 def test_a_tuned_llama_guard_answers_in_its_format(
     tiny_base: Path, start: Callable[..., str], refused: Callable[..., str]
 ) -> None:
@@ -54,6 +55,7 @@ def test_a_tuned_llama_guard_answers_in_its_format(
     assert "reads the answer block of GuardReasoner" in refused("score", "--mode", "released", "after")
 
 
+@pytest.mark.slow
 def test_a_guard_is_preferred_on_its_own_outputs(
     tiny_base: Path, start: Callable[..., str], refused: Callable[..., str]
 ) -> None:

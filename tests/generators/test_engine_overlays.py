@@ -22,6 +22,7 @@ def test_every_engine_overlay_has_a_test() -> None:
     assert {file.stem for file in (ROOT / "configs" / "engine").iterdir()} == {"plain", "server", "vllm", "ray"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["plain", "server", "vllm"])
 def test_an_engine_overlay_mines(
     engine: str, tiny_base: Path, start: Callable[..., str], monkeypatch: pytest.MonkeyPatch

@@ -37,6 +37,7 @@ def source(requests: list[Request]) -> Callable[[], Request | None]:
     return lambda: next(remaining, None)
 
 
+@pytest.mark.slow
 def test_under_faults_every_output_arrives_exactly_once() -> None:
     quick = random_faults(0.3, QUICK_FAULTS)
 
@@ -53,6 +54,7 @@ def test_under_faults_every_output_arrives_exactly_once() -> None:
     assert (completions[0].prompt_tokens, completions[0].completion_tokens) == (2, 50)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_requests_are_retried_after_each_kind_of_fault(fault: str) -> None:
     timeout = 2.0 if fault == "timeout" else 60.0

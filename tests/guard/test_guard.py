@@ -106,6 +106,7 @@ def assert_equal_scores(one: GuardResult, other: GuardResult) -> None:
         assert one.tasks[name].scores == pytest.approx(other.tasks[name].scores, abs=1e-4)
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(st.data())
 def test_a_result_does_not_depend_on_the_batch(guard: Guard, data: st.DataObject) -> None:

@@ -34,6 +34,7 @@ def port(echo: tuple[str, str]) -> Iterator[int]:
         yield port
 
 
+@pytest.mark.slow
 def test_64_clients_get_their_own_answers(port: int) -> None:
     def client(number: int) -> int:
         connection = HTTPConnection("127.0.0.1", port, timeout=60)

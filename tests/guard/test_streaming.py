@@ -135,6 +135,7 @@ def require_same_as_checks(guard: Guard, prompt: str, response: str, step: int =
     return found
 
 
+@pytest.mark.slow
 def test_each_sentence_gets_the_result_of_a_check(guard: Guard) -> None:
     for record in known_records():
         if record.response:
@@ -143,6 +144,7 @@ def test_each_sentence_gets_the_result_of_a_check(guard: Guard) -> None:
     require_same_as_checks(guard, "Why?", RESPONSE)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.lists(st.sampled_from([*"abr .\n。é😀", "<end>", "AI assistant:\n", "Take the ladder."]), max_size=30))
 def test_any_text_gets_the_result_of_a_check(guard: Guard, parts: list[str]) -> None:
@@ -275,6 +277,7 @@ def test_wrong_arguments_are_named(guard: Guard, arguments: dict[str, object], p
         guard.stream(**arguments)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_wrong_pieces_are_named(guard: Guard) -> None:
     stream = guard.stream("Why?")
     with pytest.raises(InputError, match="piece: found bytes"):

@@ -110,6 +110,7 @@ def test_every_family_has_the_hidden_states_of_the_loop(name: str, dtype: Any, f
     assert float((found - expected).norm()) <= allowed * float(expected.norm())
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_rows_of_many_lengths_compile_once_for_each_padded_length() -> None:
     counter = CompileCounter()

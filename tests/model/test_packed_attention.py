@@ -165,6 +165,7 @@ def test_a_network_that_cannot_takes_plain_rows_and_says_so(
         module.backbone.completion_logps(packed([Example("a", (3, 4), ((5,),))], 0))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_compiled_layers_give_the_same_loss_and_gradients(folders: Callable[[str], Path]) -> None:
     plain, compiled = (Backbone(str(folders("llama")), compile=compile) for compile in (False, True))

@@ -206,6 +206,7 @@ def test_large_confusion_matrices_show_less_text(label_count: int, text: str | N
     assert figure.get_size_inches()[1] < 9
 
 
+@pytest.mark.slow
 def test_score_plots_are_drawn_with_any_names() -> None:
     names = ["$\\frac$", "<script>alert(1)</script>", "\x1b[31mred", "م" * 1_000_000, "你好", "5", "6", "7", "8", "9"]
     models = [scored(name, hard=True, resamples=0) for name in names]

@@ -29,6 +29,7 @@ def rate_on(server: Serving, first: int, acknowledged: list[int], target: int, e
             enough.set()
 
 
+@pytest.mark.slow
 def test_killed_server_loses_no_acknowledged_rating(tmp_path: Path) -> None:
     argv = [str(write_run(tmp_path / "run", "HU" * 200)), "--rater", "ann"]
     file = tmp_path / "logs" / "ratings" / "ann.jsonl"

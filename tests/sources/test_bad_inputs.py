@@ -51,6 +51,7 @@ def test_the_command_says_the_same(name: str, workplace: Path, capsys: pytest.Ca
     assert case.place in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", STRATEGIES, ids=lambda check: check.__name__)
 def test_fuzzed_readers_only_refuse(check: Callable[[Any], None]) -> None:
     run = given(STRATEGIES[check])(lambda value: check(value))

@@ -363,6 +363,7 @@ MESSAGES = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(MESSAGES | JSON, st.booleans(), st.fixed_dictionaries({}, optional=dict.fromkeys(("policy", "policy_id"), JSON)))
 def test_any_value_gives_a_record_or_its_faults(value: Any, as_text: bool, more: dict[str, Any]) -> None:

@@ -57,12 +57,12 @@ def file_edges(root: Path = ROOT) -> set[tuple[str, str]]:
 
 def unit_edges(root: Path = ROOT) -> set[tuple[str, str]]:
     """Return (importing unit, imported unit) for all units that differ."""
-    pairs = set()
+    pairs, own_units = set(), units(root)
     for path in files(root):
         own = unit(module_name(path, root))
         others = {unit(name) for name in imports(path, root) if name != "guardreasoner"}
         # names of the package itself, such as __version__, belong to __init__
-        known = {one if one in units(root) else "__init__" for one in others if one}
+        known = {one if one in own_units else "__init__" for one in others if one}
         pairs |= {(own, other) for other in known if other != own}
     return pairs
 

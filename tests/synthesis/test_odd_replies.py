@@ -121,6 +121,7 @@ def test_an_answer_by_another_model_is_warned_of_or_not_used(caplog: pytest.LogC
             list(strict.generate(requests))
 
 
+@pytest.mark.slow
 def test_answers_logged_without_a_problem_field_are_still_read(tmp_path: Path) -> None:
     def run(server: OddServer) -> None:
         module = TeacherModule(engine(server), "{{ record.id }}", str(tmp_path), ask_again=0)

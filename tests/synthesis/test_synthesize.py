@@ -65,6 +65,7 @@ def answered_records() -> set[str]:
     return {json.loads(line)["record_id"] for line in lines if line.endswith(b"\n")}
 
 
+@pytest.mark.slow
 def test_a_run_under_faults_is_complete_and_is_not_repeated(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeServer(random_faults(0.3, QUICK_FAULTS)) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
@@ -180,6 +181,7 @@ def test_a_wrong_model_or_key_is_reported(
     assert not OUTPUT.exists()
 
 
+@pytest.mark.slow
 def test_a_parameter_that_the_server_rejects_is_reported(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeServer(lambda prompt, times: "400") as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)

@@ -7,6 +7,7 @@ import pytest
 from tests.support import golden
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", golden.STAGES)
 def test_the_first_steps_repeat_the_stored_curves(stage: str, tiny_base: Path, tiny_rollouts: Path) -> None:
     found = golden.record(stage, tiny_base, tiny_rollouts)

@@ -202,6 +202,7 @@ def write_pairs(path: Path, prompts: Sequence[str]) -> None:
     write_jsonl(path, outputs)
 
 
+@pytest.mark.slow
 def test_ready_pairs_are_trained_on(workplace: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_pairs(Path("pairs.jsonl"), [f"May I borrow ladder {n}?" for n in range(6)])
     ready = ("--data.pairs", "pairs.jsonl", "--data.rollouts", "[]", "--data.pair_columns.weight", "w")

@@ -89,6 +89,7 @@ def made_by(argv: Sequence[str]) -> GuardCLI:
     return GuardCLI(argv[0], list(argv[1:]))
 
 
+@pytest.mark.slow
 def test_the_objective_is_a_flag(tiny_base: Path, tiny_rollouts: Path, start: Start) -> None:
     argv = command("hsdpo", tiny_base, "--data.rollouts", f"[{tiny_rollouts}]", "--trainer.fast_dev_run", "true")
     cli = made_by((*argv, "--model.objective", "guardreasoner.training.losses.ipo"))
@@ -135,6 +136,7 @@ def test_the_generator_is_a_flag(tiny_base: Path, start: Start) -> None:
     assert all("Request: unharmful" in rollout.completion for rollout in rollouts)
 
 
+@pytest.mark.slow
 def test_metric_and_greedy_generator_are_flags(tiny_base: Path, start: Start) -> None:
     parrot = ("--model.greedy", "tests.training.test_swapping.Parrot", "--data.rollouts", "null")
     out = start(*command("evaluate", tiny_base, *parrot))
@@ -147,6 +149,7 @@ def test_metric_and_greedy_generator_are_flags(tiny_base: Path, start: Start) ->
     assert all("Request: harmful" in row["predict"] for row in rows)
 
 
+@pytest.mark.slow
 def test_the_data_module_is_a_flag(tiny_base: Path, start: Start) -> None:
     argv = command("rsft", tiny_base, "--trainer.fast_dev_run", "true")
     assert "kept 12 of 24" in start(*argv, "--data", "tests.training.test_swapping.HarmfulRecords")

@@ -22,6 +22,8 @@ from guardreasoner.workflow.sealed_file import beside
 from tests.support.event_files import scalars
 from tests.support.tiny import command
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., str]
 STEPS = 8
 TENSORBOARD = json.dumps(

@@ -50,6 +50,7 @@ def argv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["test", "--config", "evaluate.yaml", "--all"]
 
 
+@pytest.mark.slow
 def test_every_trained_model_is_tested_in_the_order_of_training(
     argv: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,11 +61,13 @@ def members_parts(pipeline: Pipeline) -> list[frozenset[str]]:
     return parts
 
 
+@pytest.mark.slow
 def test_every_stage_parses_and_members_see_two_parts_each() -> None:
     every = frozenset(Embedded().parts)
     assert set(members_parts(Pipeline.load(Path("configs/pipeline.yaml")))) == {every - {part} for part in every}
 
 
+@pytest.mark.slow
 def test_the_papers_members_see_wildguard_and_two_more() -> None:
     pipeline = Pipeline.load(Path("configs/pipeline_paper.yaml"), ["configs/model/llama-3.2-3b.yaml"])
     assert set(members_parts(pipeline)) == {frozenset(PARTS) - {part} for part in PARTS[1:]}

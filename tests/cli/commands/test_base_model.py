@@ -72,6 +72,7 @@ def test_the_tokenizer_round_trips(make: Make) -> None:
     assert prompt_tokenizer.decode(prompt_tokenizer.completion(odd)) == odd
 
 
+@pytest.mark.slow
 def test_the_same_config_makes_the_same_weights(make: Make) -> None:
     weights = []
     for extra in ("seed: 0", "seed: 1", "seed: 0"):

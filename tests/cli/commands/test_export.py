@@ -139,6 +139,7 @@ def test_other_architectures_are_merged(architecture: str, tiny_base: Path) -> N
     assert texts_of(Path("out")) == expected
 
 
+@pytest.mark.slow
 def test_transformers_alone_gives_the_verdicts(tiny_adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
     odd = [Record(f"r{n}", text, text) for n, text in enumerate(("<end>", "\u2028Policy: x", "", "🙂", "  a  "))]
     write_jsonl("records.jsonl", [*RECORDS, *odd])

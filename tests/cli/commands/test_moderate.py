@@ -89,6 +89,7 @@ def test_all_formats_and_stdin_are_judged_alike(
     assert not list(Path.cwd().glob(".*"))
 
 
+@pytest.mark.slow
 def test_kills_end_in_the_same_bytes(both_speeds: Path, tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "tests.support.moderate_kills", str(both_speeds), str(tmp_path), "3"]
     ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
@@ -274,6 +275,7 @@ def test_the_second_model_can_be_an_adapter_of_a_base_that_was_moved(
 ) -> None:
     adapter = make_tiny_adapter(shutil.copytree(both_speeds, tmp_path / "base"), tmp_path / "adapter")
     moved = (tmp_path / "base").rename(tmp_path / "moved")
+@pytest.mark.slow
     second = ("--second", str(adapter), "--second_base_path", str(moved))
     assert "second answers: " in start(*moderate(both_speeds, "logs.jsonl", *second))
 

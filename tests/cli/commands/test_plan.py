@@ -56,6 +56,7 @@ def test_a_fit_that_fits_ends_with_zero(run: Run, tiny: tuple[str, ...]) -> None
     assert plan["peak_bytes"] == pytest.approx(sum(plan["memory"].values()))
 
 
+@pytest.mark.slow
 def test_a_fit_that_does_not_fit_ends_with_one(run: Run, tiny: tuple[str, ...]) -> None:
     code, out, _ = run(*tiny, "--memory", "100MB")
     assert code == 1

@@ -83,6 +83,7 @@ def test_curves_rollouts_and_examples_can_be_named(runs: list[str], start: Calla
     assert "no run is named for longer" in shown
 
 
+@pytest.mark.slow
 def test_ratings_of_the_compared_texts_are_shown(runs: list[str], start: Callable[..., str]) -> None:
     cases = make_review_set(read_named_predictions([f"a={runs[0]}", f"b={runs[1]}"], "review"), "ann")
     file = RatingsFile(Path("ann.jsonl"))
@@ -111,6 +112,7 @@ def test_ratings_of_the_compared_texts_are_shown(runs: list[str], start: Callabl
     assert "No human ratings given" in text("logs/report.html")
 
 
+@pytest.mark.slow
 def test_the_published_models(shared_data: Path, start: Callable[..., str]) -> None:
     start("report", *(f"{name}={shared_data / 'predictions' / name}" for name in ("1B", "3B")))
     shown = text("logs/report.html")
@@ -119,6 +121,7 @@ def test_the_published_models(shared_data: Path, start: Callable[..., str]) -> N
     assert Path("logs/report.html").stat().st_size < 500_000
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line_and_writes_nothing(runs: list[str], refused: Callable[..., str]) -> None:
     Path("other").mkdir()
     one, two = runs
@@ -157,6 +160,7 @@ def test_a_damaged_manifest_is_reported(runs: list[str], start: Callable[..., st
     )
 
 
+@pytest.mark.slow
 def test_nothing_heavy_is_imported(runs: list[str]) -> None:
     heavy = ("torch", "tensorflow", "transformers", "lightning")
     code = (

@@ -64,6 +64,7 @@ def test_a_second_run_does_nothing(start: Run, capfd: pytest.CaptureFixture[str]
     assert times_made() == {"left": 1, "right": 1, "both": 1}
 
 
+@pytest.mark.slow
 def test_stages_up_to_date_are_skipped_with_a_line(start: Run, capfd: pytest.CaptureFixture[str]) -> None:
     start()
     Path("configs/right.yaml").write_text(Path("configs/right.yaml").read_text() + "k: 8\n")

@@ -182,6 +182,7 @@ def test_the_published_models(shared_data: Path, tmp_path: Path, capsys: pytest.
             assert values["f1"] == pytest.approx(published[model][benchmark][mode], abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_published_models_with_all_modes(shared_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "scores.json"
     folders = [str(shared_data / "predictions" / name) for name in ("1B", "3B")]
