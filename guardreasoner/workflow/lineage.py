@@ -27,7 +27,7 @@ class Node:
     Args:
         path: path, class path, hub name or package.
         kind: ``artefact`` has a manifest, ``file`` and ``folder`` have none; ``code`` is a class that generates or
-            downloads records. None: it is missing, so its kind is unknown.
+            downloads records, or a class or function of the user. None: it is missing, so its kind is unknown.
         state: comparison with the recorded hashes: "changed since" it was read as an input, "changed by hand" since
             its own manifest was written, or "not looked at" since no hash was recorded.
         recorded: hash of its content (or code) when it was read; None if not recorded.
@@ -145,7 +145,7 @@ def _node(path: Path, recorded: str | None, bases: Sequence[Path], seen: set[Pat
     calibrations = _calibrations(path)
     inputs = (
         *(_input(name, hashed, bases, seen) for name, hashed in manifest.inputs.items()),
-        *(_origin(origin) for origin in manifest.origins),
+        *(_origin(origin) for origin in [*manifest.origins, *_other_code(manifest)]),
         *(
             _input(str(row.get("run")), str(row.get("data")), bases, seen)
             for rows in calibrations.values()
@@ -186,6 +186,14 @@ def _origin(origin: Mapping[str, Any]) -> Node:
         current or None,
         arguments=arguments if isinstance(arguments, dict) else {},
     )
+
+
+def _other_code(manifest: Manifest) -> Iterator[dict[str, str]]:
+    """Yield the user's classes and functions that are not among the origins, in the same form."""
+    named = {current_path(str(origin.get("class_path"))) for origin in manifest.origins}
+    for name, recorded in manifest.code.items():
+        if current_path(name) not in named:
+            yield {"class_path": name, "code": recorded}
 
 
 def _shown(path: Path) -> str:

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+import sysconfig
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -115,13 +116,28 @@ def code_hash(class_path: str) -> str:
             return ""
         if spec is None:
             return ""
-    if spec is None:
+    if spec is None or spec.origin is None:  # a folder without __init__.py defines nothing
         return ""
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
-    files = [(file.relative_to(folder).as_posix(), file) for folder in folders for file in sorted(folder.rglob("*.py"))]
+    found = [(folder, file) for folder in folders for file in sorted(folder.rglob("*.py")) if file.is_file()]
+    files = [(file.relative_to(folder).as_posix(), file) for folder, file in found]
     if not folders and spec.origin and Path(spec.origin).is_file():
         files = [("", Path(spec.origin))]
     return fingerprint([(name, _file_hash(file)) for name, file in files]) if files else ""
+
+
+def is_users_code(path: str) -> bool:
+    """Return whether an import path begins with a module or package that is neither this one nor an installed one."""
+    top = path.partition(".")[0]
+    try:
+        spec = None if top == "guardreasoner" else util.find_spec(top)
+    except (ImportError, ValueError):
+        return False
+    if spec is None:
+        return False
+    place = Path(spec.origin or next(iter(spec.submodule_search_locations or ()), ""))
+    is_installed = not {"site-packages", "dist-packages"}.isdisjoint(place.parts)
+    return place.is_absolute() and not is_installed and not place.is_relative_to(sysconfig.get_path("stdlib"))
 
 
 @dataclass(frozen=True)
@@ -130,7 +146,7 @@ class Manifest:
 
     Args:
         command: arguments after ``python -m guardreasoner``, without secrets.
-        fingerprint: hash of the merged config and of the contents of the inputs.
+        fingerprint: hash of the merged config, of the contents of the inputs, and of the user's code.
         inputs: content hash of each file or folder that was read, by path.
         content: content hash of the artefact.
         versions: versions of Python and of the installed packages that affect results.
@@ -144,6 +160,8 @@ class Manifest:
             for one in a package.
         files: content hash of each file of a folder, by relative path, so that a damaged file can be named; empty for
             a file, and in old manifests.
+        code: hash of the module of each of the user's classes and functions that the config names, by import path;
+            empty in old manifests.
     """
 
     command: list[str]
@@ -158,6 +176,7 @@ class Manifest:
     config: dict[str, Any] | None = None
     origins: list[dict[str, Any]] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
+    code: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def describe(
@@ -169,6 +188,7 @@ class Manifest:
         allow_contamination: bool = False,
         config: Mapping[str, Any] | None = None,
         origins: Sequence[Mapping[str, Any]] = (),
+        code: Mapping[str, str] | None = None,
     ) -> "Manifest":
         """Return a manifest of the artefact at ``path``, with the current versions, commit and date.
 
@@ -189,6 +209,7 @@ class Manifest:
             config=None if config is None else without_secrets(dict(config)),
             origins=[without_secrets(dict(origin)) for origin in origins],
             files=file_hashes(path) if Path(path).is_dir() else {},
+            code=dict(code or {}),
         )
 
     @classmethod
@@ -221,10 +242,11 @@ class Manifest:
             "origins": list,
             "config": dict | None,
             "files": dict,
+            "code": dict,
         }
         if not all(isinstance(getattr(self, name), kind) for name, kind in types.items()):
             return False
-        hashes = (*self.inputs, *self.inputs.values(), *self.files.values())
+        hashes = (*self.inputs, *self.inputs.values(), *self.files.values(), *self.code.values())
         texts = (*self.command, *hashes, self.content, self.created, self.commit or "")
         return all(isinstance(text, str) for text in texts) and all(isinstance(origin, dict) for origin in self.origins)
 

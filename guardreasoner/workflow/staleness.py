@@ -13,7 +13,14 @@ from guardreasoner.errors import InputError
 from guardreasoner.moved import current_config, ignore
 from guardreasoner.records.atomic_file import replacing_file
 from guardreasoner.workflow.config import Command, Config
-from guardreasoner.workflow.manifest import Manifest, code_hash, content_hash, fingerprint, manifest_path
+from guardreasoner.workflow.manifest import (
+    Manifest,
+    code_hash,
+    content_hash,
+    fingerprint,
+    is_users_code,
+    manifest_path,
+)
 from guardreasoner.workflow.redaction import command_without_secrets, without_secrets
 
 # The recipe acts where its values are used; the other keys say where results are stored, not what they are.
@@ -30,7 +37,6 @@ _NEVER_INPUTS = {
     "save_dir",
     "class_path",
 }
-_INSTALLED = {"guardreasoner", "lightning", "pytorch_lightning", "torch", "transformers", "peft"}
 _PATH_KEYS = {"rollouts", "pairs", "optimizer_state", "from", "policies"}
 _FILE_KEYS = {"train", "validation", "test"}
 _TEXT_FILES = (".txt", ".md")
@@ -52,13 +58,15 @@ class StageState:
 
     Args:
         command: the command.
-        fingerprint: hash of the verb, of the config keys that affect the result, and of the inputs.
+        fingerprint: hash of the verb, of the config keys that affect the result, of the inputs and of the user's code.
         inputs: content hash of each input, by path as written in the config.
+        code: hash of the code of each of the user's classes and functions (:func:`imported_code`).
     """
 
     command: Command
     fingerprint: str
     inputs: dict[str, str]
+    code: dict[str, str]
 
     @classmethod
     def of(cls, command: Command) -> "StageState":
@@ -68,11 +76,14 @@ class StageState:
             InputError: an input cannot be read.
         """
         inputs = {path: content_hash(path) for path in sorted(set(_inputs(command)))}
-        return cls(command, _fingerprint(command.verb, command.config, inputs), inputs)
+        code = imported_code(effective_config(command.verb, command.config))
+        return cls(command, _fingerprint(command.verb, command.config, inputs, code), inputs, code)
 
     def matches(self, manifest: Manifest) -> bool:
-        """Return whether a manifest has the same verb, config and inputs, whose names may be old ones."""
-        if manifest.fingerprint == self.fingerprint:
+        """Return whether a manifest has the same verb, config, inputs and code; its names may be old ones."""
+        # An old manifest has no code, and a module may not be found from here.
+        code = {name: self.code.get(name, hashed) for name, hashed in manifest.code.items()}
+        if manifest.fingerprint == _fingerprint(self.command.verb, self.command.config, self.inputs, code):
             return True
         config = current_config(manifest.config, warn=ignore)
         if not manifest.command:
@@ -81,8 +92,8 @@ class StageState:
         if config == manifest.config and inputs == manifest.inputs:
             return False
         # The config in a manifest has no secrets.
-        now = _fingerprint(self.command.verb, without_secrets(self.command.config), self.inputs)
-        return _fingerprint(manifest.command[0], config, inputs) == now
+        now = _fingerprint(self.command.verb, without_secrets(self.command.config), self.inputs, code)
+        return _fingerprint(manifest.command[0], config, inputs, manifest.code) == now
 
     def begin(self) -> None:
         """Write a mark beside the output, which distinguishes an unfinished output from the user's own files."""
@@ -108,6 +119,7 @@ class StageState:
                     allowed,
                     self.command.config,
                     origins(self.command),
+                    self.code,
                 )
                 manifest.write(output)
             mark_of(output).unlink(missing_ok=True)
@@ -140,8 +152,13 @@ def status(command: Command) -> str | None:
         return "no manifest"
     now = StageState.of(command)
     if not now.matches(manifest):
-        differing = [path for path, hashed in now.inputs.items() if manifest.inputs.get(path, hashed) != hashed]
-        return f"input {differing[0]} changed" if differing else "config changed"
+        differing = [
+            f"input {path}" for path, hashed in now.inputs.items() if manifest.inputs.get(path, hashed) != hashed
+        ]
+        differing += [
+            f"code of {name}" for name, hashed in now.code.items() if manifest.code.get(name, hashed) != hashed
+        ]
+        return f"{differing[0] if differing else 'config'} changed"
     return "output was changed by hand" if changed else None
 
 
@@ -194,10 +211,10 @@ def origins(command: Command) -> list[dict[str, Any]]:
 
 
 def imported_code(config: Any) -> dict[str, str]:
-    """Return the hash of the code of each class and function that a config names outside of installed packages."""
-    paths = {text for text in _values(config) if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", text)}
-    own = (path for path in paths if path.partition(".")[0] not in _INSTALLED)
-    return {path: hashed for path in sorted(own) if (hashed := code_hash(path))}
+    """Return the hash of the code of each of the user's classes and functions that a config names."""
+    names = {text for text in _values(config) if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", text)}
+    own = (name for name in sorted(names) if not os.path.exists(name) and is_users_code(name))
+    return {name: hashed for name in own if (hashed := code_hash(name))}
 
 
 def backbone_paths(config: Any) -> Iterator[str]:
@@ -316,8 +333,9 @@ def _without_unused(verb: str, config: Config) -> Config:
     return {key: value for key, value in config.items() if key not in ("model", "trainer")}
 
 
-def _fingerprint(verb: str, config: Config, inputs: Mapping[str, str]) -> str:
-    return fingerprint({"verb": verb, "config": effective_config(verb, config), "inputs": inputs})
+def _fingerprint(verb: str, config: Config, inputs: Mapping[str, str], code: Mapping[str, str]) -> str:
+    content = {"verb": verb, "config": effective_config(verb, config), "inputs": inputs}
+    return fingerprint(content | ({"code": code} if code else {}))
 
 
 def _inputs(command: Command) -> Iterator[str]:

@@ -17,7 +17,7 @@ from guardreasoner.records.atomic_file import replacing_file, temporary
 from guardreasoner.workflow.manifest import fingerprint
 from guardreasoner.workflow.redaction import without_secrets
 from guardreasoner.workflow.sealed_file import beside, details_of, is_damaged
-from guardreasoner.workflow.staleness import StageState, command_line, effective_config, imported_code
+from guardreasoner.workflow.staleness import StageState, command_line, effective_config
 
 log = logging.getLogger("guardreasoner")
 
@@ -223,7 +223,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _identity(state: StageState) -> dict[str, Any]:
     """Return what determines the result of a fit, as it is read again from JSON."""
     config = without_secrets(effective_config(state.command.verb, state.command.config))
-    row = {"config": config, "inputs": state.inputs, "code": imported_code(state.command.config)}
+    row = {"config": config, "inputs": state.inputs, "code": state.code}
     identity: dict[str, Any] = json.loads(json.dumps(row, default=str))
     return identity
 

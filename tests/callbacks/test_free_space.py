@@ -17,7 +17,7 @@ from guardreasoner.workflow.staleness import StageState
 from guardreasoner.workflow.unfinished_fit import UnfinishedFit
 from tests.support.tiny import load, quiet_trainer
 
-NO_CONFIG = StageState(Command(("fit",), {}), "", {})
+NO_CONFIG = StageState(Command(("fit",), {}), "", {}, {})
 Usage = namedtuple("Usage", "total used free")
 
 

@@ -11,6 +11,7 @@ from guardreasoner.workflow.manifest import (
     code_hash,
     content_hash,
     fingerprint,
+    is_users_code,
     manifest_path,
     record_made,
 )
@@ -119,8 +120,43 @@ def test_the_code_of_a_class_is_known_without_importing_it(tmp_path: Path, monke
     (tmp_path / "loud/__init__.py").write_text("raise RuntimeError('imported again')\n")
     assert code_hash("loud.inner.Source") == module
     assert code_hash("loud.Source") != package
-    for absent in ("loud.absent.Source", "loud.inner.deeper.Source", "absent.Source", "Source", "", "sys.x", "..a.b"):
+    (tmp_path / "folder").mkdir()  # without __init__.py
+    (tmp_path / "folder" / "inner.py").write_text("raise RuntimeError('imported')\n")
+    (tmp_path / "loud" / ".#inner.py").symlink_to("nobody@nowhere")  # an editor's lock
+    assert len(code_hash("folder.inner.Source")) == len(code_hash("loud.Source")) == 64
+    for absent in (
+        "folder.Source",
+        "loud.absent.Source",
+        "loud.inner.deeper.Source",
+        "absent.Source",
+        "Source",
+        "",
+        "sys.x",
+        "..a.b",
+    ):
         assert code_hash(absent) == "", absent
+
+
+@pytest.mark.parametrize(
+    ("name", "is_own"),
+    [
+        *(("own.mine", True), ("folder.inner.mine", True), ("guardreasoner.HSDPOModule", False)),
+        *(
+            ("torch.optim.AdamW", False),
+            ("email.body", False),
+            ("sys.path", False),
+            ("absent.mine", False),
+            ("..a", False),
+        ),
+    ],
+)
+def test_code_of_the_user_is_that_outside_installed_packages(
+    name: str, is_own: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own.py").write_text("")
+    (tmp_path / "folder").mkdir()
+    assert is_users_code(name) is is_own
 
 
 @pytest.mark.parametrize(

