@@ -170,7 +170,8 @@ class Pipeline:
                     if code := runner.run(stage.argv):
                         raise StageFailed(f"stage {name} failed with exit code {code}: {command_line(stage)}", code)
                     if reason := status(stage):
-                        raise StageFailed(f"stage {name} did not write its output ({reason}): {command_line(stage)}", 1)
+                        what = "is out of date again" if "changed" in reason else "did not write its output"
+                        raise StageFailed(f"stage {name} {what} ({reason}): {command_line(stage)}", 1)
                     show_line(f"built {stage.output} in {timedelta(seconds=round(time.monotonic() - start))}")
                     built.append(name)
         return built

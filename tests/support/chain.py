@@ -32,6 +32,8 @@ output = Path(config["output"])
 if "silent" not in config:
     output.mkdir(parents=True, exist_ok=True)
     (output / "made.txt").write_text(text[: config.get("limit")] + str(config["model"]["init_args"]["size"]))
+if "edits" in config:
+    Path(config["edits"]).write_text("edited")
 state.finish()
 """
 

@@ -162,6 +162,12 @@ def test_a_stage_without_result_has_failed(launcher: tuple[str, ...]) -> None:
         build(launcher)
 
 
+def test_an_input_that_changes_while_a_stage_runs_makes_it_out_of_date(launcher: tuple[str, ...]) -> None:
+    change("configs/first.yaml", "auto_build", "edits: seed.txt\nauto_build")
+    with pytest.raises(StageFailed, match=r"stage first is out of date again \(input seed.txt changed\): python -m"):
+        build(launcher)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_are_passed_on_to_the_stage(number: signal.Signals, launcher: tuple[str, ...]) -> None:
     change("configs/first.yaml", "auto_build", "wait: 60\nauto_build")
