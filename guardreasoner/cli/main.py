@@ -35,7 +35,15 @@ _IN_USE = ("judge", "serve", "moderate")
 def start() -> int:
     """Run the command of this process, and show unexpected errors as everything else: without secrets."""
     sys.excepthook = show_traceback
+    _import_from_working_folder()
     return main()
+
+
+def _import_from_working_folder() -> None:
+    """Find the user's modules in the working folder also from the installed script, as ``python -m`` does."""
+    with suppress(OSError):  # the folder was removed
+        if not sys.flags.safe_path and not {"", os.getcwd()} & set(sys.path):
+            sys.path.insert(0, os.getcwd())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

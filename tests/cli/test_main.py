@@ -34,6 +34,15 @@ def test_no_verb_is_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "usage: python -m guardreasoner VERB" in capsys.readouterr().out
 
 
+def test_the_installed_command_finds_modules_in_the_working_folder(tmp_path: Path) -> None:
+    (tmp_path / "own_loss.py").write_text("print('imported')")
+    script = tmp_path / "bin" / "script.py"
+    script.parent.mkdir()
+    script.write_text("from guardreasoner.cli import main\nmain.main = lambda: __import__('own_loss')\nmain.start()\n")
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("imported\n", "")
+
+
 def test_unexpected_errors_of_the_installed_command_are_shown_like_everything_else() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     module, _, function = project["project"]["scripts"]["guardreasoner"].partition(":")
