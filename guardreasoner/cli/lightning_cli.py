@@ -375,8 +375,8 @@ def _with_sealed_checkpoints(plugins: Any) -> list[Any]:
     return given if has_own else [*given, SealedCheckpointIO()]
 
 
-def check_config(argv: list[str]) -> None:
-    """Parse the config of a Lightning verb without instantiating anything.
+def check_config(argv: list[str]) -> Namespace:
+    """Parse the config of a Lightning verb without instantiating anything, and return it.
 
     Args:
         argv: verb and flags.
@@ -385,7 +385,8 @@ def check_config(argv: list[str]) -> None:
         InputError: a key or value is wrong.
     """
     show_log()
-    GuardCLI(argv[0], argv[1:], parse_only=True)
+    config: Namespace = GuardCLI(argv[0], argv[1:], parse_only=True).config
+    return config
 
 
 def instantiate_fit(argv: list[str]) -> tuple[LightningDataModule, Any, bool]:

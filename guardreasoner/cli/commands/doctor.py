@@ -3,6 +3,7 @@
 import argparse
 import json
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -96,9 +97,26 @@ def _fit_flags(argv: Sequence[str]) -> list[str]:
 
 
 def _check(fit_flags: Sequence[str]) -> None:
+    """Check the config and that its data module has targets, before anything is built."""
     from guardreasoner.cli.lightning_cli import check_config
 
-    check_config(["fit", *fit_flags])
+    module, _, name = check_config(["fit", *fit_flags]).data.class_path.rpartition(".")
+    if isinstance(data := getattr(sys.modules.get(module), name, None), type):
+        _require_targets(data)
+
+
+def _require_targets(data: type) -> None:
+    from guardreasoner.training.prompt_data import PromptDataModule
+    from guardreasoner.training.training_data import TrainingDataModule
+
+    if not issubclass(data, TrainingDataModule):
+        raise InputError(
+            f"doctor: {data.__name__} has no training data", "use the config of a fit, such as configs/rsft.yaml"
+        )
+    if issubclass(data, PromptDataModule):
+        raise InputError(
+            f"doctor: {data.__name__} has no targets to check", "check configs/rsft.yaml or configs/hsdpo.yaml"
+        )
 
 
 def _diagnose(fit_flags: list[str], answers: int | None) -> tuple["Diagnosis", list[str]]:
@@ -111,19 +129,12 @@ def _diagnose(fit_flags: list[str], answers: int | None) -> tuple["Diagnosis", l
     from guardreasoner.cli.lightning_cli import instantiate_fit
     from guardreasoner.diagnosis import DiagnosisBuilder
     from guardreasoner.diagnosis.findings import SEVERITIES
-    from guardreasoner.training.prompt_data import PromptDataModule
     from guardreasoner.training.training_data import TrainingDataModule
     from guardreasoner.workflow.log_lines import collect_log_lines
 
     data, module, allowed = instantiate_fit(fit_flags)
-    if not isinstance(data, TrainingDataModule):
-        raise InputError(
-            f"doctor: {type(data).__name__} has no training data", "use the config of a fit, such as configs/rsft.yaml"
-        )
-    if isinstance(data, PromptDataModule):
-        raise InputError(
-            "doctor: PromptDataModule has no targets to check", "check configs/rsft.yaml or configs/hsdpo.yaml"
-        )
+    _require_targets(type(data))
+    assert isinstance(data, TrainingDataModule)
     prompt_tokenizer = module.backbone.prompt_tokenizer
     data.prepare_inspection(prompt_tokenizer)
     with collect_log_lines() as messages:

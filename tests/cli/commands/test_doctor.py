@@ -180,6 +180,12 @@ def test_unknown_keys_and_configs_without_training_data_are_rejected(tiny_base: 
     assert "BenchmarkDataModule" in refused("doctor", "--config", "test.yaml", *base, *source)
 
 
+def test_a_fit_without_targets_is_refused_before_anything_is_built(refused: Refused) -> None:
+    message = refused("doctor", "--config", "configs/grpo.yaml")
+    assert message.startswith("error: doctor: PromptDataModule has no targets to check\nhint: check configs/rsft.yaml")
+    assert not Path("checkpoints").exists()
+
+
 def test_help_is_fast_and_imports_nothing_heavy() -> None:
     script = (
         "import sys; from guardreasoner.cli.main import main\n"
@@ -192,13 +198,13 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
     assert "--html" in done.stdout
 
 
+@pytest.mark.slow
 def test_ids_without_an_embedding_are_a_fault(
     doctor: Callable[..., tuple[int, str]], tiny_base: Path, tmp_path: Path, refused: Refused
 ) -> None:
     folder = Path(shutil.copytree(tiny_base, tmp_path / "grown"))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_special_tokens({"eos_token": "<|im_end|>"})
-@pytest.mark.slow
     tokenizer.save_pretrained(folder)
     code, message = doctor("--model.backbone.path", str(folder))
     assert (code, message.splitlines()[-1]) == (1, "1 fault found")
