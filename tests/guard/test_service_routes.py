@@ -173,6 +173,8 @@ def test_a_stream_that_fails_ends_with_an_error(client: TestClient) -> None:
         ({"input_type": "request", "texts": ["mend it"]}, None),
         ({"input_type": "request", "texts": ["mend it", "break it"]}, "request: harmful"),
         ({"input_type": "request", "texts": ["mumble"]}, "no clear verdict"),
+        ({"input_type": "request", "texts": ["mend it"], "tool_calls": [BREAKING_CALL]}, "request: harmful"),
+        ({"input_type": "request", "texts": [], "tool_calls": [BREAKING_CALL]}, "response: harmful"),
         ({"input_type": "response", "texts": ["I mend it"]}, None),
         ({"input_type": "response", "texts": ["I break it"]}, "response: harmful"),
         ({"input_type": "response", "texts": ["I run it"], "tool_calls": [BREAKING_CALL]}, "response: harmful"),

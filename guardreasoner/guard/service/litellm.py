@@ -38,7 +38,8 @@ def litellm_routes(service: GuardService) -> APIRouter:
     async def guardrail(request: Request) -> Response:
         """Return the action ``NONE``, or ``BLOCKED`` with its reason.
 
-        A request with ``structured_messages`` is judged as that conversation, else each text as a message of the user.
+        A request with ``structured_messages`` is judged as that conversation, else each text as a message of the user,
+        and all calls of tools as an answer to the texts.
         The texts of a response, each with all its calls of tools, are judged as answers to ``structured_messages``;
         without those, only tasks that do not judge the user's message decide. Images cannot be judged: they are blocked
         unless ``ignore_images`` is given.
@@ -59,7 +60,7 @@ def litellm_routes(service: GuardService) -> APIRouter:
                 return json_response({"action": "NONE"})
             raise invalid("texts: found no text to judge", "texts")
         judged = await service.judge(request, queries, "texts")
-        has_prompt = body.input_type == "request" or bool(body.structured_messages)
+        has_prompt = bool(body.structured_messages) or (body.input_type == "request" and bool(_texts(body)))
         tasks = [task for task in service.guard.tasks if task.flags and (has_prompt or task.judges != "last_user")]
         if not tasks:
             raise invalid("structured_messages: missing, but this guard judges the user's message alone", "input_type")
@@ -99,18 +100,27 @@ def _options(body: LitellmBody) -> dict[str, Any]:
 
 
 def _queries(body: LitellmBody, policy: str | None, speed: GuardSpeed | None) -> list[Query]:
-    texts = [text for text in body.texts or [] if text.strip()]
+    texts = _texts(body)
     messages = body.structured_messages or []
+    calls = body.tool_calls or None
+    unknown = [{"role": "user", "content": _UNKNOWN_PROMPT}]
     if body.input_type == "response":
-        before = messages or [{"role": "user", "content": _UNKNOWN_PROMPT}]
-        calls = body.tool_calls or None
         answers: list[dict[str, Any]] = [{"role": "assistant", "content": text, "tool_calls": calls} for text in texts]
         if calls and not answers:
             answers = [{"role": "assistant", "content": None, "tool_calls": calls}]
-        return [Query(messages=[*before, answer], policy=policy, speed=speed) for answer in answers]
+        return [Query(messages=[*(messages or unknown), answer], policy=policy, speed=speed) for answer in answers]
     if messages:
         return [Query(messages=messages, policy=policy, speed=speed)]
-    return [Query(text, policy=policy, speed=speed) for text in texts]
+    queries = [Query(text, policy=policy, speed=speed) for text in texts]
+    if calls:
+        users = [{"role": "user", "content": text} for text in texts] or unknown
+        answer = {"role": "assistant", "content": None, "tool_calls": calls}
+        queries.append(Query(messages=[*users, answer], policy=policy, speed=speed))
+    return queries
+
+
+def _texts(body: LitellmBody) -> list[str]:
+    return [text for text in body.texts or [] if text.strip()]
 
 
 def blocked_reason(result: GuardResult, tasks: list[Task]) -> str | None:
