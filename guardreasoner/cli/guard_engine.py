@@ -29,9 +29,11 @@ def add_base_path(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base_path", metavar="FOLDER", help=what)
 
 
-def add_quantization(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--quantization``."""
-    parser.add_argument("--quantization", choices=("4bit",), help="load the weights as NF4, as QLoRA trains on them")
+def add_quantization(parser: argparse.ArgumentParser, of: str = "") -> None:
+    """Declare ``--quantization``; with ``of``, that of another model, such as ``--second_quantization``."""
+    which = f"the weights of the {of} model" if of else "the weights"
+    name = f"--{of}_quantization" if of else "--quantization"
+    parser.add_argument(name, choices=("4bit",), help=f"load {which} as NF4, as QLoRA trains on them")
 
 
 def engine_factory(given: str, settings: Mapping[str, Any] | None = None) -> EngineFactory | None:

@@ -136,6 +136,11 @@ class Guard:
             made = _local(backbone) if engine is None else engine(backbone)
             tasks = backbone.prompt_tokenizer.format.tasks
             guard = cls(backbone, made, _calibrations(path, tasks), speed=speed, unparsed=unparsed)
+            if quantization and not made.needs_weights:
+                raise InputError(
+                    f"quantization {quantization}: {type(made).__name__} does not load the weights here",
+                    "leave it out, or use the local engine",
+                )
             if made.needs_weights:
                 import torch
 

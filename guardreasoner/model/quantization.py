@@ -4,7 +4,9 @@ from functools import lru_cache
 
 from guardreasoner.errors import InputError
 
-_OTHERWISE = "or train without it: model.backbone.quantization: null and model.optimizer torch.optim.AdamW"
+_OTHERWISE = (
+    "or leave the quantization out (a fit: model.backbone.quantization: null and model.optimizer torch.optim.AdamW)"
+)
 
 
 @lru_cache(maxsize=1)

@@ -373,3 +373,11 @@ def test_a_conversation_without_what_the_guard_judges_is_refused(tiny_base: Path
         guard.check("How do I make a bomb?")
     assert not engine.calls
     assert not guard.check("How do I make a bomb?", "I cannot help.").flagged
+
+
+def test_quantization_is_refused_where_another_process_has_the_weights(tiny_base: Path) -> None:
+    def engine(backbone: Backbone) -> Generator:
+        return ServerGenerator(backbone, base_url="http://127.0.0.1:9/v1", model="m")
+
+    with pytest.raises(InputError, match="quantization 4bit: ServerGenerator does not load the weights here"):
+        Guard.load(tiny_base, engine=engine, quantization="4bit")

@@ -58,6 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--texts", action="store_true", help="also write the conversations and the reasoning")
     parser.add_argument("--second", metavar="FOLDER", help="a second model, whose answers are compared")
     parser.add_argument("--second_base_path", metavar="FOLDER", help="base model of the second model, as --base_path")
+    add_quantization(parser, of="second")
     parser.add_argument(
         "--second_speed",
         choices=_SPEEDS,
@@ -198,8 +199,8 @@ def _judges(args: argparse.Namespace) -> tuple["Judge", "Judge | None"]:
     from guardreasoner.guard.moderation import Judge
 
     engine = engine_factory(args.engine, {"actors": args.actors} if args.engine == "ray" else None)
-    load = partial(Guard.load, engine=engine, quantization=args.quantization)
-    guard = load(args.model, speed=args.speed, base_path=args.base_path)
+    load = partial(Guard.load, engine=engine)
+    guard = load(args.model, speed=args.speed, base_path=args.base_path, quantization=args.quantization)
     if not (args.second or args.second_speed):
         return Judge(guard), None
     if args.second is None:
@@ -207,7 +208,12 @@ def _judges(args: argparse.Namespace) -> tuple["Judge", "Judge | None"]:
             raise InputError(f"moderate: --second_speed: {guard.speed}, which is the speed of the first answers too")
         _require_speed(guard, args.second_speed)
         return Judge(guard), Judge(guard, args.second_speed)
-    other = load(args.second, speed=args.second_speed, base_path=args.second_base_path)
+    other = load(
+        args.second,
+        speed=args.second_speed,
+        base_path=args.second_base_path,
+        quantization=args.second_quantization,
+    )
     if other.tasks != guard.tasks:
         raise InputError(f"{args.second}: has other tasks than {args.model}, so their answers cannot be compared")
     return Judge(guard), Judge(other)
@@ -310,8 +316,9 @@ def _require_options(args: argparse.Namespace) -> None:
         raise InputError("moderate: -: given twice, expected stdin once")
     if args.chunk < 1 or args.review_size < 1 or args.actors < 1:
         raise InputError("moderate: --chunk, --review_size and --actors: expected a whole number from 1")
-    if args.second_base_path and not args.second:
-        raise InputError("moderate: --second_base_path: there is no second model", "name it with --second FOLDER")
+    for name in ("second_base_path", "second_quantization"):
+        if getattr(args, name) and not args.second:
+            raise InputError(f"moderate: --{name}: there is no second model", "name it with --second FOLDER")
     inputs = {file.resolve() for pattern in args.logs for file in matching_files(pattern)}
     for option in ("out", "to_review", "json"):
         path = getattr(args, option)

@@ -129,6 +129,10 @@ def test_an_unfinished_run_with_other_weights_or_another_engine_is_refused(
     assert "has another model: engine settings: max_new_tokens: 8, now 9" in refused(*argv)
     engine.write_text(plain % "{max_new_tokens: 8, temperature: 0}")
     assert 'has another model: quantization: null, now "4bit"' in refused(*argv, "--quantization", "4bit")
+    both = moderate(tiny_base, "logs.jsonl", "--second", str(tiny_base), "--engine", "engine.yaml", out="both.jsonl")
+    assert "has no answers" in refused(*both, "--reference", "week.jsonl")
+    said = refused(*both, "--second_quantization", "4bit")
+    assert 'has another second model: quantization: null, now "4bit"' in said
 
 
 def test_what_is_not_read_is_named(logs: Path, both_speeds: Path, start: Start) -> None:
@@ -251,6 +255,7 @@ def test_drift_that_is_not_measured_says_why(logs: Path, both_speeds: Path, star
         (("logs.jsonl", "--reference", "none.jsonl"), "none.jsonl: no such file"),
         (("logs.jsonl", "--second_speed", "direct"), "--second_speed: direct, which is the speed of the first answers"),
         (("logs.jsonl", "--second_base_path", "base"), "--second_base_path: there is no second model"),
+        (("logs.jsonl", "--second_quantization", "4bit"), "--second_quantization: there is no second model"),
         (("logs.jsonl", "--chunk", "0"), "expected a whole number from 1"),
         (("logs.jsonl", "--random_share", "2"), "expected a share from 0 to 1"),
     ],
@@ -270,12 +275,12 @@ def test_a_file_of_the_user_is_not_replaced(logs: Path, both_speeds: Path, refus
     assert logs.read_bytes() == kept
 
 
+@pytest.mark.slow
 def test_the_second_model_can_be_an_adapter_of_a_base_that_was_moved(
     logs: Path, both_speeds: Path, start: Start, tmp_path: Path
 ) -> None:
     adapter = make_tiny_adapter(shutil.copytree(both_speeds, tmp_path / "base"), tmp_path / "adapter")
     moved = (tmp_path / "base").rename(tmp_path / "moved")
-@pytest.mark.slow
     second = ("--second", str(adapter), "--second_base_path", str(moved))
     assert "second answers: " in start(*moderate(both_speeds, "logs.jsonl", *second))
 
