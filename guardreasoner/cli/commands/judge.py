@@ -155,10 +155,10 @@ def _read_messages(path: Path) -> Any:
         raise InputError(f"{path}: {error}") from None
     if not isinstance(content, dict) or "messages" not in content:
         return content
-    if beside := content.keys() & (set(_FIELDS) - {"messages"}):
+    if beside := [name for name in _FIELDS if name != "messages" and content.get(name) is not None]:
         raise InputError(
             f"{path}: found {min(beside)} beside messages, which --messages does not read",
-            "put the answer into the messages and the policy into --policy, or send the object to judge --jsonl",
+            "put the prompt and the answer into the messages, and the policy into --policy",
         )
     return content["messages"]
 

@@ -50,7 +50,8 @@ def test_a_verdict_is_printed(both_speeds: Path, capsys: pytest.CaptureFixture[s
 
 def test_messages_and_json(both_speeds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "chat.json"
-    file.write_text(json.dumps({"messages": [message.as_json() for message in HARMFUL.messages]}))
+    row = {"messages": [message.as_json() for message in HARMFUL.messages], "response": None, "policy": None}
+    file.write_text(json.dumps(row))
     assert main(["judge", "--messages", str(file), "--model", str(both_speeds), "--speed", "auto", "--json"]) == 1
     result = json.loads(capsys.readouterr().out)
     assert (result["flagged"], result["unparsed"], result["speed"]) == (True, False, "direct")
