@@ -21,7 +21,7 @@ from typing import Any
 from peers.flags import positive_int
 from peers.machine import describe, versions
 from peers.process import MeasurementFailed, last_message
-from peers.result_file import run_and_write, settings
+from peers.result_file import run_and_write, settings, write_result
 
 ROOT = Path(__file__).parents[1]
 SECOND_FIT = "second fit"
@@ -42,21 +42,28 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Run the demo of both commits in alternation and return the result."""
+    """Run the demo of both commits in alternation and return the result, which is also written after each repeat."""
     commits = {"now": arguments.commit, "before": arguments.against}
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in commits}
+    result: dict[str, Any] = {}
     for number in range(arguments.repeats):
         for name, commit in commits.items():
             stages = time_demo(clone(arguments.repository, commit, folder / f"{name}-{number}"))
             runs[name].append(stages)
             print(f"run {number + 1} of {arguments.repeats}, {name}: {_line(stages)}", flush=True)
-    ratios = {what: _ratio(runs, what) for what in TARGETS}
-    for what, ratio in ratios.items():
+        result = _result(runs, arguments)
+        if arguments.json:
+            write_result(arguments.json, result)
+    for what, ratio in result["ratios"].items():
         print(f"{what}, now / before: {ratio['median']:.2f} (target {ratio['target']})")
+    return result
+
+
+def _result(runs: dict[str, list[dict[str, float]]], arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "comparison": "demo",
         "runs": runs,
-        "ratios": ratios,
+        "ratios": {what: _ratio(runs, what) for what in TARGETS},
         "settings": settings(arguments),
         "machine": describe("cpu", os.cpu_count() or 1),
         "allocator": "system",

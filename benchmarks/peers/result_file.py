@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from guardreasoner.errors import InputError
+from guardreasoner.records import replacing_file
 from peers.process import MeasurementFailed
 
 
@@ -23,13 +24,19 @@ def run_and_write(arguments: Namespace, measure: Callable[[Path], dict[str, Any]
         with tempfile.TemporaryDirectory() as folder:
             result = measure(Path(folder))
         if arguments.json:
-            arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+            write_result(arguments.json, result)
             print(f"written: {arguments.json}")
     except InputError as error:
         sys.exit(error.lines())
     except MeasurementFailed as error:
         sys.exit(f"error: {error}")
+
+
+def write_result(path: Path, result: dict[str, Any]) -> None:
+    """Write a result as JSON; a long benchmark does so after each repeat."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_file(path) as partial:
+        partial.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def settings(arguments: Namespace) -> dict[str, Any]:

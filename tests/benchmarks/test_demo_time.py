@@ -85,3 +85,17 @@ def test_a_failed_stage_is_named_with_its_error(repository: Path) -> None:
     done = run(repository, "--against", "slow")
     assert done.returncode == 1
     assert "guardreasoner fit --config configs/hsdpo.yaml: exit code 1: error: no such model" in done.stderr
+
+
+def test_the_repeats_before_a_failure_are_kept(repository: Path, tmp_path: Path) -> None:
+    count = tmp_path / "count"  # of commands: three a demo, twice a repeat
+    limit = f"import pathlib, sys\ncount = pathlib.Path({str(count)!r})\n"
+    limit += "with count.open('a') as file:\n    file.write('.')\n"
+    limit += "if count.stat().st_size > 8:\n    sys.exit('error: full')\n"
+    program = repository / "guardreasoner" / "__main__.py"
+    program.write_text(limit + program.read_text())
+    git(repository, "commit", "-q", "-a", "-m", "limited")
+    done = run(repository, "--against", "HEAD", "--repeats", "2", "--json", str(tmp_path / "demo.json"))
+    assert done.returncode == 1
+    assert "error: full" in done.stderr
+    assert [len(runs) for runs in json.loads((tmp_path / "demo.json").read_text())["runs"].values()] == [1, 1]
