@@ -11,12 +11,13 @@ _SETTINGS = {
     **{"svg.fonttype": "none", "svg.hashsalt": "evidence"},  # texts stay texts, and ids do not change
     **{"axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "text.parse_math": False},
 }
+_BLUE = "#2f6db5"
 
 
 def write_plot(
     path: Path, compared: str, titles: Mapping[str, str], differences: Mapping[Figure, Mapping[str, Difference]]
 ) -> None:
-    """Write an SVG that depends on nothing but the differences.
+    """Write an SVG that depends on nothing but the differences; a difference from one seed has an open circle.
 
     Args:
         path: The file.
@@ -28,17 +29,18 @@ def write_plot(
     from matplotlib.figure import Figure as Canvas
 
     with matplotlib.rc_context(_SETTINGS):
-        canvas = Canvas(figsize=(8.5, 1.2 + 0.25 * len(titles)), layout="constrained", facecolor="white")
+        canvas = Canvas(figsize=(10, 1.2 + 0.25 * len(titles)), layout="constrained", facecolor="white")
         panels = canvas.subplots(1, len(FIGURES), sharey=True)
         for axes, name in zip(panels, FIGURES, strict=True):
             for row, arm in enumerate(titles):
-                points = differences[name][arm].points
-                axes.plot([points.value], [row], "o", color="#2f6db5", markersize=4)
-                axes.plot([points.low, points.high], [row, row], color="#2f6db5", linewidth=1.5)
+                points, seeds = differences[name][arm].points, differences[name][arm].seeds
+                axes.plot([points.low, points.high], [row, row], color=_BLUE, linewidth=1.5)
+                filling = _BLUE if len(seeds) > 1 else "white"
+                axes.plot([points.value], [row], "o", color=_BLUE, markerfacecolor=filling, markersize=4)
             axes.axvline(0, color="#888888", linewidth=0.8)
-            axes.set_xlabel(f"{name} records, percentage points")
+            axes.set_xlabel(f"{name} records")
         panels[0].set_yticks(range(len(titles)), list(titles.values()))
         panels[0].invert_yaxis()
-        canvas.suptitle(f"{compared}, minus")
+        canvas.suptitle(f"{compared}, minus …, in percentage points; open circles: one seed")
         with replacing_file(path) as partial:
             canvas.savefig(partial, format="svg", metadata={"Date": None, "Creator": None})
