@@ -29,8 +29,8 @@ this definition have no share. The time to compute the reference is not part of 
 number of settings and steps searched differs between results and is in their JSON. Sampling is compared in the same
 way: equal greedy texts first, the fastest settings of the other side searched, loading not counted.
 `python benchmarks/scoring.py` compares scores of labels with full logits in the same way; its result is not stored.
-The versions of a result name the commit; results without one are older than the present cache of decoding, packed
-backward pass, LoRA layer, lists of pairs and products with oneDNN.
+Each result ends with the commit that it was measured at. Those without one are older than the present cache of
+decoding, packed backward pass, LoRA layer, lists of pairs and products with oneDNN.
 """
 SECTIONS: dict[str, Any] = {
     "hsdpo": training,

@@ -16,9 +16,9 @@ with `torch.profiler` on an AMD EPYC with AVX-512 at hidden size 512, 3 layers, 
   There our side uses oneDNN, whose products take about half the time (`guardreasoner/model/linear_layer.py`): HS-DPO at
   3 × TRL's best instead of 2 ×. With MKL on both sides, HS-DPO was at 2.0 ×, R-SFT at 1.65 ×, sampling at 3.1 ×;
   processors from Intel were not measured. The measured rate of products is that of the faster library, so both sides'
-  shares of the limit are shares of the whole processor. The memory below was measured while oneDNN still copied the
-  larger matrix of a product (842 instead of 662 MB in HS-DPO with micro-batches of one pair); since then, the profiled
-  process takes 1.30 GB with oneDNN and 1.29 GB without.
+  shares of the limit are shares of the whole processor. The memory in the tables above was measured while oneDNN still
+  copied the larger matrix of a product (842 instead of 662 MB in HS-DPO with micro-batches of one pair); since then,
+  the profiled process takes 1.30 GB with oneDNN and 1.29 GB without.
 - **A larger share of the limit in training** needs fewer passes over memory around the products: norms, rotations and
   activations fused with them, and rows that need no padding.
 - **Sampling.** Attention reads the cached keys and values at about 15 GB/s on one core, so it takes longer for longer
