@@ -1,4 +1,4 @@
-"""How errors of a server are handled: retry the request, count it as failed, or end the run."""
+"""Errors of a server: which of them are retried, after how long, and their description in one line."""
 
 import email.utils
 import math
@@ -6,13 +6,11 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import openai
 from tenacity import RetryCallState
 from tenacity.wait import wait_base
 
-from guardreasoner.errors import InputError
 from guardreasoner.workflow.redaction import redacted
 
 _MAX_BACKOFF = 60.0
@@ -68,14 +66,6 @@ class ErrorReply(UnusableReply):
         self.type = type
 
 
-class ServerAddress(Protocol):
-    """What error messages say about a server."""
-
-    base_url: str
-    model: str
-    key_variable: str
-
-
 class RetryWait(wait_base):
     """Seconds before the next attempt: what the server asks for, otherwise exponential backoff with jitter.
 
@@ -125,27 +115,14 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, openai.APIStatusError | ErrorReply):
         status = error.status_code
         transient = status is None or not 400 <= status < 500 or status in _TRANSIENT_STATUS
-        return transient and not _is_out_of_credit(error) and (requested_wait(error) or 0) <= _MAX_RETRY_AFTER
+        return transient and not is_out_of_credit(error) and (requested_wait(error) or 0) <= _MAX_RETRY_AFTER
     lost = (openai.APIConnectionError, TimeoutError)
     return isinstance(error, (*lost, UnusableReply))
 
 
-def fatal_error(error: BaseException, server: ServerAddress) -> InputError | None:
-    """Return the error that ends the run if every other request would fail in the same way; otherwise None.
-
-    A rejection of a single request (400, 403, 413, 422) is not fatal: hosted models reject conversations because of
-    their filters or length. A wrong parameter is found when many requests fail in a row.
-    """
-    if not isinstance(error, openai.APIStatusError | ErrorReply):
-        return None
-    message = f"{server.base_url}: {error_line(error)}"
-    if error.status_code == 401:
-        return InputError(message, f"check that {server.key_variable} holds the key of this server")
-    if error.status_code == 404:
-        return InputError(message, f"check that the server offers model {server.model!r} and base_url ends in /v1")
-    if error.status_code == 402 or _is_out_of_credit(error):
-        return InputError(message, "the account has no credit left; answers received so far are saved")
-    return None
+def is_out_of_credit(error: openai.APIStatusError | ErrorReply) -> bool:
+    """Return whether the account has no credit left."""
+    return error.code in _NO_CREDIT or error.type in _NO_CREDIT
 
 
 def error_line(error: BaseException) -> str:
@@ -165,7 +142,3 @@ def _describe(error: BaseException) -> str:
         cause = error.__cause__ or error
         return " ".join(f"{type(cause).__name__} {cause}".split())
     return " ".join((str(error) or type(error).__name__).split())
-
-
-def _is_out_of_credit(error: openai.APIStatusError | ErrorReply) -> bool:
-    return error.code in _NO_CREDIT or error.type in _NO_CREDIT

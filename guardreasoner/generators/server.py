@@ -1,32 +1,17 @@
 """Sampling from an OpenAI-compatible server: hosted models, vLLM, llama.cpp, ``transformers serve``."""
 
-import asyncio
-import logging
 import os
-import queue
-import threading
 from collections import abc
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import Future
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
-
-import openai
-from aiolimiter import AsyncLimiter
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
 
 from guardreasoner.errors import InputError
 from guardreasoner.generators import Completion, Generator, Request, ScoreRequest, Scores
-from guardreasoner.generators.retries import (
-    Failure,
-    RetryWait,
-    UnusableReply,
-    error_line,
-    fatal_error,
-    is_transient,
-)
-from guardreasoner.generators.server_reply import Output, ServerReply, read_reply
+from guardreasoner.generators.retries import Failure, UnusableReply
+from guardreasoner.generators.server_connection import Server, ServerConnection
+from guardreasoner.generators.server_reply import Output, ServerReply
 from guardreasoner.generators.server_scores import (
     Continuation,
     ContinuationScore,
@@ -36,21 +21,15 @@ from guardreasoner.generators.server_scores import (
 )
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.prompt_tokenizer import first_difference
-from guardreasoner.workflow import stop_signals
 from guardreasoner.workflow.manifest import fingerprint
 from guardreasoner.workflow.ranges import Count, NotNegative, Positive, PositiveShare
 from guardreasoner.workflow.redaction import remember_secrets, without_keys
-
-_LOOK_UP = 0.5
-"""Seconds after which the wait for replies is interrupted, to see whether a signal has arrived."""
 
 Reply = Completion | Failure
 """What became of one requested output."""
 
 Sent = TypeVar("Sent", Request, Continuation)
 Received = TypeVar("Received", Reply, ContinuationScore)
-
-log = logging.getLogger("guardreasoner")
 
 
 class ServerGenerator(Generator):
@@ -114,35 +93,31 @@ class ServerGenerator(Generator):
     ) -> None:
         counts = {
             "concurrency": concurrency,
-            "attempts": attempts,
             "give_up_after": give_up_after,
             "choices_per_request": choices_per_request,
         }
         for name, count in counts.items():
             if count < 1:
                 raise InputError(f"generator: {name} must be at least 1, got {count}")
-        for name, value in {"timeout": timeout, "requests_per_minute": requests_per_minute}.items():
-            if value is not None and not 0 < value < float("inf"):
-                raise InputError(f"generator: {name} must be a number above 0, got {value}")
-        if not 0 <= pause < float("inf"):
-            raise InputError(f"generator: pause must be 0 or above, got {pause}")
         self._backbone = backbone
         remember_secrets({"base_url": base_url, "key_variable": key_variable, "extra_body": extra_body})
-        self.base_url = base_url
-        self.model = model
+        self.server = Server(
+            base_url=base_url,
+            model=model,
+            key_variable=key_variable,
+            requests_per_minute=requests_per_minute,
+            timeout=timeout,
+            attempts=attempts,
+            pause=pause,
+            reported_models=reported_models,
+        )
         self.concurrency = concurrency
-        self.requests_per_minute = requests_per_minute
-        self.timeout = timeout
-        self.attempts = attempts
-        self.pause = pause
         self.give_up_after = give_up_after
         self.choices_per_request = choices_per_request
         self.chat = chat
         self.send_ids = send_ids
         self.send_seed = send_seed
-        self.key_variable = key_variable
         self.extra_body = extra_body or {}
-        self.reported_models = reported_models
         sampling = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
         self._sampling: dict[str, Any] = {name: value for name, value in sampling.items() if value is not None}
 
@@ -171,7 +146,7 @@ class ServerGenerator(Generator):
         """
         remaining = map(self._checked, requests)
         failures: list[Failure] = []
-        for replies in self._exchange(lambda: next(remaining, None), _Connection.complete, split_allowed=False):
+        for replies in self._exchange(lambda: next(remaining, None), partial(self._complete, split_allowed=False)):
             failed = [reply for reply in map(_as_failure, replies) if reply]
             failures += failed
             if not failed:
@@ -179,7 +154,8 @@ class ServerGenerator(Generator):
         if failures:
             first = failures[0]
             raise InputError(
-                f"{self.base_url}: {len(failures)} outputs failed; the first, of {first.record_id}: {first.reason}",
+                f"{self.server.base_url}: {len(failures)} outputs failed; "
+                f"the first, of {first.record_id}: {first.reason}",
                 _SPLIT_HINT if first.reason == _SPLIT else None,
             )
 
@@ -195,7 +171,7 @@ class ServerGenerator(Generator):
         """
         scores = ScoresInOrder(requests)
         remaining = map(self._checked_continuation, scores.continuations())
-        for replies in self._exchange(lambda: next(remaining, None), _Connection.score, split_allowed=True):
+        for replies in self._exchange(lambda: next(remaining, None), self._score):
             for reply in replies:
                 yield from scores.add(reply)
         yield from scores.complete()
@@ -211,7 +187,7 @@ class ServerGenerator(Generator):
             InputError: raised if the key is missing or wrong, the server cannot be reached, the model is unknown, the
                 account has no credit, or ``give_up_after`` outputs in a row fail or have a problem.
         """
-        for replies in self._exchange(next_request, _Connection.complete, split_allowed=True):
+        for replies in self._exchange(next_request, partial(self._complete, split_allowed=True)):
             yield from replies
 
     def request_arguments(self, request: Request, start: int, count: int) -> dict[str, Any]:
@@ -221,7 +197,7 @@ class ServerGenerator(Generator):
             prompt = {"messages": [{"role": "user", "content": request.text}]}
         else:
             prompt = {"prompt": list(request.prompt) if self.send_ids and request.prompt else request.text}
-        arguments: dict[str, Any] = {"model": self.model, **prompt, **self._sampling}
+        arguments: dict[str, Any] = {"model": self.server.model, **prompt, **self._sampling}
         if self.send_seed:
             arguments["seed"] = request.engine_seed(start)
         if count > 1:
@@ -232,7 +208,7 @@ class ServerGenerator(Generator):
 
     def score_arguments(self, continuation: Continuation) -> dict[str, Any]:
         """Return the client's arguments for the score of a continuation."""
-        arguments = {"model": self.model, **score_arguments(continuation, self.send_ids)}
+        arguments = {"model": self.server.model, **score_arguments(continuation, self.send_ids)}
         own = {*arguments, "max_completion_tokens", "n"}
         if extra_body := {name: value for name, value in self.extra_body.items() if name not in own}:
             arguments["extra_body"] = extra_body
@@ -282,26 +258,24 @@ class ServerGenerator(Generator):
     def _exchange(
         self,
         next_request: Callable[[], Sent | None],
-        answer: "Callable[[_Connection, Sent], Coroutine[Any, Any, list[Received]]]",
-        split_allowed: bool,
+        answer: Callable[[ServerConnection, Sent], Coroutine[Any, Any, list[Received]]],
     ) -> Iterator[list[Received]]:
         """Yield all replies to a request together, as requests finish.
 
         Args:
             next_request: returns the next request, or None.
             answer: sends a request and returns its replies.
-            split_allowed: whether the server may return the thinking apart from the text.
         """
         request = next_request()
         if request is None:
             return
-        key = os.environ.get(self.key_variable)
+        key = os.environ.get(self.server.key_variable)
         if not key:
             raise InputError(
-                f"environment variable {self.key_variable} is not set: the API key for {self.base_url}",
-                f"export {self.key_variable}=…; if the server needs no key, any value will do",
+                f"environment variable {self.server.key_variable} is not set: the API key for {self.server.base_url}",
+                f"export {self.server.key_variable}=…; if the server needs no key, any value will do",
             )
-        connection = _Connection(self, key, split_allowed)
+        connection = ServerConnection(self.server, key)
         in_flight, failed_in_a_row = 0, 0
         try:
             connection.check_reachable()
@@ -322,13 +296,66 @@ class ServerGenerator(Generator):
                 yield replies
                 if gave_up is not None:
                     raise InputError(
-                        f"{self.base_url}: {failed_in_a_row} outputs in a row failed, the last with {gave_up}",
+                        f"{self.server.base_url}: {failed_in_a_row} outputs in a row failed, the last with {gave_up}",
                         _SPLIT_HINT if gave_up == _SPLIT else "raise give_up_after if the server rejects only these",
                     )
                 in_flight -= 1
                 request = next_request()
         finally:
             connection.close()
+
+    async def _complete(self, connection: ServerConnection, request: Request, split_allowed: bool) -> list[Reply]:
+        """Send a request until it has all its outputs or its attempts are used up; return one reply per output."""
+        completions: list[Completion] = []
+
+        async def send() -> None:
+            while len(completions) < len(request.seeds):
+                received = await self._complete_once(connection, request, len(completions), split_allowed)
+                if not received:
+                    raise UnusableReply("the reply holds no output")
+                completions.extend(replace(one, text=without_keys(one.text)) for one in received)
+
+        error = await connection.attempt(send)
+        missing = range(len(completions), len(request.seeds))
+        return [*completions, *(Failure(request.record_id, index, error or "") for index in missing)]
+
+    async def _score(self, connection: ServerConnection, continuation: Continuation) -> list[ContinuationScore]:
+        """Send a continuation until its reply has arrived or its attempts are used up; return one score."""
+        scores: list[ContinuationScore] = []
+
+        async def send() -> None:
+            scores.append(await self._score_once(connection, continuation))
+
+        if error := await connection.attempt(send):
+            failure = Failure(continuation.record_id, continuation.index, error)
+            scores.append(ContinuationScore(continuation, None, failure))
+        return scores
+
+    async def _complete_once(
+        self, connection: ServerConnection, request: Request, start: int, split_allowed: bool
+    ) -> list[Completion]:
+        """Send one HTTP request for the outputs from index ``start`` on; return those that the reply holds."""
+        count = min(len(request.seeds) - start, self.choices_per_request)
+        reply = await connection.post(self.request_arguments(request, start, count), self.chat)
+        wrong_model = connection.wrong_model(reply)
+        return [
+            Completion(
+                request.record_id,
+                start + offset,
+                output.text,
+                output.finish_reason,
+                *_token_counts(reply, offset),
+                problem=wrong_model or _problem(output, split_allowed),
+            )
+            for offset, output in enumerate(reply.outputs[:count])
+        ]
+
+    async def _score_once(self, connection: ServerConnection, continuation: Continuation) -> ContinuationScore:
+        """Send one HTTP request for the score of a continuation; return the score."""
+        reply = await connection.post(self.score_arguments(continuation), chat=False)
+        if problem := connection.wrong_model(reply) or reply.outputs[0].problem:
+            return ContinuationScore(continuation, None, Failure(continuation.record_id, continuation.index, problem))
+        return ContinuationScore(continuation, score_of(continuation, reply.outputs[0]))
 
 
 _SPLIT = "the server splits the thinking from the text"
@@ -344,194 +371,9 @@ def _as_failure(reply: Reply | ContinuationScore) -> Failure | None:
     return Failure(reply.record_id, reply.index, reply.problem) if reply.problem else None
 
 
-class _Connection:
-    """Runs requests concurrently in an event loop of its own thread. It does not limit the number in flight.
-
-    Args:
-        generator: names the server and its settings.
-        key: API key.
-        split_allowed: whether the server may return the thinking apart from the text.
-    """
-
-    def __init__(self, generator: ServerGenerator, key: str, split_allowed: bool) -> None:
-        self.generator = generator
-        self.split_allowed = split_allowed
-        self.model_names = {generator.model}
-        """Names under which the server has answered."""
-        self.finished: queue.SimpleQueue[Future[list[Any]]] = queue.SimpleQueue()
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever, name="server-requests", daemon=True)
-        self.thread.start()
-        self.client = openai.AsyncOpenAI(
-            api_key=key, base_url=generator.base_url, timeout=generator.timeout, max_retries=0
-        )
-        rate = generator.requests_per_minute
-        # a burst of one second's worth, so that no minute holds much more than the limit
-        self.limiter = None if rate is None else AsyncLimiter(max(1.0, rate / 60), 60 * max(1.0, rate / 60) / rate)
-
-    def check_reachable(self) -> None:
-        """Raise ``InputError`` if nothing listens, so that a wrong address is reported before any retries."""
-
-        async def list_models() -> None:
-            await self.client.with_options(timeout=10).models.list()
-
-        try:
-            asyncio.run_coroutine_threadsafe(list_models(), self.loop).result()
-        except openai.APITimeoutError:
-            pass  # the server is busy or starting
-        except openai.APIConnectionError as error:
-            raise InputError(
-                f"{self.generator.base_url}: cannot be reached: {error_line(error)}",
-                "start the server, or set base_url (OPENAI_BASE_URL) to its address, ending in /v1",
-            ) from None
-        except Exception as error:
-            # other errors are ignored: not every server lists its models, or does so in OpenAI's format
-            if isinstance(error, openai.AuthenticationError) and (fatal := fatal_error(error, self.generator)):
-                raise fatal from None
-
-    def start(self, answer: Coroutine[Any, Any, list[Any]]) -> None:
-        """Start a coroutine that sends a request and returns its replies."""
-        future = asyncio.run_coroutine_threadsafe(answer, self.loop)
-        future.add_done_callback(self.finished.put)
-
-    def receive(self) -> list[Any]:
-        """Wait until a request has finished; return its replies.
-
-        Raises:
-            Stopped: a signal arrived.
-        """
-        while True:
-            with suppress(queue.Empty):
-                return self.finished.get(timeout=_LOOK_UP).result()
-            stop_signals.check()
-
-    def close(self) -> None:
-        """Cancel what is in flight and end the thread."""
-
-        async def stop() -> None:
-            tasks = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await self.client.close()
-
-        try:
-            with suppress(TimeoutError):
-                asyncio.run_coroutine_threadsafe(stop(), self.loop).result(timeout=5)
-        finally:
-            self.loop.call_soon_threadsafe(self.loop.stop)
-            self.thread.join(timeout=5)
-
-    async def complete(self, request: Request) -> list[Reply]:
-        """Send a request until it has all its outputs or its attempts are used up; return one reply per output."""
-        completions: list[Completion] = []
-
-        async def send() -> None:
-            while len(completions) < len(request.seeds):
-                received = await self._complete_once(request, len(completions))
-                if not received:
-                    raise UnusableReply("the reply holds no output")
-                completions.extend(replace(one, text=without_keys(one.text)) for one in received)
-
-        error = await self._attempt(send)
-        missing = range(len(completions), len(request.seeds))
-        return [*completions, *(Failure(request.record_id, index, error or "") for index in missing)]
-
-    async def score(self, continuation: Continuation) -> list[ContinuationScore]:
-        """Send a continuation until its reply has arrived or its attempts are used up; return one score."""
-        scores: list[ContinuationScore] = []
-
-        async def send() -> None:
-            scores.append(await self._score_once(continuation))
-
-        if error := await self._attempt(send):
-            failure = Failure(continuation.record_id, continuation.index, error)
-            scores.append(ContinuationScore(continuation, None, failure))
-        return scores
-
-    async def _attempt(self, send: Callable[[], Awaitable[None]]) -> str | None:
-        """Call ``send`` until it succeeds or the attempts are used up.
-
-        Returns:
-            None, or the last error in one line.
-
-        Raises:
-            InputError: every other request would fail in the same way.
-        """
-        try:
-            async for attempt in AsyncRetrying(
-                stop=stop_after_attempt(self.generator.attempts),
-                wait=RetryWait(self.generator.pause),
-                retry=retry_if_exception(is_transient),
-                reraise=True,
-            ):
-                with attempt:
-                    await send()
-        except InputError:
-            raise
-        except Exception as error:
-            if fatal := fatal_error(error, self.generator):
-                raise fatal from None
-            return error_line(error)
-        return None
-
-    async def _complete_once(self, request: Request, start: int) -> list[Completion]:
-        """Send one HTTP request for the outputs from index ``start`` on; return those that the reply holds."""
-        count = min(len(request.seeds) - start, self.generator.choices_per_request)
-        chat = self.generator.chat
-        reply = await self._post(self.generator.request_arguments(request, start, count), chat)
-        wrong_model = self._wrong_model(reply)
-        return [
-            Completion(
-                request.record_id,
-                start + offset,
-                output.text,
-                output.finish_reason,
-                *_token_counts(reply, offset),
-                problem=wrong_model or self._problem(output),
-            )
-            for offset, output in enumerate(reply.outputs[:count])
-        ]
-
-    async def _score_once(self, continuation: Continuation) -> ContinuationScore:
-        """Send one HTTP request for the score of a continuation; return the score."""
-        reply = await self._post(self.generator.score_arguments(continuation), chat=False)
-        if problem := self._wrong_model(reply) or self._problem(reply.outputs[0]):
-            return ContinuationScore(continuation, None, Failure(continuation.record_id, continuation.index, problem))
-        return ContinuationScore(continuation, score_of(continuation, reply.outputs[0]))
-
-    async def _post(self, arguments: dict[str, Any], chat: bool) -> ServerReply:
-        """Send one HTTP request to the chat or the completions endpoint."""
-        if self.limiter is not None:
-            await self.limiter.acquire()
-        endpoint: Any = self.client.chat.completions if chat else self.client.completions
-        # the client's own timeout restarts with every piece of the reply
-        async with asyncio.timeout(self.generator.timeout):
-            response = await endpoint.with_raw_response.create(**arguments)
-        return read_reply(response.content, chat)
-
-    def _problem(self, output: Output) -> str | None:
-        split = output.thinking and not self.split_allowed
-        return _SPLIT if split and output.problem is None else output.problem
-
-    def _wrong_model(self, reply: ServerReply) -> str | None:
-        """Return the problem that another model answered, or None; warn once of each new name."""
-        name, allowed = reply.model, self.generator.reported_models
-        if not name:
-            return None
-        if allowed is not None:
-            return None if name in allowed else f"answered by another model: {name[:_MAX_NAME]}"
-        if name not in self.model_names and len(self.model_names) < _MAX_NAMES:
-            self.model_names.add(name)
-            log.warning(
-                "%s: asked for model %r, answered by %r; if that is another model, name the right ones in "
-                "reported_models",
-                *(self.generator.base_url, self.generator.model, name[:_MAX_NAME]),
-            )
-        return None
-
-
-_MAX_NAME, _MAX_NAMES = 100, 10
+def _problem(output: Output, split_allowed: bool) -> str | None:
+    split = output.thinking and not split_allowed
+    return _SPLIT if split and output.problem is None else output.problem
 
 
 def _token_counts(reply: ServerReply, offset: int) -> tuple[int | None, int | None]:

@@ -264,7 +264,7 @@ class TeacherModule(LightningModule):
         trace = self.requests.trace(row, pending.record)
         removed.update(trace.removed)
         seed = self.requests.seed + row["attempt"]
-        return Rollout(pending.record.id, self.generator.model, self._fingerprint, 0, seed, trace.text)
+        return Rollout(pending.record.id, self.generator.server.model, self._fingerprint, 0, seed, trace.text)
 
     def _reasons(self) -> list[tuple[str, int, str]]:
         """Return (reason, records, details of the first record) of refused and failed records, most common first."""
@@ -362,7 +362,7 @@ class CostEstimator(LightningModule):
         prompt_tokens, output_tokens = self.characters / per_token, self.to_ask * per_answer
         lines = [
             *self.requests.own_lines(),
-            f"{self.to_ask:,} records to ask {generator.model}, {self.answered:,} already answered",
+            f"{self.to_ask:,} records to ask {generator.server.model}, {self.answered:,} already answered",
             f"about {prompt_tokens:,.0f} prompt tokens and {output_tokens:,.0f} output tokens, {basis}",
         ]
         if self.prices.known:
@@ -371,7 +371,7 @@ class CostEstimator(LightningModule):
             lines.append(f"cost about {cost:,.2f}; up to {most}")
         else:
             lines.append(f"cost unknown without model.prices; a refused record is asked up to {max_attempts} times")
-        rate = generator.requests_per_minute
+        rate = generator.server.requests_per_minute
         if rate is not None:
             lines.append(f"at least {self.to_ask / rate:,.1f} minutes at {rate:g} requests per minute")
         return [*lines, "nothing was sent or written"]

@@ -95,7 +95,7 @@ def test_a_crash(workplace: Path) -> None:
         "import os\nfrom guardreasoner.generators.server import ServerGenerator\n"
         "class Crashing(ServerGenerator):\n"
         "    def ask(self, next_request):\n"
-        "        raise ZeroDivisionError(self.base_url + os.environ['MY_SERVER'])\n"
+        "        raise ZeroDivisionError(self.server.base_url + os.environ['MY_SERVER'])\n"
     )
     with FakeServer() as server:
         logger = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "csv"}}
