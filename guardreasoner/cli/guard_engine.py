@@ -87,9 +87,8 @@ def _instantiated(found: Mapping[str, Any], given: str) -> EngineFactory:
 def _greedy_factory(factory: EngineFactory, given: str) -> EngineFactory:
     def make(backbone: "Backbone") -> "Generator":
         engine = factory(backbone)
-        temperature = engine.settings.get("temperature", 0)
-        if temperature != 0:
-            what = f"samples at temperature {temperature}, but a guard answers greedily"
+        if not engine.is_greedy:
+            what = "samples or leaves the temperature to the server, but a guard answers greedily"
             raise InputError(f"--engine {given}: {what}", "set temperature: ${recipe.temperature}, or 0")
         return engine
 

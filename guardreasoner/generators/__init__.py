@@ -220,6 +220,11 @@ class Generator(ABC):
         plain = (str, int, float, bool, type(None))
         return {name: value for name, value in vars(self).items() if isinstance(value, plain) and name[0] != "_"}
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the most probable token is taken each time; by default, the setting ``temperature`` says so."""
+        return bool(self.settings.get("temperature", 0) == 0)
+
     def model_fingerprint(self, weights: str) -> str:
         """Return the fingerprint of the model that generates.
 

@@ -124,7 +124,12 @@ class ServerGenerator(Generator):
     @property
     def settings(self) -> dict[str, Any]:
         """Return the request fields that determine the outputs, without prompt and seed."""
-        return {"model": self.model, "chat": self.chat, **self._sampling, "extra_body": self.extra_body}
+        return {"model": self.server.model, "chat": self.chat, **self._sampling, "extra_body": self.extra_body}
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the request says temperature 0."""
+        return bool({**self._sampling, **self.extra_body}.get("temperature") == 0)
 
     def model_fingerprint(self, weights: str) -> str:
         """Return a hash of the settings, because the weights on the server are unknown."""

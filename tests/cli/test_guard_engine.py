@@ -48,6 +48,19 @@ def test_a_server_answers_greedily(
     assert [body["temperature"] for body in server.seen.bodies] == [0, 0]
 
 
+@pytest.mark.parametrize("settings", ["temperature: null", "extra_body: {temperature: 1.0}"])
+def test_a_server_that_may_sample_is_refused(
+    settings: str, both_speeds: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    Path("engine.yaml").write_text(
+        "model:\n  init_args:\n    generator:\n      class_path: guardreasoner.ServerGenerator\n      init_args:\n"
+        "        base_url: http://127.0.0.1:9/v1\n        model: m\n" + f"        {settings}\n"
+    )
+    assert main(["judge", HARMFUL.prompt, "--model", str(both_speeds), "--engine", "engine.yaml"]) == 2
+    assert "samples or leaves the temperature to the server, but a guard answers" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_serve_asks_a_server(both_speeds: Path) -> None:
     with FakeServer(say=lambda prompt, times: ANSWER) as server:
