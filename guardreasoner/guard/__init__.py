@@ -339,6 +339,12 @@ class Guard:
             raise InputError(f"{place}: found {type(query).__name__}, expected a Query")
         speed = self.speed if query.speed is None else self._checked_speed(query.speed, f"{where}speed")
         record = record_of_query(query, where)
+        if record.response is not None and all(task.judges == "last_user" for task in self.tasks):
+            names = ", ".join(task.name for task in self.tasks)
+            raise InputError(
+                f"{place}: has a response, but {self.backbone.name} judges only {_JUDGED['last_user']} ({names})",
+                "leave the response out, or ask a guard that judges it",
+            )
         has_policies = any(task.uses_policy for task in self.tasks)
         if isinstance(self._format, PromptFormat) and has_policies != (record.policy is not None):
             what = "missing, but {} needs one" if has_policies else "given, but {} was not trained with policies"
@@ -397,9 +403,9 @@ def _local(backbone: "Backbone") -> Generator:
 
 def _context(backbone: "Backbone") -> int | None:
     """Return the number of tokens that a model reads, from its config; None if it does not say."""
-    from guardreasoner.model.loading import read_json
+    from guardreasoner.model.loading import file_of, read_json
 
-    config = read_json(Path(backbone.weights_path) / "config.json") or {}
+    config = read_json(file_of(backbone.weights_path, "config.json")) or {}
     most = (config.get("text_config") or config).get("max_position_embeddings")
     return most if isinstance(most, int) else None
 
@@ -410,7 +416,9 @@ def _calibrations(path: str, tasks: Sequence[Task]) -> list[Calibration]:
     Raises:
         InputError: the file is damaged, or a calibration is of no task, or of one whose positive label does not flag.
     """
-    file, by_name = Path(path) / GUARD_FILE, {task.name: task for task in tasks}
+    from guardreasoner.model.loading import file_of
+
+    file, by_name = file_of(path, GUARD_FILE), {task.name: task for task in tasks}
     found = calibrations_in(file)
     for name in dict.fromkeys(one.task for one in found):
         if name not in by_name:

@@ -29,6 +29,7 @@ from guardreasoner.model.loading import (
     GIVE_BASE,
     base_of,
     embedding_rows,
+    file_of,
     files_fingerprint,
     load_network,
     loading,
@@ -138,7 +139,7 @@ class Backbone(nn.Module):
             # an adapter that is stored without a tokenizer has that of its base model
             place = self.weights_path if self._adapter() is not None and not has_tokenizer(self.path) else self.path
             tokenizer = loading(place, lambda: AutoTokenizer.from_pretrained(place, trust_remote_code=False))
-            stored = (read_json(Path(self.path) / FORMAT_FILE) or {}).get("format")
+            stored = (read_json(file_of(self.path, FORMAT_FILE)) or {}).get("format")
             self._prompt_tokenizer = PromptTokenizer(tokenizer, self._format_with(stored))
             if stored is not None and stored.get("chat_template") and "date" not in stored:
                 log.warning(

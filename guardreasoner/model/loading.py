@@ -138,6 +138,33 @@ def embedding_rows(path: str) -> int:
     return rows
 
 
+def file_of(model: str, name: str) -> Path:
+    """Return the path of a file of a model, downloaded if the model is on a hub; the model may lack the file.
+
+    Without a connection, a file that is not in the cache counts as missing.
+
+    Args:
+        model: folder or hub id.
+        name: name of the file.
+
+    Raises:
+        InputError: the hub refuses access, or there is no such model.
+    """
+    if Path(model).is_dir():
+        return Path(model) / name
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+
+    def download() -> Path:
+        try:
+            return Path(hf_hub_download(model, name))
+        except (EntryNotFoundError, HFValidationError):  # also what is raised without a connection; a missing folder
+            return Path(model) / name
+
+    file: Path = loading(model, download)
+    return file
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the content of a JSON file, None if there is no file; raise ``InputError`` if it is damaged."""
     try:

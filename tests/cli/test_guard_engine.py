@@ -96,7 +96,11 @@ def test_moderate_takes_the_base_model_of_an_adapter(both_speeds: Path, tmp_path
         ("vlm", None, "--engine vlm: no such file"),
         ("my.yaml", "model: {init_args: {k: 2}}", "--engine my.yaml: has no model.init_args.generator"),
         ("my.yaml", "{generator: guardreasoner.LocalGenerator, init_args: {temperatur: 0}}", "temperatur"),
-        ("my.yaml", "{generator: guardreasoner.LocalGenerator, init_args: {temperature: 0.7}}", "temperature 0.7"),
+        (
+            "my.yaml",
+            "{generator: guardreasoner.LocalGenerator, init_args: {temperature: 0.7}}",
+            "my.yaml: samples or leaves the temperature",
+        ),
         ("my.yaml", "{generator: guardreasoner.NoSuchEngine}", "NoSuchEngine"),
     ],
 )

@@ -301,6 +301,37 @@ def test_other_guards_are_asked_in_their_own_format(tiny_base: Path, tmp_path: P
         guard.check("Why?", "Because.", speed="auto")
 
 
+def test_a_response_that_no_task_judges_is_refused(tiny_base: Path, tmp_path: Path) -> None:
+    folder = make_guard_model(tiny_base, tmp_path / "llama-guard", LLAMA_GUARD_TOKENS, "<|eot_id|>")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 4096}))
+    guard, _ = saying(folder, lambda text: "\n\nsafe", format=LlamaGuard3())
+    assert not guard.check("Hi").flagged
+    call = {"function": {"name": "shell", "arguments": "{}"}}
+    answers: list[dict[str, object]] = [{"content": "I do harm."}, {"content": None, "tool_calls": [call]}]
+    for answer in answers:
+        messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", **answer}]
+        with pytest.raises(InputError, match=r"has a response, but llama-guard judges only a message of the user"):
+            guard.check(messages=messages)
+
+
+def test_a_model_of_a_hub_keeps_its_format_and_calibrations(
+    both_speeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "hub" / "models--me--guard"
+    calibrated(both_speeds, folder / "snapshots" / "abc", ("request", "direct", 0.5, 0.25))
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    here, of_hub = Guard.load(folder / "snapshots" / "abc"), Guard.load("me/guard")
+    assert len(of_hub.calibrations) == 1
+    assert (of_hub.calibrations, of_hub.tasks, of_hub.speeds) == (here.calibrations, here.tasks, here.speeds)
+    assert of_hub.check("Why?").tasks == here.check("Why?").tasks
+    with pytest.raises(InputError, match=r"the prompt has [\d,]+ tokens, guard reads at most"):
+        of_hub.check("Why? " * 10_000)
+
+
 def test_a_server_may_answer(both_speeds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     with FakeServer(say=lambda prompt, times: HARMFUL) as server:

@@ -11,8 +11,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from guardreasoner.guard.service.app import make_service_app
-from guardreasoner.guard.service.judging import GuardService
-from tests.support.services import KEY, echo_service
+from guardreasoner.guard.service.judging import GuardService, ServiceLimits
+from guardreasoner.tasks import GUARD_TASKS
+from tests.support.services import KEY, echo_guard, echo_service
 
 LITELLM = "/beta/litellm_basic_guardrail_api"
 BREAKING_CALL = {
@@ -241,6 +242,28 @@ def test_litellm_s_guardrail(client: TestClient, body: dict[str, Any], blocked: 
     else:
         assert answer["action"] == "BLOCKED"
         assert blocked in answer["blocked_reason"]
+
+
+def test_litellm_s_answers_to_an_image_are_judged(client: TestClient) -> None:
+    image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}
+    ignoring = {"input_type": "request", "additional_provider_specific_params": {"ignore_images": True}}
+    for answer, action in (("I mend it", "NONE"), ("I break it", "BLOCKED")):
+        messages = [image, {"role": "assistant", "content": answer}]
+        body = {**ignoring, "structured_messages": messages}
+        assert client.post(LITELLM, json=body).json()["action"] == action
+    assert client.post(LITELLM, json={**ignoring, "structured_messages": [image]}).json() == {"action": "NONE"}
+
+
+def test_litellm_s_response_needs_a_guard_that_judges_it(tiny_base: Path, tmp_path: Path) -> None:
+    service = GuardService(echo_guard(tiny_base, tmp_path / "one-task", GUARD_TASKS[:1]), "echo", ServiceLimits())
+    user = [{"role": "user", "content": "mend it"}]
+    with TestClient(make_service_app(service), base_url="http://127.0.0.1") as client:
+        assert client.post(LITELLM, json={"input_type": "request", "texts": ["mend it"]}).status_code == 200
+        for messages in (user, None):
+            body = {"input_type": "response", "texts": ["I break it"], "structured_messages": messages}
+            refused = client.post(LITELLM, json=body)
+            assert refused.status_code == 400
+            assert "judges a message of the user alone" in refused.json()["error"]["message"]
 
 
 def test_an_engine_that_fails_harms_no_other_request(client: TestClient) -> None:

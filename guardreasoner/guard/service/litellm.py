@@ -52,18 +52,19 @@ def litellm_routes(service: GuardService) -> APIRouter:
         if has_images and not options.get("ignore_images", False):
             return _blocked("images cannot be judged")
         if textual != messages:
-            from_user = any(message.get("role") == "user" for message in textual)
-            body = body.model_copy(update={"structured_messages": textual if from_user else []})
+            body = body.model_copy(update={"structured_messages": textual})
         queries = _queries(body, options.get("policy"), options.get("speed"))
         if not queries:
             if has_images:
                 return json_response({"action": "NONE"})
             raise invalid("texts: found no text to judge", "texts")
-        judged = await service.judge(request, queries, "texts")
-        has_prompt = bool(body.structured_messages) or (body.input_type == "request" and bool(_texts(body)))
+        from_user = any(one.get("role") == "user" and one.get("content") != _UNKNOWN_PROMPT for one in textual)
+        has_prompt = from_user or (body.input_type == "request" and not textual and bool(_texts(body)))
         tasks = [task for task in service.guard.tasks if task.flags and (has_prompt or task.judges != "last_user")]
-        if not tasks:
-            raise invalid("structured_messages: missing, but this guard judges the user's message alone", "input_type")
+        of_user = all(task.judges == "last_user" for task in tasks)
+        if of_user and not (has_prompt and body.input_type == "request"):
+            raise invalid("input_type: this guard judges a message of the user alone", "input_type")
+        judged = await service.judge(request, queries, "texts")
         for one in judged:
             if reason := blocked_reason(one.result, tasks):
                 return _blocked(reason)
@@ -73,17 +74,20 @@ def litellm_routes(service: GuardService) -> APIRouter:
 
 
 def _without_images(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return messages without their images; those of images alone are left out."""
-    kept = []
+    """Return messages without their images. Of images alone, those of the user are not known, others are left out."""
+    kept, has_text = [], False
     for message in messages:
         parts = message.get("content")
         if isinstance(parts, list) and parts:
             texts = [part for part in parts if not (isinstance(part, dict) and part.get("type") in _IMAGES)]
             if not texts and not message.get("tool_calls"):
+                if message.get("role") == "user":
+                    kept.append({**message, "content": _UNKNOWN_PROMPT})
                 continue
             message = {**message, "content": texts or None}
+        has_text = True
         kept.append(message)
-    return kept
+    return kept if has_text else []
 
 
 def _options(body: LitellmBody) -> dict[str, Any]:
