@@ -165,6 +165,8 @@ def unwrapped(row: Mapping[str, Any]) -> Mapping[str, Any]:
     if not is_call and not ("messages" in row and isinstance(reply, Mapping)):
         return row
     messages = request["messages"] if isinstance(request, Mapping) and is_call else row["messages"]
+    if is_call and row.get("messages", messages) not in (messages, None):
+        raise ValueError("messages: found other messages than request.messages, expected one of them")
     rest = {name: value for name, value in row.items() if name not in ("request", "response", "messages")}
     if not isinstance(reply, Mapping):  # a text, or no answer
         return {**rest, "messages": messages, "response": reply}

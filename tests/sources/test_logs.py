@@ -54,6 +54,7 @@ def test_every_form_is_the_same_conversation(tmp_path: Path, row: dict[str, Any]
         ({"messages": [USER], "response": {"choices": [1, 2]}}, "response.choices: found 2 choices"),
         ({"messages": [USER], "response": {"choices": [{"text": "Hello"}]}}, "message: found null"),
         ({"messages": 5, "response": {"choices": []}}, "messages: found a number"),
+        ({"request": {"messages": [USER]}, "messages": [USER, ASSISTANT], "response": None}, "messages: found other"),
     ],
 )
 def test_a_reply_of_another_form_is_a_fault(row: dict[str, Any], fault: str) -> None:

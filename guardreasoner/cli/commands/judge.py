@@ -160,6 +160,8 @@ def _read_messages(path: Path) -> Any:
             f"{path}: found {min(beside)} beside messages, which --messages does not read",
             "put the prompt and the answer into the messages, and the policy into --policy",
         )
+    if unread := sorted(name for name in content.keys() - set(_FIELDS) if content[name] is not None):
+        print(terminal_text(f"note: {path}: fields that are not read: {', '.join(unread)}"), file=sys.stderr)
     return content["messages"]
 
 

@@ -50,10 +50,17 @@ def test_a_verdict_is_printed(both_speeds: Path, capsys: pytest.CaptureFixture[s
 
 def test_messages_and_json(both_speeds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "chat.json"
-    row = {"messages": [message.as_json() for message in HARMFUL.messages], "response": None, "policy": None}
+    row = {
+        "messages": [message.as_json() for message in HARMFUL.messages],
+        "response": None,
+        "policy": None,
+        "model": "m",
+    }
     file.write_text(json.dumps(row))
     assert main(["judge", "--messages", str(file), "--model", str(both_speeds), "--speed", "auto", "--json"]) == 1
-    result = json.loads(capsys.readouterr().out)
+    shown = capsys.readouterr()
+    assert f"note: {file}: fields that are not read: model\n" in shown.err
+    result = json.loads(shown.out)
     assert (result["flagged"], result["unparsed"], result["speed"]) == (True, False, "direct")
     assert result["tasks"]["request"]["verdict"] == "harmful"
 
