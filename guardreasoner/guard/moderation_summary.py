@@ -245,17 +245,19 @@ def drift_from_calibration(calibration: Calibration, after: ModerationSummary, w
 def unmeasured_drift(calibrations: Iterable[Calibration], after: ModerationSummary) -> dict[str, str]:
     """Return, by task, why no calibration of a task gives its drift; see :func:`drift_from_calibration`.
 
-    Tasks that have no calibration, or that apply to no conversation, are left out.
+    Tasks without a calibration are left out.
     """
     kinds: dict[str, dict[str, bool]] = {}
     for one in calibrations:
         kinds.setdefault(one.task, {})[one.score] = "histogram" in one.details
     reasons = {}
     for name, has_histogram in kinds.items():
-        if name not in after.tasks or not after.tasks[name].count:
+        if name not in after.tasks:
             continue
         speeds = list(after.tasks[name].scores)
-        if len(speeds) != 1:
+        if not after.tasks[name].count:
+            reasons[name] = "it was asked of no conversation"
+        elif len(speeds) != 1:
             reasons[name] = f"the answers are {' and '.join(speeds)}" if speeds else "the answers have no scores"
         elif speeds[0] not in has_histogram:
             reasons[name] = f"the calibration is of {' and '.join(has_histogram)} scores, the answers are {speeds[0]}"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 HELP = "judge the conversations of logs with a trained guard; rank them, measure drift, choose which ones to label"
 
 EXIT_DRIFT = 3
-"""Exit code if the scores have shifted by more than ``--drift_threshold``."""
+"""Exit code if the scores have shifted by more than ``--drift_threshold``, or if that cannot be measured."""
 
 log = logging.getLogger("guardreasoner")
 
@@ -151,7 +151,7 @@ def _run_locked(args: argparse.Namespace, columns: "Columns", stdin: Path | None
         summary = summarize_rows(rows.path, tasks, args.top)
         for line in moderation_lines(summary):
             show_line(line)
-        drifts = _drifts(args, judge, summary)
+        drifts, unmeasured = _drifts(args, judge, summary)
         if args.to_review:
             size, share = args.review_size, args.random_share
             reasons = write_queue(args.to_review, rows.path, logs.rows(), tasks, size, share, args.seed)
@@ -164,10 +164,12 @@ def _run_locked(args: argparse.Namespace, columns: "Columns", stdin: Path | None
     finally:
         rows.close()
     show_line(f"written: {args.out}")
-    drifted = [one for one in drifts if args.drift_threshold is not None and one.stability_index > args.drift_threshold]
+    if args.drift_threshold is None:
+        return 0
+    drifted = [one for one in drifts if one.stability_index > args.drift_threshold]
     for one in drifted:
         show_line(f"drift of {one.task}: PSI {one.stability_index:.3f} is above {args.drift_threshold:g}")
-    return EXIT_DRIFT if drifted else 0
+    return EXIT_DRIFT if drifted or unmeasured or not drifts else 0
 
 
 def _judge(rows: Any, logs: "Logs", total: int, judge: "Judge", second: "Judge | None", args: Any) -> None:
@@ -270,8 +272,8 @@ def _require_reference(args: argparse.Namespace, judge: "Judge") -> None:
         )
 
 
-def _drifts(args: argparse.Namespace, judge: "Judge", summary: "ModerationSummary") -> list["Drift"]:
-    """Print and return the drift of each task."""
+def _drifts(args: argparse.Namespace, judge: "Judge", summary: "ModerationSummary") -> tuple[list["Drift"], list[str]]:
+    """Print and return the drift of each task, and the tasks with answers or a reference whose drift has none."""
     from guardreasoner.guard.moderation_summary import (
         drift_from_calibration,
         drift_from_run,
@@ -281,17 +283,24 @@ def _drifts(args: argparse.Namespace, judge: "Judge", summary: "ModerationSummar
     from guardreasoner.report.moderation_lines import drift_line
 
     if args.reference is not None:
-        drifts = drift_from_run(summarize_rows(args.reference, judge.guard.tasks), summary)
+        before = summarize_rows(args.reference, judge.guard.tasks)
+        drifts = drift_from_run(before, summary)
         if not drifts:
             raise InputError(f"--reference {args.reference}: has no answers of the same tasks and speeds")
+        measured = {one.task for one in drifts}
+        gone = [name for name, task in before.tasks.items() if task.scores and name not in measured]
+        reasons = dict.fromkeys(gone, f"{args.reference} has scores of it, these answers have none of its speed")
+        unmeasured = gone
     else:
         found = [drift_from_calibration(one, summary, str(args.model)) for one in judge.guard.calibrations]
         drifts = [one for one in found if one is not None]
-        for task, reason in unmeasured_drift(judge.guard.calibrations, summary).items():
-            show_line(f"drift of {task} not measured: {reason}")
+        reasons = unmeasured_drift(judge.guard.calibrations, summary)
+        unmeasured = [name for name in reasons if summary.tasks[name].count]
+    for name, reason in reasons.items():
+        show_line(f"drift of {name} not measured: {reason}")
     for drift in drifts:
         show_line(drift_line(drift))
-    return drifts
+    return drifts, unmeasured
 
 
 @contextmanager

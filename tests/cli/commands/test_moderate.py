@@ -231,6 +231,16 @@ def test_drift_against_an_earlier_run_decides_the_exit_code(logs: Path, both_spe
     assert Path("out.jsonl").exists()
 
 
+def test_a_task_that_the_reference_has_alone_counts_as_drift(
+    logs: Path, both_speeds: Path, start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start(*moderate(both_speeds, "logs.jsonl", out="before.jsonl"))
+    write(Path("renamed.jsonl"), *({**row, "response": None} for row in read("logs.jsonl")))
+    command = moderate(both_speeds, "renamed.jsonl", "--reference", "before.jsonl", "--drift_threshold", "100")
+    assert main([*command]) == EXIT_DRIFT
+    assert "drift of response not measured: before.jsonl has scores of it" in capsys.readouterr().out
+
+
 def test_drift_that_is_not_measured_says_why(logs: Path, both_speeds: Path, start: Start) -> None:
     folder = Path(shutil.copytree(both_speeds, "calibrated"))
     write_calibration(folder / GUARD_FILE, "request", calibration("request", "reasoned", 0.5, 0.25).as_json())
@@ -241,6 +251,10 @@ def test_drift_that_is_not_measured_says_why(logs: Path, both_speeds: Path, star
     write_calibration(folder / GUARD_FILE, "request", calibration("request", "direct", 0.5, 0.25).as_json())
     shown = start(*moderate(folder, "logs.jsonl", out="again.jsonl"))
     assert "drift of request not measured: the calibration of direct scores has no histogram" in shown
+    write_calibration(folder / GUARD_FILE, "response", calibration("response", "direct", 0.5, 0.25).as_json())
+    write(Path("prompts.jsonl"), {"prompt": "How do I open a lock?"})
+    shown = start(*moderate(folder, "prompts.jsonl", out="prompts-judged.jsonl"))
+    assert "drift of response not measured: it was asked of no conversation" in shown
 
 
 @pytest.mark.parametrize(
