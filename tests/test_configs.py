@@ -222,6 +222,14 @@ def test_the_overlay_of_a_pretrained_model_keeps_the_values_of_the_paper(file: s
     assert {"hsdpo_beta", "hsdpo_sft_coef"} <= set(stated)  # also if the defaults of configs/hsdpo.yaml change
 
 
+@pytest.mark.parametrize("file", [file for file in MODELS if "hsdpo_lr" in (ROOT / file).read_text()])
+def test_grpo_with_a_pretrained_model_has_its_own_rate_and_samples_from_the_whole_distribution(file: str) -> None:
+    config = resolve([*COMMANDS["configs/grpo.yaml"], "--config", file]).config["model"]["init_args"]
+    assert config["optimizer"]["init_args"]["lr"] <= 1e-5  # configs/grpo.yaml: 1e-4, for the toy
+    sampler = config["generator"]["init_args"]
+    assert (sampler["temperature"], sampler["top_p"]) == (1.0, 1.0)
+
+
 def test_make_real_tests_on_as_many_records_as_the_recipe_says() -> None:
     overlays = ["configs/model/smollm2-135m.yaml", "configs/data/real.yaml", "configs/budget/small.yaml"]
     for recipe, expected in (((), 400), (("--recipe.test_sample=null",), None)):
