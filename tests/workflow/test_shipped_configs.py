@@ -46,6 +46,14 @@ def test_the_dependencies_of_the_pipeline() -> None:
     assert upstream == ["base", "rsft-1epoch", "rsft", "rollouts", "hsdpo"]
 
 
+@pytest.mark.parametrize("file", ["configs/pipeline.yaml", "configs/pipeline_paper.yaml"])
+def test_no_two_models_of_an_ensemble_are_sampled_with_the_same_random_numbers(file: str) -> None:
+    overlays = ["configs/model/llama-3.2-3b.yaml"] if "paper" in file else []
+    stages = Pipeline.load(Path(file), overlays).stages
+    seeds = [one.config["model"]["init_args"]["seed"] for one in stages.values() if one.verb == "predict"]
+    assert len(seeds) == len(set(seeds)) == 5  # four models, and the hard set
+
+
 def members_parts(pipeline: Pipeline) -> list[frozenset[str]]:
     """Parse every stage; return the parts that each member sees."""
     parts = []
