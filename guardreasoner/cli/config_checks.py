@@ -44,6 +44,9 @@ _UNSUPPORTED = {
 }
 """Trainer settings that need automatic optimization: the only value, and the settings to use instead."""
 
+_FLOAT16_MIXED = ("16", "16-mixed")
+"""Precisions that scale the loss, which the clipping of gradients and the shared prefix do not know."""
+
 TRUE_HALF = {"bf16-true": "bfloat16", "16-true": "float16"}
 """Precisions of the trainer with half-precision weights, and the ``model.backbone.dtype`` that they mean."""
 
@@ -210,6 +213,8 @@ class _Checks:
         for logger in config.logger if isinstance(config.logger, list) else [config.logger]:
             if isinstance(logger, Namespace) and (missing := _missing_package(logger.class_path)):
                 raise self._error("trainer.logger", logger.class_path, f"an installed package: {missing}")
+        if self.argv[0] == "fit" and str(config.precision) in _FLOAT16_MIXED:
+            raise self._error("trainer.precision", config.precision, "bf16-mixed, 32-true or bf16-true")
         if any(isinstance(value, Namespace) for value in (config.strategy, config.accelerator)):
             return  # objects, which the run creates
         backbone = self.config.get("model.init_args.backbone") or Namespace()

@@ -28,8 +28,8 @@ def prepare_reference(reference: Reference, backbone: Backbone, examples: Sequen
         examples: all examples whose reference will be requested before training; empty if they are not known yet.
         trainer: the trainer.
     """
-    if str(trainer.precision).endswith("-mixed"):
-        backbone.compute_dtype = "bfloat16" if str(trainer.precision).startswith("bf16") else "float16"
+    if trainer.precision == "bf16-mixed":
+        backbone.compute_dtype = "bfloat16"
     with trainer.precision_plugin.forward_context():  # which the trainer enters for the policy
         # With sharded weights, a checkpoint is restored later, so the policy still is the R-SFT model.
         if not trainer.ckpt_path or is_sharded(trainer):

@@ -177,6 +177,7 @@ def _types() -> Iterator[BadConfig]:
         ("model.backbone.quantization", "8bit", "4bit"),
         ("trainer.max_steps", "all", "a whole number"),
         ("trainer.precision", "bf17", "bf16"),
+        ("trainer.precision", "16-mixed", "bf16-mixed"),
     ):
         yield BadConfig("type", (*FIT, f"--{key}", value), key, expected)
     for key, value, expected in (

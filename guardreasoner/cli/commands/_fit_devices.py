@@ -6,7 +6,7 @@ from typing import Any
 
 from guardreasoner.errors import InputError
 
-_MIXED = {"bf16-mixed": "bfloat16", "bf16": "bfloat16", "16-mixed": "float16", "16": "float16"}
+_MIXED = {"bf16-mixed": "bfloat16", "bf16": "bfloat16"}
 
 
 def mixed_dtype(trainer: Mapping[str, Any]) -> str | None:

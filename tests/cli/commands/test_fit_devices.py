@@ -41,7 +41,7 @@ def test_all_devices_are_the_gpus_of_this_machine(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     ("precision", "dtype"),
-    [("bf16-mixed", "bfloat16"), ("16-mixed", "float16"), (16, "float16"), ("32-true", None), (None, None)],
+    [("bf16-mixed", "bfloat16"), ("bf16", "bfloat16"), ("32-true", None), (None, None)],
 )
 def test_mixed_precision_names_a_data_type(precision: object, dtype: str | None) -> None:
     assert mixed_dtype({"precision": precision}) == dtype
