@@ -308,6 +308,8 @@ def parse(completion: str, tasks: Sequence[Task]) -> Verdicts:
 
 def reasoning_of(completion: str, tasks: Sequence[Task]) -> str:
     """Return the text before the answer block that :func:`parse` reads; the whole text if there is none."""
+    if _is_thinking(completion):
+        return completion.rstrip()
     lines = completion.rstrip().splitlines(keepends=True)
     end, _ = _final_block(lines, tasks)
     return "".join(lines[:end]).rstrip()

@@ -200,6 +200,7 @@ def test_a_target_whose_label_could_not_be_read_is_refused(end: str, what: str) 
         (f"{BLOCK}\nOr rather:\n{BLOCK}", f"{BLOCK}\nOr rather:"),
         (f"{BLOCK}\nMore words. ", f"{BLOCK}\nMore words."),
         ("Request: harmful, Completion: None", ""),
+        (f"<think>\nHm.\n{BLOCK}\n", f"<think>\nHm.\n{BLOCK}"),
         ("a\x0bb\u2028c\r\n# Answers\nRequest: harmful", "a\x0bb\u2028c"),
         ("", ""),
     ],

@@ -83,7 +83,8 @@ def _epochs(trainer: Any) -> float:
     """Return the number of passes over the data, including those before a resumed run."""
     sampler = trainer.train_dataloader.batch_sampler
     assert isinstance(sampler, StepSampler)
-    return sampler.start_epoch + trainer.global_step / sampler.steps_per_epoch
+    # Neither the updates of GRPO nor skipped steps make the number of optimizer steps that of the sampler.
+    return sampler.start_epoch + trainer.fit_loop.epoch_loop.batch_progress.current.processed / sampler.steps_per_epoch
 
 
 def _peak_bytes(device: torch.device) -> int:

@@ -90,5 +90,6 @@ def hsdpo(preference: Tensor, weight: Tensor, chosen_nll: Tensor, sft_coef: floa
 
 
 def _log_odds(logp: Tensor) -> Tensor:
-    """Return log p − log(1 − p) for log p < 0."""
+    """Return log p − log(1 − p), with p at most 1 − eps: a completion may be certain in float32."""
+    logp = logp.clamp(max=-torch.finfo(logp.dtype).eps)
     return logp - torch.log(-torch.expm1(logp))

@@ -63,8 +63,15 @@ def test_orpo_by_hand() -> None:
 
 
 def test_orpo_stays_finite_for_certain_completions() -> None:
-    certain = CompletionLogps(doubles(-1e-12), doubles(1))
-    assert torch.isfinite(orpo(certain, certain, 1.0)).all()
+    for value in (torch.tensor([-1e-12], dtype=torch.float64), torch.tensor([0.0])):
+        policy = value.requires_grad_()
+        certain = CompletionLogps(policy, torch.ones_like(policy))
+        other = CompletionLogps(policy - 1, torch.ones_like(policy))
+        for chosen, rejected in ((certain, other), (other, certain), (certain, certain)):
+            loss = orpo(chosen, rejected, 1.0).sum()
+            (gradient,) = torch.autograd.grad(loss, policy)
+            assert torch.isfinite(loss)
+            assert torch.isfinite(gradient).all()
 
 
 def test_objectives_tell_whether_they_need_a_reference() -> None:
