@@ -68,7 +68,8 @@ class ScorePlots(Callback):
         if trainer.world_size > 1:
             log.info("no score plots in TensorBoard: each of %s processes has only its own answers", trainer.world_size)
             return
-        tasks = module.backbone.prompt_tokenizer.format.tasks
+        format = module.backbone.prompt_tokenizer.format
+        tasks = format.tasks
         model_score = score(
             module.backbone.name,
             [answer.record for answer in answers],
@@ -81,5 +82,6 @@ class ScorePlots(Callback):
             label_scores=scores_by_kind(
                 (answer.record.id, scores_of_verdicts(answer.scores, answer.verdicts)) for answer in answers
             ),
+            format=format,
         )
         write_plots(trainer, "test", score_plots([model_score], tasks))

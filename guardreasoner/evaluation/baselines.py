@@ -5,6 +5,7 @@ The classifiers are scikit-learn's, one for each task, trained on the training s
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from torchmetrics import Metric
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.benchmark_data import BenchmarkDataModule
 from guardreasoner.evaluation.verdict_metrics import VerdictF1
+from guardreasoner.formats.published import PublishedFormat
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.prompts import answer_block, conversation
 from guardreasoner.records import Answer, Record, Rollout
@@ -153,8 +155,15 @@ class BaselineModule(LightningModule):
             scores[name] = {label: known.get(label, 0.0) for label in labels}
         verdicts = {task.name: _most_likely(scores.get(task.name)) for task in tasks}
         name = self.classifier.__name__
-        rollout = Rollout(record.id, name, name, 0, 0, answer_block(verdicts, tasks), "direct")
+        rollout = Rollout(record.id, name, name, 0, 0, self._text(record, verdicts), "direct")
         return Answer(record, rollout, verdicts, {"direct": scores})
+
+    def _text(self, record: Record, verdicts: Mapping[str, str | None]) -> str:
+        """Return the verdicts in the format that is stored with the predictions."""
+        format = self.backbone.prompt_tokenizer.format
+        if isinstance(format, PublishedFormat):
+            return format.answer(replace(record, labels=verdicts))
+        return answer_block(verdicts, format.tasks)
 
 
 def _most_likely(probabilities: Mapping[str, float] | None) -> str | None:

@@ -40,6 +40,7 @@ from guardreasoner.sources.named_predictions import (
     prediction_warnings,
     read_named_predictions,
 )
+from guardreasoner.workflow.manifest import content_hash
 from guardreasoner.workflow.terminal import show_line, stdout_console
 
 HELP = "score prediction files: F1 per class, accuracy and hard-sample accuracy, with intervals"
@@ -114,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
     calibrated = {model.name: _calibrated(model, args) for model in models} if _asks_calibrated(args) else {}
     tables += [calibrated_table(f"{name}: at the calibrated threshold", rows) for name, rows in calibrated.items()]
     meanings += calibrated_notes([row for rows in calibrated.values() for row in rows])
+    notes += [note for model in models for note in _in_sample(model, args)] if _asks_calibrated(args) else []
     parts = {mode: {model.name: _parts(model, mode, args) for model in models} for mode in modes}
     tables += [table for mode in modes for table in _part_tables(parts[mode], mode if len(modes) > 1 else "")]
     meanings += [OVER_REFUSAL_NOTE] if any(part.over_refusal for part in parts[modes[0]].values()) else []
@@ -199,6 +201,19 @@ def _calibrated(model: NamedPredictions, args: argparse.Namespace) -> list[Calib
         records = [record for record in read.records if origin(record) is None]  # attacked ones have another rate
         rows += calibrated_scores(records, read.scores, task, calibration, args.resamples, args.seed)
     return rows
+
+
+def _in_sample(model: NamedPredictions, args: argparse.Namespace) -> list[str]:
+    """Return notes on the calibrations whose thresholds were chosen on the predictions that are scored."""
+    (path,) = model.paths
+    hashed = content_hash(path)
+    calibrations = stored_calibrations(args.calibration) if args.calibration else calibrations_of(path)
+    return [
+        f"{path}: the threshold of {one.task} ({one.score}) was chosen on these predictions, so its rates here say "
+        "nothing about other records"
+        for one in calibrations
+        if one.data == hashed
+    ]
 
 
 @dataclass(frozen=True, slots=True)
