@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from evidence.differences import MIN_SEEDS
 from evidence.section import Section
 from evidence.study import Claim
 from guardreasoner.evaluation.intervals import Estimate
@@ -82,11 +83,11 @@ def _verdict(claim: Claim, section: Section) -> tuple[State, str] | None:
         return None
     state, why = judge(found.points, claim)
     count, planned = len(found.seeds), len(section.study.seeds)
-    seeds = f", {count} of {planned} seeds" if 1 < count < planned else ""
-    if count < 2:
-        state, why = "undecided", "one seed decides nothing"
+    seeds = f", {count} of {planned} seeds" if count < planned else ""
+    if count < MIN_SEEDS:
+        state, why = "undecided", f"fewer than {MIN_SEEDS} seeds decide nothing"
     words = f"{points_of(found.points, '+' if claim.than else '')}{seeds}: {why}"
     if claim.cost is not None and claim.than:
-        costs = [section.cost(arm, claim.cost) for arm in claim.arms]
-        words += f" (at {costs[0] / costs[1]:.1f} × the {COSTS[claim.cost]})" if costs[1] else ""
+        ratio = section.cost_ratio(claim.better, claim.than, claim.cost)
+        words += f" (at {ratio:.2f} × the {COSTS[claim.cost]})" if ratio is not None else ""
     return state, words

@@ -17,8 +17,9 @@ def no_preference(chosen: CompletionLogps, rejected: CompletionLogps, beta: floa
 def random_direction(chosen: CompletionLogps, rejected: CompletionLogps, beta: float) -> Tensor:
     """Return −log σ(± β · margin), (P,): DPO that does not know which of the two outputs is right.
 
-    The sign of a pair follows from a digit of its reference log-probabilities: fixed, as often + as −, and unrelated to
-    which output is right. The parity of the lengths would always be even for two outputs of equal length.
+    The sign of a pair follows from a digit of its reference log-probabilities: as often + as −, unrelated to which
+    output is right, and fixed if they are stored (``Precomputed``). The parity of the lengths would always be even for
+    two outputs of equal length.
     """
     gap = margin(chosen, rejected)
     assert chosen.reference is not None  # margin() needs both

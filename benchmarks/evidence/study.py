@@ -35,7 +35,7 @@ from guardreasoner.workflow.config_file import load_yaml
 from guardreasoner.workflow.pipeline import Pipeline
 
 ROOT = Path(__file__).parents[2]
-Figure = Literal["hard", "all", "unparsed"]
+Figure = Literal["hard", "hard, greedy", "all", "unparsed"]
 AnswerKind = Literal["greedy", "votes"]
 CostName = Literal["cpu", "generated"]
 

@@ -9,7 +9,7 @@ from guardreasoner.model.batch import Step
 
 
 class TrainedTokens(Callback):
-    """Log the unpadded tokens of all steps so far, prompts included, as ``train/tokens``.
+    """Log the unpadded tokens of all steps of this process so far, prompts included, as ``train/tokens``.
 
     A checkpoint holds the count, so that a fit that was killed continues it.
     """
@@ -19,7 +19,7 @@ class TrainedTokens(Callback):
 
     def on_train_batch_end(self, trainer: Any, module: LightningModule, outputs: Any, step: Step, index: int) -> None:
         """Add the tokens of a step."""
-        self._tokens += sum(batch.tokens for batch in step.batches)
+        self._tokens += sum(batch.tokens for batch in step.batches[: step.counted])
         module.log(TOKENS, float(self._tokens))
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The page of studies: what holds first, then tables, from stored results."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from evidence.__main__ import STUDIES
 from evidence.claims import judge
 from evidence.results import write_result
-from evidence.study import Claim, Study
+from evidence.study import ROOT, Claim, Study
 
 from guardreasoner.evaluation.intervals import Estimate
 from tests.support.studies import STUDY, THREE_ARMS, result, start, store, study_file
@@ -29,25 +30,28 @@ def test_the_page_says_what_holds_first_and_is_the_same_each_time(
     assert "- A beats B on hard records: **holds** on toy, +75.0 (+75.0 to +75.0): above 0." in first
     assert any(line.startswith("- B beats A: **does not hold** on toy, -50.0 (-65.") for line in first)
     assert "R-SFT is **not saturated** here, since longer training helps: Arm A minus Arm B is +50.0" in page
-    assert "| Arm A | 1, 2 | 50.0 ± 0.0 | 75.0 ± 0.0 |" in page
+    assert "| Arm A | 1, 2, 3 | 50.0 ± 0.0 | 75.0 ± 0.0 |" in page
     assert "| Arm A | 5 | 3 | 0 | 1,000 |" in page
-    assert "| Arm B | +75.0 (+75.0 to +75.0) | < 0.001 | 2 of 2 |" in page
+    assert "| Arm B | +75.0 (+75.0 to +75.0) | < 0.001 | 3 of 3 |" in page
     assert "- arm C: needs an option" in page
     again = page_of(tmp_path, monkeypatch)
     assert (page, plot) == (again, (tmp_path / "page-toy-toy.svg").read_bytes())
 
 
-def test_one_seed_or_none_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store(tmp_path / "results", seeds=[1])
-    page = page_of(tmp_path, monkeypatch, data={"toy": {}, "other": {}})
+@pytest.mark.parametrize("seeds", [[1], [1, 2]])
+def test_fewer_than_three_seeds_decide_nothing(
+    seeds: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(tmp_path / "results", seeds)
+    page, count = page_of(tmp_path, monkeypatch, data={"toy": {}, "other": {}}), len(seeds)
     first = page.splitlines()[:10]
-    assert (
-        "- A beats B on hard records: **undecided** on toy, +75.0 (+75.0 to +75.0): one seed decides nothing." in first
-    )
+    found = f"+75.0 (+75.0 to +75.0), {count} of 3 seeds: fewer than 3 seeds decide nothing."
+    assert f"- A beats B on hard records: **undecided** on toy, {found}" in first
     assert "- Not run yet: other; some arms or seeds of toy." in first
-    assert "- toy: Arm A (seeds: 1); Arm B (seeds: 1)\n- other: all 2 arms (seeds: 2)" in page
+    assert f"- toy: Arm A (seeds: {3 - count}); Arm B (seeds: {3 - count})\n- other: all 2 arms (seeds: 3)" in page
     assert "Whether R-SFT is saturated here is **undecided**" in page
-    assert "| Arm B | +75.0 (+75.0 to +75.0) | – | 1 of 1 |" in page
+    p = "–" if count == 1 else "< 0.001"
+    assert f"| Arm B | +75.0 (+75.0 to +75.0) | {p} | {count} of {count} |" in page
 
 
 def test_the_claims_of_all_shipped_studies_are_in_the_first_ten_lines(
@@ -100,16 +104,18 @@ def test_a_claim_that_does_not_hold_says_what_was_tried(tmp_path: Path, monkeypa
 def test_the_ratio_of_a_cost_is_named_with_the_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store(tmp_path / "results")
     costs = {"rsft": {"wall": 3.0, "cpu": 10.0, "starts": 1.0, "generated": 700.0}}
-    for seed in (1, 2):
+    for seed in (1, 2, 3):
         write_result(tmp_path / "results" / "toy", result("b", seed, "10" * 20, "1" * 40, costs=costs))
+    more = {"rsft": {"cpu": 900.0, "starts": 1.0, "generated": 9.0}}
+    write_result(tmp_path / "results" / "toy", result("a", 4, "1" * 40, "4" * 40, costs=more))  # a seed that b lacks
     claims = [{"text": f"A beats B, {cost}", "better": "a", "than": "b", "cost": cost} for cost in ("cpu", "generated")]
-    lines = page_of(tmp_path, monkeypatch, claims=claims).splitlines()
-    assert lines[1].endswith(": above 0 (at 0.5 × the CPU time).")
-    assert lines[2].endswith(": above 0 (at 0.0 × the generated tokens).")
+    lines = page_of(tmp_path, monkeypatch, claims=claims, seeds=[1, 2, 3, 4]).splitlines()
+    assert lines[1].endswith(": above 0 (at 0.50 × the CPU time).")
+    assert lines[2].endswith(": above 0 (at 0.00 × the generated tokens).")
 
 
 def test_a_share_is_compared_with_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for seed in (1, 2):
+    for seed in (1, 2, 3):
         write_result(tmp_path / "results" / "toy", result("a", seed, "1" * 39 + "?", "4" * 40))
     claim = {"text": "Unparsed", "better": "a", "figure": "unparsed", "at_most": 1}
     lines = page_of(tmp_path, monkeypatch, claims=[claim]).splitlines()
@@ -151,7 +157,7 @@ def test_the_value_of_chosen_outputs_has_three_decimal_places_and_a_note(
     assert "π(chosen)" not in page_of(tmp_path, monkeypatch)
     write_result(tmp_path / "results" / "toy", result("a", 1, "1" * 40, "4" * 40, figures={"NLL of chosen": 0.1234}))
     page = page_of(tmp_path, monkeypatch)
-    assert "| Arm A | 1, 2 | 50.0 | 75.0 | 0.123 |" in page
+    assert "| Arm A | 1, 2, 3 | 50.0 ± 0.0 | 75.0 ± 0.0 | 0.123 |" in page
     assert "\n\nπ(chosen) is the probability" in page
 
 
@@ -170,7 +176,7 @@ def test_a_data_set_has_its_own_compared_arm_and_may_lack_longer_training(
 def test_longer_training_that_gains_little_is_saturation(
     shorter: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for seed in (1, 2):
+    for seed in (1, 2, 3):
         right = {"a": "1" * 1000, "b": "1" * shorter + "0" * (1000 - shorter)}
         for arm, marks in right.items():
             write_result(tmp_path / "results" / "toy", result(arm, seed, marks, "4" * 1000))
@@ -188,10 +194,40 @@ def test_an_arm_without_results_is_not_run_and_an_arm_of_other_data_is_not_missi
     assert "- C beats A: not run yet." in page
     assert "### toy\n\nThree arms.\n\nR-SFT is" in page
     assert "| Arm C |" not in page
-    assert "- toy: Arm C (seeds: 2)\n- part: all 2 arms (seeds: 2)" in page
+    assert "- toy: Arm C (seeds: 3)\n- part: all 2 arms (seeds: 3)" in page
 
 
 def test_a_verdict_on_some_of_the_seeds_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store(tmp_path / "results")
-    page = page_of(tmp_path, monkeypatch, seeds=[1, 2, 3])
-    assert ": **holds** on toy, +75.0 (+75.0 to +75.0), 2 of 3 seeds: above 0.\n" in page
+    page = page_of(tmp_path, monkeypatch, seeds=[1, 2, 3, 4])
+    assert ": **holds** on toy, +75.0 (+75.0 to +75.0), 3 of 4 seeds: above 0.\n" in page
+
+
+def test_a_vote_is_compared_with_greedy_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in (1, 2, 3):  # greedy, A is right on both hard records; of its sampled outputs, half are
+        write_result(tmp_path / "results" / "toy", result("a", seed, "1100", "22.."))
+        write_result(tmp_path / "results" / "toy", result("b", seed, "1000", "10..", outputs=1))
+    assert "| Arm B | +0.0 (" in page_of(tmp_path, monkeypatch)
+    voting = STUDY["arms"] | {"b": STUDY["arms"]["b"] | {"answers": "votes"}}
+    row = next(line for line in page_of(tmp_path, monkeypatch, arms=voting).splitlines() if "| Arm B | +" in line)
+    assert row.startswith("| Arm B | +50.0 (")
+    assert row.split("|")[2] == row.split("|")[8]
+
+
+def test_arms_of_a_seed_come_from_the_same_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store(tmp_path / "results")
+    lineage = {"rsft": {"content": "y", "fingerprint": "f", "commit": "abc"}}
+    write_result(tmp_path / "results" / "toy", result("b", 2, "10" * 20, "1" * 40, lineage=lineage))
+    assert start(monkeypatch, study_file(tmp_path), "--page-only", "--results", tmp_path / "results") == 2
+    message = "error: toy: a-2.json and b-2.json: they come from different rsft\nhint: run the study again"
+    assert message in capsys.readouterr().err
+
+
+def test_the_figures_of_the_readme_are_on_the_page() -> None:
+    readme, page = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/evidence.md"))
+    table = readme.partition("**What each part earns**")[2].partition("So train R-SFT")[0].replace("−", "-")
+    figures = re.findall(r"[-+]\d+\.\d \([-+]\d+\.\d to [-+]\d+\.\d\)", table)
+    assert len(figures) > 5
+    assert [figure for figure in figures if figure not in page] == []

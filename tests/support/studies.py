@@ -11,7 +11,7 @@ from evidence.__main__ import main
 from evidence.results import Result, write_result
 
 STUDY: dict[str, Any] = {
-    **{"title": "A study", "about": "What it is.", "seeds": [1, 2], "data": {"toy": {}}},
+    **{"title": "A study", "about": "What it is.", "seeds": [1, 2, 3], "data": {"toy": {}}},
     "shared": {"rsft": "fit --config configs/rsft.yaml"},
     "test": "test --config configs/evaluate.yaml",
     "arms": {
@@ -55,7 +55,7 @@ def start(monkeypatch: pytest.MonkeyPatch, *argv: object) -> int:
     return main()
 
 
-def store(folder: Path, seeds: Sequence[int] = (1, 2)) -> None:
+def store(folder: Path, seeds: Sequence[int] = (1, 2, 3)) -> None:
     """Store results of two arms that always differ on the same records."""
     for seed in seeds:
         write_result(folder / "toy", result("a", seed, "1" * 40, "4" * 40))
