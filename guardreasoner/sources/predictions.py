@@ -3,7 +3,8 @@
 A released row is ``{"prompt", "label", "predict"}``: the full prompt text, the gold label (a label or an answer block)
 and the model's output. A chat template around the prompts and end tokens after the outputs are removed and counted,
 since other tools write them. A file may also be a JSON list of such rows. The released miner samples k outputs of each
-record into ``<Benchmark>/0/generated_predictions.jsonl`` to ``<Benchmark>/k-1/…``.
+record into ``<Benchmark>/0/generated_predictions.jsonl`` to ``<Benchmark>/k-1/…``; a folder of our rows with such a
+name holds a benchmark of that name.
 
 Our rows add ``{"record_id", "labels"}`` and, where they are known, ``{"scores", "speed", "messages", "policy",
 "language", "extra"}``; ``scores`` holds probabilities of labels (:mod:`guardreasoner.sources.label_scores`). A file
@@ -13,6 +14,7 @@ Our rows add ``{"record_id", "labels"}`` and, where they are known, ``{"scores",
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -269,8 +271,8 @@ def _prediction_files(folder: Path) -> list[Path]:
     file = folder / PREDICTIONS
     if file.is_file():
         return [file]
-    in_folders = [*folder.glob(f"*/{PREDICTIONS}"), *folder.glob(f"*/[0-9]*/{PREDICTIONS}")]
-    return sorted(in_folders, key=_file_order)
+    outputs = (file for file in folder.glob(f"*/[0-9]*/{PREDICTIONS}") if _is_index(file.parent))
+    return sorted([*folder.glob(f"*/{PREDICTIONS}"), *outputs], key=_file_order)
 
 
 def _file_order(file: Path) -> tuple[str, int]:
@@ -287,8 +289,17 @@ def _folders_of(path: Path) -> tuple[Path, ...]:
 
 
 def _is_index(folder: Path) -> bool:
-    """Return whether a folder is named like one of k outputs: 0, 1, 2 …"""
-    return folder.name.isdecimal() and folder.name.isascii() and len(folder.name) < 6
+    """Return whether a folder holds one of k outputs: its name is 0, 1, 2 …, and its rows have no ids as ours have."""
+    name = folder.name
+    return name.isdecimal() and name.isascii() and len(name) < 6 and not _has_ids(folder / PREDICTIONS)
+
+
+def _has_ids(file: Path) -> bool:
+    """Return whether the first row of a file has a record id; False if it cannot be read."""
+    try:
+        return any(row.get("record_id") is not None for _, row in islice(read_jsonl(file), 1))
+    except InputError:  # reported when all rows are read
+        return False
 
 
 def _fingerprint(file: Path) -> str:

@@ -2,20 +2,22 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from guardreasoner.callbacks import HardSampleAccuracy, PredictionWriter
+from guardreasoner.errors import InputError
 from guardreasoner.evaluation.benchmark_data import BenchmarkDataModule
 from guardreasoner.evaluation.guard_module import GuardModule
 from guardreasoner.generators import Completion, Request, ScoreRequest, Scores
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.model.backbone import Backbone
-from guardreasoner.records import Record
+from guardreasoner.records import Record, Split
 from guardreasoner.records.jsonl import read_jsonl
-from guardreasoner.sources.predictions import PREDICTIONS
+from guardreasoner.sources.predictions import PREDICTIONS, read_predictions
 from tests.support.kill_once import outputs
 from tests.support.tiny import Scripted, TinySource, answer, quiet_trainer, write_rollouts
 
@@ -166,3 +168,32 @@ def test_an_interrupted_test_ends_with_the_same_scores(tiny_base: Path, tmp_path
     assert not scored(tiny_base, tmp_path / "made", after)
     assert scored(tiny_base, tmp_path / "made")
     assert outputs(tmp_path / "made") == outputs(tmp_path / "whole")
+
+
+class Years(TinySource):
+    """Records of benchmarks that are named like the folders of k outputs."""
+
+    def records(self, split: Split) -> list[Record]:
+        """Return the records of a split."""
+        return [
+            replace(record, source=("2024", "0")[number % 2]) for number, record in enumerate(super().records(split))
+        ]
+
+
+def test_benchmarks_named_like_numbers_come_back(tiny_base: Path, tmp_path: Path) -> None:
+    records = Years().records("test")
+    engine = Scripted(records, lambda record, _: answer(record, True))
+    module = GuardModule(Backbone(str(tiny_base)), lambda _: engine, lambda _: engine, k=2)
+    runner = quiet_trainer(callbacks=[PredictionWriter(str(tmp_path / "guard"))])
+    runner.test(module, datamodule=BenchmarkDataModule(Years(), chunk_size=4), verbose=False)
+    of_2024, of_0 = records[::2], records[1::2]
+    for path, expected in ((tmp_path / "guard", of_0 + of_2024), (tmp_path / "guard" / "2024", of_2024)):
+        read = read_predictions(path)
+        assert read.model == "guard"
+        assert [(one.id, one.source, one.messages) for one in read.records] == [
+            (one.id, one.source, one.messages) for one in expected
+        ]
+        assert [(one.record_id, one.index) for one in read.rollouts] == [(one.id, 0) for one in expected]
+        assert read.more_rollouts == []
+    with pytest.raises(InputError, match=f"no {PREDICTIONS} here"):
+        read_predictions(tmp_path)  # the folder of the model is one further
