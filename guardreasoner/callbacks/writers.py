@@ -10,13 +10,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from guardreasoner.callbacks.logged_answers import LoggedAnswers
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.guard_module import ResumableModule
-from guardreasoner.formats import GuardFormat
 from guardreasoner.formats.stored import OUTPUT_FORMAT, write_output_format
 from guardreasoner.generators.progress import record_total
-from guardreasoner.prompts import PromptFormat, answer_block
+from guardreasoner.prompts import answer_block
 from guardreasoner.records import Answer, Record, write_jsonl
 from guardreasoner.sources.predictions import content_fields
-from guardreasoner.tasks import TASKS_FILE
+from guardreasoner.tasks import TASKS_FILE, Task
 from guardreasoner.workflow.manifest import MANIFEST, content_hash
 from guardreasoner.workflow.replacing import replacing_folder
 from guardreasoner.workflow.safe_names import folder_names
@@ -198,13 +197,14 @@ class PredictionWriter(Callback):
 
         def prediction(answer: Answer) -> dict[str, Any]:
             record, rollout = answer.record, answer.rollout
+            prompt = prompt_tokenizer.text(record, rollout.speed)
             return {
-                "prompt": prompt_tokenizer.text(record, rollout.speed),
+                "prompt": prompt,
                 "label": answer_block(record.labels, prompt_tokenizer.format.tasks),
                 "predict": rollout.completion,
                 "record_id": record.id,
                 "labels": record.gold(),
-                **_optional_fields(answer, prompt_tokenizer.format),
+                **_optional_fields(answer, prompt, prompt_tokenizer.format.tasks),
             }
 
         def sample(answer: Answer) -> dict[str, Any]:
@@ -237,11 +237,9 @@ class PredictionWriter(Callback):
             module.sink = self._logged = None
 
 
-def _optional_fields(answer: Answer, format: GuardFormat) -> dict[str, Any]:
+def _optional_fields(answer: Answer, prompt: str, tasks: Sequence[Task]) -> dict[str, Any]:
     """Return the fields of a prediction that cannot be read from its prompt, as far as they have values."""
-    fields = content_fields(answer.record)
-    if not isinstance(format, PromptFormat):
-        fields["messages"] = [message.as_json() for message in answer.record.messages]
+    fields = content_fields(answer.record, prompt, tasks)
     if answer.rollout.speed != "reasoned":
         fields["speed"] = answer.rollout.speed
     return {**fields, "scores": answer.scores} if any(answer.scores.values()) else fields

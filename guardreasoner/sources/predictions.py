@@ -179,12 +179,23 @@ def read_predictions(path: str | Path, tasks: Sequence[Task] | None = None) -> P
     return replace(predictions, has_ids=any(read), scores=scores_by_kind(scores.items()))
 
 
-def content_fields(record: Record) -> dict[str, Any]:
-    """Return the fields of a row that hold what cannot be read back from the text of its prompt."""
+def content_fields(record: Record, prompt: str, tasks: Sequence[Task]) -> dict[str, Any]:
+    """Return the fields of a row that hold what cannot be read back from the text of its prompt.
+
+    Args:
+        record: the record.
+        prompt: the text of its prompt.
+        tasks: tasks of the model, as they are stored beside the row.
+    """
     fields = {name: value for name, value in record.as_json().items() if name in ("policy", "language", "extra")}
-    if record.is_one_turn and record.policy is None:
-        return fields
-    return {"messages": [message.as_json() for message in record.messages], **fields}
+    messages = [message.as_json() for message in record.messages]
+    if not record.is_one_turn or record.policy is not None:
+        return {"messages": messages, **fields}
+    try:
+        is_read_back = split_prompt(prompt, tasks, "") == (record.prompt, record.response)
+    except InputError:  # another format
+        is_read_back = False
+    return fields if is_read_back else {**fields, "messages": messages}  # in the order of earlier versions
 
 
 def split_prompt(text: str, tasks: Sequence[Task], where: str) -> tuple[str, str | None]:

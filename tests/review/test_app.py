@@ -16,6 +16,7 @@ from guardreasoner.records import Message, Record, ToolCall
 from guardreasoner.review.app import make_app
 from guardreasoner.review.session import Session
 from guardreasoner.sources.predictions import content_fields
+from guardreasoner.tasks import GUARD_TASKS
 from tests.support.pages import EVIL, Reader
 from tests.support.review_runs import FIRST, SECOND, open_session, two_runs, write_run
 
@@ -241,7 +242,8 @@ def test_all_turns_and_the_policy_are_shown_as_text(tmp_path: Path) -> None:
     call = ToolCall(EVIL, json.dumps({"text": EVIL}))
     messages = [Message("user", EVIL), Message("assistant", EVIL, (call,)), Message("tool", EVIL)]
     record = Record("r", messages=messages, policy=EVIL)
-    path.write_text(json.dumps(json.loads(path.read_text()) | content_fields(record)) + "\n")
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | content_fields(record, values["prompt"], GUARD_TASKS)) + "\n")
     page = TestClient(make_app(open_session(tmp_path, [str(folder)])), base_url=HOST).get("/").text
     reader = Reader(page)
     assert (reader.tags.count("script"), reader.handlers) == (1, [])

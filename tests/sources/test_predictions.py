@@ -2,10 +2,11 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardreasoner.errors import InputError
@@ -27,14 +28,22 @@ def write(path: Path, *rows: Any) -> Path:
     return path
 
 
-@given(
-    prompt=st.text(),
-    response=st.none() | st.text().filter(lambda text: text != "None" and "\n\nAI assistant:\n" not in text),
-    opening=st.none() | st.sampled_from(["", "Judge this.\n"]),
-)
-def test_split_prompt_inverts_render(prompt: str, response: str | None, opening: str | None) -> None:
-    text = render(Record("", prompt, response), GUARD_TASKS, opening)
-    assert split_prompt(text, GUARD_TASKS, "here") == (prompt, response)
+MARKS = st.sampled_from(["Human user:\n", "\n\nAI assistant:\n", "None", "\n\n", "Yes."])
+TEXTS = st.text() | st.lists(MARKS).map("".join)
+EXAMPLE = "Judge the last one.\nHuman user:\nHi\n\nAI assistant:\nHello\n\n"
+
+
+@settings(max_examples=40)
+@given(prompt=TEXTS, response=st.none() | TEXTS, opening=st.sampled_from([None, "", "Judge this.\n", EXAMPLE]))
+def test_a_row_gives_its_record_back(prompt: str, response: str | None, opening: str | None) -> None:
+    record = Record("a", prompt, response, {"request": "harmful"}, source="set")
+    text = render(record, GUARD_TASKS, opening)
+    more = content_fields(record, text, GUARD_TASKS)
+    imitates = response is not None and (response == "None" or "\n\nAI assistant:\n" in f"\n{response}\n")
+    assert set(more) == ({"messages"} if imitates or opening == EXAMPLE else set())  # other rows stay as they were
+    values = {"prompt": text, "label": "harmful", "predict": "", "record_id": "a", "labels": record.gold(), **more}
+    with TemporaryDirectory() as folder:
+        assert read_predictions(write(Path(folder) / "set.jsonl", values)).records == [record]
 
 
 @pytest.mark.parametrize(
@@ -280,15 +289,17 @@ ONE_TURN = Record("b", "How?", "So.", {"request": "harmful"}, source="Set", poli
 def test_conversations_and_policies_come_back(record: Record, tmp_path: Path) -> None:
     label = answer_block(record.labels, GUARD_TASKS)
     values = row(record, label, record_id=record.id, labels=record.gold(), speed="direct")
-    values |= content_fields(record)
+    values |= content_fields(record, values["prompt"], GUARD_TASKS)
     predictions = read_predictions(write(tmp_path / "Set" / "generated_predictions.jsonl", values))
     assert predictions.records == [record]
     assert predictions.rollouts[0].speed == "direct"
 
 
 def test_a_row_of_one_turn_holds_its_content_once() -> None:
-    assert content_fields(Record("a", "How?", "So.")) == {}
-    assert content_fields(Record("a", "How?", "So.", language="en")) == {"language": "en"}
+    for language in (None, "en"):
+        record = Record("a", "How?", "So.", language=language)
+        expected = {"language": language} if language else {}
+        assert content_fields(record, render(record, GUARD_TASKS), GUARD_TASKS) == expected
 
 
 @pytest.mark.parametrize(
