@@ -2,8 +2,8 @@
 
 ``prompt`` is the conversation to judge: the user's text, a list of messages, or a full prompt in the released layout
 (also as ``instruction`` and ``input``, the form of the released hard samples). ``chosen`` and ``rejected`` are outputs
-of a guard, as text or as messages whose last one is the output. The verdicts of ``chosen`` are the record's labels. A
-file that ``pairs`` wrote is read too.
+of a guard, as text or as messages whose last one is the output. If neither has reasoning, the prompt asks for none. The
+verdicts of ``chosen`` are the record's labels. A file that ``pairs`` wrote is read too.
 """
 
 import logging
@@ -18,8 +18,8 @@ from pydantic import ConfigDict, InstanceOf, ValidationError, create_model
 
 from guardreasoner.errors import InputError
 from guardreasoner.formats import GuardFormat
-from guardreasoner.formats.verdicts import read_verdicts
-from guardreasoner.records import FILE_FINGERPRINT, Message, Pair, Record, Rollout, record_of
+from guardreasoner.formats.verdicts import read_reasoning, read_verdicts
+from guardreasoner.records import FILE_FINGERPRINT, Message, Pair, Record, Rollout, Speed, record_of
 from guardreasoner.sources.conversations import read_list, read_messages, require_unicode
 from guardreasoner.sources.predictions import split_prompt
 from guardreasoner.sources.row_parser import describe_value
@@ -171,8 +171,10 @@ class _PairReader:
         source = path.name.partition(".")[0]
         policy = self._policy(values)
         record = Record(pair_id, labels=labels, source=source, messages=messages, policy=policy)
+        speed = self._speed(chosen, rejected)
         better, worse = (
-            Rollout(pair_id, path.stem, fingerprint, index, 0, text) for index, text in enumerate((chosen, rejected))
+            Rollout(pair_id, path.stem, fingerprint, index, 0, text, speed)
+            for index, text in enumerate((chosen, rejected))
         )
         return Pair(pair_id, record, better, worse, "all", "given", 0, self._weight(values), (True, False))
 
@@ -245,6 +247,17 @@ class _PairReader:
             raise ValueError(f"{column}: found an empty text, expected text")
         self.changes["the released layout was split into prompt and response"] += 1
         return Record("", prompt, response).messages
+
+    def _speed(self, *outputs: str) -> Speed:
+        """Return "direct" if the format has no other speed, or if none of the outputs has reasoning."""
+        format = self.format
+        if format is not None and not format.has("direct"):
+            return "reasoned"
+        has_reasoned = format is None or format.has("reasoned")
+        if has_reasoned and any(read_reasoning(output, self.tasks, format) for output in outputs):
+            return "reasoned"
+        self.changes["the prompt asks for the verdicts without reasoning, as the outputs have none, in the pairs"] += 1
+        return "direct"
 
     def _policy(self, values: Mapping[str, Any]) -> str | None:
         column = self.columns.policy

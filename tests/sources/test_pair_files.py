@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from guardreasoner.errors import InputError
-from guardreasoner.prompts import instruction, render
+from guardreasoner.formats import GuardFormat
+from guardreasoner.formats.gpt_oss_safeguard import GptOssSafeguard
+from guardreasoner.formats.llama_guard import LlamaGuard3
+from guardreasoner.formats.nemotron_safety import NemotronContentSafetyReasoning
+from guardreasoner.prompts import PromptFormat, instruction, render
 from guardreasoner.records import Pair, Record, Rollout, write_jsonl
 from guardreasoner.sources.pair_files import PairColumns, read_pairs
 from guardreasoner.tasks import GUARD_TASKS
@@ -78,6 +82,37 @@ def test_our_own_pairs() -> None:
     pair = Pair("r#1", record, *outputs, "all", "random/random", 0, 1.5, (True, False))
     write_jsonl("own.jsonl", [pair])
     assert read_pairs(["own.jsonl"], PairColumns(), GUARD_TASKS) == [pair]
+
+
+BARE = ("Answers:\nRequest: harmful", "Answers:\nRequest: unharmful")
+THOUGHT = ("So.\n\nRequest: harmful", "No.\n\nRequest: unharmful")
+LINES = tuple(f"Prompt harm: {label}\nResponse harm: None" for label in ("harmful", "unharmful"))
+
+
+@pytest.mark.parametrize(
+    ("format", "outputs", "speed"),
+    [
+        (None, BARE, "direct"),
+        (None, THOUGHT, "reasoned"),
+        (None, (THOUGHT[0], BARE[1]), "reasoned"),
+        (PromptFormat(), BARE, "direct"),
+        (PromptFormat(), (BARE[0], THOUGHT[1]), "reasoned"),
+        (LlamaGuard3(), ("unsafe\nS1", "safe"), "direct"),
+        (LlamaGuard3(), ("<think>So.</think>unsafe", "safe"), "direct"),  # the format has no other answers
+        (GptOssSafeguard(), ("assistantfinal1", "assistantfinal0"), "reasoned"),
+        (GptOssSafeguard(), ("analysisSo.assistantfinal1", "analysisNo.assistantfinal0"), "reasoned"),
+        (NemotronContentSafetyReasoning(), LINES, "direct"),
+        (NemotronContentSafetyReasoning(), (f"<think>So.</think>{LINES[0]}", LINES[1]), "reasoned"),
+    ],
+)
+def test_the_prompt_asks_for_reasoning_if_an_output_has_any(
+    format: GuardFormat | None, outputs: tuple[str, str], speed: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("a.jsonl").write_text(json.dumps(dict(zip(("prompt", "chosen", "rejected"), ("How?", *outputs), strict=True))))
+    with caplog.at_level(logging.INFO, "guardreasoner"):
+        (pair,) = read_pairs(["a.jsonl"], PairColumns(), format.tasks if format else GUARD_TASKS, format)
+    assert (pair.chosen.speed, pair.rejected.speed) == (speed, speed)
+    assert len([line for line in caplog.messages if "without reasoning" in line]) == (speed == "direct")
 
 
 @pytest.mark.parametrize(

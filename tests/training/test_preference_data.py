@@ -226,6 +226,17 @@ def test_ready_pairs_have_weights_and_are_kept_apart_from_benchmarks(tiny_base: 
     assert data.findings is None
 
 
+def test_ready_pairs_without_reasoning_have_the_prompt_that_asks_for_none(tiny_base: Path, tmp_path: Path) -> None:
+    outputs = [("Request: harmful", "Request: unharmful"), ("So.\nRequest: harmful", "Request: unharmful")]
+    rows = [{"prompt": "May I?", "chosen": chosen, "rejected": rejected} for chosen, rejected in outputs]
+    write_jsonl(tmp_path / "pairs.jsonl", rows)
+    data = prepared(tiny_base, [], pairs=str(tmp_path / "pairs.jsonl"))
+    tokenizer = Backbone(str(tiny_base)).prompt_tokenizer
+    record = Record("", "May I?")
+    asked = [tokenizer.prompt(record, "direct"), tokenizer.prompt(record, "reasoned")]
+    assert [list(example.prompt) for example in data.train] == asked
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
