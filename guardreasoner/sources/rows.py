@@ -227,7 +227,7 @@ def _cells(path: Path) -> Iterator[tuple[int, list[str] | str, bytes]]:
     A quote that is not closed takes in the lines below it. Only its own line is then faulty, and reading goes on with
     the next line; of these, a line with an odd number of quotes is faulty too, since it may be a part of the broken
     row. A TSV file may also be written without quoting: a line whose quotes are not closed, or that would take in lines
-    of as many cells as the header, is split at its tabs.
+    of as many cells as the header, is split at its tabs. In a file of one column, closed quotes are quotes.
     """
     csv.field_size_limit(sys.maxsize)
     kind = file_format(path)[1:].upper()
@@ -246,7 +246,10 @@ def _cells(path: Path) -> Iterator[tuple[int, list[str] | str, bytes]]:
         start, line = lines.taken[0]
         text = line.decode("utf-8", errors="surrogateescape").rstrip("\r\n")
         literal = text.split("\t") if kind == "TSV" and "\r" not in text else []
-        takes_in_rows = len(lines.taken) > 1 and all(taken.count(b"\t") == width - 1 for _, taken in lines.taken)
+        # in a file of one column, every line inside a quoted cell looks like a row
+        takes_in_rows = min(len(lines.taken), width) > 1 and all(
+            taken.count(b"\t") == width - 1 for _, taken in lines.taken
+        )
         if isinstance(cells, str) or (literal and takes_in_rows):
             broken_until = max(broken_until, lines.taken[-1][0])
             lines.put_back_all_but_first()

@@ -36,6 +36,16 @@ def test_a_quoted_tsv_is_unquoted(tmp_path: Path) -> None:
     }
 
 
+def test_a_quoted_cell_of_a_tsv_with_one_column_is_one_row(tmp_path: Path) -> None:
+    found = rows(tmp_path / "a.tsv", 'text\n"two\nlines"\n"three\n\n""lines"""\nfour\n"not closed\n')
+    assert found == {
+        "2": {"text": "two\nlines"},
+        "4": {"text": 'three\n\n"lines"'},
+        "7": {"text": "four"},
+        "8": {"text": '"not closed'},
+    }
+
+
 def test_a_tsv_row_of_another_width_is_faulty(tmp_path: Path) -> None:
     found = rows(tmp_path / "a.tsv", 'text\tlabel\n"one\nlast\t1\n')
     assert found == {"2": f"not valid TSV: {UNCLOSED}", "3": {"text": "last", "label": "1"}}
