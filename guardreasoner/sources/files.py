@@ -20,7 +20,7 @@ from guardreasoner.sources.consistency import ConsistencyCheck
 from guardreasoner.sources.conversations import LeftOut
 from guardreasoner.sources.policy_files import read_policies, read_policy
 from guardreasoner.sources.quarantine import write_quarantine
-from guardreasoner.sources.row_parser import Columns, RowParser, display_value, text_forms
+from guardreasoner.sources.row_parser import Columns, RowParser, cell_value, display_value, text_forms
 from guardreasoner.sources.rows import Row, read_file_rows
 from guardreasoner.sources.splits import require_shares, split_of
 from guardreasoner.tasks import GUARD_TASKS, Task
@@ -44,7 +44,8 @@ class Files:
         test: files of the test split.
         columns: names of the columns.
         tasks: tasks that the labels belong to; None for the three tasks of GuardReasoner.
-        keep: for each column, the values of the rows to use; other rows are skipped and counted.
+        keep: for each column, the values of the rows to use; other rows are skipped and counted. A dot selects a field
+            of an object, and each column must occur in every file.
         validation_share: share of the distinct prompts in ``train`` for the validation split, assigned by a hash of the
             normalized prompt or, in a conversation of more turns, of all before the response.
         test_share: share of the distinct prompts in ``train`` for the test split.
@@ -190,7 +191,8 @@ class Files:
         if row.values is None:
             return True
         values = row.values
-        return all(not forms.isdisjoint(text_forms(values.get(column))) for column, forms in self._kept_forms.items())
+        kept = self._kept_forms.items()
+        return all(not forms.isdisjoint(text_forms(cell_value(values, column))) for column, forms in kept)
 
     def _parse(self, row: Row, path: Path, name: str) -> Record | LeftOut | list[str]:
         if row.values is None:
@@ -242,12 +244,14 @@ class Files:
         used = read = left_out = 0
         columns: dict[str, None] = {}
         absent = dict(self._parser.mapped)
+        absent_kept = list(self.keep)
         for row in read_file_rows(path):
             read += 1
             if row.values is not None and (absent or self.keep):
                 columns.update(dict.fromkeys(row.values))
                 has_column = partial(self._parser.has_column, row.values)
                 absent = {key: names for key, names in absent.items() if not any(map(has_column, names))}
+                absent_kept = [column for column in absent_kept if not has_column(column)]
             if not self._is_kept(row):
                 result.skipped += 1
                 continue
@@ -267,6 +271,9 @@ class Files:
         result.count += read
         if not read:
             raise InputError(f"{path}: the file has no rows")
+        if absent_kept and columns:  # a null in keep would match every row
+            there_are = f"there are {', '.join(map(repr, columns))}"
+            raise InputError(f"data.source.keep: {path} has no column {absent_kept[0]!r}; {there_are}")
         # rows may lack the further columns, but a name that no row has is misspelt
         missing_keys = [key for key in absent if not used or key.startswith("extra.")]
         if missing_keys and columns:
@@ -276,9 +283,7 @@ class Files:
         if used:
             return
         if self.keep and path not in result.faulty_columns and not left_out:
-            missing = next((column for column in self.keep if column not in columns), None)
-            hint = f"no column {missing!r}; there are {', '.join(map(repr, columns))}" if missing else None
-            raise InputError(f"{path}: none of {read} rows matches {self._keep_condition()}", hint)
+            raise InputError(f"{path}: none of {read} rows matches {self._keep_condition()}")
         if path not in result.faulty_columns:
             raise InputError(f"{path}: none of {read} rows can be used: {', '.join(result.left_out)}")
         if read > 1 and len(result.faulty_columns[path]) == 1 and not left_out:

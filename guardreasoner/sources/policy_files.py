@@ -13,6 +13,7 @@ from guardreasoner.sources.row_parser import text_forms
 from guardreasoner.workflow.strict_yaml import parse_yaml
 
 _TEXT_FILES = (".txt", ".md")
+_LISTS = (".yaml", ".yml", ".json", ".jsonl")
 _MAX_NAME = 1000
 """Characters from which a text is no path."""
 
@@ -52,22 +53,30 @@ def read_policy(text_or_path: str, where: str) -> str:
     """Return a policy that is given as its text or as the path of a text file.
 
     Args:
-        text_or_path: the policy, or one line that ends in ``.txt`` or ``.md``.
+        text_or_path: the policy, or the path of a ``.txt`` or ``.md`` file, see :func:`policy_file`.
         where: config key, for messages.
 
     Raises:
-        InputError: the file is missing or not UTF-8, or the text is empty.
+        InputError: the file is missing, of another kind or not UTF-8, or the text is empty.
     """
     if path := policy_file(text_or_path):
+        if path.suffix.lower() in _LISTS:
+            raise InputError(
+                f"{where}: {path}: expected a text, or a file that ends in {' or '.join(_TEXT_FILES)}",
+                "data.source.policies reads a file of several policies",
+            )
         return _checked(_read(path), str(path))
     return _checked(text_or_path, where)
 
 
 def policy_file(text_or_path: str) -> Path | None:
-    """Return the path of the text file that a policy is given as; None if it is the text itself."""
+    """Return the path of the file that a policy is given as; None if it is the text itself.
+
+    A path is one line that ends like a file name and has a slash or no space, or is the name of a file that exists.
+    """
     name = text_or_path.strip()
-    is_path = len(name) < _MAX_NAME and len(name.splitlines()) == 1 and name.lower().endswith(_TEXT_FILES)
-    return Path(name) if is_path and (" " not in name or Path(name).is_file()) else None
+    is_name = len(name) < _MAX_NAME and len(name.splitlines()) == 1 and name.lower().endswith((*_TEXT_FILES, *_LISTS))
+    return Path(name) if is_name and ("/" in name or " " not in name or Path(name).is_file()) else None
 
 
 def _entries(path: Path) -> Iterator[tuple[str, Any, Any]]:

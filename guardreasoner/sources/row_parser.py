@@ -371,6 +371,12 @@ def _cell(row: Mapping[str, Any], column: str) -> Any:
     return value
 
 
+def cell_value(row: Mapping[str, Any], column: str) -> Any:
+    """Return the value of a column or of a field that a name with dots selects; None if there is none."""
+    value = _cell(row, column)
+    return None if value is _NO_COLUMN else value
+
+
 def _has_text(value: Any) -> bool:
     """Return whether a cell is neither null nor blank."""
     return value is not None and value == value and bool(str(value).strip())  # NaN stands for null in Parquet

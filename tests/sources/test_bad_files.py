@@ -188,7 +188,13 @@ def test_keep_conditions_that_match_no_row() -> None:
     assert read_error(train="a.csv", keep={"part": ["one", 2, True, None]}).lines() == f"error: {message}"
     message = "a.csv: none of 2 rows matches data.source.keep (prompt: Hello?; part: 3)"
     assert read_error(train="a.csv", keep={"prompt": ["Hello?"], "part": [3]}).lines() == f"error: {message}"
-    assert "none of 2 rows matches" in str(read_error(train="a.csv", keep={"nowhere": ["x"]}))
+
+    message = "data.source.keep: a.csv has no column 'nowhere'; there are 'prompt', 'labels.request', 'part'"
+    for values in (["x"], [None], ["x", ""]):  # a row without the column would count as empty
+        assert read_error(train="a.csv", keep={"part": ["two"], "nowhere": values}).lines() == f"error: {message}"
+    write("b.jsonl", line("Hello?", request="harmful"))
+    message = "data.source.keep: b.jsonl has no column 'labels.part'; there are 'prompt', 'response', 'id', 'labels'"
+    assert read_error(train="b.jsonl", keep={"labels.part": [None]}).lines() == f"error: {message}"
 
 
 def line(prompt: str, response: str | None = None, /, id: str | None = None, **labels: str) -> str:

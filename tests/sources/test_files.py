@@ -216,6 +216,8 @@ def test_only_kept_rows_are_used_and_checked(caplog: pytest.LogCaptureFixture) -
     assert caplog.messages == ["2 of 4 rows skipped: data.source.keep (part: web, null; checked: true)"]
     write("a.jsonl", line("a", n=1) + line("b", n=1.0) + line("c", n="1") + line("d", n=True) + line("e"))
     assert [record.prompt for record in read(train="a.jsonl", keep={"n": [1]})] == ["a", "b", "c"]
+    write("a.jsonl", line("a", at={"part": "web"}) + line("b", at={"part": "own"}) + line("c"))
+    assert [record.prompt for record in read(train="a.jsonl", keep={"at.part": ["web", None]})] == ["a", "c"]
 
 
 def test_one_file_is_split_by_prompt() -> None:

@@ -92,9 +92,25 @@ def test_the_policy_of_a_source_is_that_of_rows_without_one() -> None:
         records = Files(train=path, tasks=TASKS, policy=given).records("train")
         assert [record.policy for record in records] == ["Be good.", "Be brief.", "Be brief."]
     assert read_policy("Name no rules.md", "key") == "Name no rules.md"
-    for given, message in (("gone.txt", "gone.txt: cannot be read: No such file"), (" ", "key: found an empty policy")):
-        with pytest.raises(InputError, match=message):
-            read_policy(given, "key")
+    Path("Acme rules.md").write_text("Be good.\n")
+    assert read_policy("Acme rules.md", "key") == "Be good."
+    assert read_policy("Name no path such as rules/a.md.", "key") == "Name no path such as rules/a.md."
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("gone.txt", "gone.txt: cannot be read: No such file"),
+        ("rules/Acme policy.md", "rules/Acme policy.md: cannot be read: No such file"),
+        ("rules.yaml", "key: rules.yaml: expected a text, or a file that ends in .txt or .md"),
+        ("our rules/all.JSONL", "key: our rules/all.JSONL: expected a text"),
+        (" ", "key: found an empty policy"),
+    ],
+)
+def test_a_path_that_holds_no_policy_is_refused(given: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_policy(given, "key")
+    assert str(caught.value).startswith(message)
 
 
 def test_faults_of_rows() -> None:
