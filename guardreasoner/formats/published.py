@@ -87,10 +87,11 @@ class PublishedFormat(ABC):
         """Return the output that training teaches for a record.
 
         Reasoning that already is an output of this format is returned unchanged. The answer block of GuardReasoner at
-        the end of the reasoning is left out.
+        the end of the reasoning and the tags of a think block around it are left out.
 
         Raises:
-            InputError: the record lacks a label or the reasoning, or its reasoning contradicts a label.
+            InputError: the record lacks a label or the reasoning, its reasoning contradicts a label, or a label below
+                it could not be read.
         """
         if not self.has(speed):
             raise InputError(f"record {record.id}: {self.name} has no {speed} answers to train")
@@ -110,7 +111,18 @@ class PublishedFormat(ABC):
                 )
         if is_output:
             return record.reasoning.rstrip()
-        return self.reasoned(reasoning_of(record.reasoning, _BLOCK_TASKS), self.answer(record))
+        reasoning = reasoning_of(record.reasoning, _BLOCK_TASKS)
+        thought, end = think_block(reasoning)
+        is_thought = end > 0 and not reasoning[end:].strip()
+        output = self.reasoned(thought if is_thought else reasoning, self.answer(record))
+        verdicts = self.parse(output)
+        for task, label in record.gold().items():
+            if verdicts.get(task, label) != label:
+                raise InputError(
+                    f"record {record.id}: {self.name} could not read {task}: {label} below this reasoning",
+                    "remove the tags, channels and answers of the format from it, and a colon at its end",
+                )
+        return output
 
     def reasoned(self, reasoning: str, answer: str) -> str:
         """Return the output with reasoning before the answer."""

@@ -21,7 +21,9 @@ from guardreasoner import (
 )
 from guardreasoner.errors import InputError
 from guardreasoner.formats.published import PublishedFormat
+from guardreasoner.prompts import answer_block
 from guardreasoner.records import Record, Speed
+from guardreasoner.tasks import GUARD_TASKS
 from tests.support.formats import FORMATS, REQUEST, RESPONSE
 
 RECORD = Record(
@@ -369,6 +371,25 @@ def test_reasoning_that_ends_with_another_label_is_refused() -> None:
     record = Record("r", "How?", labels={"request": "harmful"}, reasoning=f"It is kind.\n\n{block}")
     with pytest.raises(InputError, match="record r: reasoning ends with request: unharmful"):
         NemotronContentSafetyReasoning().target(record)
+
+
+REASONED = [format for format in FORMATS if format.has("reasoned")]
+
+
+@pytest.mark.parametrize("format", REASONED, ids=repr)
+def test_a_think_block_around_the_reasoning_is_left_out(format: PublishedFormat) -> None:
+    block = answer_block(RECORD.labels, GUARD_TASKS)
+    expected = format.target(RECORD, "reasoned")
+    for reasoning in (f"<think>{RECORD.reasoning}</think>", f"<think>\n{RECORD.reasoning}\n</think>\n\n{block}"):
+        assert format.target(replace(RECORD, reasoning=reasoning), "reasoned") == expected
+
+
+@pytest.mark.parametrize("format", REASONED, ids=repr)
+def test_reasoning_below_which_a_label_could_not_be_read_is_refused(format: PublishedFormat) -> None:
+    marks = ("assistantfinal0, or not",) if isinstance(format, GptOssSafeguard) else ("a</think>b", "<think>a</think>b")
+    for mark in marks:
+        with pytest.raises(InputError, match=f"record r: {format.name} could not read .* below this reasoning"):
+            format.target(replace(RECORD, reasoning=mark), "reasoned")
 
 
 @pytest.mark.parametrize("format", [DynaGuard(), GptOssSafeguard(), GraniteGuardian("policy")], ids=repr)
