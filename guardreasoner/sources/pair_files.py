@@ -1,9 +1,10 @@
 """Read ready preference pairs from files: rows with a prompt, a chosen and a rejected answer of a guard.
 
 ``prompt`` is the conversation to judge: the user's text, a list of messages, or a full prompt in the released layout
-(also as ``instruction`` and ``input``, the form of the released hard samples). ``chosen`` and ``rejected`` are outputs
-of a guard, as text or as messages whose last one is the output. If neither has reasoning, the prompt asks for none. The
-verdicts of ``chosen`` are the record's labels. A file that ``pairs`` wrote is read too.
+(also as ``instruction`` and ``input``, the form of the released hard samples). A full prompt begins with the
+instruction of the model, or all prompts of the file have the layout; otherwise it is a user's text. ``chosen`` and
+``rejected`` are outputs of a guard, as text or as messages whose last one is the output. If neither has reasoning, the
+prompt asks for none. The verdicts of ``chosen`` are the record's labels. A file that ``pairs`` wrote is read too.
 """
 
 import logging
@@ -19,6 +20,7 @@ from pydantic import ConfigDict, InstanceOf, ValidationError, create_model
 from guardreasoner.errors import InputError
 from guardreasoner.formats import GuardFormat
 from guardreasoner.formats.verdicts import read_reasoning, read_verdicts
+from guardreasoner.prompts import PromptFormat, instruction
 from guardreasoner.records import FILE_FINGERPRINT, Message, Pair, Record, Rollout, Speed, record_of
 from guardreasoner.sources.conversations import read_list, read_messages, require_unicode
 from guardreasoner.sources.predictions import split_prompt
@@ -105,6 +107,11 @@ class _PairReader:
         self.faults: list[str] = []
         self.changes: Counter[str] = Counter()
         self._ids: dict[str, str] = {}
+        opening = format.opening if isinstance(format, PromptFormat) else None
+        self._instructions = (instruction(tasks, "").rstrip(), *filter(None, [opening]))
+        """How a prompt of the model begins."""
+        self._in_layout: dict[Path, bool] = {}
+        """Whether every prompt of a file has the released layout."""
 
     def read(self, path: Path) -> Iterator[Pair]:
         """Yield the pairs of a file.
@@ -161,7 +168,7 @@ class _PairReader:
             return pair
         chosen, before_chosen = self._output(values, self.columns.chosen)
         rejected, before_rejected = self._output(values, self.columns.rejected)
-        messages = self._conversation(values, before_chosen, before_rejected)
+        messages = self._conversation(values, before_chosen, before_rejected, path)
         if chosen == rejected:
             raise ValueError(f"{self.columns.rejected}: is the same text as {self.columns.chosen}")
         pair_id = self._id(values, f"{path.name}:{row.location}")
@@ -204,9 +211,13 @@ class _PairReader:
             raise ValueError(f"{column}: found an empty text, expected text")
         return require_unicode(output, column), before
 
-    def _conversation(
-        self, values: Mapping[str, Any], before_chosen: tuple[Message, ...], before_rejected: tuple[Message, ...]
+    def _messages(
+        self,
+        values: Mapping[str, Any],
+        before_chosen: tuple[Message, ...] = (),
+        before_rejected: tuple[Message, ...] = (),
     ) -> tuple[Message, ...]:
+        """Return the messages of the prompt or, if there is none, those before the outputs."""
         column = self.columns.prompt
         value = values.get(column)
         if value is None and isinstance(values.get("input"), str):
@@ -217,15 +228,23 @@ class _PairReader:
             value = [message.as_json() for message in before_chosen]
         if isinstance(value, list):
             try:
-                messages = read_messages(value)
+                return read_messages(value)
             except ValueError as error:
                 raise ValueError(f"{column}: {error}") from None
-        elif isinstance(value, str) and value.strip():
-            messages = (Message("user", require_unicode(value, column)),)
-        elif value is None and column not in values:
+        if isinstance(value, str) and value.strip():
+            return (Message("user", require_unicode(value, column)),)
+        if value is None and column not in values:
             raise ValueError(f"{column}: this column is missing; there are {', '.join(map(repr, values)) or 'none'}")
-        else:
-            raise ValueError(f"{column}: found {describe_value(value)}, expected text or a list of messages")
+        raise ValueError(f"{column}: found {describe_value(value)}, expected text or a list of messages")
+
+    def _conversation(
+        self,
+        values: Mapping[str, Any],
+        before_chosen: tuple[Message, ...],
+        before_rejected: tuple[Message, ...],
+        path: Path,
+    ) -> tuple[Message, ...]:
+        messages = self._messages(values, before_chosen, before_rejected)
         name = self.columns.response or "response"
         response = values.get(name)
         if response is not None:
@@ -233,20 +252,39 @@ class _PairReader:
                 found = "a second response" if isinstance(response, str) else describe_value(response)
                 raise ValueError(f"{name}: found {found}, expected text")
             return (*messages, Message("assistant", require_unicode(response, name)))
-        if len(messages) == 1 and _LAYOUT in messages[0].content:
-            return self._split(messages, column)
-        return messages
-
-    def _split(self, messages: tuple[Message, ...], column: str) -> tuple[Message, ...]:
-        """Return the conversation in a full prompt of the released layout; the messages if it has another layout."""
-        try:
-            prompt, response = split_prompt(messages[0].content.rstrip("\n") + "\n\n", self.tasks, column)
-        except InputError:
+        split = self._split(messages)
+        if split is None or not self._is_full_prompt(messages[0].content, path):
             return messages
-        if not prompt.strip():
-            raise ValueError(f"{column}: found an empty text, expected text")
+        if not split[0].content.strip():
+            raise ValueError(f"{self.columns.prompt}: found an empty text, expected text")
         self.changes["the released layout was split into prompt and response"] += 1
-        return Record("", prompt, response).messages
+        return split
+
+    def _split(self, messages: tuple[Message, ...]) -> tuple[Message, ...] | None:
+        """Return the conversation in a single text of the released layout; None if there is no such text."""
+        if len(messages) > 1 or _LAYOUT not in messages[0].content:
+            return None
+        try:
+            return Record("", *split_prompt(messages[0].content.rstrip("\n") + "\n\n", self.tasks, "")).messages
+        except InputError:
+            return None
+
+    def _is_full_prompt(self, text: str, path: Path) -> bool:
+        """Return whether a text of the released layout is a full prompt, not a user's text that imitates one.
+
+        It begins with the instruction of the model, or every prompt of its file has the layout.
+        """
+        if text.startswith(self._instructions):
+            return True
+        if path not in self._in_layout:
+            self._in_layout[path] = all(map(self._has_layout, read_file_rows(path)))
+        return self._in_layout[path]
+
+    def _has_layout(self, row: Row) -> bool:
+        try:
+            return self._split(self._messages(row.values or {})) is not None
+        except ValueError:
+            return False
 
     def _speed(self, *outputs: str) -> Speed:
         """Return "direct" if the format has no other speed, or if none of the outputs has reasoning."""

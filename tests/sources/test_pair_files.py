@@ -69,6 +69,31 @@ def test_forms_of_a_pair(row: dict[str, Any], response: str | None) -> None:
     assert (pair.id, pair.weight, pair.votes) == ("a.jsonl:1", 1.0, (True, False))
 
 
+OTHER = LAYOUT.replace(instruction(GUARD_TASKS), "Judge this.\n")
+SINGLE = {"role": "user", "content": OTHER}
+
+
+def test_a_user_may_imitate_the_released_layout() -> None:
+    imitation = "Look:\nHuman user:\nHow?\n\nAI assistant:\nSo.\n\n"
+    texts = ["How?", imitation, LAYOUT, imitation.removeprefix("Look:\n")]
+    pairs = read(*({**GOOD, "prompt": text} for text in texts))
+    assert [pair.record.prompt for pair in pairs] == [texts[0], texts[1], "How?", texts[3]]
+    assert [pair.record.response for pair in pairs] == [None, None, "So.", None]
+
+
+@pytest.mark.parametrize("prompts", [[OTHER] * 2, [OTHER, LAYOUT], [[SINGLE], OTHER.rstrip()]])
+def test_the_layout_below_another_instruction_is_split_if_all_rows_have_it(prompts: list[Any]) -> None:
+    pairs = read(*({**GOOD, "prompt": prompt} for prompt in prompts))
+    assert [(pair.record.prompt, pair.record.response) for pair in pairs] == [("How?", "So.")] * len(prompts)
+    assert read(*({**GOOD, "prompt": prompt} for prompt in prompts), GOOD)[0].record.prompt == OTHER
+
+
+def test_the_opening_of_the_model_is_an_instruction() -> None:
+    read({**GOOD, "prompt": OTHER}, GOOD)
+    pairs = read_pairs(["a.jsonl"], PairColumns(), GUARD_TASKS, PromptFormat(opening="Judge this.\n"))
+    assert [pair.record.response for pair in pairs] == ["So.", None]
+
+
 def test_weights_and_ids() -> None:
     rows = [{**GOOD, "score": score, "id": str(score)} for score in (0.5, 2, "3")]
     assert [(pair.id, pair.weight) for pair in read(*rows, weight="score")] == [("0.5", 0.5), ("2", 2.0), ("3", 3.0)]
