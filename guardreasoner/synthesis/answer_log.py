@@ -17,7 +17,7 @@ _SYNC_EVERY = 1.0
 
 
 class AnswerLog:
-    """Answers by record id and request key, in an append-only JSONL file; only an index of it is kept in memory.
+    """Answers by request key, in an append-only JSONL file; only an index of it is kept in memory.
 
     A row holds ``key``, ``record_id``, ``attempt``, ``text``, ``finish_reason``, ``problem`` (why the server sent no
     usable text), ``faults``, ``characters`` (of the prompt), ``prompt_tokens`` and ``completion_tokens``. Rows of other
@@ -35,7 +35,8 @@ class AnswerLog:
         self.characters = 0
         self.prompt_tokens = 0
         self.completion_tokens = 0
-        self._offsets: dict[tuple[str, str], list[int]] = defaultdict(list)
+        self._index: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        """Record id and offset of each answer, by key."""
         self._file: BinaryIO | None = None
         self._sync_needed = threading.Event()
         self._closing = threading.Event()
@@ -48,7 +49,7 @@ class AnswerLog:
             InputError: raised if a line other than the last is not an answer.
         """
         self.answers = self.counted = self.characters = self.prompt_tokens = self.completion_tokens = 0
-        self._offsets.clear()
+        self._index.clear()
         end = 0
         if not self.path.exists():
             return end
@@ -84,8 +85,10 @@ class AnswerLog:
         return truncated
 
     def rows(self, record_id: str, key: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield offset and row of each answer to a record under a key, oldest first."""
-        for offset in self._offsets.get((record_id, key), ()):
+        """Yield offset and row of each answer under a key, oldest first; if the record has some, only its own."""
+        answers = self._index.get(key, ())
+        own = [offset for answered, offset in answers if answered == record_id]
+        for offset in own or [offset for _, offset in answers]:
             yield offset, self.row_at(offset)
 
     def row_at(self, offset: int) -> dict[str, Any]:
@@ -120,7 +123,7 @@ class AnswerLog:
         self._file.close()
 
     def _add_to_index(self, row: Any, offset: int) -> None:
-        self._offsets[row["record_id"], row["key"]].append(offset)
+        self._index[row["key"]].append((row["record_id"], offset))
         self.answers += 1
         if row["prompt_tokens"] is not None and row["completion_tokens"] is not None:
             self.counted += 1

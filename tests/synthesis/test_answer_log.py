@@ -35,16 +35,20 @@ def written_log(path: Path, *rows: dict[str, Any]) -> Path:
     return path
 
 
-def test_answers_are_found_by_record_and_key(tmp_path: Path) -> None:
-    path = written_log(tmp_path / "new" / "a.jsonl", row("a"), row("b", key="other"), row("a", 1, text="später\n"))
+def test_answers_are_found_by_key_and_a_record_has_its_own(tmp_path: Path) -> None:
+    rows_of_a = (row("a"), row("a", 1, text="später\n"))
+    path = written_log(tmp_path / "new" / "a.jsonl", rows_of_a[0], row("b", key="other"), rows_of_a[1])
     answer_log = AnswerLog(path)
     assert answer_log.open() == 0
     rows = list(answer_log.rows("a", "k"))
     assert [answer["attempt"] for _, answer in rows] == [0, 1]
     assert answer_log.row_at(rows[1][0])["text"] == "später\n"
-    assert list(answer_log.rows("b", "k")) == list(answer_log.rows("c", "k")) == []
+    assert list(answer_log.rows("b", "k")) == rows  # the same request for another record
+    assert list(answer_log.rows("a", "none")) == []
     offset = answer_log.append(row("c", text="last"))
     assert answer_log.row_at(offset)["text"] == "last"
+    assert [at for at, _ in answer_log.rows("c", "k")] == [offset]
+    assert list(answer_log.rows("a", "k")) == rows
     assert (answer_log.answers, answer_log.counted, answer_log.characters, answer_log.prompt_tokens) == (4, 4, 160, 40)
     answer_log.close()
     assert len(path.read_text().splitlines()) == 4

@@ -1,6 +1,7 @@
 """A teacher's run over records: which traces are kept, asked again and refused, and how a run is resumed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from guardreasoner.errors import InputError
 from guardreasoner.generators.server import ServerGenerator
 from guardreasoner.prompts import PromptFormat, parse
-from guardreasoner.records import read_records, read_rollouts
+from guardreasoner.records import Record, Split, read_records, read_rollouts
 from guardreasoner.records.jsonl import read_jsonl
 from guardreasoner.synthesis import EstimatesCost, WritesOutput
 from guardreasoner.synthesis.teacher import CostEstimator, Prices, TeacherModule
@@ -124,6 +125,29 @@ def test_an_interrupted_run_asks_only_for_missing_answers(folder: Path, caplog: 
     assert {record_id(prompt) for prompt in server.seen.asked} == {r.id for r in RECORDS} - paid
     assert "truncated last line of 30 bytes" in caplog.text
     assert len(read_rollouts(folder / "rollouts.jsonl")) == 24
+
+
+class Renumbered(TinySource):
+    """Records that have the ids of others, as rows have below an inserted one."""
+
+    def records(self, split: Split) -> list[Record]:
+        """Return the records of a split."""
+        records = super().records(split)
+        ids = [record.id for record in records]
+        return [replace(record, id=name) for record, name in zip(records, [*ids[1:], ids[0]], strict=True)]
+
+
+def test_records_with_other_ids_are_not_asked_again(folder: Path) -> None:
+    template = TEMPLATE.replace("record.id", "prompt")
+    with FakeServer(say=lambda prompt, _: f"{record_id(prompt)}\n{trace(prompt)}") as server:
+        run(teacher(server.base_url, folder, template=template, steps=None))
+        before = sum(server.seen.asked.values())
+        module = teacher(server.base_url, folder, template=template, steps=None)
+        quiet_trainer().predict(module, datamodule=ReasoningDataModule(Renumbered()), return_predictions=False)
+    assert sum(server.seen.asked.values()) == before == len(RECORDS)
+    prompts = {record.id: record.prompt for record in Renumbered().records("train")}
+    rollouts = read_rollouts(folder / "rollouts.jsonl")
+    assert {one.record_id: one.completion.splitlines()[0] for one in rollouts} == prompts
 
 
 def test_a_larger_ask_again_continues_after_earlier_attempts(folder: Path) -> None:
