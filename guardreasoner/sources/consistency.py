@@ -26,6 +26,7 @@ class ConsistencyCheck:
         self._ids: dict[int, int] = {}
         self._conversations: dict[int, int] = {}
         self._training_prompts: dict[int, int] = {}
+        self._validation_prompts: dict[int, int] = {}
         self._files: list[tuple[Path, str]] = []
         self._label_sets: list[dict[str, str]] = []
         self._label_set_indices: dict[tuple[tuple[str, str], ...], int] = {}
@@ -54,6 +55,16 @@ class ConsistencyCheck:
                     f"prompt: also occurs in the training split, at {self._unpack(self._training_prompts[prompt])}"
                 )
         return faults
+
+    def validation_row(self, record: Record, split: Split, path: Path, location: str) -> str | None:
+        """Return the place of an earlier validation row with the prompt of a test row; None if there is none."""
+        if split == "train":
+            return None
+        prompt = hash(normalize(record.context()))
+        if split == "validation":
+            self._validation_prompts.setdefault(prompt, self._pack(path, location))
+        first = self._validation_prompts.get(prompt) if split == "test" else None
+        return None if first is None else self._unpack(first)
 
     def _label_faults(self, record: Record, packed: int) -> list[str]:
         gold = record.gold()

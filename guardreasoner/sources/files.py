@@ -221,6 +221,12 @@ class Files:
                     "%d of %d rows have a policy, which no task uses; it is part of their prompts",
                     *(result.unused_policies, result.count),
                 )
+            if result.tested_again:
+                log.warning(
+                    "test rows whose prompt is in the validation split too: %d, for example %s and %s; what is chosen "
+                    "on the validation split, such as a threshold, looks better on them",
+                    *(len(result.tested_again), *result.tested_again[0]),
+                )
             if self._sharing_ids:
                 log.info("%d files share ids: the name of the file is part of each id", len(self._sharing_ids))
             self._faulty = frozenset(result.faulty)
@@ -264,6 +270,10 @@ class Files:
             if isinstance(record, Record):
                 faults += self._id_faults(record, path, split, row.location, consistency, result)
                 faults += consistency.faults(record, split, path, row.location)
+                if self.patterns["test"] and (self.patterns["validation"] or self.validation_share):
+                    of_split = self._split_of(split, record)
+                    if first := consistency.validation_row(record, of_split, path, row.location):
+                        result.tested_again.append((f"{path}:{row.location}", first))
                 result.unused_policies += record.policy is not None and not self._uses_policy
             if faults:
                 result.add(path, name, row, faults)
@@ -342,6 +352,8 @@ class _CheckResult:
         self.count = self.skipped = self.faulty_rows = self.fault_count = self.unused_policies = 0
         self.left_out: Counter[str] = Counter()
         self.sharing_ids: set[Path] = set()
+        self.tested_again: list[tuple[str, str]] = []
+        """Places of each test row with a prompt of the validation split, and of the first row with it there."""
         self.faults: list[str] = []
         self.faulty: list[tuple[str, str]] = []
         self.raw_rows: dict[Path, list[Any]] = {}

@@ -322,6 +322,29 @@ def test_a_prompt_shared_by_training_and_validation() -> None:
     assert error.details == ("b.jsonl:1: prompt: also occurs in the training split, at a.jsonl:1",)
 
 
+@pytest.mark.parametrize("splits", [{"validation": "a.jsonl"}, {"train": "c.jsonl", "validation": ["a.jsonl"]}])
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_prompt_shared_by_validation_and_test(
+    shared: bool, splits: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    write("a.jsonl", line("What?", request="harmful") + line("Mend a\u00a0Caf\u00e9 chair?", request="harmful"))
+    again = line("mend  a CAFE\u0301 chair?", "So.", request="harmful")
+    write("b.jsonl", line("Who?", request="harmful") + (again if shared else ""))
+    write("c.jsonl", line("Where?", request="harmful"))
+    assert len(list(Files(test="b.jsonl", **splits).records("test"))) == 1 + shared
+    said = "test rows whose prompt is in the validation split too: 1, for example b.jsonl:2 and a.jsonl:2; "
+    assert [message.startswith(said) for message in caplog.messages] == [True] * shared
+
+
+def test_a_prompt_shared_by_test_and_the_share_for_validation(caplog: pytest.LogCaptureFixture) -> None:
+    rows = "".join(line(f"How do I mend chair {number}?", request="harmful") for number in range(40))
+    write("a.jsonl", rows)
+    write("b.jsonl", rows)
+    held_out = list(Files(train="a.jsonl", test="b.jsonl", validation_share=0.5).records("validation"))
+    assert 0 < len(held_out) < 40
+    assert f"test rows whose prompt is in the validation split too: {len(held_out)}, for example" in caplog.text
+
+
 def test_many_faults_are_counted_and_the_first_thousand_listed() -> None:
     write("a.jsonl", GOOD + "{\n" * 1002)
     error = read_error(train="a.jsonl")
