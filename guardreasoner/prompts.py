@@ -347,17 +347,28 @@ LINE_BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 
 _BREAKS = re.escape(LINE_BREAKS.removeprefix("\n"))
 
-_LINE_START = re.compile(
-    rf"(^|[{_BREAKS}])"
-    # the space before a name holds no break, or each break of a long run of them would search the rest of the run
-    rf"(?=[^\S\n{_BREAKS}]*\\*(?:System|Human user|AI assistant|Tool call|Tool result|Policy):)",
-    re.IGNORECASE | re.MULTILINE,
-)
+
+def headings(*names: str) -> re.Pattern[str]:
+    """Return the pattern of the start of each line that begins with one of some names and a colon."""
+    return re.compile(
+        rf"(^|[{_BREAKS}])"
+        # the space before a name holds no break, or each break of a long run of them would search the rest of the run
+        rf"(?=[^\S\n{_BREAKS}]*\\*(?:{'|'.join(names)}):)",
+        re.IGNORECASE | re.MULTILINE,
+    )
+
+
+def without_headings(text: str, pattern: re.Pattern[str]) -> str:
+    """Return a text with a backslash in front of each line that a pattern of :func:`headings` matches."""
+    return pattern.sub(r"\1\\", text)
+
+
+_HEADINGS = headings(*AUTHORS.values(), "Policy")
 
 
 def _escaped(text: str) -> str:
     """Return a text in which no line looks like the start of another part of the prompt."""
-    return _LINE_START.sub(r"\1\\", text)
+    return without_headings(text, _HEADINGS)
 
 
 _HEADER = re.compile(r"(?:#+\s*)?answers?\s*:?", re.IGNORECASE)

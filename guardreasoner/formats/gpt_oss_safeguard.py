@@ -3,8 +3,8 @@
 https://cookbook.openai.com/articles/gpt-oss-safeguard-guide: the policy is the developer's message, the content that of
 the user. The messages have the harmony form (https://cookbook.openai.com/articles/openai-harmony) as the openai-harmony
 library writes it. The guide leaves the form of the answer to the policy; the sentence that asks for 1 or 0 and the
-layout of a conversation of several messages are ours. An answer in the guide's JSON form, with the key ``violation``,
-is read too.
+layout of a conversation of several messages are ours: a line of a text that begins like a message gets a backslash in
+front. An answer in the guide's JSON form, with the key ``violation``, is read too.
 """
 
 import re
@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 from guardreasoner.errors import InputError
 from guardreasoner.formats.published import PublishedFormat, Span, texts_and_controls
-from guardreasoner.prompts import Part, Plain
+from guardreasoner.prompts import Part, Plain, headings, without_headings
 from guardreasoner.records import Record, Speed
 from guardreasoner.records.jsonl import parse_json
 from guardreasoner.tasks import POLICY_TASK, Task
@@ -27,6 +27,7 @@ QUESTION = (
 """Our last paragraph of the developer's message."""
 
 _AUTHORS = {"user": "User", "assistant": "Assistant"}
+_HEADINGS = headings(*_AUTHORS.values())
 _ANALYSIS, _FINAL = "analysis", "assistantfinal"
 _FINALS = (_FINAL, "<|channel|>final<|message|>")
 _ASSISTANT = "<|start|>assistant"
@@ -78,7 +79,9 @@ class GptOssSafeguard(PublishedFormat):
         self.speed(speed)
         policy = "\n\n".join(filter(None, (self.policy(record), self.question)))
         turns = self.named(record, record.messages, _AUTHORS)
-        content = turns[0][1] if len(turns) == 1 else "\n\n".join(f"{author}: {text}" for author, text in turns)
+        content = turns[0][1]
+        if len(turns) > 1:
+            content = "\n\n".join(f"{author}: {without_headings(text, _HEADINGS)}" for author, text in turns)
         texts = {"date": self.date, "effort": self.effort, "policy": policy, "content": content}
         return texts_and_controls(_PROMPT, _CONTROLS, **texts)
 
