@@ -3,18 +3,24 @@
 import io
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 
+from guardreasoner import Qwen3GuardGen
 from guardreasoner.cli.lightning_cli import GuardCLI
 from guardreasoner.evaluation.scoring import score
 from guardreasoner.generators import Completion
 from guardreasoner.model.backbone import Backbone
+from guardreasoner.report.plot import draw_figures
+from guardreasoner.report.score_plots import score_plots
 from guardreasoner.sources.predictions import read_predictions
 from guardreasoner.tasks import GUARD_TASKS
+from tests.support.guard_models import QWEN_TOKENS, make_guard_model
 from tests.support.tiny import Scripted, TinySource, answer, command, write_rollouts
 
 pytestmark = pytest.mark.slow  # fits two models and tests one
@@ -37,6 +43,15 @@ class ScriptedGuard(Scripted):
         """Make all but the first output unparsed."""
         for part in super().generate_groups(requests):  # type: ignore[arg-type]
             yield [c if c.index == 0 else Completion(c.record_id, c.index, "Hm.") for c in part]
+
+
+class ScriptedQwen(Scripted):
+    """Right in the published format, but for the first record."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        format = Qwen3GuardGen()
+        wrong = replace(TEST[0], labels={"request": "unharmful"})
+        super().__init__(TEST, lambda record, _: format.answer(wrong if record == TEST[0] else record))
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +171,30 @@ def test_logged_test_scores_equal_those_of_score(runs: dict[str, EventAccumulato
     assert [logged[f"f1/request/{label}"] for label in ("harmful", "unharmful")] == pytest.approx([4 / 6, 4 / 6])
     assert "f1/completion/refusal" not in logged  # no record has this class: undefined, not 0
     assert {event.step for name in names for event in run.Scalars(f"test/{name}")} == {0}
+
+
+def test_plots_of_another_format_agree_with_score(workplace: Path, tiny_base: Path) -> None:
+    base = make_guard_model(tiny_base, Path("hub"), QWEN_TOKENS, "<|im_end|>")
+    format = ("--config", "configs/format/qwen3guard_gen.yaml", "--model.scores", "false")
+    flags = (*format, "--model.greedy", f"{__name__}.ScriptedQwen", "--data.rollouts", "null")
+    verb, *argv = command("evaluate", base, *LOGGER, *flags)
+    GuardCLI(verb, argv).run()
+    read = read_predictions("made")
+    scored = score("hub", read.records, read.rollouts, read.tasks, format=read.format)
+    (row,) = scored.averages
+    assert (row.accuracy.value, row.unparsed) == (pytest.approx(100 * 5 / 6), 0)
+    with SummaryWriter("expected") as writer:
+        for name, figure in draw_figures(score_plots([scored], read.tasks), width=5.0).items():
+            figure.set_dpi(150)
+            writer.add_figure(f"test/{name}", figure, 0)
+    logged, expected = (EventAccumulator(str(path)) for path in ("logs/test/made/version_0", "expected"))
+    for events in (logged, expected):
+        events.Reload()
+    assert logged.Scalars("test/f1/request/harmful")[0].value == pytest.approx((row.positive_f1.value or 0) / 100)
+    assert logged.Tags()["images"] == expected.Tags()["images"]
+    for tag in expected.Tags()["images"]:
+        images = [events.Images(tag)[0].encoded_image_string for events in (logged, expected)]
+        assert images[0] == images[1], tag
 
 
 def test_sample_texts_are_logged(runs: dict[str, EventAccumulator]) -> None:

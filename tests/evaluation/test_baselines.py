@@ -9,6 +9,7 @@ import pytest
 from guardreasoner.cli.main import main
 from guardreasoner.records import Record, Split
 from guardreasoner.tasks import GUARD_TASKS
+from tests.support.guard_models import QWEN_TOKENS, make_guard_model
 from tests.support.tiny import TinySource
 
 pytestmark = pytest.mark.usefixtures("workplace")
@@ -72,6 +73,16 @@ def test_the_words_tell_what_the_training_records_teach(tiny_base: Path, start: 
     report = start("score", "most", "words")
     assert "words" in report
     assert "most" in report
+
+
+@pytest.mark.slow
+def test_a_baseline_answers_in_the_format_of_the_model(tiny_base: Path, start: Callable[..., str]) -> None:
+    base = make_guard_model(tiny_base, Path("hub"), QWEN_TOKENS, "<|im_end|>")
+    start(*flags(base, "tf_idf", "words"), "--config", "configs/format/qwen3guard_gen.yaml")
+    start("score", "words", "--json", "scores.json")
+    (model,) = json.loads(Path("scores.json").read_text())["models"].values()
+    assert model["unparsed"] == 0
+    assert model["average"]["request"]["f1"] == 100  # "break" or "mend"
 
 
 def test_a_source_that_streams_is_read_for_every_task(tiny_base: Path, start: Callable[..., str]) -> None:

@@ -156,6 +156,19 @@ def test_a_test_is_scored_at_the_calibrated_threshold(capsys: pytest.CaptureFixt
     assert row["f1"] == pytest.approx(200 * blocked.count("H") / (gold.count("H") + len(blocked)))
 
 
+def test_a_threshold_that_was_chosen_on_the_scored_predictions_is_noted(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("val")
+    make_run("test", "test", seed=1)
+    assert main(["calibrate", "val", *FLAGS]) == 0
+    assert main(["calibrate", "val", *FLAGS, "--out", "threshold.json"]) == 0
+    for calibration in (("--calibrated",), ("--calibration", "threshold.json")):
+        for run, is_noted in (("val", True), ("test", False)):
+            capsys.readouterr()
+            assert main(["score", run, *calibration, "--resamples", "0"]) == 0
+            note = "note: val: the threshold of request (direct) was chosen on these predictions"
+            assert (note in capsys.readouterr().out) == is_noted
+
+
 def test_other_records_are_noted(capsys: pytest.CaptureFixture[str]) -> None:
     make_run("val", n=600)
     gold, scores = random_scores(300, 1)
