@@ -250,7 +250,7 @@ def _benchmark_table(model: ModelScore) -> Table:
         names = [Cell(row.benchmark), Cell(row.task), Cell(str(row.n))]
         rows.append([*names, *map(estimate_cell, scores), Cell(str(row.unparsed)), Cell(others)])
     if len(model.benchmarks) > len(model.averages):
-        total = Cell(str(sum(row.n for row in model.benchmarks)))
+        total = Cell(str(sum(row.n for row in model.averages)))
         rows.append([Cell(AVERAGE), Cell("all"), total, estimate_cell(model.overall), *[Cell("")] * 5])
     return Table(model.model, headings, rows, text_columns=2)
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
+from guardreasoner.cli.commands._attacked import attacked_notes, split_attacked
 from guardreasoner.cli.options import add_resampling
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.comparison import Comparison, Run, compare
@@ -26,14 +27,16 @@ class Compared:
     """The runs, their comparison and the criteria of the two-stage plan.
 
     Args:
-        named: the runs with their paths.
+        named: the runs with their paths, without attacked records.
         comparison: the comparison of the runs.
         criteria: the checked criteria of the plan, then the user's own requirements; empty unless requested.
+        notes: sentences on attacked records, which are left out.
     """
 
     named: tuple[NamedPredictions, ...]
     comparison: Comparison
     criteria: tuple[Criterion, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def seeds(self) -> dict[str, int]:
@@ -76,7 +79,7 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
 
 
 def read_compared(args: argparse.Namespace, verb: str) -> Compared:
-    """Read the runs, compare them and check the criteria.
+    """Read the runs, compare them on the records that are not attacked, and check the criteria.
 
     Args:
         args: the arguments that :func:`add_runs` declares.
@@ -85,11 +88,12 @@ def read_compared(args: argparse.Namespace, verb: str) -> Compared:
     Raises:
         InputError: a file is missing or invalid, the runs have different records, or a role or run is unknown.
     """
-    named = match_by_content(read_named_predictions(args.runs, verb, seeds=True))
+    named, attacked = split_attacked(match_by_content(read_named_predictions(args.runs, verb, seeds=True)))
     runs = [Run(run.name, tuple(_answers(run))) for run in named]
     comparison = compare(runs, common_tasks(named), args.mode, args.intersect, args.resamples, args.seed)
     required = [check_requirement(text, comparison) for text in args.require]
-    return Compared(tuple(named), comparison, (*_criteria(comparison, args, verb), *required))
+    criteria = (*_criteria(comparison, args, verb), *required)
+    return Compared(tuple(named), comparison, criteria, tuple(attacked_notes(attacked, "are left out")))
 
 
 def _answers(run: NamedPredictions) -> list[Answers]:

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         table.show(console)
     for note in notes:
         console.print(note, style="dim", highlight=False, markup=False)
-    for remark in prediction_warnings(compared.named):
+    for remark in (*compared.notes, *prediction_warnings(compared.named)):
         show_line(f"note: {remark}")
     if args.flips:
         _write_flips(args.flips, comparison)

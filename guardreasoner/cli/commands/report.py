@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
     inputs = PageInputs(
         {run.name: run.paths for run in compared.named},
-        prediction_warnings(compared.named),
+        (*compared.notes, *prediction_warnings(compared.named)),
         shlex.join(["report", *args.argv]),
         datetime.now(UTC).isoformat(timespec="seconds"),
         args.resamples,

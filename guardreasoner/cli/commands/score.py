@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from guardreasoner.cli.commands._attacked import attacked_notes, split_attacked
 from guardreasoner.cli.commands._slices import add_slices, with_languages
 from guardreasoner.cli.options import add_files, add_resampling, require_files, write
 from guardreasoner.errors import InputError
-from guardreasoner.evaluation.attacks import origin
 from guardreasoner.evaluation.calibration.scored import CalibratedScore, calibrated_scores
 from guardreasoner.evaluation.calibration.stored import calibrations_of, stored_calibrations
 from guardreasoner.evaluation.comparison.alignment import describe_missing, differing_ids, missing_records
@@ -18,7 +18,7 @@ from guardreasoner.evaluation.reasoning_quality import Quality, judged_text, qua
 from guardreasoner.evaluation.scoring import ModelScore, score
 from guardreasoner.evaluation.scoring.labels import PARSER_BY_MODE, BenchmarkLabels, Mode, collect_labels
 from guardreasoner.evaluation.scoring.over_refusal import OverRefusal, over_refusal
-from guardreasoner.evaluation.scoring.probabilities import ProbabilityScore, probability_scores
+from guardreasoner.evaluation.scoring.probabilities import POOLED, ProbabilityScore, probability_scores
 from guardreasoner.evaluation.scoring.slices import SliceScore, score_slices
 from guardreasoner.report.calibration_tables import calibrated_as_json, calibrated_notes, calibrated_table
 from guardreasoner.report.probability_tables import probabilities_as_json, probability_notes, probability_table
@@ -96,6 +96,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score each model, print the tables and write the files.
 
+    Attacked records have rows of their own benchmarks; they are in no number over several benchmarks.
+
     Args:
         args: the arguments that :func:`configure` declares.
 
@@ -107,16 +109,19 @@ def run(args: argparse.Namespace) -> int:
     models = read_named_predictions(paths, "score")
     tasks = common_tasks(models)
     notes = check_against_benchmarks(models, args.benchmarks) if args.benchmarks else []
-    scores = {mode: [_score(model, mode, args) for model in models] for mode in modes}
+    originals, attacked = split_attacked(models)
+    notes += attacked_notes(attacked, "are in the rows of their benchmarks alone")
+    both = list(zip(originals, attacked, strict=True))
+    scores = {mode: [_score(model, attacks, mode, args) for model, attacks in both] for mode in modes}
     tables, meanings = score_tables(scores, tasks), score_notes(scores, args.resamples)
-    probabilities = {model.name: rows for model in models if (rows := _probabilities(model, args))}
+    probabilities = {model.name: rows for model, attacks in both if (rows := _probabilities(model, attacks, args))}
     tables += [probability_table(f"{name}: scores as probabilities", rows) for name, rows in probabilities.items()]
     meanings += probability_notes([row for rows in probabilities.values() for row in rows], args.resamples)
-    calibrated = {model.name: _calibrated(model, args) for model in models} if _asks_calibrated(args) else {}
+    calibrated = {model.name: _calibrated(model, args) for model in originals} if _asks_calibrated(args) else {}
     tables += [calibrated_table(f"{name}: at the calibrated threshold", rows) for name, rows in calibrated.items()]
     meanings += calibrated_notes([row for rows in calibrated.values() for row in rows])
     notes += [note for model in models for note in _in_sample(model, args)] if _asks_calibrated(args) else []
-    parts = {mode: {model.name: _parts(model, mode, args) for model in models} for mode in modes}
+    parts = {mode: {model.name: _parts(model, mode, args) for model in originals} for mode in modes}
     tables += [table for mode in modes for table in _part_tables(parts[mode], mode if len(modes) > 1 else "")]
     meanings += [OVER_REFUSAL_NOTE] if any(part.over_refusal for part in parts[modes[0]].values()) else []
     meanings += [SLICES_NOTE] if args.by else []
@@ -126,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
         table.show(console)
     for meaning in meanings:
         console.print(meaning, style="dim", highlight=False, markup=False)
-    reasoning = {model.name: _quality(model) for model in models} if args.reasoning else {}
+    reasoning = {model.name: _quality(model) for model in originals} if args.reasoning else {}
     if reasoning:
         from guardreasoner.report.reasoning_table import show_reasoning
 
@@ -168,16 +173,29 @@ def _modes_and_paths(args: argparse.Namespace) -> tuple[list[Mode], list[str]]:
     return list(modes), paths
 
 
-def _score(model: NamedPredictions, mode: Mode, args: argparse.Namespace) -> ModelScore:
-    (read,) = model.seeds
+def _score(model: NamedPredictions, attacked: NamedPredictions, mode: Mode, args: argparse.Namespace) -> ModelScore:
+    """Score the answers to original records, and add the rows of the benchmarks of attacked ones."""
+    (read,), (attacks,) = model.seeds, attacked.seeds
     hard = (read.hard_records, read.hard_rollouts)
-    resampling = (args.resamples, args.seed)
-    return score(model.name, read.records, read.rollouts, read.tasks, mode, *hard, *resampling, format=read.format)
+    options: dict[str, Any] = {"resamples": args.resamples, "seed": args.seed, "format": read.format}
+    scored = score(model.name, read.records, read.rollouts, read.tasks, mode, *hard, **options)
+    if not attacks.records:
+        return scored
+    rows = score(model.name, attacks.records, attacks.rollouts, read.tasks, mode, **options)
+    return replace(
+        scored,
+        benchmarks=(*scored.benchmarks, *rows.benchmarks),
+        steerability=(*scored.steerability, *rows.steerability),
+    )
 
 
-def _probabilities(model: NamedPredictions, args: argparse.Namespace) -> tuple[ProbabilityScore, ...]:
-    (read,) = model.seeds
-    return probability_scores(read.records, read.scores, read.tasks, args.resamples, args.seed)
+def _probabilities(
+    model: NamedPredictions, attacked: NamedPredictions, args: argparse.Namespace
+) -> tuple[ProbabilityScore, ...]:
+    (read,), (attacks,) = model.seeds, attacked.seeds
+    options = (read.scores, read.tasks, args.resamples, args.seed)
+    rows = [row for row in probability_scores(attacks.records, *options) if row.benchmark != POOLED]
+    return (*probability_scores(read.records, *options), *rows)
 
 
 def _asks_calibrated(args: argparse.Namespace) -> bool:
@@ -198,8 +216,7 @@ def _calibrated(model: NamedPredictions, args: argparse.Namespace) -> list[Calib
         task = next((task for task in read.tasks if task.name == calibration.task), None)
         if task is None or (calibration.task, calibration.score) not in scored:
             continue
-        records = [record for record in read.records if origin(record) is None]  # attacked ones have another rate
-        rows += calibrated_scores(records, read.scores, task, calibration, args.resamples, args.seed)
+        rows += calibrated_scores(read.records, read.scores, task, calibration, args.resamples, args.seed)
     return rows
 
 

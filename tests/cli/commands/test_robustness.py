@@ -1,7 +1,9 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,11 @@ WORDS = {"H": "harmful", "U": "unharmful"}
 
 
 def predictions(
-    folder: Path, words: str, families: tuple[Family, ...] = (leetspeak,), benchmark: str = "embedded/home"
+    folder: Path,
+    words: str,
+    families: tuple[Family, ...] = (leetspeak,),
+    benchmark: str = "embedded/home",
+    columns: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write predictions; a word is gold, the verdict before, then one for each family; "-" is none."""
     rows: dict[str, list[dict[str, object]]] = {}
@@ -23,7 +29,7 @@ def predictions(
     def add(record: Record, letter: str) -> None:
         verdict = answer_block({"request": WORDS[letter]}, GUARD_TASKS) if letter in WORDS else "Hm."
         row = {"prompt": render(record, GUARD_TASKS), "label": answer_block(record.labels, GUARD_TASKS)}
-        row |= {"predict": verdict, "record_id": record.id, "labels": record.gold()}
+        row |= {"predict": verdict, "record_id": record.id, "labels": record.gold(), **(columns or {})}
         rows.setdefault(record.source.replace("/", "-"), []).append(row)
 
     for number, word in enumerate(words.split()):
@@ -71,6 +77,55 @@ def test_benchmarks_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ["leetspeak", "all", "4"],
         ["leetspeak", "two", "2"],
     ]
+
+
+def test_attacked_records_are_in_no_number_over_several_benchmarks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probabilities = {"direct": {"request": {"harmful": 0.3, "unharmful": 0.7}}}
+    columns = {"extra": {"lookalike": "yes", "team": "red"}, "scores": probabilities}
+    found = {}
+    for name, families in (("attacked", (leetspeak, answer_block_in_prompt)), ("plain", ())):
+        folder = tmp_path / name / "m"
+        for benchmark, words in (("one", "HHUU UUHU HUU-"), ("two", "HHHU U-H-")):
+            short = " ".join(word[: 2 + len(families)] for word in words.split())
+            predictions(folder, short, families, benchmark, columns)
+        out = tmp_path / f"{name}.json"
+        flags = ("--mode", "all", "--by", "team", "source", "--reasoning", "--resamples", "50", "--json", str(out))
+        assert main(["score", str(folder), *flags]) == 0
+        found[name] = json.loads(out.read_text())
+        note = f"{folder}: 10 attacked records are in the rows of their benchmarks alone; robustness"
+        assert (note in capsys.readouterr().out) == (name == "attacked")
+    parts = [mode["models"]["m"]["benchmarks"] for mode in found["attacked"]["modes"].values()]
+    for rows in (*parts, found["attacked"]["probabilities"]["m"]):
+        of_families = {name: rows.pop(name) for name in list(rows) if "@" in name}
+        assert len(of_families) == 4
+    assert found["attacked"] == found["plain"]
+    assert parts[0]["one"]["request"]["n"] == 3
+    assert of_families["one@leetspeak"]["request"]["direct"]["n"] == 3
+
+
+def test_compare_and_report_leave_attacked_records_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    attacked = predictions(tmp_path / "a", "HHU UUH")
+    plain = predictions(tmp_path / "b", "HU UU", ())
+    out, page = tmp_path / "found.json", tmp_path / "page.html"
+    assert main(["compare", str(attacked), str(plain), "--resamples", "50", "--json", str(out)]) == 0
+    note = f"{attacked}: 2 attacked records are left out; robustness compares them with their originals"
+    assert f"note: {note}" in capsys.readouterr().out
+    content = json.loads(out.read_text())
+    assert (content["records"], content["runs"]["a"]["accuracy"]) == (2, 100)
+    assert list(content["runs"]["a"]["benchmarks"]) == ["embedded-home"]
+    assert main(["report", str(attacked), str(plain), "--resamples", "50", "--out", str(page)]) == 0
+    assert "2 attacked records are left out" in page.read_text()
+
+
+def test_attacked_records_alone_are_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = predictions(tmp_path / "m", "HHU UUU") / "embedded-home@leetspeak"
+    out = tmp_path / "found.json"
+    assert main(["score", str(folder), "--json", str(out)]) == 0
+    assert "attacked records" not in capsys.readouterr().out
+    (model,) = json.loads(out.read_text())["models"].values()
+    assert (model["records"], model["accuracy"]) == (2, 50)
 
 
 def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
