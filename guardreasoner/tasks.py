@@ -32,7 +32,7 @@ class Task:
         uses_policy: whether the question is about the policy of the record, which it must then have.
         flags: which verdict flags a conversation when the guard is used: the positive one (True; of ordered labels, all
             but the first), every other one ("others", for a positive label such as "no hazard") or none (False).
-            Training, tests and scores do not depend on it, so tasks that differ in nothing else are equal.
+            Training, tests and F1 do not depend on it, so tasks that differ in nothing else are equal.
 
     Raises:
         InputError: a name, key or label could not be parsed from an answer block, ``positive`` is not among the

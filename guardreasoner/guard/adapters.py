@@ -4,7 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from guardreasoner.guard.results import GuardResult, TaskResult, flagging_labels, task_flags
+from guardreasoner.evaluation.scoring.readings import flagging_labels
+from guardreasoner.guard.results import GuardResult, TaskResult, task_flags
 from guardreasoner.prompts import parse
 from guardreasoner.tasks import GUARD_TASKS, Task
 

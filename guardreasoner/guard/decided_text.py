@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from guardreasoner.evaluation.scoring.readings import flagging_labels
 from guardreasoner.formats import GuardFormat
 from guardreasoner.formats.published import PublishedFormat
-from guardreasoner.guard.results import GuardResult, TaskResult, flagging_labels
+from guardreasoner.guard.results import GuardResult, TaskResult
 from guardreasoner.prompts import PromptFormat, Verdicts, answer_block
 from guardreasoner.tasks import Task
 

@@ -7,8 +7,9 @@ from itertools import islice
 from typing import Any
 
 from guardreasoner.errors import InputError
+from guardreasoner.evaluation.scoring.readings import flagging_labels
 from guardreasoner.guard import Guard, GuardResult, Query
-from guardreasoner.guard.results import GuardSpeed, flagging_labels
+from guardreasoner.guard.results import GuardSpeed
 from guardreasoner.records import Record
 from guardreasoner.sources.logs import LogRow
 from guardreasoner.tasks import Task

@@ -15,8 +15,8 @@ from guardreasoner.evaluation.calibration.histogram import (
     stability_index,
     stability_index_by_chance,
 )
+from guardreasoner.evaluation.scoring.readings import flagging_labels
 from guardreasoner.guard.moderation import row_score
-from guardreasoner.guard.results import flagging_labels
 from guardreasoner.records.jsonl import read_jsonl
 from guardreasoner.tasks import Task
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.calibration import Band, Calibration
 from guardreasoner.evaluation.label_scores import Probabilities
-from guardreasoner.evaluation.scoring.readings import positive_labels, positive_probability
+from guardreasoner.evaluation.scoring.readings import flagging_labels, positive_probability
 from guardreasoner.prompts import Verdicts
 from guardreasoner.records import Record, Speed
 from guardreasoner.tasks import Task
@@ -154,13 +154,6 @@ def task_flags(result: TaskResult, task: Task) -> bool:
     if result.band is not None:
         return result.band in ("block", "unparsed")
     return result.verdict in flagging_labels(task)
-
-
-def flagging_labels(task: Task) -> tuple[str, ...]:
-    """Return the labels of a task that flag a conversation, or would if the task flagged any."""
-    if task.flags == "others":
-        return tuple(label for label in task.labels if label != task.positive)
-    return positive_labels(task)
 
 
 def applies(task: Task, record: Record) -> bool:

@@ -35,6 +35,13 @@ def positive_labels(task: Task, reading: Reading = "strict") -> tuple[str, ...]:
     return (task.positive,)
 
 
+def flagging_labels(task: Task) -> tuple[str, ...]:
+    """Return the labels of a task that flag a conversation, or would if the task flagged any."""
+    if task.flags == "others":
+        return tuple(label for label in task.labels if label != task.positive)
+    return positive_labels(task)
+
+
 def positive_probability(
     probabilities: Mapping[str, float] | None, task: Task, reading: Reading = "strict"
 ) -> float | None:

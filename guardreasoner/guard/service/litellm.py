@@ -9,8 +9,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from guardreasoner.evaluation.scoring.readings import flagging_labels
 from guardreasoner.guard.query import Query
-from guardreasoner.guard.results import GuardResult, GuardSpeed, flagging_labels, task_flags
+from guardreasoner.guard.results import GuardResult, GuardSpeed, task_flags
 from guardreasoner.guard.service.bodies import LitellmBody, json_schema
 from guardreasoner.guard.service.judging import GuardService
 from guardreasoner.guard.service.refusals import invalid, json_response

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import HTMLResponse, Response
 
-from guardreasoner.guard.results import flagging_labels
+from guardreasoner.evaluation.scoring.readings import flagging_labels
 from guardreasoner.guard.service.judging import GuardService
 from guardreasoner.guard.service.refusals import json_response
 

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from guardreasoner.cli.main import main
-from guardreasoner.tasks import GUARD_TASKS, Task
+from guardreasoner.prompts import answer_block, render
+from guardreasoner.records import Record, write_jsonl
+from guardreasoner.tasks import GUARD_TASKS, POLICY_TASKS, Task, write_tasks
 from tests.support.labelled_predictions import labelled_predictions
 
 REQUEST = GUARD_TASKS[0]
@@ -101,6 +103,43 @@ def test_without_look_alikes_nothing_is_shown(tmp_path: Path, capsys: pytest.Cap
     assert main(["score", *folders, "--resamples", "0", "--json", str(out)]) == 0
     assert main(["report", *folders, "--resamples", "0", "--out", str(page)]) == 0
     assert "ver-refusal" not in capsys.readouterr().out + out.read_text() + page.read_text()
+
+
+def test_the_rate_is_that_of_the_first_task_that_flags(tmp_path: Path) -> None:
+    rows = []
+    verdicts = [("rule 2", "violates"), ("no rule", "violates"), ("no rule", "complies"), ("no rule", "")]
+    for number, verdict in enumerate(verdicts):
+        gold = {"rule": "no rule", "policy": "complies"}
+        answered = {task.name: label for task, label in zip(POLICY_TASKS, verdict, strict=True) if label}
+        record = Record("", f"prompt {number}", policy="1. Be kind.")
+        row = {"record_id": str(number), "labels": gold, "prompt": render(record, POLICY_TASKS), "label": ""}
+        rows.append(row | {"predict": answer_block(answered, POLICY_TASKS), "policy": record.policy, **MARKED})
+    write_jsonl(tmp_path / "m" / "b" / "generated_predictions.jsonl", rows)
+    write_tasks(tmp_path / "m", POLICY_TASKS)
+    out = tmp_path / "scores.json"
+    assert main(["score", str(tmp_path / "m"), "--resamples", "0", "--json", str(out)]) == 0
+    found = json.loads(out.read_text())["models"]["m"]["over_refusal"]["b"]
+    assert {task: (row["n"], row["rate"]) for task, row in found.items()} == {"policy": (4, 75)}
+
+
+@pytest.mark.parametrize("flags", [True, False, "others"])
+def test_the_harmless_side_is_the_labels_that_do_not_flag(flags: bool | Literal["others"], tmp_path: Path) -> None:
+    task = Task("hazard", "Hazard", "name it.", ("safe", "arms", "fraud"), flags=flags)
+    answers = [
+        ("safe", "safe"),
+        ("safe", "fraud"),
+        ("safe", "arms"),
+        ("safe", "?"),
+        ("arms", "arms"),
+        ("fraud", "safe"),
+    ]
+    folder = labelled_predictions(tmp_path / "m", task, answers, "b", [MARKED] * 6)
+    out = tmp_path / "scores.json"
+    assert main(["score", str(folder), "--resamples", "20", "--json", str(out)]) == 0
+    found = json.loads(out.read_text())["models"]["m"].get("over_refusal", {}).get("b", {})
+    # others: of four safe records, one is called safe; true: of two hazards, which do not flag then, one is called safe
+    expected = {"others": {"hazard": (4, 75)}, True: {"hazard": (2, 50)}, False: {}}[flags]
+    assert {name: (row["n"], row["rate"]) for name, row in found.items()} == expected
 
 
 def test_ordered_labels_have_a_rate_for_each_reading(tmp_path: Path) -> None:
