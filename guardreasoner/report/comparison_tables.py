@@ -1,6 +1,6 @@
 """Comparisons of runs as tables, notes and JSON."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -144,6 +144,8 @@ def comparison_notes(
         notes.append("No p for runs with several seeds: the answers of a run's seeds to a record are not independent.")
     if comparison.over_refusal:
         notes.append(OVER_REFUSAL_NOTE)
+    if undefined := "; ".join(_undefined_for_some(comparison)):
+        notes.append(f"Left out of the averages of all runs, as no answer that counts has the class: {undefined}.")
     if published_rows(comparison):
         notes.append(f"Paper: {PAPER}, tables 2, 5 and 8, F1 as the released script counts (score --mode released).")
     return notes + left_out_notes(comparison)
@@ -223,6 +225,16 @@ def _difference_rows(pair: Pairwise) -> list[Difference]:
     several = len(pair.benchmarks) > len(pair.averages)
     rows = [*pair.benchmarks, *(pair.averages if several else ())]
     return [part for row in rows for part in (row, *row.readings.values())]
+
+
+def _undefined_for_some(comparison: Comparison) -> Iterator[str]:
+    """Yield each F1 on a benchmark that is undefined for some runs and defined for others, with those runs."""
+    models = list(comparison.scores.values())
+    for rows in zip(*(flat(model.benchmarks) for model in models), strict=True):
+        for label in rows[0].f1:
+            names = [model.model for model, row in zip(models, rows, strict=True) if row.f1[label].value is None]
+            if 0 < len(names) < len(models):
+                yield f"{label} ({rows[0].task}) in {rows[0].benchmark}, undefined for {', '.join(names)}"
 
 
 def _difference_cells(row: Difference, first_f1: str, second_f1: str, show_left_out: bool) -> list[Cell]:

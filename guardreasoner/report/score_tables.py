@@ -19,7 +19,7 @@ READINGS_NOTE = (
     "After the name of a task with ordered labels: (strict) counts every label but the first as positive, (loose) "
     "only the last. This is independent of the mode."
 )
-ONE_SIDED_NOTE = "FPR: the false-positive rate, in place of F1 where no record is of the positive class."
+ONE_SIDED_NOTE = "FPR: the false-positive rate, in place of F1 where no record that counts is positive."
 _UNPARSED_RULES: Mapping[Mode, str] = {
     "strict": "one wrong answer",
     "drop": "left out",
@@ -157,7 +157,7 @@ def score_notes(scores: Scores, resamples: int) -> list[str]:
     rules = "; ".join(f"{_UNPARSED_RULES[mode]} ({mode})" for mode in scores)
     notes.append(f"Unparsed: answers without a verdict; each counts in F1 as {rules}.")
     if any(estimate.value is None for estimate in estimates):
-        notes.append(f"{UNDEFINED}: undefined, as no record has this class; left out of means.")
+        notes.append(f"{UNDEFINED}: undefined, as no record that counts has this class; left out of means.")
     if left_out := max((estimate.left_out for estimate in estimates), default=0):
         notes.append(f"Intervals leave out resamples in which a score is undefined: up to {left_out:,}.")
     return notes

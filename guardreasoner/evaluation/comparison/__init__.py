@@ -78,7 +78,7 @@ class Pairwise:
         first: name of the first run.
         second: name of the second run.
         benchmarks: differences by benchmark and task.
-        averages: differences by task, averaged over benchmarks.
+        averages: differences by task, averaged over the benchmarks where the score is defined for all compared runs.
         records: difference over all tasks and records.
         hard: difference in hard-sample accuracy; None if a file has no outputs on hard records.
         over_refusal: difference in the false-positive rate on look-alikes, by task or reading; empty if there are none.

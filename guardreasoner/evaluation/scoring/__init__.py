@@ -48,7 +48,7 @@ class TaskScore:
         n: number of records with a gold label for the task.
         unparsed: number of answers without a verdict for the task.
         accuracy: share of correct answers; undefined if no answer counts.
-        f1: F1 by label; undefined for a label that no record has.
+        f1: F1 by label; undefined for a label that no record that counts has.
         recall: share of positive records with a positive verdict.
         false_positive_rate: share of the other records with a positive verdict.
         readings: if the labels are ordered, the binary scores by reading.
@@ -83,7 +83,7 @@ class ModelScore:
         unparsed: number of answers without a verdict for some task with a gold label.
         benchmarks: scores by benchmark and task.
         averages: scores by task, the mean over benchmarks weighted by their records (as in tables 2, 5 and 8 of the
-            paper).
+            paper); in a comparison, over the benchmarks where the score is defined for all models.
         overall: unweighted mean over tasks of the average F1 of the positive label (as in table 10 of the paper).
         hard: score on the hard records; None if there are no outputs for them.
         confusions: confusion matrix of each task, summed over benchmarks and over the files of several seeds.

@@ -30,8 +30,8 @@ class ResampledScores:
     Args:
         benchmarks: by (benchmark, task), (1 + resamples, 3 + L) with the columns of :func:`classification_scores`. A
             task with ordered labels also has an entry for each reading, under :func:`~.readings.reading_name`.
-        averages: by task, the mean of these over benchmarks, weighted by their records; a benchmark with an undefined
-            value is left out of the mean of that value.
+        averages: by task, the mean of these over benchmarks, weighted by their records; a benchmark where a value is
+            undefined for some of the models that are scored together is left out of the mean of that value.
         accuracy: (1 + resamples,) share of records with every gold label matched.
     """
 
@@ -83,9 +83,11 @@ def resample_scores(
                         scores[model][name, key] = classification_scores(weight_unparsed(counts, scored, mode), scored)
     accuracy = percent(correct, counted)
     scored_tasks = list(dict.fromkeys(task for _, task in weights))
+    # a value is left out by what was observed, so that all models and resamples average the same benchmarks
+    defined = {key: np.all([~np.isnan(values[key][0]) for values in scores], axis=0) for key in weights}
     return [
         ResampledScores(
-            benchmarks, {task: _average(task, benchmarks, weights) for task in scored_tasks}, accuracy[model]
+            benchmarks, {task: _average(task, benchmarks, weights, defined) for task in scored_tasks}, accuracy[model]
         )
         for model, benchmarks in enumerate(scores)
     ]
@@ -172,12 +174,23 @@ def _features(labels: BenchmarkLabels, tasks: Sequence[Task], mode: Mode) -> Arr
     return np.column_stack([correct, counted, *cells]).astype(np.float64)
 
 
-def _average(task: str, scores: Mapping[tuple[str, str], Array], weights: Mapping[tuple[str, str], Array]) -> Array:
-    """Return (1 + resamples, 3 + L), the mean of a task's scores over benchmarks, weighted by their records."""
+def _average(
+    task: str,
+    scores: Mapping[tuple[str, str], Array],
+    weights: Mapping[tuple[str, str], Array],
+    defined: Mapping[tuple[str, str], NDArray[np.bool_]],
+) -> Array:
+    """Return (1 + resamples, 3 + L), the mean of a task's scores over benchmarks, weighted by their records.
+
+    Args:
+        task: name of the task or of one of its readings.
+        scores: scores by benchmark and task.
+        weights: (1 + resamples,) number of records by benchmark and task.
+        defined: (3 + L,) which scores count in the mean, by benchmark and task.
+    """
     keys = [key for key in scores if key[1] == task]
     values = np.stack([scores[key] for key in keys])
     weight = np.stack([weights[key] for key in keys])[..., None]
-    # a value is left out by what was observed, so that all resamples average the same benchmarks
-    defined = ~np.isnan(values[:, :1])
-    total = np.where(defined, weight * values, 0).sum(axis=0)
-    return ratio(total, np.where(defined, weight, 0).sum(axis=0))
+    counts = np.stack([defined[key] for key in keys])[:, None]
+    total = np.where(counts, weight * values, 0).sum(axis=0)
+    return ratio(total, np.where(counts, weight, 0).sum(axis=0))

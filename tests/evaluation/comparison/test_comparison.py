@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.comparison import ALL_RIGHT, Comparison, Run, compare
 from guardreasoner.evaluation.scoring import AVERAGE, score
+from guardreasoner.evaluation.scoring.labels import Mode
+from guardreasoner.report.comparison_tables import comparison_notes
 from tests.support.comparisons import TASKS, answers, records
 
 
@@ -94,6 +96,25 @@ def test_identical_runs_have_no_difference(rows: list[tuple[str, str, str]]) -> 
     pair = compare_two(gold, found, found, resamples=50).between("A", "B")
     assert (pair.records.accuracy.value, pair.records.accuracy.low, pair.records.accuracy.high) == (0, 0, 0)
     assert (pair.records.flips.gained, pair.records.flips.lost, pair.records.flips.p) == (0, 0, 1)
+
+
+@pytest.mark.parametrize("mode", ["drop", "released"])
+@pytest.mark.parametrize("seeds", [("-UHU",), ("-UHU", "HUHU")])
+def test_averages_are_over_the_benchmarks_where_all_runs_have_a_score(mode: Mode, seeds: tuple[str, ...]) -> None:
+    answered = records("HUHU", 2)
+    files = tuple(answers(f"a{n}", answered, found) for n, found in enumerate(seeds))
+    runs = [Run("A", files), Run("B", (answers("b", answered, "UUHU"),))]
+    comparison = compare(runs, TASKS, mode, resamples=50)
+    # one: A has no answer to its harmful record, B calls it unharmful; two: all are right
+    assert [row.positive_f1.value for row in comparison.scores["A"].benchmarks] == [None, 100]
+    assert [row.positive_f1.value for row in comparison.scores["B"].benchmarks] == [0, 100]
+    for name in "AB":
+        assert comparison.scores[name].averages[0].positive_f1.value == 100
+        assert comparison.scores[name].overall.value == 100
+    pair = comparison.between("A", "B")
+    assert (pair.averages[0].f1.value, pair.records.f1.value) == (0, 0)
+    notes = comparison_notes(comparison, [pair], {"A": len(seeds), "B": 1}, 50)
+    assert any("harmful (request) in one, undefined for A" in note for note in notes)
 
 
 def test_hard_records_are_paired() -> None:
