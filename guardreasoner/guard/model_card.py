@@ -54,7 +54,7 @@ class CardFacts:
 
 
 def model_scores(content: Any, model: str, where: str) -> dict[str, Mapping[str, Any]]:
-    """Return the numbers of one model by mode from the JSON of ``score``.
+    """Return the numbers of one model by mode, with its name under "model", from the JSON of ``score``.
 
     Args:
         content: the parsed file.
@@ -78,8 +78,11 @@ def model_scores(content: Any, model: str, where: str) -> dict[str, Mapping[str,
                 f"{where}: no model {model!r}, found {', '.join(sorted(models))}",
                 "score NAME=PREDICTIONS names a model; --name NAME names the one of the card",
             )
-        found[str(mode)] = models.get(model, next(iter(models.values())))
-    if not found or not all(isinstance(row, dict) and "benchmarks" in row for row in found.values()):
+        name = model if model in models else next(iter(models))
+        if not isinstance(models[name], dict) or "benchmarks" not in models[name]:
+            raise expected
+        found[str(mode)] = {**models[name], "model": name}
+    if not found:
         raise expected
     return found
 
@@ -314,8 +317,8 @@ def _figures(facts: CardFacts) -> list[str]:
             for benchmark, task, row in _rows(scores)
         ]
         lines += [
-            f"Mode {_text(mode)}, in percent, with 95 % bootstrap intervals in brackets. Overall F1: "
-            f"{_figure(scores, 'overall_f1')}; accuracy: {_figure(scores, 'accuracy')}.",
+            f"{_source(scores)}. Mode {_text(mode)}, in percent, with 95 % bootstrap intervals in brackets. Overall "
+            f"F1: {_figure(scores, 'overall_f1')}; accuracy: {_figure(scores, 'accuracy')}.",
             "",
             *_table(("benchmark", "task", "n", "F1 (positive class)", "recall", "FPR", "unparsed"), rows),
             "",
@@ -362,7 +365,8 @@ def _attacks(robustness: Mapping[str, Any] | None) -> list[str]:
     ]
     return [
         *lines,
-        "F1 of the positive class in percent on records in their original form and as rewritten by each attack:",
+        f"{_source(robustness)}. F1 of the positive class in percent on records in their original form and as "
+        "rewritten by each attack:",
         "",
         *_table(("attack", "benchmark", "task", "n", "before", "after", "drop [95 %]"), rows),
     ]
@@ -428,6 +432,12 @@ def _rows(scores: Mapping[str, Any] | None) -> Iterator[tuple[str, str, Mapping[
     for benchmark, tasks in (scores or {}).get("benchmarks", {}).items():
         for task, row in tasks.items():
             yield benchmark, task, row
+
+
+def _source(figures: Mapping[str, Any]) -> str:
+    """Return the name of the predictions that figures come from, and their path if the file has it."""
+    files = ", ".join(map(str, figures.get("files") or ()))
+    return f"Predictions {_text(figures.get('model', _UNKNOWN))}" + (f" ({_text(files)})" if files else "")
 
 
 def _figure(row: Mapping[str, Any], name: str) -> str:

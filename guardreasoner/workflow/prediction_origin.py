@@ -1,6 +1,7 @@
 """What the manifest of a prediction folder says about the test that wrote it: the split and the model."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ class PredictionOrigin:
     model: str | None = None
     model_hash: str | None = None
     is_baseline: bool = False
+
+    def as_json(self, paths: Sequence[str]) -> dict[str, Any]:
+        """Return what the figures of predictions keep of their origin: the paths, and the hash of the model."""
+        return {"files": list(paths), "model_hash": self.model_hash}
 
 
 def prediction_origin(path: str | Path) -> PredictionOrigin:

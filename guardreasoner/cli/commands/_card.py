@@ -13,7 +13,7 @@ from guardreasoner.records.jsonl import parse_json
 from guardreasoner.tasks import GUARD_TASKS, Task
 from guardreasoner.workflow.guard_file import GUARD_FILE
 from guardreasoner.workflow.lineage import lineage
-from guardreasoner.workflow.manifest import Manifest
+from guardreasoner.workflow.manifest import Manifest, content_hash
 
 if TYPE_CHECKING:
     from guardreasoner.guard.model_card import CardFacts
@@ -39,7 +39,7 @@ def card_facts(
         verification: outcome of ``--verify`` in one sentence.
 
     Raises:
-        InputError: a file is missing, or is not what its option expects.
+        InputError: a file is missing, is not what its option expects, or holds the figures of another model.
     """
     from guardreasoner.guard.model_card import CardFacts, model_scores, require_robustness
 
@@ -47,6 +47,11 @@ def card_facts(
     guard_file = Path(model, GUARD_FILE)
     format = _stored_format(guard_file)
     tasks: Sequence[Task] = format.tasks if format is not None else GUARD_TASKS
+    scores = model_scores(_json(args.scores), name, args.scores) if args.scores else {}
+    robustness = require_robustness(_json(args.robustness), args.robustness) if args.robustness else None
+    for row in scores.values():
+        _require_same_model(model, row.get("model_hash"), args.scores)
+    _require_same_model(model, (robustness or {}).get("model_hash"), args.robustness)
     return CardFacts(
         name=name,
         form=form,
@@ -54,11 +59,25 @@ def card_facts(
         tasks=tasks,
         tree=lineage([model])[0] if Manifest.read(model) else None,
         calibrations=calibrations_in(guard_file),
-        scores=model_scores(_json(args.scores), name, args.scores) if args.scores else {},
-        robustness=require_robustness(_json(args.robustness), args.robustness) if args.robustness else None,
+        scores=scores,
+        robustness=robustness,
         verification=verification,
         base=base,
     )
+
+
+def _require_same_model(model: str, made_by: Any, where: str) -> None:
+    """Refuse figures whose stored hash is neither that of a model folder nor that of what it was exported from."""
+    if not isinstance(made_by, str):
+        return
+    hashes, manifest = [content_hash(model)], Manifest.read(model)
+    if manifest is not None and manifest.command[:1] == ["export"] and manifest.config:
+        hashes += [manifest.inputs.get(manifest.config["model"]["path"], "")]
+    if made_by not in hashes:
+        raise InputError(
+            f"{where}: figures of another model than {model}: expected content {hashes[0][:16]}, found {made_by[:16]}",
+            "test this model, then score its predictions",
+        )
 
 
 def _stored_format(guard_file: Path) -> Any:

@@ -12,6 +12,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.evaluation.robustness import ALL, DROP_RESAMPLES, FamilyScore, robustness
 from guardreasoner.sources.predictions import read_predictions
 from guardreasoner.workflow.manifest import contaminated
+from guardreasoner.workflow.prediction_origin import prediction_origin
 from guardreasoner.workflow.terminal import show_line, stdout_console
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ def run(args: argparse.Namespace) -> int:
     if contaminated(args.predictions) or contaminated(args.predictions.parent):
         show_line(f"note: made with --allow_contamination: {args.predictions}")
     if args.json:
-        content = {"model": read.model, "resamples": DROP_RESAMPLES, "families": [_as_json(score) for score in scores]}
+        made = prediction_origin(args.predictions).as_json([str(args.predictions)])
+        content = {"model": read.model, **made, "resamples": DROP_RESAMPLES}
+        content["families"] = [_as_json(score) for score in scores]
         write(args.json, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return 0
 

@@ -41,6 +41,7 @@ from guardreasoner.sources.named_predictions import (
     read_named_predictions,
 )
 from guardreasoner.workflow.manifest import content_hash
+from guardreasoner.workflow.prediction_origin import prediction_origin
 from guardreasoner.workflow.terminal import show_line, stdout_console
 
 HELP = "score prediction files: F1 per class, accuracy and hard-sample accuracy, with intervals"
@@ -145,10 +146,11 @@ def run(args: argparse.Namespace) -> int:
             content["probabilities"] = {name: probabilities_as_json(rows) for name, rows in probabilities.items()}
         if calibrated:
             content["calibrated"] = {name: calibrated_as_json(rows) for name, rows in calibrated.items()}
+        made_by = {model.name: prediction_origin(model.paths[0]).as_json(model.paths) for model in models}
         for mode in modes:
             by_model = content["models"] if len(modes) == 1 else content["modes"][mode]["models"]
             for name, part in parts[mode].items():
-                by_model[name] |= part.as_json()
+                by_model[name] |= made_by[name] | part.as_json()
         if reasoning:
             content["reasoning"] = {name: measured.as_json() for name, measured in reasoning.items()}
         write(args.json, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -2,15 +2,19 @@
 
 import json
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 from huggingface_hub import ModelCard
 
 from guardreasoner.cli.main import main
 from guardreasoner.evaluation.calibration import Calibration, Identity
+from guardreasoner.records import write_jsonl
+from guardreasoner.records.jsonl import read_jsonl
 from guardreasoner.workflow.guard_file import write_calibration
-from guardreasoner.workflow.manifest import Manifest, content_hash
+from guardreasoner.workflow.manifest import Manifest, content_hash, record_made
 from tests.support.output_files import predictions
+from tests.support.scored_predictions import record_test
 
 SOURCES = [
     {"class_path": "guardreasoner.Aegis"},
@@ -91,7 +95,34 @@ def test_a_card_says_what_is_known(capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert line in text.splitlines()
     assert r"| held\|out | request | 6 | " in text
+    assert "\nPredictions m (run). Mode strict" in text
+    assert "\nPredictions m. F1 of the positive class" in text
     assert "such records were left out" in text
+
+
+def test_figures_name_their_predictions_and_must_be_of_the_model(capsys: pytest.CaptureFixture[str]) -> None:
+    model, run = make_model(), predictions(Path("logs/run"), "HH HU UU")
+    rows = [row for _, row in read_jsonl(run / "held-out" / "generated_predictions.jsonl")]
+    attacked = [row | {"record_id": f"{row['record_id']}@leetspeak"} for row in rows]
+    write_jsonl(run / "held-out@leetspeak" / "generated_predictions.jsonl", attacked)
+    record_test(run, model, "test")
+    assert main(["score", str(run), "--resamples", "0", "--json", "scores.json"]) == 0
+    assert main(["robustness", str(run), "--json", "attacks.json"]) == 0
+    figures = {"--scores": "scores.json", "--robustness": "attacks.json"}
+    copytree(model, "copy")
+    Path("exported").mkdir()
+    Path("exported", "model.safetensors").write_bytes(b"merged")
+    record_made("exported", ["export", "m"], {"output": "exported", "model": {"path": "m"}}, ["m"])
+    for folder in ("m", "copy", "exported"):
+        text = card(capsys, folder, *(word for pair in figures.items() for word in pair))
+        assert text.count("Predictions run (logs/run). ") == 2
+    copytree(model, "other")
+    Path("other", "model.safetensors").write_bytes(b"other")
+    for option, file in figures.items():
+        assert main(["card", "other", option, file]) == 2
+        error = capsys.readouterr().err
+        assert f"{file}: figures of another model than other: expected content {content_hash('other')[:16]}" in error
+        assert len(error.splitlines()) == 2
 
 
 def test_what_is_unknown_is_called_unknown(tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:

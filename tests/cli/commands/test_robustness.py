@@ -96,6 +96,8 @@ def test_attacked_records_are_in_no_number_over_several_benchmarks(
         found[name] = json.loads(out.read_text())
         note = f"{folder}: 10 attacked records are in the rows of their benchmarks alone; robustness"
         assert (note in capsys.readouterr().out) == (name == "attacked")
+        for mode in found[name]["modes"].values():
+            assert mode["models"]["m"].pop("files") == [str(folder)]
     parts = [mode["models"]["m"]["benchmarks"] for mode in found["attacked"]["modes"].values()]
     for rows in (*parts, found["attacked"]["probabilities"]["m"]):
         of_families = {name: rows.pop(name) for name in list(rows) if "@" in name}
