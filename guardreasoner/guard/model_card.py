@@ -334,7 +334,7 @@ def _calibration(calibrations: Sequence[Calibration]) -> list[str]:
         return [*lines, "None: scores have no threshold yet (`calibrate`)."]
     rows = [
         (
-            *(each.task, each.score, f"{each.block:.6g}", f"{each.review:.6g}", f"{100 * each.false_positive_rate:g}"),
+            *(each.name, each.score, f"{each.block:.6g}", f"{each.review:.6g}", f"{100 * each.false_positive_rate:g}"),
             f"{100 * each.expected:.2f} [{100 * each.interval[0]:.2f}, {100 * each.interval[1]:.2f}]",
             f"{each.negatives:,} of {each.records:,}",
         )

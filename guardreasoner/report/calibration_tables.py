@@ -29,7 +29,7 @@ def calibration_lines(calibration: Calibration, scores: Array) -> list[str]:
         else "review: none, since the thresholds of block and pass cross"
     )
     return [
-        f"{calibration.task}, score {calibration.score}: {calibration.records:,} validation records, "
+        f"{calibration.name}, score {calibration.score}: {calibration.records:,} validation records, "
         f"{n:,} negative and {details['positives']:,} positive, {details['unscored']:,} without a score",
         f"block: score above {np.nextafter(calibration.block, 0):.10g}, a probability above "
         f"{calibration.probability(calibration.block):.3f} ({calibration.curve.as_json()['kind']})",

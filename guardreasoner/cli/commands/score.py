@@ -228,8 +228,8 @@ def _in_sample(model: NamedPredictions, args: argparse.Namespace) -> list[str]:
     hashed = content_hash(path)
     calibrations = stored_calibrations(args.calibration) if args.calibration else calibrations_of(path)
     return [
-        f"{path}: the threshold of {one.task} ({one.score}) was chosen on these predictions, so its rates here say "
-        "nothing about other records"
+        f"{path}: the threshold of {one.name} from {one.score} scores was chosen on these predictions, so its rates "
+        "here say nothing about other records"
         for one in calibrations
         if one.data == hashed
     ]

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from guardreasoner.errors import InputError
-from guardreasoner.evaluation.scoring.readings import Reading
+from guardreasoner.evaluation.scoring.readings import Reading, reading_name
 from guardreasoner.records import ScoreKind
 from guardreasoner.sources.validation import validation_message
 from guardreasoner.workflow.manifest import fingerprint
@@ -152,6 +152,11 @@ class Calibration:
     data: str
     ordered: Reading | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Name of the task; of a task with ordered labels, that of the reading, such as "response (strict)"."""
+        return reading_name(self.task, self.ordered) if self.ordered else self.task
 
     def probability(self, raw: float) -> float:
         """Return the probability that a record with this score is positive."""

@@ -21,7 +21,7 @@ class CalibratedScore:
 
     Args:
         benchmark: source of the records; ``POOLED`` for those of all benchmarks.
-        task: name of the task.
+        task: name of the task; of a task with ordered labels, that of the reading.
         kind: kind of the scores.
         threshold: score from which a verdict is positive.
         n: number of records with a gold label for the task.
@@ -116,7 +116,7 @@ def _score(
     bands = [calibration.band(float(score)) for benchmark in benchmarks for score in benchmark.scores]
     return CalibratedScore(
         benchmark=name,
-        task=calibration.task,
+        task=calibration.name,
         kind=calibration.score,
         threshold=calibration.block,
         n=len(bands),

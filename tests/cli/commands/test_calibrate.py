@@ -16,6 +16,7 @@ from guardreasoner.tasks import GUARD_TASKS, write_tasks
 from guardreasoner.workflow.integrity import changed_files
 from guardreasoner.workflow.manifest import Manifest, content_hash
 from guardreasoner.workflow.output_lock import locked_output
+from tests.support.labelled_predictions import SEVERITY, labelled_predictions
 from tests.support.output_files import predictions
 from tests.support.scored_predictions import model_folder, random_scores, record_test, scored_predictions
 
@@ -165,8 +166,30 @@ def test_a_threshold_that_was_chosen_on_the_scored_predictions_is_noted(capsys: 
         for run, is_noted in (("val", True), ("test", False)):
             capsys.readouterr()
             assert main(["score", run, *calibration, "--resamples", "0"]) == 0
-            note = "note: val: the threshold of request (direct) was chosen on these predictions"
+            note = "note: val: the threshold of request from direct scores was chosen on these predictions"
             assert (note in capsys.readouterr().out) == is_noted
+
+
+@pytest.mark.parametrize("reading", ["strict", "loose"])
+def test_figures_of_ordered_labels_name_their_reading(reading: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model_folder(Path("m"))
+    gold, scores = random_scores(400, 0)
+    columns = [
+        {"scores": {"direct": {"response": {"safe": 1 - score, "controversial": 0.0, "unsafe": score}}}}
+        for score in scores
+        if score is not None
+    ]
+    answers = [("unsafe" if label == "H" else "safe", "unsafe") for label in gold]
+    folder = labelled_predictions(Path("val"), SEVERITY, answers, columns=columns)
+    record_test(folder, Path("m"), "validation")
+    name = f"response ({reading})"
+    assert main(["calibrate", "val", "--task", "response", "--fpr", "0.05", "--ordered", reading]) == 0
+    assert capsys.readouterr().out.startswith(f"{name}, score direct: ")
+    assert main(["score", "val", "--calibrated", "--resamples", "0", "--json", "s.json"]) == 0
+    shown = capsys.readouterr().out
+    assert name in shown.partition("at the calibrated threshold")[2].splitlines()[3]
+    assert f"the threshold of {name} from direct scores" in shown
+    assert list(json.loads(Path("s.json").read_text())["calibrated"]["val"]["held-out"]) == [name]
 
 
 def test_other_records_are_noted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """``card``: what the manifests and JSON files say, and "unknown" for what they do not."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 
@@ -67,6 +68,7 @@ def test_a_card_says_what_is_known(capsys: pytest.CaptureFixture[str]) -> None:
         **{"negatives": 120, "false_positives": 1, "records": 240, "data": "d"},
     )
     write_calibration(model / "guard.json", "request", calibration.as_json())
+    write_calibration(model / "guard.json", "response", replace(calibration, ordered="loose").as_json())
     predictions(Path("run"), "HH HU UU UH HH UU", benchmark="held|out")
     assert main(["score", "m=run", "--resamples", "50", "--json", "scores.json"]) == 0
     attack = {"family": "base64_text", "benchmark": "all", "task": "request", "n": 30, "before": 80.0, "after": 41.5}
@@ -91,6 +93,7 @@ def test_a_card_says_what_is_known(capsys: pytest.CaptureFixture[str]) -> None:
         "| learning rate | 0.0003 | 0.0003 |",
         "| weights trained | LoRA, r 8, alpha 32 | LoRA, r 8, alpha 32 |",
         r"| request | direct | 0.75 | 0.25 | 1 | 1.25 \[0.00, 3.50\] | 120 of 240 |",
+        r"| response (loose) | direct | 0.75 | 0.25 | 1 | 1.25 \[0.00, 3.50\] | 120 of 240 |",
         r"| base64\_text | all | request | 30 | 80.00 | 41.50 | 38.50 \[30.00, 47.00\] |",
     ):
         assert line in text.splitlines()
