@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.comparison.alignment import Answers
 from guardreasoner.evaluation.conclusions import conclusions
-from guardreasoner.evaluation.intervals import Estimate, Share, estimate, generator_for, resampled_sums
+from guardreasoner.evaluation.intervals import Estimate, estimate, generator_for, resampled_sums, wilson
 from guardreasoner.formats import GuardFormat
 from guardreasoner.formats.verdicts import read_reasoning, read_verdicts
 from guardreasoner.prompts import conversation
@@ -100,7 +101,7 @@ class Quality:
     """Reasoning quality of one model, with intervals.
 
     Args:
-        records: number of completions.
+        records: number of completions; of several training seeds, of one of them.
         verdicts: by task, number of completions with a verdict on it; tasks without any are left out.
         conclusions: by task and outcome, percentage of the completions with a verdict on the task.
         rates: by fault (and ``FAULTLESS``), percentage of all completions.
@@ -133,17 +134,22 @@ def quality(
     tokens: Sequence[int] | None = None,
     seed: int = 0,
     format: GuardFormat | None = None,
+    seeds: int = 1,
 ) -> Quality:
     """Inspect one model's completions and return rates and means.
 
+    The answers of several training seeds to one record are not independent: intervals count records.
+
     Args:
-        completions: one completion a record, as generated.
+        completions: one completion a record, as generated; those of several training seeds follow one another, with the
+            records in the same order.
         tasks: tasks that the completions decide.
         conversations: text that each completion judges (:func:`judged_text`); what occurs in it is neither a label leak
             nor foreign.
         tokens: length of each completion in tokens, if known.
         seed: seed of the bootstrap.
         format: format of the outputs; None: GuardReasoner's own.
+        seeds: number of training seeds.
 
     Raises:
         InputError: if there is no completion.
@@ -169,15 +175,15 @@ def quality(
         measures["tokens"] = tokens
     n = len(inspections)
     return Quality(
-        records=n,
+        records=n // seeds,
         verdicts={name: len(values) for name, values in outcomes.items() if values},
         conclusions={
-            name: {outcome: Share(values.count(outcome), len(values)).estimate() for outcome in get_args(Agreement)}
+            name: {outcome: _rate(values.count(outcome), len(values), seeds) for outcome in get_args(Agreement)}
             for name, values in outcomes.items()
             if values
         },
-        rates={name: Share(count, n).estimate() for name, count in fault_counts.items()},
-        means=_means(measures, seed),
+        rates={name: _rate(count, n, seeds) for name, count in fault_counts.items()},
+        means=_means(measures, seed, seeds),
     )
 
 
@@ -212,20 +218,22 @@ def judged_text(record: Record) -> str:
     return "\n".join(filter(None, (record.policy, conversation(record))))
 
 
-def faultless(seeds: Sequence[Answers], tasks: Sequence[Task]) -> list[float]:
-    """Return, for each record, the share of outputs whose reasoning has none of ``REASONING_FAULTS``, 0 to 1.
+def faultless(seeds: Sequence[Answers], tasks: Sequence[Task]) -> list[list[float]]:
+    """Return, for each training seed, 1 for each record whose reasoning has none of ``REASONING_FAULTS``, else 0.
 
     Args:
         seeds: answers of one run, one output a record for each training seed, all for the same records.
         tasks: tasks that the answers decide.
     """
     conversations = {record.id: judged_text(record) for record in seeds[0].records}
-    counts = dict.fromkeys(conversations, 0)
+    rates = []
     for answers in seeds:
+        found = dict.fromkeys(conversations, 0.0)
         for answer in answers.rollouts:
             inspection = inspect(answer.completion, tasks, conversations[answer.record_id], answers.format)
-            counts[answer.record_id] += not inspection.faults()
-    return [count / len(seeds) for count in counts.values()]
+            found[answer.record_id] = float(not inspection.faults())
+        rates.append(list(found.values()))
+    return rates
 
 
 def _estimate_as_json(value: Estimate, n: int) -> dict[str, Any]:
@@ -295,7 +303,13 @@ def _script(character: str) -> str:
     return "CJK" if script in ("HIRAGANA", "KATAKANA") else script
 
 
-def _means(measures: Mapping[str, Sequence[int]], seed: int) -> dict[str, Estimate]:
-    values = np.array(list(measures.values()), dtype=np.float64).T  # (N, measures)
+def _rate(count: int, n: int, seeds: int) -> Estimate:
+    """Return a share of n completions of several training seeds, with the interval of as many values as records."""
+    return wilson(count / n, ceil(n / seeds))
+
+
+def _means(measures: Mapping[str, Sequence[int]], seed: int, seeds: int) -> dict[str, Estimate]:
+    completions = np.array(list(measures.values()), dtype=np.float64).T  # (seeds · N, measures)
+    values = completions.reshape(seeds, -1, len(measures)).mean(axis=0)
     sums = resampled_sums(values, _MEAN_RESAMPLES, generator_for(seed, "means of reasoning measures"))
     return {name: estimate(sums[:, column] / len(values)) for column, name in enumerate(measures)}

@@ -172,10 +172,11 @@ def criteria_section(criteria: Sequence[Criterion]) -> Section:
 
 
 def reasoning_section(comparison: Comparison) -> Section:
-    """Return the reasoning quality of each run by rules, over the answers of all its seeds."""
+    """Return the reasoning quality of each run by rules, the mean over its seeds."""
     table = reasoning_table({name: _quality(comparison, name) for name in comparison.scores})
     several = any(len(comparison.files_of(name)) > 1 for name in comparison.scores)
-    lines = ("The answers of a run's seeds are pooled and treated as independent.",) if several else ()
+    line = "The mean over a run's seeds; intervals count records, and leave out variation between seeds."
+    lines = (line,) if several else ()
     return Section("reasoning", "Reasoning quality by rules", lines, tables=(table,), notes=REASONING_NOTES)
 
 
@@ -225,8 +226,9 @@ def published_section(comparison: Comparison) -> Section:
 
 def _quality(comparison: Comparison, run: str) -> Quality:
     files = comparison.files_of(run)
-    conversations = {record.id: judged_text(record) for record in files[0].records}
-    answers = [answer for file in files for answer in file.rollouts]
-    texts = [answer.completion for answer in answers]
-    judged = [conversations[answer.record_id] for answer in answers]
-    return quality(texts, comparison.tasks, judged, format=files[0].format)
+    judged = [judged_text(record) for record in files[0].records] * len(files)
+    texts = []
+    for file in files:
+        completions = {answer.record_id: answer.completion for answer in file.rollouts}
+        texts += [completions[record.id] for record in file.records]
+    return quality(texts, comparison.tasks, judged, format=files[0].format, seeds=len(files))

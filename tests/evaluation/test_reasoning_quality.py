@@ -94,7 +94,7 @@ def test_share_of_foreign_letters(text: str, conversation: str, share: float) ->
     assert inspect(text, GUARD_TASKS, conversation).foreign_share == share
 
 
-def test_faultless_is_the_share_over_seeds() -> None:
+def test_faultless_is_told_for_each_seed() -> None:
     records = [Record(name, "Hello?") for name in "ab"]
     block = answer_block({"request": "harmful"}, GUARD_TASKS)
     good, bad = f"The request is harmful.\n\n{block}", f"The request is unharmful.\n\n{block}"
@@ -104,8 +104,8 @@ def test_faultless_is_the_share_over_seeds() -> None:
     def seed(**completions: str) -> Answers:
         return Answers("m", records, [Rollout(name, "m", "f", 0, 0, text) for name, text in completions.items()])
 
-    assert faultless([seed(b=bad, a=good), seed(a=block, b=good)], GUARD_TASKS) == [0.5, 0.5]
-    assert faultless([seed(b=bad, a=good)], GUARD_TASKS) == [1, 0]
+    assert faultless([seed(b=bad, a=good), seed(a=block, b=good)], GUARD_TASKS) == [[1, 0], [0, 1]]
+    assert faultless([seed(b=bad, a=good)], GUARD_TASKS) == [[1, 0]]
 
 
 def test_a_phrase_and_a_script_of_the_policy_are_no_faults() -> None:
@@ -114,7 +114,15 @@ def test_a_phrase_and_a_script_of_the_policy_are_no_faults() -> None:
     text = f"It calls a rumour the ground truth. Не обещать возврата денег: broken. The request is harmful.\n\n{block}"
     for shown, share in ((policy, 1), (None, 0)):
         answers = Answers("m", [Record("a", "Hello?", policy=shown)], [Rollout("a", "m", "f", 0, 0, text)])
-        assert faultless([answers], GUARD_TASKS) == [share]
+        assert faultless([answers], GUARD_TASKS) == [[share]]
+
+
+def test_intervals_of_several_seeds_count_records() -> None:
+    texts = [f"{REASONING}\n{ANSWER}", ANSWER, ANSWER]
+    one, two = quality(texts, GUARD_TASKS), quality(texts * 2, GUARD_TASKS, seeds=2)
+    assert two.records == one.records == 3
+    for name in ("rates", "conclusions", "means"):
+        assert getattr(two, name) == getattr(one, name)
 
 
 def test_rates_and_means_of_a_model() -> None:

@@ -118,8 +118,8 @@ def _criteria(comparison: Comparison, args: argparse.Namespace, verb: str) -> li
     return check_criteria(comparison, roles, _quality(comparison, roles), args.resamples, args.seed)
 
 
-def _quality(comparison: Comparison, roles: Mapping[str, str]) -> tuple[Sequence[float], Sequence[float]] | None:
-    """Return the share of faultless reasoning by record, for R-SFT and for HS-DPO; None if a run is missing."""
+def _quality(comparison: Comparison, roles: Mapping[str, str]) -> tuple[list[list[float]], list[list[float]]] | None:
+    """Return faultless reasoning by seed and record, for R-SFT and for HS-DPO; None if a run is missing."""
     runs = [roles[role] for role in ("rsft", "hsdpo") if roles.get(role) in comparison.scores]
     if len(runs) < 2:
         return None

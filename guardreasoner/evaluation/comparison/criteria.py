@@ -14,7 +14,15 @@ import numpy as np
 
 from guardreasoner.errors import InputError
 from guardreasoner.evaluation.comparison import Comparison
-from guardreasoner.evaluation.intervals import RESAMPLES, Estimate, estimate, generator_for, resampled_sums
+from guardreasoner.evaluation.intervals import (
+    RESAMPLES,
+    Estimate,
+    estimate,
+    generator_for,
+    resampled_seeds,
+    resampled_sums,
+)
+from guardreasoner.evaluation.scoring.metrics import weighted_mean
 
 CriterionVerdict = Literal["met", "not met", "not decidable"]
 
@@ -55,7 +63,7 @@ class Criterion:
 def check_criteria(
     comparison: Comparison,
     roles: Mapping[str, str],
-    quality: tuple[Sequence[float], Sequence[float]] | None = None,
+    quality: tuple[Sequence[Sequence[float]], Sequence[Sequence[float]]] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[Criterion]:
@@ -77,7 +85,8 @@ def check_criteria(
             raise InputError(f"criteria: unknown role {role!r}, expected one of {', '.join(ROLES)}")
         if run not in comparison.scores:
             raise InputError(f"criteria: {role}: unknown run {run!r}, expected one of {', '.join(comparison.scores)}")
-    change = quality_change(*quality, resamples, seed) if quality else None
+    names = (roles.get("rsft", "before"), roles.get("hsdpo", "after"))
+    change = quality_change(*quality, resamples, seed, names) if quality else None
     refusal = _refusal_change(comparison, roles)
     return [
         _criterion(
@@ -116,29 +125,37 @@ def check_criteria(
 
 
 def quality_change(
-    before: Sequence[float], after: Sequence[float], resamples: int = RESAMPLES, seed: int = 0
+    before: Sequence[Sequence[float]],
+    after: Sequence[Sequence[float]],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    names: tuple[str, str] = ("before", "after"),
 ) -> Estimate:
     """Return the mean change of a reasoning-quality rate in percentage points, with its paired interval.
 
     Args:
-        before: rate of each record with the first model, 0 to 1.
-        after: rate of the same records with the second model, in the same order.
-        resamples: number of bootstrap resamples over records.
+        before: for each training seed of the first run, the rate of each record, 0 to 1.
+        after: the same for the second run, with the same records in the same order.
+        resamples: number of bootstrap resamples over records and, within each run, over its seeds.
         seed: seed of the bootstrap.
+        names: names of the two runs, whose seeds are drawn as for their scores.
 
     Raises:
-        InputError: if there are no rates, if the two sequences differ in length, or if a rate is outside 0 to 1.
+        InputError: if there are no rates, if two seeds differ in length, or if a rate is outside 0 to 1.
     """
-    if not before or len(before) != len(after):
-        raise InputError(
-            f"reasoning quality: expected one rate a record, got {len(before)} before and {len(after)} after"
-        )
-    rates = np.array([before, after], dtype=np.float64)
+    lengths = {len(rates) for rates in (*before, *after)}
+    if not before or not after or len(lengths) > 1 or 0 in lengths:
+        found = " and ".join(str(length) for length in sorted(lengths)) or "none"
+        raise InputError(f"reasoning quality: expected one rate a record for each seed, got {found}")
+    rates = np.array([*before, *after], dtype=np.float64)
     if not ((rates >= 0) & (rates <= 1)).all():
         raise InputError("reasoning quality: a rate is not between 0 and 1")
-    change = (rates[1] - rates[0])[:, None]
-    sums = resampled_sums(change, resamples, generator_for(seed, "reasoning quality"))
-    return estimate(100 * sums[:, 0] / len(before))
+    sums = resampled_sums(rates.T, resamples, generator_for(seed, "reasoning quality"))
+    means = []
+    for name, columns in zip(names, (sums[:, : len(before)], sums[:, len(before) :]), strict=True):
+        weights = resampled_seeds(columns.shape[1], resamples, generator_for(seed, f"seeds of {name}"))
+        means.append(weighted_mean(list(columns.T), weights))
+    return estimate(100 * (means[1] - means[0]) / rates.shape[1])
 
 
 def decide(value: Estimate, low: float, high: float, strictly: bool = False) -> CriterionVerdict:

@@ -112,18 +112,37 @@ def test_given_quality_is_decided() -> None:
     answered = records("HU" * 4)
     comparison = compare([Run(name, (answers(name, answered, "HU" * 4),)) for name in "AC"], TASKS, resamples=10)
     for after, verdict in ((1.0, "met"), (0.5, "not met")):
-        criteria = check_criteria(comparison, {"rsft": "A", "hsdpo": "C"}, ([1.0] * 50, [after] * 50), resamples=10)
+        criteria = check_criteria(comparison, {"rsft": "A", "hsdpo": "C"}, ([[1.0] * 50], [[after] * 50]), resamples=10)
         assert criteria[3].verdict == verdict
         assert criteria[3].estimate is not None
         assert criteria[3].estimate.value == 100 * (after - 1)
 
 
 def test_quality_change_needs_paired_rates() -> None:
-    change = quality_change([0.5, 1.0], [1.0, 1.0], resamples=1000)
+    change = quality_change([[0.5, 1.0]], [[1.0, 1.0]], resamples=1000)
     assert (change.value, change.low, change.high) == (25, 0, 50)
-    for before, after, message in (([], [], "got 0 before"), ([1.0], [], "and 0 after"), ([2.0], [1.0], "not between")):
+    wrong: tuple[tuple[list[list[float]], list[list[float]], str], ...] = (
+        ([], [], "got none"),
+        ([[1.0]], [[]], "got 0 and 1"),
+        ([[1.0], [1.0, 1.0]], [[1.0]], "got 1 and 2"),
+        ([[2.0]], [[1.0]], "not between"),
+    )
+    for before, after, message in wrong:
         with pytest.raises(InputError, match=message):
             quality_change(before, after)
+
+
+def test_quality_change_varies_with_the_seeds() -> None:
+    one, two = [[1.0] * 50], [[1.0] * 50, [0.0] * 50]
+    for before, after, sign in ((one, two, -1), (two, one, 1)):
+        change = quality_change(before, after, resamples=1000)
+        # every record has the same rates, so only the drawn seeds matter
+        assert (change.value, *sorted((sign * (change.low or 0), sign * (change.high or 0)))) == (sign * 50, 0, 100)
+    answered = records("HU" * 4)
+    runs = [Run(name, tuple(answers(f"{name}{n}", answered, "HU" * 4) for n in range(2))) for name in "AC"]
+    comparison = compare(runs, TASKS, resamples=100)
+    kept = check_criteria(comparison, {"rsft": "A", "hsdpo": "C"}, (two, [[1.0] * 50] * 2), resamples=100)[3]
+    assert (kept.verdict, kept.estimate and (kept.estimate.low, kept.estimate.high)) == ("met", (0, 100))
 
 
 def test_unknown_roles_and_runs_are_refused() -> None:
