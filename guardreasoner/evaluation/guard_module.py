@@ -169,6 +169,7 @@ class GuardModule(LightningModule):
             "seed": self.seed,
             "engine": f"{type(engine).__module__}.{type(engine).__qualname__}",
             "settings": engine.settings,
+            **self._precision(engine),
         }
 
     def on_predict_start(self) -> None:
@@ -289,6 +290,15 @@ class GuardModule(LightningModule):
 
     def _parsed(self, record: Record, rollout: Rollout) -> Answer:
         return Answer(record, rollout, self.backbone.prompt_tokenizer.format.parse(rollout.completion))
+
+    def _precision(self, engine: Generator) -> dict[str, Any]:
+        """Return what differs from the default in the precision that an engine computes with."""
+        weights = self.backbone.weights_fingerprint()
+        if engine.model_fingerprint(weights) != weights:
+            return {}  # a server, which has its own
+        default = {"dtype": "float32", "quantization": None, "precision": "32-true"}
+        used = (self.backbone.dtype, self.backbone.quantization, self.trainer.precision)
+        return {name: value for (name, usual), value in zip(default.items(), used, strict=True) if value != usual}
 
     def _fingerprint(self, engine: Generator) -> str:
         return engine.model_fingerprint(self.backbone.weights_fingerprint())

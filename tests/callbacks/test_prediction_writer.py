@@ -96,7 +96,7 @@ def test_an_interrupted_test_is_resumed(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hard", "out", "whole"]
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"limit_test_batches": 1}])
+@pytest.mark.parametrize("change", [{"seed": 1}, {"limit_test_batches": 1}, {"precision": "bf16-mixed"}])
 def test_other_settings_start_from_scratch(
     change: dict[str, Any], tiny_base: Path, hard: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -119,6 +119,27 @@ def test_other_settings_start_from_scratch(change: dict[str, Any], tiny_base: Pa
     assert mine_into(tmp_path / "out", local_guard(tiny_base)) == mine_into(tmp_path / "whole", local_guard(tiny_base))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backbone", "trainer"),
+    [({"dtype": "bfloat16"}, {}), ({"quantization": "4bit"}, {}), ({}, {"precision": "bf16-mixed"})],
+    ids=["dtype", "quantization", "precision"],
+)
+def test_another_precision_starts_from_scratch(
+    backbone: dict[str, Any], trainer: dict[str, Any], tiny_base: Path, tmp_path: Path
+) -> None:
+    def other() -> GuardModule:
+        return GuardModule(Backbone(str(tiny_base), **backbone), lambda b: LocalGenerator(b, 8, chunk=3), k=2)
+
+    with pytest.raises(RuntimeError, match="enough"):
+        mine_into(tmp_path / "out", stopping(local_guard(tiny_base), after=1))
+    (log,) = tmp_path.glob(".out.*.partial")
+    assert mine_into(tmp_path / "out", other(), **trainer) == mine_into(tmp_path / "fresh", other(), **trainer)
+    assert log.exists()  # was not continued
+    assert mine_into(tmp_path / "out", local_guard(tiny_base)) == mine_into(tmp_path / "whole", local_guard(tiny_base))
+    assert not log.exists()
+
+
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -207,10 +228,10 @@ def test_a_resumed_run_requests_only_missing_records(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "key")
 
-    def module(base_url: str) -> GuardModule:
+    def module(base_url: str, dtype: Literal["float32", "bfloat16"] = "float32") -> GuardModule:
         settings: dict[str, Any] = {"attempts": 1, "choices_per_request": 4, "chat": False, "concurrency": 2}
         return GuardModule(
-            Backbone(str(tiny_base)),
+            Backbone(str(tiny_base), dtype=dtype),
             lambda b: ServerGenerator(b, base_url=base_url, model="guard", give_up_after=1, **settings),
         )
 
@@ -221,7 +242,7 @@ def test_a_resumed_run_requests_only_missing_records(
         mine_into(tmp_path / "out", module(server.base_url))
     first = set(server.seen.answered)
     with FakeServer() as server:
-        mine_into(tmp_path / "out", module(server.base_url))
+        mine_into(tmp_path / "out", module(server.base_url, "bfloat16"))  # the server has its own data type
         assert all(body["n"] == 4 for body in server.seen.bodies)
     assert not first & set(server.seen.answered)
     rollouts = read_rollouts(tmp_path / "out" / "rollouts.jsonl")
