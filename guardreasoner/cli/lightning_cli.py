@@ -85,12 +85,7 @@ class ConfigWriter(SaveConfigCallback):
     """Save the config of a run in its log folder, without secrets."""
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace, **kwargs: Any) -> None:
-        written = config.clone()
-        for key, value in config.items():
-            clean = without_secrets(value, key.rpartition(".")[2])
-            if clean != value:
-                written[key] = clean
-        super().__init__(parser, written, **kwargs)
+        super().__init__(parser, without_secrets(config), **kwargs)
 
 
 class GuardCLI(LightningCLI):

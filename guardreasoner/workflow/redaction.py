@@ -2,6 +2,7 @@
 
 import os
 import re
+from argparse import Namespace
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,11 +13,14 @@ _MIN_SECRET_LENGTH = 8
 """Minimum length of a secret in characters; a shorter value of such a variable is a switch or a number."""
 
 _SECRET_VARIABLE = re.compile(r"(?:^|_)(?:(?:API)?KEY|TOKEN|SECRET|PASS(?:WORD|WD)?|CREDENTIALS?|AUTH)(?:_|$)", re.I)
-_NAME = r"(?:api_?key|(?:access|auth|bearer|hf|hub)_?token|secret|password|passwd|authorization|credentials?)"
+# An ordinary key may end in token or key too: pad_token, gold_key.
+_TOKEN = "access|api|auth|bearer|bot|github|gitlab|hf|hub|oauth|personal|private|refresh|secret|session|slack"
+_KEY = "access|account|api|auth|encryption|private|secret|signing|subscription"
+_NAME = rf"(?:(?:{_KEY})[_-]?key|(?:{_TOKEN})[_-]?token|secret|pass(?:word|wd|phrase)|authorization|credentials?)"
 _SECRET_KEY = re.compile(rf"token|(?:.*_)?{_NAME}", re.I)
 _ASSIGNED = re.compile(rf"""(\b(?:token|\w*{_NAME})["']?\s*[:=]\s*)("[^"]*"|'[^']*'|[^\s,}}\]]+)""", re.I)
 _LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
-_QUERY = re.compile(rf"(?<=[?&])((?:key|token|\w*{_NAME.replace('_?', '[_-]?')})=)[^&#\s'\"]+", re.I)
+_QUERY = re.compile(rf"(?<=[?&])((?:key|token|\w*{_NAME})=)[^&#\s'\"]+", re.I)
 _BEARER = re.compile(r"\b((?:Bearer|Basic)\s+)[\w.~+/=-]{8,}")
 
 _remembered: set[str] = set()
@@ -61,9 +65,11 @@ def without_secrets(value: Any, key: str = "") -> Any:
     of a key like ``api_key`` or ``password``, and the login and keys in a URL, are removed.
 
     Args:
-        value: a config, or a part of one.
+        value: a config, also a parsed one, or a part of one.
         key: key of that part.
     """
+    if isinstance(value, Namespace):
+        return type(value)(**without_secrets(vars(value)))
     if isinstance(value, dict):
         return {name: without_secrets(inner, str(name)) for name, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -5,6 +5,7 @@ import logging
 import os
 import platform
 import re
+import shlex
 import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -15,9 +16,9 @@ from typing import Any
 from guardreasoner.errors import InputError
 from guardreasoner.records.atomic_file import replacing_file, temporary
 from guardreasoner.workflow.manifest import fingerprint
-from guardreasoner.workflow.redaction import without_secrets
+from guardreasoner.workflow.redaction import command_without_secrets, without_secrets
 from guardreasoner.workflow.sealed_file import beside, details_of, is_damaged
-from guardreasoner.workflow.staleness import StageState, command_line, effective_config
+from guardreasoner.workflow.staleness import StageState, effective_config
 
 log = logging.getLogger("guardreasoner")
 
@@ -99,7 +100,8 @@ class UnfinishedFit:
         writers = [*(writers if isinstance(writers, list) else []), [*_this_writer(), int(time.time())]]
         if folder:
             _continue_log(folder, writers[:-1], log_sizes_at(resumed_from) if resumed_from else {})
-        row = {**self._identity, "command": command_line(self._state.command), "writers": writers}
+        command = shlex.join(["python", "-m", "guardreasoner", *command_without_secrets(self._state.command.argv)])
+        row = {**self._identity, "command": command, "writers": writers}
         row["log_folder"] = str(folder) if folder else None
         with replacing_file(self.folder / _STARTED_WITH) as partial:
             partial.write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")

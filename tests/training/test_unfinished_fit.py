@@ -20,7 +20,7 @@ from guardreasoner.cli.main import main
 from guardreasoner.workflow.output_lock import locked_output
 from guardreasoner.workflow.sealed_file import beside
 from tests.support.event_files import scalars
-from tests.support.tiny import command
+from tests.support.tiny import TinySource, command
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +75,28 @@ class Broken(Callback):
                 next(p for p in module.parameters() if p.requires_grad).copy_(self.kept)
 
 
+class Notify(Callback):
+    """Hold the token of a service.
+
+    Args:
+        token: the token.
+    """
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+
+
+class Downloaded(TinySource):
+    """Records of a service.
+
+    Args:
+        github_token: key of the service.
+    """
+
+    def __init__(self, github_token: str) -> None:
+        super().__init__()
+
+
 @pytest.fixture
 def argv(tiny_base: Path, workplace: Path) -> tuple[str, ...]:
     """The words of an R-SFT of eight steps, with a validation after every third."""
@@ -116,6 +138,26 @@ def test_a_signal_saves_and_the_same_command_continues(
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
     assert scalars(Path("logs/fit/guard/version_1")) == whole_log
     assert [path.name for path in Path("made").iterdir()] == ["guard"]
+
+
+def test_secrets_of_a_fit_are_written_nowhere(argv: tuple[str, ...], start: Start) -> None:
+    key = "canary-7f3a91c05d"
+    callbacks = [
+        {"class_path": f"{__name__}.Notify", "init_args": {"token": key}},
+        {"class_path": f"{__name__}.SignalAfter", "init_args": {"step": 2, "number": int(signal.SIGTERM)}},
+    ]
+    source = ("--data.source", f"{__name__}.Downloaded", "--data.source.github_token", key)
+    argv = (*argv, *source, "--trainer.callbacks", json.dumps(callbacks))
+
+    def require_no_key() -> None:
+        files = [path for path in Path().rglob("*") if path.is_file()]
+        assert {"run.json", "config.yaml"} & {path.name for path in files}
+        assert not [path for path in files if key.encode() in path.read_bytes()]
+
+    assert main(list(argv)) == 143
+    require_no_key()
+    assert "continuing" in start(*argv)
+    require_no_key()
 
 
 def test_the_time_limit_saves_too(argv: tuple[str, ...], start: Start, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonargparse import Namespace
 
 from guardreasoner.workflow.config import resolve
 from guardreasoner.workflow.redaction import command_without_secrets, without_secrets
@@ -32,7 +34,10 @@ def test_values_of_secret_variables_are_redacted(monkeypatch: pytest.MonkeyPatch
     ("given", "written"),
     [
         ({"api_key": "abc", "x-api-key": "abc", "token": "abc", "hf_token": "abc"}, "(not written)"),
-        ({"Authorization": ["Bearer abc"], "my_password": "abc"}, "(not written)"),
+        ({"Authorization": ["Bearer abc"], "my_password": "abc", "passphrase": "abc"}, "(not written)"),
+        ({"api_token": "abc", "github_token": "abc", "client-secret": "abc"}, "(not written)"),
+        ({"secret_key": "abc", "private_key": "abc", "aws_secret_access_key": "abc"}, "(not written)"),
+        ({"headers": {"Ocp-Apim-Subscription-Key": "abc"}}, "(not written)"),
         ({"base_url": "https://me:abc@teacher.example/v1"}, "https://…@teacher.example/v1"),
     ],
 )
@@ -46,12 +51,33 @@ def test_harmless_names_are_not_redacted(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("PASS_NUMBER", "1")
     config = {
         "max_tokens": 5,
+        "max_new_tokens": "5",
+        "token_weights": "own.weights",
+        "tokenizer": "base",
         "pad_token": "<pad>",
+        "characters_per_token": "4",
+        "gold_key": "label",
         "key_variable": "OPENAI_API_KEY",
         "key": "Request",
         "flag": "false 1",
     }
     assert without_secrets(config) == config
+
+
+def test_a_parsed_config_is_redacted_too() -> None:
+    callback = Namespace(class_path="own.Slack", init_args=Namespace(token="abc", channel="a"))
+    config = Namespace(trainer=Namespace(callbacks=[callback], by_name={"first": callback}), api_key="abc")
+    written = without_secrets(config)
+    kept = Namespace(class_path="own.Slack", init_args=Namespace(token="(not written)", channel="a"))
+    assert written.trainer == Namespace(callbacks=[kept], by_name={"first": kept})
+    assert written.api_key == "(not written)"
+    assert callback.init_args.token == "abc"
+
+
+def test_no_shipped_config_holds_what_counts_as_a_secret() -> None:
+    for path in CONFIG.parent.rglob("*.yaml"):
+        config = yaml.safe_load(path.read_text())
+        assert without_secrets(config) == config, path
 
 
 def test_secrets_in_a_command_are_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,10 +92,12 @@ def test_secrets_in_a_command_are_redacted(monkeypatch: pytest.MonkeyPatch) -> N
         "--password=abc",
         "--d",
         "{api_key: 'abc', e: 1}",
+        "{Ocp-Apim-Subscription-Key: abc, pad_token: b}",
     ]
     assert command_without_secrets(given) == [
         *("predict", "--a.api_key", "(not written)", "--b", "${oc.env:OPENAI_API_KEY}"),
         *("--c=x${oc.env:OPENAI_API_KEY}", "--password=(not written)", "--d", "{api_key: (not written), e: 1}"),
+        "{Ocp-Apim-Subscription-Key: (not written), pad_token: b}",
     ]
 
 
