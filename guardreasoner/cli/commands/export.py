@@ -73,7 +73,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the folder, compare verdicts, and upload it.
+    """Write the folder, compare verdicts, and upload it unless verdicts of a float32 export differ.
 
     Args:
         args: the arguments that :func:`configure` declares, and ``argv``: all flags.
@@ -105,9 +105,12 @@ def run(args: argparse.Namespace) -> int:
     if source.adapter and args.form == "adapter" and os.path.isabs(source.base):
         show_line(f"note: the adapter names its base model by a path of this machine: {source.base}")
     show_line(f"written: {args.out}")
-    if args.push_to_hub:
+    failed = verification is not None and verification.failed
+    if args.push_to_hub and failed:
+        show_line(f"not uploaded: the verdicts of {args.out} differ from those of {args.model}")
+    elif args.push_to_hub:
         show_line(f"uploaded: {upload(args.out, args.push_to_hub, private=not args.public)}")
-    return int(verification is not None and verification.failed)
+    return int(failed)
 
 
 def _require_options(args: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft.tuners.tuners_utils import BaseTuner
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from guardreasoner.cli.commands.base_model import make_base_model
@@ -27,6 +28,7 @@ from guardreasoner.workflow.lineage import lineage
 from guardreasoner.workflow.manifest import Manifest
 from guardreasoner.workflow.output_lock import locked_output
 from tests.support.architectures import make_adapter, make_model_folder
+from tests.support.guards import known_records
 from tests.support.tiny import TinySource, answer, load, make_tiny_adapter, make_tiny_base
 
 SHORT = ("--max_new_tokens", "24")
@@ -173,6 +175,37 @@ def test_differences_are_counted_and_fail_in_float32(tiny_base: Path) -> None:
     assert first.line() == "test/00 (reasoned) request: unparsed, now harmful"
     assert not compare_verdicts(before, other, RECORDS, "bfloat16", 8).failed
     assert not compare_verdicts(before, local_answers(before, 8), RECORDS, "float32", 8).failed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_merged", [True, False])
+def test_only_an_export_with_the_same_verdicts_is_uploaded(
+    is_merged: bool, both_speeds: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploaded: list[str] = []
+
+    class Hub:
+        """The client of a hub that stores nothing."""
+
+        def create_repo(self, repo: str, **_: object) -> str:
+            return f"https://hub.example/{repo}"
+
+        def upload_folder(self, folder_path: str, **_: object) -> None:
+            uploaded.append(folder_path)
+
+    monkeypatch.setenv("HF_TOKEN", "hf_0123456789")
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    if not is_merged:  # a library that loses the adapter
+        monkeypatch.setattr(BaseTuner, "merge_and_unload", lambda tuner, **_: tuner.unload())
+    write_jsonl("records.jsonl", known_records())
+    adapter = make_tiny_adapter(both_speeds, Path("adapter"))
+    flags = ("--verify", "4", "--records", "records.jsonl", "--max_new_tokens", "96", "--push_to_hub", "me/guard")
+    assert export(adapter, *flags) == (0 if is_merged else 1)
+    assert uploaded == (["out"] if is_merged else [])
+    last = capsys.readouterr().out.splitlines()[-1]
+    not_uploaded = f"not uploaded: the verdicts of out differ from those of {adapter}"
+    assert last == ("uploaded: https://hub.example/me/guard" if is_merged else not_uploaded)
+    assert Path("out/model.safetensors").exists()
 
 
 def make_four_bit_adapter(folder: Path) -> Path:
