@@ -10,6 +10,7 @@ from guardreasoner.formats import GuardFormat
 from guardreasoner.model.chat_template import DEFAULT_DATE, ChatTemplate
 from guardreasoner.prompts import Control, Part, Plain, PromptFormat
 from guardreasoner.records import Record, Speed
+from guardreasoner.workflow.manifest import code_of
 
 _SHOWN = 8
 """Tokens shown of each of two sequences that differ."""
@@ -161,6 +162,7 @@ class PromptTokenizer:
         template = None if self.chat_template is None else self.tokenizer.chat_template
         name = type(self.tokenizer).__name__
         parts = [name, vocabulary, self._before, self._after, self.end, template, repr(self.format)]
+        parts += [own] if (own := code_of(self.format)) else []
         # earlier versions tokenized the text of a message without the template's changes
         return parts if self.chat_template is None else [*parts, "content by template"]
 

@@ -37,7 +37,7 @@ from guardreasoner.training.loaders import (
 )
 from guardreasoner.training.sampler import StepSampler
 from guardreasoner.workflow.log_lines import collect_log_lines
-from guardreasoner.workflow.manifest import code_fingerprint, file_hashes, fingerprint
+from guardreasoner.workflow.manifest import code_fingerprint, code_of, file_hashes, fingerprint
 from guardreasoner.workflow.ranges import Count, Seed, Share
 from guardreasoner.workflow.replacing import replacing_folder, restore_output
 
@@ -291,6 +291,7 @@ class TrainingDataModule(LightningDataModule, ABC):
         try:
             identities = [source.identity() for source in sources if isinstance(source, Identified)]
             parts = [*self.fingerprint_parts(), *identities]
+            own = code_of(self, *(part for source in sources for part in _with_parts(source)))
         except InputError:
             return None  # the reader of the missing input gives the better message
         options: list[Any] = [
@@ -299,7 +300,7 @@ class TrainingDataModule(LightningDataModule, ABC):
             self.prompt_tokenizer.identity(),
             code_fingerprint(),
         ]
-        return fingerprint([type(self).__name__, *options, *parts])
+        return fingerprint([type(self).__name__, *options, *parts, *([own] if own else [])])
 
     def _prepare(self) -> None:
         key = self._key()
@@ -364,6 +365,15 @@ class TrainingDataModule(LightningDataModule, ABC):
             f"{budget}; so do {int((examples.tokens > budget).sum()) - 1} more {self.example_name}",
             "raise data.micro_batch_tokens, or lower data.max_length with data.skip_too_long: true",
         )
+
+
+def _with_parts(source: object) -> Iterator[object]:
+    """Yield a source and the sources that it is made from."""
+    yield source
+    for value in getattr(source, "__dict__", {}).values():
+        for part in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(part, Identified):
+                yield from _with_parts(part)
 
 
 @contextmanager

@@ -140,6 +140,16 @@ def is_users_code(path: str) -> bool:
     return place.is_absolute() and not is_installed and not place.is_relative_to(sysconfig.get_path("stdlib"))
 
 
+def code_of(*objects: object) -> dict[str, str]:
+    """Return the hash of the code behind objects whose classes are not those of this package, by import path.
+
+    A class counts with the user's classes that it extends (:func:`is_users_code`).
+    """
+    own = {type(one) for one in objects if type(one).__module__.partition(".")[0] != "guardreasoner"}
+    own |= {base for one in objects for base in type(one).__mro__ if is_users_code(base.__module__)}
+    return {f"{cls.__module__}.{cls.__qualname__}": code_hash(f"{cls.__module__}.{cls.__name__}") for cls in own}
+
+
 @dataclass(frozen=True)
 class Manifest:
     """The record of how an artefact was made.

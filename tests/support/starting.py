@@ -26,11 +26,13 @@ class Start:
         self.base = base
         self.counted = counted
         self.texts = 0
+        self.module = ReasoningDataModule
+        """The class of the data."""
 
     def __call__(self, **arguments: Any) -> ReasoningDataModule:
         settings: dict[str, Any] = {"cache": "kept", "max_length": LIMIT, "skip_too_long": True}
         settings["source"] = Files(train="train.jsonl", validation="validation.jsonl")
-        data = ReasoningDataModule(**(settings | arguments))
+        data = self.module(**(settings | arguments))
         data.trainer = quiet_trainer()
         data.trainer.strategy.connect(RSFTModule(Backbone(str(self.base))))
         before = self.counted()

@@ -1,9 +1,11 @@
 """What is tokenized once is read by the next start, if and only if everything that decides it is the same."""
 
+import importlib
 import json
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ from guardreasoner.errors import InputError
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.prompt_tokenizer import PromptTokenizer
 from guardreasoner.records import Record, write_jsonl
+from guardreasoner.sources.concat import Concat
 from guardreasoner.sources.files import Files
+from guardreasoner.sources.label_noise import LabelNoise
 from guardreasoner.training import training_data as training
 from tests.support.starting import LIMIT, Start
 from tests.support.tiny import TinySource, write_rollouts
@@ -215,6 +219,91 @@ def test_other_code_makes_ids_anew(start: Start, monkeypatch: pytest.MonkeyPatch
     for texts in (ALL, 0):
         start()
         assert start.texts == texts
+
+
+OWN = """
+from guardreasoner.prompts import PromptFormat
+from guardreasoner.sources.files import Files
+from guardreasoner.training.reasoning_data import ReasoningDataModule
+
+
+class Rows(Files):
+    pass
+
+
+class Data(ReasoningDataModule):
+    pass
+
+
+class Format(PromptFormat):
+    pass
+"""
+
+
+@pytest.fixture
+def own(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module of the user, ``own_code.py`` in the working folder."""
+    Path("own_code.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own_code", raising=False)
+    return importlib.import_module("own_code")
+
+
+def edit() -> None:
+    """Edit the user's module."""
+    with Path("own_code.py").open("a") as file:
+        file.write("EDITED = True\n")
+
+
+SPLITS = {"train": "train.jsonl", "validation": "validation.jsonl"}
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda own: {"source": own.Rows(**SPLITS)},
+        lambda own: {"source": Concat([own.Rows(**SPLITS)])},
+        lambda own: {"source": LabelNoise(Concat([own.Rows(**SPLITS)]), 0.1)},
+        lambda own: {"benchmarks": [own.Rows(test="test.jsonl")]},
+    ],
+    ids=["source", "inner source", "source of an inner source", "benchmark"],
+)
+def test_an_edited_source_of_the_user_is_read_anew(
+    start: Start, own: Any, use: Callable[[Any], dict[str, Any]]
+) -> None:
+    for fresh in (True, False):
+        start(**use(own))
+        assert (start.texts > 0) == fresh
+    edit()
+    for fresh in (True, False):
+        start(**use(own))
+        assert (start.texts > 0) == fresh
+
+
+def test_a_source_that_extends_another_shares_nothing_with_it(start: Start, own: Any) -> None:
+    start()
+    start(source=own.Rows(**SPLITS))
+    assert start.texts == ALL
+    start()
+    assert (start.texts, len(kept())) == (0, 2)
+
+
+def test_an_edited_data_module_of_the_user_tokenizes_anew(start: Start, own: Any) -> None:
+    start.module = own.Data
+    for texts in (ALL, 0):
+        start()
+        assert start.texts == texts
+    edit()
+    start()
+    assert start.texts == ALL
+
+
+def test_an_edited_format_of_the_user_is_another_one(start: Start, own: Any) -> None:
+    tokenizer = Backbone(str(start.base)).prompt_tokenizer.tokenizer
+    before = PromptTokenizer(tokenizer, own.Format()).identity()
+    assert before == PromptTokenizer(tokenizer, own.Format()).identity()
+    edit()
+    assert before != PromptTokenizer(tokenizer, own.Format()).identity()
 
 
 def test_traces_from_rollouts_are_kept_by_rollouts_and_seed(start: Start) -> None:
