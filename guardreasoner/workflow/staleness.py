@@ -230,8 +230,8 @@ def path_values(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
     A key says so if one of its words (between ``_``) is path, file, folder, dir or directory, or the plural of one, or
     if it is ``rollouts``, ``pairs``, ``optimizer_state``, ``from`` or ``policies``. ``train``, ``validation`` and
     ``test`` do if the text has a suffix or is a pattern, since they also name data sets, and ``policy`` does if the
-    text is one line that ends in .txt or .md. An argument of a user-defined class also counts, whatever its key, if it
-    has a suffix and names an existing file.
+    text is one line that ends in .txt or .md. An argument of a user-defined class, or an element of a list, counts too,
+    whatever its key, if it has a suffix and names an existing file.
 
     Args:
         config: a config, or the part of one below ``key``.
@@ -271,12 +271,13 @@ def _values(config: Any) -> Iterator[str]:
 
 
 def _existing_files(arguments: Any, key: str) -> Iterator[tuple[str, str]]:
-    """Yield the arguments of a user's class that name an existing file, whatever their key."""
+    """Yield the arguments of a user's class that name an existing file, also in a list, whatever their key."""
     if isinstance(arguments, dict):
-        for name, text in arguments.items():
-            is_file = isinstance(text, str) and Path(text).suffix and "\0" not in text and os.path.isfile(text)
-            if is_file and not _is_path(str(name), text):
-                yield f"{key}.{name}", text
+        for name, value in arguments.items():
+            for text in value if isinstance(value, list) else [value]:
+                is_file = isinstance(text, str) and Path(text).suffix and "\0" not in text and os.path.isfile(text)
+                if is_file and not _is_path(str(name), text):
+                    yield f"{key}.{name}", text
 
 
 def _is_path(name: str, text: str) -> bool:
@@ -288,7 +289,9 @@ def _is_path(name: str, text: str) -> bool:
 
 
 def existing(text: str) -> list[str]:
-    """Return the text if it is an existing path, else the paths that match it as a pattern."""
+    """Return the text if it is an existing path, also one in a home folder (``~``), else the paths that match it."""
+    if not os.path.exists(text):
+        text = os.path.expanduser(text)
     if os.path.exists(text):
         return [text]
     return sorted(glob.glob(text, recursive=True)) if glob.has_magic(text) and "\n" not in text else []

@@ -234,12 +234,32 @@ def test_an_edited_policy_makes_a_stage_stale(workplace: Path) -> None:
     assert status(command) == "input default.md changed"
 
 
+def test_an_edited_file_in_the_home_folder_makes_a_stage_stale(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(workplace / "home"))
+    rows = Path("home/xstest/rows.csv")
+    rows.parent.mkdir(parents=True)
+    rows.write_text("prompt\na\n")
+    for path in ("~/xstest", "~/*/rows.csv"):
+        source = {"class_path": "guardreasoner.XSTestPrompts", "init_args": {"path": path}}
+        command = Command(("fit",), {"output": "made/out", "data": {"init_args": {"source": source}}})
+        state = StageState.of(command)
+        state.begin()
+        Path("made/out").mkdir(parents=True, exist_ok=True)
+        state.finish()
+        assert status(command) is None
+        rows.write_text(rows.read_text() + "b\n")
+        assert status(command) == f"input {next(iter(state.inputs))} changed"
+
+
 def test_a_file_in_the_arguments_of_a_users_class_is_an_input(workplace: Path) -> None:
     Path("rows.jsonl").write_text("{}")
     Path("auto").mkdir()
-    arguments = {"corpus": "rows.jsonl", "mode": "auto", "other": "absent.jsonl"}
+    Path("more.jsonl").write_text("{}")
+    arguments = {"corpus": "rows.jsonl", "mode": "auto", "other": "absent.jsonl", "corpora": ["more.jsonl", 1]}
     config = {"data": {"init_args": {"source": {"class_path": "mine.Source", "init_args": arguments}}}}
-    assert list(StageState.of(Command(("fit",), config)).inputs) == ["rows.jsonl"]
+    assert list(StageState.of(Command(("fit",), config)).inputs) == ["more.jsonl", "rows.jsonl"]
     config["data"]["init_args"]["source"]["class_path"] = "guardreasoner.sources.files.Files"
     assert list(StageState.of(Command(("fit",), config)).inputs) == []
 

@@ -12,6 +12,7 @@ from guardreasoner.sources import Source, cut_share
 from guardreasoner.sources.contamination import SIMILARITY, ContaminationIndex
 from guardreasoner.sources.splits import is_held_out
 from guardreasoner.workflow.config import resolve
+from guardreasoner.workflow.staleness import existing, path_values
 
 
 @dataclass(frozen=True)
@@ -81,3 +82,13 @@ def inputs_of_fit(argv: Sequence[str]) -> FitInputs:
         reason = " ".join(str(error).split())
         raise find_input_error(error) or InputError(f"pairs: --config: {reason[:300]}") from error
     return inputs
+
+
+def source_files(argv: Sequence[str]) -> list[str]:
+    """Return the files and folders that the data source of a fit reads.
+
+    Args:
+        argv: ``--config`` and overrides, as for :func:`inputs_of_fit`, which accepts them.
+    """
+    source = resolve(["fit", *argv]).config["data"]["init_args"]["source"]
+    return [found for _, text in path_values({"source": source}) for found in existing(text)]

@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         _write_pairs(args.out, mined)
         config = {"output": str(args.out), **asdict(inputs.pairing)}
-        record_made(args.out, ["pairs", *args.argv], config, inputs.paths)
+        record_made(args.out, ["pairs", *args.argv], config, inputs.read)
         _print_summary(args, mined, statistics, len(inputs.records))
     if args.details:
         show_details(statistics)
@@ -122,9 +122,13 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class _MiningInputs:
-    """Records and rollouts to mine, with the options."""
+    """Records and rollouts to mine, with the options.
+
+    ``paths`` are those of the rollouts, ``read`` those of everything that was read.
+    """
 
     paths: Sequence[str | Path]
+    read: Sequence[str | Path]
     records: Sequence[Record]
     rollouts: Sequence[Rollout]
     tasks: tuple[Task, ...]
@@ -193,15 +197,17 @@ def _read(args: argparse.Namespace) -> _MiningInputs:
             raise InputError(f"pairs: {fit_flags[0]} needs --config")
         records, rollouts = read_rollout_folders(args.rollouts)
         tasks, format = rollout_tasks(args.rollouts), rollout_format(args.rollouts)
-        return _MiningInputs(args.rollouts, records, rollouts, tasks, _pairing(args, PRESETS["plan"]), format)
-    from guardreasoner.cli.commands._fit_inputs import inputs_of_fit
+        pairing = _pairing(args, PRESETS["plan"])
+        return _MiningInputs(args.rollouts, args.rollouts, records, rollouts, tasks, pairing, format)
+    from guardreasoner.cli.commands._fit_inputs import inputs_of_fit, source_files
 
     fit = inputs_of_fit(fit_flags)
     paths = args.rollouts or fit.rollouts
     tasks = rollout_tasks(paths)
     format = rollout_format(paths)
     records, rollouts = read_training_rollouts(paths, fit.source, tasks, format)
-    return _MiningInputs(paths, records, rollouts, tasks, _pairing(args, fit.pairing), format, fit)
+    read = [*paths, *source_files(fit_flags)]
+    return _MiningInputs(paths, read, records, rollouts, tasks, _pairing(args, fit.pairing), format, fit)
 
 
 def _pairing(args: argparse.Namespace, start: Pairing) -> Pairing:
@@ -229,7 +235,7 @@ def _write_audit(args: argparse.Namespace, inputs: _MiningInputs) -> None:
         write_jsonl(args.audit, (one.line() for one in doubted))
     except OSError as error:
         raise InputError(f"{args.audit}: cannot be written: {error.strerror}") from None
-    record_made(args.audit, ["pairs", *args.argv], {"parser": inputs.pairing.parser}, inputs.paths)
+    record_made(args.audit, ["pairs", *args.argv], {"parser": inputs.pairing.parser}, inputs.read)
     labels = sum(len(record.gold()) for record in inputs.records)
     records = len({one.record.id for one in doubted})
     counts = f"{len(doubted):,} of {labels:,} gold labels, on {records:,} of {len(inputs.records):,} records"

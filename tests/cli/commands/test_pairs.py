@@ -15,10 +15,11 @@ import pytest
 from guardreasoner.cli.commands._fit_inputs import FitInputs
 from guardreasoner.cli.main import main
 from guardreasoner.mining import Pairing
-from guardreasoner.records import Record, Split
+from guardreasoner.records import Record, Split, write_jsonl
 from guardreasoner.sources.splits import unit_interval_hash
 from guardreasoner.training.preference_data import PreferenceDataModule
 from guardreasoner.training.training_data import TrainingDataModule
+from guardreasoner.workflow.manifest import Manifest, content_hash
 from tests.support.output_files import rollouts
 from tests.support.pages import Reader
 from tests.support.preference_data import prepared
@@ -292,6 +293,19 @@ def test_the_pairs_equal_those_of_the_fit(tiny_base: Path, tmp_path: Path) -> No
     assert pairs_in(written_pairs(everything, "--config", "more.yaml", "--preset", "plan")) == pairs_in(
         written_pairs(everything)
     )
+
+
+@pytest.mark.usefixtures("workplace")
+def test_the_files_of_the_source_are_inputs_of_the_pairs(tmp_path: Path) -> None:
+    records = TinySource().records("train")
+    rollouts = write_rollouts(tmp_path / "rollouts", records)
+    write_jsonl(Path("train.jsonl"), records)
+    files = ("--data.source", "guardreasoner.Files", "--data.source.train", "train.jsonl")
+    written_pairs(rollouts, *files, "--audit", "doubted.jsonl")
+    for artefact in ("pairs.jsonl", "doubted.jsonl"):
+        manifest = Manifest.read(artefact)
+        assert manifest is not None
+        assert manifest.inputs == {str(path): content_hash(path) for path in (rollouts, "train.jsonl")}
 
 
 @pytest.mark.usefixtures("workplace")
