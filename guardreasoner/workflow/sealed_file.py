@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from guardreasoner.errors import InputError
 from guardreasoner.records.atomic_file import replacing_file, sync_folder
 from guardreasoner.workflow.manifest import content_hash, fingerprint
 
@@ -38,8 +39,12 @@ def beside(path: Path) -> Path:
 
 
 def details_of(path: Path) -> dict[str, Any]:
-    """Return the details that :func:`seal` stored beside a file, an empty dict if they cannot be read."""
-    details = _read(path).get(_DETAILS)
+    """Return the details that :func:`seal` stored beside a file, an empty dict if they are missing or damaged.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    details = (read_row(beside(path)) or {}).get(_DETAILS)
     return details if isinstance(details, dict) else {}
 
 
@@ -47,19 +52,28 @@ def is_damaged(path: Path) -> bool:
     """Return whether a file or what is stored beside it has changed; False if nothing was stored beside it.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file, or what is stored beside it, cannot be read.
     """
-    if not beside(path).exists():
+    row = read_row(beside(path))
+    if row is None:
         return False
-    row = _read(path)
     hashes = row.get(_HASHES)
     is_listed = isinstance(hashes, list) and content_hash(path) in hashes
     return not is_listed or row.get(_SEAL) != fingerprint(details_of(path))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_row(path: Path) -> dict[str, Any] | None:
+    """Return the row in a JSON file, None if there is no such file, an empty dict if it holds no row.
+
+    Raises:
+        InputError: the file cannot be read, which does not mean that it is damaged.
+    """
     try:
-        row = json.loads(beside(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        row = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError:
         return {}
     return row if isinstance(row, dict) else {}

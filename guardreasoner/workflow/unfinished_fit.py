@@ -17,7 +17,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.records.atomic_file import replacing_file, temporary
 from guardreasoner.workflow.manifest import fingerprint
 from guardreasoner.workflow.redaction import command_without_secrets, without_secrets
-from guardreasoner.workflow.sealed_file import beside, details_of, is_damaged
+from guardreasoner.workflow.sealed_file import beside, details_of, is_damaged, read_row
 from guardreasoner.workflow.staleness import StageState, effective_config
 
 log = logging.getLogger("guardreasoner")
@@ -26,6 +26,9 @@ KEPT = 2
 """Checkpoints that are kept: the last one, and the one before it in case the last one is damaged."""
 
 _STARTED_WITH = "run.json"
+_UNUSABLE = ".unusable"
+"""Added to the names of checkpoints if none of them can be used."""
+
 _SHOWN = 3
 """Differences that an error message names."""
 
@@ -61,20 +64,24 @@ class UnfinishedFit:
         """Return the newest undamaged checkpoint of this fit, None if there is none; others are reported.
 
         Raises:
-            InputError: the checkpoints were made with another config or other inputs.
+            InputError: the checkpoints were made with another config or other inputs, or one cannot be read.
         """
         steps = self.steps()
         if steps:
             self._require_same()
         for path in map(self.checkpoint, reversed(steps)):
-            if not beside(path).exists() or is_damaged(path):
+            if read_row(beside(path)) is None or is_damaged(path):
                 log.warning("%s is damaged: its SHA-256 is not the one in %s", path, beside(path).name)
             elif details_of(path).get(_IDENTITY) != fingerprint(self._identity):
                 log.warning("%s belongs to another fit", path)
             else:
                 return path
         if steps:
-            log.warning("%s: no checkpoint can be used; training starts from the beginning", self.output)
+            log.warning(
+                "%s: no checkpoint can be used; they are kept as %s, and training starts from the beginning",
+                self.output,
+                self.folder / f"*{_UNUSABLE}",
+            )
         return None
 
     def log_folder(self) -> Path | None:
@@ -85,15 +92,18 @@ class UnfinishedFit:
     def begin(self, log_folder: Path | None, resumed_from: Path | None) -> None:
         """Store what the fit is started with, and remove checkpoints and logged values that it will make again.
 
+        If none can be used, they are renamed instead, since the fault may be one that passes.
+
         Args:
             log_folder: TensorBoard folder of this run; that of the former run is continued.
             resumed_from: checkpoint that the fit continues from, None if it starts from the beginning.
         """
         for half in self.folder.glob(".step-*.partial"):  # left by a kill while a checkpoint was written
             half.unlink(missing_ok=True)
-        last = int(resumed_from.stem.removeprefix("step-")) if resumed_from else -1
         for path in map(self.checkpoint, self.steps()):
-            if path > self.checkpoint(max(last, 0)) or last < 0:
+            if resumed_from is None:
+                _set_aside(path)
+            elif path.name > resumed_from.name:
                 _remove(path)
         folder = Path(os.path.abspath(log_folder)) if log_folder else None
         writers = self._former.get("writers") if folder and folder == self.log_folder() else None
@@ -122,8 +132,8 @@ class UnfinishedFit:
             _remove(path)
 
     def discard_if_empty(self) -> None:
-        """Remove the folder if it holds no checkpoint."""
-        if not self.steps():
+        """Remove the folder if it holds no checkpoint, not even one that cannot be used."""
+        if not self.steps() and not any(self.folder.glob(f"*{_UNUSABLE}")):
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _differences(self) -> list[str]:
@@ -207,6 +217,12 @@ def _this_writer() -> tuple[str, int]:
     return platform.node(), os.getpid()
 
 
+def _set_aside(checkpoint: Path) -> None:
+    for path in (checkpoint, beside(checkpoint)):
+        with suppress(FileNotFoundError):
+            path.rename(path.with_name(path.name + _UNUSABLE))
+
+
 def _remove(checkpoint: Path) -> None:
     checkpoint.unlink(missing_ok=True)
     beside(checkpoint).unlink(missing_ok=True)
@@ -214,12 +230,8 @@ def _remove(checkpoint: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     """Return what a fit was started with, an empty dict if the file is missing or damaged."""
-    try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    is_valid = isinstance(row, dict) and all(isinstance(row.get(name), dict) for name in ("config", "inputs", "code"))
-    return row if is_valid else {}
+    row = read_row(path) or {}
+    return row if all(isinstance(row.get(name), dict) for name in ("config", "inputs", "code")) else {}
 
 
 def _identity(state: StageState) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from lightning.pytorch import Callback
 from safetensors.torch import load_file
 
 from guardreasoner.cli.main import main
+from guardreasoner.errors import InputError
 from guardreasoner.workflow.output_lock import locked_output
 from guardreasoner.workflow.sealed_file import beside
 from tests.support.event_files import scalars
@@ -73,6 +74,15 @@ class Broken(Callback):
         if index in self.steps:
             with torch.no_grad():
                 next(p for p in module.parameters() if p.requires_grad).copy_(self.kept)
+
+
+class Failing(Callback):
+    """Fail at the start if there is a file ``fail``."""
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        """Fail or not."""
+        if Path("fail").exists():
+            raise InputError("it fails")
 
 
 class Notify(Callback):
@@ -217,6 +227,42 @@ def test_without_a_usable_checkpoint_the_fit_starts_from_the_beginning(argv: tup
     (checkpoint,) = Path("made/.guard.fit").glob("*.ckpt")
     checkpoint.write_bytes(b"")
     assert main([*argv, *callback]) == 143  # step 2 is repeated
+    assert {path.name for path in Path("made/.guard.fit").glob("*.unusable")} == {
+        f"{checkpoint.name}.unusable",
+        f"{checkpoint.name}.json.unusable",
+    }
+    assert "continuing" in start(*argv, *callback)
+    assert [path.name for path in Path("made").iterdir()] == ["guard"]
+
+
+def test_checkpoints_that_cannot_be_used_outlive_a_fit_that_fails(
+    argv: tuple[str, ...], refused: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop = {"class_path": f"{__name__}.SignalAfter", "init_args": {"step": 2, "number": int(signal.SIGTERM)}}
+    argv = (*argv, "--trainer.callbacks", json.dumps([stop, {"class_path": f"{__name__}.Failing"}]))
+    assert main(list(argv)) == 143
+    (checkpoint,) = Path("made/.guard.fit").glob("*.ckpt")
+    content = checkpoint.read_bytes()
+    beside(checkpoint).unlink()
+    Path("fail").touch()
+    capsys.readouterr()
+    assert "it fails" in refused(*argv)
+    assert checkpoint.with_name(f"{checkpoint.name}.unusable").read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["run.json", "step-000000003.ckpt", "step-000000003.ckpt.json"])
+def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_damaged(
+    name: str, argv: tuple[str, ...], start: Start, refused: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    callback = with_callback("SignalAfter", step=2, number=int(signal.SIGTERM))
+    assert main([*argv, *callback]) == 143
+    unreadable = Path("made/.guard.fit", name)
+    unreadable.rename("away")
+    unreadable.symlink_to(name)  # to itself: the system refuses to read it
+    capsys.readouterr()
+    assert f"{unreadable}: cannot be read" in refused(*argv, *callback)
+    unreadable.unlink()
+    Path("away").rename(unreadable)
     assert "continuing" in start(*argv, *callback)
 
 
