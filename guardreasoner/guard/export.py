@@ -204,7 +204,9 @@ def _name_tokenizer_class(folder: Path) -> None:
 
 
 def _trained_backbone(config: Any) -> dict[str, Any]:
-    """Return the options of the backbone in the config of a fit; empty if there are none."""
+    """Return the options of the backbone in the config of a fit, or of an exported adapter; empty if there are none."""
+    if isinstance(config, dict) and config.get("as") == "adapter":
+        return config  # which has the quantization and the data type of the fit
     for key in ("model", "init_args", "backbone"):
         config = config.get(key) if isinstance(config, dict) else None
     return config if isinstance(config, dict) else {}

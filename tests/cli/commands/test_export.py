@@ -236,6 +236,13 @@ def test_a_four_bit_base_is_dequantized_first(capsys: pytest.CaptureFixture[str]
     assert (logits[0] - logits[2]).abs().max() > 1e-2  # the base in full precision is another model
     assert "quantization_config" not in json.loads(Path("out/config.json").read_text())
 
+    merged_weights = Path("out/model.safetensors").read_bytes()
+    assert main(["export", "adapter", "--out", "again", "--as", "adapter"]) == 0
+    assert main(["export", "again", "--out", "once-more", "--as", "adapter"]) == 0
+    for name in ("again", "once-more"):  # the manifest of an exported adapter says it too
+        assert main(["export", name, "--out", f"{name}-merged"]) == 0
+        assert Path(f"{name}-merged/model.safetensors").read_bytes() == merged_weights
+
     shutil.rmtree("out")
     shutil.rmtree("base")
     error = failure(capsys, "export", "adapter", "--out", "out")
