@@ -45,11 +45,13 @@ class RolloutWriter(Callback):
     Args:
         folder: Folder to write.
         checkpoint: Checkpoint that the trainer restores the weights from; None if they are those of the model folder.
+        keep_log: Whether a complete log stays until its owner has written the manifest and removes it.
     """
 
-    def __init__(self, folder: str, checkpoint: str | None = None) -> None:
+    def __init__(self, folder: str, checkpoint: str | None = None, keep_log: bool = False) -> None:
         self.folder = Path(folder)
         self.checkpoint = checkpoint
+        self.keep_log = keep_log
         self._answers: LoggedAnswers | None = None
         self._expected = 0
 
@@ -102,7 +104,7 @@ class RolloutWriter(Callback):
                 written = answers.log.merge("rollouts", answers.records, folder / "rollouts.jsonl")
                 _require_all(written, self._expected, cast(ResumableModule, module).k)
                 answers.log.write_cost(folder)
-            answers.log.remove()
+            answers.log.complete(self.keep_log)
         trainer.strategy.barrier()
         cast(ResumableModule, module).sink = self._answers = None
 
@@ -122,11 +124,13 @@ class PredictionWriter(Callback):
     Args:
         folder: Folder to write.
         checkpoint: Checkpoint that the trainer restores the weights from; None if they are those of the model folder.
+        keep_log: Whether a complete log stays until its owner has written the manifest and removes it.
     """
 
-    def __init__(self, folder: str, checkpoint: str | None = None) -> None:
+    def __init__(self, folder: str, checkpoint: str | None = None, keep_log: bool = False) -> None:
         self.folder = Path(folder)
         self.checkpoint = checkpoint
+        self.keep_log = keep_log
         self._logged: LoggedAnswers | None = None
         self._answers: dict[int, list[Answer]] = defaultdict(list)
 
@@ -191,7 +195,7 @@ class PredictionWriter(Callback):
             self._logged.abandon()
 
     def on_test_end(self, trainer: Any, module: Any) -> None:
-        """Write the answers in the order of the benchmark, then remove the log."""
+        """Write the answers in the order of the benchmark, then complete the log."""
         order = {record.id: index for index, record in enumerate(trainer.datamodule.records)}
         prompt_tokenizer = module.backbone.prompt_tokenizer
 
@@ -233,7 +237,7 @@ class PredictionWriter(Callback):
                 for benchmark, group in groups.items():
                     write_jsonl(folder / benchmark / f"{name}.jsonl", map(row, group))
         if self._logged is not None:
-            self._logged.log.remove()
+            self._logged.log.complete(self.keep_log)
             module.sink = self._logged = None
 
 

@@ -283,9 +283,9 @@ class GuardCLI(LightningCLI):
             if self.verb == "fit":
                 callbacks.append(FreeSpace(self.config.output, self.config.save_optimizer))
             if self.verb == "test":
-                callbacks.append(PredictionWriter(self.config.output, self.config.ckpt_path))
+                callbacks.append(PredictionWriter(self.config.output, self.config.ckpt_path, keep_log=True))
             if self.verb == "predict" and not writes_itself:
-                callbacks.append(RolloutWriter(self.config.output, self.config.ckpt_path))
+                callbacks.append(RolloutWriter(self.config.output, self.config.ckpt_path, keep_log=True))
             if self.verb in ("fit", "predict"):
                 callbacks.insert(0, SharedFolder(self.config.output))
         counts_records = (RolloutWriter, PredictionWriter)

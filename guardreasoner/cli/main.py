@@ -136,7 +136,6 @@ def _run_stage(argv: list[str], run: Callable[[list[str]], int]) -> int:
     """Lock the output of a stage, build its inputs, run it, and write the manifest of its output."""
     from guardreasoner.workflow.output_lock import locked_output
     from guardreasoner.workflow.pipeline import checked_output, prepare
-    from guardreasoner.workflow.unfinished_fit import discard_unfinished
 
     output = checked_output(argv)
     with locked_output(output) if output else nullcontext():
@@ -154,9 +153,21 @@ def _run_stage(argv: list[str], run: Callable[[list[str]], int]) -> int:
             state.finish()
         elif state is not None:
             state.give_up()
-        if output and argv[0] == "fit" and code == 0:
-            discard_unfinished(output)
+        if output and code == 0:
+            _discard_resumable(argv[0], output)
     return code
+
+
+def _discard_resumable(verb: str, output: Path) -> None:
+    """Remove what an unfinished run would continue from: the output has its manifest."""
+    if verb == "fit":
+        from guardreasoner.workflow.unfinished_fit import discard_unfinished
+
+        discard_unfinished(output)
+    if verb in ("predict", "test"):
+        from guardreasoner.generators.rollout_log import discard_complete
+
+        discard_complete(output)
 
 
 def _show_toy(command: Command) -> None:

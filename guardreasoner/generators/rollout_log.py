@@ -36,6 +36,9 @@ _FORMAT = 2
 _HASH_LENGTH = 12
 """Digits of the hash in a log's name."""
 
+_COMPLETE = "complete"
+"""File in a log whose output is written."""
+
 _SYNC_EVERY = 1.0
 """Seconds between calls of fsync. Only a crash of the machine, not of the process, loses what is not synced."""
 
@@ -224,12 +227,18 @@ class RolloutLog:
             )
             (folder / COST).write_text(json.dumps(asdict(total)) + "\n")
 
+    def complete(self, keep: bool) -> None:
+        """Free the lock after the output is written; remove the folder, or keep it for :func:`discard_complete`."""
+        if not keep:
+            self.remove()
+        elif self._lock.held:
+            (self.folder / _COMPLETE).touch()
+            self._lock.release()
+
     def remove(self) -> None:
         """Remove the folder, if this process holds its lock, and free the lock."""
         if self._lock.held:
-            # renamed first, since another run may open the lock file while the folder is being removed
-            removed = self.folder.with_name(f"{self.folder.name}.{secrets.token_hex(4)}.removed")
-            self.folder.rename(removed)
+            removed = _renamed(self.folder)
             self._lock.release()
             shutil.rmtree(removed, ignore_errors=True)
 
@@ -237,8 +246,8 @@ class RolloutLog:
         """Create or repair the files; return the number of uncommitted lines that were dropped."""
         for removed in self.folder.parent.glob(f"{glob.escape(self.folder.name)}.*.removed"):
             shutil.rmtree(removed, ignore_errors=True)
-        for mark in self.folder.glob("finished-*"):
-            mark.unlink()
+        for mark in (*self.folder.glob("finished-*"), self.folder / _COMPLETE):
+            mark.unlink(missing_ok=True)
         self._name_others()
         write_jsonl(self.folder / "records.jsonl", records)
         write_output_format(self.folder, format)
@@ -246,8 +255,7 @@ class RolloutLog:
 
     def _name_others(self) -> None:
         """Log a line for each log of this output with other settings."""
-        pattern = f".{glob.escape(self.output.name)}.{'[0-9a-f]' * _HASH_LENGTH}.partial"
-        for folder in sorted(self.output.parent.glob(pattern)):
+        for folder in _logs_of(self.output):
             size = sum(file.stat().st_size for file in folder.glob("*-[0-9]*.jsonl"))
             if folder != self.folder and size:
                 log.info(
@@ -294,6 +302,13 @@ class RolloutLog:
         return [path for name in parts for path in sorted(self.folder.glob(f"{name}-[0-9]*.jsonl"))]
 
 
+def discard_complete(output: str | Path) -> None:
+    """Remove the logs of an output that are complete; the caller has written its manifest and holds its lock."""
+    for folder in _logs_of(Path(output)):
+        if (folder / _COMPLETE).exists():
+            shutil.rmtree(_renamed(folder), ignore_errors=True)
+
+
 def lock(file: BinaryIO, path: Path, writer: str = "run") -> None:
     """Take an exclusive lock, held until the file is closed. On file systems without locks, do nothing.
 
@@ -319,6 +334,17 @@ def write_all(file: BinaryIO, data: bytes) -> None:
     remaining = memoryview(data)
     while remaining:
         remaining = remaining[file.write(remaining) :]
+
+
+def _logs_of(output: Path) -> list[Path]:
+    """Return the folders of the logs of an output, of any settings."""
+    pattern = f".{glob.escape(output.name)}.{'[0-9a-f]' * _HASH_LENGTH}.partial"
+    return sorted(output.parent.glob(pattern))
+
+
+def _renamed(folder: Path) -> Path:
+    """Rename a log before it is removed, since another run may open the lock file meanwhile; return its new path."""
+    return folder.rename(folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.removed"))
 
 
 @dataclass(frozen=True)

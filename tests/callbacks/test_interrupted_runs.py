@@ -2,10 +2,15 @@
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from guardreasoner.cli.main import main
+from tests.support.kill_once import outputs
+from tests.support.tiny import command
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,6 +28,37 @@ def test_interrupted_runs_resume_and_a_second_run_is_refused(tiny_base: Path, tm
     *stopped, twice = carry_out(tiny_base, tmp_path, [*plans, "predict:SECOND:1"])
     assert [line.split(":")[0] for line in stopped] == [" ".join(plan.split(":")[:2]) for plan in plans]
     assert twice == "predict started twice: 1 of 1 refused"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "more", "counts"),
+    [
+        ("mine", ("--model.k", "2"), "24 of 24 records are done"),
+        ("evaluate", ("--data.rollouts", "null"), "6 of 6 records and 0 of 0 hard records are done"),
+    ],
+)
+def test_a_kill_before_the_manifest_loses_no_answer(
+    stage: str,
+    more: tuple[str, ...],
+    counts: str,
+    tiny_base: Path,
+    workplace: Path,
+    start: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    engine = {"mine": "generator", "evaluate": "greedy"}[stage]
+    argv = command(stage, tiny_base, *more, f"--model.{engine}.max_new_tokens", "4")
+    with monkeypatch.context() as patch:
+        patch.setattr("guardreasoner.workflow.staleness.Manifest.write", killed)
+        assert main(list(argv)) == 130
+    before = outputs(Path("made"))
+    assert f"resuming: {counts}" in start(*argv)
+    assert outputs(Path("made")) == before
+    assert [path.name for path in workplace.iterdir() if path.name != "configs"] == ["made"]
 
 
 @pytest.mark.slow
