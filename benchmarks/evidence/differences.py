@@ -14,12 +14,13 @@ simulations, the interval held the true difference in 94 to 98 % of the cases wi
 with three, and in 87 to 97 % with two, whose s² is too uncertain: no claim is decided by fewer than three. A bootstrap
 over the seeds would be too narrow for so few, above all in the tails that a correction for many comparisons needs.
 
-With one seed, the interval is the percentile interval over the resampled records, and there is no p-value.
+With one seed, the interval is the percentile interval over the resampled records. With fewer than three, there is no
+p-value.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isnan, sqrt
+from math import inf, isnan, nan, sqrt
 from typing import get_args
 
 import numpy as np
@@ -34,7 +35,7 @@ Array = NDArray[np.float64]
 FIGURES: tuple[Figure, ...] = ("hard", "all")
 """The accuracies that all arms are compared by."""
 MIN_SEEDS = 3
-"""Seeds that a claim needs."""
+"""Seeds that a claim and a p-value need."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Difference:
         seeds: Seeds that both have.
         points: Mean over the seeds in percentage points, with its 95 % interval.
         by_seed: The difference of each seed.
-        p: Two-sided p-value of no difference; NaN for one seed.
+        p: Two-sided p-value of no difference; NaN for fewer than ``MIN_SEEDS`` seeds.
     """
 
     seeds: tuple[int, ...]
@@ -106,9 +107,9 @@ class Accuracies:
         by_seed = np.column_stack([found[better, seed] - (found[than, seed] if than else 0.0) for seed in seeds])
         own = tuple(map(float, by_seed[0]))
         if len(own) == 1:
-            return Difference(tuple(seeds), estimate(by_seed[:, 0]), own, float("nan"))
+            return Difference(tuple(seeds), estimate(by_seed[:, 0]), own, nan)
         points, p = over_seeds(own, float(np.nanvar(by_seed[1:].mean(axis=1))))
-        return Difference(tuple(seeds), points, own, p)
+        return Difference(tuple(seeds), points, own, p if len(own) >= MIN_SEEDS else nan)
 
 
 def over_seeds(by_seed: Sequence[float], of_records: float) -> tuple[Estimate, float]:
