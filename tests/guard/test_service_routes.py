@@ -10,9 +10,11 @@ import openai
 import pytest
 from starlette.testclient import TestClient
 
+from guardreasoner.guard import Guard
 from guardreasoner.guard.service.app import make_service_app
 from guardreasoner.guard.service.judging import GuardService, ServiceLimits
 from guardreasoner.tasks import GUARD_TASKS
+from tests.support.guards import Saying
 from tests.support.services import KEY, echo_guard, echo_service
 
 LITELLM = "/beta/litellm_basic_guardrail_api"
@@ -252,6 +254,18 @@ def test_litellm_s_answers_to_an_image_are_judged(client: TestClient) -> None:
         body = {**ignoring, "structured_messages": messages}
         assert client.post(LITELLM, json=body).json()["action"] == action
     assert client.post(LITELLM, json={**ignoring, "structured_messages": [image]}).json() == {"action": "NONE"}
+
+
+def test_a_text_before_an_ignored_image_stays_the_last_message(tiny_base: Path, tmp_path: Path) -> None:
+    engine = Saying(lambda text: "who knows")
+    guard = Guard(echo_guard(tiny_base, tmp_path / "asked").backbone, engine)
+    image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}
+    body = {"input_type": "request", "structured_messages": [{"role": "user", "content": "mend it"}, image]}
+    body |= {"additional_provider_specific_params": {"ignore_images": True}}
+    app = make_service_app(GuardService(guard, "asked", ServiceLimits()))
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        client.post(LITELLM, json=body)
+    assert engine.calls[0][0].rstrip().endswith("Human user:\nmend it\n\nAI assistant:\nNone")
 
 
 def test_litellm_s_response_needs_a_guard_that_judges_it(tiny_base: Path, tmp_path: Path) -> None:

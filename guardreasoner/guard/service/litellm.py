@@ -17,8 +17,8 @@ from guardreasoner.guard.service.judging import GuardService
 from guardreasoner.guard.service.refusals import invalid, json_response
 from guardreasoner.tasks import Task
 
-_UNKNOWN_PROMPT = "(not known)"
-"""Stands for the user's message where LiteLLM sends a response alone."""
+_UNKNOWN_USER = {"role": "user", "content": "(not known)"}
+"""Stands for the user's message where LiteLLM sends a response alone, or an image that is not judged."""
 
 _IMAGES = ("image_url", "input_image", "image")
 """Types of the parts of a message that are images."""
@@ -52,15 +52,18 @@ def litellm_routes(service: GuardService) -> APIRouter:
         has_images = bool(body.images) or textual != messages
         if has_images and not options.get("ignore_images", False):
             return _blocked("images cannot be judged")
+        from_user = any(message.get("role") == "user" for message in textual)
         if textual != messages:
-            body = body.model_copy(update={"structured_messages": textual})
+            body = body.model_copy(
+                update={"structured_messages": textual if from_user else _with_unknown_user(textual)}
+            )
         queries = _queries(body, options.get("policy"), options.get("speed"))
         if not queries:
             if has_images:
                 return json_response({"action": "NONE"})
             raise invalid("texts: found no text to judge", "texts")
-        from_user = any(one.get("role") == "user" and one.get("content") != _UNKNOWN_PROMPT for one in textual)
-        has_prompt = from_user or (body.input_type == "request" and not textual and bool(_texts(body)))
+        of_texts = body.input_type == "request" and not body.structured_messages and bool(_texts(body))
+        has_prompt = from_user or of_texts
         tasks = [task for task in service.guard.tasks if task.flags and (has_prompt or task.judges != "last_user")]
         of_user = all(task.judges == "last_user" for task in tasks)
         if of_user and not (has_prompt and body.input_type == "request"):
@@ -75,20 +78,23 @@ def litellm_routes(service: GuardService) -> APIRouter:
 
 
 def _without_images(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return messages without their images. Of images alone, those of the user are not known, others are left out."""
-    kept, has_text = [], False
+    """Return messages without their images; those of images alone are left out."""
+    kept = []
     for message in messages:
         parts = message.get("content")
         if isinstance(parts, list) and parts:
             texts = [part for part in parts if not (isinstance(part, dict) and part.get("type") in _IMAGES)]
             if not texts and not message.get("tool_calls"):
-                if message.get("role") == "user":
-                    kept.append({**message, "content": _UNKNOWN_PROMPT})
                 continue
             message = {**message, "content": texts or None}
-        has_text = True
         kept.append(message)
-    return kept if has_text else []
+    return kept
+
+
+def _with_unknown_user(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return messages with one of the user before the assistant's first one; none if the assistant has none."""
+    place = next((n for n, message in enumerate(messages) if message.get("role") == "assistant"), None)
+    return [] if place is None else [*messages[:place], dict(_UNKNOWN_USER), *messages[place:]]
 
 
 def _options(body: LitellmBody) -> dict[str, Any]:
@@ -108,7 +114,7 @@ def _queries(body: LitellmBody, policy: str | None, speed: GuardSpeed | None) ->
     texts = _texts(body)
     messages = body.structured_messages or []
     calls = body.tool_calls or None
-    unknown = [{"role": "user", "content": _UNKNOWN_PROMPT}]
+    unknown = [_UNKNOWN_USER]
     if body.input_type == "response":
         answers: list[dict[str, Any]] = [{"role": "assistant", "content": text, "tool_calls": calls} for text in texts]
         if calls and not answers:
