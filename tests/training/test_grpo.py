@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from torch.optim import SGD, AdamW
 
+from guardreasoner.callbacks.throughput import Throughput
 from guardreasoner.errors import InputError
 from guardreasoner.generators import Generator, Request
 from guardreasoner.generators.local import LocalGenerator
@@ -117,6 +118,15 @@ def naive_loss(
                 kl = ratio * kl if unbiased else kl
                 total = total + (beta * kl - min(ratio * advantage, clipped * advantage)) / divide
     return total
+
+
+def test_the_epoch_counts_steps_of_the_data_not_updates(tiny_base: Path) -> None:
+    watch = Watch()
+    settings: dict[str, Any] = {"generator": engine, "k": K, "optimizer": sgd, "reward": Listed(REWARDS), "updates": 2}
+    trainer = quiet_trainer(callbacks=[Throughput(), watch])
+    trainer.fit(GRPOModule(load(tiny_base), **settings), datamodule=data(batch_size=1, epochs=2))
+    steps = len(watch.rows)
+    assert (trainer.global_step, watch.rows[-1]["epoch"]) == (2 * steps, 2)
 
 
 @pytest.mark.parametrize(
