@@ -11,6 +11,7 @@ from guardreasoner.cli.commands._attacked import attacked_notes, split_attacked
 from guardreasoner.cli.commands._slices import add_slices, with_languages
 from guardreasoner.cli.options import add_files, add_resampling, require_files, write
 from guardreasoner.errors import InputError
+from guardreasoner.evaluation.calibration import Calibration
 from guardreasoner.evaluation.calibration.scored import CalibratedScore, calibrated_scores
 from guardreasoner.evaluation.calibration.stored import calibrations_of, stored_calibrations
 from guardreasoner.evaluation.comparison.alignment import describe_missing, differing_ids, missing_records
@@ -207,7 +208,7 @@ def _asks_calibrated(args: argparse.Namespace) -> bool:
 def _calibrated(model: NamedPredictions, args: argparse.Namespace) -> list[CalibratedScore]:
     """Score one model at the thresholds of its calibrations."""
     (read,), (path,) = model.seeds, model.paths
-    calibrations = stored_calibrations(args.calibration) if args.calibration else calibrations_of(path)
+    calibrations = _calibrations(path, args)
     rows: list[CalibratedScore] = []
     scored = {(task, kind) for kind, rows in read.scores.items() for row in rows.values() for task in row}
     for name in dict.fromkeys(one.task for one in calibrations):
@@ -226,13 +227,17 @@ def _in_sample(model: NamedPredictions, args: argparse.Namespace) -> list[str]:
     """Return notes on the calibrations whose thresholds were chosen on the predictions that are scored."""
     (path,) = model.paths
     hashed = content_hash(path)
-    calibrations = stored_calibrations(args.calibration) if args.calibration else calibrations_of(path)
     return [
         f"{path}: the threshold of {one.name} from {one.score} scores was chosen on these predictions, so its rates "
         "here say nothing about other records"
-        for one in calibrations
+        for one in _calibrations(path, args)
         if one.data == hashed
     ]
+
+
+def _calibrations(path: str, args: argparse.Namespace) -> Sequence[Calibration]:
+    """Return the calibrations in the given file or, without one, those of the model that made the predictions."""
+    return stored_calibrations(args.calibration) if args.calibration else calibrations_of(path)
 
 
 @dataclass(frozen=True, slots=True)
