@@ -88,7 +88,7 @@ class RolloutWriter(Callback):
             self._answers.show_progress("mining", self._expected)
 
     def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        """Make the folder from the committed outputs.
+        """Write the output folder from the committed outputs.
 
         Raises:
             InputError: records of the run have no outputs.

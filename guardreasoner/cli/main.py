@@ -33,7 +33,7 @@ _IN_USE = ("judge", "serve", "moderate")
 
 
 def start() -> int:
-    """Run the command of this process, and show unexpected errors as everything else: without secrets."""
+    """Run the command line of this process; the traceback of an unexpected error is shown without secrets."""
     sys.excepthook = show_traceback
     _import_from_working_folder()
     return main()

@@ -324,7 +324,7 @@ def effective_config(verb: str, config: Config) -> Config:
 
 
 def _without_unused(verb: str, config: Config) -> Config:
-    """Return a config without what its verb does not read.
+    """Return a config without the keys that its verb does not read.
 
     Overlays for all stages have a model and a trainer, which a base model does not depend on. A pretrained base model
     depends on a few keys only.

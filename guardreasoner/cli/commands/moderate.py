@@ -273,7 +273,10 @@ def _require_reference(args: argparse.Namespace, judge: "Judge") -> None:
 
 
 def _drifts(args: argparse.Namespace, judge: "Judge", summary: "ModerationSummary") -> tuple[list["Drift"], list[str]]:
-    """Print and return the drift of each task, and the tasks with answers or a reference whose drift has none."""
+    """Print the drift of each task; return it, with the names of the tasks whose drift could not be measured.
+
+    A task of a calibration that was asked of no conversation is printed, but not returned.
+    """
     from guardreasoner.guard.moderation_summary import (
         drift_from_calibration,
         drift_from_run,
