@@ -47,9 +47,10 @@ def record(stage: str, base: Path, rollouts: Path) -> Curves:
     from guardreasoner.cli.main import main
     from tests.support.tiny import command
 
+    pairs = ("--data.rollouts", f"[{rollouts}]", "--recipe.hsdpo_lr", "3e-4")
     data = {
         "rsft": ("--data.batch_size", "6", "--data.micro_batch_size", "4", "--recipe.rsft_lr", "1e-3"),
-        "hsdpo": ("--data.rollouts", f"[{rollouts}]", "--data.batch_size", "4", "--data.micro_batch_size", "3"),
+        "hsdpo": (*pairs, "--data.batch_size", "4", "--data.micro_batch_size", "3"),
     }
     logger = {"class_path": "lightning.pytorch.loggers.CSVLogger"}
     logger |= {"init_args": {"save_dir": "csv", "name": stage, "version": 0}}  # type: ignore[dict-item]
