@@ -100,6 +100,8 @@ def _section_lines(section: Section, page: Path) -> Iterator[str]:
     if not section.results:
         yield from ("No result is stored yet.", "")
         return
+    if former := [section.study.arms[arm].title for arm in section.study.data[section.data].former]:
+        yield from (f"With former configs, and not run again yet: {'; '.join(former)}.", "")
     yield from (*_regime(section), *_figure_table(section), "", *_sampled_table(section), *_cost_table(section), "")
     differences = {figure: section.against_all(figure) for figure in FIGURES}
     if differences["hard"]:

@@ -7,7 +7,7 @@ to every stage::
     title: …
     about: …                                # a paragraph for the page
     seeds: [1, 2, 3]
-    data: {NAME: {about: …, overlays: [file], define: {NAME: text}, arms: [NAME], compare: NAME}}
+    data: {NAME: {about: …, overlays: [file], define: {NAME: text}, arms: [NAME], compare: NAME, former: [NAME]}}
     define: {NAME: text}
     shared: {STAGE: command}                # stages that several arms need
     test: command                           # what every arm is tested with
@@ -68,6 +68,7 @@ class Data:
         define: Texts by name, in place of the study's, such as the number of epochs.
         arms: Arms that run on it; empty: all of the study.
         compare: The arm that all others are compared with; empty: that of the study.
+        former: Arms whose stored results have other configs than now, because they have not been run again yet.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -76,6 +77,7 @@ class Data:
     define: dict[str, str | int | float] = field(default_factory=dict)
     arms: list[str] = field(default_factory=list)
     compare: str = ""
+    former: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ class Study:
             require_known(f"{path}: {key}", "arm", names, study.arms)
         for name, data in study.data.items():
             require_known(f"{path}: data.{name}.arms", "arm", data.arms, study.arms)
+            require_known(f"{path}: data.{name}.former", "arm", data.former, study.arms_of(name))
             require_known(f"{path}: data.{name}.arms", "arm", [study.compared(name)], study.arms_of(name))
         for number, claim in enumerate(study.claims):
             if bool(claim.than) == (claim.at_most is not None):

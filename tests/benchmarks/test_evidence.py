@@ -147,6 +147,21 @@ def test_the_configs_of_shipped_studies_are_right(path: Path, workplace: Path) -
                 check_config(list(stage.argv))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_stored_results_have_the_present_configs_or_are_named_as_former_ones(path: Path, workplace: Path) -> None:
+    (workplace / "benchmarks").symlink_to(ROOT / "benchmarks")
+    study = Study.load(path)
+    folder = ROOT / "benchmarks" / "results" / "evidence" / study.name
+    stored = list(read_results(folder))
+    former: dict[str, set[str]] = {data: set() for data in study.data}
+    for data, seed in sorted({(one.data, one.seed) for one in stored}):
+        unit = Unit(study, study.pipeline(data, seed), folder, data, seed)
+        own = [one for one in stored if (one.data, one.seed) == (data, seed)]
+        former[data] |= {one.arm for one in own if one.config != unit.config_hash(one.arm)}
+    assert former == {name: set(data.former) for name, data in study.data.items()}
+
+
 def test_the_cost_of_a_fit_that_samples_has_its_generated_tokens(workplace: Path) -> None:
     from lightning.pytorch.loggers import TensorBoardLogger
 

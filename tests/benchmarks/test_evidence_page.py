@@ -121,6 +121,13 @@ def test_a_share_is_compared_with_its_limit(tmp_path: Path, monkeypatch: pytest.
     assert lines[1] == "- Unparsed: **undecided** on toy, 2.5 (0.0 to 7.3): may be above 1 %."
 
 
+def test_results_of_former_configs_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store(tmp_path / "results")
+    line = "With former configs, and not run again yet: Arm B."
+    assert line in page_of(tmp_path, monkeypatch, data={"toy": {"former": ["b"]}}).splitlines()
+    assert "former configs" not in page_of(tmp_path, monkeypatch)
+
+
 def test_claims_of_two_studies_with_the_same_text_share_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store(tmp_path / "results")
     path = study_file(tmp_path, data={"real": {}})
