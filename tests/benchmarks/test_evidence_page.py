@@ -36,6 +36,7 @@ def test_the_page_says_what_holds_first_and_is_the_same_each_time(
     assert "- arm C: needs an option" in page
     again = page_of(tmp_path, monkeypatch)
     assert (page, plot) == (again, (tmp_path / "page-toy-toy.svg").read_bytes())
+    assert b"+75</text>" in plot  # beyond the border, so the value is written
 
 
 @pytest.mark.parametrize("seeds", [[1], [1, 2]])
