@@ -25,7 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, nargs="?", default=STUDIES / "arms.yaml", help="default: studies/arms.yaml")
     parser.add_argument("--data", nargs="+", help="data sets; default all of the study")
-    parser.add_argument("--seeds", type=int, nargs="+", help="seeds; default those of the study")
+    parser.add_argument("--seeds", type=int, nargs="+", help="seeds; default those of each data set")
     parser.add_argument("--arms", nargs="+", help="arms; default all of the study, in its order")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "evidence")
     page = ROOT / "docs" / "evidence.md"
@@ -35,15 +35,17 @@ def main() -> int:
     try:
         study = Study.load(arguments.study)
         require_known("--data", "data set", arguments.data or (), study.data)
-        known = {arm: None for name in arguments.data or study.data for arm in study.arms_of(name)}
-        require_known("--arms", "arm", arguments.arms or (), known)
-        require_known("--seeds", "seed", arguments.seeds or (), study.seeds)
+        data = arguments.data or list(study.data)
+        arms = {arm: None for name in data for arm in study.arms_of(name)}
+        require_known("--arms", "arm", arguments.arms or (), arms)
+        seeds = {seed: None for name in data for seed in study.seeds_of(name)}
+        require_known("--seeds", "seed", arguments.seeds or (), seeds)
         complete = True
         if not arguments.page_only:
             from evidence.campaign import run
 
-            chosen = (arguments.data or list(study.data), arguments.seeds or study.seeds, arguments.arms or study.arms)
-            complete = run(study, *map(list, chosen), arguments.results / study.name)
+            chosen = (data, arguments.seeds or list(seeds), arguments.arms or list(study.arms))
+            complete = run(study, *chosen, arguments.results / study.name)
         studies = [Study.load(path) for path in sorted(arguments.study.parent.glob("*.yaml"))]
         write_page(studies, arguments.results, arguments.page)
     except InputError as error:

@@ -31,7 +31,7 @@ def run(study: Study, data: Sequence[str], seeds: Sequence[int], arms: Sequence[
     Args:
         study: The study.
         data: Names of its data sets.
-        seeds: Its seeds.
+        seeds: Seeds; those that are not seeds of a data set are left out there.
         arms: Names of its arms.
         folder: Folder of the results.
 
@@ -41,7 +41,8 @@ def run(study: Study, data: Sequence[str], seeds: Sequence[int], arms: Sequence[
     # The stages import what their configs name from here.
     paths = [str(ROOT), str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    units = [Unit(study, study.pipeline(name, seed), folder, name, seed) for seed in seeds for name in data]
+    chosen = [(name, seed) for seed in seeds for name in data if seed in study.seeds_of(name)]
+    units = [Unit(study, study.pipeline(name, seed), folder, name, seed) for name, seed in chosen]
     _check_configs(units, arms)
     complete = True
     for unit in units:

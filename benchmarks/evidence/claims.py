@@ -82,7 +82,7 @@ def _verdict(claim: Claim, section: Section) -> tuple[State, str] | None:
     if found is None:
         return None
     state, why = judge(found.points, claim)
-    count, planned = len(found.seeds), len(section.study.seeds)
+    count, planned = len(found.seeds), len(section.study.seeds_of(section.data))
     seeds = f", {count} of {planned} seeds" if count < planned else ""
     if count < MIN_SEEDS:
         state, why = "undecided", f"fewer than {MIN_SEEDS} seeds decide nothing"

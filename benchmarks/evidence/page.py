@@ -205,7 +205,7 @@ def _not_run(study: Study, sections: Sequence[Section]) -> Iterator[str]:
     for section in sections:
         named = [f"{study.arms[arm].title} (seeds: {count})" for arm, count in section.missing().items()]
         if not section.results:
-            named = [f"all {len(section.missing())} arms (seeds: {len(study.seeds)})"]
+            named = [f"all {len(section.missing())} arms (seeds: {len(study.seeds_of(section.data))})"]
         if named:
             missing.append(f"- {section.data}: {'; '.join(named)}")
     missing += [f"- {name}: needs {what}" for name, what in study.later.items()]

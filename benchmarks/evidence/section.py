@@ -60,7 +60,8 @@ class Section:
 
     def missing(self) -> dict[str, int]:
         """Return the number of seeds without a result, by arm, of the arms that lack one."""
-        seeds = {arm: len(self.study.seeds) - len(self.results.get(arm, ())) for arm in self.study.arms_of(self.data)}
+        planned = len(self.study.seeds_of(self.data))
+        seeds = {arm: planned - len(self.results.get(arm, ())) for arm in self.study.arms_of(self.data)}
         return {arm: count for arm, count in seeds.items() if count}
 
 
@@ -74,10 +75,10 @@ def read_sections(study: Study, folder: Path) -> Iterator[Section]:
     Raises:
         InputError: A stored result is damaged, or results cannot be compared.
     """
-    stored = [one for one in read_results(folder) if one.seed in study.seeds]
+    stored = list(read_results(folder))
     for data in study.data:
-        arms = study.arms_of(data)
-        own = [one for one in stored if one.data == data and one.arm in arms]
+        arms, seeds = study.arms_of(data), study.seeds_of(data)
+        own = [one for one in stored if one.data == data and one.arm in arms and one.seed in seeds]
         by_arm = {arm: [one for one in own if one.arm == arm] for arm in arms}
         by_arm = {arm: found for arm, found in by_arm.items() if found}
         _require_shared_models(study, own)

@@ -7,7 +7,8 @@ to every stage::
     title: …
     about: …                                # a paragraph for the page
     seeds: [1, 2, 3]
-    data: {NAME: {about: …, overlays: [file], define: {NAME: text}, arms: [NAME], compare: NAME, former: [NAME]}}
+    data:
+      NAME: {about: …, overlays: [file], define: {NAME: text}, seeds: [4], arms: [NAME], compare: NAME, former: [NAME]}
     define: {NAME: text}
     shared: {STAGE: command}                # stages that several arms need
     test: command                           # what every arm is tested with
@@ -66,6 +67,7 @@ class Data:
         about: What it is, a paragraph for the page.
         overlays: Config files that are added to every stage.
         define: Texts by name, in place of the study's, such as the number of epochs.
+        seeds: Its seeds; empty: those of the study.
         arms: Arms that run on it; empty: all of the study.
         compare: The arm that all others are compared with; empty: that of the study.
         former: Arms whose stored results have other configs than now, because they have not been run again yet.
@@ -75,6 +77,7 @@ class Data:
     about: str = ""
     overlays: list[str] = field(default_factory=list)
     define: dict[str, str | int | float] = field(default_factory=dict)
+    seeds: list[int] = field(default_factory=list)
     arms: list[str] = field(default_factory=list)
     compare: str = ""
     former: list[str] = field(default_factory=list)
@@ -168,6 +171,10 @@ class Study:
     def arms_of(self, data: str) -> list[str]:
         """Return the arms that run on a data set, in the order of the study."""
         return [arm for arm in self.arms if arm in (self.data[data].arms or self.arms)]
+
+    def seeds_of(self, data: str) -> list[int]:
+        """Return the seeds of a data set."""
+        return self.data[data].seeds or self.seeds
 
     def compared(self, data: str) -> str:
         """Return the arm that the others of a data set are compared with."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from evidence.__main__ import STUDIES
 from evidence.always_failed import AlwaysFailed
-from evidence.campaign import Unit
+from evidence.campaign import Unit, run
 from evidence.costs import GENERATED, TOKENS, stage_cost
 from evidence.curves import logged_figures
 from evidence.figures import read_figures
@@ -42,6 +42,19 @@ def test_a_data_set_runs_its_own_arms_only(
     assert Unit(study, pipeline, workplace, "part", 1).missing(["c", "a"]) == ["a"]
     assert start(monkeypatch, path, "--data", "part", "--arms", "c") == 2
     assert capsys.readouterr().err == "error: --arms: no arm 'c'\nhint: there are a, b\n"
+
+
+def test_a_data_set_runs_its_own_seeds_only(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = study_file(workplace, data={"toy": {}, "part": {"seeds": [8, 9]}})
+    study = Study.load(path)
+    begun: list[tuple[str, int]] = []
+    monkeypatch.setattr(Unit, "make", lambda unit, arms: begun.append((unit.data, unit.seed)) or True)
+    assert run(study, ["toy", "part"], [1, 3, 9], ["a"], workplace / "results")
+    assert begun == [("toy", 1), ("toy", 3), ("part", 9)]
+    assert start(monkeypatch, path, "--data", "part", "--seeds", "1") == 2
+    assert capsys.readouterr().err == "error: --seeds: no seed 1\nhint: there are 8, 9\n"
 
 
 def test_a_damaged_result_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -122,7 +135,7 @@ def test_shipped_studies_resolve(path: Path, workplace: Path) -> None:
     (workplace / "benchmarks").symlink_to(ROOT / "benchmarks")
     study = Study.load(path)
     for data in study.data:
-        pipeline = study.pipeline(data, study.seeds[0])
+        pipeline = study.pipeline(data, seed := study.seeds_of(data)[0])
         for arm in study.arms_of(data):
             stages = pipeline.upstream([stage_of_test(arm)])
             assert stages[0] == "base"
@@ -131,7 +144,7 @@ def test_shipped_studies_resolve(path: Path, workplace: Path) -> None:
                 options = (pipeline.stages[name].config.get("data") or {}).get("init_args") or {}
                 assert isinstance(options.get("rollouts") or [], list), name
             assert "hard-set" in stages
-            assert all(f"/{study.seeds[0]}/" in str(pipeline.stages[name].output) for name in stages)
+            assert all(f"/{seed}/" in str(pipeline.stages[name].output) for name in stages)
 
 
 @pytest.mark.slow
@@ -142,7 +155,7 @@ def test_the_configs_of_shipped_studies_are_right(path: Path, workplace: Path) -
     (workplace / "benchmarks").symlink_to(ROOT / "benchmarks")
     study = Study.load(path)
     for data in study.data:
-        for stage in study.pipeline(data, study.seeds[0]).stages.values():
+        for stage in study.pipeline(data, study.seeds_of(data)[0]).stages.values():
             if stage.verb != "base-model":
                 check_config(list(stage.argv))
 
@@ -187,9 +200,9 @@ def test_what_fits_log_about_chosen_outputs_and_groups_becomes_figures(workplace
         "grpo": [{step: {"train/no_signal": value} for step, value in run.items()} for run in (groups, after_a_kill)],
     }
     for name, runs in logged.items():
-        for number, run in enumerate(runs):
+        for number, curves in enumerate(runs):
             logger = TensorBoardLogger("logs", f"fit/{name}", version=0)
-            for step, values in run.items():
+            for step, values in curves.items():
                 logger.log_metrics(values, step)
             logger.finalize("success")
             (file,) = Path(logger.log_dir).glob("events.out.*")

@@ -54,6 +54,13 @@ def test_fewer_than_three_seeds_decide_nothing(
     assert f"| Arm B | +75.0 (+75.0 to +75.0) | – | {count} of {count} |" in page
 
 
+def test_the_page_counts_the_seeds_of_each_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store(tmp_path / "results", [1, 2])
+    page = page_of(tmp_path, monkeypatch, data={"toy": {"seeds": [1, 2, 4, 5]}, "other": {"seeds": [7]}})
+    assert ", 2 of 4 seeds: fewer than 3 seeds decide nothing." in page
+    assert "- toy: Arm A (seeds: 2); Arm B (seeds: 2)\n- other: all 2 arms (seeds: 1)" in page
+
+
 def test_the_claims_of_all_shipped_studies_are_in_the_first_ten_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
