@@ -166,7 +166,8 @@ class DiagnosisBuilder:
         completions, examples = [i.completions for i, _ in items], [i.example for i, _ in items]
         tokenizer, writes_controls = self.prompt_tokenizer, self.prompt_tokenizer.writes_controls
         controls = [tokenizer.prompt_controls(i.record, i.speed) for i, _ in items] if writes_controls else []
-        results = self._id_check.hits(texts, completions, examples, controls)
+        truncated = [i.truncated for i, _ in items]
+        results = self._id_check.hits(texts, completions, examples, controls, truncated)
         for (item, split), text, (decoded, id_hits) in zip(items, texts, results, strict=True):
             self._checked += 1
             self._checked_by_split[split] += 1

@@ -46,8 +46,8 @@ class CharacterTokenizer(PromptTokenizer):
         asked = zip(records, speeds or [self._speed(None)] * len(records), strict=True)
         return [self._ids(self.format.text(record, speed)) for record, speed in asked]
 
-    def completions(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return ids of the right number for the completions, with their end token."""
+    def completions(self, texts: Sequence[str], truncated: Sequence[bool] | None = None) -> list[list[int]]:
+        """Return ids of about the right number for the completions, all with an end token."""
         return [[*self._ids(text), _END] for text in texts]
 
     def _ids(self, text: str) -> list[int]:

@@ -45,6 +45,7 @@ class IdCheck:
         completions: Sequence[Sequence[str]],
         examples: Sequence[Example],
         controls: Sequence[Sequence[int]] = (),
+        truncated: Sequence[Sequence[bool]] = (),
     ) -> Iterator[tuple[list[str], list[Hit]]]:
         """Yield the decoded completions and the hits for each example.
 
@@ -53,6 +54,7 @@ class IdCheck:
             completions: Texts of each example's completions.
             examples: Token ids.
             controls: Control tokens that the format writes into each prompt, in order; empty if it writes none.
+            truncated: Which of each example's completions need no end token; empty if all need one.
         """
         bos_counts = [
             len(list(takewhile(self._bos.__eq__, example.prompt))) if self._bos is not None else 0
@@ -74,9 +76,10 @@ class IdCheck:
             decoded_completions = [next(decoded) for _ in bodies]
             if self.prompt_tokenizer.writes_controls:
                 decoded_completions = [self.prompt_tokenizer.decode(body) for body in bodies]  # as engines return them
-            rows = zip(example.completions, bodies, completions[index], decoded_completions, strict=True)
-            for ids, body, text, decoded_text in rows:
-                if ids[-1:] != (self.prompt_tokenizer.end,):
+            cut = (truncated[index] if truncated else ()) or [False] * len(bodies)
+            rows = zip(example.completions, bodies, completions[index], decoded_completions, cut, strict=True)
+            for ids, body, text, decoded_text, without_end in rows:
+                if ids[-1:] != (self.prompt_tokenizer.end,) and not without_end:
                     hits.append(("EOS missing", ()))
                 if self.prompt_tokenizer.end in body:
                     hits.append(("EOS inside", ()))

@@ -45,7 +45,8 @@ class Completion:
         record_id: record id of the request.
         index: position of this completion among those of its request.
         text: the generated text.
-        finish_reason: why generation ended ("stop", "length", or another value that a server reports); None if unknown.
+        finish_reason: why generation ended: "stop" with an end token, "length" at the limit of tokens, "abandoned" by a
+            watch, or another value that a server reports; None if unknown.
         prompt_tokens: prompt tokens that a server counted; None if unknown. If one reply holds several completions,
             the first carries the counts of the reply and the others 0, so that sums are correct.
         completion_tokens: generated tokens; counted as ``prompt_tokens`` are if they come from a server.

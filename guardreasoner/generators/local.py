@@ -176,7 +176,7 @@ class LocalGenerator(Generator):
             Completion(
                 *output.key,
                 "" if output.abandoned else self.backbone.prompt_tokenizer.decode(output.tokens),
-                "abandoned" if output.abandoned else None,
+                "abandoned" if output.abandoned else "stop" if output.end else "length",
                 completion_tokens=len(output.tokens),
                 ids=output.ids,
             )

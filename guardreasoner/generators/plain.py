@@ -120,7 +120,13 @@ class PlainGenerator(Generator):
             logits = self._forward(network, torch.tensor(tokens, device=device)[:, None], mask, positions, cache)
             positions = positions + 1
         return [
-            Completion(*key, self.backbone.prompt_tokenizer.decode(ids), completion_tokens=len(ids), ids=(*ids, *end))
+            Completion(
+                *key,
+                self.backbone.prompt_tokenizer.decode(ids),
+                "stop" if end else "length",
+                completion_tokens=len(ids),
+                ids=(*ids, *end),
+            )
             for key, ids, end in zip(keys, generated, ends, strict=True)
         ]
 

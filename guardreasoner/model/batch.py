@@ -18,7 +18,7 @@ class Example:
     Args:
         id: record id.
         prompt: token ids.
-        completions: token ids of each completion, including its end token.
+        completions: token ids of each completion, including its end token unless the output was truncated.
         weights: weight of each completion in the loss; empty means 1 for all. Both completions of a pair carry its α, a
             sampled one its advantage.
         reference_logps: log π_ref of each completion in nats, None if not computed yet.

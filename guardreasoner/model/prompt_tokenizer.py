@@ -125,9 +125,17 @@ class PromptTokenizer:
         """Return the ids of a completion with its end token."""
         return self.completions([text])[0]
 
-    def completions(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of many completions, each with its end token."""
-        return [[*ids, self.end] for ids in self._encoded([self.format.output_parts(text) for text in texts])]
+    def completions(self, texts: Sequence[str], truncated: Sequence[bool] | None = None) -> list[list[int]]:
+        """Return the ids of many completions, each with its end token.
+
+        Args:
+            texts: the completions.
+            truncated: which of them the limit on tokens ended; these have no end token, unless they have no other.
+                None: none of them.
+        """
+        bodies = self._encoded([self.format.output_parts(text) for text in texts])
+        cut = truncated or [False] * len(texts)
+        return [ids if without_end and ids else [*ids, self.end] for ids, without_end in zip(bodies, cut, strict=True)]
 
     def require_embeddings(self, rows: int) -> None:
         """Require that a model has an embedding for every id that a prompt or completion may hold.

@@ -223,6 +223,7 @@ class Rollout:
         seed: seed of the run that sampled it.
         completion: generated text without special tokens.
         speed: whether the model was asked to reason first.
+        truncated: whether the limit on its tokens ended it, so that the model has written no end token.
     """
 
     record_id: str
@@ -232,13 +233,13 @@ class Rollout:
     seed: int
     completion: str
     speed: Speed = "reasoned"
+    truncated: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """Return the row of a JSONL file, with the speed only if it is not the default."""
+        """Return the row of a JSONL file, without ``speed`` and ``truncated`` if they have their defaults."""
+        defaults = {"speed": "reasoned", "truncated": False}
         row = {name: getattr(self, name) for name in _names(Rollout)}
-        if self.speed == "reasoned":
-            del row["speed"]
-        return row
+        return {name: value for name, value in row.items() if name not in defaults or value != defaults[name]}
 
 
 FILE_FINGERPRINT = "file:"
@@ -363,6 +364,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("id", "prompt", "source", "record_id", "model", "fingerprint", "completion", "speed"), (str,)),
     **dict.fromkeys(("response", "reasoning", "policy", "language"), (str, type(None))),
     **dict.fromkeys(("index", "seed"), (int,)),
+    "truncated": (bool,),
     **dict.fromkeys(("labels", "extra"), (dict,)),
     "messages": (list,),
 }

@@ -118,16 +118,23 @@ class PreferenceDataModule(TrainingDataModule):
         """Yield the pairs of a split, which a hash of the normalized prompt determines."""
         tokenizer = self.prompt_tokenizer
         cut = 0.0 if self.pair_files else cut_share(self.source)
+        without_end = 0
         for pair in self.pairs:
             if is_held_out(pair.record.context(), self.validation_share, cut) == (split == "validation"):
                 texts = (pair.chosen.completion, pair.rejected.completion)
+                truncated = (pair.chosen.truncated, pair.rejected.truncated)
+                without_end += sum(truncated)
                 speed = pair.chosen.speed
                 prompt = tuple(tokenizer.prompt(pair.record, speed))
-                completions = tuple(map(tuple, tokenizer.completions(texts)))
+                completions = tuple(map(tuple, tokenizer.completions(texts, truncated)))
                 weights = (pair.weight, pair.weight)
                 token_weights = self.token_weights.of(tokenizer, texts, completions)
                 example = Example(pair.id, prompt, completions, weights, token_weights=token_weights)
-                yield TrainingItem(pair.record, texts, example, speed)
+                yield TrainingItem(pair.record, texts, example, speed, truncated)
+        if without_end:
+            log.info(
+                f"{split}: {without_end:,} outputs of pairs ended at the limit on tokens, so they have no end token"
+            )
 
     def _clean(self, pairs: Sequence[Pair]) -> Sequence[Pair]:
         """Return the pairs whose prompt no benchmark of this run holds."""

@@ -45,8 +45,8 @@ class ReasoningDataModule(TrainingDataModule):
     Args:
         source: data source; its test split counts as a benchmark of this run.
         rollouts: folders of rollouts whose correct outputs are the reasoning to learn, one per record, chosen by
-            ``seed``. Outputs without reasoning, or that reveal that the answer was given, count as wrong. None uses
-            the reasoning of the records themselves.
+            ``seed``. Outputs without reasoning, that reveal that the answer was given, or that the limit on tokens
+            ended, count as wrong. None uses the reasoning of the records themselves.
         keep_own: with ``rollouts``, let records that none of them is right about keep their own reasoning, instead of
             leaving them out.
         use_reasoning: False trains the verdicts of all records alone.
@@ -148,7 +148,7 @@ class ReasoningDataModule(TrainingDataModule):
         traces: dict[str, list[str]] = {}
         for rollout in read_rollouts_of(self.rollouts, self.source, answered):
             record, text = by_id.get(rollout.record_id), rollout.completion
-            if record is None or not record.gold().keys() <= {task.name for task in answered}:
+            if record is None or rollout.truncated or not record.gold().keys() <= {task.name for task in answered}:
                 continue
             if not faults(text, record, answered, steps=None, format=written):
                 # the answer of an output in another format is written anew

@@ -44,7 +44,7 @@ class TokenWeights:
         Args:
             tokenizer: tokenizer of the model that is trained.
             texts: the completions as text.
-            completions: the same as token ids, with their end token.
+            completions: the same as token ids, with their end token unless they were truncated.
 
         Raises:
             InputError: in the model's format, the reasoning is not what an output begins with.

@@ -56,12 +56,14 @@ class TrainingItem:
         completions: target texts: one in R-SFT, chosen and rejected in HS-DPO, none in GRPO.
         example: the same as token ids.
         speed: whether the prompt asks for reasoning.
+        truncated: which targets have no end token, since the limit on tokens ended them; empty: none.
     """
 
     record: Record
     completions: tuple[str, ...]
     example: Example
     speed: Speed = "reasoned"
+    truncated: tuple[bool, ...] = ()
 
 
 class TrainingDataModule(LightningDataModule, ABC):

@@ -321,6 +321,16 @@ def test_faulty_pairs_are_found(prompt_tokenizer: PromptTokenizer) -> None:
         assert hits_of(diagnose(prompt_tokenizer, changed)) == {name: (FIRST.id,)}  # type: ignore[arg-type]
 
 
+def test_a_truncated_output_needs_no_end_token(prompt_tokenizer: PromptTokenizer) -> None:
+    items = clean_items(prompt_tokenizer)
+    record = items[0][0].record
+    item = training_item(prompt_tokenizer, record, answer(record, True), "I judge by")
+    chosen, rejected = item.example.completions
+    cut = replace(item, example=replace(item.example, completions=(chosen, rejected[:-1])), truncated=(False, True))
+    for changed, expected in ((cut, {}), (replace(cut, truncated=()), {"EOS missing": (record.id,)})):
+        assert hits_of(diagnose(prompt_tokenizer, [(changed, "train"), *items[1:]])) == expected
+
+
 def test_several_pairs_of_a_record_are_not_duplicates(prompt_tokenizer: PromptTokenizer) -> None:
     pairs = [
         (training_item(prompt_tokenizer, s.record, answer(s.record, True), f"{n} {answer(s.record, False)}"), p)

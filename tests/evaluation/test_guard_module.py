@@ -39,6 +39,14 @@ def test_predict_answers_every_training_record_k_times(tiny_base: Path) -> None:
     assert len({one.rollout.completion for one in answers}) > len(TRAIN)
 
 
+def test_mined_outputs_say_whether_the_limit_on_tokens_ended_them(tiny_base: Path) -> None:
+    module = sampling_module(tiny_base, k=3)
+    module.backbone.load()
+    module.backbone.network.generation_config.eos_token_id = list(range(250, 300))  # one token in six
+    rollouts = [one.rollout for one in predict(module)]
+    assert {rollout.truncated for rollout in rollouts} == {False, True}
+
+
 @pytest.mark.slow
 def test_outputs_depend_on_the_seed(tiny_base: Path) -> None:
     first, again, other = (

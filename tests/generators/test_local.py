@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from guardreasoner.errors import InputError
-from guardreasoner.generators import Request
+from guardreasoner.generators import Generator, Request
 from guardreasoner.generators.local import LocalGenerator
+from guardreasoner.generators.plain import PlainGenerator
 from guardreasoner.model.backbone import Backbone
 from tests.support.architectures import make_model_folder
 from tests.support.sampling import chi_square, greedy_ids, nucleus, record_requests, texts_by_key
@@ -96,6 +97,16 @@ def test_every_request_gets_one_output_per_seed(backbone: Backbone) -> None:
             (request.record_id, index) for request in requests for index in range(3)
         ]
     assert texts_by_key(LocalGenerator(backbone, 4), []) == {}
+
+
+@pytest.mark.parametrize("engine", [LocalGenerator, PlainGenerator])
+def test_an_output_says_whether_it_has_ended_by_itself(engine: type[Generator], backbone: Backbone) -> None:
+    completions = list(engine(backbone, 6).generate(record_requests(backbone, seeds=range(4))))
+    assert {completion.finish_reason for completion in completions} == {"stop", "length"}
+    for completion in completions:
+        has_ended = completion.ids[-1] in all_end_tokens(backbone)
+        assert completion.finish_reason == ("stop" if has_ended else "length")
+        assert completion.completion_tokens == len(completion.ids) - has_ended
 
 
 @pytest.mark.parametrize(("chunk", "sizes"), [(None, [3, 2]), (4, [4, 1]), (1, [1] * 5)])

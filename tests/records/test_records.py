@@ -24,6 +24,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]))
     response=st.none() | texts,
     labels=st.dictionaries(texts, st.none() | texts),
     reasoning=st.none() | texts,
+    truncated=st.booleans(),
 )
 def test_records_and_rollouts_round_trip(
     tmp_path_factory: pytest.TempPathFactory,
@@ -31,14 +32,16 @@ def test_records_and_rollouts_round_trip(
     response: str | None,
     labels: dict[str, str | None],
     reasoning: str | None,
+    truncated: bool,
 ) -> None:
     path = tmp_path_factory.mktemp("records") / "records.jsonl"
     record = Record("a", prompt, response, labels, reasoning)
-    rollout = Rollout("a", "m", "f", 0, 0, prompt)
+    rollout = Rollout("a", "m", "f", 0, 0, prompt, truncated=truncated)
     assert write_jsonl(path, [record]) == 1
     assert read_records(path) == [record]
     write_jsonl(path, [rollout])
     assert read_rollouts(path) == [rollout]
+    assert ("truncated" in path.read_text().rpartition('"completion"')[2]) == truncated or "truncated" in prompt
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

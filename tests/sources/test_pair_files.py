@@ -103,7 +103,7 @@ def test_weights_and_ids() -> None:
 
 def test_our_own_pairs() -> None:
     record = Record("r", "How?", None, {"request": "harmful"})
-    outputs = [Rollout("r", "m", "f", index, 0, text) for index, text in enumerate("ab")]
+    outputs = [Rollout("r", "m", "f", index, 0, text, truncated=text == "b") for index, text in enumerate("ab")]
     pair = Pair("r#1", record, *outputs, "all", "random/random", 0, 1.5, (True, False))
     write_jsonl("own.jsonl", [pair])
     assert read_pairs(["own.jsonl"], PairColumns(), GUARD_TASKS) == [pair]

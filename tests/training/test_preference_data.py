@@ -23,6 +23,7 @@ from guardreasoner.sources.label_noise import LabelNoise
 from guardreasoner.sources.pair_files import PairColumns
 from guardreasoner.training.preference_data import PreferenceDataModule
 from guardreasoner.training.reference import Precomputed
+from guardreasoner.training.token_weights import TokenWeights
 from tests.support.preference_data import prepared
 from tests.support.tiny import K, TinySource, answer, command, write_rollouts, wrong_outputs
 
@@ -68,6 +69,36 @@ def test_a_pair_is_trained_with_the_prompt_of_its_outputs(tiny_base: Path, tiny_
     assert list(data.train)
     for example in data.train:
         assert list(example.prompt) == prompt_tokenizer.prompt(by_id[example.id], "direct")
+
+
+def test_an_output_that_the_limit_on_tokens_ended_has_no_end_token(
+    tiny_base: Path, tiny_rollouts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_jsonl(tmp_path / "records.jsonl", read_records(tiny_rollouts / "records.jsonl"))
+    outputs = read_rollouts(tiny_rollouts / "rollouts.jsonl")
+    cut = [
+        replace(one, completion="I judge", truncated=True) if "by its look" in one.completion else one
+        for one in outputs
+    ]
+    write_jsonl(tmp_path / "rollouts.jsonl", cut)
+    with caplog.at_level(logging.INFO, "guardreasoner"):
+        data = prepared(tiny_base, [tmp_path], token_weights=TokenWeights(answer=4))
+    prompt_tokenizer = Backbone(str(tiny_base)).prompt_tokenizer
+    for pair, example in zip(data.pairs, data.train, strict=True):
+        ids = [list(ids) for ids in example.completions]
+        whole = [prompt_tokenizer.completion(one.completion) for one in (pair.chosen, pair.rejected)]
+        assert ids == [whole[0], whole[1][:-1]]
+        assert list(map(len, example.token_weights)) == list(map(len, ids))
+    message = f"train: {len(HARD)} outputs of pairs ended at the limit on tokens, so they have no end token"
+    assert message in caplog.messages
+
+
+def test_an_empty_output_keeps_its_end_token_alone(tiny_base: Path) -> None:
+    prompt_tokenizer = Backbone(str(tiny_base)).prompt_tokenizer
+    assert prompt_tokenizer.completions(["", "a"], [True, True]) == [
+        [prompt_tokenizer.end],
+        prompt_tokenizer.completion("a")[:-1],
+    ]
 
 
 def test_the_pairing_decides_the_weights(tiny_base: Path, tiny_rollouts: Path) -> None:

@@ -12,7 +12,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.model.batch import Example
 from guardreasoner.prompts import answer_block, target
-from guardreasoner.records import Record, Rollout, Speed, Split, write_jsonl
+from guardreasoner.records import Record, Rollout, Speed, Split, read_rollouts, write_jsonl
 from guardreasoner.tasks import GUARD_TASKS
 from guardreasoner.training.reasoning_data import DIRECT_SUFFIX, ReasoningDataModule
 from guardreasoner.training.rsft import RSFTModule
@@ -58,6 +58,17 @@ def test_only_right_traces_are_learned_and_the_rest_is_counted(
     mendable = len([record for record in MENDABLE if record.startswith("train")])
     assert f"train: {mendable} of 24 records have a correct trace, the others are left out" in caplog.messages
     assert f"R-SFT: {mendable} training and {len(data.validation)} validation records" in caplog.messages
+
+
+def test_a_trace_that_the_limit_on_tokens_ended_is_not_learned(tmp_path: Path, tiny_base: Path) -> None:
+    folder = write_rollouts(tmp_path / "a", ANSWERED)
+    rollouts = read_rollouts(folder / "rollouts.jsonl")
+    write_jsonl(folder / "rollouts.jsonl", [replace(one, truncated=one.index == K - 1) for one in rollouts])
+    data = prepared(tiny_base, rollouts=[str(folder)])
+    left = [record.id for place, record in enumerate(ANSWERED) if wrong_outputs(place) < K - 1]
+    assert [example.id for example in (*data.train, *data.validation)] == left
+    decode = Backbone(str(tiny_base)).prompt_tokenizer.decode
+    assert not any(decode(example.completions[0]).startswith(f"{K - 1} ") for example in data.train)
 
 
 def test_the_trace_of_a_record_stays_when_others_come_and_go(tmp_path: Path, tiny_base: Path) -> None:
