@@ -3,9 +3,11 @@
     PYTHONPATH=.:benchmarks python -m evidence                              # all of studies/arms.yaml
     PYTHONPATH=.:benchmarks python -m evidence --arms hsdpo rsft --seeds 1  # some of it
     PYTHONPATH=.:benchmarks python -m evidence --page-only                  # the page, from the stored results
+    PYTHONPATH=.:benchmarks python -m evidence --results mine               # everything anew, and a page, in a folder
 
 Run it from the root of the repository. Start it again after a stop, or beside itself: what is finished is not repeated,
 and what was stopped halfway goes on. A result whose file is deleted is made anew from its finished stages, in seconds.
+Another kind of processor trains other models: there, run all arms of a seed, or use a folder of your own.
 """
 
 import argparse
@@ -18,6 +20,7 @@ from guardreasoner.errors import InputError
 from guardreasoner.workflow.stop_signals import Stopped
 
 STUDIES = ROOT / "benchmarks" / "evidence" / "studies"
+RESULTS = ROOT / "benchmarks" / "results" / "evidence"
 
 
 def main() -> int:
@@ -27,9 +30,9 @@ def main() -> int:
     parser.add_argument("--data", nargs="+", help="data sets; default all of the study")
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds; default those of each data set")
     parser.add_argument("--arms", nargs="+", help="arms; default all of the study, in its order")
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "evidence")
-    page = ROOT / "docs" / "evidence.md"
-    parser.add_argument("--page", type=Path, default=page, help="page of all studies in the study's folder")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    page = "page of all studies in the study's folder; default docs/evidence.md, or evidence.md in --results FOLDER"
+    parser.add_argument("--page", type=Path, help=page)
     parser.add_argument("--page-only", action="store_true", help="run nothing, only write the page")
     arguments = parser.parse_args()
     try:
@@ -47,7 +50,9 @@ def main() -> int:
             chosen = (data, arguments.seeds or list(seeds), arguments.arms or list(study.arms))
             complete = run(study, *chosen, arguments.results / study.name)
         studies = [Study.load(path) for path in sorted(arguments.study.parent.glob("*.yaml"))]
-        write_page(studies, arguments.results, arguments.page)
+        own = arguments.results.resolve() != RESULTS
+        page = arguments.page or (arguments.results / "evidence.md" if own else ROOT / "docs" / "evidence.md")
+        write_page(studies, arguments.results, page)
     except InputError as error:
         hint = f"\nhint: {error.hint}" if error.hint else ""
         print(f"error: {error}{hint}", file=sys.stderr)

@@ -91,9 +91,13 @@ class Unit:
     def make(self, arms: Sequence[str]) -> bool:
         """Make the missing results; return whether all could be made."""
         if not (missing := self.missing(arms)):
+            print(f"{self.data}, seed {self.seed}: all results are there; --results FOLDER makes them anew", flush=True)
             return True
         needed = self.pipeline.upstream([stage_of_test(arm) for arm in missing])
         complete = self._build([name for name in needed if name in self.study.shared])
+        if complete and (reason := self._not_comparable(arms)):
+            print(f"{self.data}, seed {self.seed}: {reason}", flush=True)
+            return False
         for arm in self.missing(arms) if complete else ():
             built = self._build(self.pipeline.upstream([stage_of_test(arm)]))
             try:
@@ -111,13 +115,30 @@ class Unit:
         return fingerprint([[stage.verb, effective_config(stage.verb, stage.config)] for stage in stages])[:16]
 
     def _is_current(self, arm: str) -> bool:
-        stored = read_result(path_of(self.folder, self.data, arm, self.seed))
-        if stored is None or stored.config != self.config_hash(arm):
-            return False
-        # The arms of a seed are comparable only if they come from the same models. Another machine may train others.
-        shared = [name for name in stored.lineage if name in self.study.shared]
+        stored = self._stored(arm)
+        return stored is not None and stored.config == self.config_hash(arm) and not self._other_stages(stored)
+
+    def _stored(self, arm: str) -> Result | None:
+        return read_result(path_of(self.folder, self.data, arm, self.seed))
+
+    def _other_stages(self, result: Result) -> list[str]:
+        """Return the shared stages of a result whose model or outputs are not those that are here.
+
+        The arms of a seed are comparable only if they share them. Another kind of processor trains other models.
+        """
+        shared = [name for name in result.lineage if name in self.study.shared]
         now = {name: _lineage(self.pipeline.stages[name]) for name in shared}
-        return all(not found or found["content"] == stored.lineage[name]["content"] for name, found in now.items())
+        return [name for name, found in now.items() if found and found["content"] != result.lineage[name]["content"]]
+
+    def _not_comparable(self, arms: Sequence[str]) -> str:
+        """Return why results of some arms could not be compared with the stored ones of the others; "" if they can."""
+        kept = [arm for arm in self.study.arms_of(self.data) if arm not in arms]
+        other = {arm: stages for arm in kept if (one := self._stored(arm)) and (stages := self._other_stages(one))}
+        if not other:
+            return ""
+        first = next(iter(other.values()))[0]
+        told = f"{first} is not the one that the stored results have: another kind of processor trains other models"
+        return f"{told}; run these arms too, or use --results FOLDER: {', '.join(other)}"
 
     def _build(self, names: Sequence[str]) -> bool:
         """Build the stages that are out of date, and measure them; return whether all could be built."""

@@ -250,6 +250,31 @@ def test_a_result_is_made_again_if_its_configs_or_shared_models_changed(workplac
     assert changed.config_hash("a") != unit.config_hash("a")
 
 
+def test_an_arm_that_could_not_be_compared_with_the_stored_ones_is_not_run(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = Study.load(study_file(workplace, arms=THREE_ARMS))
+    unit = Unit(study, study.pipeline("toy", 1), workplace / "results", "toy", 1)
+    built: list[str] = []
+    monkeypatch.setattr(Unit, "_build", lambda unit, names: built.extend(names) or True)
+    monkeypatch.setattr(Unit, "_result", lambda unit, arm: result(arm, 1, "1", "4", config=unit.config_hash(arm)))
+    assert unit.make(["a", "b"])
+    capsys.readouterr()
+    assert unit.make(["a", "b"])
+    assert capsys.readouterr().out == "toy, seed 1: all results are there; --results FOLDER makes them anew\n"
+    write_result(unit.folder, result("a", 1, "1", "4", lineage={"rsft": {"content": "of another processor"}}))
+    rsft = unit.pipeline.stages["rsft"].output
+    assert rsft is not None
+    rsft.mkdir(parents=True)
+    (rsft / "manifest.json").write_text(json.dumps({"command": [], "fingerprint": "", "inputs": {}, "content": "x"}))
+    built.clear()
+    assert not unit.make(["c"])
+    assert built == ["rsft"]
+    found = "rsft is not the one that the stored results have: another kind of processor trains other models"
+    assert capsys.readouterr().out == f"toy, seed 1: {found}; run these arms too, or use --results FOLDER: a\n"
+    assert unit.make(["a", "c"])
+
+
 def test_votes_answer_with_the_most_frequent_verdict(tmp_path: Path) -> None:
     folder = predictions(tmp_path / "run", "HH HH UU")  # all right, one task
     file = next(folder.glob("*/generated_predictions.jsonl"))

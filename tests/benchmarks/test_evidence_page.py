@@ -54,6 +54,14 @@ def test_fewer_than_three_seeds_decide_nothing(
     assert f"| Arm B | +75.0 (+75.0 to +75.0) | – | {count} of {count} |" in page
 
 
+def test_results_in_another_folder_have_their_page_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store(tmp_path / "mine")
+    before = (ROOT / "docs" / "evidence.md").read_text()
+    assert start(monkeypatch, study_file(tmp_path), "--page-only", "--results", tmp_path / "mine") == 0
+    assert "**holds** on toy" in (tmp_path / "mine" / "evidence.md").read_text()
+    assert (ROOT / "docs" / "evidence.md").read_text() == before
+
+
 def test_the_page_counts_the_seeds_of_each_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store(tmp_path / "results", [1, 2])
     page = page_of(tmp_path, monkeypatch, data={"toy": {"seeds": [1, 2, 4, 5]}, "other": {"seeds": [7]}})
