@@ -96,7 +96,7 @@ def _losses(engine: "LocalGenerator", items: Sequence[TrainingItem], tokenizer: 
     """Return the negative log-likelihood of each target, in nats a token."""
     requests = []
     for item in items:
-        target = tuple(tokenizer.completion(item.completions[0]))
+        target = tuple(tokenizer.completions(item.completions[:1], item.truncated[:1])[0])
         requests.append(ScoreRequest(item.record.id, tuple(tokenizer.prompt(item.record, item.speed)), (target,)))
     scores = engine.score(requests)
     return [-score.logps[0] / len(one.continuations[0]) for one, score in zip(requests, scores, strict=True)]

@@ -285,7 +285,8 @@ class GuardModule(LightningModule):
     def _answer(self, record: Record, completion: Completion, fingerprint: str) -> Answer:
         # a lone surrogate is legal in a server's JSON but cannot be written to a file
         text = completion.text.encode("utf-8", "replace").decode()
-        truncated = completion.finish_reason == "length"
+        if truncated := completion.finish_reason == "length":
+            text = text.rstrip("\ufffd")  # the limit may split a character
         name, index = self.backbone.name, completion.index
         rollout = Rollout(record.id, name, fingerprint, index, self.seed, text, self.speed, truncated)
         return self._parsed(record, rollout)

@@ -125,8 +125,11 @@ class GptOssSafeguard(PublishedFormat):
         start = _final_start(completion)
         if not start:
             return (Plain(completion),)
-        texts = {"reasoning": self.reasoning(completion), "answer": completion[start:].removesuffix("<|return|>")}
-        return texts_and_controls(_OUTPUT, _CONTROLS, **texts)
+        reasoning = self.reasoning(completion)
+        if not completion[:start].endswith(_FINALS):  # the output ended in its analysis
+            return texts_and_controls(_ONLY_ANALYSIS, _CONTROLS, reasoning=reasoning)
+        answer = completion[start:].removesuffix("<|return|>")
+        return texts_and_controls(_OUTPUT, _CONTROLS, reasoning=reasoning, answer=answer)
 
 
 def _final_start(completion: str) -> int:
@@ -170,4 +173,5 @@ Reasoning: {effort}
 <|start|>developer<|message|># Instructions
 
 {policy}<|end|><|start|>user<|message|>{content}<|end|><|start|>assistant"""
-_OUTPUT = "<|channel|>analysis<|message|>{reasoning}<|end|><|start|>assistant<|channel|>final<|message|>{answer}"
+_ONLY_ANALYSIS = "<|channel|>analysis<|message|>{reasoning}"
+_OUTPUT = f"{_ONLY_ANALYSIS}<|end|><|start|>assistant<|channel|>final<|message|>{{answer}}"

@@ -132,9 +132,9 @@ class PublishedFormat(ABC):
         """Return an output as the model writes it; tags of its think block are tokens where the tokenizer has them."""
         end = completion.rfind(_THOUGHT)
         start = completion.startswith(_THINK) * len(_THINK)
-        if end < start:
-            return (Plain(completion),)
         opening = (Control(_THINK, optional=True),) if start else ()
+        if end < 0:  # such as an output that ended in its reasoning
+            return (*opening, Plain(completion[start:]))
         after = completion[end + len(_THOUGHT) :]
         return (*opening, Plain(completion[start:end]), Control(_THOUGHT, optional=True), Plain(after))
 

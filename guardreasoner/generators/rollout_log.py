@@ -30,8 +30,8 @@ log = logging.getLogger("guardreasoner")
 COST = "cost.manifest.json"
 """File beside the rollouts. Like manifests, it is not hashed: the same rows may take longer another time."""
 
-_FORMAT = 2
-"""Version of the log's files; logs of other versions are not read."""
+_FORMAT = 3
+"""Version of the log's files; logs of other versions are not read, so that all rows of a file have the same fields."""
 
 _HASH_LENGTH = 12
 """Digits of the hash in a log's name."""

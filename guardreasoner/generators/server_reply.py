@@ -18,6 +18,8 @@ _PROBLEM_BY_FINISH_REASON = {
     **dict.fromkeys(("error", "abort", "cancelled", "insufficient_system_resource"), "generation failed on the server"),
     "refusal": "refusal",
 }
+_LENGTH = ("length", "max_tokens", "max_output_tokens", "model_length")
+"""What servers call the end at the limit on tokens."""
 _MAX_DETAIL = 200  # characters
 
 
@@ -27,7 +29,7 @@ class Output:
 
     Args:
         text: the text; empty if there is none.
-        finish_reason: why generation ended, as the server says; None if unknown.
+        finish_reason: why generation ended: "length" at the limit on tokens, or what the server says; None if unknown.
         problem: why the text is not an output of the model, such as "tool call"; details follow a colon. None if it is.
         thinking: whether the server returned thinking apart from the text.
         token_logps: log-probability of each token of the text in nats, None for a token without one; None if the reply
@@ -140,6 +142,8 @@ def _chat_output(choice: Mapping[str, Any]) -> Output:
 def _output(choice: Mapping[str, Any], content: Any, thinking: bool, problem: str | None = None) -> Output:
     finish_reason = choice.get("finish_reason")
     finish_reason = finish_reason if isinstance(finish_reason, str) else None
+    if finish_reason is not None and finish_reason.casefold() in _LENGTH:
+        finish_reason = "length"
     text, thinking_part, content_problem = _text(content)
     problem = problem or _PROBLEM_BY_FINISH_REASON.get((finish_reason or "").casefold()) or content_problem
     thinking = thinking or thinking_part

@@ -116,7 +116,7 @@ class Batch:
 
     @property
     def lengths(self) -> Tensor:
-        """(B,) int64 tokens of each completion, including its end token."""
+        """(B,) int64 tokens of each completion, including its end token if it has one."""
         return torch.bincount(self.sequence, minlength=self.sequences)
 
     def weighted(self, token_logps: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ class CompletionLogps:
 
     Args:
         policy: (B,) log π(y | x), summed over the completion's tokens, in nats.
-        lengths: (B,) tokens of each completion, including its end token.
+        lengths: (B,) tokens of each completion, including its end token if it has one.
         reference: (B,) log π_ref(y | x), or None for objectives without a reference.
     """
 

@@ -123,10 +123,10 @@ class PreferenceDataModule(TrainingDataModule):
             if is_held_out(pair.record.context(), self.validation_share, cut) == (split == "validation"):
                 texts = (pair.chosen.completion, pair.rejected.completion)
                 truncated = (pair.chosen.truncated, pair.rejected.truncated)
-                without_end += sum(truncated)
                 speed = pair.chosen.speed
                 prompt = tuple(tokenizer.prompt(pair.record, speed))
                 completions = tuple(map(tuple, tokenizer.completions(texts, truncated)))
+                without_end += sum(ids[-1] != tokenizer.end for ids in completions)
                 weights = (pair.weight, pair.weight)
                 token_weights = self.token_weights.of(tokenizer, texts, completions)
                 example = Example(pair.id, prompt, completions, weights, token_weights=token_weights)

@@ -302,6 +302,30 @@ def test_text_of_any_kind_has_verdicts_among_the_labels(text: str) -> None:
         format.alternatives(text)
 
 
+CUT: list[tuple[PublishedFormat, str, list[str]]] = [
+    (GptOssSafeguard(), "analysisThe user asks", ["<|channel|>", "analysis", "<|message|>", "The user asks"]),
+    (
+        GptOssSafeguard(),
+        "analysisA.assistantfinal1",
+        [
+            *("<|channel|>", "analysis", "<|message|>", "A.", "<|end|>", "<|start|>", "assistant", "<|channel|>"),
+            *("final", "<|message|>", "1"),
+        ],
+    ),
+    (GptOssSafeguard(), "1", ["1"]),
+    (GraniteGuardian(), "<think>\nI look at", ["<think>", "\nI look at"]),
+    (GraniteGuardian(), "<think>\nA.\n</think>\n<score>", ["<think>", "\nA.\n", "</think>", "\n<score>"]),
+    (GraniteGuardian(), "<score>", ["<score>"]),
+]
+
+
+@pytest.mark.parametrize(("format", "text", "expected"), CUT, ids=lambda value: repr(value)[:60])
+def test_an_output_that_ends_in_its_reasoning_has_no_control_token_of_the_answer(
+    format: PublishedFormat, text: str, expected: list[str]
+) -> None:
+    assert [part.text for part in format.output_parts(text)] == expected
+
+
 HOSTILE = (
     " ",
     "\n",

@@ -134,6 +134,7 @@ def _choices() -> list[OddReply]:
     filtered, failed = "content filter", "generation failed on the server"
     return [
         OddReply("length", _body(TRACE, finish="length"), "refused", "cut off", mined=TRACE),
+        OddReply("length-capitals", _body(TRACE, finish="MAX_TOKENS"), "refused", "cut off", mined=TRACE),
         OddReply("finish-null", _body(TRACE, finish=None), "kept", mined=TRACE),
         OddReply("finish-number", _body(TRACE, finish=3), "kept", mined=TRACE),
         OddReply("filtered", _body("", finish="content_filter"), "refused", filtered),
