@@ -3,19 +3,22 @@
     PYTHONPATH=.:benchmarks python -m evidence                              # all of studies/arms.yaml
     PYTHONPATH=.:benchmarks python -m evidence --arms hsdpo rsft --seeds 1  # some of it
     PYTHONPATH=.:benchmarks python -m evidence --page-only                  # the page, from the stored results
-    PYTHONPATH=.:benchmarks python -m evidence --results mine               # everything anew, and a page, in a folder
+    PYTHONPATH=.:benchmarks python -m evidence --results mine               # results and page in a folder of your own
 
 Run it from the root of the repository. Start it again after a stop, or beside itself: what is finished is not repeated,
-and what was stopped halfway goes on. A result whose file is deleted is made anew from its finished stages, in seconds.
+and what was stopped halfway goes on. A result whose file is deleted is made anew from its finished stages, in seconds;
+they are in checkpoints/evidence and logs/evidence, and serve any folder of results.
 Another kind of processor trains other models: there, run all arms of a seed, or use a folder of your own.
 """
 
 import argparse
+import os
+import signal
 import sys
 from pathlib import Path
 
 from evidence.page import write_page
-from evidence.study import ROOT, Study, require_known
+from evidence.study import ROOT, Study, require_known, shown
 from guardreasoner.errors import InputError
 from guardreasoner.workflow.stop_signals import Stopped
 
@@ -36,6 +39,10 @@ def main() -> int:
     parser.add_argument("--page-only", action="store_true", help="run nothing, only write the page")
     arguments = parser.parse_args()
     try:
+        if not arguments.study.is_file():
+            names = ", ".join(path.name for path in sorted(STUDIES.glob("*.yaml")))
+            raise InputError(f"{arguments.study}: no such study", f"{shown(STUDIES)} has {names}")
+        _require_folder(arguments.results, make=not arguments.page_only)
         study = Study.load(arguments.study)
         require_known("--data", "data set", arguments.data or (), study.data)
         data = arguments.data or list(study.data)
@@ -57,10 +64,27 @@ def main() -> int:
         hint = f"\nhint: {error.hint}" if error.hint else ""
         print(f"error: {error}{hint}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
     except Stopped as stopped:
         print(f"{stopped.line()}; start the study again to go on", file=sys.stderr)
         return stopped.exit_code
+    except KeyboardInterrupt:
+        print("stopped by SIGINT; start the study again to go on", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0 if complete else 1
+
+
+def _require_folder(folder: Path, *, make: bool) -> None:
+    """Raise ``InputError`` if a folder of results is not there or, if results are to be made, cannot be written."""
+    try:
+        if make:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--results {folder}: {error.strerror}, expected a folder that can be written") from None
+    if not folder.is_dir() or (make and not os.access(folder, os.W_OK)):
+        raise InputError(f"--results {folder}: expected a folder" + (" that can be written" if make else " of results"))
 
 
 if __name__ == "__main__":

@@ -36,8 +36,13 @@ def run(study: Study, data: Sequence[str], seeds: Sequence[int], arms: Sequence[
         folder: Folder of the results.
 
     Raises:
-        InputError: The config of a stage is wrong; nothing was started.
+        InputError: The config of a stage is wrong, or an overlay of a data set is not there; nothing was started.
     """
+    for name in data:
+        for overlay in study.data[name].overlays:
+            if not Path(overlay).is_file():
+                where = f"study {study.name}: data.{name}.overlays"
+                raise InputError(f"{where}: no file {overlay} in {Path.cwd()}", f"the root of the repository is {ROOT}")
     # The stages import what their configs name from here.
     paths = [str(ROOT), str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
@@ -102,7 +107,8 @@ class Unit:
             built = self._build(self.pipeline.upstream([stage_of_test(arm)]))
             try:
                 if built:
-                    print(f"written: {write_result(self.folder, self._result(arm))}", flush=True)
+                    result = self._result(arm)
+                    print(f"{_right(result)}; written: {write_result(self.folder, result)}", flush=True)
             except InputError as error:  # such as no hard record: the other arms and seeds go on
                 print(f"{self.data}, seed {self.seed}, {arm}: {error}", flush=True)
                 built = False
@@ -194,6 +200,12 @@ def _check_configs(units: Sequence[Unit], arms: Sequence[str]) -> None:
                 except InputError as error:
                     raise InputError(f"stage {name}: {error}", error.hint) from None
                 checked.add(f"{unit.data} {name}")
+
+
+def _right(result: Result) -> str:
+    """Return in words how many records an arm is right on."""
+    shares = [f"{result.figures[name] or 0:.1f} % of {name} records" for name in ("hard", "all")]
+    return f"{result.data}, seed {result.seed}, {result.arm}: right on {' and '.join(shares)}"
 
 
 def _lineage(stage: Command) -> dict[str, str | None]:

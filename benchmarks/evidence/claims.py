@@ -84,10 +84,11 @@ def _verdict(claim: Claim, section: Section) -> tuple[State, str] | None:
     state, why = judge(found.points, claim)
     count, planned = len(found.seeds), len(section.study.seeds_of(section.data))
     seeds = f", {count} of {planned} seeds" if count < planned else ""
+    former = " with former configs" if set(claim.arms) & set(section.study.data[section.data].former) else ""
     if count < MIN_SEEDS:
         state, why = "undecided", f"fewer than {MIN_SEEDS} seeds decide nothing"
-    words = f"{points_of(found.points, '+' if claim.than else '')}{seeds}: {why}"
+    words = f"{points_of(found.points, '+' if claim.than else '')}{former}{seeds}: {why}"
     if claim.cost is not None and claim.than:
         ratio = section.cost_ratio(claim.better, claim.than, claim.cost)
-        words += f" (at {ratio:.2f} × the {COSTS[claim.cost]})" if ratio is not None else ""
+        words += f" (at {ratio:.2f} × its {COSTS[claim.cost]})" if ratio is not None else ""
     return state, words

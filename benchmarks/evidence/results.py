@@ -60,6 +60,11 @@ class Result:
         """Return a cost, summed over the stages that the model came from."""
         return sum(self.costs.get(stage, {}).get(name, 0.0) for stage in self.trained)
 
+    @property
+    def hard_records(self) -> int:
+        """Number of test records that are hard for the R-SFT model of the seed."""
+        return len(self.hard) - self.hard.count(".")
+
 
 def path_of(folder: Path, data: str, arm: str, seed: int) -> Path:
     """Return the file of a result in the folder of a study."""

@@ -228,6 +228,11 @@ def stage_of_test(arm: str) -> str:
     return f"test-{arm}"
 
 
+def shown(path: Path) -> Path:
+    """Return a path as messages and the page show it: from the root of the repository on, if it is in it."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
 def require_known(where: str, what: str, names: Sequence[Any], known: Collection[Any] | Mapping[Any, Any]) -> None:
     """Raise ``InputError`` if a name is not among the known ones."""
     for name in names:

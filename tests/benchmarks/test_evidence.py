@@ -121,6 +121,51 @@ def test_a_wrong_study_ends_in_one_line(
     assert not (workplace / "page.md").exists()
 
 
+@pytest.mark.parametrize("only_page", [True, False])
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_folder_of_results_that_cannot_be_used_is_refused_at_once(
+    place: str, only_page: bool, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workplace / "file").write_text("")
+    argv = ["--results", workplace / place, *(["--page-only"] if only_page else [])]
+    assert start(monkeypatch, study_file(workplace), *argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: --results {workplace / place}: ")
+    assert error.count("\n") == 1
+    assert not (workplace / "logs").exists()
+
+
+def test_a_page_that_cannot_be_written_ends_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store(tmp_path)
+    (tmp_path / "file").write_text("")
+    argv = ["--page-only", "--results", tmp_path, "--page", tmp_path / "file" / "page.md"]
+    assert start(monkeypatch, study_file(tmp_path), *argv) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+def test_a_study_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start(monkeypatch, "nosuch.yaml") == 2
+    hint = "hint: benchmarks/evidence/studies has arms.yaml, real.yaml, settings.yaml"
+    assert capsys.readouterr().err == f"error: nosuch.yaml: no such study\n{hint}\n"
+
+
+def test_a_start_from_another_folder_names_the_right_one(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overlay = "benchmarks/evidence/overlays/embedded.yaml"
+    path = study_file(workplace, data={"toy": {"overlays": [overlay]}})
+    assert start(monkeypatch, path, "--results", workplace / "results") == 2
+    found = f"study toy: data.toy.overlays: no file {overlay} in {workplace}"
+    assert capsys.readouterr().err == f"error: {found}\nhint: the root of the repository is {ROOT}\n"
+    assert not (workplace / "logs").exists()
+
+
 @pytest.mark.parametrize(("flag", "value"), [("--arms", "c"), ("--data", "other"), ("--seeds", "9")])
 def test_unknown_names_on_the_command_line_are_refused(
     flag: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

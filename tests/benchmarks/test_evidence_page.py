@@ -30,7 +30,7 @@ def test_the_page_says_what_holds_first_and_is_the_same_each_time(
     assert "- A beats B on hard records: **holds** on toy, +75.0 (+75.0 to +75.0): above 0." in first
     assert any(line.startswith("- B beats A: **does not hold** on toy, -50.0 (-65.") for line in first)
     assert "R-SFT is **not saturated** here, since longer training helps: Arm A minus Arm B is +50.0" in page
-    assert "| Arm A | 1, 2, 3 | 50.0 ± 0.0 | 75.0 ± 0.0 |" in page
+    assert "| `a` | Arm A | 1, 2, 3 | 50.0 ± 0.0 | 75.0 ± 0.0 |" in page
     assert "| Arm A | 5 | 3 | 0 | 1,000 |" in page
     assert "| Arm B | +75.0 (+75.0 to +75.0) | < 0.001 | 3 of 3 |" in page
     assert "- arm C: needs an option" in page
@@ -58,8 +58,16 @@ def test_results_in_another_folder_have_their_page_there(tmp_path: Path, monkeyp
     store(tmp_path / "mine")
     before = (ROOT / "docs" / "evidence.md").read_text()
     assert start(monkeypatch, study_file(tmp_path), "--page-only", "--results", tmp_path / "mine") == 0
-    assert "**holds** on toy" in (tmp_path / "mine" / "evidence.md").read_text()
+    page = (tmp_path / "mine" / "evidence.md").read_text()
+    assert "**holds** on toy" in page
+    assert f"from `{tmp_path / 'mine'}`; do not edit" in page
     assert (ROOT / "docs" / "evidence.md").read_text() == before
+
+
+def test_a_verdict_from_former_configs_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store(tmp_path / "results")
+    page = page_of(tmp_path, monkeypatch, data={"toy": {"former": ["b"]}})
+    assert "- A beats B on hard records: **holds** on toy, +75.0 (+75.0 to +75.0) with former configs: above 0." in page
 
 
 def test_the_page_counts_the_seeds_of_each_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +81,7 @@ def test_the_claims_of_all_shipped_studies_are_in_the_first_ten_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = tmp_path / "page.md"
-    argv = ["--page-only", "--results", tmp_path / "none", "--page", page]
+    argv = ["--page-only", "--results", tmp_path, "--page", page]
     assert start(monkeypatch, STUDIES / "arms.yaml", *argv) == 0
     first = page.read_text().splitlines()[:10]
     studies = [Study.load(path) for path in sorted(STUDIES.glob("*.yaml"))]
@@ -125,8 +133,8 @@ def test_the_ratio_of_a_cost_is_named_with_the_difference(tmp_path: Path, monkey
     write_result(tmp_path / "results" / "toy", result("a", 4, "1" * 40, "4" * 40, costs=more))  # a seed that b lacks
     claims = [{"text": f"A beats B, {cost}", "better": "a", "than": "b", "cost": cost} for cost in ("cpu", "generated")]
     lines = page_of(tmp_path, monkeypatch, claims=claims, seeds=[1, 2, 3, 4]).splitlines()
-    assert lines[1].endswith(": above 0 (at 0.50 × the CPU time).")
-    assert lines[2].endswith(": above 0 (at 0.00 × the generated tokens).")
+    assert lines[1].endswith(": above 0 (at 0.50 × its CPU time).")
+    assert lines[2].endswith(": above 0 (at 0.00 × its generated tokens).")
 
 
 def test_a_share_is_compared_with_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +187,7 @@ def test_the_value_of_chosen_outputs_has_three_decimal_places_and_a_note(
     assert "π(chosen)" not in page_of(tmp_path, monkeypatch)
     write_result(tmp_path / "results" / "toy", result("a", 1, "1" * 40, "4" * 40, figures={"NLL of chosen": 0.1234}))
     page = page_of(tmp_path, monkeypatch)
-    assert "| Arm A | 1, 2, 3 | 50.0 ± 0.0 | 75.0 ± 0.0 | 0.123 |" in page
+    assert "| `a` | Arm A | 1, 2, 3 | 50.0 ± 0.0 | 75.0 ± 0.0 | 0.123 |" in page
     assert "\n\nπ(chosen) is the probability" in page
 
 
@@ -214,8 +222,8 @@ def test_an_arm_without_results_is_not_run_and_an_arm_of_other_data_is_not_missi
     claim = {"text": "C beats A", "better": "c", "than": "a"}
     page = page_of(tmp_path, monkeypatch, data=data, arms=THREE_ARMS, claims=[claim])
     assert "- C beats A: not run yet." in page
-    assert "### toy\n\nThree arms.\n\nR-SFT is" in page
-    assert "| Arm C |" not in page
+    assert "### toy\n\nThree arms.\n\nHard test records: 40 to 40 a seed.\n\nR-SFT is" in page
+    assert "| `c` |" not in page
     assert "- toy: Arm C (seeds: 3)\n- part: all 2 arms (seeds: 3)" in page
 
 
