@@ -65,7 +65,8 @@ def main() -> int:
         print(f"error: {error}{hint}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         return 1
     except Stopped as stopped:
         print(f"{stopped.line()}; start the study again to go on", file=sys.stderr)

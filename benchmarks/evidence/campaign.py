@@ -96,7 +96,7 @@ class Unit:
     def make(self, arms: Sequence[str]) -> bool:
         """Make the missing results; return whether all could be made."""
         if not (missing := self.missing(arms)):
-            print(f"{self.data}, seed {self.seed}: all results are there; --results FOLDER makes them anew", flush=True)
+            print(f"{self.data}, seed {self.seed}: all results are there; --results FOLDER makes your own", flush=True)
             return True
         needed = self.pipeline.upstream([stage_of_test(arm) for arm in missing])
         complete = self._build([name for name in needed if name in self.study.shared])

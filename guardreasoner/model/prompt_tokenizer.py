@@ -130,8 +130,8 @@ class PromptTokenizer:
 
         Args:
             texts: the completions.
-            truncated: which of them the limit on tokens ended; these have no end token, unless they have no other.
-                None: none of them.
+            truncated: which of them the limit on tokens ended; these have no end token, unless they have no
+                other token. None: none of them.
         """
         bodies = self._encoded([self.format.output_parts(text) for text in texts])
         cut = truncated or [False] * len(texts)

@@ -306,7 +306,7 @@ def test_an_arm_that_could_not_be_compared_with_the_stored_ones_is_not_run(
     assert unit.make(["a", "b"])
     capsys.readouterr()
     assert unit.make(["a", "b"])
-    assert capsys.readouterr().out == "toy, seed 1: all results are there; --results FOLDER makes them anew\n"
+    assert capsys.readouterr().out == "toy, seed 1: all results are there; --results FOLDER makes your own\n"
     write_result(unit.folder, result("a", 1, "1", "4", lineage={"rsft": {"content": "of another processor"}}))
     rsft = unit.pipeline.stages["rsft"].output
     assert rsft is not None
