@@ -444,4 +444,5 @@ def test_a_killed_study_goes_on_and_repeats_nothing(tiny_study: Callable[..., su
 
     third = tiny_study()
     output, _ = third.communicate()
-    assert (third.returncode, output) == (0, "written: page.md\n")
+    told = "toy, seed 1: all results are there; --results FOLDER makes your own\nwritten: page.md\n"
+    assert (third.returncode, output) == (0, told)
