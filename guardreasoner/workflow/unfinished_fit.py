@@ -1,5 +1,6 @@
 """The folder ``.NAME.fit`` beside the output of a fit: its checkpoints, and what it was started with."""
 
+import glob
 import json
 import logging
 import os
@@ -110,6 +111,7 @@ class UnfinishedFit:
         writers = [*(writers if isinstance(writers, list) else []), [*_this_writer(), int(time.time())]]
         if folder:
             _continue_log(folder, writers[:-1], log_sizes_at(resumed_from) if resumed_from else {})
+            _wait_for_a_new_name(folder)
         command = shlex.join(["python", "-m", "guardreasoner", *command_without_secrets(self._state.command.argv)])
         row = {**self._identity, "command": command, "writers": writers}
         row["log_folder"] = str(folder) if folder else None
@@ -192,6 +194,17 @@ def _continue_log(folder: Path, writers: Collection[Any], sizes: Mapping[str, in
             path.unlink()
         elif path.stat().st_size > size:
             os.truncate(path, size)
+
+
+def _wait_for_a_new_name(folder: Path) -> None:
+    """Wait, at most a second, until no event file has the name that this process would give to its own.
+
+    The name has the second and the process id, which all processes of a container may have, and TensorBoard overwrites
+    the file.
+    """
+    host, process = _this_writer()
+    while any(folder.glob(f"events.out.tfevents.{int(time.time())}.{glob.escape(host)}.{process}.*")):
+        time.sleep(0.05)
 
 
 def _own_event_files(folder: Path, writers: Collection[Any]) -> list[Path]:

@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -432,3 +433,16 @@ def test_a_half_written_checkpoint_of_a_killed_fit_is_removed(argv: tuple[str, .
     half.write_bytes(b"half")
     assert main([*argv, *callback]) == 143
     assert not half.exists()
+
+
+def test_no_event_file_of_the_same_second_and_process_is_overwritten(tmp_path: Path) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    from guardreasoner.workflow.unfinished_fit import _wait_for_a_new_name
+
+    writer = SummaryWriter(str(tmp_path))
+    writer.close()
+    (file,) = tmp_path.iterdir()
+    _wait_for_a_new_name(tmp_path)
+    seconds = file.name.split(".")[3]
+    assert int(time.time()) > int(seconds)
