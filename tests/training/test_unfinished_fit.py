@@ -435,14 +435,20 @@ def test_a_half_written_checkpoint_of_a_killed_fit_is_removed(argv: tuple[str, .
     assert not half.exists()
 
 
-def test_no_event_file_of_the_same_second_and_process_is_overwritten(tmp_path: Path) -> None:
-    from torch.utils.tensorboard import SummaryWriter
+def test_a_fit_resumed_within_a_second_by_a_process_of_the_same_id_keeps_its_curves(
+    argv: tuple[str, ...], start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.summary.writer import event_file_writer
 
-    from guardreasoner.workflow.unfinished_fit import _wait_for_a_new_name
-
-    writer = SummaryWriter(str(tmp_path))
-    writer.close()
-    (file,) = tmp_path.iterdir()
-    _wait_for_a_new_name(tmp_path)
-    seconds = file.name.split(".")[3]
-    assert int(time.time()) > int(seconds)
+    start(*argv)
+    whole_log = scalars(Path("logs/fit/guard/version_0"))
+    shutil.rmtree("made")
+    begun, real = time.time(), time.time
+    monkeypatch.setattr(time, "time", lambda: int(begun) + (real() - begun) / 15)  # a second lasts 15
+    callback = with_callback("SignalAfter", step=2, number=int(signal.SIGTERM))
+    counter = type(event_file_writer._global_uid)
+    monkeypatch.setattr(event_file_writer, "_global_uid", counter(0))  # as in a new process
+    assert main([*argv, *callback]) == 143
+    monkeypatch.setattr(event_file_writer, "_global_uid", counter(0))
+    start(*argv, *callback)
+    assert scalars(Path("logs/fit/guard/version_1")) == whole_log
