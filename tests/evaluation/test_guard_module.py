@@ -1,3 +1,5 @@
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ from guardreasoner.cli.parse_errors import find_input_error
 from guardreasoner.errors import InputError, machine_error
 from guardreasoner.evaluation.benchmark_data import BenchmarkDataModule
 from guardreasoner.evaluation.guard_module import GuardModule
+from guardreasoner.generators import Completion, Request
 from guardreasoner.generators.local import LocalGenerator
 from guardreasoner.model.backbone import Backbone
 from guardreasoner.prompts import parse
@@ -39,12 +42,23 @@ def test_predict_answers_every_training_record_k_times(tiny_base: Path) -> None:
     assert len({one.rollout.completion for one in answers}) > len(TRAIN)
 
 
+class Cut(Scripted):
+    """The limit on tokens ends each first output, in the middle of a character."""
+
+    def generate_groups(self, requests: Iterable[Request]) -> Iterator[list[Completion]]:
+        """Yield the outputs of each request."""
+        for group in super().generate_groups(requests):
+            yield [replace(one, finish_reason="stop" if one.index else "length") for one in group]
+
+
 def test_mined_outputs_say_whether_the_limit_on_tokens_ended_them(tiny_base: Path) -> None:
-    module = sampling_module(tiny_base, k=3)
-    module.backbone.load()
-    module.backbone.network.generation_config.eos_token_id = list(range(250, 300))  # one token in six
-    rollouts = [one.rollout for one in predict(module)]
-    assert {rollout.truncated for rollout in rollouts} == {False, True}
+    engine = Cut(TRAIN, lambda record, index: "Hm \ufffd")
+    rollouts = [one.rollout for one in predict(GuardModule(Backbone(str(tiny_base)), lambda _: engine, k=3))]
+    assert {(one.index, one.truncated, one.completion) for one in rollouts} == {
+        (0, True, "Hm "),
+        (1, False, "Hm \ufffd"),
+        (2, False, "Hm \ufffd"),
+    }
 
 
 @pytest.mark.slow
